@@ -1,0 +1,285 @@
+"""The whole configuration as frozen dataclasses; the only reader of `ConfigDict`.
+
+A config file starts from `default()`, changes what it wants and returns the `ConfigDict`;
+`from_config_dict` turns it into a `Config`. An unknown key or a value that cannot be is a `ConfigError`.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_collections
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be; the message names the key and what is allowed."""
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """On-device augmentation, drawn once per clip; zeros switch each part off."""
+
+    rotation: float = 0.0  # degrees, uniform in +-
+    scale: float = 0.0  # relative, uniform in 1 +-
+    translation: float = 0.0  # relative to the image's side, uniform in +-
+    crop: bool = False  # the output window lies anywhere in the stored image, not at its centre
+    brightness: float = 0.0  # relative to full range, uniform in +-
+    contrast: float = 0.0  # relative, uniform in 1 +-, per colour channel
+    mirror: bool = False  # off: handedness carries meaning
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the clips come from and what a batch holds."""
+
+    dataset: str = "avatar_qa"
+    data_dir: str = "data"
+    language: str = "en_XX"
+    tokenizer: str = ""  # folder of an mBART tokenizer; "" is the one prepared with the dataset
+    train_split: str = "train"
+    dev_split: str = "dev"
+    test_split: str = "test"
+    image_size: int = 224  # side of the square that the CNN sees
+    max_frames: int = 300
+    max_question_tokens: int = 64  # with </s> and the language code
+    max_target_tokens: int = 64
+    mask_rate: float = 0.15  # share of a sentence's words masked in stage 1
+    num_threads: int = 8
+    prefetch: int = 4  # batches held ready
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.mask_rate < 1, f"data.mask_rate is {self.mask_rate}; it lies in [0, 1)")
+        for key in ("image_size", "max_frames", "num_threads", "prefetch"):
+            _require(getattr(self, key) > 0, f"data.{key} is {getattr(self, key)}; it must be positive")
+        for key in ("max_question_tokens", "max_target_tokens"):
+            _require(getattr(self, key) >= 4, f"data.{key} is {getattr(self, key)}; at least 4 are needed")
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet-18 by default; `depths`, `width`, `stem` and `head` reach down to a toy."""
+
+    block: str = "basic"  # basic | bottleneck
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    stem: str = "conv7_pool"  # conv7_pool (stride 2, max-pool 2) | conv7_stride4 (no pooling)
+    head: str = "pool"  # pool (global average) | flatten (the last map through Linear-BN-ReLU)
+    head_features: int = 0  # features of the flatten head
+
+    def __post_init__(self) -> None:
+        _one_of("model.resnet.block", self.block, ("basic", "bottleneck"))
+        _one_of("model.resnet.stem", self.stem, ("conv7_pool", "conv7_stride4"))
+        _one_of("model.resnet.head", self.head, ("pool", "flatten"))
+        _require(
+            (self.head == "flatten") == (self.head_features > 0),
+            "model.resnet.head_features goes with head='flatten'",
+        )
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of the mBART parts; the parent project's by default."""
+
+    d_model: int = 1024
+    ffn_dim: int = 4096
+    text_layers: int = 12
+    text_heads: int = 16
+    video_layers: int = 3
+    decoder_layers: int = 3
+    heads: int = 8  # of the video encoder and the decoder
+    max_positions: int = 1024
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        _one_of("model.mbart.activation", self.activation, ("gelu", "relu"))
+        for key in ("text_heads", "heads"):
+            _require(
+                self.d_model % getattr(self, key) == 0,
+                f"model.mbart.d_model {self.d_model} is not a multiple of {key} {getattr(self, key)}",
+            )
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How question and video become one sequence (Table 5)."""
+
+    kind: str = "ssaw"
+    heads: int = 8
+    ffn_dim: int = 4096
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _one_of("model.fusion.kind", self.kind, ("ssaw", "concat", "lstm", "tcn"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model of both stages."""
+
+    resnet: ResNetConfig = field(default_factory=ResNetConfig)
+    mbart: TransformerConfig = field(default_factory=TransformerConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    inputs: str = "both"  # question | sign | both (Table 7)
+    ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
+    compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
+
+    def __post_init__(self) -> None:
+        _one_of("model.inputs", self.inputs, ("question", "sign", "both"))
+        _one_of("model.ssl", self.ssl, ("prefix", "separate", "off"))
+        _one_of("model.compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16"))
+        _require(
+            self.inputs != "sign" or self.ssl == "off",
+            "model.inputs='sign' reads no question, so model.ssl must be 'off'",
+        )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser and its schedule: linear warm-up, then cosine."""
+
+    name: str = "sgd"  # sgd | adamw
+    learning_rate: float = 0.01
+    final_learning_rate: float = 1e-8
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    b1: float = 0.9
+    b2: float = 0.98
+    weight_decay: float = 0.001
+    clip_norm: float = 0.0  # 0: no clipping
+
+    def __post_init__(self) -> None:
+        _one_of("optim.name", self.name, ("sgd", "adamw"))
+        _require(self.learning_rate > 0, f"optim.learning_rate is {self.learning_rate}; it must be positive")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What one stage of training takes; batch sizes are those of all devices together."""
+
+    epochs: int = 0
+    clips_per_batch: int = 16
+    frame_budget: int = 2048  # frames of a batch, over all its clips
+    label_smoothing: float = 0.0
+    mask_weight: float = 1.0  # stage 1: lambda in L1 = L_sim + lambda * L_R
+    eval_every: int = 1  # epochs
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("clips_per_batch", "frame_budget", "eval_every"):
+            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
+        _require(self.epochs >= 0, f"epochs is {self.epochs}; it cannot be negative")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Beam search; one beam is greedy."""
+
+    beams: int = 4
+    max_new_tokens: int = 150
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.beams > 0, f"decode.beams is {self.beams}; it must be positive")
+        _require(
+            self.max_new_tokens > 0, f"decode.max_new_tokens is {self.max_new_tokens}; it must be positive"
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices per mesh axis; -1 takes all that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is saved and which saves are kept."""
+
+    every_steps: int = 1000  # besides the end of each evaluated epoch
+    keep_latest: int = 2
+    keep_best: int = 1  # by dev BLEU-4
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment: the data, the model, and the stages that lead to `stage`.
+
+    `warm_start` trains the CNN on isolated signs (the small stand-in for ImageNet weights), `pretrain` is
+    stage 1, `translate` is stage 2. A stage with no epochs is left out.
+    """
+
+    name: str = "unnamed"
+    stage: str = "translate"  # pretrain | translate: the last stage to run
+    seed: int = 0
+    init_from: str = (
+        "stage1"  # workdir of stage 1, relative to the parent of this workdir; "none": from scratch
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    warm_start: StageConfig = field(default_factory=StageConfig)
+    pretrain: StageConfig = field(default_factory=StageConfig)
+    translate: StageConfig = field(default_factory=StageConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log_every: int = 20  # steps
+    num_heatmaps: int = 6
+
+    def __post_init__(self) -> None:
+        _one_of("stage", self.stage, ("pretrain", "translate"))
+        _require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
+
+
+def default() -> ml_collections.ConfigDict:
+    """The parent project's full-size recipe, as a `ConfigDict` that a config file may change."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
+    """The checked `Config`; `ConfigError` names an unknown key, a wrong type or a bad value."""
+    return _build(Config, tree.to_dict(), "config")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain dictionaries and lists, as JSON keeps them."""
+    return dataclasses.asdict(config)
+
+
+def _build(cls: type, values: dict[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], hints, n=1)
+        hint = f"; did you mean {path}.{near[0]}?" if near else f"; known: {', '.join(hints)}"
+        raise ConfigError(f"unknown key {path}.{unknown[0]}{hint}")
+    return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        _require(isinstance(value, dict), f"{path} is {value!r}; it must be a group of keys")
+        return _build(typing.cast(type, hint), value, path)
+    if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
+        _require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
+        return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
+    return value

@@ -1,0 +1,45 @@
+"""The two values that flow through the system, and the names of their dimensions.
+
+B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class Batch:
+    """Clips packed frame after frame; texts are `tokens </s> <language>`, as mBART's tokenizer writes them.
+
+    Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
+    A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1.
+    `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2).
+    """
+
+    frames: Array  # u8[N, H, W, 3], RGB
+    frame_start: Array  # i32[B]
+    frame_count: Array  # i32[B]
+    question: Array  # i32[B, L_question]
+    question_mask: Array  # bool[B, L_question]
+    target: Array  # i32[B, L_target]
+    target_mask: Array  # bool[B, L_target]
+    masked_target: Array  # i32[B, L_target]
+    masked_target_mask: Array  # bool[B, L_target]
+    index: Array  # i32[B], the clip's row in its split
+    valid: Array  # bool[B]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a training step reads and writes."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any

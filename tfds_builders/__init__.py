@@ -1,0 +1,1 @@
+"""TFDS builders for question-based sign language translation datasets, without TensorFlow."""
