@@ -1,0 +1,336 @@
+"""mBART (Liu et al. 2020) as Hugging Face's `MBartForConditionalGeneration` computes it, in its parts.
+
+Modules and their parameters carry Hugging Face's names. The token embedding is owned by whoever owns the
+whole model: encoder and decoder take embedded sequences, so that the tied head stays one array.
+
+Padding may lie anywhere: masks are True where a token is, and a token's position is the number of tokens
+before it. With padding on the right this is what Hugging Face computes. Products run in `dtype`;
+parameters, the residual stream, layer norms and softmax are float32.
+
+Dimensions: B clips, R rows (clips, or clips x beams, beams innermost), L tokens, S cache slots,
+T encoder positions, D features, H heads, K features per head, V vocabulary.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Self
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+
+from sslssaw_jax.config import TransformerConfig
+
+POSITION_OFFSET = 2  # fairseq's position table begins with unused rows
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+}
+
+
+def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+
+
+class TokenEmbedding(nnx.Module):
+    """The token embedding and, tied to it, the output head."""
+
+    def __init__(self, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        # The scale by sqrt(D) makes embedded tokens of unit variance; the head's logits begin so, too.
+        init = nnx.initializers.normal(d_model**-0.5)
+        self.scale = d_model**0.5
+        self.embed = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.final_logits_bias = nnx.Param(jnp.zeros(vocab_size))
+
+    def __call__(self, ids_BxL: jax.Array) -> jax.Array:
+        """Embedded tokens [B, L, D], scaled by sqrt(D)."""
+        return self.embed(ids_BxL) * self.scale
+
+    def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
+        """Logits of the next token, f32[B, L, V]."""
+        # A buffer in the reference: imported and saved with the parameters, never trained.
+        bias_V = lax.stop_gradient(self.final_logits_bias[...])
+        return self.embed.attend(hidden_BxLxD).astype(jnp.float32) + bias_V
+
+
+@flax.struct.dataclass
+class KeysValues:
+    """What an attention layer attends to."""
+
+    keys: jax.Array  # [R, S, H, K]
+    values: jax.Array  # [R, S, H, K]
+
+    def write(self, new: Self, slot: jax.Array) -> Self:
+        """These with `new` in the slots from `slot` on."""
+
+        def update(old_RxSxHxK: jax.Array, new_RxLxHxK: jax.Array) -> jax.Array:
+            return lax.dynamic_update_slice_in_dim(old_RxSxHxK, new_RxLxHxK, slot, axis=1)
+
+        return jax.tree.map(update, self, new)
+
+
+@flax.struct.dataclass
+class DecoderCache:
+    """What the decoder needs of its past and of the encoder's states; slots are filled in order."""
+
+    past: tuple[KeysValues, ...]  # per layer, [R, S, H, K]
+    mask: jax.Array  # bool[R, S], slots that hold a token
+    slot: jax.Array  # i32[], the next slot to fill
+    encoder: tuple[KeysValues, ...]  # per layer, [B, T, H, K]; never copied per beam
+    encoder_mask: jax.Array  # bool[B, T]
+
+    def take(self, rows: jax.Array) -> Self:
+        """The cache whose row r continues row `rows[r]` of this one; rows of a clip stay with it."""
+        past, mask = jax.tree.map(lambda x: x[rows], (self.past, self.mask))
+        return self.replace(past=past, mask=mask)  # type: ignore[attr-defined]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with biases (Vaswani et al. 2017)."""
+
+    def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, config.d_model, config.d_model, dtype=dtype, rngs=rngs)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
+        self.dropout = nnx.Dropout(config.attention_dropout)
+        self.num_heads = num_heads
+
+    def keys_values(self, states_RxSxD: jax.Array) -> KeysValues:
+        """The keys and values of states to attend to."""
+        rows, length, _ = states_RxSxD.shape
+        shape = (rows, length, self.num_heads, -1)
+        return KeysValues(self.k_proj(states_RxSxD).reshape(shape), self.v_proj(states_RxSxD).reshape(shape))
+
+    def __call__(
+        self, hidden_RxLxD: jax.Array, past: KeysValues, mask_RxLxS: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        """The attended states [R, L, D]. A query that may attend to nothing gets a finite value.
+
+        Where `past` holds B rows for R = B x beams queries, the beams of a clip are further queries of it.
+        """
+        shape = (len(past.keys), -1, *past.keys.shape[2:])
+        query_RxLxHxK = self.q_proj(hidden_RxLxD).reshape(shape) * shape[-1] ** -0.5
+        scores_RxHxLxS = jnp.einsum(
+            "RLHK,RSHK->RHLS", query_RxLxHxK, past.keys, preferred_element_type=jnp.float32
+        )
+        lowest = jnp.finfo(jnp.float32).min  # not -inf: its softmax is NaN where nothing may be attended to
+        scores_RxHxLxS = jnp.where(mask_RxLxS[:, None], scores_RxHxLxS, lowest)
+        weights_RxHxLxS = self.dropout(jax.nn.softmax(scores_RxHxLxS), rngs=rngs).astype(past.values.dtype)
+        attended_RxLxHxK = jnp.einsum("RHLS,RSHK->RLHK", weights_RxHxLxS, past.values)
+        return self.out_proj(attended_RxLxHxK.reshape(hidden_RxLxD.shape))
+
+
+class FeedForward(nnx.Module):
+    """The pre-norm feed-forward block with its residual."""
+
+    def __init__(self, config: TransformerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.final_layer_norm = _layer_norm(config.d_model, rngs)
+        self.fc1 = nnx.Linear(config.d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(config.ffn_dim, config.d_model, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.activation = config.activation
+
+    def __call__(self, hidden_RxLxD: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        inner = ACTIVATIONS[self.activation](self.fc1(self.final_layer_norm(hidden_RxLxD)))
+        return hidden_RxLxD + self.dropout(self.fc2(inner), rngs=rngs)
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention, then feed-forward; pre-norm."""
+
+    def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
+        self.self_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, hidden_BxTxD: jax.Array, mask_Bx1xT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        normed_BxTxD = self.self_attn_layer_norm(hidden_BxTxD)
+        attended_BxTxD = self.self_attn(
+            normed_BxTxD, self.self_attn.keys_values(normed_BxTxD), mask_Bx1xT, rngs
+        )
+        return self.feed_forward(hidden_BxTxD + self.dropout(attended_BxTxD, rngs=rngs), rngs)
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder's states, then feed-forward; pre-norm."""
+
+    def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
+        self.self_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.encoder_attn_layer_norm = _layer_norm(config.d_model, rngs)
+        self.encoder_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self,
+        hidden_RxLxD: jax.Array,
+        past: KeysValues,
+        slot: jax.Array,
+        mask_RxLxS: jax.Array,
+        encoder: KeysValues,
+        encoder_mask_Bx1xT: jax.Array,
+        rngs: nnx.Rngs | None,
+    ) -> tuple[jax.Array, KeysValues]:
+        normed_RxLxD = self.self_attn_layer_norm(hidden_RxLxD)
+        past = past.write(self.self_attn.keys_values(normed_RxLxD), slot)
+        attended_RxLxD = self.self_attn(normed_RxLxD, past, mask_RxLxS, rngs)
+        hidden_RxLxD = hidden_RxLxD + self.dropout(attended_RxLxD, rngs=rngs)
+
+        normed_RxLxD = self.encoder_attn_layer_norm(hidden_RxLxD)
+        attended_RxLxD = self.encoder_attn(normed_RxLxD, encoder, encoder_mask_Bx1xT, rngs)
+        hidden_RxLxD = hidden_RxLxD + self.dropout(attended_RxLxD, rngs=rngs)
+        return self.feed_forward(hidden_RxLxD, rngs), past
+
+
+class PositionalInput(nnx.Module):
+    """Learned positions, layer norm and dropout: what happens to an embedded sequence before the layers."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        # The reference's 0.02 would drown beside tokens of unit variance when training from scratch.
+        init = nnx.initializers.normal(0.1)
+        rows = config.max_positions + POSITION_OFFSET
+        self.embed_positions = nnx.Embed(rows, config.d_model, embedding_init=init, rngs=rngs)
+        self.layernorm_embedding = _layer_norm(config.d_model, rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        # Padding before the first token has position -1: one of the unused rows.
+        hidden_RxLxD = embedded_RxLxD + self.embed_positions(positions_RxL + POSITION_OFFSET)
+        return self.dropout(self.layernorm_embedding(hidden_RxLxD), rngs=rngs)
+
+
+class Encoder(nnx.Module):
+    """mBART's encoder."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_heads: int,
+        config: TransformerConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.max_positions = config.max_positions
+        self.input = PositionalInput(config, rngs=rngs)
+        self.layers = nnx.List(
+            [EncoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
+        )
+        self.layer_norm = _layer_norm(config.d_model, rngs)
+
+    def __call__(
+        self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """The encoded states f32[B, T, D]; those of padding have no meaning.
+
+        Raises ValueError where T exceeds the learned positions.
+        """
+        _check_length(embedded_BxTxD.shape[1], self.max_positions)
+        positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
+        hidden_BxTxD = self.input(embedded_BxTxD, positions_BxT, rngs)
+        for layer in self.layers:
+            hidden_BxTxD = layer(hidden_BxTxD, mask_BxT[:, None], rngs)
+        return self.layer_norm(hidden_BxTxD)
+
+
+class Decoder(nnx.Module):
+    """mBART's decoder. Teacher forcing, prompt and single step are one computation: `extend`."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_heads: int,
+        config: TransformerConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.max_positions = config.max_positions
+        self.input = PositionalInput(config, rngs=rngs)
+        self.layers = nnx.List(
+            [DecoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
+        )
+        self.layer_norm = _layer_norm(config.d_model, rngs)
+
+    def __call__(
+        self,
+        embedded_BxLxD: jax.Array,
+        mask_BxL: jax.Array,
+        encoder_states_BxTxD: jax.Array,
+        encoder_mask_BxT: jax.Array,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """Teacher forcing: states f32[B, L, D], each computed from the tokens up to its own.
+
+        Raises ValueError where L exceeds the learned positions.
+        """
+        cache = self.init_cache(encoder_states_BxTxD, encoder_mask_BxT, embedded_BxLxD.shape[1])
+        return self.extend(embedded_BxLxD, mask_BxL, cache, rngs)[0]
+
+    def init_cache(
+        self, encoder_states_BxTxD: jax.Array, encoder_mask_BxT: jax.Array, max_length: int
+    ) -> DecoderCache:
+        """An empty cache of `max_length` slots.
+
+        Raises ValueError where `max_length` exceeds the learned positions.
+        """
+        _check_length(max_length, self.max_positions)
+        encoder = tuple(layer.encoder_attn.keys_values(encoder_states_BxTxD) for layer in self.layers)
+        batch = len(encoder_states_BxTxD)
+
+        def empty(x: jax.Array) -> jax.Array:
+            return jnp.zeros((batch, max_length, *x.shape[2:]), x.dtype)
+
+        return DecoderCache(
+            past=jax.tree.map(empty, encoder),
+            mask=jnp.zeros((batch, max_length), bool),
+            slot=jnp.zeros((), jnp.int32),
+            encoder=encoder,
+            encoder_mask=encoder_mask_BxT,
+        )
+
+    def extend(
+        self,
+        embedded_RxLxD: jax.Array,
+        mask_RxL: jax.Array,
+        cache: DecoderCache,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[jax.Array, DecoderCache]:
+        """The states f32[R, L, D] of L tokens that follow those in the cache, and the cache with them in it.
+
+        The caller keeps within the cache's slots: beyond them the last ones would be overwritten.
+        """
+        slots_S = jnp.arange(cache.mask.shape[1])
+        queries_L = cache.slot + jnp.arange(mask_RxL.shape[1])
+        positions_RxL = cache.mask.sum(axis=1, keepdims=True) + jnp.cumsum(mask_RxL, axis=1) - 1
+        mask_RxS = lax.dynamic_update_slice_in_dim(cache.mask, mask_RxL, cache.slot, axis=1)
+        causal_RxLxS = mask_RxS[:, None] & (slots_S <= queries_L[:, None])
+        encoder_mask_Bx1xT = cache.encoder_mask[:, None]
+
+        hidden_RxLxD = self.input(embedded_RxLxD, positions_RxL, rngs)
+        past = []
+        for layer, layer_past, encoder in zip(self.layers, cache.past, cache.encoder):
+            hidden_RxLxD, layer_past = layer(
+                hidden_RxLxD, layer_past, cache.slot, causal_RxLxS, encoder, encoder_mask_Bx1xT, rngs
+            )
+            past.append(layer_past)
+        cache = cache.replace(  # type: ignore[attr-defined]
+            past=tuple(past), mask=mask_RxS, slot=cache.slot + mask_RxL.shape[1]
+        )
+        return self.layer_norm(hidden_RxLxD), cache
+
+
+def _check_length(length: int, max_positions: int) -> None:
+    if length > max_positions:
+        raise ValueError(
+            f"a sequence of {length} exceeds the {max_positions} learned positions: "
+            "raise model.mbart.max_positions or shorten the input"
+        )
