@@ -1,0 +1,94 @@
+"""One mesh, and what lies where on it: batches split by rows, the state replicated or split (FSDP).
+
+Model code knows none of this: it is written for the global batch, and the compiler adds the communication.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from sslssaw_jax.config import ConfigError, MeshConfig
+from sslssaw_jax.types import Batch
+
+AXES = ("data", "fsdp")
+MIN_FSDP_SIZE = 2**16  # elements; below it, gathering a leaf costs more than holding it everywhere
+
+# What to change when a field of `Batch` cannot be split: frames follow one knob, rows the other.
+_KNOBS = {"frames": "frame_budget"}
+_ROW_KNOB = "clips_per_batch"
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh of all devices, axes ("data", "fsdp"); a size of -1 takes the devices that are left.
+
+    Axes are `Auto`: with `jax.make_mesh`'s own default, `Explicit`, contrastive logits do not compile.
+
+    Raises:
+        ConfigError: the sizes do not multiply to the number of devices.
+    """
+    num_devices = jax.device_count()
+    sizes = [config.data, config.fsdp]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and num_devices % known == 0:
+        sizes[sizes.index(-1)] = num_devices // known
+    if min(sizes) < 1 or math.prod(sizes) != num_devices:
+        raise ConfigError(
+            f"mesh.data={config.data} and mesh.fsdp={config.fsdp} do not fit {num_devices} "
+            f"device{'s' if num_devices > 1 else ''}: their product must be {num_devices}, and one may be -1"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis over all devices: FSDP splits the state, and its devices take rows all the same."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
+    """A sharding for each leaf of a state (parameters, statistics and the optimiser's state alike).
+
+    Large leaves (`MIN_FSDP_SIZE` elements and more) are split over "fsdp" along their largest axis that it
+    divides; small leaves, leaves with no such axis, and everything where "fsdp" is 1 are replicated.
+
+    Args:
+        mesh: from `make_mesh`.
+        abstract_state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+    """
+    return jax.tree.map(
+        lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract_state
+    )
+
+
+def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or math.prod(shape) < MIN_FSDP_SIZE or not divisible:
+        return PartitionSpec()
+    largest = max(divisible, key=lambda axis: shape[axis])
+    return PartitionSpec(*(None,) * largest, "fsdp")
+
+
+def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch on the devices, from this process's share of its rows.
+
+    Raises:
+        ConfigError: rows or frames cannot be split evenly over this process's devices.
+    """
+    sharding = batch_sharding(mesh)
+    num_devices = len(mesh.local_devices)
+    for name, value in vars(batch).items():
+        if value.shape[0] % num_devices:
+            raise ConfigError(
+                f"batch.{name} has {value.shape[0]} rows for {num_devices} devices; "
+                f"make {_KNOBS.get(name, _ROW_KNOB)} a multiple of {mesh.size}"
+            )
+    return jax.tree.map(
+        lambda value: jax.make_array_from_process_local_data(sharding, np.asarray(value)), batch
+    )
