@@ -52,6 +52,7 @@ class DataConfig:
     dev_split: str = "dev"
     test_split: str = "test"
     image_size: int = 224  # side of the square that the CNN sees
+    crop_fraction: float = 0.875  # of a stored frame's side, covered by that square
     max_frames: int = 300
     max_question_tokens: int = 64  # with </s> and the language code
     max_target_tokens: int = 64
@@ -62,6 +63,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.mask_rate < 1, f"data.mask_rate is {self.mask_rate}; it lies in [0, 1)")
+        _require(
+            0 < self.crop_fraction <= 1, f"data.crop_fraction is {self.crop_fraction}; it lies in (0, 1]"
+        )
         for key in ("image_size", "max_frames", "num_threads", "prefetch"):
             _require(getattr(self, key) > 0, f"data.{key} is {getattr(self, key)}; it must be positive")
         for key in ("max_question_tokens", "max_target_tokens"):
@@ -75,7 +79,7 @@ class ResNetConfig:
     block: str = "basic"  # basic | bottleneck
     depths: tuple[int, ...] = (2, 2, 2, 2)
     width: int = 64
-    stem: str = "conv7_pool"  # conv7_pool (stride 2, max-pool 2) | conv7_stride4 (no pooling)
+    stem: str = "conv7_pool"  # conv7_pool (stride 2, max-pool) | conv7_stride4 (no pooling)
     head: str = "pool"  # pool (global average) | flatten (the last map through Linear-BN-ReLU)
     head_features: int = 0  # features of the flatten head
 

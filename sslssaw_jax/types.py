@@ -7,9 +7,8 @@ from typing import Any
 
 import flax.struct
 import jax
-import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = Any  # np.ndarray on the host, jax.Array on the devices
 Metrics = dict[str, jax.Array]
 
 

@@ -1,0 +1,125 @@
+"""How the question's and the video's embeddings become the encoder's input (Sec. 3.3, Table 5).
+
+B clips, T joint positions (question first, then video), D features.
+Every fusion maps `(joint_BxTxD, mask_BxT)` to `(fused_BxTxD, gate_BxT)`, the gate being a mean weight over D.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config import FusionConfig, TransformerConfig
+from sslssaw_jax.models.mbart import Attention
+
+
+def join(
+    question_BxLxD: jax.Array, question_mask_BxL: jax.Array, video_BxTxD: jax.Array, video_mask_BxT: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`f_c` of Eq. 3: the video right behind the question's last token, padding only at the end.
+
+    Padding between the two would shift the encoder's learned positions and reach into convolutions.
+    """
+    padded = jnp.concatenate([question_BxLxD, video_BxTxD], axis=1)
+    length_Bx1 = question_mask_BxL.sum(axis=1, keepdims=True)
+    total_Bx1 = length_Bx1 + video_mask_BxT.sum(axis=1, keepdims=True)
+    position_T = jnp.arange(padded.shape[1])
+    gap_Bx1 = question_mask_BxL.shape[1] - length_Bx1
+    source_BxT = jnp.where(position_T < length_Bx1, position_T, position_T + gap_Bx1)
+    source_BxT = jnp.minimum(source_BxT, padded.shape[1] - 1)
+    mask_BxT = position_T < total_Bx1
+    joint_BxTxD = jnp.take_along_axis(padded, source_BxT[..., None], axis=1)
+    return joint_BxTxD * mask_BxT[..., None], mask_BxT
+
+
+class Concat(nnx.Module):
+    """The joint sequence as it is."""
+
+    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        del mbart, config, dtype, rngs
+
+    def __call__(
+        self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        return joint_BxTxD, mask_BxT.astype(jnp.float32)
+
+
+class SSAW(nnx.Module):
+    """Sigmoid self-attention weighting (Eq. 3-4): a post-norm transformer block makes a gate on `f_c`."""
+
+    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        d_model = mbart.d_model
+        self.attention = Attention(mbart, config.heads, dtype=dtype, rngs=rngs)
+        self.attention_norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.linear1 = nnx.Linear(d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
+        self.linear2 = nnx.Linear(config.ffn_dim, d_model, dtype=dtype, rngs=rngs)
+        self.ffn_norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        attended_BxTxD = self.attention(
+            joint_BxTxD, self.attention.keys_values(joint_BxTxD), mask_BxT[:, None], rngs
+        )
+        f_a_BxTxD = self.attention_norm(joint_BxTxD + self.dropout(attended_BxTxD, rngs=rngs))
+        hidden_BxTxF = self.dropout(nnx.relu(self.linear1(f_a_BxTxD)), rngs=rngs)
+        f_f_BxTxD = self.ffn_norm(f_a_BxTxD + self.dropout(self.linear2(hidden_BxTxF), rngs=rngs))
+        gate_BxTxD = jax.nn.sigmoid(f_f_BxTxD.astype(jnp.float32))
+        weight_BxT = jnp.where(mask_BxT, gate_BxTxD.mean(axis=-1), 0)
+        return (joint_BxTxD * gate_BxTxD.astype(joint_BxTxD.dtype)) * mask_BxT[..., None], weight_BxT
+
+
+class LSTM(nnx.Module):
+    """A bidirectional LSTM over the joint sequence, half of D each way."""
+
+    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        d_model = mbart.d_model
+
+        def rnn(reverse: bool) -> nnx.RNN:
+            cell = nnx.OptimizedLSTMCell(d_model, d_model // 2, dtype=dtype, rngs=rngs)
+            return nnx.RNN(cell, reverse=reverse, keep_order=True)
+
+        self.forward, self.backward = rnn(reverse=False), rnn(reverse=True)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        length_B = mask_BxT.sum(axis=1)
+        zero_BxD = jnp.zeros((joint_BxTxD.shape[0], joint_BxTxD.shape[2] // 2), joint_BxTxD.dtype)
+        states = [
+            rnn(joint_BxTxD, initial_carry=(zero_BxD, zero_BxD), seq_lengths=length_B)
+            for rnn in (self.forward, self.backward)
+        ]
+        fused_BxTxD = self.dropout(jnp.concatenate(states, axis=-1), rngs=rngs)
+        return fused_BxTxD * mask_BxT[..., None], mask_BxT.astype(jnp.float32)
+
+
+class TCN(nnx.Module):
+    """Residual dilated convolutions over time (Bai et al. 2018), centred: a fusion may see the future."""
+
+    DILATIONS = (1, 2, 4, 8)
+
+    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        d_model = mbart.d_model
+
+        def conv(dilation: int) -> nnx.Conv:
+            return nnx.Conv(d_model, d_model, (3,), kernel_dilation=dilation, dtype=dtype, rngs=rngs)
+
+        self.convs = nnx.List([conv(dilation) for dilation in self.DILATIONS])
+        self.norms = nnx.List(
+            [nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs) for _ in self.DILATIONS]
+        )
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        x_BxTxD = joint_BxTxD
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y_BxTxD = self.dropout(nnx.relu(norm(conv(x_BxTxD))), rngs=rngs)
+            x_BxTxD = (x_BxTxD + y_BxTxD) * mask_BxT[..., None]
+        return x_BxTxD, mask_BxT.astype(jnp.float32)
+
+
+FUSIONS = {"ssaw": SSAW, "concat": Concat, "lstm": LSTM, "tcn": TCN}

@@ -1,0 +1,134 @@
+"""ResNet over frames (He et al. 2016), torchvision's layout: the spatial half of the video embedding.
+
+N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config import ResNetConfig
+
+# torch momentum 0.1 is 0.9 here
+BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+    # symmetric padding as in torch: "SAME" would shift stride-2 maps of even size by one pixel
+    side = (kernel // 2, kernel // 2)
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (kernel, kernel),
+        strides=stride,
+        padding=(side, side),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=nnx.initializers.he_normal(),
+        rngs=rngs,
+    )
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv1 = _conv(inputs, width, 3, stride, dtype, rngs)
+        self.norm1 = BatchNorm(width, dtype=dtype, rngs=rngs)
+        self.conv2 = _conv(width, width, 3, 1, dtype, rngs)
+        self.norm2 = BatchNorm(width, dtype=dtype, rngs=rngs)
+        self.shortcut = _shortcut(inputs, width, stride, dtype, rngs)
+
+    def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        y_NxHxWxC = nnx.relu(self.norm1(self.conv1(x_NxHxWxC), mask=mask_Nx1x1x1))
+        y_NxHxWxC = self.norm2(self.conv2(y_NxHxWxC), mask=mask_Nx1x1x1)
+        return nnx.relu(y_NxHxWxC + _skip(self.shortcut, x_NxHxWxC, mask_Nx1x1x1))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (with the stride, as torchvision has it), 1x1, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        outputs = width * self.expansion
+        self.conv1 = _conv(inputs, width, 1, 1, dtype, rngs)
+        self.norm1 = BatchNorm(width, dtype=dtype, rngs=rngs)
+        self.conv2 = _conv(width, width, 3, stride, dtype, rngs)
+        self.norm2 = BatchNorm(width, dtype=dtype, rngs=rngs)
+        self.conv3 = _conv(width, outputs, 1, 1, dtype, rngs)
+        self.norm3 = BatchNorm(outputs, dtype=dtype, rngs=rngs)
+        self.shortcut = _shortcut(inputs, outputs, stride, dtype, rngs)
+
+    def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        y_NxHxWxC = nnx.relu(self.norm1(self.conv1(x_NxHxWxC), mask=mask_Nx1x1x1))
+        y_NxHxWxC = nnx.relu(self.norm2(self.conv2(y_NxHxWxC), mask=mask_Nx1x1x1))
+        y_NxHxWxC = self.norm3(self.conv3(y_NxHxWxC), mask=mask_Nx1x1x1)
+        return nnx.relu(y_NxHxWxC + _skip(self.shortcut, x_NxHxWxC, mask_Nx1x1x1))
+
+
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class Shortcut(nnx.Module):
+    """The projection where a block changes resolution or width."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = _conv(inputs, outputs, 1, stride, dtype, rngs)
+        self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        return self.norm(self.conv(x_NxHxWxC), mask=mask_Nx1x1x1)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> Shortcut | None:
+    return (
+        None
+        if stride == 1 and inputs == outputs
+        else Shortcut(inputs, outputs, stride, dtype=dtype, rngs=rngs)
+    )
+
+
+def _skip(shortcut: Shortcut | None, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+    return x_NxHxWxC if shortcut is None else shortcut(x_NxHxWxC, mask_Nx1x1x1)
+
+
+class ResNet(nnx.Module):
+    """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
+
+    def __init__(self, config: ResNetConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.pool_stem = config.stem == "conv7_pool"
+        self.flatten = config.head == "flatten"
+        self.stem = _conv(3, config.width, 7, 2 if self.pool_stem else 4, dtype, rngs)
+        self.stem_norm = BatchNorm(config.width, dtype=dtype, rngs=rngs)
+        block = BLOCKS[config.block]
+        channels, side, blocks = config.width, -(-image_size // 4), []
+        for level, depth in enumerate(config.depths):
+            width = config.width * 2**level
+            for i in range(depth):
+                stride = 2 if level > 0 and i == 0 else 1
+                blocks.append(block(channels, width, stride, dtype=dtype, rngs=rngs))
+                channels, side = width * block.expansion, -(-side // stride)
+        self.blocks = nnx.List(blocks)
+        self.features = config.head_features if self.flatten else channels
+        if self.flatten:
+            self.head = nnx.Linear(
+                side * side * channels, self.features, use_bias=False, dtype=dtype, rngs=rngs
+            )
+            self.head_norm = BatchNorm(self.features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, frames_NxHxWx3: jax.Array, mask_N: jax.Array) -> jax.Array:
+        mask_Nx1x1x1 = mask_N[:, None, None, None]
+        x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
+        if self.pool_stem:
+            x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for block in self.blocks:
+            x_NxHxWxC = block(x_NxHxWxC, mask_Nx1x1x1)
+        if not self.flatten:
+            return x_NxHxWxC.mean(axis=(1, 2))
+        x_NxC = self.head(x_NxHxWxC.reshape(x_NxHxWxC.shape[0], -1))
+        return nnx.relu(self.head_norm(x_NxC, mask=mask_N[:, None]))

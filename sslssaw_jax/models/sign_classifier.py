@@ -1,0 +1,22 @@
+"""The CNN with a classifier on each frame: the warm start on isolated signs."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config import DataConfig, ModelConfig
+from sslssaw_jax.models.resnet import ResNet
+
+
+class SignClassifier(nnx.Module):
+    """Which sign a single frame shows; only its `cnn` is kept."""
+
+    def __init__(
+        self, config: ModelConfig, data: DataConfig, num_signs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.cnn = ResNet(config.resnet, data.image_size, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(self.cnn.features, num_signs, dtype=dtype, rngs=rngs)
+
+    def __call__(self, frames_NxHxWx3: jax.Array, frame_mask_N: jax.Array) -> jax.Array:
+        """Logits `[N, num_signs]`."""
+        return self.head(self.cnn(frames_NxHxWx3, frame_mask_N))

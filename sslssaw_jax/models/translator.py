@@ -1,0 +1,69 @@
+"""Stage 2 (Sec. 3.3): question and video fused, and an mBART encoder-decoder.
+
+B clips, T encoder positions, L tokens, D features, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config import DataConfig, ModelConfig
+from sslssaw_jax.models.fusion import FUSIONS, join
+from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from sslssaw_jax.models.streams import Stream
+from sslssaw_jax.models.temporal import VideoEmbedding
+
+
+class Encoded(NamedTuple):
+    """What the decoder attends to, and how the fusion weighted each position."""
+
+    states: jax.Array  # [B, T, D]
+    mask: jax.Array  # bool[B, T]
+    gate: jax.Array  # f32[B, T]
+
+
+class Translator(nnx.Module):
+    """SSL-SSAW and its ablations: fusion, `inputs` and `ssl` follow the configuration."""
+
+    def __init__(
+        self, config: ModelConfig, data: DataConfig, vocab_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        mbart = config.mbart
+        self.reads_question = config.inputs != "sign"
+        self.reads_sign = config.inputs != "question"
+        self.embedding = TokenEmbedding(vocab_size, mbart.d_model, dtype=dtype, rngs=rngs)
+        if self.reads_sign:
+            self.video = VideoEmbedding(
+                config.resnet,
+                mbart.d_model,
+                image_size=data.image_size,
+                max_frames=data.max_frames,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        self.fusion = FUSIONS[config.fusion.kind](mbart, config.fusion, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(mbart.video_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(mbart.decoder_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
+
+    def encode(
+        self,
+        question_BxL: jax.Array,
+        question_mask_BxL: jax.Array,
+        video: tuple[jax.Array, jax.Array] | None,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Encoded:
+        """Question tokens and the video embedding `(video_BxTxD, mask_BxT)` through fusion and encoder."""
+        parts = [(self.embedding(question_BxL), question_mask_BxL)] if self.reads_question else []
+        parts += [video] if video else []
+        joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else join(*parts[0], *parts[1])
+        fused_BxTxD, gate_BxT = self.fusion(joint_BxTxD, mask_BxT, rngs)
+        return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)
+
+    def decode(self, stream: Stream, encoded: Encoded, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits `[B, L, V]` for every position of the stream, each seeing only what stands before it."""
+        embedded = self.embedding(stream.tokens)
+        hidden = self.decoder(embedded, stream.mask, encoded.states, encoded.mask, rngs)
+        return self.embedding.logits(hidden)

@@ -1,0 +1,113 @@
+"""Stage 2 (Sec. 3.3): L = L_D + L_S (Eq. 7), and translation by beam search."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.augment import prepare_frames
+from sslssaw_jax.config import Config
+from sslssaw_jax.decoding import beam_search
+from sslssaw_jax.losses import cross_entropy, masked_mean
+from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.streams import joint_stream, shift_right, text_stream
+from sslssaw_jax.models.translator import Encoded, Translator
+from sslssaw_jax.stages.step import Stage
+from sslssaw_jax.types import Batch, Metrics, TrainState
+
+
+def translate_stage(config: Config, vocab_size: int) -> Stage:
+    """Translation with SSAW fusion and question self-supervision, or the ablation that `config` names."""
+
+    def make_model(key: jax.Array) -> nnx.Module:
+        dtype = compute_dtype(config.model.compute_dtype)
+        return Translator(config.model, config.data, vocab_size, dtype=dtype, rngs=nnx.Rngs(key))
+
+    return Stage("translate", make_model, partial(loss, config=config))
+
+
+def encode(
+    model: Translator,
+    batch: Batch,
+    config: Config,
+    augment_key: jax.Array | None = None,
+    rngs: nnx.Rngs | None = None,
+) -> Encoded:
+    """Frames and question through embeddings, fusion and encoder."""
+    video = None
+    if model.reads_sign:
+        frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
+        video = model.video(frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid)
+    return model.encode(batch.question, batch.question_mask, video, rngs=rngs)
+
+
+def loss(
+    model: Translator, batch: Batch, key: jax.Array | None, *, config: Config
+) -> tuple[jax.Array, Metrics]:
+    """L_S (Eq. 6), and with self-supervision L_D (Eq. 5); each a mean over its own tokens."""
+    augment_key, dropout_key = (None, None) if key is None else jax.random.split(key)
+    rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
+    encoded = encode(model, batch, config, augment_key, rngs)
+    question = text_stream(batch.question, batch.question_mask)
+    target = text_stream(batch.target, batch.target_mask)
+    question_logits = None
+    if config.model.ssl == "prefix":
+        logits = model.decode(joint_stream(question, target), encoded, rngs=rngs)
+        question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1]], axis=1)
+    else:
+        target_logits = model.decode(target, encoded, rngs=rngs)
+        if config.model.ssl == "separate":
+            question_logits = model.decode(question, encoded, rngs=rngs)
+    l_s = cross_entropy(target_logits, target.labels, target.scored, config.translate.label_smoothing)
+    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored)
+    metrics = {"loss_sentence": l_s, "accuracy": accuracy}
+    if question_logits is None:
+        return l_s, metrics
+    l_d = cross_entropy(question_logits, question.labels, question.scored)
+    return l_d + l_s, {**metrics, "loss_question": l_d}
+
+
+class Translation(NamedTuple):
+    """What beam search found, and the fusion's weights for the heat map."""
+
+    tokens: jax.Array  # i32[B, max_new_tokens], padded behind </s>
+    score: jax.Array  # f32[B], log-probability over length ** length_penalty
+    gate: jax.Array  # f32[B, T]: the question's tokens, then the video's positions
+    mask: jax.Array  # bool[B, T]
+
+
+def translate_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    graphdef: nnx.GraphDef,
+    config: Config,
+    language_id: int,
+    eos_id: int,
+    pad_id: int,
+) -> Translation:
+    """The best sentence of each clip; with SSL `prefix` the known question is prefilled into the cache."""
+    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    encoded = encode(model, batch, config)
+    prompt = jnp.full((len(batch.valid), 1), language_id, jnp.int32)
+    prompt_mask = batch.valid[:, None]
+    if config.model.ssl == "prefix":
+        question = shift_right(batch.question, batch.question_mask)
+        prompt = jnp.concatenate([question, prompt], axis=1)
+        prompt_mask = jnp.concatenate([batch.question_mask, prompt_mask], axis=1)
+    tokens, score = beam_search(
+        model.decoder,
+        model.embedding,
+        encoded.states,
+        encoded.mask,
+        prompt,
+        prompt_mask,
+        beams=config.decode.beams,
+        max_new_tokens=config.decode.max_new_tokens,
+        length_penalty=config.decode.length_penalty,
+        eos_id=eos_id,
+        pad_id=pad_id,
+    )
+    return Translation(tokens, score, encoded.gate, encoded.mask)
