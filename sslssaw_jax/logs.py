@@ -92,7 +92,7 @@ class RunLog:
         self._waited += waited
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Logs a step (the first is 1): `values` (the loss, its parts, `lr`) and the rates since the last one."""
+        """Logs a step, counted from 1: `values` (the loss, its parts, `lr`) and the rates since the last."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         scalars = {key: float(value) for key, value in values.items()} | {
             "clips_per_s": self._clips / seconds,
