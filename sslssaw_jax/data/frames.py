@@ -1,0 +1,58 @@
+"""Which frames of a clip are kept, and their pixels."""
+
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+
+
+class FrameError(ValueError):
+    """A stored frame cannot be used; the message names clip and frame."""
+
+
+def select_frames(count: int, max_frames: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Indices of the frames kept of a clip of `count`: all of them, or `max_frames` in their order.
+
+    Args:
+      count: frames of the clip.
+      max_frames: the most that are kept.
+      rng: draws a random subset, for training; None takes the middles of `max_frames` equal parts.
+    """
+    if count <= max_frames:
+        return np.arange(count)
+    if rng is None:
+        return (2 * np.arange(max_frames) + 1) * count // (2 * max_frames)
+    return np.sort(rng.choice(count, max_frames, replace=False, shuffle=False))
+
+
+def decode_frame(clip_id: str, video: Sequence[bytes], number: int) -> np.ndarray:
+    """One frame of a clip, u8[H, W, 3] in RGB.
+
+    Raises:
+      FrameError: its bytes are no readable image.
+    """
+    jpeg = np.frombuffer(video[number], np.uint8)
+    # opencv raises for empty bytes and returns None for all other broken ones
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if jpeg.size else None
+    if image is None:
+        raise FrameError(f"frame {number} of clip {clip_id} is no readable JPEG: prepare the dataset again")
+    return image
+
+
+def decode_frames(
+    clip_id: str, video: Sequence[bytes], kept: Iterable[int], frames_NxHxWx3: np.ndarray
+) -> None:
+    """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.
+
+    Raises:
+      FrameError: a frame is broken or of another size than `frames_NxHxWx3`.
+    """
+    height, width = frames_NxHxWx3.shape[1:3]
+    for place, number in enumerate(kept):
+        image_HxWx3 = decode_frame(clip_id, video, number)
+        if image_HxWx3.shape[:2] != (height, width):
+            raise FrameError(
+                f"frame {number} of clip {clip_id} has {image_HxWx3.shape[0]} x {image_HxWx3.shape[1]} "
+                f"pixels, the first of its split {height} x {width}: prepare the dataset again with --resize"
+            )
+        frames_NxHxWx3[place] = image_HxWx3

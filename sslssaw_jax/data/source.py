@@ -1,0 +1,97 @@
+"""The clips of one split of a prepared dataset, by index."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from sslssaw_jax.data.frames import decode_frame
+
+
+class DatasetError(FileNotFoundError):
+    """The prepared dataset is absent or not whole; the message names the folder and the command to run."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """All that is known of a clip without reading its video."""
+
+    id: str
+    num_frames: int
+    question: str
+    target: str
+    gloss: str  # space separated
+    signer: str
+
+
+@dataclass(frozen=True)
+class Clip(ClipInfo):
+    """A clip with its video."""
+
+    video: list[bytes]  # one JPEG per frame
+
+
+class _KeepJpeg(tfds.decode.SkipDecoding):
+    """Leaves the frames encoded; the stock class cannot do so for a sequence of images."""
+
+    def decode_batch_example_np(self, serialized_example: Any) -> Any:
+        return serialized_example
+
+
+class ClipSource:
+    """Random access to a split of `DATA_DIR/DATASET/<newest version>`; safe to share between threads.
+
+    Opening it reads the texts and frame counts (`clips.<split>.jsonl`) and no video.
+
+    Raises:
+      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split.
+    """
+
+    def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
+        self.folder = _newest_version(Path(data_dir), dataset)
+        self.split = split
+        rows = self.folder / f"clips.{split}.jsonl"
+        if not rows.is_file():
+            splits = ", ".join(path.name.split(".")[1] for path in sorted(self.folder.glob("clips.*.jsonl")))
+            raise DatasetError(f"{self.folder} has no split {split!r}; it has {splits or 'none'}")
+        with rows.open(encoding="utf-8") as lines:
+            self.clips = [ClipInfo(**json.loads(line)) for line in lines]
+        self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=int)
+        builder = tfds.builder_from_directory(self.folder)
+        self._records = builder.as_data_source(split, decoders={"video": _KeepJpeg()})
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        clip, record = self.clips[index], self._records[index]
+        video = list(record["video"])
+        if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
+            raise DatasetError(
+                f"clips.{self.split}.jsonl of {self.folder} does not describe its record {index}: "
+                "delete the folder and prepare the dataset again"
+            )
+        return Clip(**asdict(clip), video=video)
+
+    @cached_property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width in pixels of every frame, as the first clip's first frame has them."""
+        clip = self[0]
+        height, width, _ = decode_frame(clip.id, clip.video, 0).shape
+        return height, width
+
+
+def _newest_version(data_dir: Path, dataset: str) -> Path:
+    versions = [path for path in (data_dir / dataset).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    if not versions:
+        raise DatasetError(
+            f"there is no prepared dataset {dataset} in {data_dir} (expected the folder "
+            f"{data_dir / dataset / 'VERSION'}): run `python -m tfds_builders.prepare {dataset} "
+            f"--data_dir={data_dir}`"
+        )
+    return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
