@@ -1,0 +1,177 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from sslssaw_jax.config import TransformerConfig
+from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from tests.mbart_reference import CONFIG, VOCAB_SIZE, MBart, random_pair, random_tokens, relative_error
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return random_pair(seed=0)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return random_tokens(rng, [9, 5, 7]), random_tokens(rng, [4, 6, 3])
+
+
+@nnx.jit
+def encode(model, ids, mask):
+    return model.encoder(model.shared(ids), mask)
+
+
+@nnx.jit
+def decode(model, ids, mask, states, states_mask):
+    return model.decoder(model.shared(ids), mask, states, states_mask)
+
+
+@nnx.jit
+def extend(model, ids, mask, cache):
+    return model.decoder.extend(model.shared(ids), mask, cache)
+
+
+def test_encoder_states_and_logits_equal_hugging_face(pair, batch):
+    (source, source_mask), (target, target_mask) = batch
+    with torch.no_grad():
+        expected = pair.theirs(
+            input_ids=torch.tensor(source),
+            attention_mask=torch.tensor(source_mask),
+            decoder_input_ids=torch.tensor(target),
+            decoder_attention_mask=torch.tensor(target_mask),
+            output_hidden_states=True,
+        )
+    states = encode(pair.ours, source, source_mask)
+    logits = pair.ours.shared.logits(decode(pair.ours, target, target_mask, states, source_mask))
+    expected_states = expected.encoder_last_hidden_state.numpy()
+    assert relative_error(states[source_mask], expected_states[source_mask]) < 1e-5
+    assert relative_error(logits[target_mask], expected.logits.numpy()[target_mask]) < 1e-5
+
+
+def test_padding_anywhere_changes_no_state(pair, batch):
+    (source, source_mask), (target, target_mask) = batch
+
+    def states_of(source, source_mask, target, target_mask):
+        states = encode(pair.ours, source, source_mask)
+        return states, decode(pair.ours, target, target_mask, states, source_mask)
+
+    def spread(x, fill):  # padding before, between and after
+        return np.insert(x, [0, 0, 2, 3, 3, x.shape[1]], fill, axis=1)
+
+    states, hidden = states_of(source, source_mask, target, target_mask)
+    spread_masks = spread(source_mask, False), spread(target_mask, False)
+    spread_states, spread_hidden = states_of(
+        spread(source, 7), spread_masks[0], spread(target, 8), spread_masks[1]
+    )
+    assert relative_error(spread_states[spread_masks[0]], states[source_mask]) < 1e-5
+    assert relative_error(spread_hidden[spread_masks[1]], hidden[target_mask]) < 1e-5
+
+
+def test_decoder_state_has_zero_gradient_from_later_tokens_and_padding(pair, batch):
+    (source, source_mask), (target, _) = batch
+    states = encode(pair.ours, source, source_mask)
+    mask = np.array([[True, True, False, True, True, True]] * len(target))
+
+    def fourth_token_state(embedded):
+        return jnp.square(pair.ours.decoder(embedded, mask, states, source_mask)[:, 3]).sum()
+
+    gradient = jax.jit(jax.grad(fourth_token_state))(pair.ours.shared(target))
+    reaches = np.asarray(jnp.abs(gradient).max(axis=(0, 2)) > 0)
+    np.testing.assert_array_equal(reaches, [True, True, False, True, False, False])
+
+
+@pytest.mark.parametrize("chunks", [(6,), (4, 1, 1), (1, 2, 3)])
+def test_cached_decoding_equals_teacher_forcing(pair, batch, chunks):
+    (source, source_mask), (target, _) = batch
+    mask = np.array([[1, 1, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 1]], bool)
+    states = encode(pair.ours, source, source_mask)
+    expected = decode(pair.ours, target, mask, states, source_mask)
+
+    cache = pair.ours.decoder.init_cache(states, source_mask, max_length=8)
+    parts, start = [], 0
+    for chunk in chunks:
+        part = slice(start, start + chunk)
+        hidden, cache = extend(pair.ours, target[:, part], mask[:, part], cache)
+        parts.append(hidden)
+        start += chunk
+    assert relative_error(jnp.concatenate(parts, axis=1)[mask], expected[mask]) < 1e-5
+
+
+def test_beams_attend_to_their_own_clip_and_past(pair, batch):
+    (source, source_mask), (target, target_mask) = batch
+    states = encode(pair.ours, source, source_mask)
+    rows = jnp.array([0, 0, 1, 1, 2, 2])
+    cache = pair.ours.decoder.init_cache(states, source_mask, max_length=6)
+    _, cache = extend(pair.ours, target[:, :1], target_mask[:, :1], cache)
+    beams = np.arange(6)[:, None] + 10
+    hidden, _ = pair.ours.decoder.extend(pair.ours.shared(beams), np.ones_like(beams, bool), cache.take(rows))
+    sequences = np.concatenate([target[rows, :1], beams], axis=1)
+    expected = decode(pair.ours, sequences, np.ones_like(sequences, bool), states[rows], source_mask[rows])
+    assert relative_error(hidden[:, 0], expected[:, 1]) < 1e-5
+
+
+def test_rows_without_tokens_keep_values_and_gradients_finite(pair, batch):
+    (source, source_mask), (target, target_mask) = batch
+    has_clip = np.array([True, False, True])[:, None]
+    graphdef, params = nnx.split(pair.ours)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params)
+        states = model.encoder(model.shared(source), source_mask & has_clip)
+        hidden = model.decoder(model.shared(target), target_mask & has_clip, states, source_mask & has_clip)
+        return jnp.square(model.shared.logits(hidden)).mean()
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_head_is_tied_to_the_embedding_and_its_bias_is_not_trained(pair):
+    graphdef, params = nnx.split(pair.ours)
+    hidden = jnp.ones((1, 1, CONFIG.d_model))
+    gradients = jax.grad(lambda params: nnx.merge(graphdef, params).shared.logits(hidden).sum())(params)
+    np.testing.assert_allclose(gradients["shared"]["embed"]["embedding"][...], 1.0)
+    np.testing.assert_array_equal(gradients["shared"]["final_logits_bias"][...], 0.0)
+    tables = [leaf for leaf in jax.tree.leaves(params) if VOCAB_SIZE in leaf.shape and leaf.ndim == 2]
+    assert len(tables) == 1
+
+
+def test_dropout_follows_the_key_given_at_the_call(batch):
+    (source, source_mask), _ = batch
+    model = MBart(nnx.Rngs(0))
+
+    def states(seed):
+        return model.encoder(model.shared(source), source_mask, nnx.Rngs(dropout=seed))
+
+    np.testing.assert_array_equal(states(1), states(1))
+    assert relative_error(states(2), np.asarray(states(1))) > 0.01
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_parameters(batch):
+    (source, source_mask), _ = batch
+
+    def states(dtype):
+        rngs = nnx.Rngs(0)
+        embedding = TokenEmbedding(VOCAB_SIZE, CONFIG.d_model, dtype=dtype, rngs=rngs)
+        encoder = Encoder(2, 4, CONFIG, dtype=dtype, rngs=rngs)
+        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state((embedding, encoder)))} == {
+            jnp.dtype("float32")
+        }
+        return nnx.view(encoder, deterministic=True)(embedding(source), source_mask)
+
+    error = relative_error(states(jnp.bfloat16), np.asarray(states(jnp.float32)))
+    assert 1e-4 < error < 0.05
+
+
+def test_a_sequence_beyond_the_learned_positions_is_refused():
+    config = TransformerConfig(d_model=8, ffn_dim=8, text_heads=2, heads=2, max_positions=4)
+    embedded, mask = jnp.zeros((1, 5, 8)), jnp.ones((1, 5), bool)
+    with pytest.raises(ValueError, match=r"5 exceeds the 4 .*model\.mbart\.max_positions"):
+        Encoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask)
+    with pytest.raises(ValueError, match=r"5 exceeds the 4 .*model\.mbart\.max_positions"):
+        Decoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask, embedded, mask)
