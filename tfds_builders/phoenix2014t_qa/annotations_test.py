@@ -1,0 +1,132 @@
+"""Every form of the question files reads alike, every real row reads, every bad row is named."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.annotations import ANNOTATIONS, requires_phoenix
+from tests.phoenix_release import write_release
+from tfds_builders.phoenix2014t_qa import annotations
+from tfds_builders.phoenix2014t_qa.annotations import AnnotationError, QuestionRow
+
+ROW = QuestionRow("31May-7", "es regnet", "Regnet es", "REGEN IX")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train/31May-7 es regnet%Regnet es%REGEN IX",
+        "train/31May-7 es regnet%Regnet es%REGEN IX\n",
+        "\ufefftrain/31May-7 es regnet%Regnet es%REGEN IX\r\n\r\n",
+        "31May-7 es regnet%Regnet es%REGEN IX",
+        "31May-7%es regnet%Regnet es%REGEN IX",
+        "train/31May-7%es regnet%Regnet es%REGEN IX",
+        "name%text%question%gloss\n31May-7%es regnet % Regnet es% REGEN IX ",
+    ],
+)
+def test_all_forms_of_a_question_row_read_alike(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "train.txt"
+    path.write_bytes(text.encode())
+    assert annotations.read_questions(path, "train") == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("train/31May-7 es regnet%Regnet es", ROW._replace(gloss="")),
+        ("train/31May-7 es regnet", ROW._replace(question="", gloss="")),
+        ("train/31May-7%Regnet es%REGEN IX", ROW._replace(target="")),
+        ("train/31May-7 es regnet%%REGEN IX", ROW._replace(question="")),
+        ("31May-7%es regnet%Regnet es", ROW._replace(gloss="")),
+        ("31May-7%es regnet", ROW._replace(question="", gloss="")),
+    ],
+)
+def test_a_missing_field_is_empty(tmp_path: Path, text: str, row: QuestionRow) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text(text, encoding="utf-8")
+    assert annotations.read_questions(path, "train") == [row]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"dev/31May-8 es%Was%REGEN", "of 'dev' in the file of 'train'"),
+        (b"train/31May-8 es%Was%REGEN%IX", "expected split/NAME TEXT%QUESTION%GLOSS"),
+        (b"train/%Was%REGEN", "expected split/NAME TEXT%QUESTION%GLOSS"),
+        (b"train/31May-7 es%Was%REGEN", "second row for the clip 31May-7"),
+        (b"train/31May-8 gr\xfcn%Was%REGEN", "not UTF-8"),
+    ],
+)
+def test_a_bad_question_row_is_named_by_file_and_line(tmp_path: Path, row: bytes, reason: str) -> None:
+    path = tmp_path / "train.txt"
+    path.write_bytes(b"train/31May-7 es regnet%Regnet es%REGEN IX\n" + row)
+    with pytest.raises(AnnotationError, match=f"train.txt, line 2: .*{reason}"):
+        annotations.read_questions(path, "train")
+
+
+def test_a_bad_corpus_row_is_named_by_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_text(f"{annotations.CORPUS_HEADER}\na|a/*.png|-1|-1|Signer01|REGEN\n", encoding="utf-8")
+    with pytest.raises(AnnotationError, match=r"corpus.csv, line 2: .*found 6 fields"):
+        annotations.read_corpus(path)
+
+
+def test_quotes_in_a_corpus_row_are_letters(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_text('a|a/*.png|-1|-1|Signer01|"REGEN|das "tief\n', encoding="utf-8")
+    assert annotations.read_corpus(path)["a"].orth == '"REGEN'
+
+
+def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
+    write_release(tmp_path, {"train": 4, "dev": 1, "test": 1})
+    layout = annotations.find_layout(tmp_path)
+    lines = layout.question_file("train").read_text(encoding="utf-8").split("\n")
+    lines[1] = lines[1].replace("am tag 1", "an tag 1")
+    lines[2] = lines[2].replace("Wo regnet es am Tag 2", "")
+    lines[3] = "train/elsewhere es schneit%Was%SCHNEE  IX"
+    layout.question_file("train").write_text("\n".join(lines), encoding="utf-8")
+    rows, odd = annotations.read_annotations(layout, "train")
+    assert [row.target for row in rows[1:]] == [
+        "am tag 1 regnet es im norden",
+        "am tag 2 regnet es im norden",
+        "es schneit",
+    ]
+    assert (rows[2].question, rows[3].gloss, rows[3].signer) == ("", "SCHNEE IX", "")
+    assert {
+        what.split(",")[0]: [name.rsplit("_", 1)[-1] for name in names] for what, names in odd.items()
+    } == {
+        "sentence differs from the corpus file's": ["train-1"],
+        "empty question": ["train-2"],
+        "not in the corpus file": ["elsewhere"],
+        "no row in the question file": ["train-3"],
+    }
+
+
+@pytest.mark.parametrize(
+    "questions", ["questions", "DatasetFile/dialogue_pheonix", "GBT-code/DatasetFile/dialogue_pheonix"]
+)
+@pytest.mark.parametrize("release", ["", "PHOENIX-2014-T", "PHOENIX-2014-T-release-v3/PHOENIX-2014-T"])
+def test_release_and_questions_are_found_where_people_unpack_them(
+    tmp_path: Path, release: str, questions: str
+) -> None:
+    root = tmp_path / release
+    write_release(root, {"train": 1, "dev": 1, "test": 1})
+    expected = annotations.find_layout(root)
+    (tmp_path / questions).parent.mkdir(parents=True, exist_ok=True)
+    (root / "questions").rename(tmp_path / questions)
+    found = annotations.find_layout(tmp_path)
+    assert found.corpus_file("dev") == expected.corpus_file("dev")
+    assert found.question_file("dev").read_text(encoding="utf-8").startswith("dev/")
+
+
+@requires_phoenix
+@pytest.mark.parametrize(("split", "num_rows"), [("train", 7096), ("dev", 519), ("test", 642)])
+def test_every_real_row_reads_and_agrees_with_the_corpus(split: str, num_rows: int) -> None:
+    folder = ANNOTATIONS / "phoenix2014t_qa"
+    corpus = annotations.read_corpus(folder / f"PHOENIX-2014-T.{split}.corpus.txt")
+    questions = annotations.read_questions(folder / f"{split}.txt", split)
+    assert len(questions) == num_rows
+    assert [(row.name, row.target, row.gloss) for row in questions] == [
+        (row.name, row.translation, row.orth) for row in corpus.values()
+    ]
+    assert all(row.question for row in questions)

@@ -1,0 +1,115 @@
+"""Frames come back as they were, in order, and what is broken is left out and reported."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tests.phoenix_release import SIZE, clip_name, picture, write_release
+from tfds_builders.phoenix2014t_qa import phoenix2014t_qa_dataset_builder as phoenix
+from tfds_builders.phoenix2014t_qa.annotations import FRAMES, MissingInputError
+from tfds_builders.phoenix2014t_qa.frames import Resize
+
+NUM_CLIPS = {"train": 2, "dev": 1, "test": 1}
+JPEG_ERROR = 3.0  # mean absolute error of a smooth picture at quality 95, of 255
+
+
+def build(release: Path, data_dir: Path, resize: str = "256") -> phoenix.Builder:
+    builder = phoenix.Builder(data_dir=data_dir, resize=resize, num_workers=1)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=release))
+    return builder
+
+
+def read(builder: phoenix.Builder, split: str) -> list[dict]:
+    """The records as stored: texts and JPEG frames are bytes."""
+    features = tfds.features.FeaturesDict(
+        {**builder.info.features, "video": tfds.features.Sequence(tfds.features.Text())}
+    )
+    raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
+    source = builder.as_data_source(split, deserialize_method=raw_bytes)
+    return [features.deserialize_example_np(record) for record in source]
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
+    return bgr[..., ::-1]
+
+
+def test_png_frames_come_back_within_jpeg_error(tmp_path: Path) -> None:
+    write_release(tmp_path / "release", NUM_CLIPS)
+    records = read(build(tmp_path / "release", tmp_path / "data", "none"), "train")
+    assert len(records) == 2
+    for i, record in enumerate(records):
+        assert (record["id"].decode(), record["num_frames"]) == (clip_name("train", i), 3)
+        assert record["question"].decode() == f"Wo regnet es am Tag {i}"
+        for t, jpeg in enumerate(record["video"]):
+            error = np.abs(decode(jpeg).astype(float) - picture(100 * i + t)).mean()
+            assert error < JPEG_ERROR
+
+
+def test_both_frame_layouts_give_the_same_dataset(tmp_path: Path) -> None:
+    write_release(tmp_path / "flat", NUM_CLIPS)
+    write_release(tmp_path / "nested", NUM_CLIPS, inner_folder="1")
+    stray = tmp_path / "nested" / FRAMES / "train" / clip_name("train", 0)
+    for file in (stray / "notes.txt", stray / "1" / "Thumbs.db", stray / "1" / "._images0001.png"):
+        file.write_text("no frame", encoding="utf-8")
+    flat = build(tmp_path / "flat", tmp_path / "flat_data", "48")
+    nested = build(tmp_path / "nested", tmp_path / "nested_data", "48")
+    assert decode(read(flat, "dev")[0]["video"][0]).shape == (48, 48, 3)
+    for split in NUM_CLIPS:
+        for a, b in zip(read(flat, split), read(nested, split), strict=True):
+            assert list(a["video"]) == list(b["video"])
+            assert a["id"] == b["id"]
+
+
+def test_jpeg_frames_pass_through_unchanged_without_resize(tmp_path: Path) -> None:
+    write_release(tmp_path / "release", NUM_CLIPS, suffix=".jpg")
+    files = sorted((tmp_path / "release" / FRAMES / "test" / clip_name("test", 0)).iterdir())
+    record = read(build(tmp_path / "release", tmp_path / "data", "none"), "test")[0]
+    assert list(record["video"]) == [file.read_bytes() for file in files]
+
+
+def test_broken_clips_are_left_out_in_order_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phoenix, "CLIPS_PER_SHARD", 2)
+    write_release(tmp_path / "release", {"train": 7, "dev": 1, "test": 1})
+    train = tmp_path / "release" / FRAMES / "train"
+    for i in (1, 5, 6):  # the last shard holds no clip at all
+        for file in (train / clip_name("train", i)).iterdir():
+            file.unlink()
+    (train / clip_name("train", 5)).rmdir()
+    (train / clip_name("train", 2) / "images0002.png").write_bytes(b"\x89PNG cut short")
+    (train / clip_name("train", 3) / "images0002.png").unlink()
+    builder = build(tmp_path / "release", tmp_path / "data", "none")
+    records = read(builder, "train")
+    assert [record["id"].decode() for record in records] == [clip_name("train", i) for i in (0, 2, 3, 4)]
+    assert [len(record["video"]) for record in records] == [3, 2, 2, 3]
+    assert builder.info.metadata["odd"]["train"] == {
+        "no frames, left out": [clip_name("train", i) for i in (1, 5, 6)],
+        "frames unreadable, dropped": [clip_name("train", 2)],
+        "frames absent between others": [clip_name("train", 3)],
+    }
+
+
+def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:
+    write_release(tmp_path / "release", NUM_CLIPS, num_frames=0)
+    with pytest.raises(MissingInputError, match=r"none of the 2 clips .*images0001.png .*RWTH"):
+        build(tmp_path / "release", tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.array_record*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("256", (256, 256)), ("short:64", (80, 64)), ("none", SIZE), ("short:16", (20, 16))]
+)
+def test_resize_means_a_square_or_the_short_side(text: str, size: tuple[int, int]) -> None:
+    assert Resize.parse(text).size(*SIZE) == size
+
+
+@pytest.mark.parametrize("text", ["0", "256s", "short", "-1", ""])
+def test_an_unknown_resize_is_named_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' .*short:256"):
+        Resize.parse(text)

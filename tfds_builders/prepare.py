@@ -1,0 +1,215 @@
+"""Prepares a dataset: `python -m tfds_builders.prepare NAME --manual_dir=DIR --data_dir=DIR`.
+
+`DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `clips.<split>.jsonl` (what is known of
+each record without its video, in the records' order) and `tokenizer/`. The folder appears by one rename,
+so it is whole or absent.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import io
+import itertools
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
+CLIP_KEYS = ("id", "num_frames", "question", "target", "gloss", "signer")
+DEFAULT_VOCAB_SIZE = 2400  # about that of mBART's vocabulary trimmed to PHOENIX-2014T
+
+
+class PrepareError(ValueError):
+    """The dataset cannot be prepared; the message says what to do."""
+
+
+def _avatar_qa(data_dir: Path, resize: str, num_workers: int) -> Any:
+    from tfds_builders.avatar_qa.avatar_qa_dataset_builder import Builder
+
+    return Builder(data_dir=data_dir)
+
+
+def _phoenix2014t_qa(data_dir: Path, resize: str, num_workers: int) -> Any:
+    from tfds_builders.phoenix2014t_qa.phoenix2014t_qa_dataset_builder import Builder
+
+    return Builder(data_dir=data_dir, resize=resize, num_workers=num_workers)
+
+
+BUILDERS: dict[str, Callable[[Path, str, int], Any]] = {
+    "avatar_qa": _avatar_qa,
+    "phoenix2014t_qa": _phoenix2014t_qa,
+}
+
+
+def prepare(
+    name: str,
+    data_dir: Path,
+    *,
+    manual_dir: Path | None = None,
+    resize: str = "256",
+    num_workers: int = 0,
+    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    overwrite: bool = False,
+) -> Path:
+    """Prepares a dataset unless it is there, prints what it holds, and returns its folder.
+
+    Args:
+      name: one of `BUILDERS`.
+      data_dir: the folder of all prepared datasets.
+      manual_dir: what a dataset reads that cannot be downloaded.
+      resize: `256` (square), `short:256` (short side) or `none`; of datasets that are read, not generated.
+      num_workers: processes; 0 is one a core.
+      vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it.
+      overwrite: prepare again what is there.
+
+    Raises:
+      PrepareError, ValueError: an argument cannot be.
+      FileNotFoundError: an input is missing.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    incomplete = data_dir / f".incomplete-{name}"
+    with _lock(data_dir / f".{name}.lock", name):
+        if incomplete.exists():  # its process is dead: it would hold the lock
+            shutil.rmtree(incomplete)
+        builder = BUILDERS[name](incomplete, resize, num_workers)
+        final = data_dir / name / str(builder.version)
+        if final.exists() and not overwrite:
+            print(f"{final} is prepared already; --overwrite prepares it again")
+            return final
+        start = time.monotonic()
+        try:
+            _build(builder, name, manual_dir)
+            folder = Path(builder.data_dir)
+            _write_clips(builder, folder)
+            _train_tokenizer(folder, vocab_size)
+            final.parent.mkdir(exist_ok=True)
+            if final.exists():
+                final.rename(incomplete / "replaced")
+            folder.rename(final)
+        finally:
+            shutil.rmtree(incomplete, ignore_errors=True)
+        print(f"prepared {final} in {time.monotonic() - start:.0f} s")
+        _print_summary(final)
+        return final
+
+
+@contextlib.contextmanager
+def _lock(path: Path, name: str) -> Iterator[None]:
+    """Held by one process at a time; the system frees it when its process ends, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PrepareError(
+                f"another process is preparing {name} in {path.parent}: wait until it has ended"
+            ) from None
+        yield
+
+
+def _build(builder: Any, name: str, manual_dir: Path | None) -> None:
+    import tensorflow_datasets as tfds
+
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        if manual_dir is None:
+            raise PrepareError(
+                f"{name} is read from files that you have: name their folder with --manual_dir. "
+                f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            )
+        if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
+            raise PrepareError(
+                f"--manual_dir={manual_dir} is no folder or an empty one. "
+                f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            )
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce the temporary folder
+        builder.download_and_prepare(
+            download_dir=Path(builder.data_dir_root) / "downloads",
+            download_config=config,
+            file_format="array_record",
+        )
+
+
+def _write_clips(builder: Any, folder: Path) -> None:
+    """`clips.<split>.jsonl`, read back from the records, so row i is record i."""
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in CLIP_KEYS})
+    for split in builder.info.splits:
+        with (folder / f"clips.{split}.jsonl").open("w", encoding="utf-8") as file:
+            raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
+            for record in builder.as_data_source(split, deserialize_method=raw_bytes):
+                values = features.deserialize_example_np(record)
+                clip = {key: _plain(values[key]) for key in CLIP_KEYS}
+                file.write(json.dumps(clip, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> str | int:
+    return value.decode("utf-8") if isinstance(value, bytes) else int(value)
+
+
+def _read_clips(folder: Path, split: str) -> list[dict[str, Any]]:
+    with (folder / f"clips.{split}.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _train_tokenizer(folder: Path, vocab_size: int) -> None:
+    from sslssaw_jax.data.tokenizer import clean_question, train_tokenizer
+
+    clips = _read_clips(folder, "train")
+    texts = itertools.chain.from_iterable(
+        (clip["target"], clean_question(clip["question"])) for clip in clips
+    )
+    train_tokenizer(texts, folder / "tokenizer", vocab_size)
+
+
+def _print_summary(folder: Path) -> None:
+    """Clips and frames of each split, and what was odd."""
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder_from_directory(folder).info
+    print(f"{'split':10}{'clips':>10}{'frames':>12}")
+    for split in info.splits:
+        num_frames = [clip["num_frames"] for clip in _read_clips(folder, split)]
+        print(f"{split:10}{len(num_frames):10,}{sum(num_frames):12,}")
+    for split, oddities in info.metadata.get("odd", {}).items():
+        for what, names in oddities.items():
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            print(f"odd in {split}: {len(names):,} clips: {what}: {shown}")
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.prepare", description="Prepares a dataset."
+    )
+    parser.add_argument("name", choices=BUILDERS)
+    parser.add_argument("--manual_dir", type=Path, help="the release's folder, of datasets that are read")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="default: data")
+    parser.add_argument(
+        "--resize", default="256", help="256 (square, default), short:256 (short side) or none"
+    )
+    parser.add_argument("--num_workers", type=int, default=0, help="processes; default: one a core")
+    parser.add_argument("--vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="of the tokenizer")
+    parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = vars(_parse_arguments(arguments))
+    try:
+        prepare(**options)
+    except (ValueError, OSError) as error:
+        given = sys.argv[1:] if arguments is None else arguments
+        raise SystemExit(
+            f"error: {error}\nthen run again: python -m tfds_builders.prepare {shlex.join(given)}"
+        ) from error
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; nothing is left behind, run the same command again") from None
+
+
+if __name__ == "__main__":
+    main()
