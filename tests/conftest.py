@@ -21,7 +21,7 @@ PLACES = ("north", "south", "east", "west")
 
 
 def _rows(split: str) -> list[dict[str, Any]]:
-    """Rows of `clips.<split>.jsonl`; the isolated ones are single signs without question and target."""
+    """Rows of `clips.<split>.jsonl`; the isolated ones are single signs without a question."""
     rng = np.random.default_rng(list(SPLITS).index(split))
     rows = []
     for number in range(SPLITS[split]):
@@ -32,7 +32,7 @@ def _rows(split: str) -> list[dict[str, Any]]:
                 "id": f"{split}-{number:03d}",
                 "num_frames": 6 if isolated else int(rng.integers(8, 25)),
                 "question": "" if isolated else f"What  Comes {time.upper()}\u200b?",
-                "target": "" if isolated else f"{time} there is {weather} in the {place}",
+                "target": weather if isolated else f"{time} there is {weather} in the {place}",
                 "gloss": weather.upper() if isolated else " ".join((time, weather, place)).upper(),
                 "signer": f"signer{number % 3}",
             }

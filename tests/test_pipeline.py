@@ -183,14 +183,15 @@ def test_evaluation_covers_the_split_on_every_pass(source: ClipSource, tokenizer
         assert sorted(np.concatenate([batch.index[batch.valid] for batch in batches])) == list(range(24))
 
 
-def test_clips_without_texts_encode_as_empty(tiny_data_dir: Path, tokenizer: Tokenizer) -> None:
+def test_an_empty_question_and_a_single_word_are_texts_too(tiny_data_dir: Path, tokenizer: Tokenizer) -> None:
     isolated = ClipSource(tiny_data_dir, "avatar_qa", "isolated")
-    batch = next(iter(eval_batches(isolated, tokenizer, DATA, STAGE)))
-    for text, mask in (
-        (batch.question, batch.question_mask),
-        (batch.masked_target, batch.masked_target_mask),
-    ):
-        assert text[0][mask[0]].tolist() == [tokenizer.eos_id, tokenizer.language_id]
+    end = [tokenizer.eos_id, tokenizer.language_id]
+    for batch in eval_batches(isolated, tokenizer, DATA, STAGE):
+        assert batch.question[batch.question_mask].tolist() == end * batch.valid.sum()
+        assert (
+            batch.masked_target[batch.masked_target_mask].tolist()
+            == [tokenizer.mask_id, *end] * batch.valid.sum()
+        )
 
 
 @pytest.mark.parametrize(("count", "max_frames"), [(5, 10), (10, 10), (11, 10), (475, 300), (7, 1)])
