@@ -86,7 +86,7 @@ def draw_heatmap(
     colourbar_axes = axes(MARGIN + strip_width + 0.15, MARGIN + LABELS, 0.14, STRIP)
     colourbar = figure.colorbar(image, cax=colourbar_axes, ticks=[gate.min(), gate.max()], format="%.3f")
     colourbar.ax.tick_params(labelsize=8, length=0)
-    colourbar.ax.set_title("gate", fontsize=9, color="0.35", loc="left", pad=5)
+    colourbar.ax.set_title("gate", fontsize=9, color="0.35", loc="left", pad=8)
     colourbar.outline.set_visible(False)
 
     frames_left, frames_width = MARGIN + len(tokens) * cell, num_positions * cell
