@@ -1,0 +1,7 @@
+"""A rendered signer: any gloss sequence becomes a clip, deterministic from its arguments."""
+
+from tfds_builders.avatar.renderer import render
+from tfds_builders.avatar.signer import Signer
+from tfds_builders.avatar.signs import Sign, distinct_signs, sign_of
+
+__all__ = ["Sign", "Signer", "distinct_signs", "render", "sign_of"]

@@ -1,0 +1,79 @@
+"""Glosses to frames."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from tfds_builders.avatar.arms import layers
+from tfds_builders.avatar.body import paint_body
+from tfds_builders.avatar.geometry import View, fill_convex
+from tfds_builders.avatar.motion import poses
+from tfds_builders.avatar.signer import Signer
+from tfds_builders.avatar.signs import Sign, sign_of, stable_seed
+
+FIELD = 2.2  # body units seen along the picture's shorter side
+
+
+def render(
+    glosses: Sequence[str],
+    num_frames: int,
+    *,
+    signer: int | str | Signer,
+    size: tuple[int, int],
+    seed: int,
+    lexicon: Mapping[str, Sign] | None = None,
+) -> np.ndarray:
+    """A clip of `signer` signing `glosses` one after the other, from rest to rest.
+
+    Args:
+      glosses: any strings, possibly none (the signer rests); the signs are spread over the frames.
+      num_frames: frames of the clip, at least 1.
+      signer: any name or number, one person in every clip; or a `Signer`.
+      size: (height, width) in pixels.
+      seed: of what differs between two takes: timing, small displacements, light, noise.
+      lexicon: signs of a closed set of glosses (`distinct_signs`); other glosses have `sign_of` their hash.
+
+    Returns:
+      `uint8[num_frames, height, width, 3]`, RGB, the same in every process for the same arguments.
+
+    Raises:
+      ValueError: `num_frames` or a side of `size` is below 1.
+    """
+    if num_frames < 1 or min(size) < 1:
+        raise ValueError(f"a clip of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn")
+    known = lexicon or {}
+    person = signer if isinstance(signer, Signer) else Signer.of(signer)
+    rng = np.random.default_rng(stable_seed("clip", seed))
+    pose = poses([known.get(gloss) or sign_of(gloss) for gloss in glosses], num_frames, person, rng)
+
+    view = _view(person, size, rng)
+    still = paint_body(person, size, view)
+    moving = [(view.to_pixels(layer.polygons), layer.colour, layer.visible) for layer in layers(pose, person)]
+    clip = np.empty((num_frames, *size, 3), np.uint8)
+    for t, frame in enumerate(clip):
+        frame[:] = still
+        for polygons, colour, visible in moving:
+            if visible[t]:
+                fill_convex(frame, polygons[t], colour)
+    _develop(clip, person.noise, rng)
+    return clip
+
+
+def _view(signer: Signer, size: tuple[int, int], rng: np.random.Generator) -> View:
+    height, width = size
+    unit = min(size) / FIELD * signer.scale
+    dx, dy = np.array(signer.offset) + rng.normal(0, 0.015, 2)
+    # A tall picture has a third of its extra height above the head, the rest shows more of the torso.
+    top = max(0, height - width) / 3 + 0.12 * unit
+    return View(unit, (width / 2 + dx * unit, top + dy * unit))
+
+
+def _develop(clip: np.ndarray, noise: float, rng: np.random.Generator) -> None:
+    """The camera, in place: brightness of the take, noise of each frame."""
+    height, width = clip.shape[1:3]
+    margin = 16  # one tile of noise serves all frames, cut out elsewhere for each
+    tile = rng.standard_normal((height + margin, width + margin, 3), dtype=np.float32) * noise
+    grain = np.rint(tile + rng.normal(0, 4)).astype(np.int16)
+    for frame, (y, x) in zip(clip, rng.integers(0, margin + 1, (len(clip), 2))):
+        cv2.add(frame, grain[y : y + height, x : x + width], dst=frame, dtype=cv2.CV_8U)

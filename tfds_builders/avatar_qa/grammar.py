@@ -1,0 +1,210 @@
+"""What the demo says: weather or home life, signed alike, told apart by the question.
+
+`RAIN` is "rain" in the weather and "tea" at home; `NORTH` is "in the north", "mother" or "father"; `COME`
+is "will come", "came", "will bring" or "brought". The question tells which (topic, tense, gender) and asks
+for one thing that it leaves open, so that neither question nor video gives the target alone.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tfds_builders.avatar import Signer, distinct_signs
+from tfds_builders.avatar_qa.vocabulary import (
+    GLOSSES,
+    NUMBERS,
+    PLACES,
+    QUALITIES,
+    THINGS,
+    TIMES,
+    VAGUE,
+    VERBS,
+)
+
+OPENINGS = (
+    "please tell me",
+    "do you know",
+    "my friend asks",
+    "i am curious",
+    "hello",
+    "excuse me",
+    "can you say",
+    "",
+    "",
+)
+CLOSINGS = ("thank you", "i missed the news", "we talk about it", "it is important", "", "")
+
+LEXICON = distinct_signs(GLOSSES)
+SIGNERS = tuple(f"signer{i}" for i in range(1, 9))
+SIGNS_PER_CLIP = (4, 6)
+
+FRAMES_PER_SIGN = 7.0
+FRAME_LIMITS = (24, 60)
+ISOLATED_FRAMES, ISOLATED_SHOWN = 14, slice(3, 10)  # of which only the sign itself is kept
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A scene as it is signed, asked about and said."""
+
+    glosses: tuple[str, ...]
+    question: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip: what it says and how it is rendered."""
+
+    id: str
+    sentence: Sentence
+    signer: str
+    num_frames: int  # of the stored clip
+    isolated: bool  # one sign, cut out of a rendering of `ISOLATED_FRAMES`
+    seed: int
+
+
+def draw_sentence(rng: random.Random) -> Sentence:
+    """A random sentence of `SIGNS_PER_CLIP` signs."""
+    while True:
+        sentence = _Scene(rng).sentence()
+        if SIGNS_PER_CLIP[0] <= len(sentence.glosses) <= SIGNS_PER_CLIP[1]:
+            return sentence
+
+
+def rows(num_clips: dict[str, int], seed: int = 0) -> dict[str, list[Row]]:
+    """The rows of each split, the same for the same arguments.
+
+    No pair of question and target occurs twice, so none of one split occurs in another. The split `isolated`
+    shows each gloss about equally often, with an empty question and the gloss in lower case as the target.
+    """
+    rng = random.Random(seed)
+    seen: set[tuple[str, str]] = set()
+    result = {}
+    for split, count in num_clips.items():
+        isolated = split == "isolated"
+        sentences = _isolated_sentences(count) if isolated else _fresh_sentences(count, seen, rng)
+        result[split] = [_row(f"{split}-{i:04d}", sentence, rng) for i, sentence in enumerate(sentences)]
+    return result
+
+
+def _fresh_sentences(count: int, seen: set[tuple[str, str]], rng: random.Random) -> Iterator[Sentence]:
+    while count:
+        sentence = draw_sentence(rng)
+        pair = (sentence.question, sentence.target)
+        if pair not in seen:
+            seen.add(pair)
+            count -= 1
+            yield sentence
+
+
+def _isolated_sentences(count: int) -> Iterator[Sentence]:
+    for i in range(count):
+        gloss = GLOSSES[i % len(GLOSSES)]
+        yield Sentence(glosses=(gloss,), question="", target=gloss.lower())
+
+
+def _row(name: str, sentence: Sentence, rng: random.Random) -> Row:
+    signer = rng.choice(SIGNERS)
+    isolated = len(sentence.glosses) == 1
+    if isolated:
+        num_frames = len(range(ISOLATED_FRAMES)[ISOLATED_SHOWN])
+    else:
+        pace = FRAMES_PER_SIGN * Signer.of(signer).tempo * rng.uniform(0.9, 1.1)
+        shortest, longest = FRAME_LIMITS
+        num_frames = min(max(round((len(sentence.glosses) + 0.6) * pace), shortest), longest)
+    return Row(name, sentence, signer, num_frames, isolated, seed=rng.randrange(1 << 30))
+
+
+class _Scene:
+    """The random choices behind one sentence, and how they are put into signs and words."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.home, self.past, self.male = (rng.random() < 0.5 for _ in range(3))
+        self.time = self._maybe(0.8, TIMES)
+        self.place = self._maybe(1.0, PLACES)
+        self.number = self._maybe(0.5, NUMBERS)
+        self.thing = self._maybe(1.0, THINGS)
+        self.quality = self._maybe(0.6, QUALITIES)
+        self.verb = self._maybe(0.8, VERBS)
+
+    def sentence(self) -> Sentence:
+        signs = (self.time, self.place, self.number, self.thing, self.quality, self.verb)
+        target, question = self._home() if self.home else self._weather()
+        return Sentence(
+            glosses=tuple(gloss for gloss in signs if gloss),
+            question=_join(self.rng.choice(OPENINGS), question, self.rng.choice(CLOSINGS), "?"),
+            target=target,
+        )
+
+    def _weather(self) -> tuple[str, str]:
+        """Target and bare question of the weather reading."""
+        time, place = self._time(), PLACES[self.place].weather
+        thing, verb = THINGS[self.thing].weather, VERBS.get(self.verb, VAGUE)
+        subject = _join(QUALITIES[self.quality].weather if self.quality else "", thing)
+        predicate = verb.weather_past if self.past else f"will {verb.weather}"
+        degrees = f"with {NUMBERS[self.number]} degrees" if self.number else ""
+        target = _join(time, subject, predicate, place, degrees)
+
+        did, do = self._did(), self.rng.choice((verb, VAGUE)).weather
+        asked = self._asked()
+        if asked == "kind":
+            question = _join("what weather", did, do, self._named(place), self._named(time))
+        elif asked == "place":
+            question = _join("where", did, self._named(thing) or "the weather", do, self._named(time))
+        elif asked == "time":
+            question = _join("when", did, self._named(thing) or "the weather", do, self._named(place))
+        else:
+            question = _join(
+                "how many degrees", did, "the weather have", self._named(place), self._named(time)
+            )
+        return target, question
+
+    def _home(self) -> tuple[str, str]:
+        """Target and bare question of the home reading."""
+        time, place = self._time(), PLACES[self.place]
+        person = f"the {place.man if self.male else place.woman}"
+        thing, verb = THINGS[self.thing].home, VERBS.get(self.verb, VAGUE)
+        quality = QUALITIES[self.quality].home if self.quality else ""
+        predicate = verb.home_past if self.past else f"will {verb.home}"
+        hour = f"at {NUMBERS[self.number]} o'clock" if self.number else ""
+        target = _join(time, person, predicate, quality, thing, hour)
+
+        did, do = self._did(), self.rng.choice((verb, VAGUE)).home
+        pronoun = "he" if self.male else "she"
+        asked = self._asked()
+        if asked == "kind":
+            question = _join("what", did, self._named(person) or pronoun, do, self._named(time))
+        elif asked == "place":
+            which = "which man" if self.male else "which woman"
+            question = _join(which, did, do, self._named(thing), self._named(time))
+        elif asked == "time":
+            question = _join("when", did, pronoun, do, self._named(thing))
+        else:
+            question = _join("at what time", did, pronoun, do, self._named(thing))
+        return target, question
+
+    def _asked(self) -> str:
+        """What the question leaves open: a slot that the sentence fills."""
+        open_slots = ["kind", "place"] + ["time"] * bool(self.time) + ["number"] * bool(self.number)
+        return self.rng.choice(open_slots)
+
+    def _time(self) -> str:
+        if not self.time:
+            return ""
+        return TIMES[self.time].past if self.past else TIMES[self.time].future
+
+    def _did(self) -> str:
+        return "did" if self.past else "will"
+
+    def _named(self, words: str) -> str:
+        """The question gives away some of what is not asked."""
+        return words if self.rng.random() < 0.4 else ""
+
+    def _maybe(self, probability: float, table: dict) -> str:
+        return self.rng.choice(list(table)) if self.rng.random() < probability else ""
+
+
+def _join(*words: str) -> str:
+    return " ".join(word for word in words if word)
