@@ -17,7 +17,9 @@ _WAITING_PER_WORKER = 4  # results and calls held at once: enough to keep a work
 
 def available_cpus() -> int:
     """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # absent on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ordered_map(

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 # TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
 CLIP_KEYS = ("id", "num_frames", "question", "target", "gloss", "signer")
 DEFAULT_VOCAB_SIZE = 2400  # about that of mBART's vocabulary trimmed to PHOENIX-2014T
@@ -142,7 +144,8 @@ def _write_clips(builder: Any, folder: Path) -> None:
     for split in builder.info.splits:
         with (folder / f"clips.{split}.jsonl").open("w", encoding="utf-8") as file:
             raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
-            for record in builder.as_data_source(split, deserialize_method=raw_bytes):
+            records = builder.as_data_source(split, deserialize_method=raw_bytes)
+            for record in tqdm(records, f"listing {split}", unit="clip", leave=False):
                 values = features.deserialize_example_np(record)
                 clip = {key: _plain(values[key]) for key in CLIP_KEYS}
                 file.write(json.dumps(clip, ensure_ascii=False) + "\n")
@@ -205,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         raise SystemExit(
-            f"error: {error}\nthen run again: python -m tfds_builders.prepare {shlex.join(given)}"
+            f"error: {error}\nOnce that is mended, run again: python -m tfds_builders.prepare {shlex.join(given)}"
         ) from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is left behind, run the same command again") from None
