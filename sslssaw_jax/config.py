@@ -6,6 +6,7 @@ A config file starts from `default()`, changes what it wants and returns the `Co
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class DataConfig:
     train_split: str = "train"
     dev_split: str = "dev"
     test_split: str = "test"
+    isolated_split: str = "isolated"  # clips of one sign each, for the warm start
     image_size: int = 224  # side of the square that the CNN sees
     crop_fraction: float = 0.875  # of a stored frame's side, covered by that square
     max_frames: int = 300
@@ -177,7 +179,7 @@ class StageConfig:
 
     epochs: int = 0
     clips_per_batch: int = 16
-    frame_budget: int = 2048  # frames of a batch, over all its clips
+    frame_budget: int = 1920  # frames of a batch, over all its clips
     label_smoothing: float = 0.0
     mask_weight: float = 1.0  # stage 1: lambda in L1 = L_sim + lambda * L_R
     eval_every: int = 1  # epochs
@@ -263,7 +265,19 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain dictionaries and lists, as JSON keeps them."""
-    return dataclasses.asdict(config)
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "config") -> list[str]:
+    """`key: saved value, current value` for each key whose value differs, in words."""
+    lines = []
+    for key in sorted(saved.keys() | current.keys()):
+        old, new = saved.get(key), current.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{path}.{key}")
+        elif old != new:
+            lines.append(f"{path}.{key}: {old!r} then, {new!r} now")
+    return lines
 
 
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:

@@ -80,6 +80,10 @@ class Tokenizer:
         ids = self._backend.encode(text).ids
         return ids[:-2][: max_tokens - 2] + ids[-2:]
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The piece of each id, with SentencePiece's word mark."""
+        return [self._backend.id_to_token(i) or "" for i in ids]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, without special tokens and language codes, single spaced."""
         return " ".join(self._backend.decode(list(ids), skip_special_tokens=True).split())

@@ -1,0 +1,56 @@
+"""SSL-SSAW on PHOENIX-2014T-QA (Table 1): stage 2, with stage 1 trained first where there is none.
+
+`configs/phoenix_stage2.py:toy` is the same experiment with a model small enough for a CPU.
+"""
+
+import ml_collections
+
+from configs.demo import small_model
+from sslssaw_jax.config import default
+
+VARIANTS = ("", "toy")
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    if variant not in VARIANTS:
+        raise ValueError(f"phoenix_stage2.py:{variant} is unknown; there is :toy")
+    config = default()
+    config.name = "phoenix_stage2"
+    config.init_from = "phoenix_stage1"
+    config.data.dataset = "phoenix2014t_qa"
+    config.data.language = "de_DE"
+    config.data.augment.rotation = 15.0
+    config.data.augment.crop = True
+    config.data.augment.brightness = 0.1
+    config.data.augment.contrast = 0.1
+
+    config.pretrain.epochs = 80
+    config.pretrain.clips_per_batch = 16
+    config.pretrain.frame_budget = 1920
+    config.translate.epochs = 200
+    config.translate.clips_per_batch = 8
+    config.translate.frame_budget = 960
+    config.translate.label_smoothing = 0.2
+    if variant == "toy":
+        make_toy(config)
+    return config
+
+
+def make_toy(config: ml_collections.ConfigDict) -> None:
+    """Changes sizes and epochs only; what a run does stays the same."""
+    config.name += "_toy"
+    config.init_from += "_toy"
+    small_model(config)
+    config.data.image_size = 48
+    config.data.max_frames = 64
+    config.data.num_threads = 2
+    config.decode.beams = 2
+    config.decode.max_new_tokens = 32
+    for stage in (config.pretrain, config.translate):
+        stage.epochs = 2
+        stage.clips_per_batch = 8
+        stage.frame_budget = 480
+        stage.optim.name = "adamw"
+        stage.optim.learning_rate = 1e-3
+        stage.optim.clip_norm = 1.0
+    config.log_every = 1

@@ -1,0 +1,42 @@
+"""Trains, evaluates or translates: `python run.py --config=configs/phoenix_stage2.py`."""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ("train", "eval", "translate"),
+    "train: train what is missing, then evaluate; eval: evaluate the best checkpoint; translate: test only.",
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
+    from sslssaw_jax.checkpointing import CheckpointError
+    from sslssaw_jax.config import ConfigError, from_config_dict
+    from sslssaw_jax.data.frames import FrameError
+    from sslssaw_jax.data.source import DatasetError
+    from sslssaw_jax.data.tokenizer import TokenizerError
+    from sslssaw_jax.experiment import Experiment
+    from sslssaw_jax.train import TrainingError
+
+    try:
+        config = from_config_dict(_CONFIG.value)
+        Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value)
+    except (CheckpointError, ConfigError, DatasetError, FrameError, TokenizerError, TrainingError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

@@ -1,0 +1,189 @@
+"""An experiment from its configuration: which stages run, in which folders, and what is left behind."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from sslssaw_jax import metrics
+from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
+from sslssaw_jax.data.pipeline import train_batches
+from sslssaw_jax.data.source import ClipSource
+from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.evaluation import (
+    draw_heatmaps,
+    make_translate,
+    mean_loss,
+    score_predictions,
+    translate_split,
+    write_predictions,
+)
+from sslssaw_jax.logs import write_json
+from sslssaw_jax.sharding import make_mesh, state_sharding
+from sslssaw_jax.stages.pretrain import pretrain_stage
+from sslssaw_jax.stages.step import Stage
+from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.stages.warm_start import warm_start_stage
+from sslssaw_jax.train import CHECKPOINTS, SCORE, train
+from sslssaw_jax.transfer import CNN_OF_WARM_START, STAGE_2_OF_STAGE_1, transfer
+from sslssaw_jax.types import TrainState
+
+MODES = ("train", "eval", "translate")
+FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+
+
+class Experiment:
+    """What all stages of one experiment share: configuration, devices, tokenizer and clips.
+
+    Raises:
+        DatasetError: the dataset has not been prepared.
+        TokenizerError: `data.tokenizer` is no mBART tokenizer of `data.language`.
+        ConfigError: the mesh does not fit the devices.
+    """
+
+    def __init__(self, config: Config, workdir: Path) -> None:
+        self.config, self.workdir = config, workdir
+        self.mesh: Mesh = make_mesh(config.mesh)
+        self.train_clips = self._clips(config.data.train_split)
+        folder = config.data.tokenizer or self.train_clips.folder / "tokenizer"
+        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language)
+
+    def run(self, mode: str) -> None:
+        """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test."""
+        if self.config.stage == "pretrain":
+            if mode != "train":
+                raise ConfigError(f"--mode={mode} translates, and stage 1 cannot: use a config of stage 2")
+            self.pretrain(self.workdir)
+            return
+        if mode == "train":
+            self.train_translator()
+        self.report(
+            [self.config.data.test_split]
+            if mode == "translate"
+            else [self.config.data.dev_split, self.config.data.test_split]
+        )
+
+    def warm_start(self, workdir: Path) -> None:
+        """Trains the CNN on isolated signs."""
+        clips = self._clips(self.config.data.isolated_split)
+        stage = warm_start_stage(self.config, [clip.gloss for clip in clips.clips])
+        self._train(stage, self.config.warm_start, clips, workdir)
+
+    def pretrain(self, workdir: Path) -> None:
+        """Stage 1, from the warm start where the configuration has one."""
+        stage = pretrain_stage(self.config, self.tokenizer.vocab_size)
+        dev = self._clips(self.config.data.dev_split)
+        evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
+        start = self._start_from_warm_start(workdir)
+        self._train(stage, self.config.pretrain, self.train_clips, workdir, start=start, evaluate=evaluate)
+
+    def train_translator(self) -> None:
+        """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
+        config = self.config
+        stage = translate_stage(config, self.tokenizer.vocab_size)
+        if config.init_from == "none":
+            start = self._start_from_warm_start(self.workdir)
+        else:
+            stage_1 = self.workdir.parent / config.init_from
+            self.pretrain(stage_1)
+            start = partial(
+                transfer,
+                directory=stage_1 / CHECKPOINTS,
+                modules=STAGE_2_OF_STAGE_1,
+                tokenizer=self.tokenizer.fingerprint,
+            )
+        dev = self._clips(config.data.dev_split)
+        translate = make_translate(stage, config, self.tokenizer, self.mesh)
+
+        def evaluate(state: TrainState) -> dict[str, float]:
+            predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
+            scores = score_predictions(predictions, config)
+            return {key: scores[key] for key in (SCORE, "rouge_l")}
+
+        self._train(stage, config.translate, self.train_clips, self.workdir, start=start, evaluate=evaluate)
+
+    def report(self, splits: list[str]) -> None:
+        """Translates splits with the best checkpoint: predictions, `metrics.json`, heat maps, and a table.
+
+        Raises:
+            CheckpointError: the workdir holds no checkpoint of this model.
+        """
+        config = self.config
+        stage = translate_stage(config, self.tokenizer.vocab_size)
+        state = self._load_best(stage)
+        translate = make_translate(stage, config, self.tokenizer, self.mesh)
+        scores: dict[str, Any] = {}
+        for split in splits:
+            clips = self._clips(split)
+            drawn: frozenset[int] = frozenset()
+            if split == config.data.test_split and config.model.fusion.kind == "ssaw":
+                spread = range(0, len(clips), max(1, len(clips) // max(config.num_heatmaps, 1)))
+                drawn = frozenset(
+                    list(spread)[: config.num_heatmaps] if config.model.inputs == "both" else []
+                )
+            predictions, gates = translate_split(
+                translate, state, clips, self.tokenizer, config, self.mesh, gates_of=drawn
+            )
+            write_predictions(self.workdir, split, predictions)
+            draw_heatmaps(self.workdir, predictions, gates)
+            scores[split] = score_predictions(predictions, config)
+        write_json(self.workdir / "metrics.json", scores)
+        print(metrics.format_table(scores))
+        print(f"predictions, metrics and heat maps: {self.workdir}")
+
+    def _train(
+        self,
+        stage: Stage,
+        stage_config: StageConfig,
+        clips: ClipSource,
+        workdir: Path,
+        *,
+        start: Callable[[TrainState], TrainState] | None = None,
+        evaluate: Callable[[TrainState], dict[str, float]] | None = None,
+    ) -> None:
+        """Trains a stage in `workdir` unless it is finished there."""
+        mark = workdir / FINISHED
+        if mark.exists():
+            print(f"{stage.name}: finished in {workdir}")
+            return
+        print(f"{stage.name}: training in {workdir}")
+        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprint}
+        state = train(
+            stage,
+            stage_config,
+            self.config,
+            workdir=workdir,
+            mesh=self.mesh,
+            batches=train_batches(clips, self.tokenizer, self.config.data, stage_config, self.config.seed),
+            meta=meta,
+            start=start,
+            evaluate=evaluate,
+        )
+        write_json(mark, {"stage": stage.name, "step": int(state.step)})
+
+    def _start_from_warm_start(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
+        """Puts the CNN of the warm start, trained first, into a fresh state; None without a warm start."""
+        if not self.config.warm_start.epochs:
+            return None
+        self.warm_start(workdir / "warm_start")
+        return partial(transfer, directory=workdir / "warm_start" / CHECKPOINTS, modules=CNN_OF_WARM_START)
+
+    def _load_best(self, stage: Stage) -> TrainState:
+        init = partial(stage.init, optimizer=optax.identity())
+        key = jax.random.key(self.config.seed)
+        shardings = state_sharding(self.mesh, jax.eval_shape(init, key))
+        state = jax.jit(init, out_shardings=shardings)(key)
+        return transfer(
+            state,
+            self.workdir / CHECKPOINTS,
+            {name: name for name in state.params},
+            tokenizer=self.tokenizer.fingerprint,
+            best=True,
+        )
+
+    def _clips(self, split: str) -> ClipSource:
+        return ClipSource(self.config.data.data_dir, self.config.data.dataset, split)

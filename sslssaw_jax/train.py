@@ -1,0 +1,158 @@
+"""The training loop, the same for every stage: it knows no model, and a stage knows no loop."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sslssaw_jax.checkpointing import Checkpointer, CheckpointError
+from sslssaw_jax.config import Config, StageConfig, differences
+from sslssaw_jax.data.pipeline import Batches
+from sslssaw_jax.logs import RunLog
+from sslssaw_jax.optim import make_optimizer
+from sslssaw_jax.sharding import replicated, shard_batch, state_sharding
+from sslssaw_jax.stages.step import Stage, train_step
+from sslssaw_jax.types import Metrics, TrainState
+
+CHECKPOINTS = "checkpoints"
+_FREE_DATA_KEYS = {"data_dir", "tokenizer", "num_threads", "prefetch", "dev_split", "test_split"}
+SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
+
+Evaluate = Callable[[TrainState], Mapping[str, float]]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+def train(
+    stage: Stage,
+    stage_config: StageConfig,
+    config: Config,
+    *,
+    workdir: Path,
+    mesh: Mesh,
+    batches: Batches,
+    meta: dict[str, Any],
+    start: Callable[[TrainState], TrainState] | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainState:
+    """Trains a stage to its end, going on from the latest checkpoint in `workdir` where there is one.
+
+    Args:
+        stage: the model and its loss.
+        stage_config: epochs, optimiser, and how often to evaluate.
+        config: the run's configuration: seed, logging, checkpoints.
+        workdir: gets `log.jsonl`, `tensorboard/` and `checkpoints/`.
+        mesh: the devices.
+        batches: all batches of the stage; their number is that of the steps.
+        meta: kept in each checkpoint (configuration, tokenizer).
+        start: puts parameters from elsewhere into the fresh state.
+        evaluate: scores on dev; those of the best checkpoint have the highest BLEU-4.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        CheckpointError: the workdir holds a checkpoint of another model or another configuration.
+        TrainingError: the loss is no longer finite.
+    """
+    optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    graphdef, _ = stage.definitions()
+    init = partial(stage.init, optimizer=optimizer)
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    abstract_state = jax.eval_shape(init, init_key)
+    shardings = state_sharding(mesh, abstract_state)
+    step_fn = jax.jit(
+        partial(train_step, graphdef=graphdef, loss=stage.loss, optimizer=optimizer),
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    with Checkpointer(
+        workdir / CHECKPOINTS,
+        keep_latest=config.checkpoint.keep_latest,
+        keep_best=config.checkpoint.keep_best,
+    ) as checkpointer:
+        template = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract_state,
+            shardings,
+        )
+        restored = checkpointer.restore(template)
+        iterator = batches.iterator()
+        if restored:
+            state, data_position, saved_meta = restored
+            _require_same_run(saved_meta, meta, stage.name, workdir)
+            iterator.set_state(data_position)
+        else:
+            state = jax.jit(init, out_shardings=shardings)(init_key)
+            state = start(state) if start else state
+        first_step = int(state.step)
+        save = partial(checkpointer.save, meta=meta)
+        epochs = _evaluated_steps(batches.plan.epoch_ends, stage_config.eval_every)
+        with RunLog(workdir, stage.name, num_steps=batches.num_batches, start_step=first_step) as log:
+            if restored:
+                log.say(f"{stage.name}: going on from step {first_step:,} in {workdir}")
+            pending: tuple[int, Metrics] | None = None
+            for step in range(first_step + 1, batches.num_batches + 1):
+                asked = time.perf_counter()
+                batch = next(iterator)
+                waited = time.perf_counter() - asked
+                state, metrics = step_fn(state, shard_batch(batch, mesh), run_key)
+                log.count(clips=int(batch.valid.sum()), frames=int(batch.frame_count.sum()), waited=waited)
+                if pending:  # one step late, so that the device never waits for the host
+                    _log_step(log, *pending, schedule, config.log_every)
+                pending = (step, metrics)
+                ends_epoch = step in epochs
+                if not ends_epoch and step % config.checkpoint.every_steps:
+                    continue
+                _log_step(log, *pending, schedule, config.log_every)
+                pending = None
+                scores = dict(evaluate(state)) if ends_epoch and evaluate else {}
+                if scores:
+                    log.scalars(step, {f"dev/{key}": value for key, value in scores.items()})
+                    shown = "  ".join(f"{key} {value:.2f}" for key, value in scores.items())
+                    log.say(f"{stage.name} {step:,}: dev {shown}")
+                save(state, data=iterator.get_state(), metric=scores.get(SCORE))
+                log.restart_clock()
+        checkpointer.wait()
+    return state
+
+
+def _require_same_run(saved: dict[str, Any], meta: dict[str, Any], stage: str, workdir: Path) -> None:
+    """What decides the parameters must be as it was: model, stage, data and seed."""
+
+    def decisive(notes: dict[str, Any]) -> dict[str, Any]:
+        config = notes["config"]
+        data = {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS}
+        kept = {key: config[key] for key in ("seed", "model", stage)}
+        return kept | {"data": data, "tokenizer": notes["tokenizer"]}
+
+    lines = differences(decisive(saved), decisive(meta))
+    if lines:
+        raise CheckpointError(
+            f"{workdir} holds a run of another configuration; go on with that one, or choose another "
+            "--workdir:\n  " + "\n  ".join(lines)
+        )
+
+
+def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
+    """The last step of every `eval_every`-th epoch, and of the last."""
+    ends = epoch_ends.tolist()
+    return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
+
+
+def _log_step(log: RunLog, step: int, metrics: Metrics, schedule: Any, log_every: int) -> None:
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    if not np.isfinite(values["loss"]):
+        raise TrainingError(
+            f"the loss is {values['loss']} at step {step:,}; the latest checkpoint is from before: "
+            "lower the learning rate or set optim.clip_norm, and start again to go on from it"
+        )
+    if step % log_every == 0:
+        log.write(step, values | {"lr": float(schedule(step - 1))})
