@@ -207,9 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare(**options)
     except (ValueError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
-        raise SystemExit(
-            f"error: {error}\nOnce that is mended, run again: python -m tfds_builders.prepare {shlex.join(given)}"
-        ) from error
+        command = f"python -m tfds_builders.prepare {shlex.join(given)}"
+        raise SystemExit(f"error: {error}\nOnce that is mended, run again: {command}") from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is left behind, run the same command again") from None
 
