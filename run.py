@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
@@ -21,6 +21,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it touches
     # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
     from sslssaw_jax.checkpointing import CheckpointError
     from sslssaw_jax.config import ConfigError, from_config_dict
@@ -37,6 +39,14 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """What a config file or an override raises, as absl's own one-line error."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise flags.Error(str(error).replace("\\n", "\n")) from error
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
