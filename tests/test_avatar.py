@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfds_builders.avatar import Signer, distinct_signs, render, sign_of
-from tfds_builders.avatar.arms import FOREARM, HAND_DEPTH, UPPER_ARM, elbow
+from tfds_builders.avatar.arms import BONE, HAND_DEPTH, elbow
 from tfds_builders.avatar.motion import REST_HAND, Pose, poses
 from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
 from tfds_builders.avatar_qa.vocabulary import GLOSSES
@@ -89,9 +89,9 @@ def test_elbow_keeps_both_bones_within_their_length():
     wrist = shoulder + rng.uniform(-0.6, 0.6, (200, 2))
     joint = elbow(shoulder, wrist, side=0)
     # Seen from the front a bone can only look shorter than it is.
-    assert np.linalg.norm(joint - shoulder, axis=-1).max() <= UPPER_ARM + 1e-9
-    assert np.linalg.norm(joint - wrist, axis=-1).max() <= FOREARM + 1e-9
-    assert np.hypot(0.6, HAND_DEPTH) < UPPER_ARM + FOREARM
+    assert np.linalg.norm(joint - shoulder, axis=-1).max() <= BONE + 1e-9
+    assert np.linalg.norm(joint - wrist, axis=-1).max() <= BONE + 1e-9
+    assert np.hypot(0.6, HAND_DEPTH) < 2 * BONE
 
 
 def test_signers_look_different_and_takes_differ_a_little():

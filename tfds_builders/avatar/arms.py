@@ -9,11 +9,15 @@ from tfds_builders.avatar.geometry import capsule, ellipse, shade
 from tfds_builders.avatar.motion import SIDES, Pose
 from tfds_builders.avatar.signer import Colour, Signer, luma
 
-UPPER_ARM, FOREARM = 0.50, 0.50
+BONE = 0.50  # length of the upper arm and of the forearm
 HAND_DEPTH = 0.30  # how far hands are before the shoulders, towards the viewer
 ELBOW_POLE = (-0.5, 1.0, 0.2)  # elbows fall down, out and a little forward: the dominant one to the left
 PALM, PALM_RADIUS = 0.11, 0.085  # from wrist to the palm's centre; its radius
-FINGER, FINGER_RADIUS = 0.19, 0.030
+# Thumb to little finger: length, root along the palm from its centre, row across it (positive to the middle).
+FINGERS = np.array([0.16, 0.19, 0.19, 0.19, 0.19])
+KNUCKLES = np.array([-0.02, 0.03, 0.03, 0.03, 0.03])
+ROWS = np.array([1.5, 1.5, 0.5, -0.5, -1.5])
+ROW_GAP, FINGER_RADIUS, THUMB_ANGLE = 0.042, 0.030, 1.15
 OUTLINE = 0.016
 
 
@@ -42,7 +46,7 @@ def elbow(shoulder_2: np.ndarray, wrist_Tx2: np.ndarray, side: int) -> np.ndarra
     pole = np.array(ELBOW_POLE) * (SIDES[side], 1, 1)
     aside_Tx3 = pole - forward_Tx3 * (forward_Tx3 @ pole)[:, None]
     aside_Tx3 /= np.linalg.norm(aside_Tx3, axis=-1, keepdims=True)
-    height_Tx1 = np.sqrt((UPPER_ARM**2 - (distance_Tx1 / 2) ** 2).clip(0))  # of the isosceles triangle
+    height_Tx1 = np.sqrt((BONE**2 - (distance_Tx1 / 2) ** 2).clip(0))  # of the isosceles triangle
     return shoulder_2 + (forward_Tx3 * distance_Tx1 / 2 + aside_Tx3 * height_Tx1)[:, :2]
 
 
@@ -57,50 +61,48 @@ def _mouth(pose: Pose, signer: Signer) -> list[Layer]:
 
 
 def _arm(pose: Pose, signer: Signer, side: int) -> list[Layer]:
-    hand_Tx2, turn_T = pose.hand[:, side], pose.direction[:, side] * SIDES[side]
-    pointing_Tx2 = np.stack([np.sin(turn_T), -np.cos(turn_T)], axis=-1)
     shoulder_2 = np.array([-signer.shoulder * SIDES[side], SHOULDER_Y])
-    wrist_Tx2 = hand_Tx2 - PALM * pointing_Tx2
+    wrist_Tx2 = pose.hand[:, side] - PALM * _pointing(pose.direction[:, side], side)
     elbow_Tx2 = elbow(shoulder_2, wrist_Tx2, side)
     shoulder_Tx2 = np.broadcast_to(shoulder_2, wrist_Tx2.shape)
 
     # Sleeves set off against the torso: darker on light clothes, lighter on dark ones.
     sleeve = shade(signer.cloth, 0.92 if luma(signer.cloth) > 128 else 1.2)
     forearm = signer.skin if signer.short_sleeves else sleeve
-    always = np.ones(len(hand_Tx2), bool)
-    bones = [
+    always = np.ones(len(wrist_Tx2), bool)
+    painted = []
+    for start, end, thick, thin, colour in (
         (shoulder_Tx2, elbow_Tx2, 0.095, 0.080, sleeve),
         (elbow_Tx2, wrist_Tx2, 0.078, 0.058, forearm),
-    ]
-    painted = []
-    for start, end, thick, thin, colour in bones:
+    ):
+        # The outline fades out towards the body, so that the limb grows out of it.
         painted.append(Layer(capsule(start, end, thick, thin + OUTLINE), shade(colour, 0.68), always))
         painted.append(Layer(capsule(start, end, thick, thin), colour, always))
-    return painted + _hand(pose, signer, side, wrist_Tx2, pointing_Tx2)
+    return painted + _hand(pose, signer, side, wrist_Tx2)
 
 
-def _hand(
-    pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray, pointing_Tx2: np.ndarray
-) -> list[Layer]:
-    hand_Tx2, turn_T = pose.hand[:, side], pose.direction[:, side] * SIDES[side]
-    across_Tx2 = np.stack([-pointing_Tx2[:, 1], pointing_Tx2[:, 0]], axis=-1) * SIDES[side]
-    palms = [(wrist_Tx2, hand_Tx2 + 0.02 * pointing_Tx2, 0.055, PALM_RADIUS, np.ones(len(hand_Tx2), bool))]
-    fingers = []
-    for i in range(5):
-        stretch_T = pose.stretch[:, side, i]
-        # The thumb leaves the palm's edge on the side of the middle; the others fan out from the knuckles.
-        row = 1.5 - (i - 1) if i else 1.5
-        fan_T = row * pose.spread[:, side] if i else 1.15 + 0 * stretch_T
-        angle_T = turn_T + SIDES[side] * fan_T
-        root_Tx2 = hand_Tx2 + across_Tx2 * (row * 0.042) + pointing_Tx2 * (0.03 if i else -0.02)
-        length_T = stretch_T * (FINGER if i else 0.16) + 0.02
-        tip_Tx2 = root_Tx2 + np.stack([np.sin(angle_T), -np.cos(angle_T)], axis=-1) * length_T[:, None]
-        fingers.append((root_Tx2, tip_Tx2, FINGER_RADIUS, FINGER_RADIUS, stretch_T > 0.15))
-    outline = shade(signer.skin, 0.58)
-    parts = palms + fingers
-    back = [
-        Layer(capsule(a, b, thick + OUTLINE, thin + OUTLINE), outline, seen)
-        for a, b, thick, thin, seen in parts
-    ]
-    front = [Layer(capsule(a, b, thick, thin), signer.skin, seen) for a, b, thick, thin, seen in parts]
-    return back + front
+def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[Layer]:
+    """All outlines, then all of the skin: palm and fingers are one shape."""
+    hand_Tx1x2, direction_Tx1 = pose.hand[:, side, None], pose.direction[:, side, None]
+    along_Tx1x2 = _pointing(direction_Tx1, side)
+    across_Tx1x2 = _pointing(direction_Tx1 + np.pi / 2, side)
+    fan_Tx5 = ROWS * pose.spread[:, side, None]
+    fan_Tx5[:, 0] = THUMB_ANGLE
+    stretch_Tx5 = pose.stretch[:, side]
+    knuckle_Tx5x2 = hand_Tx1x2 + across_Tx1x2 * (ROW_GAP * ROWS)[:, None] + along_Tx1x2 * KNUCKLES[:, None]
+    reach_Tx5x1 = (0.02 + stretch_Tx5 * FINGERS)[..., None]
+    tip_Tx5x2 = knuckle_Tx5x2 + reach_Tx5x1 * _pointing(direction_Tx1 + fan_Tx5, side)
+
+    layers = []
+    for extra, colour in ((OUTLINE, shade(signer.skin, 0.58)), (0.0, signer.skin)):
+        palm = capsule(wrist_Tx2, (hand_Tx1x2 + 0.02 * along_Tx1x2)[:, 0], 0.055 + extra, PALM_RADIUS + extra)
+        layers.append(Layer(palm, colour, np.ones(len(palm), bool)))
+        fingers_Tx5xPx2 = capsule(knuckle_Tx5x2, tip_Tx5x2, FINGER_RADIUS + extra, FINGER_RADIUS + extra)
+        for i, stretch_T in enumerate(stretch_Tx5.T):
+            layers.append(Layer(fingers_Tx5xPx2[:, i], colour, stretch_T > 0.15))  # else within the palm
+    return layers
+
+
+def _pointing(direction: np.ndarray, side: int) -> np.ndarray:
+    """Unit vectors [..., 2] of directions given in radians from upright to the middle."""
+    return np.stack([np.sin(direction) * SIDES[side], -np.cos(direction)], axis=-1)

@@ -19,20 +19,19 @@ def paint_body(signer: Signer, size: tuple[int, int], view: View) -> np.ndarray:
     def paint(points: np.ndarray, colour: Colour) -> None:
         fill(image, view.to_pixels(points), colour)
 
-    head, hair_line = (0.0, HEAD_Y), shade(signer.hair, 0.75)
     width, height = signer.head, signer.head * 1.22
-    skin_shadow = shade(signer.skin, 0.82)
+    skin_shadow, hair_shadow = shade(signer.skin, 0.82), shade(signer.hair, 0.75)
 
     if signer.hair_style == "long":
-        paint(capsule((0.0, HEAD_Y), (0.0, 0.86), width * 1.22, width * 1.32), hair_line)
+        paint(capsule((0.0, HEAD_Y), (0.0, 0.86), width * 1.22, width * 1.32), hair_shadow)
     if signer.hair_style == "bob":
-        paint(capsule((0.0, HEAD_Y - 0.02), (0.0, 0.58), width * 1.26, width * 1.24), hair_line)
+        paint(capsule((0.0, HEAD_Y - 0.02), (0.0, 0.58), width * 1.26, width * 1.24), hair_shadow)
     if signer.hair_style == "bun":
-        paint(ellipse((0.0, HEAD_Y - height * 1.14), width * 0.48, width * 0.44), hair_line)
+        paint(ellipse((0.0, HEAD_Y - height * 1.14), width * 0.48, width * 0.44), hair_shadow)
     if signer.hair_style == "curls":
         for angle in np.linspace(-1.15 * np.pi, 0.15 * np.pi, 10):
-            curl = (width * 1.06 * np.cos(angle), HEAD_Y - 0.02 + height * 1.0 * np.sin(angle))
-            paint(ellipse(curl, width * 0.36, width * 0.36), hair_line)
+            curl = (width * 1.06 * np.cos(angle), HEAD_Y - 0.02 + height * np.sin(angle))
+            paint(ellipse(curl, width * 0.36, width * 0.36), hair_shadow)
 
     paint(_torso(signer.shoulder), signer.cloth)
     paint(arc((0.0, 0.82), 0.155, 0.165, np.linspace(0, np.pi, 12)), shade(signer.cloth, 0.78))  # collar
@@ -40,7 +39,7 @@ def paint_body(signer: Signer, size: tuple[int, int], view: View) -> np.ndarray:
     paint(arc((0.0, 0.82), 0.12, 0.125, np.linspace(0, np.pi, 12)), skin_shadow)
     for side in (-1, 1):
         paint(ellipse((side * width * 0.98, HEAD_Y + 0.02), 0.035, 0.055), skin_shadow)
-    paint(_face(head, width, height), signer.skin)
+    paint(_face(width, height), signer.skin)
     paint(_fringe(signer, width, height), signer.hair)
     for side in (-1, 1):
         eye = (side * width * 0.42, EYE_Y)
@@ -62,21 +61,15 @@ def _background(signer: Signer, size: tuple[int, int]) -> np.ndarray:
 
 def _torso(shoulder: float) -> np.ndarray:
     waist = shoulder * 0.92
-    left = [
-        (-waist, 4.0),
-        (-waist, 1.7),
-        (-waist - 0.005, 1.5),
-        (-shoulder - 0.02, 1.2),
-        (-shoulder - 0.07, 1.02),
-    ]
+    left = [(-waist, 4.0), (-waist, 1.6), (-shoulder - 0.02, 1.2), (-shoulder - 0.07, 1.02)]
     left += [(-shoulder - 0.065, 0.95), (-shoulder - 0.03, 0.90), (-shoulder + 0.04, 0.875), (-0.12, 0.82)]
     return np.array(left + [(-x, y) for x, y in reversed(left)])
 
 
-def _face(centre: tuple[float, float], width: float, height: float) -> np.ndarray:
+def _face(width: float, height: float) -> np.ndarray:
     """Round above, narrowing to the chin."""
     angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    outline = arc(centre, width, height, angles)
+    outline = arc((0.0, HEAD_Y), width, height, angles)
     below = np.clip(np.sin(angles), 0, None)
     outline[:, 0] *= 1 - 0.16 * below**2
     return outline
@@ -86,9 +79,7 @@ def _fringe(signer: Signer, width: float, height: float) -> np.ndarray:
     """The hair above the face: between the top of the head and the hairline."""
     part = 0.3 * width if signer.hair_style in ("parted", "bob") else 0.0
     ends = 0.02 if signer.hair_style in ("short", "parted") else 0.18  # how far it comes down at the temples
-    top = arc(
-        np.array([0.0, HEAD_Y]), width * 1.08, height * 1.1, np.linspace(np.pi - ends, 2 * np.pi + ends, 20)
-    )
+    top = arc((0.0, HEAD_Y), width * 1.08, height * 1.1, np.linspace(np.pi - ends, 2 * np.pi + ends, 20))
     hairline = arc((part, HEAD_Y + 0.01), width * 0.86, height * 0.62, np.linspace(2 * np.pi, np.pi, 16))
     hairline[:, 0] = hairline[:, 0].clip(-width * 0.9, width * 0.9)
     return np.concatenate([top, hairline])

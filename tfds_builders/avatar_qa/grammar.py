@@ -60,8 +60,12 @@ class Row:
     sentence: Sentence
     signer: str
     num_frames: int  # of the stored clip
-    isolated: bool  # one sign, cut out of a rendering of `ISOLATED_FRAMES`
     seed: int
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the clip is one sign, cut out of a rendering of `ISOLATED_FRAMES`."""
+        return len(self.sentence.glosses) == 1
 
 
 def draw_sentence(rng: random.Random) -> Sentence:
@@ -106,14 +110,13 @@ def _isolated_sentences(count: int) -> Iterator[Sentence]:
 
 def _row(name: str, sentence: Sentence, rng: random.Random) -> Row:
     signer = rng.choice(SIGNERS)
-    isolated = len(sentence.glosses) == 1
-    if isolated:
+    if len(sentence.glosses) == 1:
         num_frames = len(range(ISOLATED_FRAMES)[ISOLATED_SHOWN])
     else:
         pace = FRAMES_PER_SIGN * Signer.of(signer).tempo * rng.uniform(0.9, 1.1)
         shortest, longest = FRAME_LIMITS
         num_frames = min(max(round((len(sentence.glosses) + 0.6) * pace), shortest), longest)
-    return Row(name, sentence, signer, num_frames, isolated, seed=rng.randrange(1 << 30))
+    return Row(name, sentence, signer, num_frames, seed=rng.randrange(1 << 30))
 
 
 class _Scene:
