@@ -6,6 +6,8 @@ import torch
 
 from sslssaw_jax.losses import contrastive_loss, cross_entropy
 
+jitted_cross_entropy = jax.jit(cross_entropy)
+jitted_contrastive_loss = jax.jit(contrastive_loss)
 RNG = np.random.default_rng(0)
 SCALE = jnp.log(1 / 0.07)
 
@@ -18,14 +20,14 @@ def test_cross_entropy_equals_torch(label_smoothing):
     expected = torch.nn.CrossEntropyLoss(label_smoothing=label_smoothing, ignore_index=-100)(
         torch.tensor(logits).flatten(0, 1), torch.tensor(np.where(mask, labels, -100)).flatten()
     )
-    loss = cross_entropy(logits, np.where(mask, labels, -100), mask, label_smoothing)
+    loss = jitted_cross_entropy(logits, np.where(mask, labels, -100), mask, label_smoothing)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_cross_entropy_of_an_empty_mask_is_zero_with_finite_gradient():
     logits = jnp.ones((2, 3, 4))
     labels, mask = jnp.zeros((2, 3), int), jnp.zeros((2, 3), bool)
-    loss, gradient = jax.value_and_grad(cross_entropy)(logits, labels, mask)
+    loss, gradient = jax.jit(jax.value_and_grad(cross_entropy))(logits, labels, mask)
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -39,7 +41,7 @@ def test_contrast_of_the_valid_clips_equals_clip_on_them_alone():
     expected = (
         torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
     ) / 2
-    loss, metrics = contrastive_loss(video, text, SCALE, valid)
+    loss, metrics = jitted_contrastive_loss(video, text, SCALE, valid)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["video_to_text"], (logits.argmax(1) == own).float().mean())
     np.testing.assert_allclose(metrics["text_to_video"], (logits.argmax(0) == own).float().mean())
@@ -48,25 +50,24 @@ def test_contrast_of_the_valid_clips_equals_clip_on_them_alone():
 def test_retrieval_counts_the_clips_that_find_their_own_sentence():
     video = jnp.eye(4)
     text = video[jnp.array([0, 1, 3, 2])]  # the last two are exchanged
-    _, metrics = contrastive_loss(video, text, SCALE, jnp.ones(4, bool))
+    _, metrics = jitted_contrastive_loss(video, text, SCALE, jnp.ones(4, bool))
     assert metrics["video_to_text"] == metrics["text_to_video"] == 0.5
 
 
 @pytest.mark.parametrize("num_valid", [0, 1])
 def test_contrast_is_zero_and_its_gradient_finite_without_a_pair_to_contrast(num_valid):
-    valid = jnp.arange(3) < num_valid
-    video = jnp.where(valid[:, None], jnp.ones((3, 4)), 0.0)  # rows that are no clip may be all zeros
-
-    def loss(video, text, scale):
-        return contrastive_loss(video, text, scale, valid)[0]
-
-    value, gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))(video, video, SCALE)
-    assert value == 0
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    valid = np.arange(3) < num_valid
+    clips = np.where(valid[:, None], np.ones((3, 4), np.float32), 0)  # rows without a clip are all zeros
+    gradient = jax.jit(jax.value_and_grad(contrastive_loss, argnums=(0, 1, 2), has_aux=True))
+    (loss, metrics), gradients = gradient(clips, clips, SCALE, valid)
+    assert loss == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, gradients)))
 
 
 def test_contrastive_scale_is_capped_as_in_clip():
     video, text = RNG.normal(size=(2, 4, 8)).astype(np.float32)
     valid = jnp.ones(4, bool)
-    capped = contrastive_loss(video, text, jnp.float32(9.0), valid)[0]
-    np.testing.assert_allclose(capped, contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6)
+    capped = jitted_contrastive_loss(video, text, jnp.float32(9.0), valid)[0]
+    np.testing.assert_allclose(
+        capped, jitted_contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6
+    )
