@@ -119,6 +119,6 @@ def beam_search(
     return end.finished[:, 0], end.finished_scores[:, 0]
 
 
-def _take(x_BxKx: jax.Array, index_BxJ: jax.Array) -> jax.Array:
-    """For each clip the beams (or candidates) of an index."""
-    return jax.vmap(lambda x_K, index_J: x_K[index_J])(x_BxKx, index_BxJ)
+def _take(beams: jax.Array, index_BxJ: jax.Array) -> jax.Array:
+    """Of each clip's beams [B, K, ...], or candidates, those of its index: [B, J, ...]."""
+    return jax.vmap(lambda beams, index: beams[index])(beams, index_BxJ)
