@@ -77,7 +77,8 @@ class LSTM(nnx.Module):
 
         def rnn(reverse: bool) -> nnx.RNN:
             cell = nnx.OptimizedLSTMCell(d_model, d_model // 2, dtype=dtype, rngs=rngs)
-            return nnx.RNN(cell, reverse=reverse, keep_order=True)
+            # without rngs=False it would keep a random key, which belongs in no checkpoint
+            return nnx.RNN(cell, reverse=reverse, keep_order=True, rngs=False)
 
         self.forward, self.backward = rnn(reverse=False), rnn(reverse=True)
         self.dropout = nnx.Dropout(config.dropout)
