@@ -28,6 +28,14 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, f"{key} is {value!r}; allowed: {', '.join(allowed)}")
 
 
+def _require_fraction(key: str, value: float) -> None:
+    _require(0 <= value < 1, f"{key} is {value}; it lies in [0, 1)")
+
+
+def _require_divisor(key: str, heads: int, d_model: int) -> None:
+    _require(heads > 0 and d_model % heads == 0, f"{key} is {heads}; it must divide d_model {d_model}")
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """On-device augmentation, drawn once per clip; zeros switch each part off."""
@@ -64,14 +72,12 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        _require(0 <= self.mask_rate < 1, f"data.mask_rate is {self.mask_rate}; it lies in [0, 1)")
-        _require(
-            0 < self.crop_fraction <= 1, f"data.crop_fraction is {self.crop_fraction}; it lies in (0, 1]"
-        )
+        _require_fraction("mask_rate", self.mask_rate)
+        _require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
         for key in ("image_size", "max_frames", "num_threads", "prefetch"):
-            _require(getattr(self, key) > 0, f"data.{key} is {getattr(self, key)}; it must be positive")
+            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
         for key in ("max_question_tokens", "max_target_tokens"):
-            _require(getattr(self, key) >= 4, f"data.{key} is {getattr(self, key)}; at least 4 are needed")
+            _require(getattr(self, key) >= 4, f"{key} is {getattr(self, key)}; at least 4 are needed")
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,13 @@ class ResNetConfig:
     head_features: int = 0  # features of the flatten head
 
     def __post_init__(self) -> None:
-        _one_of("model.resnet.block", self.block, ("basic", "bottleneck"))
-        _one_of("model.resnet.stem", self.stem, ("conv7_pool", "conv7_stride4"))
-        _one_of("model.resnet.head", self.head, ("pool", "flatten"))
+        _one_of("block", self.block, ("basic", "bottleneck"))
+        _one_of("stem", self.stem, ("conv7_pool", "conv7_stride4"))
+        _one_of("head", self.head, ("pool", "flatten"))
+        _require(len(self.depths) > 0, "depths is (); it needs at least one level")
         _require(
             (self.head == "flatten") == (self.head_features > 0),
-            "model.resnet.head_features goes with head='flatten'",
+            f"head_features is {self.head_features} and head {self.head!r}; features go with head='flatten'",
         )
 
 
@@ -112,12 +119,11 @@ class TransformerConfig:
     activation: str = "gelu"
 
     def __post_init__(self) -> None:
-        _one_of("model.mbart.activation", self.activation, ("gelu", "relu"))
+        _one_of("activation", self.activation, ("gelu", "relu"))
         for key in ("text_heads", "heads"):
-            _require(
-                self.d_model % getattr(self, key) == 0,
-                f"model.mbart.d_model {self.d_model} is not a multiple of {key} {getattr(self, key)}",
-            )
+            _require_divisor(key, getattr(self, key), self.d_model)
+        for key in ("dropout", "attention_dropout"):
+            _require_fraction(key, getattr(self, key))
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,8 @@ class FusionConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _one_of("model.fusion.kind", self.kind, ("ssaw", "concat", "lstm", "tcn"))
+        _one_of("kind", self.kind, ("ssaw", "concat", "lstm", "tcn"))
+        _require_fraction("dropout", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -145,13 +152,14 @@ class ModelConfig:
     compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
 
     def __post_init__(self) -> None:
-        _one_of("model.inputs", self.inputs, ("question", "sign", "both"))
-        _one_of("model.ssl", self.ssl, ("prefix", "separate", "off"))
-        _one_of("model.compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16"))
+        _one_of("inputs", self.inputs, ("question", "sign", "both"))
+        _one_of("ssl", self.ssl, ("prefix", "separate", "off"))
+        _one_of("compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16"))
         _require(
             self.inputs != "sign" or self.ssl == "off",
-            "model.inputs='sign' reads no question, so model.ssl must be 'off'",
+            "inputs is 'sign', which reads no question: set model.ssl to 'off'",
         )
+        _require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
 
 
 @dataclass(frozen=True)
@@ -169,8 +177,8 @@ class OptimConfig:
     clip_norm: float = 0.0  # 0: no clipping
 
     def __post_init__(self) -> None:
-        _one_of("optim.name", self.name, ("sgd", "adamw"))
-        _require(self.learning_rate > 0, f"optim.learning_rate is {self.learning_rate}; it must be positive")
+        _one_of("name", self.name, ("sgd", "adamw"))
+        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,7 @@ class StageConfig:
         for key in ("clips_per_batch", "frame_budget", "eval_every"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
         _require(self.epochs >= 0, f"epochs is {self.epochs}; it cannot be negative")
+        _require_fraction("label_smoothing", self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -200,10 +209,8 @@ class DecodeConfig:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.beams > 0, f"decode.beams is {self.beams}; it must be positive")
-        _require(
-            self.max_new_tokens > 0, f"decode.max_new_tokens is {self.max_new_tokens}; it must be positive"
-        )
+        for key in ("beams", "max_new_tokens"):
+            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -287,7 +294,11 @@ def _build(cls: type, values: dict[str, Any], path: str) -> Any:
         near = difflib.get_close_matches(unknown[0], hints, n=1)
         hint = f"; did you mean {path}.{near[0]}?" if near else f"; known: {', '.join(hints)}"
         raise ConfigError(f"unknown key {path}.{unknown[0]}{hint}")
-    return cls(**{key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()})
+    converted = {key: _convert(hints[key], value, f"{path}.{key}") for key, value in values.items()}
+    try:
+        return cls(**converted)
+    except ConfigError as error:  # a group knows its keys, not where it stands
+        raise ConfigError(f"{path}.{error}") from None
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -60,7 +60,7 @@ def train_step(
     (value, (metrics, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": value, **metrics, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": value, **metrics, "grad_norm": optax.tree.norm(grads)}
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
