@@ -6,7 +6,7 @@ import torch
 from flax import nnx
 
 from sslssaw_jax.models.fusion import FUSIONS, join
-from tests.toy import assert_close, random_model, toy_config
+from tests.toy import assert_close, jit, random_model, toy_config
 
 CONFIG = toy_config().model
 D = CONFIG.mbart.d_model
@@ -34,7 +34,7 @@ def random_part(seed: int, lengths: list[int], padding: int = 0) -> tuple[np.nda
     return states, mask
 
 
-@jax.jit
+@jit
 def joined_and_fused(fusion, question, video):
     joint, mask = join(*question, *video)
     return joint, mask, *fusion(joint, mask)
@@ -49,7 +49,7 @@ def fuse(fusion, question, video):
 def test_join_puts_the_video_right_behind_the_question():
     question, question_mask = random_part(0, [3, 1, 0, 4])
     video, video_mask = random_part(1, [2, 5, 3, 0], padding=2)
-    joint, mask = jax.device_get(jax.jit(join)(question, question_mask, video, video_mask))
+    joint, mask = jax.device_get(jit(join)(question, question_mask, video, video_mask))
     np.testing.assert_array_equal(mask.sum(axis=1), [5, 6, 3, 4])
     for row in range(4):
         both = np.concatenate([question[row][question_mask[row]], video[row][video_mask[row]]])
@@ -74,7 +74,7 @@ def test_a_row_without_a_clip_keeps_values_and_gradients_finite(fusion):
     question, video = random_part(0, [3, 0, 2]), random_part(1, [4, 0, 1])
     graphdef, params = nnx.split(fusion)
 
-    @jax.jit
+    @jit
     def fuse_and_differentiate(params, question_states):
         def energy(params, question_states):
             fused, gate = nnx.merge(graphdef, params)(*join(question_states, question[1], *video))
@@ -135,7 +135,7 @@ def test_every_fused_position_depends_on_every_other(fusion):
 
     graphdef, params = nnx.split(fusion)
 
-    @jax.jit
+    @jit
     def reach(question_states, video_states):
         def energies(question_states, video_states):
             fused, _ = nnx.merge(graphdef, params, copy=True)(

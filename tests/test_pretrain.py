@@ -13,6 +13,7 @@ from tests.toy import (
     VOCAB_SIZE,
     assert_close,
     evaluated,
+    jit,
     one_clip,
     padded,
     sgd_step,
@@ -40,7 +41,7 @@ def batch():
     return toy_batch(seed=0, clips=4)
 
 
-@jax.jit
+@jit
 def compiled_features(model, batch):
     frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
     video = model.video_feature(frames, frame_mask, batch.frame_start, batch.frame_count, batch.valid)
@@ -61,7 +62,7 @@ def test_features_depend_on_no_other_clip_and_on_no_padding(model, batch):
     assert_close(more_text[:4], text)
     assert_close(more_restored[:4, : restored.shape[1]][batch.target_mask], restored[batch.target_mask])
     for row in range(4):
-        alone = features(model, one_clip(batch, row, frames=12 - batch.frame_count[row]))
+        alone = features(model, one_clip(batch, row))
         mask = batch.target_mask[row]
         assert_close(alone[0][0], video[row])
         assert_close(alone[1][0], text[row])
@@ -69,7 +70,7 @@ def test_features_depend_on_no_other_clip_and_on_no_padding(model, batch):
 
 
 def test_the_text_feature_is_the_state_at_the_end_of_the_sentence(model, batch):
-    @jax.jit
+    @jit
     def all_features(model, batch):
         states = model.text_encoder(model.embedding(batch.target), batch.target_mask)
         return model.text_projection(states)
@@ -88,7 +89,7 @@ def test_rows_without_a_clip_and_padding_change_no_step_of_training(state, batch
     found, padded_metrics = step(state, padded(batch, rows=3, frames=5, tokens=2))
     assert_close(padded_metrics, metrics, 1e-4)
     assert_close(found.batch_stats, expected.batch_stats)
-    assert_close(found.params, expected.params, 1e-4)
+    assert_close(found.params, expected.params, 1e-3)
 
 
 def test_evaluating_a_batch_without_clips_is_finite(model, batch):
@@ -99,20 +100,20 @@ def test_evaluating_a_batch_without_clips_is_finite(model, batch):
         **{key: np.zeros_like(getattr(none, key)) for key in vars(none) if key.endswith("mask")},
         valid=np.zeros_like(none.valid),
     )
-    loss, metrics = jax.jit(lambda model, batch: STAGE.loss(model, batch, None))(model, none)
+    loss, metrics = jit(lambda model, batch: STAGE.loss(model, batch, None))(model, none)
     assert np.isfinite(loss)
     assert all(np.isfinite(value) for value in metrics.values())
 
 
 def test_restoring_words_trains_text_encoder_and_decoder_and_nothing_of_the_video(state, batch):
     """Eq. 2 without Eq. 1, by one step of plain SGD."""
-    graphdef = STAGE.definitions()[0]
+    graphdef = STAGE.train_def
 
     def restoring(params):
         _, metrics = STAGE.loss(nnx.merge(graphdef, params, state.batch_stats, copy=True), batch, None)
         return metrics["loss_restore"]
 
-    gradients = jax.jit(jax.grad(restoring))(state.params)
+    gradients = jit(jax.grad(restoring))(state.params)
     reached = {
         name: max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients[name])) for name in gradients
     }

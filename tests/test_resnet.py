@@ -17,7 +17,7 @@ from tests.resnet_reference import (
     to_ours,
     torch_frames,
 )
-from tests.toy import assert_close
+from tests.toy import assert_close, jit
 
 SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
 CONFIGS = {
@@ -48,7 +48,7 @@ def random_cotangent(model: ResNet) -> np.ndarray:
     return cotangent * MASK[:, None]
 
 
-@jax.jit
+@jit
 def trained(model, frames, cotangent):
     """Features, new statistics and the gradient of `sum(features * cotangent)`."""
     graphdef, params, stats = nnx.split(model, nnx.Param, ...)
@@ -68,7 +68,7 @@ def test_evaluation_equals_torch(pair):
     with torch.no_grad():
         expected = theirs.eval()(torch_frames(frames))
     model = nnx.view(ours, use_running_average=True)
-    features = jax.jit(lambda model, frames: model(frames, MASK))(model, frames)
+    features = jit(lambda model, frames: model(frames, MASK))(model, frames)
     assert_close(features, expected.numpy())
 
 

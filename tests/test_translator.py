@@ -21,6 +21,7 @@ from tests.toy import (
     VOCAB_SIZE,
     assert_close,
     evaluated,
+    jit,
     one_clip,
     padded,
     sgd_step,
@@ -57,10 +58,10 @@ def setup(**changes: Any) -> Setup:
         return model.decode(text_stream(batch.target, batch.target_mask), encode(model, batch, config))
 
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
-    translate = partial(translate_step, graphdef=stage.definitions()[1], config=config, **ids)
+    translate = partial(translate_step, graphdef=stage.eval_def, config=config, **ids)
 
     def compiled(function: Any, *arguments: Any) -> Any:
-        jitted = jax.jit(function)
+        jitted = jit(function)
         return lambda batch: jax.device_get(jitted(*arguments, batch))
 
     return Setup(
@@ -127,7 +128,7 @@ def test_gradients_reach_the_question_loss_from_no_target_and_the_sentence_loss_
         return metrics["loss_question"], metrics["loss_sentence"]
 
     delta = jnp.zeros((len(batch.valid), 2 * TEXT, model.embedding.embed.features))
-    jacobian_D, jacobian_S = jax.device_get(jax.jit(jax.jacrev(reach))(delta))
+    jacobian_D, jacobian_S = jax.device_get(jit(jax.jacrev(reach))(delta))
     question = np.hstack([batch.question_mask, np.zeros_like(batch.target_mask)])
     target = np.hstack([np.zeros_like(batch.question_mask), batch.target_mask])
     reached_D, reached_S = (np.abs(jacobian).max(axis=-1) > 0 for jacobian in (jacobian_D, jacobian_S))
@@ -167,7 +168,7 @@ def test_a_packed_batch_equals_each_clip_alone(batch, kind):
     logits = setup(**{"fusion.kind": kind}).logits
     packed = logits(batch)
     for row in range(len(batch.valid)):
-        alone = logits(one_clip(batch, row, frames=12 - batch.frame_count[row]))
+        alone = logits(one_clip(batch, row))
         mask = batch.target_mask[row]
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
@@ -182,7 +183,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch):
     assert (more.tokens[clips:] == PAD).all()
     assert not more.mask[clips:].any()
     for row in range(clips):
-        alone = translate(one_clip(batch, row, frames=12 - batch.frame_count[row]))
+        alone = translate(one_clip(batch, row))
         np.testing.assert_array_equal(alone.tokens[0], packed.tokens[row])
         assert_close(alone.score[0], packed.score[row])
         assert_close(alone.gate[alone.mask], packed.gate[row][packed.mask[row]])
@@ -194,19 +195,19 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl):
     config, stage, state, model, *_ = setup(ssl=ssl)
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
     greedy = toy_config(**{"model.ssl": ssl, "decode.beams": 1})
-    translate = partial(translate_step, graphdef=stage.definitions()[1], config=greedy, **ids)
-    found = jax.device_get(jax.jit(translate)(state, batch))
+    translate = partial(translate_step, graphdef=stage.eval_def, config=greedy, **ids)
+    found = jax.device_get(jit(translate)(state, batch))
     new_tokens = greedy.decode.max_new_tokens
     place = np.arange(TEXT + 1 + new_tokens)
 
-    @jax.jit
+    @jit
     def next_token(batch, tokens, length):
         stream = Stream(tokens, place[None] < length, tokens, place[None] < length)
         logits_V = model.decode(stream, encode(model, batch, config))[0, length - 1]
         return logits_V.at[PAD].set(-jnp.inf).argmax()
 
     for row in range(len(batch.valid)):
-        clip = one_clip(batch, row, frames=12 - batch.frame_count[row])
+        clip = one_clip(batch, row)
         words = batch.question[row][batch.question_mask[row]][:-2]
         written = [LANGUAGE, *words, EOS, LANGUAGE] if ssl == "prefix" else [LANGUAGE]
         start = len(written)
@@ -226,5 +227,5 @@ def test_padding_changes_no_step_of_training(batch):
     found, padded_metrics = step(state, padded(batch, rows=2, frames=5, tokens=3))
     assert_close(padded_metrics, metrics, 1e-4)
     assert_close(found.batch_stats, expected.batch_stats)
-    assert_close(found.params, expected.params, 1e-4)
+    assert_close(found.params, expected.params, 1e-3)  # in float64 1e-7, measured
     assert np.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0.1

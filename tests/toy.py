@@ -1,6 +1,7 @@
 """A tiny configuration and random batches, for every test of models and stages."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from sslssaw_jax.types import Batch, Metrics, TrainState
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
 TEXT = 7  # tokens of the longest question and the longest target
+# twice as fast to compile, which is nearly all the time that a toy takes
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
@@ -67,12 +70,12 @@ def toy_batch(seed: int, clips: int = 3) -> Batch:
     )
 
 
-def one_clip(batch: Batch, row: int, **padding: int) -> Batch:
-    """A batch that holds one clip of another; `padding` as in `padded`."""
+def one_clip(batch: Batch, row: int) -> Batch:
+    """A batch of the same shape that holds one clip of another, in its first row."""
     start, count = batch.frame_start[row], batch.frame_count[row]
     alone = jax.tree.map(lambda x: x[row : row + 1], batch)
     alone = alone.replace(frames=batch.frames[start : start + count], frame_start=np.zeros(1, np.int32))
-    return padded(alone, **padding)
+    return padded(alone, rows=len(batch.valid) - 1, frames=len(batch.frames) - count)
 
 
 def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Batch:
@@ -134,19 +137,18 @@ def toy_state(stage: Stage, seed: int = 0) -> TrainState:
 
 def evaluated(stage: Stage, state: TrainState) -> Any:
     """The stage's model with the state's variables, as evaluation uses it."""
-    return nnx.merge(stage.definitions()[1], state.params, state.batch_stats)
+    return nnx.merge(stage.eval_def, state.params, state.batch_stats)
 
 
 def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """A compiled training step of plain SGD with rate 1: what it subtracts is the gradient."""
-    graphdef = stage.definitions()[0]
+    graphdef = stage.train_def
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.key(5)
         return train_step(state, batch, key, graphdef=graphdef, loss=stage.loss, optimizer=optax.sgd(1.0))
 
-    # twice as fast to compile, which is all the time it takes
-    return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    return jit(step)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
