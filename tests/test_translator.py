@@ -71,7 +71,7 @@ def setup(**changes: Any) -> Setup:
         model,
         compiled(metrics, model),
         compiled(logits, model),
-        compiled(translate, state),
+        compiled(translate, state.params, state.batch_stats),
     )
 
 
@@ -196,7 +196,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl):
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
     greedy = toy_config(**{"model.ssl": ssl, "decode.beams": 1})
     translate = partial(translate_step, graphdef=stage.eval_def, config=greedy, **ids)
-    found = jax.device_get(jit(translate)(state, batch))
+    found = jax.device_get(jit(translate)(state.params, state.batch_stats, batch))
     new_tokens = greedy.decode.max_new_tokens
     place = np.arange(TEXT + 1 + new_tokens)
 
