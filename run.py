@@ -27,7 +27,6 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.checkpointing import CheckpointError
     from sslssaw_jax.config import ConfigError, from_config_dict
     from sslssaw_jax.data.frames import FrameError
-    from sslssaw_jax.data.source import DatasetError
     from sslssaw_jax.data.tokenizer import TokenizerError
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.train import TrainingError
@@ -35,16 +34,19 @@ def main(argv: list[str]) -> None:
     try:
         config = from_config_dict(_CONFIG.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value)
-    except (CheckpointError, ConfigError, DatasetError, FrameError, TokenizerError, TrainingError) as error:
+    except (CheckpointError, ConfigError, FrameError, OSError, TokenizerError, TrainingError) as error:
         sys.exit(f"error: {error}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """What a config file or an override raises, as absl's own one-line error."""
+    """The arguments that are no flags; a wrong flag or config file ends the program with one message."""
     try:
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise flags.Error(str(error).replace("\\n", "\n")) from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        told = str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip().splitlines()
+        if any(line.startswith("Traceback") for line in told):  # of a config file: only its end is for users
+            told = [told[0], told[-1]]
+        sys.exit("error: " + "\n  ".join(told))
 
 
 if __name__ == "__main__":

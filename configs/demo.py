@@ -30,11 +30,10 @@ def get_config() -> ml_collections.ConfigDict:
         stage.optim.b2 = 0.999
         stage.optim.weight_decay = 1e-4
         stage.optim.clip_norm = 1.0
-    config.warm_start.epochs = 3
-    config.warm_start.clips_per_batch = 72
-    config.warm_start.frame_budget = 512
-    config.warm_start.optim.learning_rate = 2e-3
-    config.warm_start.optim.warmup_steps = 0
+    config.warm_start.epochs = 5
+    config.warm_start.frame_budget = 112  # clips of 7 frames
+    config.warm_start.optim.learning_rate = 3e-3
+    config.warm_start.optim.clip_norm = 0.0
     config.pretrain.epochs = 2
     config.translate.epochs = 8
     config.translate.eval_every = 2

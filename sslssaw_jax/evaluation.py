@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from sslssaw_jax import metrics
@@ -45,7 +46,7 @@ class Gate:
     frames: np.ndarray  # u8[k, H, W, 3]
 
 
-Translate = Callable[[TrainState, Batch], Translation]
+Translate = Callable[[nnx.State, nnx.State, Batch], Translation]
 
 
 def make_translate(stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> Translate:
@@ -53,7 +54,7 @@ def make_translate(stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mes
     return jax.jit(
         partial(
             translate_step,
-            graphdef=stage.definitions()[1],
+            graphdef=stage.eval_def,
             config=config,
             language_id=tokenizer.language_id,
             eos_id=tokenizer.eos_id,
@@ -77,7 +78,7 @@ def translate_split(
     predictions: dict[int, Prediction] = {}
     gates: dict[int, Gate] = {}
     for batch in eval_batches(source, tokenizer, config.data, config.translate):
-        found = jax.device_get(translate(state, shard_batch(batch, mesh)))
+        found = jax.device_get(translate(state.params, state.batch_stats, shard_batch(batch, mesh)))
         for row in np.flatnonzero(batch.valid):
             index = int(batch.index[row])
             clip = source.clips[index]
@@ -128,12 +129,15 @@ def mean_loss(
 ) -> Callable[[TrainState], dict[str, float]]:
     """The stage's loss and its parts on a split: means over batches, weighted by their clips."""
     step = jax.jit(
-        partial(eval_step, graphdef=stage.definitions()[1], loss=stage.loss), out_shardings=replicated(mesh)
+        partial(eval_step, graphdef=stage.eval_def, loss=stage.loss), out_shardings=replicated(mesh)
     )
     batches = eval_batches(source, tokenizer, config.data, config.pretrain)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        parts = [(int(b.valid.sum()), jax.device_get(step(state, shard_batch(b, mesh)))) for b in batches]
+        parts = []
+        for batch in batches:
+            values = step(state.params, state.batch_stats, shard_batch(batch, mesh))
+            parts.append((int(batch.valid.sum()), jax.device_get(values)))
         num_clips = sum(clips for clips, _ in parts)
         return {
             key: sum(clips * float(values[key]) for clips, values in parts) / num_clips for key in parts[0][1]

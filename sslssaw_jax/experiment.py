@@ -1,11 +1,10 @@
 """An experiment from its configuration: which stages run, in which folders, and what is left behind."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from jax.sharding import Mesh
 
@@ -15,6 +14,7 @@ from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
+    Translate,
     draw_heatmaps,
     make_translate,
     mean_loss,
@@ -23,7 +23,7 @@ from sslssaw_jax.evaluation import (
     write_predictions,
 )
 from sslssaw_jax.logs import write_json
-from sslssaw_jax.sharding import make_mesh, state_sharding
+from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
@@ -84,7 +84,6 @@ class Experiment:
     def train_translator(self) -> None:
         """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
         config = self.config
-        stage = translate_stage(config, self.tokenizer.vocab_size)
         if config.init_from == "none":
             start = self._start_from_warm_start(self.workdir)
         else:
@@ -96,8 +95,8 @@ class Experiment:
                 modules=STAGE_2_OF_STAGE_1,
                 tokenizer=self.tokenizer.fingerprint,
             )
+        stage, translate = self._translator
         dev = self._clips(config.data.dev_split)
-        translate = make_translate(stage, config, self.tokenizer, self.mesh)
 
         def evaluate(state: TrainState) -> dict[str, float]:
             predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
@@ -113,9 +112,8 @@ class Experiment:
             CheckpointError: the workdir holds no checkpoint of this model.
         """
         config = self.config
-        stage = translate_stage(config, self.tokenizer.vocab_size)
+        stage, translate = self._translator
         state = self._load_best(stage)
-        translate = make_translate(stage, config, self.tokenizer, self.mesh)
         scores: dict[str, Any] = {}
         for split in splits:
             clips = self._clips(split)
@@ -172,11 +170,14 @@ class Experiment:
         self.warm_start(workdir / "warm_start")
         return partial(transfer, directory=workdir / "warm_start" / CHECKPOINTS, modules=CNN_OF_WARM_START)
 
+    @cached_property
+    def _translator(self) -> tuple[Stage, Translate]:
+        """Stage 2 and its compiled translation: the same for evaluation in training and after it."""
+        stage = translate_stage(self.config, self.tokenizer.vocab_size)
+        return stage, make_translate(stage, self.config, self.tokenizer, self.mesh)
+
     def _load_best(self, stage: Stage) -> TrainState:
-        init = partial(stage.init, optimizer=optax.identity())
-        key = jax.random.key(self.config.seed)
-        shardings = state_sharding(self.mesh, jax.eval_shape(init, key))
-        state = jax.jit(init, out_shardings=shardings)(key)
+        state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
         return transfer(
             state,
             self.workdir / CHECKPOINTS,

@@ -4,6 +4,7 @@ Model code knows none of this: it is written for the global batch, and the compi
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,6 +65,16 @@ def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
     """
     return jax.tree.map(
         lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract_state
+    )
+
+
+def abstract_state(init: Callable[[jax.Array], Any], mesh: Mesh) -> Any:
+    """What `init(key)` returns, without making it: shapes, dtypes and where each leaf lies on the mesh."""
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        state_sharding(mesh, abstract),
     )
 
 

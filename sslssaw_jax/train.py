@@ -15,7 +15,7 @@ from sslssaw_jax.config import Config, StageConfig, differences
 from sslssaw_jax.data.pipeline import Batches
 from sslssaw_jax.logs import RunLog
 from sslssaw_jax.optim import make_optimizer
-from sslssaw_jax.sharding import replicated, shard_batch, state_sharding
+from sslssaw_jax.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.types import Metrics, TrainState
 
@@ -63,13 +63,11 @@ def train(
         TrainingError: the loss is no longer finite.
     """
     optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
-    graphdef, _ = stage.definitions()
-    init = partial(stage.init, optimizer=optimizer)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    abstract_state = jax.eval_shape(init, init_key)
-    shardings = state_sharding(mesh, abstract_state)
+    template = abstract_state(partial(stage.init, optimizer=optimizer), mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     step_fn = jax.jit(
-        partial(train_step, graphdef=graphdef, loss=stage.loss, optimizer=optimizer),
+        partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer),
         donate_argnums=0,
         out_shardings=(shardings, replicated(mesh)),
     )
@@ -78,11 +76,6 @@ def train(
         keep_latest=config.checkpoint.keep_latest,
         keep_best=config.checkpoint.keep_best,
     ) as checkpointer:
-        template = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract_state,
-            shardings,
-        )
         restored = checkpointer.restore(template)
         iterator = batches.iterator()
         if restored:
@@ -90,7 +83,8 @@ def train(
             _require_same_run(saved_meta, meta, stage.name, workdir)
             iterator.set_state(data_position)
         else:
-            state = jax.jit(init, out_shardings=shardings)(init_key)
+            # not under jit: compiling all the random draws takes longer than making them
+            state = jax.device_put(stage.init(init_key, optimizer), shardings)
             state = start(state) if start else state
         first_step = int(state.step)
         save = partial(checkpointer.save, meta=meta)

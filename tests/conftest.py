@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -66,6 +67,13 @@ class AvatarQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             coarse = rng.integers(0, 256, (row["num_frames"], 6, 6, 3), dtype=np.uint8)
             frames = [cv2.resize(frame, (SIDE, SIDE)) for frame in coarse]
             yield number, row | {"video": [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one test has compiled, the next that needs the same program loads."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 LANGUAGES: tuple[str, ...] = tuple(FAIRSEQ_LANGUAGE_CODES)
 MODEL_FILE = "sentencepiece.bpe.model"
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+_WORD_MARK = "\u2581"
+_LONGEST_PIECE = 16  # SentencePiece's default
 _NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"))
 
@@ -109,6 +112,23 @@ def load_tokenizer(folder: str | Path, language: str) -> Tokenizer:
     return Tokenizer(folder, language)
 
 
+def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
+    """Substrings of words that occur more than once in running text, with characters covered.
+
+    SentencePiece's own seeds are counted over distinct words: in a small closed vocabulary no word occurs
+    inside another, so no whole word would ever become a piece.
+    """
+    words = Counter(
+        _WORD_MARK + word for text in texts for word in unicodedata.normalize("NFKC", text).split()
+    )
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for start in range(len(word)):
+            for end in range(start + 2, min(start + _LONGEST_PIECE, len(word)) + 1):
+                counts[word[start:end]] += count
+    return [(piece, count * len(piece)) for piece, count in counts.items() if count > 1]
+
+
 def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> None:
     """Trains a SentencePiece unigram model and leaves it as a tokenizer folder, whole or not at all.
 
@@ -131,27 +151,34 @@ def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> Non
         raise FileExistsError(f"{out_dir} exists: delete it to train the tokenizer again")
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            normalization_rule_name="nmt_nfkc",
-            byte_fallback=False,
-            num_threads=1,
-            shuffle_input_sentence=False,
-            minloglevel=2,
-        )
+        with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as seeds:
+            seeds.writelines(f"{piece}\t{score}\n" for piece, score in _seed_pieces(texts))
+            seeds.flush()
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=vocab_size,
+                seed_sentencepieces_file=seeds.name,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                normalization_rule_name="nmt_nfkc",
+                byte_fallback=False,
+                num_threads=1,
+                shuffle_input_sentence=False,
+                minloglevel=2,
+            )
     except RuntimeError as error:
         raise TokenizerError(
             f"no tokenizer of {vocab_size} pieces from {len(texts)} texts: {error}"
         ) from error
+    trained = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    trained.ParseFromString(model.getvalue())
+    trained.trainer_spec.ClearField("seed_sentencepieces_file")  # a passing name: equal texts, equal bytes
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
     try:
-        (temporary / MODEL_FILE).write_bytes(model.getvalue())
+        (temporary / MODEL_FILE).write_bytes(trained.SerializeToString(deterministic=True))
         (temporary / "tokenizer_config.json").write_text(
             json.dumps({"tokenizer_class": "MBartTokenizer"}) + "\n", encoding="utf-8"
         )

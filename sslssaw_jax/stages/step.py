@@ -1,7 +1,8 @@
 """One training step and one evaluation step, the same for every stage: pure functions of the state."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,9 @@ from sslssaw_jax.types import Batch, Metrics, TrainState
 Loss = Callable[[nnx.Module, Batch, jax.Array | None], tuple[jax.Array, Metrics]]
 
 
-class Stage(NamedTuple):
-    """What a stage trains: how its model is made and what is minimised.
-
-    The model's structure is static and comes twice: with dropout and batch statistics, and without.
-    """
+@dataclass(frozen=True)
+class Stage:
+    """What a stage trains: how its model is made and what is minimised."""
 
     name: str
     make_model: Callable[[jax.Array], nnx.Module]  # from a random key
@@ -29,11 +28,20 @@ class Stage(NamedTuple):
         params, batch_stats = _split(self.make_model(key))[1:]
         return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
 
-    def definitions(self) -> tuple[nnx.GraphDef, nnx.GraphDef]:
-        """The model's structure for training and for evaluation."""
-        model = nnx.eval_shape(lambda: self.make_model(jax.random.key(0)))
-        evaluated = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-        return _split(model)[0], _split(evaluated)[0]
+    @cached_property
+    def train_def(self) -> nnx.GraphDef:
+        """The model's static structure, with dropout and the batch's own statistics."""
+        return _split(self._abstract_model)[0]
+
+    @cached_property
+    def eval_def(self) -> nnx.GraphDef:
+        """The same without dropout and with the running statistics."""
+        modes = {"deterministic": True, "use_running_average": True}
+        return _split(nnx.view(self._abstract_model, raise_if_not_found=False, **modes))[0]
+
+    @cached_property
+    def _abstract_model(self) -> nnx.Module:
+        return nnx.eval_shape(lambda: self.make_model(jax.random.key(0)))
 
 
 def _split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -64,7 +72,9 @@ def train_step(
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
-def eval_step(state: TrainState, batch: Batch, *, graphdef: nnx.GraphDef, loss: Loss) -> Metrics:
+def eval_step(
+    params: nnx.State, batch_stats: nnx.State, batch: Batch, *, graphdef: nnx.GraphDef, loss: Loss
+) -> Metrics:
     """The loss and its parts on one batch, without dropout or augmentation."""
-    value, metrics = loss(nnx.merge(graphdef, state.params, state.batch_stats), batch, None)
+    value, metrics = loss(nnx.merge(graphdef, params, batch_stats), batch, None)
     return {"loss": value, **metrics}

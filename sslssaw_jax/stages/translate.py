@@ -15,7 +15,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.streams import joint_stream, shift_right, text_stream
 from sslssaw_jax.models.translator import Encoded, Translator
 from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.types import Batch, Metrics, TrainState
+from sslssaw_jax.types import Batch, Metrics
 
 
 def translate_stage(config: Config, vocab_size: int) -> Stage:
@@ -79,7 +79,8 @@ class Translation(NamedTuple):
 
 
 def translate_step(
-    state: TrainState,
+    params: nnx.State,
+    batch_stats: nnx.State,
     batch: Batch,
     *,
     graphdef: nnx.GraphDef,
@@ -89,7 +90,7 @@ def translate_step(
     pad_id: int,
 ) -> Translation:
     """The best sentence of each clip; with SSL `prefix` the known question is prefilled into the cache."""
-    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    model = nnx.merge(graphdef, params, batch_stats)
     encoded = encode(model, batch, config)
     prompt = jnp.full((len(batch.valid), 1), language_id, jnp.int32)
     prompt_mask = batch.valid[:, None]

@@ -1,0 +1,228 @@
+"""Whole runs from the shipped configurations, made small: what they leave behind, and that they can go on."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+import sslssaw_jax.train
+from sslssaw_jax.checkpointing import CheckpointError, restore_params
+from sslssaw_jax.config import from_config_dict
+from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.train import CHECKPOINTS, TrainingError
+
+ROOT = Path(__file__).parent.parent
+SCORES = {
+    "bleu1",
+    "bleu2",
+    "bleu3",
+    "bleu4",
+    "rouge_l",
+    "chrf",
+    "sacrebleu",
+    "sacrebleu_signature",
+    "num_clips",
+}
+SHIPPED = [
+    ("phoenix_stage1", ""),
+    ("phoenix_stage1", "toy"),
+    ("phoenix_stage2", ""),
+    ("phoenix_stage2", "toy"),
+]
+
+
+def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(*variant)
+
+
+def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
+    """The miniature dataset and a model that compiles in seconds; the recipe stays the configuration's."""
+    config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
+    config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
+    config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
+    config.model.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
+    config.model.mbart.update({"d_model": 16, "ffn_dim": 32, "text_layers": 1, "text_heads": 2})
+    config.model.mbart.update({"video_layers": 1, "decoder_layers": 1, "heads": 2, "max_positions": 64})
+    config.model.fusion.update({"heads": 2, "ffn_dim": 32})
+    config.decode.update({"beams": 2, "max_new_tokens": 8})
+    config.update({"log_every": 1, "num_heatmaps": 2})
+    for stage in (config.warm_start, config.pretrain, config.translate):
+        stage.update({"epochs": min(stage.epochs, 1), "clips_per_batch": 8, "frame_budget": 160})
+        stage.optim.warmup_steps = 0
+    return config
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, mode: str = "train") -> None:
+    Experiment(from_config_dict(config), workdir).run(mode)
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """These runs take a few steps each: nearly all their time is compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of the demo, run to its end."""
+    workdir = tmp_path_factory.mktemp("runs") / "demo"
+    run(shrink(shipped("demo"), tiny_data_dir), workdir)
+    return workdir
+
+
+def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
+    for split in ("dev", "test"):
+        predictions = rows(finished / f"predictions.{split}.jsonl")
+        assert [row["id"] for row in predictions] == [f"{split}-{i:03d}" for i in range(6)]
+        assert predictions[0].keys() == {"id", "question", "target", "prediction", "score"}
+    metrics = json.loads((finished / "metrics.json").read_text())
+    for split in ("dev", "test"):
+        assert metrics[split].keys() > SCORES
+        assert metrics[split]["baselines"]["copy_question"].keys() == SCORES
+        assert metrics[split]["num_clips"] == 6
+    assert len(list((finished / "heatmaps").glob("*.png"))) == 2
+
+
+def test_the_log_names_each_step_with_its_losses_and_rates(finished: Path) -> None:
+    stages = {
+        "translate": (finished, {"loss_sentence", "loss_question"}),
+        "pretrain": (finished.parent / "demo_stage1", {"loss_similarity", "loss_restore"}),
+        "warm_start": (finished.parent / "demo_stage1" / "warm_start", {"accuracy"}),
+    }
+    for stage, (workdir, parts) in stages.items():
+        log = rows(workdir / "log.jsonl")
+        assert [row["step"] for row in log] == list(range(1, len(log) + 1))
+        for row in log:
+            assert row["stage"] == stage
+            assert row.keys() >= {"loss", "lr", "clips_per_s", "frames_per_s", "input_wait"} | parts
+            assert np.isfinite(row["loss"]) and 0 <= row["input_wait"] <= 1
+        assert list((workdir / "tensorboard" / stage).iterdir())
+
+
+def test_a_finished_run_is_not_trained_again(
+    finished: Path, tiny_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("sslssaw_jax.experiment.train", refuse)
+    before = (finished / "metrics.json").read_text()
+    (finished / "metrics.json").unlink()
+    run(shrink(shipped("demo"), tiny_data_dir), finished)
+    assert (finished / "metrics.json").read_text() == before
+
+
+def test_translate_writes_predictions_for_test_alone(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "copy"
+    workdir.mkdir()
+    (workdir / CHECKPOINTS).symlink_to(finished / CHECKPOINTS)
+    run(shrink(shipped("demo"), tiny_data_dir), workdir, "translate")
+    assert not (workdir / "predictions.dev.jsonl").exists()
+    assert rows(workdir / "predictions.test.jsonl") == rows(finished / "predictions.test.jsonl")
+
+
+def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        run(shrink(shipped("demo"), tiny_data_dir), tmp_path / "empty", "eval")
+
+
+@pytest.mark.parametrize("name", SHIPPED, ids=":".join)
+def test_every_shipped_configuration_trains(
+    name: tuple[str, ...], tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    """Real steps of its last stage, with its own optimiser, augmentation and losses."""
+    config = shrink(shipped(*name), tiny_data_dir)
+    config.init_from = "none"
+    config.warm_start.epochs = 0
+    run(config, tmp_path)
+    losses = [row["loss"] for row in rows(tmp_path / "log.jsonl")]
+    assert len(losses) >= 3 and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "translate"])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    stage: str, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = shrink(shipped("demo"), tiny_data_dir)
+    config.update({"stage": stage, "init_from": "none"})
+    config.warm_start.epochs = 0
+    config[stage].epochs = 2
+    config.checkpoint.every_steps = 2
+    run(config, tmp_path / "whole")
+
+    shard_batch, calls = sslssaw_jax.train.shard_batch, []
+
+    def interrupted(batch, mesh):
+        calls.append(batch)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return shard_batch(batch, mesh)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sslssaw_jax.train, "shard_batch", interrupted)
+        run(config, tmp_path / "interrupted")
+    assert not (tmp_path / "interrupted" / "finished.json").exists()
+    run(config, tmp_path / "interrupted")
+
+    whole, again = (restore_params(tmp_path / name / CHECKPOINTS)[:2] for name in ("whole", "interrupted"))
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+    losses = [
+        [(row["step"], row["loss"]) for row in rows(tmp_path / name / "log.jsonl")]
+        for name in ("whole", "interrupted")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_another_configuration_is_refused_with_what_differs(finished: Path, tiny_data_dir: Path) -> None:
+    mark = finished / "finished.json"
+    text = mark.read_text()
+    mark.unlink()
+    try:
+        config = shrink(shipped("demo"), tiny_data_dir)
+        config.translate.label_smoothing = 0.3
+        with pytest.raises(CheckpointError, match=r"translate\.label_smoothing: 0\.1 then, 0\.3 now"):
+            run(config, finished)
+    finally:
+        mark.write_text(text)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_data_dir: Path, tmp_path: Path) -> None:
+    config = shrink(shipped("demo"), tiny_data_dir)
+    config.update({"stage": "pretrain"})
+    config.warm_start.epochs = 0
+    config.pretrain.optim.update({"learning_rate": 1e30, "clip_norm": 0.0, "name": "sgd"})
+    with pytest.raises(TrainingError, match="at step"):
+        run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.data.data_dir=nowhere"], "python -m tfds_builders.prepare avatar_qa --data_dir=nowhere"),
+        (["--config.model.fusionn.kind=ssaw"], 'Did you mean "fusion"'),
+        (["--config.model.fusion.kind=sum"], "allowed: ssaw, concat, lstm, tcn"),
+    ],
+)
+def test_the_command_line_answers_a_mistake_in_one_message(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), f"--config={ROOT}/configs/demo.py", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
