@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.warm_start.optim.learning_rate = 3e-3
     config.warm_start.optim.clip_norm = 0.0
     config.pretrain.epochs = 2
-    config.translate.epochs = 8
+    config.translate.epochs = 6
     config.translate.eval_every = 2
     config.translate.label_smoothing = 0.1
     config.log_every = 10
