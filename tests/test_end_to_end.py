@@ -132,7 +132,7 @@ def test_translate_writes_predictions_for_test_alone(
     workdir.mkdir()
     (workdir / CHECKPOINTS).symlink_to(finished / CHECKPOINTS)
     run(shrink(shipped("demo"), tiny_data_dir), workdir, "translate")
-    assert not (workdir / "predictions.dev.jsonl").exists()
+    assert not {"predictions.dev.jsonl", "metrics.json"} & {path.name for path in workdir.iterdir()}
     assert rows(workdir / "predictions.test.jsonl") == rows(finished / "predictions.test.jsonl")
 
 
