@@ -47,6 +47,7 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
+    config.model.cnn_weights = ""
     config.model.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
     config.model.mbart.update({"d_model": 16, "ffn_dim": 32, "text_layers": 1, "text_heads": 2})
     config.model.mbart.update({"video_layers": 1, "decoder_layers": 1, "heads": 2, "max_positions": 64})
