@@ -18,7 +18,7 @@ from tests.torchvision_reference import imported, save_torch, torchvision_model
 from tests.toy import assert_close, jit
 
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
-MASK = np.array([True, True, False, True, True, True])
+MASK = np.array([True, True, False, True])
 RESNET_18 = ModelConfig()
 RESNET_50 = ModelConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
 SHUFFLENET = ModelConfig(cnn="shufflenet")
@@ -48,12 +48,12 @@ def random_frames(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(len(MASK), SIDE, SIDE, 3)).astype(np.float32)
 
 
-@jit
+@jax.jit
 def evaluated(model, frames):
     return nnx.view(model, use_running_average=True)(frames, MASK)
 
 
-@jit
+@jax.jit
 def trained(model, frames):
     model = nnx.clone(model)
     return model(frames, MASK), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -82,23 +82,32 @@ def reread(config: ModelConfig, values: dict[str, torch.Tensor], folder) -> tupl
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_cnn_of_full_size_equals_torch_with_the_weights_from_its_file(case, tmp_path):
-    """In training to float64's precision: fifty BatchNorms make float32's rounding 1e-4, in torch as well."""
+def test_a_cnn_of_full_size_equals_torch_in_evaluation(case, tmp_path):
     make, config = CASES[case]
-    theirs = make(config)
+    theirs = make(config).eval()
     randomise_torch(theirs, seed=1)
     config = dataclasses.replace(config, cnn_weights=save(theirs, tmp_path))
     frames = random_frames(2)
     with torch.no_grad():
-        expected = features_of(theirs.eval(), frames)
+        expected = features_of(theirs, frames)
     assert_close(evaluated(imported(config, SIDE), frames), expected.numpy())
 
-    theirs.double().train()
-    variances = BiasedVariances(theirs)
+
+@pytest.mark.parametrize(
+    "case", ["Hugging Face ResNet-18", "Hugging Face ResNet-50", "torchvision ShuffleNetV2"]
+)
+def test_a_cnn_of_full_size_equals_torch_in_training(case, tmp_path):
+    """In float64: fifty BatchNorms make float32's rounding an error of 1e-4, in torch as in ours."""
+    make, config = CASES[case]
+    theirs = make(config).train()
+    randomise_torch(theirs, seed=1)
+    config = dataclasses.replace(config, cnn_weights=save(theirs, tmp_path))
+    frames = random_frames(2).astype(np.float64)
+    variances = BiasedVariances(theirs.double())
     with torch.no_grad():
-        expected = features_of(theirs, frames[MASK].astype(np.float64))
+        expected = features_of(theirs, frames[MASK])
     with jax.enable_x64(True):
-        features, stats = trained(imported(config, SIDE, "float64"), frames.astype(np.float64))
+        features, stats = trained(imported(config, SIDE, "float64"), frames)
     assert_close(features[MASK], expected.numpy(), 1e-9)
     assert_close(jax.tree.map(np.float32, stats), reread(config, variances.state_dict(), tmp_path)[1])
 
@@ -114,17 +123,19 @@ def gradient(model, frames, cotangent):
 
 
 def test_gradients_of_a_toy_shufflenet_equal_torchs(tmp_path):
-    config = TOY_SHUFFLENET
-    theirs = torchvision_model(config)
+    """In float64: a bias in front of a convolution and a BatchNorm has the gradient 0, but for rounding."""
+    theirs = torchvision_model(TOY_SHUFFLENET)
     randomise_torch(theirs, seed=3)
-    ours = imported(dataclasses.replace(config, cnn_weights=save(theirs, tmp_path)), SIDE)
-    frames = random_frames(4)
-    cotangent = np.random.default_rng(5).normal(size=(len(MASK), 10)).astype(np.float32) * MASK[:, None]
-    (features_of(theirs.train(), frames[MASK]) * torch.tensor(cotangent[MASK])).sum().backward()
-    their_gradients = theirs.state_dict() | {
-        name: value.grad for name, value in theirs.named_parameters() if value.grad is not None
-    }
-    assert_close(gradient(ours, frames, cotangent), reread(config, their_gradients, tmp_path)[0], 1e-4)
+    config = dataclasses.replace(TOY_SHUFFLENET, cnn_weights=save(theirs, tmp_path))
+    frames = random_frames(4).astype(np.float64)
+    cotangent = np.random.default_rng(5).normal(size=(len(MASK), 10)) * MASK[:, None]
+    features = features_of(theirs.double().train(), frames[MASK])
+    (features * torch.tensor(cotangent[MASK])).sum().backward()
+    gradients = {name: value.grad for name, value in theirs.named_parameters() if value.grad is not None}
+    expected, _ = reread(config, theirs.state_dict() | gradients, tmp_path)
+    with jax.enable_x64(True):
+        actual = gradient(imported(config, SIDE, "float64"), frames, cotangent)
+    assert_close(jax.tree.map(np.float32, actual), expected, 1e-6)
 
 
 def test_frames_of_no_clip_change_nothing_in_a_shufflenet(tmp_path):
