@@ -30,9 +30,9 @@ from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
 from sslssaw_jax.train import CHECKPOINTS, SCORE, train
-from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, fill, transfer
+from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.cnn import load_cnn
+from sslssaw_jax.weights.cnn import pretrained_cnn
 
 MODES = ("train", "eval", "translate")
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
@@ -173,14 +173,7 @@ class Experiment:
         if holds_checkpoint(workdir / CHECKPOINTS):
             return None
         if self.config.model.cnn_weights:
-            cnn_params, cnn_stats = load_cnn(self.config.model, self.config.data.image_size)
-            return partial(
-                fill,
-                donor_params={"cnn": cnn_params},
-                donor_stats={"cnn": cnn_stats},
-                modules=CNN_ALONE,
-                donor_name=self.config.model.cnn_weights,
-            )
+            return pretrained_cnn(self.config)
         if not self.config.warm_start.epochs:
             return None
         self.warm_start(workdir / "warm_start")

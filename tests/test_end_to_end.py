@@ -12,7 +12,6 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import torch
 
 import sslssaw_jax.train
 from sslssaw_jax.checkpointing import CheckpointError, restore_params
@@ -20,7 +19,6 @@ from sslssaw_jax.config import from_config_dict
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.train import CHECKPOINTS, TrainingError
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
-from tests.torchvision_reference import torchvision_model
 
 ROOT = Path(__file__).parent.parent
 SCORES = {
@@ -162,6 +160,9 @@ def test_every_shipped_configuration_trains(
 def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
     tiny_data_dir: Path, tmp_path: Path
 ) -> None:
+    torch = pytest.importorskip("torch")
+    from tests.torchvision_reference import torchvision_model
+
     config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
     config.model.cnn = "shufflenet"
     config.model.shufflenet.update({"depths": (1, 2), "stem": 4, "width": 4, "features": 8})

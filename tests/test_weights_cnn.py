@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
 from flax import nnx
 
@@ -16,6 +15,8 @@ from sslssaw_jax.weights.cnn import WeightsError, load_cnn
 from tests.resnet_reference import BiasedVariances, randomise_torch, torch_frames
 from tests.torchvision_reference import imported, save_torch, torchvision_model
 from tests.toy import assert_close, jit
+
+torch = pytest.importorskip("torch")
 
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
 MASK = np.array([True, True, False, True])

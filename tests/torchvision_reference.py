@@ -5,14 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import torch
+import pytest
 from flax import nnx
-from torch.nn import BatchNorm2d, Conv2d, MaxPool2d, ReLU, Sequential
-from torch.nn import functional as F
 
 from sslssaw_jax.config import ModelConfig, ResNetConfig, ShuffleNetConfig
 from sslssaw_jax.models.temporal import make_cnn
 from sslssaw_jax.weights.cnn import load_cnn
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+BatchNorm2d, Conv2d, MaxPool2d = torch.nn.BatchNorm2d, torch.nn.Conv2d, torch.nn.MaxPool2d
+ReLU, Sequential = torch.nn.ReLU, torch.nn.Sequential
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Conv2d:

@@ -4,6 +4,7 @@ Torch's running variances are unbiased, those of our own training biased; they a
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from sslssaw_jax.config import ModelConfig
+from sslssaw_jax.config import Config, ModelConfig
 from sslssaw_jax.models.temporal import make_cnn
+from sslssaw_jax.transfer import CNN_ALONE, fill
+from sslssaw_jax.types import TrainState
 
 _SHOWN_PROBLEMS = 12
 _FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
@@ -97,6 +100,20 @@ _TORCHVISION_SHUFFLENET = _Layout(
         "branch.pointwise_norm": "branch2.6",
     },
 )
+
+
+def pretrained_cnn(config: Config) -> Callable[[TrainState], TrainState]:
+    """The function that puts `model.cnn_weights` into a state; all is read and checked before it runs.
+
+    Raises:
+        WeightsError: as `load_cnn`.
+    """
+    params, batch_stats = load_cnn(config.model, config.data.image_size)
+
+    def start(state: TrainState) -> TrainState:
+        return fill(state, {"cnn": params}, {"cnn": batch_stats}, CNN_ALONE, config.model.cnn_weights)
+
+    return start
 
 
 def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
