@@ -23,7 +23,7 @@ from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.types import Batch, TrainState
 
-FRAMES_SHOWN = 12  # under a heat map
+FRAMES_SHOWN = 8  # under a heat map
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -15,6 +15,7 @@ from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
+    Prediction,
     Translate,
     draw_heatmaps,
     make_translate,
@@ -63,11 +64,11 @@ class Experiment:
             return
         if mode == "train":
             self.train_translator()
-        self.report(
-            [self.config.data.test_split]
-            if mode == "translate"
-            else [self.config.data.dev_split, self.config.data.test_split]
-        )
+        if mode == "translate":
+            self._translate(self._load_best(), self.config.data.test_split)
+        else:
+            self.report()
+        print(f"predictions and heat maps: {self.workdir}")
 
     def warm_start(self, workdir: Path) -> None:
         """Trains the CNN on isolated signs."""
@@ -107,33 +108,39 @@ class Experiment:
 
         self._train(stage, config.translate, self.train_clips, self.workdir, start=start, evaluate=evaluate)
 
-    def report(self, splits: list[str]) -> None:
-        """Translates splits with the best checkpoint: predictions, `metrics.json`, heat maps, and a table.
+    def report(self) -> None:
+        """Translates dev and test with the best checkpoint, writes `metrics.json` and prints its table.
 
         Raises:
             CheckpointError: the workdir holds no checkpoint of this model.
         """
-        config = self.config
-        stage, translate = self._translator
-        state = self._load_best(stage)
-        scores: dict[str, Any] = {}
-        for split in splits:
-            clips = self._clips(split)
-            drawn: frozenset[int] = frozenset()
-            if split == config.data.test_split and config.model.fusion.kind == "ssaw":
-                spread = range(0, len(clips), max(1, len(clips) // max(config.num_heatmaps, 1)))
-                drawn = frozenset(
-                    list(spread)[: config.num_heatmaps] if config.model.inputs == "both" else []
-                )
-            predictions, gates = translate_split(
-                translate, state, clips, self.tokenizer, config, self.mesh, gates_of=drawn
-            )
-            write_predictions(self.workdir, split, predictions)
-            draw_heatmaps(self.workdir, predictions, gates)
-            scores[split] = score_predictions(predictions, config)
+        state = self._load_best()
+        scores = {
+            split: score_predictions(self._translate(state, split), self.config)
+            for split in (self.config.data.dev_split, self.config.data.test_split)
+        }
         write_json(self.workdir / "metrics.json", scores)
         print(metrics.format_table(scores))
-        print(f"predictions, metrics and heat maps: {self.workdir}")
+
+    def _translate(self, state: TrainState, split: str) -> list[Prediction]:
+        """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""
+        clips, model = self._clips(split), self.config.model
+        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
+        drawn = min(self.config.num_heatmaps, len(clips))
+        if split != self.config.data.test_split or not has_gate:
+            drawn = 0
+        predictions, gates = translate_split(
+            self._translator[1],
+            state,
+            clips,
+            self.tokenizer,
+            self.config,
+            self.mesh,
+            gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
+        )
+        write_predictions(self.workdir, split, predictions)
+        draw_heatmaps(self.workdir, predictions, gates)
+        return predictions
 
     def _train(
         self,
@@ -185,7 +192,8 @@ class Experiment:
         stage = translate_stage(self.config, self.tokenizer.vocab_size)
         return stage, make_translate(stage, self.config, self.tokenizer, self.mesh)
 
-    def _load_best(self, stage: Stage) -> TrainState:
+    def _load_best(self) -> TrainState:
+        stage, _ = self._translator
         state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
         return transfer(
             state,

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.checkpointing import Checkpointer, CheckpointError
@@ -17,7 +18,7 @@ from sslssaw_jax.logs import RunLog
 from sslssaw_jax.optim import make_optimizer
 from sslssaw_jax.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.types import Metrics, TrainState
+from sslssaw_jax.types import Batch, Metrics, TrainState
 
 CHECKPOINTS = "checkpoints"
 _FREE_DATA_KEYS = {"data_dir", "tokenizer", "num_threads", "prefetch", "dev_split", "test_split"}
@@ -92,21 +93,22 @@ def train(
         with RunLog(workdir, stage.name, num_steps=batches.num_batches, start_step=first_step) as log:
             if restored:
                 log.say(f"{stage.name}: going on from step {first_step:,} in {workdir}")
-            pending: tuple[int, Metrics] | None = None
+            log_last_step: Callable[[], None] | None = None
             for step in range(first_step + 1, batches.num_batches + 1):
                 asked = time.perf_counter()
                 batch = next(iterator)
                 waited = time.perf_counter() - asked
                 state, metrics = step_fn(state, shard_batch(batch, mesh), run_key)
-                log.count(clips=int(batch.valid.sum()), frames=int(batch.frame_count.sum()), waited=waited)
-                if pending:  # one step late, so that the device never waits for the host
-                    _log_step(log, *pending, schedule, config.log_every)
-                pending = (step, metrics)
+                if log_last_step:  # one step late, so that the device never waits for the host
+                    log_last_step()
+                log_last_step = partial(
+                    _log_step, log, step, batch, metrics, schedule, waited, step % config.log_every == 0
+                )
                 ends_epoch = step in epochs
                 if not ends_epoch and step % config.checkpoint.every_steps:
                     continue
-                _log_step(log, *pending, schedule, config.log_every)
-                pending = None
+                log_last_step()
+                log_last_step = None
                 scores = dict(evaluate(state)) if ends_epoch and evaluate else {}
                 if scores:
                     log.scalars(step, {f"dev/{key}": value for key, value in scores.items()})
@@ -141,12 +143,21 @@ def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 
 
-def _log_step(log: RunLog, step: int, metrics: Metrics, schedule: Any, log_every: int) -> None:
+def _log_step(
+    log: RunLog,
+    step: int,
+    batch: Batch,
+    metrics: Metrics,
+    schedule: optax.Schedule,
+    waited: float,
+    write: bool,
+) -> None:
     values = {key: float(value) for key, value in jax.device_get(metrics).items()}
     if not np.isfinite(values["loss"]):
         raise TrainingError(
             f"the loss is {values['loss']} at step {step:,}; the latest checkpoint is from before: "
             "lower the learning rate or set optim.clip_norm, and start again to go on from it"
         )
-    if step % log_every == 0:
+    log.count(clips=int(batch.valid.sum()), frames=int(batch.frame_count.sum()), waited=waited)
+    if write:
         log.write(step, values | {"lr": float(schedule(step - 1))})

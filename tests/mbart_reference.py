@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import torch
+import pytest
 from flax import nnx
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 from sslssaw_jax.config import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.types import Array
+
+torch = pytest.importorskip("torch")
 
 PAD, EOS, LANGUAGE, VOCAB_SIZE = 1, 2, 4, 40
 CONFIG = TransformerConfig(d_model=32, ffn_dim=48, text_heads=4, heads=2, max_positions=32)

@@ -5,11 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
+import pytest
 from flax import nnx
-from torch.nn import functional as F
 
 from sslssaw_jax.config import ResNetConfig
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
 
 LEAVES = {
     "kernel": "weight",

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from transformers.modeling_outputs import BaseModelOutput
+import transformers
 
 from sslssaw_jax.decoding import beam_search
 from sslssaw_jax.models.mbart import Decoder
 from tests.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
+
+torch = pytest.importorskip("torch")
 
 NEW_TOKENS = 12
 BATCH, POSITIONS = 24, 6
@@ -55,7 +56,7 @@ def generate(pair, encoded, prompt, beams, length_penalty):
     """Hugging Face's tokens [B, N] and scores [B] (None for one beam)."""
     states, mask = encoded
     result = pair.theirs.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=torch.tensor(states)),
+        encoder_outputs=transformers.modeling_outputs.BaseModelOutput(last_hidden_state=torch.tensor(states)),
         attention_mask=torch.tensor(mask).long(),
         decoder_input_ids=torch.tensor(prompt),
         decoder_start_token_id=int(prompt[0, 0]),  # all rows' first token, or it is put before the prompt

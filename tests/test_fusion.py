@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 from sslssaw_jax.models.fusion import FUSIONS, join
@@ -98,6 +97,7 @@ def test_weights_lie_between_zero_and_one_and_padding_has_none(fusion):
 
 def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input():
     """Eq. 3 and 4 with PyTorch's own block, clip by clip."""
+    torch = pytest.importorskip("torch")
     ours = make_fusion("ssaw")
     theirs = torch.nn.TransformerEncoderLayer(
         D,

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from sslssaw_jax.losses import contrastive_loss, cross_entropy
 
@@ -14,6 +13,7 @@ SCALE = jnp.log(1 / 0.07)
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 def test_cross_entropy_equals_torch(label_smoothing):
+    torch = pytest.importorskip("torch")
     logits = RNG.normal(size=(3, 5, 7)).astype(np.float32) * 3
     labels = RNG.integers(0, 7, (3, 5))
     mask = RNG.random((3, 5)) < 0.6
@@ -33,6 +33,7 @@ def test_cross_entropy_of_an_empty_mask_is_zero_with_finite_gradient():
 
 
 def test_contrast_of_the_valid_clips_equals_clip_on_them_alone():
+    torch = pytest.importorskip("torch")
     video, text = RNG.normal(size=(2, 6, 8)).astype(np.float32)
     valid = np.array([True, False, True, True, False, True])
     normalise = torch.nn.functional.normalize

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 from sslssaw_jax.config import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from tests.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
+
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")

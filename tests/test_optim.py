@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from flax import nnx
 
 from sslssaw_jax.config import ConfigError, OptimConfig
@@ -25,6 +24,7 @@ def train_here(config: OptimConfig, params: dict, grads: list[dict]) -> dict:
 
 
 def train_in_torch(config: OptimConfig, params: dict, grads: list[dict]) -> dict:
+    torch = pytest.importorskip("torch")
     _, schedule = make_optimizer(config, STEPS)
     tensors = {key: torch.tensor(value, requires_grad=True) for key, value in params.items()}
     if config.name == "sgd":

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 from sslssaw_jax.config import ResNetConfig
@@ -18,6 +17,8 @@ from tests.resnet_reference import (
     torch_frames,
 )
 from tests.toy import assert_close, jit
+
+torch = pytest.importorskip("torch")
 
 SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
 CONFIGS = {

@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
-from torch.nn import functional as F
 
 from sslssaw_jax.augment import prepare_frames
 from sslssaw_jax.models.temporal import VideoEmbedding, num_positions
@@ -19,6 +17,9 @@ from tests.resnet_reference import (
     torch_frames,
 )
 from tests.toy import assert_close, jit, one_clip, padded, toy_batch, toy_config
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
 
 CONFIG = toy_config(**{"model.mbart.d_model": 8})
 D = CONFIG.model.mbart.d_model

@@ -8,6 +8,7 @@ The layout of ids is fairseq's, which pretrained mBART weights expect: `<s>` 0, 
 import hashlib
 import io
 import json
+import os
 import shutil
 import tempfile
 import unicodedata
@@ -18,6 +19,10 @@ from pathlib import Path
 import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
+
+# else transformers says that models need PyTorch; its tokenizers, all that is used here, do not
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
 from transformers import MBartTokenizer
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES
 

@@ -66,13 +66,13 @@ class Builder(tfds.core.ShardBasedBuilder):
         splits = {split: annotations.read_annotations(layout, split) for split in annotations.SPLITS}
         folders = [layout.frames(split) / clip.name for split, (clips, _) in splits.items() for clip in clips]
         read = functools.partial(frames.read_clip, resize=self._resize)
-        encoded = ordered_map(read, folders, self._num_workers)
         # splits and their shards are written one after the other, so all of them share one stream of clips
-        stream = iter(tqdm(encoded, "preparing", len(folders), unit="clip"))
+        stream = ordered_map(read, folders, self._num_workers)
+        progress = tqdm(desc="preparing", total=len(folders), unit="clip")
         shards = {}
         for split, (clips, odd) in splits.items():
             self.info.metadata["odd"][split] = odd
-            examples = self._examples(layout.frames(split), clips, stream, odd)
+            examples = self._examples(layout.frames(split), clips, stream, progress, odd)
             num_shards = math.ceil(len(clips) / CLIPS_PER_SHARD)
             shard = functools.partial(itertools.islice, examples, CLIPS_PER_SHARD)
             rest = functools.partial(iter, examples)
@@ -84,11 +84,13 @@ class Builder(tfds.core.ShardBasedBuilder):
         folder: Path,
         clips: list[annotations.Annotation],
         stream: Iterator[frames.ClipFrames],
+        progress: tqdm,
         odd: dict[str, list[str]],
     ) -> Iterator[Example]:
         """The examples of one split in order; adds to `odd` what is odd about the frames."""
         num_examples = 0
         for clip, clip_frames in zip(clips, stream):
+            progress.update()
             if clip_frames.num_unreadable:
                 odd.setdefault("frames unreadable, dropped", []).append(clip.name)
             if clip_frames.num_absent:
