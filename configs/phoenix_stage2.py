@@ -19,6 +19,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.init_from = "phoenix_stage1"
     config.data.dataset = "phoenix2014t_qa"
     config.data.language = "de_DE"
+    config.model.cnn_weights = "microsoft/resnet-18"
     config.data.augment.rotation = 15.0
     config.data.augment.crop = True
     config.data.augment.brightness = 0.1
@@ -41,6 +42,7 @@ def make_toy(config: ml_collections.ConfigDict) -> None:
     config.name += "_toy"
     config.init_from += "_toy"
     small_model(config)
+    config.model.cnn_weights = ""
     config.data.image_size = 48
     config.data.max_frames = 64
     config.data.num_threads = 2

@@ -45,6 +45,11 @@ def _best_step(manager: ocp.CheckpointManager) -> int | None:
     return None if step is None or _metric(manager.metrics(step)) == _NO_METRIC else step
 
 
+def holds_checkpoint(directory: Path) -> bool:
+    """Whether a whole checkpoint lies in `directory`, which need not exist."""
+    return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())
+
+
 class Checkpointer:
     """Saves and restores `TrainState`s below `directory`, keeping the latest and the best (highest metric).
 

@@ -103,6 +103,22 @@ class ResNetConfig:
 
 
 @dataclass(frozen=True)
+class ShuffleNetConfig:
+    """ShuffleNetV2 x1.0 by default; `depths` and the widths reach its siblings and down to a toy."""
+
+    depths: tuple[int, ...] = (4, 8, 4)
+    stem: int = 24  # channels
+    width: int = 116  # channels of the first level, doubled at each that follows
+    features: int = 1024
+
+    def __post_init__(self) -> None:
+        _require(len(self.depths) > 0, "depths is (); it needs at least one level")
+        _require(self.width > 0 and self.width % 2 == 0, f"width is {self.width}; it is halved: make it even")
+        for key in ("stem", "features"):
+            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
     """Sizes of the mBART parts; the parent project's by default."""
 
@@ -144,7 +160,11 @@ class FusionConfig:
 class ModelConfig:
     """The model of both stages."""
 
+    cnn: str = "resnet"  # resnet | shufflenet
+    # file of torchvision, or folder or hub name of a Hugging Face ResNet, of the same sizes; "": random
+    cnn_weights: str = ""
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
+    shufflenet: ShuffleNetConfig = field(default_factory=ShuffleNetConfig)
     mbart: TransformerConfig = field(default_factory=TransformerConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     inputs: str = "both"  # question | sign | both (Table 7)
@@ -152,6 +172,13 @@ class ModelConfig:
     compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
 
     def __post_init__(self) -> None:
+        _one_of("cnn", self.cnn, ("resnet", "shufflenet"))
+        pretrained_layout = self.resnet.stem == "conv7_pool" and self.resnet.head == "pool"
+        _require(
+            not self.cnn_weights or self.cnn != "resnet" or pretrained_layout,
+            f"cnn_weights is {self.cnn_weights!r}; such weights need resnet.stem='conv7_pool' and "
+            "resnet.head='pool', or set cnn_weights to ''",
+        )
         _one_of("inputs", self.inputs, ("question", "sign", "both"))
         _one_of("ssl", self.ssl, ("prefix", "separate", "off"))
         _one_of("compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16"))
@@ -257,6 +284,11 @@ class Config:
 
     def __post_init__(self) -> None:
         _one_of("stage", self.stage, ("pretrain", "translate"))
+        _require(
+            not self.model.cnn_weights or not self.warm_start.epochs,
+            f"model.cnn_weights is {self.model.cnn_weights!r} and warm_start.epochs "
+            f"{self.warm_start.epochs}: a CNN starts from one of both; set the one to '' or the other to 0",
+        )
         _require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
 
 

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax import metrics
+from sslssaw_jax.checkpointing import holds_checkpoint
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
@@ -30,8 +31,9 @@ from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
 from sslssaw_jax.train import CHECKPOINTS, SCORE, train
-from sslssaw_jax.transfer import CNN_OF_WARM_START, STAGE_2_OF_STAGE_1, transfer
+from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
+from sslssaw_jax.weights.cnn import pretrained_cnn
 
 MODES = ("train", "eval", "translate")
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
@@ -75,18 +77,18 @@ class Experiment:
         self._train(stage, self.config.warm_start, clips, workdir)
 
     def pretrain(self, workdir: Path) -> None:
-        """Stage 1, from the warm start where the configuration has one."""
+        """Stage 1, from a pretrained CNN where the configuration names one."""
         stage = pretrain_stage(self.config, self.tokenizer.vocab_size)
         dev = self._clips(self.config.data.dev_split)
         evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
-        start = self._start_from_warm_start(workdir)
+        start = self._start_cnn(workdir)
         self._train(stage, self.config.pretrain, self.train_clips, workdir, start=start, evaluate=evaluate)
 
     def train_translator(self) -> None:
         """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
         config = self.config
         if config.init_from == "none":
-            start = self._start_from_warm_start(self.workdir)
+            start = self._start_cnn(self.workdir)
         else:
             stage_1 = self.workdir.parent / config.init_from
             self.pretrain(stage_1)
@@ -170,12 +172,19 @@ class Experiment:
         )
         write_json(mark, {"stage": stage.name, "step": int(state.step)})
 
-    def _start_from_warm_start(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
-        """Puts the CNN of the warm start, trained first, into a fresh state; None without a warm start."""
+    def _start_cnn(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
+        """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.
+
+        None where the CNN starts random, and where training goes on from a checkpoint.
+        """
+        if holds_checkpoint(workdir / CHECKPOINTS):
+            return None
+        if self.config.model.cnn_weights:
+            return pretrained_cnn(self.config)
         if not self.config.warm_start.epochs:
             return None
         self.warm_start(workdir / "warm_start")
-        return partial(transfer, directory=workdir / "warm_start" / CHECKPOINTS, modules=CNN_OF_WARM_START)
+        return partial(transfer, directory=workdir / "warm_start" / CHECKPOINTS, modules=CNN_ALONE)
 
     @cached_property
     def _translator(self) -> tuple[Stage, Translate]:

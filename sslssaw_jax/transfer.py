@@ -10,8 +10,8 @@ from flax import nnx
 from sslssaw_jax.checkpointing import CheckpointError, restore_params
 from sslssaw_jax.types import TrainState
 
-# module of this stage <- module of the stage before
-CNN_OF_WARM_START = {"video.cnn": "cnn"}
+# module of this stage <- module of the stage before, or of the weights read
+CNN_ALONE = {"video.cnn": "cnn"}
 STAGE_2_OF_STAGE_1 = {
     "embedding": "embedding",
     "video": "video",
@@ -48,6 +48,21 @@ def transfer(
             f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "
             f"{tokenizer}): set data.tokenizer to that one, or choose another init_from or workdir"
         )
+    return fill(state, donor_params, donor_stats, modules, f"the model in {directory}")
+
+
+def fill(
+    state: TrainState,
+    donor_params: dict[str, Any],
+    donor_stats: dict[str, Any],
+    modules: Mapping[str, str],
+    donor_name: str,
+) -> TrainState:
+    """`state` with the named modules taken from nested dicts of arrays; `modules` as in `transfer`.
+
+    Raises:
+        CheckpointError: a parameter is missing or of another shape.
+    """
     problems: list[str] = []
 
     def filled(variables: nnx.State, donor: dict[str, Any]) -> nnx.State:
@@ -61,7 +76,7 @@ def transfer(
     params, batch_stats = filled(state.params, donor_params), filled(state.batch_stats, donor_stats)
     if problems:
         shown = "\n  ".join(problems[:12])
-        raise CheckpointError(f"the model in {directory} does not fit this one:\n  {shown}")
+        raise CheckpointError(f"{donor_name} does not fit this one:\n  {shown}")
     return state.replace(params=params, batch_stats=batch_stats)  # type: ignore[attr-defined]
 
 

@@ -28,6 +28,10 @@ BAD_VALUES = [
     ("model.resnet.stem", "conv3", "allowed: conv7_pool, conv7_stride4"),
     ("model.resnet.head_features", 8, "head='flatten'"),
     ("model.resnet.depths", (), "at least one"),
+    ("model.cnn", "vit", "allowed: resnet, shufflenet"),
+    ("model.shufflenet.depths", (), "at least one"),
+    ("model.shufflenet.stem", 0, "must be positive"),
+    ("model.shufflenet.width", 7, "make it even"),
     ("model.mbart.activation", "silu", "allowed: gelu, relu"),
     ("model.mbart.heads", 3, "d_model 1024"),
     ("model.mbart.text_heads", 0, "d_model 1024"),
@@ -112,6 +116,23 @@ def test_self_supervision_without_a_question_is_refused_with_the_remedy():
     tree = with_value("model.inputs", "sign")
     tree.model.ssl = "off"
     assert from_config_dict(tree).model.inputs == "sign"
+
+
+@pytest.mark.parametrize(("key", "value"), [("stem", "conv7_stride4"), ("head", "flatten")])
+def test_pretrained_weights_for_another_layout_are_refused_with_the_remedy(key, value):
+    tree = with_value("model.cnn_weights", "microsoft/resnet-18")
+    tree.model.resnet.update({key: value, "head_features": 8 if value == "flatten" else 0})
+    with pytest.raises(ConfigError, match=r"model\.cnn_weights is .*resnet\.stem='conv7_pool' and"):
+        from_config_dict(tree)
+    tree.model.cnn = "shufflenet"
+    assert from_config_dict(tree).model.cnn_weights == "microsoft/resnet-18"
+
+
+def test_pretrained_weights_and_a_warm_start_are_refused_together():
+    tree = with_value("model.cnn_weights", "microsoft/resnet-18")
+    tree.warm_start.epochs = 1
+    with pytest.raises(ConfigError, match=r"cnn_weights is 'microsoft/resnet-18' and warm_start\.epochs 1"):
+        from_config_dict(tree)
 
 
 @pytest.mark.parametrize("name", FILES)

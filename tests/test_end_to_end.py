@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from sslssaw_jax.checkpointing import CheckpointError, restore_params
 from sslssaw_jax.config import from_config_dict
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.train import CHECKPOINTS, TrainingError
+from sslssaw_jax.weights.cnn import WeightsError, load_cnn
 
 ROOT = Path(__file__).parent.parent
 SCORES = {
@@ -47,6 +49,7 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
+    config.model.cnn_weights = ""
     config.model.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
     config.model.mbart.update({"d_model": 16, "ffn_dim": 32, "text_layers": 1, "text_heads": 2})
     config.model.mbart.update({"video_layers": 1, "decoder_layers": 1, "heads": 2, "max_positions": 64})
@@ -152,6 +155,39 @@ def test_every_shipped_configuration_trains(
     run(config, tmp_path)
     losses = [row["loss"] for row in rows(tmp_path / "log.jsonl")]
     assert len(losses) >= 3 and np.isfinite(losses).all()
+
+
+def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
+    tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from tests.torchvision_reference import torchvision_model
+
+    config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
+    config.model.cnn = "shufflenet"
+    config.model.shufflenet.update({"depths": (1, 2), "stem": 4, "width": 4, "features": 8})
+    weights = tmp_path / "cnn.pth"
+    torch.save(torchvision_model(from_config_dict(config).model).state_dict(), weights)
+    config.model.cnn_weights = str(weights)
+    config.pretrain.optim.update({"learning_rate": 1e-30, "final_learning_rate": 1e-30})
+    expected = load_cnn(from_config_dict(config).model, config.data.image_size)[0]
+    run(config, tmp_path / "run")
+    params = restore_params(tmp_path / "run" / CHECKPOINTS)[0]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-20), params["video"]["cnn"], expected)
+
+    weights.unlink()
+    (tmp_path / "run" / "finished.json").unlink()
+    run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "finished.json").exists()
+
+
+def test_missing_weights_are_told_before_anything_is_written(tiny_data_dir: Path, tmp_path: Path) -> None:
+    config = shrink(shipped("phoenix_stage2"), tiny_data_dir)
+    config.model.resnet.stem = "conv7_pool"
+    config.model.cnn_weights = "nobody/resnet-0"
+    with pytest.raises(WeightsError, match=r"nobody/resnet-0.*--config\.model\.cnn_weights= trains"):
+        run(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "translate"])

@@ -21,8 +21,8 @@ from tests.toy import assert_close, jit, one_clip, padded, toy_batch, toy_config
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
-CONFIG = toy_config()
-D = 8
+CONFIG = toy_config(**{"model.mbart.d_model": 8})
+D = CONFIG.model.mbart.d_model
 
 
 class TorchConv(torch.nn.Module):
@@ -70,10 +70,10 @@ def repeat_edges(clip: torch.Tensor) -> torch.Tensor:
 
 def make_ours(max_frames: int) -> VideoEmbedding:
     """Without values: they are copied."""
-    config, size = CONFIG.model.resnet, CONFIG.data.image_size
+    size = CONFIG.data.image_size
     return nnx.eval_shape(
         lambda: VideoEmbedding(
-            config, D, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
+            CONFIG.model, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
         )
     )
 

@@ -7,7 +7,7 @@ from sslssaw_jax.checkpointing import Checkpointer, CheckpointError
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.transfer import CNN_OF_WARM_START, STAGE_2_OF_STAGE_1, transfer
+from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from tests.toy import VOCAB_SIZE, toy_config, toy_state
 
 CONFIG = toy_config()
@@ -84,8 +84,8 @@ def test_a_model_of_the_question_alone_takes_what_it_has(stage_1):
 def test_the_warm_start_gives_its_cnn_alone(tmp_path):
     donor, directory = saved(warm_start_stage(CONFIG, ["A", "B", "A"]), tmp_path)
     own = toy_state(pretrain_stage(CONFIG, VOCAB_SIZE), seed=2)
-    new = transfer(own, directory, CNN_OF_WARM_START)
-    taken, _ = assert_transferred(new, own, donor, CNN_OF_WARM_START)
+    new = transfer(own, directory, CNN_ALONE)
+    taken, _ = assert_transferred(new, own, donor, CNN_ALONE)
     assert any(name.endswith("mean") for name in taken)
 
 

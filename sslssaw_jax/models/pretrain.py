@@ -25,8 +25,7 @@ class PretrainModel(nnx.Module):
         d_model = mbart.d_model
         self.embedding = TokenEmbedding(vocab_size, d_model, dtype=dtype, rngs=rngs)
         self.video = VideoEmbedding(
-            config.resnet,
-            d_model,
+            config,
             image_size=data.image_size,
             max_frames=data.max_frames,
             dtype=dtype,

@@ -15,7 +15,10 @@ from sslssaw_jax.config import ResNetConfig
 BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Conv:
+def conv(
+    inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs, *, groups: int = 1
+) -> nnx.Conv:
+    """A square convolution without bias, as each CNN has it in front of a BatchNorm."""
     # symmetric padding as in torch: "SAME" would shift stride-2 maps of even size by one pixel
     side = (kernel // 2, kernel // 2)
     return nnx.Conv(
@@ -24,6 +27,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype,
         (kernel, kernel),
         strides=stride,
         padding=(side, side),
+        feature_group_count=groups,
         use_bias=False,
         dtype=dtype,
         kernel_init=nnx.initializers.he_normal(),
@@ -37,9 +41,9 @@ class BasicBlock(nnx.Module):
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.conv1 = _conv(inputs, width, 3, stride, dtype, rngs)
+        self.conv1 = conv(inputs, width, 3, stride, dtype, rngs)
         self.norm1 = BatchNorm(width, dtype=dtype, rngs=rngs)
-        self.conv2 = _conv(width, width, 3, 1, dtype, rngs)
+        self.conv2 = conv(width, width, 3, 1, dtype, rngs)
         self.norm2 = BatchNorm(width, dtype=dtype, rngs=rngs)
         self.shortcut = _shortcut(inputs, width, stride, dtype, rngs)
 
@@ -56,11 +60,11 @@ class Bottleneck(nnx.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         outputs = width * self.expansion
-        self.conv1 = _conv(inputs, width, 1, 1, dtype, rngs)
+        self.conv1 = conv(inputs, width, 1, 1, dtype, rngs)
         self.norm1 = BatchNorm(width, dtype=dtype, rngs=rngs)
-        self.conv2 = _conv(width, width, 3, stride, dtype, rngs)
+        self.conv2 = conv(width, width, 3, stride, dtype, rngs)
         self.norm2 = BatchNorm(width, dtype=dtype, rngs=rngs)
-        self.conv3 = _conv(width, outputs, 1, 1, dtype, rngs)
+        self.conv3 = conv(width, outputs, 1, 1, dtype, rngs)
         self.norm3 = BatchNorm(outputs, dtype=dtype, rngs=rngs)
         self.shortcut = _shortcut(inputs, outputs, stride, dtype, rngs)
 
@@ -78,7 +82,7 @@ class Shortcut(nnx.Module):
     """The projection where a block changes resolution or width."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.conv = _conv(inputs, outputs, 1, stride, dtype, rngs)
+        self.conv = conv(inputs, outputs, 1, stride, dtype, rngs)
         self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
@@ -103,7 +107,7 @@ class ResNet(nnx.Module):
     def __init__(self, config: ResNetConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.pool_stem = config.stem == "conv7_pool"
         self.flatten = config.head == "flatten"
-        self.stem = _conv(3, config.width, 7, 2 if self.pool_stem else 4, dtype, rngs)
+        self.stem = conv(3, config.width, 7, 2 if self.pool_stem else 4, dtype, rngs)
         self.stem_norm = BatchNorm(config.width, dtype=dtype, rngs=rngs)
         block = BLOCKS[config.block]
         channels, side, blocks = config.width, -(-image_size // 4), []

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import DataConfig, ModelConfig
-from sslssaw_jax.models.resnet import ResNet
+from sslssaw_jax.models.temporal import make_cnn
 
 
 class SignClassifier(nnx.Module):
@@ -14,7 +14,7 @@ class SignClassifier(nnx.Module):
     def __init__(
         self, config: ModelConfig, data: DataConfig, num_signs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
-        self.cnn = ResNet(config.resnet, data.image_size, dtype=dtype, rngs=rngs)
+        self.cnn = make_cnn(config, data.image_size, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(self.cnn.features, num_signs, dtype=dtype, rngs=rngs)
 
     def __call__(self, frames_NxHxWx3: jax.Array, frame_mask_N: jax.Array) -> jax.Array:

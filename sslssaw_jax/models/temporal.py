@@ -7,10 +7,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config import ResNetConfig
+from sslssaw_jax.config import ModelConfig
 from sslssaw_jax.models.resnet import BatchNorm, ResNet
+from sslssaw_jax.models.shufflenet import ShuffleNetV2
 
 EDGE = 8  # the parent project repeats the first frame this often; here the feature of the first frame
+
+
+def make_cnn(
+    config: ModelConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> ResNet | ShuffleNetV2:
+    """The CNN that `config.cnn` names: `(frames_NxHxWx3, mask_N)` to features `[N, cnn.features]`."""
+    if config.cnn == "shufflenet":
+        return ShuffleNetV2(config.shufflenet, dtype=dtype, rngs=rngs)
+    return ResNet(config.resnet, image_size, dtype=dtype, rngs=rngs)
 
 
 def padded_length(num_frames):
@@ -55,8 +65,7 @@ class VideoEmbedding(nnx.Module):
 
     def __init__(
         self,
-        config: ResNetConfig,
-        d_model: int,
+        config: ModelConfig,
         *,
         image_size: int,
         max_frames: int,
@@ -64,7 +73,8 @@ class VideoEmbedding(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.max_frames = max_frames
-        self.cnn = ResNet(config, image_size, dtype=dtype, rngs=rngs)
+        d_model = config.mbart.d_model
+        self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         self.conv1 = TemporalConv(self.cnn.features, d_model, dtype=dtype, rngs=rngs)
         self.conv2 = TemporalConv(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)

@@ -36,8 +36,7 @@ class Translator(nnx.Module):
         self.embedding = TokenEmbedding(vocab_size, mbart.d_model, dtype=dtype, rngs=rngs)
         if self.reads_sign:
             self.video = VideoEmbedding(
-                config.resnet,
-                mbart.d_model,
+                config,
                 image_size=data.image_size,
                 max_frames=data.max_frames,
                 dtype=dtype,

@@ -1,0 +1,75 @@
+"""ShuffleNetV2 over frames (Ma et al. 2018), torchvision's layout: the lighter CNN of the video embedding.
+
+N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config import ShuffleNetConfig
+from sslssaw_jax.models.resnet import BatchNorm, conv
+
+
+class Separable(nnx.Module):
+    """Depthwise 3x3-BN, then 1x1-BN-ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.depthwise = conv(inputs, inputs, 3, stride, dtype, rngs, groups=inputs)
+        self.depthwise_norm = BatchNorm(inputs, dtype=dtype, rngs=rngs)
+        self.pointwise = conv(inputs, outputs, 1, 1, dtype, rngs)
+        self.pointwise_norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        x_NxHxWxC = self.depthwise_norm(self.depthwise(x_NxHxWxC), mask=mask_Nx1x1x1)
+        return nnx.relu(self.pointwise_norm(self.pointwise(x_NxHxWxC), mask=mask_Nx1x1x1))
+
+
+class Unit(nnx.Module):
+    """Half of the outputs is computed; the rest is half of the inputs, or a second branch with stride 2."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        half = outputs // 2
+        computed = inputs if stride > 1 else half
+        self.reduce = conv(computed, half, 1, 1, dtype, rngs)
+        self.reduce_norm = BatchNorm(half, dtype=dtype, rngs=rngs)
+        self.branch = Separable(half, half, stride, dtype=dtype, rngs=rngs)
+        self.shortcut = Separable(inputs, half, stride, dtype=dtype, rngs=rngs) if stride > 1 else None
+
+    def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        if self.shortcut is None:
+            skip_NxHxWxC, x_NxHxWxC = jnp.split(x_NxHxWxC, 2, axis=-1)
+        else:
+            skip_NxHxWxC = self.shortcut(x_NxHxWxC, mask_Nx1x1x1)
+        x_NxHxWxC = nnx.relu(self.reduce_norm(self.reduce(x_NxHxWxC), mask=mask_Nx1x1x1))
+        x_NxHxWxC = self.branch(x_NxHxWxC, mask_Nx1x1x1)
+        # channel shuffle over two groups: the halves interleave, and the next split holds some of both
+        shuffled_NxHxWxCx2 = jnp.stack([skip_NxHxWxC, x_NxHxWxC], axis=-1)
+        return shuffled_NxHxWxCx2.reshape(*x_NxHxWxC.shape[:-1], -1)
+
+
+class ShuffleNetV2(nnx.Module):
+    """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
+
+    def __init__(self, config: ShuffleNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.stem = conv(3, config.stem, 3, 2, dtype, rngs)
+        self.stem_norm = BatchNorm(config.stem, dtype=dtype, rngs=rngs)
+        channels, blocks = config.stem, []
+        for level, depth in enumerate(config.depths):
+            width = config.width * 2**level
+            for i in range(depth):
+                blocks.append(Unit(channels, width, 1 if i else 2, dtype=dtype, rngs=rngs))
+                channels = width
+        self.blocks = nnx.List(blocks)
+        self.features = config.features
+        self.head = conv(channels, self.features, 1, 1, dtype, rngs)
+        self.head_norm = BatchNorm(self.features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, frames_NxHxWx3: jax.Array, mask_N: jax.Array) -> jax.Array:
+        mask_Nx1x1x1 = mask_N[:, None, None, None]
+        x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
+        x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for block in self.blocks:
+            x_NxHxWxC = block(x_NxHxWxC, mask_Nx1x1x1)
+        x_NxHxWxC = nnx.relu(self.head_norm(self.head(x_NxHxWxC), mask=mask_Nx1x1x1))
+        return x_NxHxWxC.mean(axis=(1, 2))
