@@ -30,11 +30,20 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.data.tokenizer import TokenizerError
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.train import TrainingError
+    from sslssaw_jax.weights.files import WeightsError
 
     try:
         config = from_config_dict(_CONFIG.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value)
-    except (CheckpointError, ConfigError, FrameError, OSError, TokenizerError, TrainingError) as error:
+    except (
+        CheckpointError,
+        ConfigError,
+        FrameError,
+        OSError,
+        TokenizerError,
+        TrainingError,
+        WeightsError,
+    ) as error:
         sys.exit(f"error: {error}")
 
 

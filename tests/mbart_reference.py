@@ -72,12 +72,13 @@ def random_hugging_face(
             scale_embedding=True,
         )
     ).eval()
+    spread = 0.25 * (32 / config.d_model) ** 0.5  # sums over D of one size at every width
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             is_scale = "layer_norm" in name or "layernorm" in name
             mean = 1.0 if is_scale and name.endswith("weight") else 0.0
             # Strong positions: what comes next, and where a sentence ends, changes from step to step.
-            weight.normal_(mean, 2.0 if "embed_positions" in name else 0.25)
+            weight.normal_(mean, 2.0 if "embed_positions" in name else spread)
         if not config.tied_head:  # trained, the two would still be one
             theirs.model.encoder.embed_tokens.weight.copy_(theirs.model.decoder.embed_tokens.weight)
         theirs.final_logits_bias.normal_(0.0, 0.5)

@@ -29,6 +29,7 @@ BAD_VALUES = [
     ("model.resnet.head_features", 8, "head='flatten'"),
     ("model.resnet.depths", (), "at least one"),
     ("model.mbart.activation", "silu", "allowed: gelu, relu"),
+    ("model.mbart.layers", "last", "allowed: first, spread"),
     ("model.mbart.heads", 3, "d_model 1024"),
     ("model.mbart.text_heads", 0, "d_model 1024"),
     ("model.mbart.dropout", 1.0, "[0, 1)"),

@@ -45,6 +45,7 @@ def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
 def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
     """The miniature dataset and a model that compiles in seconds; the recipe stays the configuration's."""
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
+    config.data.tokenizer = config.model.mbart.weights = ""
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
     config.model.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})

@@ -5,18 +5,20 @@ Strict both ways: a tensor that is missing, has no place, or has another shape i
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from sslssaw_jax.config import TransformerConfig
+from sslssaw_jax.config import Config, DataConfig
 from sslssaw_jax.data.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.files import Checkpoint, WeightsError, resolve
 
 PRETRAINED = "facebook/mbart-large-cc25"
+TRIMMED = "./pretrained/mbart_trimmed"  # where the shipped configurations expect it
 KeyPath = tuple[str | int, ...]  # of a parameter in the model
 
 # our modules of either stage <- the half of mBART that they are
@@ -39,58 +41,61 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _SHOWN_PROBLEMS = 20
 
 
-def pretrained_mbart(config: TransformerConfig, tokenizer: Tokenizer) -> Callable[[TrainState], TrainState]:
-    """The function that puts the weights `config.weights` into a state; what can be is checked before.
+def pretrained_mbart(config: Config, tokenizer: Tokenizer) -> Callable[[TrainState], TrainState]:
+    """The function that puts `model.mbart.weights` into a state; all but shapes is checked before it runs.
 
     Raises:
         WeightsError: there are no such weights, or they are of another vocabulary or activation.
     """
-    try:
-        checkpoint = Checkpoint(resolve(config.weights))
-    except WeightsError as error:
-        raise WeightsError(f"{error}\n{missing_weights(config.weights)}") from error
-    own_model = checkpoint.path / MODEL_FILE
-    if own_model.is_file():
-        own = load_tokenizer(checkpoint.path, tokenizer.language)
-        if own.fingerprint != tokenizer.fingerprint:
-            raise WeightsError(
-                f"the embeddings in {checkpoint.path} are of its own tokenizer ({own.vocab_size:,} tokens), "
-                f"and data.tokenizer is another ({tokenizer.vocab_size:,} tokens): set data.tokenizer to "
-                f"{checkpoint.path}, or trim the model to this dataset with `{trim_command(config.weights)}`"
-            )
+    sizes = config.model.mbart
+    checkpoint = Checkpoint(weights_folder(config))
+    remedy = (
+        f"trim {PRETRAINED} to this dataset with `{_trim_command(config.data, TRIMMED)}`, and set "
+        f"model.mbart.weights and data.tokenizer to {TRIMMED}"
+    )
     rows = checkpoint.shapes.get(SHARED, (tokenizer.vocab_size,))[0]
     if rows != tokenizer.vocab_size:
         raise WeightsError(
-            f"{checkpoint.path} embeds {rows:,} tokens and the tokenizer has {tokenizer.vocab_size:,}: trim "
-            f"the model to this dataset with `{trim_command(config.weights)}` and set data.tokenizer and "
-            "model.mbart.weights to the folder that it writes"
+            f"{checkpoint.path} embeds {rows:,} tokens, and the tokenizer has {tokenizer.vocab_size:,}: "
+            f"{remedy}"
         )
+    if (checkpoint.path / MODEL_FILE).is_file():
+        own = load_tokenizer(checkpoint.path, tokenizer.language)
+        if own.fingerprint != tokenizer.fingerprint:
+            raise WeightsError(
+                f"{checkpoint.path} holds embeddings for its own tokenizer ({own.fingerprint}), and "
+                f"data.tokenizer is another ({tokenizer.fingerprint}): set it to {checkpoint.path}, or "
+                f"{remedy}"
+            )
     theirs = checkpoint.config
-    for key, own_value in (("activation_function", config.activation), ("scale_embedding", True)):
-        if theirs.get(key, own_value) != own_value:
-            raise WeightsError(f"{key} is {theirs[key]!r} in {checkpoint.path}, and {own_value!r} here")
+    for key, wanted in (("activation_function", sizes.activation), ("scale_embedding", True)):
+        if theirs.get(key, wanted) != wanted:
+            raise WeightsError(f"{key} is {theirs[key]!r} in {checkpoint.path}, and {wanted!r} here")
 
     def start(state: TrainState) -> TrainState:
-        return state.replace(  # type: ignore[attr-defined]
-            params=load_mbart(state.params, checkpoint, layers=config.layers)
-        )
+        params = load_mbart(state.params, checkpoint, layers=sizes.layers)
+        return state.replace(params=params)  # type: ignore[attr-defined]
 
     return start
 
 
-def trim_command(weights: str) -> str:
-    """What makes a folder that a configuration can name."""
-    return (
-        f"python -m sslssaw_jax.weights trim --model={PRETRAINED} --data_dir=DATA_DIR --dataset=DATASET "
-        f"--out={weights}"
-    )
+def weights_folder(config: Config) -> Path:
+    """Where `model.mbart.weights` lies; WeightsError says how to get it, and how to do without."""
+    weights = config.model.mbart.weights
+    try:
+        return resolve(weights)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}. The pretrained weights are {PRETRAINED}'s, and this command downloads them and keeps "
+            f"what the dataset needs:\n  {_trim_command(config.data, weights)}\n"
+            "To train from scratch: --config.model.mbart.weights= --config.data.tokenizer="
+        ) from error
 
 
-def missing_weights(weights: str) -> str:
-    """What to do where there are none."""
+def _trim_command(data: DataConfig, out: str) -> str:
     return (
-        f"The paper starts from {PRETRAINED}: `{trim_command(weights)}` downloads it and keeps what the "
-        "dataset needs. To train from scratch: --config.model.mbart.weights= --config.data.tokenizer="
+        f"python -m sslssaw_jax.weights trim --model={PRETRAINED} --data_dir={data.data_dir} "
+        f"--dataset={data.dataset} --out={out}"
     )
 
 
