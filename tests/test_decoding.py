@@ -12,7 +12,7 @@ from sslssaw_jax.models.mbart import Decoder
 from tests.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
 
 NEW_TOKENS = 12
-BATCH, POSITIONS = 24, 6
+BATCH, POSITIONS = 200, 6
 
 
 @pytest.fixture(scope="module")

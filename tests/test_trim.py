@@ -10,7 +10,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import MBartForConditionalGeneration, MBartTokenizer
 
-from sslssaw_jax.data.tokenizer import LANGUAGES, MODEL_FILE, clean_question, load_tokenizer, train_tokenizer
+from sslssaw_jax.data.tokenizer import (
+    LANGUAGES,
+    MODEL_FILE,
+    clean_question,
+    load_tokenizer,
+    train_tokenizer,
+    write_tokenizer,
+)
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.weights.files import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
@@ -75,7 +82,7 @@ def test_kept_texts_keep_their_pieces_and_others_can_still_be_spelled(full: Path
         ids = after.encode(text, 64)
         assert after.pieces(ids) == before.pieces(before.encode(text, 64))
         assert after.decode(ids) == text
-    other = "rain this morning"  # other words of the same letters
+    other = "no rain this month"  # other words of the same letters
     assert after.unk_id not in after.encode(other, 64)
     assert after.decode(after.encode(other, 64)) == other
 
@@ -182,22 +189,40 @@ def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path
 
 @requires_tokenizer
 @requires_phoenix
-def test_the_real_phoenix_train_text_has_no_unknown_and_keeps_its_ids_segmentation(tmp_path: Path) -> None:
-    """The real pieces, trimmed further to half of the sentences: targets and cleaned questions."""
+def test_trimmed_to_real_texts_all_real_sentences_keep_sentencepieces_ids(tmp_path: Path) -> None:
+    """mBART's real pieces, trimmed further to the first half of the train split."""
     model = tmp_path / "mbart"
     model.mkdir()
-    (model / MODEL_FILE).write_bytes((ANNOTATIONS / "tokenizer" / MODEL_FILE).read_bytes())
+    write_tokenizer(model, (ANNOTATIONS / "tokenizer" / MODEL_FILE).read_bytes())
     before = load_tokenizer(model, "de_DE")
     random_hugging_face(8, CONFIG, before.vocab_size).save_pretrained(model)
-    rows = (ANNOTATIONS / "phoenix2014t_qa" / "train.txt").read_text(encoding="utf-8").splitlines()
-    target = [row.split("%")[0].split(" ", 1)[1] for row in rows]
-    known = [text for text in target if before.unk_id not in before.encode(text, 10_000)]
-    report = trim(
-        model, {"train": {"target": known[::2]}}, {"kept": {"target": known[::2]}}, tmp_path / "out"
-    )
+    rows = [row.split("%") for split in ("train", "dev", "test") for row in phoenix_rows(split)]
+    targets = [row[0].split(" ", 1)[1] for row in rows]
+    assert len(targets) == 8257
+    half = {
+        "target": [text for text in targets[:3500] if before.unk_id not in before.encode(text, 10_000)],
+        "question": [
+            text
+            for text in (clean_question(row[1]) for row in rows[:3500])
+            if before.unk_id not in before.encode(text, 10_000)
+        ],
+    }
+    report = trim(model, {"train": half}, {"train": half}, tmp_path / "out")
+    assert report.count(" 0 (0.00%)") == 2
     after = load_tokenizer(tmp_path / "out", "de_DE")
-    assert after.vocab_size < before.vocab_size and " 0 (0.00%)" in report
-    for text in known[::2]:
+    assert 1000 < after.vocab_size < before.vocab_size
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / MODEL_FILE))
+    known = 0
+    for text in targets:
         ids = after.encode(text, 10_000)
-        assert after.unk_id not in ids and after.decode(ids) == text
-        assert after.pieces(ids) == before.pieces(before.encode(text, 10_000))
+        expected = [piece + 1 if piece else after.unk_id for piece in pieces.encode(text)]
+        assert ids == [*expected, after.eos_id, after.language_id]
+        if after.unk_id not in ids:
+            known += 1
+            assert after.decode(ids) == text
+    assert known > 7500
+
+
+def phoenix_rows(split: str) -> list[str]:
+    file = ANNOTATIONS / "phoenix2014t_qa" / f"{split}.txt"
+    return file.read_text(encoding="utf-8").splitlines()

@@ -70,19 +70,16 @@ def compute_logits(model, embedded, embedded_mask, target, target_mask):
     return model.embedding.logits(hidden)
 
 
-logits_of = jit(compute_logits)
-
-
 def smoothed_loss(params, graphdef, embedded, embedded_mask, target, target_mask, labels):
     model = nnx.merge(graphdef, params)
     logits = compute_logits(model, embedded, embedded_mask, target, target_mask)
-    return cross_entropy(logits, labels, target_mask, 0.2)
+    return cross_entropy(logits, labels, target_mask, 0.2), logits
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_loss_and_every_gradient_equal_pytorchs(variant: str) -> None:
     """From `inputs_embeds` with padding: logits, label-smoothed loss, and its gradient for each tensor."""
-    config = VARIANTS[variant]
+    config = dataclasses.replace(VARIANTS[variant], text_layers=1, decoder_layers=1)
     theirs, ours = random_pair(3, config=config)
     rng = np.random.default_rng(3)
     embedded = rng.normal(size=(3, 9, config.d_model)).astype(np.float32)
@@ -102,12 +99,11 @@ def test_loss_and_every_gradient_equal_pytorchs(variant: str) -> None:
     loss.backward()
 
     graphdef, params = nnx.split(ours)
-    inputs = embedded, embedded_mask, target, target_mask
-    assert relative_error(logits_of(ours, *inputs), expected.detach(), target_mask) < 1e-5
-    own_loss, gradients = jit(jax.value_and_grad(functools.partial(smoothed_loss, graphdef=graphdef)))(
-        params, embedded=embedded, embedded_mask=embedded_mask, target=target, target_mask=target_mask,
-        labels=labels,
-    )  # fmt: skip
+    value_and_grad = jax.value_and_grad(smoothed_loss, has_aux=True)
+    (own_loss, logits), gradients = jit(value_and_grad, static_argnums=1)(
+        params, graphdef, embedded, embedded_mask, target, target_mask, labels
+    )
+    assert relative_error(logits, expected.detach(), target_mask) < 1e-5
     np.testing.assert_allclose(own_loss, loss.detach(), rtol=1e-5)
     own = to_hugging_face(nnx.to_pure_dict(gradients), "encoder")
     compared = 0
@@ -121,7 +117,7 @@ def test_loss_and_every_gradient_equal_pytorchs(variant: str) -> None:
             continue
         assert relative_error(own[name], expected_gradient) < 1e-4, name
         compared += 1
-    assert compared > 80
+    assert compared >= 50
 
 
 def test_a_layer_as_wide_as_mbart_large_equals_pytorchs() -> None:
@@ -139,7 +135,8 @@ def test_a_layer_as_wide_as_mbart_large_equals_pytorchs() -> None:
             attention_mask=torch.tensor(mask),
             decoder_input_ids=torch.tensor(target),
         ).logits
-    assert relative_error(logits_of(ours, embedded, mask, target, target_mask), expected, target_mask) < 1e-5
+    logits = jit(compute_logits)(ours, embedded, mask, target, target_mask)
+    assert relative_error(logits, expected, target_mask) < 1e-5
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
