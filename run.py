@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.data.tokenizer import TokenizerError
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.train import TrainingError
-    from sslssaw_jax.weights.cnn import WeightsError
+    from sslssaw_jax.weights.files import WeightsError
 
     try:
         config = from_config_dict(_CONFIG.value)

@@ -1,6 +1,7 @@
 """SSL-SSAW on PHOENIX-2014T-QA (Table 1): stage 2, with stage 1 trained first where there is none.
 
-`configs/phoenix_stage2.py:toy` is the same experiment with a model small enough for a CPU.
+It starts from pretrained mBART, trimmed to the dataset (README, "Pretrained weights").
+`configs/phoenix_stage2.py:toy` is the same experiment from scratch, with a model small enough for a CPU.
 """
 
 import ml_collections
@@ -8,6 +9,7 @@ import ml_collections
 from configs.demo import small_model
 from sslssaw_jax.config import default
 
+PRETRAINED = "./pretrained/mbart_trimmed"  # as the README's trim command leaves it
 VARIANTS = ("", "toy")
 
 
@@ -20,6 +22,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.dataset = "phoenix2014t_qa"
     config.data.language = "de_DE"
     config.model.cnn_weights = "microsoft/resnet-18"
+    config.data.tokenizer = PRETRAINED
+    config.model.mbart.weights = PRETRAINED
+    config.model.mbart.heads = 16  # as many as the pretrained layers have; the parent project's 8 merge them
     config.data.augment.rotation = 15.0
     config.data.augment.crop = True
     config.data.augment.brightness = 0.1
@@ -38,11 +43,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def make_toy(config: ml_collections.ConfigDict) -> None:
-    """Changes sizes and epochs only; what a run does stays the same."""
+    """Changes sizes and epochs, and starts from scratch; what a run does stays the same."""
     config.name += "_toy"
     config.init_from += "_toy"
     small_model(config)
     config.model.cnn_weights = ""
+    config.data.tokenizer = config.model.mbart.weights = ""
     config.data.image_size = 48
     config.data.max_frames = 64
     config.data.num_threads = 2

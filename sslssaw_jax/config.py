@@ -133,9 +133,13 @@ class TransformerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation: str = "gelu"
+    tied_head: bool = True  # the output head is the token embedding; False: a table of its own
+    weights: str = ""  # folder or Hugging Face name of pretrained weights; "" is from scratch
+    layers: str = "first"  # which pretrained layers a shallower part gets: first | spread
 
     def __post_init__(self) -> None:
         _one_of("activation", self.activation, ("gelu", "relu"))
+        _one_of("layers", self.layers, ("first", "spread"))
         for key in ("text_heads", "heads"):
             _require_divisor(key, getattr(self, key), self.d_model)
         for key in ("dropout", "attention_dropout"):

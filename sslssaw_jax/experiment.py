@@ -34,6 +34,7 @@ from sslssaw_jax.train import CHECKPOINTS, SCORE, train
 from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
+from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 
 MODES = ("train", "eval", "translate")
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
@@ -45,6 +46,7 @@ class Experiment:
     Raises:
         DatasetError: the dataset has not been prepared.
         TokenizerError: `data.tokenizer` is no mBART tokenizer of `data.language`.
+        WeightsError: `data.tokenizer` and `model.mbart.weights` are one folder, and it is absent.
         ConfigError: the mesh does not fit the devices.
     """
 
@@ -52,7 +54,9 @@ class Experiment:
         self.config, self.workdir = config, workdir
         self.mesh: Mesh = make_mesh(config.mesh)
         self.train_clips = self._clips(config.data.train_split)
-        folder = config.data.tokenizer or self.train_clips.folder / "tokenizer"
+        folder: str | Path = config.data.tokenizer or self.train_clips.folder / "tokenizer"
+        if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
+            folder = weights_folder(config)
         self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language)
 
     def run(self, mode: str) -> None:
@@ -77,18 +81,18 @@ class Experiment:
         self._train(stage, self.config.warm_start, clips, workdir)
 
     def pretrain(self, workdir: Path) -> None:
-        """Stage 1, from a pretrained CNN where the configuration names one."""
+        """Stage 1, from pretrained weights and the warm start where the configuration has them."""
         stage = pretrain_stage(self.config, self.tokenizer.vocab_size)
         dev = self._clips(self.config.data.dev_split)
         evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
-        start = self._start_cnn(workdir)
+        start = self._pretrained(workdir)
         self._train(stage, self.config.pretrain, self.train_clips, workdir, start=start, evaluate=evaluate)
 
     def train_translator(self) -> None:
         """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
         config = self.config
         if config.init_from == "none":
-            start = self._start_cnn(self.workdir)
+            start = self._pretrained(self.workdir)
         else:
             stage_1 = self.workdir.parent / config.init_from
             self.pretrain(stage_1)
@@ -172,19 +176,29 @@ class Experiment:
         )
         write_json(mark, {"stage": stage.name, "step": int(state.step)})
 
-    def _start_cnn(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
+    def _pretrained(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
         """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.
 
-        None where the CNN starts random, and where training goes on from a checkpoint.
+        None where training goes on from a checkpoint, which needs none of them.
         """
         if holds_checkpoint(workdir / CHECKPOINTS):
             return None
+        sources: list[Callable[[TrainState], TrainState]] = []
+        if self.config.model.mbart.weights:
+            sources.append(pretrained_mbart(self.config, self.tokenizer))
         if self.config.model.cnn_weights:
-            return pretrained_cnn(self.config)
-        if not self.config.warm_start.epochs:
-            return None
-        self.warm_start(workdir / "warm_start")
-        return partial(transfer, directory=workdir / "warm_start" / CHECKPOINTS, modules=CNN_ALONE)
+            sources.append(pretrained_cnn(self.config))
+        if self.config.warm_start.epochs:
+            self.warm_start(workdir / "warm_start")
+            directory = workdir / "warm_start" / CHECKPOINTS
+            sources.append(partial(transfer, directory=directory, modules=CNN_ALONE))
+
+        def start(state: TrainState) -> TrainState:
+            for source in sources:
+                state = source(state)
+            return state
+
+        return start
 
     @cached_property
     def _translator(self) -> tuple[Stage, Translate]:

@@ -33,6 +33,7 @@ BAD_VALUES = [
     ("model.shufflenet.stem", 0, "must be positive"),
     ("model.shufflenet.width", 7, "make it even"),
     ("model.mbart.activation", "silu", "allowed: gelu, relu"),
+    ("model.mbart.layers", "last", "allowed: first, spread"),
     ("model.mbart.heads", 3, "d_model 1024"),
     ("model.mbart.text_heads", 0, "d_model 1024"),
     ("model.mbart.dropout", 1.0, "[0, 1)"),

@@ -13,7 +13,7 @@ from tests.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random
 torch = pytest.importorskip("torch")
 
 NEW_TOKENS = 12
-BATCH, POSITIONS = 24, 6
+BATCH, POSITIONS = 200, 6
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def encoded():
 def search(model, encoded, prompt, prompt_mask, beams, length_penalty=1.0, max_new_tokens=NEW_TOKENS):
     return beam_search(
         model.decoder,
-        model.shared,
+        model.embedding,
         encoded[0],
         encoded[1],
         prompt,
@@ -116,9 +116,9 @@ def test_one_beam_equals_a_greedy_loop_without_cache(pair, encoded):
     @jax.jit
     def best_next(sequence):
         hidden = pair.ours.decoder(
-            pair.ours.shared(sequence), jnp.ones(sequence.shape, bool), states, states_mask
+            pair.ours.embedding(sequence), jnp.ones(sequence.shape, bool), states, states_mask
         )
-        return pair.ours.shared.logits(hidden).at[..., PAD].set(-jnp.inf).argmax(axis=-1)
+        return pair.ours.embedding.logits(hidden).at[..., PAD].set(-jnp.inf).argmax(axis=-1)
 
     sequence = np.pad(prompt, ((0, 0), (0, NEW_TOKENS)), constant_values=PAD)
     ended = np.zeros(BATCH, bool)

@@ -47,6 +47,7 @@ def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
 def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
     """The miniature dataset and a model that compiles in seconds; the recipe stays the configuration's."""
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
+    config.data.tokenizer = config.model.mbart.weights = ""
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
     config.model.cnn_weights = ""
@@ -252,11 +253,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_data_dir: Path, tmp_path: 
         (["--config.data.data_dir=nowhere"], "python -m tfds_builders.prepare avatar_qa --data_dir=nowhere"),
         (["--config.model.fusionn.kind=ssaw"], 'Did you mean "fusion"'),
         (["--config.model.fusion.kind=sum"], "allowed: ssaw, concat, lstm, tcn"),
+        (
+            [
+                "--config.data.data_dir={data_dir}",
+                "--config.data.tokenizer=./a",
+                "--config.model.mbart.weights=./a",
+            ],
+            "weights trim --model=facebook/mbart-large-cc25",
+        ),
     ],
 )
 def test_the_command_line_answers_a_mistake_in_one_message(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str], message: str, tiny_data_dir: Path, tmp_path: Path
 ) -> None:
+    arguments = [argument.format(data_dir=tiny_data_dir) for argument in arguments]
     command = [sys.executable, str(ROOT / "run.py"), f"--config={ROOT}/configs/demo.py", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1

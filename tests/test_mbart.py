@@ -26,12 +26,12 @@ def batch():
 
 @jax.jit
 def encode(model, ids, mask):
-    return model.encoder(model.shared(ids), mask)
+    return model.encoder(model.embedding(ids), mask)
 
 
 @jax.jit
 def decode(model, ids, mask, states, states_mask):
-    return model.decoder(model.shared(ids), mask, states, states_mask)
+    return model.decoder(model.embedding(ids), mask, states, states_mask)
 
 
 @jax.jit
@@ -41,7 +41,7 @@ def empty_cache(model, states, mask):
 
 @jax.jit
 def extend(model, ids, mask, cache):
-    return model.decoder.extend(model.shared(ids), mask, cache)
+    return model.decoder.extend(model.embedding(ids), mask, cache)
 
 
 def test_encoder_states_and_logits_equal_hugging_face(pair, batch):
@@ -55,7 +55,7 @@ def test_encoder_states_and_logits_equal_hugging_face(pair, batch):
             output_hidden_states=True,
         )
     states = encode(pair.ours, source, source_mask)
-    logits = pair.ours.shared.logits(decode(pair.ours, target, target_mask, states, source_mask))
+    logits = pair.ours.embedding.logits(decode(pair.ours, target, target_mask, states, source_mask))
     assert relative_error(states, expected.encoder_last_hidden_state, source_mask) < 1e-5
     assert relative_error(logits, expected.logits, target_mask) < 1e-5
 
@@ -88,7 +88,7 @@ def test_decoder_state_has_zero_gradient_from_later_tokens_and_padding(pair, bat
     def fourth_token_state(embedded):
         return jnp.square(pair.ours.decoder(embedded, mask, states, source_mask)[:, 3]).sum()
 
-    gradient = np.asarray(jax.jit(jax.grad(fourth_token_state))(pair.ours.shared(target)))
+    gradient = np.asarray(jax.jit(jax.grad(fourth_token_state))(pair.ours.embedding(target)))
     reaches = np.abs(gradient).max(axis=(0, 2)) > 0
     np.testing.assert_array_equal(reaches, [True, True, False, True, False, False])
 
@@ -136,9 +136,11 @@ def test_rows_without_tokens_keep_values_and_gradients_finite(pair, batch):
 
     def loss(params):
         model = nnx.merge(graphdef, params)
-        states = model.encoder(model.shared(source), source_mask & has_clip)
-        hidden = model.decoder(model.shared(target), target_mask & has_clip, states, source_mask & has_clip)
-        return jnp.square(model.shared.logits(hidden)).mean()
+        states = model.encoder(model.embedding(source), source_mask & has_clip)
+        hidden = model.decoder(
+            model.embedding(target), target_mask & has_clip, states, source_mask & has_clip
+        )
+        return jnp.square(model.embedding.logits(hidden)).mean()
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
     assert np.isfinite(value)
@@ -148,9 +150,9 @@ def test_rows_without_tokens_keep_values_and_gradients_finite(pair, batch):
 def test_head_is_tied_to_the_embedding_and_its_bias_is_not_trained(pair):
     graphdef, params = nnx.split(pair.ours)
     hidden = jnp.ones((1, 1, CONFIG.d_model))
-    gradients = jax.grad(lambda params: nnx.merge(graphdef, params).shared.logits(hidden).sum())(params)
-    np.testing.assert_allclose(gradients["shared"]["embed"]["embedding"][...], 1.0)
-    np.testing.assert_array_equal(gradients["shared"]["final_logits_bias"][...], 0.0)
+    gradients = jax.grad(lambda params: nnx.merge(graphdef, params).embedding.logits(hidden).sum())(params)
+    np.testing.assert_allclose(gradients["embedding"]["embed"]["embedding"][...], 1.0)
+    np.testing.assert_array_equal(gradients["embedding"]["final_logits_bias"][...], 0.0)
     tables = [leaf for leaf in jax.tree.leaves(params) if VOCAB_SIZE in leaf.shape and leaf.ndim == 2]
     assert len(tables) == 1
 
@@ -161,7 +163,7 @@ def test_dropout_follows_the_key_given_at_the_call(pair, batch):
 
     @jax.jit
     def states(key):
-        return model.encoder(model.shared(source), source_mask, nnx.Rngs(dropout=key))
+        return model.encoder(model.embedding(source), source_mask, nnx.Rngs(dropout=key))
 
     np.testing.assert_array_equal(states(jax.random.key(1)), states(jax.random.key(1)))
     assert relative_error(states(jax.random.key(2)), states(jax.random.key(1))) > 0.01

@@ -38,10 +38,15 @@ def german() -> Tokenizer:
     return load_tokenizer(ANNOTATIONS / "tokenizer", "de_DE")
 
 
-def phoenix_sample(column: str, count: int) -> list[str]:
-    """Real targets or questions of the train split, evenly spread."""
-    rows = (ANNOTATIONS / "phoenix2014t_qa" / "train.txt").read_text(encoding="utf-8").splitlines()
-    target, question = zip(*(row.split("%")[:2] for row in rows[:: len(rows) // count]))
+def phoenix(column: str, every: int = 1) -> list[str]:
+    """Real targets or questions of all splits, or each so many."""
+    folder = ANNOTATIONS / "phoenix2014t_qa"
+    rows = [
+        row
+        for split in ("train", "dev", "test")
+        for row in (folder / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+    ]
+    target, question = zip(*(row.split("%")[:2] for row in rows[::every]))
     return [text.split(" ", 1)[1] for text in target] if column == "target" else list(question)
 
 
@@ -57,22 +62,23 @@ def test_ids_are_those_of_the_real_mbart_layout(german: Tokenizer) -> None:
 @pytest.mark.parametrize("column", ["target", "question"])
 def test_ids_are_sentencepieces_own_plus_one(german: Tokenizer, column: str) -> None:
     model = sentencepiece.SentencePieceProcessor(model_file=str(ANNOTATIONS / "tokenizer" / MODEL_FILE))
-    texts = [*phoenix_sample(column, 300), "Ｆｕｌｌ ｗｉｄｔｈ, ﬁne… a\u0308"]
+    texts = [*phoenix(column), "Ｆｕｌｌ ｗｉｄｔｈ, ﬁne… a\u0308"]
     for text in texts:
         expected = [piece + 1 if piece else german.unk_id for piece in model.encode(text)]
         assert german.encode(text, 10_000) == [*expected, german.eos_id, german.language_id]
+    assert len(texts) == 8257 + 1
 
 
 @requires_tokenizer
 @requires_phoenix
 def test_decoding_inverts_encoding_on_real_targets(german: Tokenizer) -> None:
     known = 0
-    for text in phoenix_sample("target", 300):
+    for text in phoenix("target"):
         ids = german.encode(text, 10_000)
         if german.unk_id not in ids:
             known += 1
             assert german.decode(ids) == text
-    assert known > 250
+    assert known > 7500
 
 
 @requires_tokenizer
@@ -81,7 +87,7 @@ def test_cleaning_questions_spares_unknowns(german: Tokenizer) -> None:
     def share_with_unknown(questions: list[str]) -> float:
         return float(np.mean([german.unk_id in german.encode(question, 10_000) for question in questions]))
 
-    questions = phoenix_sample("question", 300)
+    questions = phoenix("question", every=20)
     assert share_with_unknown(questions) > 0.8
     assert share_with_unknown([clean_question(question) for question in questions]) < 0.1
 

@@ -53,7 +53,7 @@ class ClipSource:
     """
 
     def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
-        self.folder = _newest_version(Path(data_dir), dataset)
+        self.folder = newest_version(Path(data_dir), dataset)
         self.split = split
         rows = self.folder / f"clips.{split}.jsonl"
         if not rows.is_file():
@@ -86,7 +86,8 @@ class ClipSource:
         return height, width
 
 
-def _newest_version(data_dir: Path, dataset: str) -> Path:
+def newest_version(data_dir: Path, dataset: str) -> Path:
+    """The folder of a prepared dataset; DatasetError where there is none."""
     versions = [path for path in (data_dir / dataset).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     if not versions:
         raise DatasetError(

@@ -75,7 +75,7 @@ class Tokenizer:
                 f"the tokenizer of {folder} does not lay out its ids as mBART does: keep only "
                 f"{MODEL_FILE} there, and the version of transformers that requirements.txt names"
             )
-        self.language = language
+        self.folder, self.language = folder, language
         self.vocab_size = len(layout)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(_SPECIALS))
         self.language_id = len(_SPECIALS) + len(pieces) + LANGUAGES.index(language)
@@ -115,6 +115,13 @@ def load_tokenizer(folder: str | Path, language: str) -> Tokenizer:
     if language not in LANGUAGES:
         raise TokenizerError(f"data.language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
     return Tokenizer(folder, language)
+
+
+def write_tokenizer(folder: Path, model: bytes) -> None:
+    """Writes the files of a tokenizer folder, which `load_tokenizer` and transformers read, into `folder`."""
+    (folder / MODEL_FILE).write_bytes(model)
+    config = json.dumps({"tokenizer_class": "MBartTokenizer"}) + "\n"
+    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
 
 
 def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
@@ -183,10 +190,7 @@ def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> Non
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
     try:
-        (temporary / MODEL_FILE).write_bytes(trained.SerializeToString(deterministic=True))
-        (temporary / "tokenizer_config.json").write_text(
-            json.dumps({"tokenizer_class": "MBartTokenizer"}) + "\n", encoding="utf-8"
-        )
+        write_tokenizer(temporary, trained.SerializeToString(deterministic=True))
         temporary.chmod(0o755)  # mkdtemp keeps others out
         temporary.rename(out_dir)
     except BaseException:

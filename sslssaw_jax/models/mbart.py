@@ -36,13 +36,19 @@ def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class TokenEmbedding(nnx.Module):
-    """The token embedding and, tied to it, the output head."""
+    """The token embedding and the output head: the same table, or, untied, one of its own."""
 
-    def __init__(self, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self, vocab_size: int, d_model: int, *, tied_head: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         # The scale by sqrt(D) makes embedded tokens of unit variance; the head's logits begin so, too.
         init = nnx.initializers.normal(d_model**-0.5)
         self.scale = d_model**0.5
-        self.embed = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        table = functools.partial(nnx.Embed, vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.embed = table()
+        self.tied_head = tied_head
+        if not tied_head:
+            self.lm_head = table()
         self.final_logits_bias = nnx.Param(jnp.zeros(vocab_size))
 
     def __call__(self, ids_BxL: jax.Array) -> jax.Array:
@@ -53,7 +59,8 @@ class TokenEmbedding(nnx.Module):
         """Logits of the next token, f32[B, L, V]."""
         # A buffer in the reference: imported and saved with the parameters, never trained.
         bias_V = lax.stop_gradient(self.final_logits_bias[...])
-        return self.embed.attend(hidden_BxLxD).astype(jnp.float32) + bias_V
+        head = self.embed if self.tied_head else self.lm_head
+        return head.attend(hidden_BxLxD).astype(jnp.float32) + bias_V
 
 
 @flax.struct.dataclass

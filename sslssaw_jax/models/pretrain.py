@@ -23,7 +23,9 @@ class PretrainModel(nnx.Module):
     ):
         mbart = config.mbart
         d_model = mbart.d_model
-        self.embedding = TokenEmbedding(vocab_size, d_model, dtype=dtype, rngs=rngs)
+        self.embedding = TokenEmbedding(
+            vocab_size, d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
+        )
         self.video = VideoEmbedding(
             config,
             image_size=data.image_size,

@@ -33,7 +33,9 @@ class Translator(nnx.Module):
         mbart = config.mbart
         self.reads_question = config.inputs != "sign"
         self.reads_sign = config.inputs != "question"
-        self.embedding = TokenEmbedding(vocab_size, mbart.d_model, dtype=dtype, rngs=rngs)
+        self.embedding = TokenEmbedding(
+            vocab_size, mbart.d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
+        )
         if self.reads_sign:
             self.video = VideoEmbedding(
                 config,

@@ -3,27 +3,21 @@
 Torch's running variances are unbiased, those of our own training biased; they are taken as they are.
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from sslssaw_jax.config import Config, ModelConfig
 from sslssaw_jax.models.temporal import make_cnn
 from sslssaw_jax.transfer import CNN_ALONE, fill
 from sslssaw_jax.types import TrainState
+from sslssaw_jax.weights.files import Checkpoint, WeightsError, resolve
 
 _SHOWN_PROBLEMS = 12
-_FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _CLASSIFIERS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 _LEAVES = {
     "kernel": "weight",
@@ -38,10 +32,6 @@ _ONLY_SETTINGS = {
     "downsample_in_first_stage": False,
     "downsample_in_bottleneck": False,
 }
-
-
-class WeightsError(ValueError):
-    """A weight file is missing or does not fit the model; the message names it and the remedy."""
 
 
 class _Layout(NamedTuple):
@@ -125,16 +115,16 @@ def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict
     Raises:
         WeightsError: there is no such file, or a tensor has no place, is missing or is of another shape.
     """
-    path = _find(config.cnn_weights)
+    checkpoint = _open(config.cnn_weights)
     tensors = {
-        name.removeprefix("resnet."): tensor  # of a classifier at Hugging Face
-        for name, tensor in _read(path).items()
+        name.removeprefix("resnet."): name  # the prefix is that of a classifier at Hugging Face
+        for name in checkpoint.shapes
         if name not in _CLASSIFIERS and not name.endswith("num_batches_tracked")
     }
     layout = _TORCHVISION_SHUFFLENET if config.cnn == "shufflenet" else _TORCHVISION_RESNET
     if config.cnn == "resnet" and any(name.startswith("embedder.") for name in tensors):
         layout = _HUGGING_FACE_RESNET
-        _check_settings(path.with_name("config.json"))
+        _check_settings(checkpoint)
     depths = config.shufflenet.depths if config.cnn == "shufflenet" else config.resnet.depths
     blocks = [(level, number) for level, depth in enumerate(depths) for number in range(depth)]
     cnn = nnx.eval_shape(lambda: make_cnn(config, image_size, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0)))
@@ -143,8 +133,9 @@ def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict
         lambda path, leaf: _their_name([key.key for key in path[1:]], layout, blocks), leaves
     )
     wanted = dict(zip(jax.tree.leaves(names), map(_torch_shape, jax.tree.leaves(leaves)), strict=True))
-    _require_same_tensors(tensors, wanted, f"{path} does not fit model.{config.cnn}")
-    params, batch_stats = jax.tree.map(lambda name: _from_torch(tensors[name]), names)
+    found = {short: checkpoint.shapes[name] for short, name in tensors.items()}
+    _require_same_tensors(found, wanted, f"{checkpoint.path} does not fit model.{config.cnn}")
+    params, batch_stats = jax.tree.map(lambda name: _from_torch(checkpoint.read(tensors[name])), names)
     return params, batch_stats
 
 
@@ -162,14 +153,12 @@ def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
 
 
 def _from_torch(tensor: np.ndarray) -> np.ndarray:
-    tensor = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
-    return np.asarray(tensor, np.float32)
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
 
 
 def _require_same_tensors(
-    tensors: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]], told: str
+    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], told: str
 ) -> None:
-    found = {name: tensor.shape for name, tensor in tensors.items()}
     problems = [
         f"{name}: {found.get(name, 'missing')} in the file, {wanted.get(name, 'unknown')} in the model"
         for name in sorted(found.keys() | wanted.keys())
@@ -181,52 +170,18 @@ def _require_same_tensors(
         raise WeightsError(f"{told}:\n  " + "\n  ".join(problems))
 
 
-def _check_settings(path: Path) -> None:
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _check_settings(checkpoint: Checkpoint) -> None:
+    settings = checkpoint.config
     for key, value in _ONLY_SETTINGS.items():
         if settings.get(key, value) != value:
-            raise WeightsError(f"{path} says {key}={settings[key]!r}; only {value!r} is supported")
+            raise WeightsError(f"{checkpoint.path} has {key}={settings[key]!r}; only {value!r} is supported")
 
 
-def _find(source: str) -> Path:
-    """The weight file that `source` means: itself, in the folder, or in the Hugging Face cache."""
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    if path.is_dir():
-        for name in _FILES:
-            if (path / name).is_file():
-                return path / name
-        raise WeightsError(f"model.cnn_weights: the folder {path} holds neither {' nor '.join(_FILES)}")
-    from_scratch = "--config.model.cnn_weights= trains from scratch"
+def _open(source: str) -> Checkpoint:
     try:
-        for name in _FILES:
-            if isinstance(cached := try_to_load_from_cache(source, name), str):
-                return Path(cached)
-    except HFValidationError:  # not what a hub name looks like
-        raise WeightsError(f"model.cnn_weights: there is no file {path}; {from_scratch}") from None
-    raise WeightsError(
-        f"model.cnn_weights: {source!r} is neither a file nor in the Hugging Face cache; "
-        f"`hf download {source}` puts it there, {from_scratch}"
-    )
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is no safetensors file: {error}") from None
-    try:
-        import torch
-    except ImportError:
+        return Checkpoint(resolve(source))
+    except WeightsError as error:
         raise WeightsError(
-            f"{path} needs PyTorch to be read: pip install torch, or use safetensors"
-        ) from None
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what its unpickler meets
-        raise WeightsError(f"{path} is no file of PyTorch weights: {str(error).splitlines()[0]}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(x, torch.Tensor) for x in tensors.values()):
-        raise WeightsError(f"{path} is no file of PyTorch weights: it is not a dictionary of tensors")
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+            f"model.cnn_weights: {error}. `hf download {source}` fetches weights of that name; "
+            "--config.model.cnn_weights= trains from scratch"
+        ) from error

@@ -1,0 +1,127 @@
+"""A trained model out: its mBART part for PyTorch, and the whole as one safetensors file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import save_file
+
+from sslssaw_jax.checkpointing import restore_params
+from sslssaw_jax.config import Config, TransformerConfig, from_config_dict
+from sslssaw_jax.data.source import newest_version
+from sslssaw_jax.data.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
+from sslssaw_jax.logs import write_json
+from sslssaw_jax.train import CHECKPOINTS
+from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
+from sslssaw_jax.weights.mbart import to_hugging_face
+
+MBART_FOLDER = "mbart"
+RUN_CONFIG_FILE = "run_config.json"
+_README = """# {name}
+
+The best checkpoint of a run of sslssaw_jax (stage `{stage}`).
+
+- `{mbart}/`: the {encoder} and the decoder as a Hugging Face model. In PyTorch:
+  `MBartForConditionalGeneration.from_pretrained("{mbart}")`. {reads}
+- `{weights}`: every parameter and running statistic, float32, in the layout of Flax: the kernel of a linear
+  layer is [in, out], of a convolution [*window, in, out]. `mean` and `var` are of BatchNorm.
+- `{config}`: the configuration of the run.
+
+| key | shape |
+| --- | --- |
+{keys}
+"""
+_READS = {
+    "encoder": "Its encoder reads the fusion of question and video: give it as `inputs_embeds`.",
+    "text_encoder": "Its encoder reads text.",
+}
+
+
+def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
+    """Writes `OUT/mbart/`, `OUT/model.safetensors`, `OUT/run_config.json` and `OUT/README.md`.
+
+    Args:
+        workdir: of a run of stage 1 or 2; its best checkpoint is taken.
+        out: the folder to write, whole or not at all.
+        tokenizer: the folder of the tokenizer that the run was trained with; by default where it was then.
+
+    Raises:
+        CheckpointError: the workdir holds no checkpoint.
+        WeightsError: it is of the warm start, or `out` exists.
+        TokenizerError: there is no tokenizer.
+    """
+    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
+    encoder = next((name for name in _READS if name in params), None)
+    if encoder is None:
+        raise WeightsError(f"the model in {workdir} has no mBART part: name the workdir of stage 1 or 2")
+    config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
+    loaded = _tokenizer(config, tokenizer, meta["tokenizer"])
+    tensors = {
+        ".".join(map(str, path)): np.ascontiguousarray(leaf)
+        for tree in (params, batch_stats)
+        for path, leaf in traverse_util.flatten_dict(tree).items()
+    }
+    with whole_folder(out) as folder:
+        _write_mbart(folder / MBART_FOLDER, params, encoder, config.model.mbart, loaded)
+        save_file(tensors, folder / WEIGHTS_FILE)
+        write_json(folder / RUN_CONFIG_FILE, meta["config"])
+        readme = _README.format(
+            name=config.name,
+            stage="pretrain" if encoder == "text_encoder" else "translate",
+            mbart=MBART_FOLDER,
+            encoder=encoder,
+            reads=_READS[encoder],
+            weights=WEIGHTS_FILE,
+            config=RUN_CONFIG_FILE,
+            keys="\n".join(f"| `{key}` | {list(value.shape)} |" for key, value in sorted(tensors.items())),
+        )
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokenizer:
+    """The tokenizer that the model was trained with."""
+    data = config.data
+    folder = folder or Path(data.tokenizer or newest_version(Path(data.data_dir), data.dataset) / "tokenizer")
+    tokenizer = load_tokenizer(folder, data.language)
+    if tokenizer.fingerprint != fingerprint:
+        raise WeightsError(
+            f"the model was trained with another tokenizer ({fingerprint}) than that of {folder} "
+            f"({tokenizer.fingerprint}): name its folder with --tokenizer"
+        )
+    return tokenizer
+
+
+def _write_mbart(
+    folder: Path, params: Mapping[str, Any], encoder: str, sizes: TransformerConfig, tokenizer: Tokenizer
+) -> None:
+    reads_text = encoder == "text_encoder"
+    config = {
+        "architectures": ["MBartForConditionalGeneration"],
+        "model_type": "mbart",
+        "vocab_size": tokenizer.vocab_size,
+        "d_model": sizes.d_model,
+        "encoder_layers": sizes.text_layers if reads_text else sizes.video_layers,
+        "encoder_attention_heads": sizes.text_heads if reads_text else sizes.heads,
+        "encoder_ffn_dim": sizes.ffn_dim,
+        "decoder_layers": sizes.decoder_layers,
+        "decoder_attention_heads": sizes.heads,
+        "decoder_ffn_dim": sizes.ffn_dim,
+        "max_position_embeddings": sizes.max_positions,
+        "activation_function": sizes.activation,
+        "dropout": sizes.dropout,
+        "attention_dropout": sizes.attention_dropout,
+        "scale_embedding": True,
+        "tie_word_embeddings": sizes.tied_head,
+        "bos_token_id": tokenizer.bos_id,
+        "pad_token_id": tokenizer.pad_id,
+        "eos_token_id": tokenizer.eos_id,
+        "forced_eos_token_id": tokenizer.eos_id,
+        "decoder_start_token_id": tokenizer.language_id,
+    }
+    folder.mkdir()
+    write_json(folder / CONFIG_FILE, config)
+    save_file(to_hugging_face(params, encoder), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_tokenizer(folder, (tokenizer.folder / MODEL_FILE).read_bytes())

@@ -1,0 +1,201 @@
+"""mBART with the tokens that a dataset uses: its embedding shrinks from 250,027 rows to a few thousand.
+
+What is kept: the pieces that the kept texts are segmented into, the single characters they consist of (so
+that other texts of the same letters can be written, too), special tokens, language codes and `<mask>`. The
+order stays, so the ids are mBART's with gaps closed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from safetensors.numpy import save_file
+from sentencepiece import sentencepiece_model_pb2
+
+from sslssaw_jax.data.tokenizer import LANGUAGES, MODEL_FILE, clean_question, write_tokenizer
+from sslssaw_jax.logs import write_json
+from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, WeightsError, whole_folder
+from sslssaw_jax.weights.mbart import BIAS, HEAD, INPUT_TABLES, SHARED
+
+_NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>; SentencePiece has its own three before its first piece
+_WORD_MARK = "\u2581"
+
+Texts = dict[str, list[str]]  # of one split: "question", "target", ... -> as the tokenizer will see them
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """How much of some texts the trimmed tokenizer cannot write."""
+
+    texts: int
+    texts_with_unknown: int
+    tokens: int
+    unknown_tokens: int
+
+
+def read_texts(file: Path, glosses: bool = False) -> Texts:
+    """Targets and cleaned questions, glosses on request, of `clips.<split>.jsonl`; else a sentence a line.
+
+    Raises:
+        WeightsError: there is no such file, or a line of it is not a clip.
+    """
+    if not file.is_file():
+        raise WeightsError(f"there is no {file}")
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if file.suffix != ".jsonl":
+        return {"text": lines}
+    try:
+        clips = [json.loads(line) for line in lines]
+        texts = {
+            "target": [clip["target"] for clip in clips],
+            "question": [clean_question(clip["question"]) for clip in clips],
+        }
+        return texts | ({"gloss": [clip["gloss"] for clip in clips]} if glosses else {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{file} does not hold one clip a line: {error!r}") from error
+
+
+def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path) -> str:
+    """Writes the trimmed model as a Hugging Face folder, whole or not at all, and returns a report in words.
+
+    Args:
+        model: a folder of mBART: weights, `config.json`, `sentencepiece.bpe.model`.
+        kept: texts that keep their segmentation, by split or file.
+        reported: texts whose share of unknown tokens is reported.
+        out: the folder to write.
+
+    Raises:
+        WeightsError: `model` is not whole, its vocabulary is not its tokenizer's, or `out` exists.
+    """
+    proto = _read_model(model / MODEL_FILE)
+    checkpoint = Checkpoint(model)
+    if not checkpoint.config:
+        raise WeightsError(f"{model} holds no {CONFIG_FILE}: download the model's, too")
+    vocab_size = len(proto.pieces) + 1 + len(LANGUAGES) + 1  # fairseq's <pad>, the codes, <mask>
+    rows = checkpoint.shapes.get(SHARED, (0,))[0]
+    if rows != vocab_size:
+        raise WeightsError(f"{model} embeds {rows:,} tokens and its {MODEL_FILE} gives {vocab_size:,}")
+    texts = [text for split in kept.values() for kind in split.values() for text in kind]
+    if not texts:
+        raise WeightsError("there is no text to keep the tokens of")
+    full = _processor(proto)
+    pieces = _kept_pieces(full, proto, texts)
+    trimmed_proto = _with_pieces(proto, pieces)
+    trimmed = _processor(trimmed_proto)
+    _require_same_segmentation(full, trimmed, texts)
+    ids = kept_ids(pieces, vocab_size)
+    with whole_folder(out) as folder:
+        write_tokenizer(folder, trimmed_proto.SerializeToString(deterministic=True))
+        config = checkpoint.config | {"vocab_size": len(ids)}
+        write_json(folder / CONFIG_FILE, _with_new_ids(config, {old: new for new, old in enumerate(ids)}))
+        tensors = {}
+        for name in _without_tied_copies(checkpoint):
+            value = checkpoint.read(name)
+            if name in (SHARED, HEAD, *INPUT_TABLES):
+                value = value[ids]
+            tensors[name] = value[:, ids] if name == BIAS else value
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    return _report(vocab_size, len(ids), trimmed, reported)
+
+
+def kept_ids(pieces: list[int], vocab_size: int) -> list[int]:
+    """The full model's ids that are kept, in the order of the new ids; `pieces` are SentencePiece's ids."""
+    return [
+        *range(_NUM_SPECIALS),
+        *(piece + 1 for piece in pieces if piece + 1 >= _NUM_SPECIALS),
+        *range(vocab_size - len(LANGUAGES) - 1, vocab_size),
+    ]
+
+
+def count_unknowns(processor: sentencepiece.SentencePieceProcessor, texts: Iterable[str]) -> Unknowns:
+    """What of `texts` the tokenizer cannot write."""
+    unknown = [[piece == processor.unk_id() for piece in ids] for ids in processor.encode(list(texts))]
+    return Unknowns(
+        texts=len(unknown),
+        texts_with_unknown=sum(map(any, unknown)),
+        tokens=sum(map(len, unknown)),
+        unknown_tokens=sum(map(sum, unknown)),
+    )
+
+
+def _read_model(file: Path) -> Any:
+    if not file.is_file():
+        raise WeightsError(f"{file.parent} holds no {MODEL_FILE}: download the model's, too")
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString(file.read_bytes())
+    return proto
+
+
+def _processor(proto: Any) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+
+
+def _kept_pieces(full: sentencepiece.SentencePieceProcessor, proto: Any, texts: list[str]) -> list[int]:
+    """SentencePiece's ids of what is kept, ascending."""
+    segmented = full.encode(texts)
+    used = {piece for ids in segmented for piece in ids}
+    characters = {character for piece in used for character in full.id_to_piece(piece)} | {_WORD_MARK}
+    normal = sentencepiece_model_pb2.ModelProto.SentencePiece.NORMAL  # type: ignore[attr-defined]
+    return [
+        number
+        for number, piece in enumerate(proto.pieces)
+        if number in used or piece.type != normal or piece.piece in characters
+    ]
+
+
+def _with_pieces(proto: Any, pieces: list[int]) -> Any:
+    trimmed = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    trimmed.CopyFrom(proto)
+    del trimmed.pieces[:]
+    trimmed.pieces.extend(proto.pieces[number] for number in pieces)
+    trimmed.trainer_spec.vocab_size = len(pieces)
+    return trimmed
+
+
+def _require_same_segmentation(
+    full: sentencepiece.SentencePieceProcessor,
+    trimmed: sentencepiece.SentencePieceProcessor,
+    texts: list[str],
+) -> None:
+    """Without the other pieces the best segmentation is still there, and nothing better can have come."""
+    for text, before, after in zip(
+        texts, full.encode(texts, out_type=str), trimmed.encode(texts, out_type=str)
+    ):
+        if before != after:
+            raise WeightsError(f"{text!r} would be segmented as {after}, and is {before} in the full model")
+
+
+def _without_tied_copies(checkpoint: Checkpoint) -> list[str]:
+    """Names of what is written: not the copies that loading ties again."""
+    tied = checkpoint.config.get("tie_word_embeddings", True)
+    copies = {HEAD, *INPUT_TABLES} if tied else set()
+    return [name for name in checkpoint.shapes if name not in copies]
+
+
+def _with_new_ids(value: Any, new_ids: Mapping[int, int]) -> Any:
+    """A configuration whose `..._token_id` entries, on any level, are the trimmed vocabulary's."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: new_ids.get(entry)
+        if key.endswith("_token_id") and isinstance(entry, int)
+        else _with_new_ids(entry, new_ids)
+        for key, entry in value.items()
+    }
+
+
+def _report(
+    before: int, after: int, trimmed: sentencepiece.SentencePieceProcessor, reported: Mapping[str, Texts]
+) -> str:
+    rows = [(f"{split} {kind}", texts) for split, kinds in reported.items() for kind, texts in kinds.items()]
+    width = max((len(label) for label, _ in rows), default=0)
+    lines = [f"{after:,} of {before:,} tokens kept"]
+    lines.append(f"{'':{width}}{'tokens unknown':>20}{'texts with any':>20}")
+    for label, texts in rows:
+        found = count_unknowns(trimmed, texts)
+        tokens = f"{found.unknown_tokens:,} ({found.unknown_tokens / max(found.tokens, 1):.2%})"
+        lines.append(f"{label:{width}}{tokens:>20}{f'{found.texts_with_unknown:,} of {found.texts:,}':>20}")
+    return "\n".join(lines)
