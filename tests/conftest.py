@@ -69,6 +69,12 @@ class AvatarQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             yield number, row | {"video": [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]}
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hugging Face hub is its local cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What one test has compiled, the next that needs the same program loads."""

@@ -110,7 +110,7 @@ def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict
     """Parameters and batch statistics (nested dicts of float32 NumPy arrays) of the CNN of `config`.
 
     Reads `config.cnn_weights`: a file (torchvision's `.pth`, `.safetensors`), a Hugging Face folder, or a
-    name in the Hugging Face cache. Classifiers and counters of batches are the only tensors left out.
+    name on the Hugging Face hub. Classifiers and counters of batches are the only tensors left out.
 
     Raises:
         WeightsError: there is no such file, or a tensor has no place, is missing or is of another shape.
@@ -182,6 +182,6 @@ def _open(source: str) -> Checkpoint:
         return Checkpoint(resolve(source))
     except WeightsError as error:
         raise WeightsError(
-            f"model.cnn_weights: {error}. `hf download {source}` fetches weights of that name; "
-            "--config.model.cnn_weights= trains from scratch"
+            f"model.cnn_weights: {error}. Name a file of torchvision, or a Hugging Face ResNet that "
+            "`hf download microsoft/resnet-18` fetches; --config.model.cnn_weights= trains from scratch"
         ) from error
