@@ -186,7 +186,8 @@ def restore_params(
         _manager(directory, read_only=True, create=False, save_interval_steps=0) as manager,
         ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader,
     ):
-        step = (_best_step(manager) if best else None) or manager.latest_step()
+        step = _best_step(manager) if best else None
+        step = manager.latest_step() if step is None else step
         if step is None:
             raise CheckpointError(f"no checkpoint in {directory}")
         saved = manager.item_metadata(step).state

@@ -88,7 +88,8 @@ def weights_folder(config: Config) -> Path:
         raise WeightsError(
             f"{error}. The pretrained weights are {PRETRAINED}'s, and this command downloads them and keeps "
             f"what the dataset needs:\n  {_trim_command(config.data, weights)}\n"
-            "To train from scratch: --config.model.mbart.weights= --config.data.tokenizer="
+            "To train from scratch: --config.model.mbart.weights= --config.data.tokenizer= "
+            "(and --config.model.cnn_weights= for the CNN)"
         ) from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
 from tfds_builders.avatar import render
 from tfds_builders.avatar_qa import grammar
@@ -49,9 +50,10 @@ class Builder(tfds.core.ShardBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, list[Callable[[], Iterator[tuple[str, dict]]]]]:
         del dl_manager  # nothing to download
+        progress = tqdm(desc="rendering", total=sum(NUM_CLIPS.values()), unit="clip")
         return {
             split: [
-                functools.partial(_examples, rows[start : start + CLIPS_PER_SHARD])
+                functools.partial(_examples, rows[start : start + CLIPS_PER_SHARD], progress)
                 for start in range(0, len(rows), CLIPS_PER_SHARD)
             ]
             for split, rows in grammar.rows(NUM_CLIPS, SEED).items()
@@ -72,8 +74,9 @@ def render_row(row: grammar.Row) -> np.ndarray:
     return clip[grammar.ISOLATED_SHOWN] if row.isolated else clip
 
 
-def _examples(rows: Sequence[grammar.Row]) -> Iterator[tuple[str, dict]]:
+def _examples(rows: Sequence[grammar.Row], progress: tqdm) -> Iterator[tuple[str, dict]]:
     for row in rows:
+        progress.update()
         yield (
             row.id,
             {
