@@ -61,6 +61,9 @@ class Experiment:
 
     def run(self, mode: str) -> None:
         """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test."""
+        stage_config = getattr(self.config, self.config.stage)
+        if mode == "train" and not stage_config.epochs:
+            raise ConfigError(f"{self.config.stage}.epochs is 0: there is nothing to train")
         if self.config.stage == "pretrain":
             if mode != "train":
                 raise ConfigError(f"--mode={mode} translates, and stage 1 cannot: use a config of stage 2")
@@ -91,17 +94,8 @@ class Experiment:
     def train_translator(self) -> None:
         """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
         config = self.config
-        if config.init_from == "none":
-            start = self._pretrained(self.workdir)
-        else:
-            stage_1 = self.workdir.parent / config.init_from
-            self.pretrain(stage_1)
-            start = partial(
-                transfer,
-                directory=stage_1 / CHECKPOINTS,
-                modules=STAGE_2_OF_STAGE_1,
-                tokenizer=self.tokenizer.fingerprint,
-            )
+        begun = holds_checkpoint(self.workdir / CHECKPOINTS)  # goes on, and needs no stage 1
+        start = None if begun else self._start_of_translator()
         stage, translate = self._translator
         dev = self._clips(config.data.dev_split)
 
@@ -175,6 +169,18 @@ class Experiment:
             evaluate=evaluate,
         )
         write_json(mark, {"stage": stage.name, "step": int(state.step)})
+
+    def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
+        if self.config.init_from == "none" or not self.config.pretrain.epochs:
+            return self._pretrained(self.workdir)
+        stage_1 = self.workdir.parent / self.config.init_from
+        self.pretrain(stage_1)
+        return partial(
+            transfer,
+            directory=stage_1 / CHECKPOINTS,
+            modules=STAGE_2_OF_STAGE_1,
+            tokenizer=self.tokenizer.fingerprint,
+        )
 
     def _pretrained(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
         """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.

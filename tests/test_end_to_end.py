@@ -125,7 +125,10 @@ def test_a_finished_run_is_not_trained_again(
     monkeypatch.setattr("sslssaw_jax.experiment.train", refuse)
     before = (finished / "metrics.json").read_text()
     (finished / "metrics.json").unlink()
+    stage_1, away = finished.parent / "demo_stage1", finished.parent / "away"
+    stage_1.rename(away)  # stage 2 has begun: it needs no stage 1 any more
     run(shrink(shipped("demo"), tiny_data_dir), finished)
+    away.rename(stage_1)
     assert (finished / "metrics.json").read_text() == before
 
 
