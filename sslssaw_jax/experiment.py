@@ -1,5 +1,6 @@
 """An experiment from its configuration: which stages run, in which folders, and what is left behind."""
 
+import json
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.train import CHECKPOINTS, SCORE, train
+from sslssaw_jax.train import CHECKPOINTS, SCORE, run_differences, train
 from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
@@ -152,11 +153,14 @@ class Experiment:
     ) -> None:
         """Trains a stage in `workdir` unless it is finished there."""
         mark = workdir / FINISHED
+        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprint}
         if mark.exists():
-            print(f"{stage.name}: finished in {workdir}")
+            changed = run_differences(json.loads(mark.read_text(encoding="utf-8")), meta, stage.name)
+            print(f"{stage.name}: finished in {workdir}" + ", with other settings:" * bool(changed))
+            for line in changed:
+                print(f"  {line}")
             return
         print(f"{stage.name}: training in {workdir}")
-        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprint}
         state = train(
             stage,
             stage_config,
@@ -168,7 +172,7 @@ class Experiment:
             start=start,
             evaluate=evaluate,
         )
-        write_json(mark, {"stage": stage.name, "step": int(state.step)})
+        write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
 
     def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
         if self.config.init_from == "none" or not self.config.pretrain.epochs:

@@ -22,6 +22,7 @@ from sslssaw_jax.types import Batch, Metrics, TrainState
 
 CHECKPOINTS = "checkpoints"
 _FREE_DATA_KEYS = {"data_dir", "tokenizer", "num_threads", "prefetch", "dev_split", "test_split"}
+_STAGE_2_MODEL_KEYS = {"fusion", "inputs", "ssl"}
 SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
@@ -81,7 +82,11 @@ def train(
         iterator = batches.iterator()
         if restored:
             state, data_position, saved_meta = restored
-            _require_same_run(saved_meta, meta, stage.name, workdir)
+            if changed := run_differences(saved_meta, meta, stage.name):
+                raise CheckpointError(
+                    f"{workdir} holds a run of another configuration; go on with that one, or choose another "
+                    "--workdir:\n  " + "\n  ".join(changed)
+                )
             iterator.set_state(data_position)
         else:
             # not under jit: compiling all the random draws takes longer than making them
@@ -120,21 +125,26 @@ def train(
     return state
 
 
-def _require_same_run(saved: dict[str, Any], meta: dict[str, Any], stage: str, workdir: Path) -> None:
-    """What decides the parameters must be as it was: model, stage, data and seed."""
+def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> list[str]:
+    """In what two runs of a stage differ that decides its parameters: model, stage, data, tokenizer, seed.
+
+    Args:
+        saved, meta: the notes kept with each run, `{"config": ..., "tokenizer": ...}`.
+        stage: its name; what of the model only stage 2 has is no matter to the stages before.
+    """
 
     def decisive(notes: dict[str, Any]) -> dict[str, Any]:
         config = notes["config"]
-        data = {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS}
-        kept = {key: config[key] for key in ("seed", "model", stage)}
-        return kept | {"data": data, "tokenizer": notes["tokenizer"]}
+        ignored = set() if stage == "translate" else _STAGE_2_MODEL_KEYS
+        return {
+            "seed": config["seed"],
+            "data": {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS},
+            "model": {key: value for key, value in config["model"].items() if key not in ignored},
+            stage: config[stage],
+            "tokenizer": notes["tokenizer"],
+        }
 
-    lines = differences(decisive(saved), decisive(meta))
-    if lines:
-        raise CheckpointError(
-            f"{workdir} holds a run of another configuration; go on with that one, or choose another "
-            "--workdir:\n  " + "\n  ".join(lines)
-        )
+    return differences(decisive(saved), decisive(meta))
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:

@@ -132,6 +132,17 @@ def test_a_finished_run_is_not_trained_again(
     assert (finished / "metrics.json").read_text() == before
 
 
+def test_a_finished_stage_of_other_settings_is_used_and_told(
+    finished: Path, tiny_data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = shrink(shipped("demo"), tiny_data_dir)
+    config.model.fusion.kind = "concat"  # no part of stage 1
+    config.pretrain.mask_weight = 0.5
+    Experiment(from_config_dict(config), finished).pretrain(finished.parent / "demo_stage1")
+    _, *told = capsys.readouterr().out.splitlines()
+    assert told == ["  config.pretrain.mask_weight: 1.0 then, 0.5 now"]
+
+
 def test_translate_writes_predictions_for_test_alone(
     finished: Path, tiny_data_dir: Path, tmp_path: Path
 ) -> None:
