@@ -21,9 +21,9 @@ from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.types import Batch, Metrics, TrainState
 
 CHECKPOINTS = "checkpoints"
+SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
 _FREE_DATA_KEYS = {"data_dir", "tokenizer", "num_threads", "prefetch", "dev_split", "test_split"}
 _STAGE_2_MODEL_KEYS = {"fusion", "inputs", "ssl"}
-SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
 
