@@ -37,7 +37,6 @@ from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 
-MODES = ("train", "eval", "translate")
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
 
 
