@@ -89,7 +89,8 @@ def translate_split(
             if index in gates_of:
                 start, count = int(batch.frame_start[row]), int(batch.frame_count[row])
                 shown = np.linspace(start, start + count - 1, min(FRAMES_SHOWN, count)).round().astype(int)
-                tokens = tokenizer.pieces(batch.question[row][batch.question_mask[row]].tolist())
+                question = batch.read.question[row][batch.read.question_mask[row]]
+                tokens = tokenizer.reader.pieces(question.tolist())
                 gates[index] = Gate(tokens, found.gate[row][found.mask[row]], batch.frames[shown])
     return [predictions[index] for index in range(len(source))], gates
 

@@ -36,6 +36,7 @@ from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
+from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
 
@@ -46,7 +47,8 @@ class Experiment:
     Raises:
         DatasetError: the dataset has not been prepared.
         TokenizerError: `data.tokenizer` is no mBART tokenizer of `data.language`.
-        WeightsError: `data.tokenizer` and `model.mbart.weights` are one folder, and it is absent.
+        WeightsError: `data.tokenizer` and `model.mbart.weights` are one folder, and it is absent; or
+            `model.mbert.weights`, which holds mBERT's tokenizer, is.
         ConfigError: the mesh does not fit the devices.
     """
 
@@ -57,7 +59,8 @@ class Experiment:
         folder: str | Path = config.data.tokenizer or self.train_clips.folder / "tokenizer"
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
             folder = weights_folder(config)
-        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language)
+        reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
+        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
 
     def run(self, mode: str) -> None:
         """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test."""
@@ -85,7 +88,7 @@ class Experiment:
 
     def pretrain(self, workdir: Path) -> None:
         """Stage 1, from pretrained weights and the warm start where the configuration has them."""
-        stage = pretrain_stage(self.config, self.tokenizer.vocab_size)
+        stage = pretrain_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
         dev = self._clips(self.config.data.dev_split)
         evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
         start = self._pretrained(workdir)
@@ -152,7 +155,7 @@ class Experiment:
     ) -> None:
         """Trains a stage in `workdir` unless it is finished there."""
         mark = workdir / FINISHED
-        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprint}
+        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprints}
         if mark.exists():
             changed = run_differences(json.loads(mark.read_text(encoding="utf-8")), meta, stage.name)
             print(f"{stage.name}: finished in {workdir}" + ", with other settings:" * bool(changed))
@@ -182,7 +185,7 @@ class Experiment:
             transfer,
             directory=stage_1 / CHECKPOINTS,
             modules=STAGE_2_OF_STAGE_1,
-            tokenizer=self.tokenizer.fingerprint,
+            tokenizer=self.tokenizer.fingerprints,
         )
 
     def _pretrained(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
@@ -195,6 +198,8 @@ class Experiment:
         sources: list[Callable[[TrainState], TrainState]] = []
         if self.config.model.mbart.weights:
             sources.append(pretrained_mbart(self.config, self.tokenizer))
+        if self.config.model.text == "mbert" and self.config.model.mbert.weights:
+            sources.append(pretrained_mbert(self.config, self.tokenizer.reader.vocab_size))
         if self.config.model.cnn_weights:
             sources.append(pretrained_cnn(self.config))
         if self.config.warm_start.epochs:
@@ -212,7 +217,7 @@ class Experiment:
     @cached_property
     def _translator(self) -> tuple[Stage, Translate]:
         """Stage 2 and its compiled translation: the same for evaluation in training and after it."""
-        stage = translate_stage(self.config, self.tokenizer.vocab_size)
+        stage = translate_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
         return stage, make_translate(stage, self.config, self.tokenizer, self.mesh)
 
     def _load_best(self) -> TrainState:
@@ -222,7 +227,7 @@ class Experiment:
             state,
             self.workdir / CHECKPOINTS,
             {name: name for name in state.params},
-            tokenizer=self.tokenizer.fingerprint,
+            tokenizer=self.tokenizer.fingerprints,
             best=True,
         )
 

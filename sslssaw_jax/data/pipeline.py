@@ -11,7 +11,7 @@ from sslssaw_jax.data.frames import decode_frames, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer, clean_question
-from sslssaw_jax.types import Batch
+from sslssaw_jax.types import Batch, BertTexts
 
 
 class _BatchSource:
@@ -35,6 +35,13 @@ class _BatchSource:
             tokenizer.encode(clean_question(clip.question), data.max_question_tokens) for clip in source.clips
         ]
         self._targets = [tokenizer.encode(clip.target, data.max_target_tokens) for clip in source.clips]
+        self._reader = reader = tokenizer.reader
+        self._reads_bert = reader is not tokenizer
+        clips = source.clips if self._reads_bert else []
+        self._bert_questions = [
+            reader.encode(clean_question(clip.question), data.max_question_tokens) for clip in clips
+        ]
+        self._bert_targets = [reader.encode(clip.target, data.max_target_tokens) for clip in clips]
 
     def __len__(self) -> int:
         return self._plan.num_batches
@@ -53,11 +60,17 @@ class _BatchSource:
             start, end = end, end + len(kept)
             decode_frames(clip.id, clip.video, kept, frames_NxHxWx3[start:end])
             frame_count_B[row] = len(kept)
-            masked = mask_words(clip.target, data.mask_rate, self._tokenizer.mask_token, rng)
-            masked_targets.append(self._tokenizer.encode(masked, data.max_target_tokens))
+            masked = mask_words(clip.target, data.mask_rate, self._reader.mask_token, rng)
+            masked_targets.append(self._reader.encode(masked, data.max_target_tokens))
         question, question_mask = self._pad([self._questions[i] for i in indices], data.max_question_tokens)
         target, target_mask = self._pad([self._targets[i] for i in indices], data.max_target_tokens)
         masked_target, masked_target_mask = self._pad(masked_targets, data.max_target_tokens)
+        bert = None
+        if self._reads_bert:
+            bert = BertTexts(
+                *self._pad([self._bert_questions[i] for i in indices], data.max_question_tokens),
+                *self._pad([self._bert_targets[i] for i in indices], data.max_target_tokens),
+            )
         index_B = np.full(num_rows, -1, np.int32)
         index_B[: len(indices)] = indices
         return Batch(
@@ -72,10 +85,11 @@ class _BatchSource:
             masked_target_mask=masked_target_mask,
             index=index_B,
             valid=index_B >= 0,
+            bert=bert,
         )
 
     def _pad(self, texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask, both [B, length]."""
+        """Ids and mask, both [B, length]; what the ids of padding are is no matter to any tokenizer."""
         ids_BxL = np.full((self._stage.clips_per_batch, length), self._tokenizer.pad_id, np.int32)
         mask_BxL = np.zeros_like(ids_BxL, dtype=bool)
         for row, text in enumerate(texts):

@@ -15,9 +15,8 @@ from sslssaw_jax.config import Config, ModelConfig
 from sslssaw_jax.models.temporal import make_cnn
 from sslssaw_jax.transfer import CNN_ALONE, fill
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.files import Checkpoint, WeightsError, resolve
+from sslssaw_jax.weights.files import Checkpoint, WeightsError, require_same_tensors, resolve
 
-_SHOWN_PROBLEMS = 12
 _CLASSIFIERS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 _LEAVES = {
     "kernel": "weight",
@@ -134,7 +133,7 @@ def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict
     )
     wanted = dict(zip(jax.tree.leaves(names), map(_torch_shape, jax.tree.leaves(leaves)), strict=True))
     found = {short: checkpoint.shapes[name] for short, name in tensors.items()}
-    _require_same_tensors(found, wanted, f"{checkpoint.path} does not fit model.{config.cnn}")
+    require_same_tensors(found, wanted, f"{checkpoint.path} does not fit model.{config.cnn}")
     params, batch_stats = jax.tree.map(lambda name: _from_torch(checkpoint.read(tensors[name])), names)
     return params, batch_stats
 
@@ -154,20 +153,6 @@ def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
 
 def _from_torch(tensor: np.ndarray) -> np.ndarray:
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
-
-
-def _require_same_tensors(
-    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], told: str
-) -> None:
-    problems = [
-        f"{name}: {found.get(name, 'missing')} in the file, {wanted.get(name, 'unknown')} in the model"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if len(problems) > _SHOWN_PROBLEMS:
-        problems[_SHOWN_PROBLEMS:] = [f"and {len(problems) - _SHOWN_PROBLEMS} more"]
-    if problems:
-        raise WeightsError(f"{told}:\n  " + "\n  ".join(problems))
 
 
 def _check_settings(checkpoint: Checkpoint) -> None:

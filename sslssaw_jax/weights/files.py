@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ _WEIGHT_FILES = (  # in the order of preference
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_SHOWN_PROBLEMS = 12
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -136,10 +137,11 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def resolve(model: str | Path) -> Path:
+def resolve(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
     """The folder or file `model`, or that of a model of this name on the Hugging Face hub.
 
-    A name is looked up in the hub's local cache and downloaded where it is not there; what begins with `.`,
+    A name is looked up in the hub's local cache and downloaded where it is not there: configuration, weights
+    and `tokenizer_file`. What begins with `.`,
     `/` or `~` is never a name.
 
     Raises:
@@ -155,7 +157,9 @@ def resolve(model: str | Path) -> Path:
     failure: Exception | None = None
     for weights in ("model*.safetensors*", "pytorch_model*.bin*"):
         try:
-            folder = Path(snapshot_download(str(model), allow_patterns=[CONFIG_FILE, MODEL_FILE, weights]))
+            folder = Path(
+                snapshot_download(str(model), allow_patterns=[CONFIG_FILE, tokenizer_file, weights])
+            )
         except (OSError, ValueError) as error:  # the hub's errors are of these kinds
             failure = error
             continue
@@ -163,6 +167,21 @@ def resolve(model: str | Path) -> Path:
             return folder
     reason = str(failure).strip().splitlines()[0] if failure else "it has no weights there"
     raise WeightsError(f"there is no folder {model}, nor can it be had from the Hugging Face hub: {reason}")
+
+
+def require_same_tensors(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], told: str
+) -> None:
+    """Raises WeightsError, beginning with `told`, unless names and shapes in file and model are the same."""
+    problems = [
+        f"{name}: {found.get(name, 'missing')} in the file, {wanted.get(name, 'unknown')} in the model"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if len(problems) > _SHOWN_PROBLEMS:
+        problems[_SHOWN_PROBLEMS:] = [f"and {len(problems) - _SHOWN_PROBLEMS} more"]
+    if problems:
+        raise WeightsError(f"{told}:\n  " + "\n  ".join(problems))
 
 
 @contextlib.contextmanager
