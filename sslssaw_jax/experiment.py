@@ -35,6 +35,7 @@ from sslssaw_jax.train import CHECKPOINTS, SCORE, run_differences, train
 from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
+from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 
@@ -177,6 +178,8 @@ class Experiment:
         write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
 
     def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
+        if is_gfslt(self.config.init_from):
+            return gfslt_checkpoint(self.config, self.tokenizer)
         if self.config.init_from == "none" or not self.config.pretrain.epochs:
             return self._pretrained(self.workdir)
         stage_1 = self.workdir.parent / self.config.init_from
@@ -223,6 +226,8 @@ class Experiment:
     def _load_best(self) -> TrainState:
         stage, _ = self._translator
         state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
+        if is_gfslt(self.config.init_from) and not holds_checkpoint(self.workdir / CHECKPOINTS):
+            return gfslt_checkpoint(self.config, self.tokenizer, whole=True)(state)
         return transfer(
             state,
             self.workdir / CHECKPOINTS,

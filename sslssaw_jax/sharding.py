@@ -94,7 +94,8 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     """
     sharding = batch_sharding(mesh)
     num_devices = len(mesh.local_devices)
-    for name, value in vars(batch).items():
+    for path, value in jax.tree.leaves_with_path(batch):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
         if value.shape[0] % num_devices:
             raise ConfigError(
                 f"batch.{name} has {value.shape[0]} rows for {num_devices} devices; "

@@ -6,10 +6,10 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ml_dtypes  # noqa: F401  lets NumPy know bfloat16
 import numpy as np
@@ -39,19 +39,21 @@ class Checkpoint:
 
     Args:
         path: a `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
+        entries: which entries of PyTorch's file are state dicts, where it holds more than one state dict; the
+            tensors' names then begin with the entry's. The other entries are not read.
 
     Raises:
         WeightsError: there is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
         self.path = path
         file = path if path.is_file() else _weight_file(path)
         if file is None:
             raise WeightsError(f"{path} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}")
         self._files: dict[str, _SafetensorsFile | _TorchFile] = {}
         for shard in _shards(file) if file.suffix == ".json" else [file]:
-            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else _TorchFile(shard)
+            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else _TorchFile(shard, entries)
             self._files |= dict.fromkeys(opened.shapes, opened)
         self.shapes: dict[str, tuple[int, ...]] = {
             name: file.shapes[name] for name, file in self._files.items()
@@ -88,9 +90,22 @@ class _SafetensorsFile:
             raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
 
 
+class _Unread:
+    """Stands for what a checkpoint holds besides tensors (arguments, loggers): none of its code runs."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 class _TorchFile:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, entries: Sequence[str]) -> None:
+        self.path, self._entries = path, entries
         self._is_mapped = zipfile.is_zipfile(path)  # what PyTorch before 1.6 wrote cannot be
         tensors = self._tensors()
         others = [name for name, value in tensors.items() if not hasattr(value, "numpy")]
@@ -120,9 +135,15 @@ class _TorchFile:
                 f"{self.path} is PyTorch's: `pip install torch` to read it, or use the model's safetensors"
             ) from None
         try:
-            return torch.load(self.path, map_location="cpu", mmap=mmap, weights_only=True)
+            unread = torch.serialization.get_unsafe_globals_in_checkpoint(self.path) if self._entries else []
+            with torch.serialization.safe_globals([(_Unread, name) for name in unread]):
+                loaded = torch.load(self.path, map_location="cpu", mmap=mmap, weights_only=True)
         except Exception as error:  # torch raises many kinds for a broken file
             raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
+        if not self._entries:
+            return loaded
+        groups = {entry: loaded[entry] for entry in self._entries if entry in loaded}
+        return {f"{entry}.{name}": value for entry, group in groups.items() for name, value in group.items()}
 
 
 def _weight_file(folder: Path) -> Path | None:
