@@ -181,7 +181,7 @@ class Experiment:
         if is_gfslt(self.config.init_from):
             return gfslt_checkpoint(self.config, self.tokenizer)
         if self.config.init_from == "none" or not self.config.pretrain.epochs:
-            return self._pretrained(self.workdir)
+            return self._pretrained(self.workdir, reads_sign=self.config.model.inputs != "question")
         stage_1 = self.workdir.parent / self.config.init_from
         self.pretrain(stage_1)
         return partial(
@@ -191,7 +191,9 @@ class Experiment:
             tokenizer=self.tokenizer.fingerprints,
         )
 
-    def _pretrained(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
+    def _pretrained(
+        self, workdir: Path, *, reads_sign: bool = True
+    ) -> Callable[[TrainState], TrainState] | None:
         """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.
 
         None where training goes on from a checkpoint, which needs none of them.
@@ -203,9 +205,9 @@ class Experiment:
             sources.append(pretrained_mbart(self.config, self.tokenizer))
         if self.config.model.text == "mbert" and self.config.model.mbert.weights:
             sources.append(pretrained_mbert(self.config, self.tokenizer.reader.vocab_size))
-        if self.config.model.cnn_weights:
+        if reads_sign and self.config.model.cnn_weights:
             sources.append(pretrained_cnn(self.config))
-        if self.config.warm_start.epochs:
+        if reads_sign and self.config.warm_start.epochs:
             self.warm_start(workdir / "warm_start")
             directory = workdir / "warm_start" / CHECKPOINTS
             sources.append(partial(transfer, directory=directory, modules=CNN_ALONE))

@@ -15,9 +15,9 @@ import pytest
 
 import sslssaw_jax.train
 from sslssaw_jax.checkpointing import CheckpointError, restore_params
-from sslssaw_jax.config import from_config_dict
+from sslssaw_jax.config import from_config_dict, to_dict
 from sslssaw_jax.experiment import Experiment
-from sslssaw_jax.train import CHECKPOINTS, TrainingError
+from sslssaw_jax.train import CHECKPOINTS, TrainingError, run_differences
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
 
 ROOT = Path(__file__).parent.parent
@@ -269,6 +269,18 @@ def test_another_configuration_is_refused_with_what_differs(finished: Path, tiny
             run(config, finished)
     finally:
         mark.write_text(text)
+
+
+def test_where_pretrained_weights_lie_parts_no_runs_and_whether_there_are_any_does() -> None:
+    def notes(**weights: str) -> dict:
+        config = shipped("phoenix_stage2")
+        config.model.update_from_flattened_dict({key.replace("__", "."): v for key, v in weights.items()})
+        return {"config": to_dict(from_config_dict(config)), "tokenizer": "x"}
+
+    moved = notes(cnn_weights="./resnet.pth", mbart__weights="/moved/mbart", mbert__weights="/moved/mbert")
+    assert run_differences(notes(), moved, "translate") == []
+    told = run_differences(notes(), notes(mbart__weights=""), "translate")
+    assert told == ["config.model.mbart.weights: True then, False now"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_data_dir: Path, tmp_path: Path) -> None:

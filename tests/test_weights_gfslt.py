@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -15,6 +16,7 @@ from sslssaw_jax.config import Config
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.streams import Stream
+from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import encode, translate_stage
 from sslssaw_jax.types import Batch, TrainState
@@ -188,14 +190,19 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_head_that_is_the_embedding_is_one_with_it(
+def test_a_whole_model_is_read_and_a_head_that_is_the_embedding_is_one_with_it(
     stage_2: GlossFreeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     state = stage_2.state_dict()
     state["mbart.lm_head.weight"] = state["mbart.model.decoder.embed_tokens.weight"]
     torch.save({"model": state}, tmp_path / "checkpoint.pth")
     config = config_from(tmp_path / "checkpoint.pth", **{"model.mbart.tied_head": True})
-    _, started = start(config, tokenizer)
+    stage = translate_stage(config, tokenizer.vocab_size)
+    nothing = abstract_state(
+        functools.partial(stage.init, optimizer=optax.identity()), make_mesh(config.mesh)
+    )
+    started = gfslt_checkpoint(config, tokenizer, whole=True)(nothing)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((started.params, started.batch_stats)))
     np.testing.assert_array_equal(
         started.params["embedding"]["embed"]["embedding"][...], state["mbart.lm_head.weight"]
     )
