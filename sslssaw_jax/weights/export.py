@@ -57,8 +57,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         TokenizerError: there is no tokenizer.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
-    in_mbart = [name for name in _READS if name in params and not is_mbert(params[name])]
-    encoder = next(iter(in_mbart), None)
+    encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
     if encoder is None:
         raise WeightsError(f"the model in {workdir} has no mBART part: name the workdir of stage 1 or 2")
     config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
