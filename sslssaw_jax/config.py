@@ -296,8 +296,8 @@ class Config:
     name: str = "unnamed"
     stage: str = "translate"  # pretrain | translate: the last stage to run
     seed: int = 0
-    # workdir of stage 1, relative to the parent of this workdir; a checkpoint.pth of GFSLT-VLP, of either of
-    # its stages; "none": from scratch
+    # workdir of stage 1, relative to the parent of this workdir; or path of a checkpoint.pth of GFSLT-VLP,
+    # of either of its stages; "none": from scratch
     init_from: str = "stage1"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -172,23 +172,15 @@ def test_every_shipped_configuration_trains(
     assert len(losses) >= 3 and np.isfinite(losses).all()
 
 
-def test_mbert_reads_in_both_stages_and_stage_2_goes_on_with_that_of_stage_1(
-    tiny_data_dir: Path, tmp_path: Path
-) -> None:
-    """Table 6 from scratch, as `--config.model.text=mbert` asks for it."""
+def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp_path: Path) -> None:
+    """Table 6 from scratch, with a tokenizer made of the dataset's words; without a video to be quick."""
     config = shrink(shipped("phoenix_stage2", "toy"), tiny_data_dir)
-    config.model.text = "mbert"
+    config.init_from = "none"
+    config.model.update({"text": "mbert", "inputs": "question"})
     config.model.mbert.update({"d_model": 12, "ffn_dim": 16, "num_layers": 1, "heads": 2})
-    config.translate.optim.update({"learning_rate": 1e-30, "final_learning_rate": 1e-30})
-    run(config, tmp_path / "run")
-    stage_1, stage_2 = (
-        restore_params(tmp_path / name / CHECKPOINTS)[0] for name in (config.init_from, "run")
-    )
-    jax.tree.map(
-        partial(np.testing.assert_allclose, atol=1e-20), stage_2["text_encoder"], stage_1["text_encoder"]
-    )
-    assert len(rows(tmp_path / "run" / "predictions.test.jsonl")) == 6
-    assert len(list((tmp_path / "run" / "heatmaps").glob("*.png"))) == 2
+    run(config, tmp_path)
+    assert np.isfinite([row["loss"] for row in rows(tmp_path / "log.jsonl")]).all()
+    assert len(rows(tmp_path / "predictions.test.jsonl")) == 6
 
 
 def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(

@@ -21,7 +21,6 @@ from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import TokenizerError, clean_question, load_tokenizer
 from sslssaw_jax.models.mbert import Bert
-from sslssaw_jax.models.streams import text_stream
 from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.translate import encode, translate_stage
@@ -262,24 +261,27 @@ def with_more_padding(batch: Any) -> Any:
     )
 
 
-def test_stage_1_reads_the_sentence_at_sep_and_padding_changes_nothing() -> None:
+def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
     stage = pretrain_stage(CONFIG, VOCAB_SIZE, BERT_VOCAB_SIZE)
     model, batch = evaluated(stage, toy_state(stage)), bert_batch()
 
     @jit
-    def compute(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def outcome(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         states = model.text_projection(model.text_encoder(batch.bert.target, batch.bert.target_mask))
-        target = text_stream(batch.target, batch.target_mask)
-        restored = model.restore_words(batch.masked_target, batch.masked_target_mask, target)
-        return states, model.text_feature(batch.read.target, batch.read.target_mask), restored
+        feature = model.text_feature(batch.bert.target, batch.bert.target_mask)
+        return states, feature, stage.loss(model, batch, None)[1]
 
-    states, feature, restored = compute(model, batch)
+    states, feature, metrics = outcome(model, batch)
     last = batch.bert.target_mask.sum(axis=1) - 1
     assert_close(feature, states[np.arange(len(last)), last])
-    _, longer_feature, longer_restored = compute(model, with_more_padding(batch))
-    assert_close(longer_feature, feature)
-    mask = batch.target_mask
-    assert_close(longer_restored[:, : mask.shape[1]][mask], restored[mask])
+    assert_close(outcome(model, with_more_padding(batch))[2], metrics)
+
+    read = batch.replace(bert=batch.bert._replace(target=(batch.bert.target + 1) % BERT_VOCAB_SIZE))
+    written = batch.replace(target=np.where(batch.target > 5, 45 - batch.target, batch.target))
+    for changed, moved in ((read, "loss_similarity"), (written, "loss_restore")):
+        found = outcome(model, changed)[2]
+        differ = {key for key in ("loss_similarity", "loss_restore") if abs(found[key] - metrics[key]) > 1e-3}
+        assert differ == {moved}
 
 
 def test_stage_2_fuses_what_mbert_reads_and_the_decoder_still_writes_mbarts_question() -> None:

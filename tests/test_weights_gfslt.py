@@ -81,7 +81,7 @@ def test_stage_2_translates_as_the_parent_does_and_none_of_the_files_code_runs(
     assert Logger.unpickled == []
     report = capsys.readouterr().out
     assert "video, encoder, embedding, decoder taken over" in report
-    assert "left out, read by nothing: the encoder gets the video" in report
+    assert "left out: mbart.model.encoder.embed_tokens.weight (read by nothing" in report
     assert "as initialised" not in report
     assert "model.mbart.heads is 2; the published configuration has 8" in report
 
@@ -113,6 +113,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
     model = evaluated(stage, state)
     report = capsys.readouterr().out
     assert "not in it, and as initialised: fusion, video.project, video.project_norm" in report
+    assert "left out: model_txt.* (the text tower: stage 2 has none)" in report
     before = evaluated(stage, toy_state(stage))
     for module in ("fusion", "video.project", "video.project_norm"):
         kept, random = (

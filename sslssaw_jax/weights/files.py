@@ -39,8 +39,8 @@ class Checkpoint:
 
     Args:
         path: a `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
-        entries: which entries of PyTorch's file are state dicts, where it holds more than one state dict; the
-            tensors' names then begin with the entry's. The other entries are not read.
+        entries: of a training checkpoint of PyTorch, the entries that are state dicts; their tensors' names
+            begin with the entry's. What else the file holds is not read.
 
     Raises:
         WeightsError: there is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
@@ -121,13 +121,14 @@ class _TorchFile:
         return np.array(tensor.numpy())  # a copy, and no page of the mapped file stays in memory
 
     def _tensors(self) -> dict[str, Any]:
-        return self._load(mmap=True) if self._is_mapped else self._in_memory
+        # a training checkpoint is opened once: going through its optimiser's state takes long
+        return self._load() if self._is_mapped and not self._entries else self._opened
 
     @cached_property
-    def _in_memory(self) -> dict[str, Any]:
-        return self._load(mmap=False)
+    def _opened(self) -> dict[str, Any]:
+        return self._load()
 
-    def _load(self, mmap: bool) -> dict[str, Any]:
+    def _load(self) -> dict[str, Any]:
         try:
             import torch
         except ImportError:
@@ -137,7 +138,7 @@ class _TorchFile:
         try:
             unread = torch.serialization.get_unsafe_globals_in_checkpoint(self.path) if self._entries else []
             with torch.serialization.safe_globals([(_Unread, name) for name in unread]):
-                loaded = torch.load(self.path, map_location="cpu", mmap=mmap, weights_only=True)
+                loaded = torch.load(self.path, map_location="cpu", mmap=self._is_mapped, weights_only=True)
         except Exception as error:  # torch raises many kinds for a broken file
             raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
         if not self._entries:
@@ -162,8 +163,7 @@ def resolve(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
     """The folder or file `model`, or that of a model of this name on the Hugging Face hub.
 
     A name is looked up in the hub's local cache and downloaded where it is not there: configuration, weights
-    and `tokenizer_file`. What begins with `.`,
-    `/` or `~` is never a name.
+    and `tokenizer_file`. What begins with `.`, `/` or `~` is never a name.
 
     Raises:
         WeightsError: there is neither.

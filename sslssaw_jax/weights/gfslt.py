@@ -29,8 +29,9 @@ _STAGE_1 = {
     "text_decoder.": "mbart.",  # lm_head, final_logits_bias
 }
 _LEFT_OUT = {  # pattern -> reason
-    "model_txt.*": "the text tower, which stage 2 has none of",
-    "model_images.*": "of stage 1's contrast alone",  # [CLS] and the projection
+    "model_txt.*": "the text tower: stage 2 has none",
+    "model_images.cls_token": "of stage 1's contrast alone",
+    "model_images.lm_head.weight": "of stage 1's contrast alone",
     "logit_scale": "of stage 1's contrast alone",
     "mbart.model.shared.weight": "read by nothing: the decoder has its own",
     "mbart.model.encoder.embed_tokens.weight": "read by nothing: the encoder gets the video",
@@ -116,16 +117,16 @@ def gfslt_checkpoint(
     return start
 
 
-def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], dict[str, str]]:
-    """Stage 2's name of each tensor -> its name in the file; and of those left out -> the reason."""
-    tensors, left_out = {}, {}
+def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
+    """Stage 2's name of each tensor -> its name in the file; and the patterns of those left out."""
+    tensors, left_out = {}, set()
     for theirs in checkpoint.shapes:
         name = theirs.replace(".module.", ".", 1)  # of DistributedDataParallel
         prefix = next((prefix for prefix in _STAGE_1 if name.startswith(prefix)), "model.")
         name = _STAGE_1.get(prefix, "") + name.removeprefix(prefix)
-        reason = next((why for pattern, why in _LEFT_OUT.items() if fnmatch.fnmatch(name, pattern)), None)
-        if reason:
-            left_out[name] = reason
+        pattern = next((pattern for pattern in _LEFT_OUT if fnmatch.fnmatchcase(name, pattern)), None)
+        if pattern:
+            left_out.add(pattern)
         else:
             tensors[name] = theirs
     return tensors, left_out
@@ -180,14 +181,11 @@ def _ours(key: KeyPath, value: np.ndarray) -> np.ndarray:
     return value.transpose(np.argsort(_TORCH_AXES[value.ndim])) if key[-1] == "kernel" else value
 
 
-def _report(config: Config, parts: list[str], rest: list[str], left_out: dict[str, str]) -> str:
+def _report(config: Config, parts: list[str], rest: list[str], left_out: set[str]) -> str:
     lines = [f"{config.init_from}: {', '.join(parts)} taken over"]
     if rest:
         lines.append(f"  not in it, and as initialised: {', '.join(rest)}")
-    for why in dict.fromkeys(left_out.values()):
-        names = [name for name, reason in left_out.items() if reason == why]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        lines.append(f"  left out, {why}: {names[0]}{more}")
+    lines += [f"  left out: {pattern} ({_LEFT_OUT[pattern]})" for pattern in sorted(left_out)]
     for setting, published in _PUBLISHED.items():
         value = getattr(config.model.mbart, setting)
         if value != published:
