@@ -18,7 +18,7 @@ class Annotation:
     """One clip: where its video lies, and its texts without outer spaces, glosses between single ones."""
 
     name: str
-    video: Path  # a folder of frames
+    video: Path  # a folder of frames or a video file
     question: str
     target: str
     gloss: str
@@ -36,18 +36,28 @@ class Annotations:
         self.odd.setdefault(oddity, []).append(name)
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file that are not blank, outer spaces removed, with their numbers from 1.
+def read_text(path: Path) -> str:
+    """A UTF-8 file, its line ends as they are.
 
     Raises:
       AnnotationError: the file is not UTF-8.
     """
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise AnnotationError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
-    for number, raw_line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file that are not blank, outer spaces removed, with their numbers from 1.
+
+    Raises:
+      AnnotationError: the file is not UTF-8.
+    """
+    for number, raw_line in enumerate(
+        read_text(path).split("\n"), start=1
+    ):  # splitlines() also splits at U+2028
         if raw_line.strip():
             yield number, raw_line.strip()

@@ -26,7 +26,9 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     """A subclass says where the clips are; `info.metadata` keeps what was odd about them.
 
     Args:
-      resize: `256` (square), `short:256` (short side) or `none`, see `frames.Resize`.
+      resize: `256` (square), `short:256` (short side), `crop:256` (middle square) or `none`, see
+        `frames.Resize`.
+      fps: frames a second of video files; folders of frames are taken as they are.
       num_workers: processes that re-encode frames; 0 is one a core.
       **kwargs: as for every `tfds.core.DatasetBuilder`.
 
@@ -35,8 +37,10 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     HOMEPAGE = ""
 
-    def __init__(self, *, resize: str = "256", num_workers: int = 0, **kwargs: Any) -> None:
-        self._resize = frames.Resize.parse(resize)
+    def __init__(
+        self, *, resize: str = "256", fps: float = 25.0, num_workers: int = 0, **kwargs: Any
+    ) -> None:
+        self._read_clip = functools.partial(frames.read_clip, resize=frames.Resize.parse(resize), fps=fps)
         self._num_workers = num_workers or available_cpus()
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
@@ -68,9 +72,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     ) -> Mapping[str, Sequence[Callable[[], Iterator[Example]]]]:
         splits = self.read_annotations(Path(dl_manager.manual_dir))
         videos = [clip.video for split in splits.values() for clip in split.clips]
-        read = functools.partial(frames.read_clip, resize=self._resize)
         # splits and their shards are written one after the other, so all of them share one stream of clips
-        stream = ordered_map(read, videos, self._num_workers)
+        stream = ordered_map(self._read_clip, videos, self._num_workers)
         progress = tqdm(desc="preparing", total=len(videos), unit="clip")
         shards = {}
         for name, split in splits.items():
@@ -89,10 +92,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         num_examples = 0
         for clip, clip_frames in zip(split.clips, stream):
             progress.update()
-            if clip_frames.num_unreadable:
-                split.note("frames unreadable, dropped", clip.name)
-            if clip_frames.num_absent:
-                split.note("frames absent between others", clip.name)
+            for oddity in clip_frames.odd:
+                split.note(oddity, clip.name)
             if not clip_frames.video:
                 split.note("no frames, left out", clip.name)
                 continue
@@ -111,6 +112,6 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             )
         if not num_examples:
             raise MissingInputError(
-                f"none of the {len(split.clips)} clips of {name} has frames; expected "
-                f"{split.clips[0].video}/images0001.png and so on. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+                f"none of the {len(split.clips)} clips of {name} has frames; the first "
+                f"should be in {split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )

@@ -31,8 +31,10 @@ class _BatchSource:
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self._plan, self._seed = plan, seed
+        questions = [clean_question(clip.question) for clip in source.clips]
+        # no question, no token, not even </s>: the clip is translated without one
         self._questions = [
-            tokenizer.encode(clean_question(clip.question), data.max_question_tokens) for clip in source.clips
+            tokenizer.encode(question, data.max_question_tokens) if question else [] for question in questions
         ]
         self._targets = [tokenizer.encode(clip.target, data.max_target_tokens) for clip in source.clips]
 

@@ -98,13 +98,14 @@ def test_broken_clips_are_left_out_in_order_and_reported(
 
 def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:
     write_release(tmp_path / "release", NUM_CLIPS, num_frames=0)
-    with pytest.raises(MissingInputError, match=r"none of the 2 clips .*images0001.png .*RWTH"):
+    with pytest.raises(MissingInputError, match=r"none of the 2 clips .*train-0.*RWTH"):
         build(tmp_path / "release", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("256", (256, 256)), ("short:64", (80, 64)), ("none", SIZE), ("short:16", (20, 16))]
+    ("text", "size"),
+    [("256", (256, 256)), ("short:64", (80, 64)), ("none", SIZE), ("short:16", (20, 16)), ("crop:8", (8, 8))],
 )
 def test_resize_means_a_square_or_the_short_side(text: str, size: tuple[int, int]) -> None:
     assert Resize.parse(text).size(*SIZE) == size
