@@ -144,14 +144,15 @@ def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
     announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate if rate > 0 else 0.0  # seconds
     step = 1 / rate if 1 <= rate <= 1000 else 1 / fps
     video: list[bytes] = []
-    last, end = None, 0.0
+    last: np.ndarray | None = None
+    end = 0.0
     for time, image in _decode(capture, step):
         end = time + step
         # a quarter of a tick: neither the same rate nor half or double of it hangs on a rounded time
         due = math.ceil(time * fps - 0.25) - len(video)
         if len(video) + due > MAX_FRAMES:
             return ClipFrames([], [f"over {MAX_FRAMES} frames: cut it into sentences"])
-        if due > 0:
+        if due > 0 and last is not None:
             video += [_encode(_fit(last, resize))] * due
         last = image
     if last is None:
