@@ -1,6 +1,7 @@
 """Text in pictures: fonts that have its characters, and lines that fit."""
 
 import contextlib
+import logging
 import re
 import sys
 import warnings
@@ -61,6 +62,8 @@ def wrap(text: str, width: int) -> list[str]:
 def _installed_chinese_font() -> list[str]:
     installed = {font.name for font in font_manager.fontManager.ttflist}
     found = [name for name in CHINESE_FONTS if name in installed]
+    # most have no bold cut, and bold labels stand beside them
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     if not found:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         print(

@@ -16,7 +16,8 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 cv2.setNumThreads(1)  # the processes share the cores already
-# what cannot be read is reported with the clip's name; FFmpeg would add lines without one
+# what cannot be read is reported with the clip's name; the libraries would add lines without one
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
@@ -148,10 +149,9 @@ def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
     end = 0.0
     for time, image in _decode(capture, step):
         end = time + step
-        # a quarter of a tick: neither the same rate nor half or double of it hangs on a rounded time
-        due = math.ceil(time * fps - 0.25) - len(video)
-        if len(video) + due > MAX_FRAMES:
+        if _ticks(end, fps) > MAX_FRAMES:
             return ClipFrames([], [f"over {MAX_FRAMES} frames: cut it into sentences"])
+        due = _ticks(time, fps) - len(video)
         if due > 0 and last is not None:
             video += [_encode(_fit(last, resize))] * due
         last = image
@@ -159,8 +159,16 @@ def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
         return ClipFrames([], ["no readable video"])
     if end < min(0.9 * announced, announced - 0.5):
         return ClipFrames([], ["video breaks off before its end"])
-    video += [_encode(_fit(last, resize))] * max(math.ceil(end * fps - 0.25) - len(video), not video)
+    video += [_encode(_fit(last, resize))] * max(_ticks(end, fps) - len(video), not video)
     return ClipFrames(video, [])
+
+
+def _ticks(seconds: float, fps: float) -> int:
+    """How many ticks lie before a time, each a quarter of a tick late.
+
+    So neither the same rate nor the half or the double of it hangs on how a file rounds its times.
+    """
+    return math.ceil(seconds * fps - 0.25)
 
 
 def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.ndarray]]:

@@ -88,7 +88,7 @@ def _histogram(
     """Shares of each split's clips, so that splits of all sizes can be compared; the first as a surface."""
     _style(axes, title)
     axes.set_ylabel("percent of clips", color=GREY)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if edges is None:
         every = np.concatenate(list(values.values()))
         step = max(1, round(np.ptp(every) / BINS))
