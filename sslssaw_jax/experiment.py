@@ -53,8 +53,8 @@ class Experiment:
     def __init__(self, config: Config, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
         self.mesh: Mesh = make_mesh(config.mesh)
-        prepared = newest_version(Path(config.data.data_dir), config.data.dataset)
-        folder: str | Path = config.data.tokenizer or prepared / "tokenizer"
+        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
+        folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
             folder = weights_folder(config)
         self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language)
@@ -142,11 +142,10 @@ class Experiment:
 
     @property
     def _output_dir(self) -> Path:
-        """The workdir; for another dataset than the one it was trained on, a folder there of that name."""
-        mark, dataset = self.workdir / FINISHED, self.config.data.dataset
-        if mark.exists() and dataset != json.loads(mark.read_text("utf-8"))["config"]["data"]["dataset"]:
-            return self.workdir / dataset
-        return self.workdir
+        """The workdir; for a dataset that nothing can be trained on, a folder there of its name."""
+        data = self.config.data
+        trains = (self._dataset / f"clips.{data.train_split}.jsonl").exists()
+        return self.workdir if trains else self.workdir / data.dataset
 
     def _train(
         self,

@@ -1,8 +1,8 @@
 """Prepares a dataset: `python -m tfds_builders.prepare NAME --manual_dir=DIR --data_dir=DIR`.
 
 `DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `clips.<split>.jsonl` (what is known of
-each record without its video, in the records' order) and `tokenizer/`. The folder appears by one rename,
-so it is whole or absent.
+each record without its video, in the records' order) and, where there is a train split, `tokenizer/`. The
+folder appears by one rename, so it is whole or absent.
 """
 
 import argparse

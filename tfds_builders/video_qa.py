@@ -32,7 +32,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
       num_workers: processes that re-encode frames; 0 is one a core.
       **kwargs: as for every `tfds.core.DatasetBuilder`.
 
-    Preparing raises `MissingInputError` and `AnnotationError`.
+    Preparing raises `MissingInputError` and `AnnotationError`, a wrong option `ValueError`.
     """
 
     HOMEPAGE = ""
@@ -40,6 +40,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     def __init__(
         self, *, resize: str = "256", fps: float = 25.0, num_workers: int = 0, **kwargs: Any
     ) -> None:
+        if not 1 <= fps <= 1000:
+            raise ValueError(f"fps is {fps}; it lies between 1 and 1000")
         self._read_clip = functools.partial(frames.read_clip, resize=frames.Resize.parse(resize), fps=fps)
         self._num_workers = num_workers or available_cpus()
         kwargs.setdefault("file_format", "array_record")
