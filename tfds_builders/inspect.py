@@ -87,34 +87,30 @@ def split_facts(
     is_train = clips is train
     lengths, distinct, shares = {}, {}, {}
     for side in texts:
-        running = [word for text in texts[side] for word in words(text)]
+        cuts: list[list[Any]] = [words(text) for text in texts[side]]
+        running = [word for cut in cuts for word in cut]
         distinct[side] = len(set(running))
-        cuts: Iterable[Sequence[Any]] = map(words, texts[side])
         if tokenizer:
-            cuts = ids = [tokenizer.encode(text, 10**9)[:-2] for text in texts[side]]
-            shares[f"{side} tokens unknown"] = _percent(i == tokenizer.unk_id for text in ids for i in text)
+            cuts = [tokenizer.encode(text, 10**9)[:-2] for text in texts[side]]
+            shares[f"{side} tokens unknown"] = _percent(i == tokenizer.unk_id for cut in cuts for i in cut)
         lengths[side] = np.array([len(cut) for cut in cuts])
         if train and not is_train:
             known = {word for text in train_texts[side] for word in words(text)}
             shares[f"{side} words not in train"] = _percent(word not in known for word in running)
     if train:
         for label, sides in {"target": ("target",), "question and target": ("question", "target")}.items():
-            own, others = (list(zip(*(all_[side] for side in sides))) for all_ in (texts, train_texts))
-            copies = Counter(others)
+            copies = Counter(zip(*(train_texts[side] for side in sides)))
+            own = zip(*(texts[side] for side in sides))
             shares[f"{label} of another train clip"] = _percent(copies[text] > is_train for text in own)
+    raw = [(clip.question, clip.target) for clip in clips]
     return SplitFacts(
         clips=clips,
         num_frames=np.array([clip.num_frames for clip in clips]),
         lengths=lengths,
         distinct=distinct,
         shares=shares,
-        overlap=100
-        * np.array([metrics.overlap(clip.question, clip.target, characters=characters) for clip in clips]),
-        copy_question=metrics.score(
-            [clip.question.lower() for clip in clips],
-            [clip.target for clip in clips],
-            characters=characters,
-        ),
+        overlap=np.array([100 * metrics.overlap(q, t, characters=characters) for q, t in raw]),
+        copy_question=metrics.score([q.lower() for q, _ in raw], [t for _, t in raw], characters=characters),
     )
 
 
