@@ -13,7 +13,7 @@ from sslssaw_jax import metrics
 from sslssaw_jax.checkpointing import holds_checkpoint
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.pipeline import train_batches
-from sslssaw_jax.data.source import ClipSource
+from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
     Prediction,
@@ -56,8 +56,8 @@ class Experiment:
     def __init__(self, config: Config, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
         self.mesh: Mesh = make_mesh(config.mesh)
-        self.train_clips = self._clips(config.data.train_split)
-        folder: str | Path = config.data.tokenizer or self.train_clips.folder / "tokenizer"
+        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
+        folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
             folder = weights_folder(config)
         reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
@@ -79,7 +79,7 @@ class Experiment:
             self._translate(self._load_best(), self.config.data.test_split)
         else:
             self.report()
-        print(f"predictions and heat maps: {self.workdir}")
+        print(f"predictions and heat maps: {self._output_dir}")
 
     def warm_start(self, workdir: Path) -> None:
         """Trains the CNN on isolated signs."""
@@ -121,7 +121,7 @@ class Experiment:
             split: score_predictions(self._translate(state, split), self.config)
             for split in (self.config.data.dev_split, self.config.data.test_split)
         }
-        write_json(self.workdir / "metrics.json", scores)
+        write_json(self._output_dir / "metrics.json", scores)
         print(metrics.format_table(scores))
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
@@ -140,9 +140,16 @@ class Experiment:
             self.mesh,
             gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
         )
-        write_predictions(self.workdir, split, predictions)
-        draw_heatmaps(self.workdir, predictions, gates)
+        write_predictions(self._output_dir, split, predictions)
+        draw_heatmaps(self._output_dir, predictions, gates)
         return predictions
+
+    @property
+    def _output_dir(self) -> Path:
+        """The workdir; for a dataset that nothing can be trained on, a folder there of its name."""
+        data = self.config.data
+        trains = (self._dataset / f"clips.{data.train_split}.jsonl").exists()
+        return self.workdir if trains else self.workdir / data.dataset
 
     def _train(
         self,
@@ -218,6 +225,11 @@ class Experiment:
             return state
 
         return start
+
+    @cached_property
+    def train_clips(self) -> ClipSource:
+        """Opened where there is something to train: clips to translate need no train split."""
+        return self._clips(self.config.data.train_split)
 
     @cached_property
     def _translator(self) -> tuple[Stage, Translate]:

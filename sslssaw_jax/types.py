@@ -25,6 +25,7 @@ class BertTexts(NamedTuple):
 class Batch:
     """Clips packed frame after frame; texts are `tokens </s> <language>`, as mBART's tokenizer writes them.
 
+    A clip without a question has nothing there: `question_mask` is False.
     Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
     A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1.
     `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2). With

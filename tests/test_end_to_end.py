@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
 import jax
 import ml_collections
 import numpy as np
@@ -16,9 +17,12 @@ import pytest
 import sslssaw_jax.train
 from sslssaw_jax.checkpointing import CheckpointError, restore_params
 from sslssaw_jax.config import from_config_dict, to_dict
+from sslssaw_jax.data.source import DatasetError
+from sslssaw_jax.data.tokenizer import TokenizerError
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.train import CHECKPOINTS, TrainingError, run_differences
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from tfds_builders.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 SCORES = {
@@ -152,6 +156,32 @@ def test_translate_writes_predictions_for_test_alone(
     run(shrink(shipped("demo"), tiny_data_dir), workdir, "translate")
     assert not {"predictions.dev.jsonl", "metrics.json"} & {path.name for path in workdir.iterdir()}
     assert rows(workdir / "predictions.test.jsonl") == rows(finished / "predictions.test.jsonl")
+
+
+def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_clips(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clips.csv").write_text(
+        "id,video,question,target,split\nmine,videos/mine,what comes ?,,test\nyours,videos/yours,,,test\n"
+    )
+    for folder, shade in {"mine": 50, "yours": 200}.items():
+        (tmp_path / "videos" / folder).mkdir(parents=True)
+        for number in range(9):
+            picture = np.full((60, 80, 3), shade + 5 * number, np.uint8)
+            cv2.imwrite(str(tmp_path / "videos" / folder / f"{number}.png"), picture)
+    prepare("custom_qa", tmp_path / "data", manual_dir=tmp_path, resize="crop:48", num_workers=1)
+    config = shrink(shipped("demo"), tmp_path / "data")
+    config.data.dataset = "custom_qa"
+    with pytest.raises(TokenizerError, match="one without a train split has none"):
+        run(config, finished, "translate")
+    config.data.tokenizer = str(tiny_data_dir / "avatar_qa" / "1.0.0" / "tokenizer")
+    before = (finished / "predictions.test.jsonl").read_bytes()
+    run(config, finished, "translate")
+    assert [row["id"] for row in rows(finished / "custom_qa" / "predictions.test.jsonl")] == ["mine", "yours"]
+    assert len(list((finished / "custom_qa" / "heatmaps").glob("*.png"))) == 2
+    assert (finished / "predictions.test.jsonl").read_bytes() == before
+    with pytest.raises(DatasetError, match=r"no split '(train|dev)'; it has test"):
+        run(config, tmp_path / "new")
 
 
 def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
 from sslssaw_jax.data.frames import decode_frames, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
-from sslssaw_jax.data.tokenizer import Tokenizer, clean_question
+from sslssaw_jax.data.tokenizer import Reader, Tokenizer, clean_question
 from sslssaw_jax.types import Batch, BertTexts
 
 
@@ -31,17 +31,9 @@ class _BatchSource:
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self._plan, self._seed = plan, seed
-        self._questions = [
-            tokenizer.encode(clean_question(clip.question), data.max_question_tokens) for clip in source.clips
-        ]
-        self._targets = [tokenizer.encode(clip.target, data.max_target_tokens) for clip in source.clips]
-        self._reader = reader = tokenizer.reader
-        self._reads_bert = reader is not tokenizer
-        clips = source.clips if self._reads_bert else []
-        self._bert_questions = [
-            reader.encode(clean_question(clip.question), data.max_question_tokens) for clip in clips
-        ]
-        self._bert_targets = [reader.encode(clip.target, data.max_target_tokens) for clip in clips]
+        self._reader = tokenizer.reader
+        self._questions, self._targets = self._encode_texts(tokenizer)
+        self._bert_texts = None if self._reader is tokenizer else self._encode_texts(self._reader)
 
     def __len__(self) -> int:
         return self._plan.num_batches
@@ -66,10 +58,11 @@ class _BatchSource:
         target, target_mask = self._pad([self._targets[i] for i in indices], data.max_target_tokens)
         masked_target, masked_target_mask = self._pad(masked_targets, data.max_target_tokens)
         bert = None
-        if self._reads_bert:
+        if self._bert_texts:
+            questions, targets = self._bert_texts
             bert = BertTexts(
-                *self._pad([self._bert_questions[i] for i in indices], data.max_question_tokens),
-                *self._pad([self._bert_targets[i] for i in indices], data.max_target_tokens),
+                *self._pad([questions[i] for i in indices], data.max_question_tokens),
+                *self._pad([targets[i] for i in indices], data.max_target_tokens),
             )
         index_B = np.full(num_rows, -1, np.int32)
         index_B[: len(indices)] = indices
@@ -86,6 +79,16 @@ class _BatchSource:
             index=index_B,
             valid=index_B >= 0,
             bert=bert,
+        )
+
+    def _encode_texts(self, reader: Reader) -> tuple[list[list[int]], list[list[int]]]:
+        """The ids of each clip's question and target."""
+        data = self._data
+        questions = [clean_question(clip.question) for clip in self._source.clips]
+        return (
+            # no question, no token, not even </s>: the clip is translated without one
+            [reader.encode(question, data.max_question_tokens) if question else [] for question in questions],
+            [reader.encode(clip.target, data.max_target_tokens) for clip in self._source.clips],
         )
 
     def _pad(self, texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -128,8 +128,8 @@ def load_tokenizer(folder: str | Path, language: str, reader: Reader | None = No
     """
     folder = Path(folder)
     remedy = (
-        f"copy mBART's {MODEL_FILE} there, "
-        "or leave data.tokenizer empty to use the one prepared with the dataset"
+        f"copy mBART's {MODEL_FILE} there, or leave data.tokenizer empty to use the one prepared with the "
+        "dataset; one without a train split has none: name the tokenizer that the model was trained with"
     )
     if not folder.is_dir():
         raise TokenizerError(f"there is no tokenizer folder {folder}: {remedy}")
