@@ -1,6 +1,7 @@
 """From a folder of PNG or JPEG frames to JPEG frames of the wanted size."""
 
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 
 JPEG_QUALITY = 95
+UNREADABLE = "frames unreadable, dropped"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
@@ -47,11 +49,10 @@ class Resize:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """A clip's JPEG frames in order, and how many of its frames were no image or not there."""
+    """A clip's JPEG frames in order, and in words what was odd about it."""
 
     video: list[bytes]
-    num_unreadable: int
-    num_absent: int
+    odd: list[str]
 
 
 def list_frames(folder: Path) -> list[Path]:
@@ -64,7 +65,7 @@ def list_frames(folder: Path) -> list[Path]:
             files = [
                 file
                 for file in place.iterdir()
-                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
             ]
             if files:
                 return sorted(files, key=lambda file: (_numbers(file), file.name))
@@ -72,11 +73,22 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def read_clip(folder: Path, resize: Resize) -> ClipFrames:
-    """The frames of one clip as JPEG; those that are no image are left out and counted."""
+    """The frames of one clip as JPEG; those that are no image are left out."""
     files = list_frames(folder)
     frames = [to_jpeg(file.read_bytes(), resize) for file in files]
     video = [frame for frame in frames if frame is not None]
-    return ClipFrames(video, len(frames) - len(video), _count_absent(files))
+    odd = []
+    if len(video) < len(frames):
+        odd.append(UNREADABLE)
+    if _count_absent(files):
+        odd.append("frames absent between others")
+    return ClipFrames(video, odd)
+
+
+def unreadable_frames(folder: Path) -> list[Path]:
+    """The frames of a clip that are no image."""
+    keep = Resize(side=0)
+    return [file for file in list_frames(folder) if to_jpeg(file.read_bytes(), keep) is None]
 
 
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
@@ -84,7 +96,10 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
 
     A JPEG that has the wanted size already passes through unchanged.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:  # empty bytes, and headers that name an absurd size, are an error; other broken bytes give None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
     if image is None:
         return None
     old_height, old_width = image.shape[:2]
@@ -98,6 +113,19 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
         return data
     _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return jpeg.tobytes()
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG, from the header of its frame (ITU-T T.81, B.2.2)."""
+    position = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker == 0xFFFF:  # padding
+            position += 1
+        elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            return struct.unpack_from(">HH", data, position + 5)
+        else:
+            position += 2 + length
 
 
 def _numbers(file: Path) -> tuple[int, ...]:
