@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import fcntl
 import io
-import itertools
 import json
 import shlex
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 # TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
-DEFAULT_VOCAB_SIZE = 2400  # about that of mBART's vocabulary trimmed to PHOENIX-2014T
+DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about mBART's own, trimmed to PHOENIX-2014T
 
 
 class PrepareError(ValueError):
@@ -62,7 +61,7 @@ def prepare(
     manual_dir: Path | None = None,
     resize: str = "256",
     num_workers: int = 0,
-    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    vocab_size: int = 0,
     overwrite: bool = False,
 ) -> Path:
     """Prepares a dataset unless it is there, prints what it holds, and returns its folder.
@@ -73,7 +72,8 @@ def prepare(
       manual_dir: what a dataset reads that cannot be downloaded.
       resize: `256` (square), `short:256` (short side) or `none`; of datasets that are read, not generated.
       num_workers: processes; 0 is one a core.
-      vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it.
+      vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it. 0 is
+        `DEFAULT_VOCAB_SIZE` and the single characters of the texts.
       overwrite: prepare again what is there.
 
     Raises:
@@ -197,10 +197,9 @@ def _train_tokenizer(folder: Path, vocab_size: int) -> None:
     from sslssaw_jax.data.tokenizer import clean_question, train_tokenizer
 
     clips = _read_clips(folder, "train")
-    texts = itertools.chain.from_iterable(
-        (clip["target"], clean_question(clip["question"])) for clip in clips
-    )
-    train_tokenizer(texts, folder / "tokenizer", vocab_size)
+    texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
+    num_characters = len(set().union(*texts))
+    train_tokenizer(texts, folder / "tokenizer", vocab_size or DEFAULT_VOCAB_SIZE + num_characters)
 
 
 def _print_summary(folder: Path) -> None:
@@ -229,7 +228,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--resize", default="256", help="256 (square, default), short:256 (short side) or none"
     )
     parser.add_argument("--num_workers", type=int, default=0, help="processes; default: one a core")
-    parser.add_argument("--vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="of the tokenizer")
+    parser.add_argument("--vocab_size", type=int, default=0, help="of the tokenizer")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--check", action="store_true", help="list all problems of the files, write nothing")
     return parser.parse_args(arguments)
