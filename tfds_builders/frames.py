@@ -12,6 +12,8 @@ JPEG_QUALITY = 95
 UNREADABLE = "frames unreadable, dropped"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG"
+_MAX_PIXELS = 2**25  # four times that of 4K: a header that says more is broken
 
 cv2.setNumThreads(1)  # the processes share the cores already
 
@@ -96,10 +98,10 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
 
     A JPEG that has the wanted size already passes through unchanged.
     """
-    try:  # empty bytes, and headers that name an absurd size, are an error; other broken bytes give None
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
+    size = image_size(data)
+    if not size or size[0] * size[1] > _MAX_PIXELS:
         return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         return None
     old_height, old_width = image.shape[:2]
@@ -115,17 +117,24 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
     return jpeg.tobytes()
 
 
-def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG, from the header of its frame (ITU-T T.81, B.2.2)."""
-    position = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", data, position)
-        if marker == 0xFFFF:  # padding
-            position += 1
-        elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            return struct.unpack_from(">HH", data, position + 5)
-        else:
-            position += 2 + length
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that the header of a PNG or JPEG names, None where it is none."""
+    try:
+        if data.startswith(_PNG_MAGIC):
+            width, height = struct.unpack_from(">II", data, 16)
+            return height, width
+        position = 2 if data.startswith(_JPEG_MAGIC) else len(data)
+        while True:  # from segment to segment, to the one that begins a frame (ITU-T T.81, B.2.2)
+            marker, length = struct.unpack_from(">HH", data, position)
+            if marker == 0xFFFF:  # padding
+                position += 1
+            elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+                height, width = struct.unpack_from(">HH", data, position + 5)
+                return height, width
+            else:
+                position += 2 + length
+    except struct.error:
+        return None
 
 
 def _numbers(file: Path) -> tuple[int, ...]:

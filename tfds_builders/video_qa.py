@@ -166,7 +166,7 @@ def _size_of_frames(
     Training packs the frames of all clips into one array.
     """
     for number, frame in enumerate(video, start=1):
-        found = frames.jpeg_size(frame)
+        found = frames.image_size(frame) or (0, 0)
         size = size or found
         if found != size:
             raise AnnotationError(
