@@ -4,12 +4,13 @@ import abc
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from tfds_builders import frames
@@ -20,7 +21,18 @@ from tfds_builders.parallel import available_cpus, ordered_map
 CLIPS_PER_SHARD = 64
 _NO_FRAMES = "no frames, left out"
 
-Example = tuple[str, dict[str, Any]]
+KeyedExample = tuple[str, dict[str, Any]]
+
+
+class _StableWriter(tfds.core.ExampleWriter):
+    """Writes the same bytes for the same examples: a process's own order of their fields is undone."""
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        ordered = (
+            (key, tf_example_pb2.Example.FromString(data).SerializeToString(deterministic=True))
+            for key, data in examples
+        )
+        return super().write(path, ordered)
 
 
 class VideoQaBuilder(tfds.core.ShardBasedBuilder):
@@ -98,9 +110,12 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             metadata=tfds.core.MetadataDict({"odd": {}}),
         )
 
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _StableWriter(self.info.file_format)
+
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> Mapping[str, Sequence[Callable[[], Iterator[Example]]]]:
+    ) -> Mapping[str, Sequence[Callable[[], Iterator[KeyedExample]]]]:
         splits = self.read_annotations(Path(dl_manager.manual_dir))
         problems = [problem for split in splits.values() for problem in split.problems]
         if problems:
@@ -127,7 +142,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     def _examples(
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames], progress: tqdm
-    ) -> Iterator[Example]:
+    ) -> Iterator[KeyedExample]:
         """The examples of one split in order; notes what is odd about the frames."""
         size = None
         for clip, clip_frames in zip(split.clips, stream):
