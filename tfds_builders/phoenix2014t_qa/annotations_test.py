@@ -1,6 +1,9 @@
 """Every form of the question files reads alike, every real row reads, every bad row is named."""
 
+import gzip
+import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +116,47 @@ def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
         "not in the corpus file": ["elsewhere"],
         "no row in the question file": ["train-3"],
     }
+
+
+def test_the_labels_of_the_parent_project_stand_in_for_the_corpus_file(tmp_path: Path) -> None:
+    write_release(tmp_path, {"train": 3, "dev": 1, "test": 1})
+    layout = annotations.find_layout(tmp_path)
+    expected = annotations.read_annotations(layout, "train")
+    corpus = annotations.read_corpus(layout.corpus_file("train"), [])
+    labels = {
+        f"train/{row.name}": {
+            "name": f"train/{row.name}",
+            "text": row.target,
+            "gloss": row.gloss,
+            "length": 3,
+            "imgs_path": [f"train/{row.name}/images{t:04d}.png" for t in range(1, 4)],
+        }
+        for row in corpus.values()
+    }
+    layout.corpus_file("train").unlink()
+    (tmp_path / "labels.train").write_bytes(gzip.compress(pickle.dumps(labels)))
+    found = annotations.read_annotations(annotations.find_layout(tmp_path), "train")
+    assert not found.problems and not found.odd
+    assert found.clips == [replace(clip, signer="") for clip in expected.clips]  # the labels name none
+
+
+def test_frames_of_another_size_than_the_releases_are_found(tmp_path: Path) -> None:
+    write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
+    resized = tmp_path / "features" / "fullFrame-256x256px"
+    (tmp_path / annotations.FRAMES).rename(resized)
+    clips = annotations.read_annotations(annotations.find_layout(tmp_path), "dev").clips
+    assert clips[0].video.parent == resized / "dev" and clips[0].video.is_dir()
+
+
+def test_a_sentence_is_never_taken_for_the_question(tmp_path: Path) -> None:
+    """`train/NAME%TEXT%QUESTION` lacks its gloss, and has the form of a row that lacks its sentence."""
+    write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
+    layout = annotations.find_layout(tmp_path)
+    (given,) = annotations.read_annotations(layout, "train").clips
+    layout.question_file("train").write_text(
+        f"train/{given.name}%{given.target}%{given.question}", encoding="utf-8"
+    )
+    assert annotations.read_annotations(layout, "train").clips == [given]
 
 
 @pytest.mark.parametrize(
