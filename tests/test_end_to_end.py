@@ -37,6 +37,10 @@ SCORES = {
     "num_clips",
 }
 SHIPPED = [
+    ("csl_daily_stage1", ""),
+    ("csl_daily_stage1", "toy"),
+    ("csl_daily_stage2", ""),
+    ("csl_daily_stage2", "toy"),
     ("phoenix_stage1", ""),
     ("phoenix_stage1", "toy"),
     ("phoenix_stage2", ""),

@@ -27,9 +27,10 @@ class ClipInfo:
     target: str
     gloss: str  # space separated
     signer: str
+    overlap: bool = False  # marked in the annotations: the question is the target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Clip(ClipInfo):
     """A clip with its video."""
 
