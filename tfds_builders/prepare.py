@@ -118,7 +118,14 @@ def prepare(
         return final
 
 
-def check(name: str, manual_dir: Path | None, *, resize: str = "256", num_workers: int = 0) -> None:
+def check(
+    name: str,
+    manual_dir: Path | None,
+    *,
+    resize: str = "256",
+    fps: float = 25.0,
+    num_workers: int = 0,
+) -> None:
     """Reads all that `prepare` would read, prints what is odd, and writes nothing.
 
     Raises:
@@ -126,7 +133,7 @@ def check(name: str, manual_dir: Path | None, *, resize: str = "256", num_worker
       ValueError: an argument cannot be.
     """
     with tempfile.TemporaryDirectory() as nowhere:
-        builder = BUILDERS[name](Path(nowhere), resize=resize, num_workers=num_workers)
+        builder = BUILDERS[name](Path(nowhere), resize=resize, fps=fps, num_workers=num_workers)
         if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             raise PrepareError(f"{name} is generated: there is nothing to check")
         problems, odd = builder.check(_require_manual_dir(builder, name, manual_dir))
@@ -253,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     only_check = options.pop("check")
     try:
         if only_check:
-            check(**{key: options[key] for key in ("name", "manual_dir", "resize", "num_workers")})
+            check(**{key: options[key] for key in ("name", "manual_dir", "resize", "fps", "num_workers")})
         else:
             prepare(**options)
     except (ValueError, OSError) as error:
