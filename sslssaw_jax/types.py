@@ -17,7 +17,8 @@ class Batch:
     """Clips packed frame after frame; texts are `tokens </s> <language>`, as mBART's tokenizer writes them.
 
     Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
-    A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1.
+    A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; that of a
+    broken clip keeps its `index`.
     `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2).
     """
 
