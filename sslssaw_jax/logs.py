@@ -55,7 +55,6 @@ class RunLog:
         num_steps: steps of the stage in all.
         start_step: steps already taken. Lines of this stage after it, written by an interrupted run that
             got further than its last checkpoint, are dropped, so that no step is logged twice.
-        start_is_scored: whether the scores of `start_step` are final; else their line is dropped, too.
         peak_flops: FLOP/s of all devices at their best, for the MFU; 0 where unknown.
         stream: where the progress goes; one line rewritten in a terminal, a line each time elsewhere.
     """
@@ -67,7 +66,6 @@ class RunLog:
         *,
         num_steps: int,
         start_step: int = 0,
-        start_is_scored: bool = True,
         peak_flops: float = 0.0,
         stream: TextIO | None = None,
     ) -> None:
@@ -82,7 +80,9 @@ class RunLog:
         path = Path(workdir) / "log.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            write_jsonl(path, [row for row in _rows(path) if not self._is_lost(row, start_is_scored)])
+            write_jsonl(
+                path, [row for row in _rows(path) if row["stage"] != stage or row["step"] <= start_step]
+            )
         self._file = path.open("a", encoding="utf-8")
         folder = Path(workdir) / "tensorboard" / stage
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,11 +90,6 @@ class RunLog:
         self._tensorboard = EventsWriter(str(folder / "events"))
         start = SessionLog(status=SessionLog.START)  # hides what an interrupted run wrote from here on
         self._tensorboard.write_event(Event(step=start_step + 1, session_log=start))
-
-    def _is_lost(self, row: Mapping[str, Any], start_is_scored: bool) -> bool:
-        if row["stage"] != self._stage or row["step"] < self._step:
-            return False
-        return row["step"] > self._step or ("loss" not in row and not start_is_scored)
 
     def restart_clock(self) -> None:
         """Forgets what was counted since the last `write`: after an evaluation, which is no training time."""
@@ -121,7 +116,11 @@ class RunLog:
         }
         if self._peak_flops and self._flops:
             scalars["mfu"] = self._flops / seconds / self._peak_flops
-        self._record(step, scalars)
+        if self._writes:
+            row = {"step": step, "stage": self._stage} | {key: _rounded(x) for key, x in scalars.items()}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        self._plot(step, scalars)
         seconds_left = (self._num_steps - step) * scalars["step_time"]
         mfu = f"MFU {scalars['mfu']:.0%}  " if "mfu" in scalars else ""
         self._show(
@@ -134,17 +133,14 @@ class RunLog:
         self.restart_clock()
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Logs what the evaluation after a step found on dev."""
-        self._record(step, {f"dev/{key}": float(value) for key, value in scores.items()})
+        """Shows what the evaluation after a step found on dev, in TensorBoard and the terminal."""
+        self._plot(step, {f"dev/{key}": value for key, value in scores.items()})
         shown = "  ".join(f"{key} {value:.2f}" for key, value in scores.items())
         self.say(f"{self._stage} {step:,}: dev {shown}")
 
-    def _record(self, step: int, scalars: Mapping[str, float]) -> None:
+    def _plot(self, step: int, scalars: Mapping[str, float]) -> None:
         if not self._writes:
             return
-        row = {"step": step, "stage": self._stage} | {key: _rounded(x) for key, x in scalars.items()}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
         for key, value in scalars.items():
             event = Event(wall_time=time.time(), step=step, summary=scalar(key, value))
             self._tensorboard.write_event(event)

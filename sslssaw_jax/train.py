@@ -119,7 +119,6 @@ def train(
             stage.name,
             num_steps=batches.num_batches,
             start_step=step,
-            start_is_scored=step in checkpointer.scores,
             peak_flops=peak_flops(config.peak_tflops),
         )
         trace = Trace(config.profiled_steps, workdir / "profile")
