@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
-from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 
@@ -235,11 +234,11 @@ def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     wanted = {key: saved[key] for key in parts}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     items = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
-    return ocp.PyTreeCheckpointHandler().restore(epath.Path(folder / "state"), args=items)
+    return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=items)
 
 
 def _array_metadata(folder: Path) -> Any:
-    return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder / "state"))
+    return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
