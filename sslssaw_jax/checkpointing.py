@@ -7,7 +7,6 @@ rename, so that a killed process leaves it whole or absent. What the evaluations
 
 import copy
 import itertools
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from sslssaw_jax.damage import damage, first_line, read_json
 from sslssaw_jax.logs import write_json
 from sslssaw_jax.types import TrainState
 
@@ -125,7 +124,7 @@ class Checkpointer:
         if step < 0:
             return None
         folder = self.directory / str(step)
-        meta = _read_json(folder / "meta" / "metadata")
+        meta = read_json(folder / "meta" / "metadata")
         if check:
             check(meta)
         _require_same_arrays(self._manager.item_metadata(step).state, template, folder)
@@ -183,13 +182,13 @@ class Checkpointer:
         """Makes one error of all that Orbax and the libraries below it raise when a write fails."""
         try:
             yield
-        except CheckpointError:
+        except (CheckpointError, jax.errors.JaxRuntimeError):  # of a device, not of the disk
             raise
         except (OSError, ValueError, RuntimeError) as error:
             whole = saved_steps(self.directory)
             left = f"the last whole one is of step {whole[-1]}" if whole else "there is no other one"
             raise CheckpointError(
-                f"a checkpoint could not be written to {self.directory} ({_first_line(error)}); {left}: make "
+                f"a checkpoint could not be written to {self.directory} ({first_line(error)}); {left}: make "
                 "room on the disk and start again to go on"
             ) from error
 
@@ -224,7 +223,7 @@ def restore_params(
             stacklevel=2,
         )
     state = _read_arrays(directory / str(step), ("params", "batch_stats"))
-    meta = _read_json(directory / str(step) / "meta" / "metadata")
+    meta = read_json(directory / str(step) / "meta" / "metadata")
     return _pure_dict(state["params"]), _pure_dict(state["batch_stats"]), meta
 
 
@@ -241,13 +240,9 @@ def _array_metadata(folder: Path) -> Any:
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _read_scores(directory: Path) -> Scores:
     path = directory / _SCORES_FILE
-    saved = _read_json(path) if path.exists() else {}
+    saved = read_json(path) if path.exists() else {}
     return {int(step): scores for step, scores in saved.items()}
 
 
@@ -255,31 +250,6 @@ def _best_first(steps: Iterable[int], scores: Scores) -> list[int]:
     """Those of `steps` that have a score, the highest first, the later one of equals."""
     scored = [step for step in steps if SCORE in scores.get(step, {})]
     return sorted(scored, key=lambda step: (scores[step][SCORE], step), reverse=True)
-
-
-def _damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, in words; "" where its notes and each of its arrays can be read.
-
-    Orbax itself does not find out quietly: where one of its many concurrent reads fails, the others fill the
-    terminal with tracebacks.
-    """
-    state = folder / "state"
-    try:
-        for notes in (folder / "data" / "metadata", folder / "meta" / "metadata", state / "_sharding"):
-            _read_json(notes)
-        for part in (state / "array_metadatas").iterdir():  # one of each process
-            _read_json(part)
-        for leaf in _read_json(state / "_METADATA")["tree_metadata"].values():
-            if not leaf["value_metadata"]["skip_deserialize"]:  # no array but an empty node
-                name = ".".join(str(level["key"]) for level in leaf["key_metadata"])
-                kvstore = {"driver": "ocdbt", "base": f"file://{state}/"}
-                array = {"driver": "zarr", "kvstore": kvstore, "path": name}
-                tensorstore.open(array, read=True).result().read().result()
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # whatever the readers below stumble over
-        return _first_line(error)
-    return ""
 
 
 def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, str]]:
@@ -290,7 +260,7 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
     """
     damaged: dict[int, str] = {}
     for step in steps:
-        wrong = _damage(directory / str(step))
+        wrong = damage(directory / str(step))
         if not wrong:
             return step, damaged
         damaged[step] = wrong
@@ -299,11 +269,6 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
         f"every checkpoint in {directory} is damaged: restore one from a copy, or delete them to begin "
         f"anew{lines}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).split(" [tensorstore_spec")[0]
-    return next(iter(text.splitlines()), "") or type(error).__name__
 
 
 def _free_name(path: Path) -> Path:

@@ -304,10 +304,11 @@ class Config:
             f"{self.warm_start.epochs}: a CNN starts from one of both; set the one to '' or the other to 0",
         )
         _require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
-        _require(
-            self.pretrain.patience == self.warm_start.patience == 0,
-            "patience waits for BLEU-4, which only stage 2 has: set it in translate alone",
-        )
+        for stage in ("warm_start", "pretrain"):
+            patience = getattr(self, stage).patience
+            _require(
+                not patience, f"{stage}.patience is {patience}; only translate has the BLEU-4 it waits for"
+            )
         _require(
             not self.profile or re.fullmatch(r"\d+:\d+", self.profile) is not None,
             f"profile is {self.profile!r}; it must be START:STOP, two steps",

@@ -1,15 +1,17 @@
 """How fast a step is for its device: counted FLOPs against the peak, and traces of chosen steps."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
-# Dense bfloat16 TFLOP/s without sparsity (float16 where there is no bfloat16), from the vendors' data sheets;
-# the first name that a device's own name contains counts.
+# Dense bfloat16 TFLOP/s without sparsity (float16 where there is no bfloat16), from the vendor's data sheets;
+# the first of these whose words are all in the device's name counts.
 PEAK_TFLOPS = {
     "B200": 2250.0,
+    "GH200": 989.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
@@ -29,8 +31,8 @@ def peak_flops(configured_tflops: float) -> float:
     Args:
         configured_tflops: of one device; 0 looks it up by the device's name.
     """
-    kind = jax.devices()[0].device_kind
-    known = next((peak for name, peak in PEAK_TFLOPS.items() if name in kind), 0.0)
+    words = set(re.split(r"[\s-]+", jax.devices()[0].device_kind))
+    known = next((peak for name, peak in PEAK_TFLOPS.items() if words.issuperset(name.split())), 0.0)
     return (configured_tflops or known) * 1e12 * jax.device_count()
 
 

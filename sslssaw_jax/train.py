@@ -78,7 +78,8 @@ def train(
         Stopped: `stop` was asked for; the state is saved.
     """
     optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
-    init_key, run_key = jax.device_put(jax.random.split(jax.random.key(config.seed)), replicated(mesh))
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    run_key = jax.device_put(run_key, replicated(mesh))
     template = abstract_state(partial(stage.init, optimizer=optimizer), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     step_fn = CountedStep(
@@ -159,9 +160,8 @@ def train(
                 stopping = stop.reached(step)
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
                 untold.append((step, batch, metrics, waited))
-                while len(untold) > (
-                    0 if saving else 1
-                ):  # one step late: the device never waits for the host
+                late = 0 if saving else 1  # a step late, so that the device never waits for the host
+                while len(untold) > late:
                     tell(*untold.popleft())
                 if not saving:
                     continue

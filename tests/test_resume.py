@@ -123,6 +123,6 @@ def test_the_share_of_the_peak_is_logged(chains) -> None:
 @pytest.mark.skipif(not KILLS, reason="SSLSSAW_KILLS is not set")
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tiny_data_dir: Path, tmp_path: Path) -> None:
     moments = [f"random{seed}" for seed in range(KILLS)]
-    codes = start(tmp_path, tiny_data_dir, max(2, KILLS), whole=[], killed=moments)
+    codes = start(tmp_path, tiny_data_dir, 3 * KILLS, whole=[], killed=moments)
     assert codes == [*((moment, -9) for moment in moments), ("never", 0)]
     assert_same_end(tmp_path / "whole", tmp_path / "killed")

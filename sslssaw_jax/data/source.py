@@ -49,8 +49,8 @@ class ClipSource:
     Opening it reads the texts and frame counts (`clips.<split>.jsonl`) and no video.
 
     Raises:
-      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split; when a clip is read,
-        its record is gone or broken.
+      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split; or, when a clip is
+        read, its record is gone or broken.
     """
 
     def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
