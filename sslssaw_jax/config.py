@@ -292,9 +292,7 @@ class Config:
     num_heatmaps: int = 6
     peak_tflops: float = 0.0  # of one device, for MFU in the log; 0: known ones by their name
     profile: str = ""  # "START:STOP": a trace of those steps, for TensorBoard
-    compilation_cache: str = (
-        "compiled"  # folder beside the workdir, so that a restart compiles nothing; "": none
-    )
+    compilation_cache: str = "compiled"  # a folder beside the workdir: a restart compiles nothing; "": none
 
     def __post_init__(self) -> None:
         _one_of("stage", self.stage, ("pretrain", "translate"))
