@@ -18,6 +18,10 @@ from sslssaw_jax.config import (
 
 # key, a value that cannot be, words of the message besides the key
 BAD_VALUES = [
+    ("pretrain.patience", 3, "only translate"),
+    ("translate.patience", -1, "negative"),
+    ("data.skip_broken", -1, "negative"),
+    ("profile", "10-20", "START:STOP"),
     ("stage", "train", "allowed: pretrain, translate"),
     ("log_every", 0, "must be positive"),
     ("data.mask_rate", 1.0, "[0, 1)"),
