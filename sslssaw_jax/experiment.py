@@ -26,7 +26,7 @@ from sslssaw_jax.evaluation import (
     write_predictions,
 )
 from sslssaw_jax.logs import write_json
-from sslssaw_jax.sharding import abstract_state, make_mesh
+from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
@@ -166,7 +166,14 @@ class Experiment:
             self.config,
             workdir=workdir,
             mesh=self.mesh,
-            batches=train_batches(clips, self.tokenizer, self.config.data, stage_config, self.config.seed),
+            batches=train_batches(
+                clips,
+                self.tokenizer,
+                self.config.data,
+                stage_config,
+                self.config.seed,
+                own_frames(self.mesh, stage_config.frame_budget),
+            ),
             meta=meta,
             start=start,
             evaluate=evaluate,

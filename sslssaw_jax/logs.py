@@ -1,4 +1,7 @@
-"""What a run writes down as it goes: `log.jsonl`, TensorBoard, and a line of progress in the terminal."""
+"""What a run writes down as it goes: `log.jsonl`, TensorBoard, and a line of progress in the terminal.
+
+Of several processes the first alone writes; the others may call all the same.
+"""
 
 import json
 import math
@@ -11,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+import jax
 import tensorboardX
 
 
@@ -25,6 +29,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
+    if jax.process_index():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -65,15 +71,18 @@ class RunLog:
     ) -> None:
         self._stage, self._num_steps = stage, num_steps
         self._stream = stream or sys.stderr
-        path = Path(workdir) / "log.jsonl"
+        self._silent = jax.process_index() > 0
+        path = Path(os.devnull if self._silent else Path(workdir) / "log.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if path.is_file():
             write_jsonl(
                 path, [row for row in _rows(path) if row["stage"] != stage or row["step"] <= start_step]
             )
         self._file = path.open("a", encoding="utf-8")
         self._tensorboard = tensorboardX.SummaryWriter(
-            str(Path(workdir) / "tensorboard" / stage), purge_step=start_step + 1
+            str(Path(workdir) / "tensorboard" / stage),
+            purge_step=start_step + 1,
+            write_to_disk=not self._silent,
         )
         self._step = start_step
         self._line_is_open = False
@@ -119,6 +128,8 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Prints a message that stays, above the line of progress."""
+        if self._silent:
+            return
         self._end_line()
         print(text, file=self._stream, flush=True)
 
@@ -135,6 +146,8 @@ class RunLog:
         self.close()
 
     def _show(self, line: str) -> None:
+        if self._silent:
+            return
         if not self._stream.isatty():
             print(line, file=self._stream, flush=True)
             return

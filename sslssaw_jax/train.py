@@ -94,7 +94,7 @@ def train(
             state = start(state) if start else state
         first_step = int(state.step)
         save = partial(checkpointer.save, meta=meta)
-        epochs = _evaluated_steps(batches.plan.epoch_ends, stage_config.eval_every)
+        epochs = _evaluated_steps(batches.epoch_ends, stage_config.eval_every)
         with RunLog(workdir, stage.name, num_steps=batches.num_batches, start_step=first_step) as log:
             if restored:
                 log.say(f"{stage.name}: going on from step {first_step:,} in {workdir}")
