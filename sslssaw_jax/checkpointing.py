@@ -169,8 +169,9 @@ def restore_params(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Parameters and batch statistics (nested dicts of NumPy arrays) and notes of another run's checkpoint.
 
-    Reads neither the optimiser's state nor a template, and changes nothing in `directory`. The dicts are
-    what `nnx.to_pure_dict` gives and `nnx.replace_by_pure_dict` takes.
+    The parameters are those that evaluation uses: the moving average where the stage kept one. Reads neither
+    the optimiser's state nor a template, and changes nothing in `directory`. The dicts are what
+    `nnx.to_pure_dict` gives and `nnx.replace_by_pure_dict` takes.
 
     Args:
         directory: what that run's `Checkpointer` was given.
@@ -191,14 +192,15 @@ def restore_params(
         if step is None:
             raise CheckpointError(f"no checkpoint in {directory}")
         saved = manager.item_metadata(step).state
-        wanted = {key: saved[key] for key in ("params", "batch_stats")}
+        params = "ema" if saved.get("ema") else "params"
+        wanted = {key: saved[key] for key in (params, "batch_stats")}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         state = reader.restore(
             directory / str(step) / "state",
             args=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True),
         )
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-    return _pure_dict(state["params"]), _pure_dict(state["batch_stats"]), meta
+    return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
 
 
 def _pure_dict(tree: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def translate_split(
     gates: dict[int, Gate] = {}
     own = own_frames(mesh, config.translate.frame_budget)
     for batch in eval_batches(source, tokenizer, config.data, config.translate, own):
-        found = jax.device_get(translate(state.params, state.batch_stats, shard_batch(batch, mesh)))
+        found = jax.device_get(translate(state.eval_params, state.batch_stats, shard_batch(batch, mesh)))
         for row in np.flatnonzero(batch.valid):
             index = int(batch.index[row])
             clip = source.clips[index]
@@ -148,7 +148,7 @@ def mean_loss(
     def evaluate(state: TrainState) -> dict[str, float]:
         parts = []
         for batch in batches:
-            values = step(state.params, state.batch_stats, shard_batch(batch, mesh))
+            values = step(state.eval_params, state.batch_stats, shard_batch(batch, mesh))
             parts.append((int(batch.valid.sum()), jax.device_get(values)))
         num_clips = sum(clips for clips, _ in parts)
         return {

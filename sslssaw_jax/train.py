@@ -66,10 +66,17 @@ def train(
     """
     optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    template = abstract_state(partial(stage.init, optimizer=optimizer), mesh)
+    init = partial(stage.init, optimizer=optimizer, averaged=stage_config.ema_decay > 0)
+    template = abstract_state(init, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     step_fn = jax.jit(
-        partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer),
+        partial(
+            train_step,
+            graphdef=stage.train_def,
+            loss=stage.loss,
+            optimizer=optimizer,
+            ema_decay=stage_config.ema_decay,
+        ),
         donate_argnums=0,
         out_shardings=(shardings, replicated(mesh)),
     )
@@ -90,7 +97,7 @@ def train(
             iterator.set_state(data_position)
         else:
             # not under jit: compiling all the random draws takes longer than making them
-            state = jax.device_put(stage.init(init_key, optimizer), shardings)
+            state = jax.device_put(init(init_key), shardings)
             state = start(state) if start else state
         first_step = int(state.step)
         save = partial(checkpointer.save, meta=meta)
