@@ -61,7 +61,9 @@ class TokenEmbedding(nnx.Module):
         # A buffer in the reference: imported and saved with the parameters, never trained.
         bias_V = lax.stop_gradient(self.final_logits_bias[...])
         head = self.embed if self.tied_head else self.lm_head
-        return head.attend(hidden_BxLxD).astype(jnp.float32) + bias_V
+        hidden, table = head.promote_dtype((hidden_BxLxD, head.embedding[...]), dtype=head.dtype)
+        # not `attend`: it rounds the logits to `dtype`
+        return jnp.dot(hidden, table.T, preferred_element_type=jnp.float32) + bias_V
 
 
 @flax.struct.dataclass

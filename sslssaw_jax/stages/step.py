@@ -110,7 +110,7 @@ def _accumulate(
     batches: Batch,
     key: jax.Array,
 ) -> _Gradient:
-    """The sum over stacked batches, their means over what all of them hold; one without a clip is left out."""
+    """The sum over stacked batches: means are over what all hold together; one without a clip is left out."""
     counts = _count(batches)
     keys = jax.random.split(key, len(batches.valid))
 
