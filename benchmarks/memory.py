@@ -8,6 +8,7 @@ into float32, and operations run one after the other.
 import argparse
 import datetime
 import functools
+import itertools
 import os
 import platform
 import sys
@@ -98,16 +99,17 @@ def main() -> None:
         f"{os.cpu_count()} cores; bfloat16, one device, optimiser and sizes of `configs/phoenix_stage2.py`."
     )
     note = "" if device.platform != "cpu" else "\n\nThe figures of a CPU's compiler: no measure of a GPU."
-    lines = [f"{title}{note}\n\n{HEADER}"]
-    print(lines[0], flush=True)
-    for stage in options.stages:
-        for frames in options.frames:
-            for remat in ("none", "blocks"):
-                lines.append(row(stage, frames, remat))
-                print(lines[-1], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n\n")
+
+        def tell(line: str) -> None:
+            print(line, flush=True)
+            print(line, file=file, flush=True)
+
+        tell(f"{title}{note}\n\n{HEADER}")
+        for stage, frames, remat in itertools.product(options.stages, options.frames, ("none", "blocks")):
+            tell(row(stage, frames, remat))
+        print(file=file)
 
 
 if __name__ == "__main__":
