@@ -58,5 +58,10 @@ def small_model(config: ml_collections.ConfigDict) -> None:
     config.model.mbart.decoder_layers = 2
     config.model.mbart.heads = 4
     config.model.mbart.max_positions = 256
+    config.model.mbert.d_model = 64
+    config.model.mbert.ffn_dim = 256
+    config.model.mbert.num_layers = 2
+    config.model.mbert.heads = 4
+    config.model.mbert.max_positions = 128
     config.model.fusion.heads = 4
     config.model.fusion.ffn_dim = 512

@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model.cnn_weights = "microsoft/resnet-18"
     config.data.tokenizer = PRETRAINED
     config.model.mbart.weights = PRETRAINED
+    config.model.mbert.weights = "google-bert/bert-base-multilingual-cased"  # with model.text = "mbert"
     config.model.mbart.heads = 16  # as many as the pretrained layers have; the parent project's 8 merge them
     config.data.augment.rotation = 15.0
     config.data.augment.crop = True
@@ -48,7 +49,7 @@ def make_toy(config: ml_collections.ConfigDict) -> None:
     config.init_from += "_toy"
     small_model(config)
     config.model.cnn_weights = ""
-    config.data.tokenizer = config.model.mbart.weights = ""
+    config.data.tokenizer = config.model.mbart.weights = config.model.mbert.weights = ""
     config.data.image_size = 48
     config.data.max_frames = 64
     config.data.num_threads = 2

@@ -147,6 +147,27 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
+class BertConfig:
+    """Sizes of the mBERT text tower (Table 6); those of `bert-base-multilingual-cased` by default."""
+
+    d_model: int = 768
+    ffn_dim: int = 3072
+    num_layers: int = 12
+    heads: int = 12
+    max_positions: int = 512
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    weights: str = ""  # folder or Hugging Face name of pretrained weights and tokenizer; "" is from scratch
+    layers: str = "first"  # which pretrained layers a shallower tower gets: first | spread
+
+    def __post_init__(self) -> None:
+        _one_of("layers", self.layers, ("first", "spread"))
+        _require_divisor("heads", self.heads, self.d_model)
+        for key in ("dropout", "attention_dropout"):
+            _require_fraction(key, getattr(self, key))
+
+
+@dataclass(frozen=True)
 class FusionConfig:
     """How question and video become one sequence (Table 5)."""
 
@@ -169,7 +190,9 @@ class ModelConfig:
     cnn_weights: str = ""
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
     shufflenet: ShuffleNetConfig = field(default_factory=ShuffleNetConfig)
+    text: str = "mbart"  # mbart | mbert: what reads sentences in stage 1 and questions in stage 2 (Table 6)
     mbart: TransformerConfig = field(default_factory=TransformerConfig)
+    mbert: BertConfig = field(default_factory=BertConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     inputs: str = "both"  # question | sign | both (Table 7)
     ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
@@ -178,6 +201,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _one_of("cnn", self.cnn, ("resnet", "shufflenet"))
+        _one_of("text", self.text, ("mbart", "mbert"))
         pretrained_layout = self.resnet.stem == "conv7_pool" and self.resnet.head == "pool"
         _require(
             not self.cnn_weights or self.cnn != "resnet" or pretrained_layout,
@@ -281,9 +305,9 @@ class Config:
     name: str = "unnamed"
     stage: str = "translate"  # pretrain | translate: the last stage to run
     seed: int = 0
-    init_from: str = (
-        "stage1"  # workdir of stage 1, relative to the parent of this workdir; "none": from scratch
-    )
+    # workdir of stage 1, relative to the parent of this workdir; or path of a checkpoint.pth of GFSLT-VLP,
+    # of either of its stages; "none": from scratch
+    init_from: str = "stage1"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     warm_start: StageConfig = field(default_factory=StageConfig)
@@ -301,6 +325,12 @@ class Config:
             not self.model.cnn_weights or not self.warm_start.epochs,
             f"model.cnn_weights is {self.model.cnn_weights!r} and warm_start.epochs "
             f"{self.warm_start.epochs}: a CNN starts from one of both; set the one to '' or the other to 0",
+        )
+        longest = max(self.data.max_question_tokens, self.data.max_target_tokens)
+        _require(
+            self.model.text != "mbert" or longest <= self.model.mbert.max_positions,
+            f"model.mbert.max_positions is {self.model.mbert.max_positions}; texts of {longest} tokens need "
+            "as many: raise it, or lower data.max_question_tokens and data.max_target_tokens",
         )
         _require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
 

@@ -89,9 +89,11 @@ def translate_split(
                 clip.id, clip.question, clip.target, text, float(found.score[row])
             )
             if index in gates_of:
-                tokens = tokenizer.pieces(batch.question[row][batch.question_mask[row]].tolist())
+                question = batch.read.question[row][batch.read.question_mask[row]]
                 gates[index] = Gate(
-                    tokens, found.gate[row][found.mask[row]], _shown(source[index], config.data.max_frames)
+                    tokenizer.reader.pieces(question.tolist()),
+                    found.gate[row][found.mask[row]],
+                    _shown(source[index], config.data.max_frames),
                 )
     return [predictions[index] for index in range(len(source))], gates
 

@@ -13,7 +13,7 @@ from sslssaw_jax import metrics
 from sslssaw_jax.checkpointing import holds_checkpoint
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.pipeline import train_batches
-from sslssaw_jax.data.source import ClipSource
+from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
     Prediction,
@@ -35,7 +35,9 @@ from sslssaw_jax.train import CHECKPOINTS, SCORE, run_differences, train
 from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
+from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
+from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
 
@@ -46,18 +48,20 @@ class Experiment:
     Raises:
         DatasetError: the dataset has not been prepared.
         TokenizerError: `data.tokenizer` is no mBART tokenizer of `data.language`.
-        WeightsError: `data.tokenizer` and `model.mbart.weights` are one folder, and it is absent.
+        WeightsError: `data.tokenizer` and `model.mbart.weights` are one folder, and it is absent; or
+            `model.mbert.weights`, which holds mBERT's tokenizer, is.
         ConfigError: the mesh does not fit the devices.
     """
 
     def __init__(self, config: Config, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
         self.mesh: Mesh = make_mesh(config.mesh)
-        self.train_clips = self._clips(config.data.train_split)
-        folder: str | Path = config.data.tokenizer or self.train_clips.folder / "tokenizer"
+        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
+        folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
             folder = weights_folder(config)
-        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language)
+        reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
+        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
 
     def run(self, mode: str) -> None:
         """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test."""
@@ -75,7 +79,7 @@ class Experiment:
             self._translate(self._load_best(), self.config.data.test_split)
         else:
             self.report()
-        print(f"predictions and heat maps: {self.workdir}")
+        print(f"predictions and heat maps: {self._output_dir}")
 
     def warm_start(self, workdir: Path) -> None:
         """Trains the CNN on isolated signs."""
@@ -85,7 +89,7 @@ class Experiment:
 
     def pretrain(self, workdir: Path) -> None:
         """Stage 1, from pretrained weights and the warm start where the configuration has them."""
-        stage = pretrain_stage(self.config, self.tokenizer.vocab_size)
+        stage = pretrain_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
         dev = self._clips(self.config.data.dev_split)
         evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
         start = self._pretrained(workdir)
@@ -117,7 +121,7 @@ class Experiment:
             split: score_predictions(self._translate(state, split), self.config)
             for split in (self.config.data.dev_split, self.config.data.test_split)
         }
-        write_json(self.workdir / "metrics.json", scores)
+        write_json(self._output_dir / "metrics.json", scores)
         print(metrics.format_table(scores))
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
@@ -136,9 +140,16 @@ class Experiment:
             self.mesh,
             gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
         )
-        write_predictions(self.workdir, split, predictions)
-        draw_heatmaps(self.workdir, predictions, gates)
+        write_predictions(self._output_dir, split, predictions)
+        draw_heatmaps(self._output_dir, predictions, gates)
         return predictions
+
+    @property
+    def _output_dir(self) -> Path:
+        """The workdir; for a dataset that nothing can be trained on, a folder there of its name."""
+        data = self.config.data
+        trains = (self._dataset / f"clips.{data.train_split}.jsonl").exists()
+        return self.workdir if trains else self.workdir / data.dataset
 
     def _train(
         self,
@@ -152,7 +163,7 @@ class Experiment:
     ) -> None:
         """Trains a stage in `workdir` unless it is finished there."""
         mark = workdir / FINISHED
-        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprint}
+        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprints}
         if mark.exists():
             changed = run_differences(json.loads(mark.read_text(encoding="utf-8")), meta, stage.name)
             print(f"{stage.name}: finished in {workdir}" + ", with other settings:" * bool(changed))
@@ -181,18 +192,22 @@ class Experiment:
         write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
 
     def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
+        if is_gfslt(self.config.init_from):
+            return gfslt_checkpoint(self.config, self.tokenizer)
         if self.config.init_from == "none" or not self.config.pretrain.epochs:
-            return self._pretrained(self.workdir)
+            return self._pretrained(self.workdir, reads_sign=self.config.model.inputs != "question")
         stage_1 = self.workdir.parent / self.config.init_from
         self.pretrain(stage_1)
         return partial(
             transfer,
             directory=stage_1 / CHECKPOINTS,
             modules=STAGE_2_OF_STAGE_1,
-            tokenizer=self.tokenizer.fingerprint,
+            tokenizer=self.tokenizer.fingerprints,
         )
 
-    def _pretrained(self, workdir: Path) -> Callable[[TrainState], TrainState] | None:
+    def _pretrained(
+        self, workdir: Path, *, reads_sign: bool = True
+    ) -> Callable[[TrainState], TrainState] | None:
         """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.
 
         None where training goes on from a checkpoint, which needs none of them.
@@ -202,9 +217,11 @@ class Experiment:
         sources: list[Callable[[TrainState], TrainState]] = []
         if self.config.model.mbart.weights:
             sources.append(pretrained_mbart(self.config, self.tokenizer))
-        if self.config.model.cnn_weights:
+        if self.config.model.text == "mbert" and self.config.model.mbert.weights:
+            sources.append(pretrained_mbert(self.config, self.tokenizer.reader.vocab_size))
+        if reads_sign and self.config.model.cnn_weights:
             sources.append(pretrained_cnn(self.config))
-        if self.config.warm_start.epochs:
+        if reads_sign and self.config.warm_start.epochs:
             self.warm_start(workdir / "warm_start")
             directory = workdir / "warm_start" / CHECKPOINTS
             sources.append(partial(transfer, directory=directory, modules=CNN_ALONE))
@@ -217,19 +234,26 @@ class Experiment:
         return start
 
     @cached_property
+    def train_clips(self) -> ClipSource:
+        """Opened where there is something to train: clips to translate need no train split."""
+        return self._clips(self.config.data.train_split)
+
+    @cached_property
     def _translator(self) -> tuple[Stage, Translate]:
         """Stage 2 and its compiled translation: the same for evaluation in training and after it."""
-        stage = translate_stage(self.config, self.tokenizer.vocab_size)
+        stage = translate_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
         return stage, make_translate(stage, self.config, self.tokenizer, self.mesh)
 
     def _load_best(self) -> TrainState:
         stage, _ = self._translator
         state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
+        if is_gfslt(self.config.init_from) and not holds_checkpoint(self.workdir / CHECKPOINTS):
+            return gfslt_checkpoint(self.config, self.tokenizer, whole=True)(state)
         return transfer(
             state,
             self.workdir / CHECKPOINTS,
             {name: name for name in state.params},
-            tokenizer=self.tokenizer.fingerprint,
+            tokenizer=self.tokenizer.fingerprints,
             best=True,
         )
 

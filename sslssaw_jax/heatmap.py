@@ -1,12 +1,13 @@
 """The SSAW gate of one clip as a picture (Fig. 4): where the fusion lets question and video through."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from sslssaw_jax.lettering import columns, fonts_for, wrap
 
 COLOURS = "magma"  # dark to bright
 DPI = 110
@@ -34,9 +35,10 @@ def save_heatmap(
     prediction: str,
 ) -> None:
     """Writes `draw_heatmap` to `path` as a PNG; makes its folder where there is none."""
-    figure = draw_heatmap(
-        tokens=tokens, gate=gate, frames=frames, question=question, target=target, prediction=prediction
-    )
+    with fonts_for(question, target, prediction):
+        figure = draw_heatmap(
+            tokens=tokens, gate=gate, frames=frames, question=question, target=target, prediction=prediction
+        )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
 
@@ -53,7 +55,7 @@ def draw_heatmap(
         tokens: the question's pieces; SentencePiece's word mark is not shown.
         gate: `[len(tokens) + T]`, the gate's mean over features at each position, without padding.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip.
-        question: the question as it was asked.
+        question: the question as it was asked; it and the reference are left out where they are empty.
         target: the reference.
         prediction: what the model said.
 
@@ -72,7 +74,8 @@ def draw_heatmap(
     strip_width = min(cell * len(gate), MAX_WIDTH - 2 * MARGIN - COLOURBAR)
     cell = strip_width / len(gate)
     width = strip_width + COLOURBAR + 2 * MARGIN
-    lines = _lines({"Question": question, "Reference": target, "Prediction": prediction}, width)
+    texts = {"Question": question, "Reference": target, "Prediction": prediction}
+    lines = _lines({name: text for name, text in texts.items() if text or name == "Prediction"}, width)
     height = 2 * MARGIN + len(lines) * LINE + HEADING + STRIP + LABELS
     figure = Figure(figsize=(width, height))
 
@@ -107,10 +110,9 @@ def draw_heatmap(
 
 def _lines(texts: dict[str, str], width: float) -> list[tuple[str, str]]:
     """Each text in lines that fit the figure; its name stands before the first."""
-    characters = int((width - 2 * MARGIN - 0.95) / 0.087)
     lines = []
     for name, text in texts.items():
-        first, *rest = textwrap.wrap(text, characters) or [""]
+        first, *rest = wrap(text, int((width - 2 * MARGIN - 0.95) / 0.087))
         lines += [(name, first)] + [("", line) for line in rest]
     return lines
 
@@ -118,7 +120,7 @@ def _lines(texts: dict[str, str], width: float) -> list[tuple[str, str]]:
 def _label_tokens(strip: Axes, tokens: list[str], cell: float) -> None:
     words = [token.replace("▁", "") for token in tokens]
     fontsize = min(9.0, 0.75 * cell * POINTS)
-    fits = max(map(len, words), default=0) * 0.68 * fontsize < cell * POINTS
+    fits = max(map(columns, words), default=0) * 0.68 * fontsize < cell * POINTS
     strip.set_xticks(range(len(words)), words, rotation=0 if fits else 90, fontsize=fontsize)
     for label in strip.get_xticklabels():
         label.set_parse_math(False)

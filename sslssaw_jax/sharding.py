@@ -103,7 +103,8 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     """
     axis = batch.valid.ndim - 1  # behind that of the micro-batches, where there is one
     sharding = batch_sharding(mesh, axis)
-    for name, value in vars(batch).items():
+    for path, value in jax.tree.leaves_with_path(batch):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
         _require_even(name, value.shape[axis], mesh)
     return jax.tree.map(
         lambda value: jax.make_array_from_callback(value.shape, sharding, value.__getitem__), batch

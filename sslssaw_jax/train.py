@@ -146,12 +146,20 @@ def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> 
         return {
             "seed": config["seed"],
             "data": {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS},
-            "model": {key: value for key, value in config["model"].items() if key not in ignored},
+            "model": {
+                key: value for key, value in _without_places(config["model"]).items() if key not in ignored
+            },
             stage: config[stage],
             "tokenizer": notes["tokenizer"],
         }
 
     return differences(decisive(saved), decisive(meta))
+
+
+def _without_places(model: dict[str, Any]) -> dict[str, Any]:
+    """Whether a model started from pretrained weights decides its parameters; where they lie does not."""
+    groups = {key: {**model[key], "weights": bool(model[key]["weights"])} for key in ("mbart", "mbert")}
+    return {**model, **groups, "cnn_weights": bool(model["cnn_weights"])}
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:

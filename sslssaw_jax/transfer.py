@@ -14,6 +14,7 @@ from sslssaw_jax.types import TrainState
 CNN_ALONE = {"video.cnn": "cnn"}
 STAGE_2_OF_STAGE_1 = {
     "embedding": "embedding",
+    "text_encoder": "text_encoder",  # of mBERT; mBART's question embedding is the bare embedding
     "video": "video",
     "encoder": "video_encoder",
     "decoder": "decoder",

@@ -3,7 +3,7 @@
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -12,14 +12,26 @@ Array = Any  # np.ndarray on the host, jax.Array on the devices
 Metrics = dict[str, jax.Array]
 
 
+class BertTexts(NamedTuple):
+    """Question and target as mBERT reads them: `[CLS] tokens [SEP]`, in its own ids."""
+
+    question: Array  # i32[B, L_question]
+    question_mask: Array  # bool[B, L_question]
+    target: Array  # i32[B, L_target]
+    target_mask: Array  # bool[B, L_target]
+
+
 @flax.struct.dataclass
 class Batch:
     """Clips packed frame after frame; texts are `tokens </s> <language>`, as mBART's tokenizer writes them.
 
+    A clip without a question has nothing there: `question_mask` is False.
     Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
     A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1.
     Where a step accumulates over several batches, they are stacked: every array has one axis more, in front.
-    `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2).
+    `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2). With
+    `model.text="mbert"` it is in mBERT's ids, `[CLS] tokens [SEP]` with `[MASK]`, since only the text tower
+    reads it; what else that tower reads is in `bert`, and what the decoder reads is mBART's all the same.
     """
 
     frames: Array  # u8[N, H, W, 3], RGB
@@ -33,6 +45,12 @@ class Batch:
     masked_target_mask: Array  # bool[B, L_target]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
+    bert: BertTexts | None = None  # None with `model.text="mbart"`
+
+    @property
+    def read(self) -> "Batch | BertTexts":
+        """What holds question and target as the text tower reads them."""
+        return self.bert or self
 
 
 @flax.struct.dataclass

@@ -37,6 +37,10 @@ BAD_VALUES = [
     ("model.mbart.heads", 3, "d_model 1024"),
     ("model.mbart.text_heads", 0, "d_model 1024"),
     ("model.mbart.dropout", 1.0, "[0, 1)"),
+    ("model.text", "bert", "allowed: mbart, mbert"),
+    ("model.mbert.heads", 5, "d_model 768"),
+    ("model.mbert.layers", "last", "allowed: first, spread"),
+    ("model.mbert.attention_dropout", 1.0, "[0, 1)"),
     ("model.fusion.kind", "attention", "allowed: ssaw, concat, lstm, tcn"),
     ("model.fusion.heads", 3, "d_model 1024"),
     ("model.fusion.dropout", -0.1, "[0, 1)"),
@@ -109,6 +113,16 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one():
         from_config_dict(with_value("model.fusion.knid", "ssaw"))
     with pytest.raises(ConfigError, match=r"unknown key config\.decode\.zzz; known: beams, max_new_tokens"):
         from_config_dict(with_value("decode.zzz", 1))
+
+
+def test_texts_longer_than_mbert_can_read_are_refused_with_the_remedy():
+    tree = with_value("data.max_target_tokens", 600)
+    assert from_config_dict(tree).model.text == "mbart"
+    tree.model.text = "mbert"
+    with pytest.raises(
+        ConfigError, match=r"mbert\.max_positions is 512; texts of 600 tokens .* lower data\."
+    ):
+        from_config_dict(tree)
 
 
 def test_self_supervision_without_a_question_is_refused_with_the_remedy():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
 import jax
 import ml_collections
 import numpy as np
@@ -15,10 +16,13 @@ import pytest
 
 import sslssaw_jax.train
 from sslssaw_jax.checkpointing import CheckpointError, restore_params
-from sslssaw_jax.config import from_config_dict
+from sslssaw_jax.config import from_config_dict, to_dict
+from sslssaw_jax.data.source import DatasetError
+from sslssaw_jax.data.tokenizer import TokenizerError
 from sslssaw_jax.experiment import Experiment
-from sslssaw_jax.train import CHECKPOINTS, TrainingError
+from sslssaw_jax.train import CHECKPOINTS, TrainingError, run_differences
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from tfds_builders.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 SCORES = {
@@ -154,6 +158,32 @@ def test_translate_writes_predictions_for_test_alone(
     assert rows(workdir / "predictions.test.jsonl") == rows(finished / "predictions.test.jsonl")
 
 
+def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_clips(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clips.csv").write_text(
+        "id,video,question,target,split\nmine,videos/mine,what comes ?,,test\nyours,videos/yours,,,test\n"
+    )
+    for folder, shade in {"mine": 50, "yours": 200}.items():
+        (tmp_path / "videos" / folder).mkdir(parents=True)
+        for number in range(9):
+            picture = np.full((60, 80, 3), shade + 5 * number, np.uint8)
+            cv2.imwrite(str(tmp_path / "videos" / folder / f"{number}.png"), picture)
+    prepare("custom_qa", tmp_path / "data", manual_dir=tmp_path, resize="crop:48", num_workers=1)
+    config = shrink(shipped("demo"), tmp_path / "data")
+    config.data.dataset = "custom_qa"
+    with pytest.raises(TokenizerError, match="one without a train split has none"):
+        run(config, finished, "translate")
+    config.data.tokenizer = str(tiny_data_dir / "avatar_qa" / "1.0.0" / "tokenizer")
+    before = (finished / "predictions.test.jsonl").read_bytes()
+    run(config, finished, "translate")
+    assert [row["id"] for row in rows(finished / "custom_qa" / "predictions.test.jsonl")] == ["mine", "yours"]
+    assert len(list((finished / "custom_qa" / "heatmaps").glob("*.png"))) == 2
+    assert (finished / "predictions.test.jsonl").read_bytes() == before
+    with pytest.raises(DatasetError, match=r"no split '(train|dev)'; it has test"):
+        run(config, tmp_path / "new")
+
+
 def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         run(shrink(shipped("demo"), tiny_data_dir), tmp_path / "empty", "eval")
@@ -170,6 +200,17 @@ def test_every_shipped_configuration_trains(
     run(config, tmp_path)
     losses = [row["loss"] for row in rows(tmp_path / "log.jsonl")]
     assert len(losses) >= 3 and np.isfinite(losses).all()
+
+
+def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp_path: Path) -> None:
+    """Table 6 from scratch, with a tokenizer made of the dataset's words; without a video to be quick."""
+    config = shrink(shipped("phoenix_stage2", "toy"), tiny_data_dir)
+    config.init_from = "none"
+    config.model.update({"text": "mbert", "inputs": "question"})
+    config.model.mbert.update({"d_model": 12, "ffn_dim": 16, "num_layers": 1, "heads": 2})
+    run(config, tmp_path)
+    assert np.isfinite([row["loss"] for row in rows(tmp_path / "log.jsonl")]).all()
+    assert len(rows(tmp_path / "predictions.test.jsonl")) == 6
 
 
 def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
@@ -250,6 +291,18 @@ def test_another_configuration_is_refused_with_what_differs(finished: Path, tiny
             run(config, finished)
     finally:
         mark.write_text(text)
+
+
+def test_where_pretrained_weights_lie_parts_no_runs_and_whether_there_are_any_does() -> None:
+    def notes(**weights: str) -> dict:
+        config = shipped("phoenix_stage2")
+        config.model.update_from_flattened_dict({key.replace("__", "."): v for key, v in weights.items()})
+        return {"config": to_dict(from_config_dict(config)), "tokenizer": "x"}
+
+    moved = notes(cnn_weights="./resnet.pth", mbart__weights="/moved/mbart", mbert__weights="/moved/mbert")
+    assert run_differences(notes(), moved, "translate") == []
+    told = run_differences(notes(), notes(mbart__weights=""), "translate")
+    assert told == ["config.model.mbart.weights: True then, False now"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_data_dir: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A trained model taken out: PyTorch computes the same from it, and nothing is left behind."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -99,6 +100,22 @@ def test_the_whole_model_is_written_with_its_keys_and_configuration(tokenizer: P
     loaded = load_tokenizer(out / "mbart", "en_XX")
     assert loaded.fingerprint == load_tokenizer(tokenizer, "en_XX").fingerprint
     assert theirs["decoder_start_token_id"] == loaded.language_id
+
+
+def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, tmp_path: Path) -> None:
+    sizes = {"d_model": 8, "ffn_dim": 8, "num_layers": 1, "heads": 2}
+    config = toy_config(
+        **{"data.tokenizer": str(tokenizer), "model.text": "mbert"},
+        **{f"model.mbert.{key}": size for key, size in sizes.items()},
+    )
+    _, state = finished(partial(pretrain_stage, bert_vocab_size=9), config, tokenizer, tmp_path / "run")
+    main(["export", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}"])
+    mbart = load_file(tmp_path / "out" / "mbart" / "model.safetensors")
+    np.testing.assert_array_equal(
+        mbart["model.encoder.layer_norm.weight"], state.params["video_encoder"]["layer_norm"]["scale"][...]
+    )
+    assert "text_encoder.projection.kernel" in load_file(tmp_path / "out" / "model.safetensors")
+    assert "mBERT, the text tower, is not in it" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_mistakes_are_one_message_and_leave_nothing(tokenizer: Path, tmp_path: Path) -> None:

@@ -22,9 +22,21 @@ def arguments(num_tokens: int = 40, num_positions: int = 60, **changes) -> dict:
     } | changes
 
 
-@pytest.mark.parametrize(("num_tokens", "num_positions"), [(40, 60), (64, 79), (8, 10)])
-def test_no_text_leaves_the_picture_or_lies_on_another(num_tokens, num_positions):
-    figure = draw_heatmap(**arguments(num_tokens, num_positions))
+CHINESE = {
+    "tokens": ["▁", "明天", "下午", "三点", "在", "哪里", "见面", "</s>"],
+    "question": "明天下午三点我们在哪里见面？" * 8,
+    "target": "明天下午三点在学校门口见面。",
+}
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_positions", "changes"),
+    [(40, 60, {}), (64, 79, {}), (8, 10, {}), (8, 10, CHINESE), (8, 10, {"target": "", "question": ""})],
+    ids=["common", "long", "short", "Chinese", "no question, no reference"],
+)
+@pytest.mark.filterwarnings("ignore:Glyph")  # a box is as wide as the character
+def test_no_text_leaves_the_picture_or_lies_on_another(num_tokens, num_positions, changes):
+    figure = draw_heatmap(**arguments(num_tokens, num_positions, **changes))
     FigureCanvasAgg(figure).draw()
     strip = figure.axes[0]
     texts = [*figure.texts, *strip.texts, *strip.get_xticklabels(), *figure.axes[1].get_yticklabels()]

@@ -178,9 +178,15 @@ def test_a_manual_dir_that_is_not_given_empty_or_absent_is_asked_for(tmp_path: P
             main([NAME, f"--data_dir={tmp_path / 'data'}", *given])
 
 
-def test_a_bad_size_is_refused_before_anything_is_written(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"'256s' .*short:256"):
-        main([NAME, f"--manual_dir={release}", f"--data_dir={tmp_path}", "--resize=256s"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--resize=256s", r"'256s' .*short:256"), ("--fps=0", "fps is 0"), ("--fps=nan", "fps is nan")],
+)
+def test_a_bad_size_or_rate_is_refused_before_anything_is_written(
+    release: Path, tmp_path: Path, option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main([NAME, f"--manual_dir={release}", f"--data_dir={tmp_path}", option])
     assert not snapshot(tmp_path)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config import Config
+from sslssaw_jax.losses import cross_entropy
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.streams import Stream, joint_stream, text_stream
 from sslssaw_jax.stages.step import Stage
@@ -163,6 +164,28 @@ def test_the_model_reads_its_inputs_and_no_other(batch, other, inputs):
         assert difference > 0.01 if inputs in (part, "both") else difference == 0
 
 
+def test_a_clip_without_a_question_is_translated_as_by_the_model_that_reads_none(batch):
+    """The same parameters; the other clips of its batch keep their questions."""
+    both, sign = setup(ssl="prefix"), setup(inputs="sign", ssl="off")
+    row, asked = 1, np.arange(len(batch.valid)) != 1
+    mixed = batch.replace(question_mask=batch.question_mask & asked[:, None])
+    found, expected = both.translate(mixed), sign.translate(batch)
+    np.testing.assert_array_equal(found.tokens[row], expected.tokens[row])
+    assert_close(found.score[row], expected.score[row])
+    assert_close(found.gate[row][found.mask[row]], expected.gate[row][expected.mask[row]])
+    np.testing.assert_array_equal(found.tokens[asked], both.translate(batch).tokens[asked])
+
+
+def test_without_any_question_the_loss_is_that_of_the_model_that_reads_none(batch):
+    no_question = batch.replace(question_mask=np.zeros_like(batch.question_mask))
+    metrics = setup(ssl="prefix").metrics(no_question)
+    target = text_stream(batch.target, batch.target_mask)
+    logits = setup(inputs="sign", ssl="off").logits(batch)
+    assert metrics["loss_question"] == 0
+    assert_close(metrics["loss"], cross_entropy(logits, target.labels, target.scored))
+    assert np.isfinite(setup(inputs="question", ssl="off").logits(no_question)).all()
+
+
 @pytest.mark.parametrize("kind", ["ssaw", "concat", "lstm", "tcn"])
 def test_a_packed_batch_equals_each_clip_alone(batch, kind):
     logits = setup(**{"fusion.kind": kind}).logits
@@ -229,3 +252,5 @@ def test_padding_changes_no_step_of_training(batch):
     assert_close(found.batch_stats, expected.batch_stats)
     assert_close(found.params, expected.params, 1e-3)  # in float64 1e-7, measured
     assert np.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0.1
+    unasked = step(state, batch.replace(question_mask=np.zeros_like(batch.question_mask)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(unasked))

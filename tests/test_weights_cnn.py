@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
 MASK = np.array([True, True, False, True])
 RESNET_18 = ModelConfig()
+RESNET_34 = ModelConfig(resnet=ResNetConfig("basic", (3, 4, 6, 3)))
 RESNET_50 = ModelConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
 SHUFFLENET = ModelConfig(cnn="shufflenet")
 TOY_RESNET = ModelConfig(resnet=ResNetConfig("basic", (1, 1), 4))
@@ -69,6 +70,7 @@ def save(model: torch.nn.Module, folder) -> str:
 
 CASES = {
     "torchvision ResNet-18": (torchvision_model, RESNET_18),
+    "torchvision ResNet-34": (torchvision_model, RESNET_34),
     "torchvision ResNet-50": (torchvision_model, RESNET_50),
     "torchvision ShuffleNetV2": (torchvision_model, SHUFFLENET),
     "Hugging Face ResNet-18": (hugging_face_model, RESNET_18),

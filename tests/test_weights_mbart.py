@@ -5,6 +5,7 @@ import functools
 import json
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -379,6 +380,28 @@ def test_a_stage_from_scratch_starts_from_the_weights(
         encoder["layer_norm"]["scale"][...], saved["model.encoder.layer_norm.weight"]
     )
     assert np.abs(started[0].params["video"]["cnn"]["stem"]["kernel"][...]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("begun", "changes"),
+    [(True, {}), (False, {"model.inputs": "question", "model.mbart.weights": ""})],
+    ids=["a run that has begun", "a run that reads no video"],
+)
+def test_a_run_demands_no_weights_that_it_has_no_use_for(
+    begun: bool,
+    changes: dict[str, str],
+    tiny_data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = {"data.tokenizer": "", "model.cnn_weights": "./absent.pth", "model.resnet.stem": "conv7_pool"}
+    config = starting_from("./absent", tiny_data_dir, init_from="none", **absent | changes)
+    if begun:
+        (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    trained = types.SimpleNamespace(step=0)
+    monkeypatch.setattr("sslssaw_jax.experiment.train", lambda *_, **__: trained)
+    Experiment(config, tmp_path).train_translator()
+    assert (tmp_path / "finished.json").exists()
 
 
 def test_weights_of_another_tokenizer_or_function_are_refused(

@@ -1,8 +1,8 @@
 """Prepares a dataset: `python -m tfds_builders.prepare NAME --manual_dir=DIR --data_dir=DIR`.
 
 `DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `clips.<split>.jsonl` (what is known of
-each record without its video, in the records' order) and `tokenizer/`. The folder appears by one rename,
-so it is whole or absent.
+each record without its video, in the records' order) and, where there is a train split, `tokenizer/`. The
+folder appears by one rename, so it is whole or absent.
 """
 
 import argparse
@@ -30,20 +30,27 @@ class PrepareError(ValueError):
     """The dataset cannot be prepared; the message says what to do."""
 
 
-def _avatar_qa(data_dir: Path, resize: str, num_workers: int) -> Any:
+def _avatar_qa(data_dir: Path, **options: Any) -> Any:
     from tfds_builders.avatar_qa.avatar_qa_dataset_builder import Builder
 
     return Builder(data_dir=data_dir)
 
 
-def _phoenix2014t_qa(data_dir: Path, resize: str, num_workers: int) -> Any:
+def _custom_qa(data_dir: Path, **options: Any) -> Any:
+    from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder
+
+    return Builder(data_dir=data_dir, **options)
+
+
+def _phoenix2014t_qa(data_dir: Path, **options: Any) -> Any:
     from tfds_builders.phoenix2014t_qa.phoenix2014t_qa_dataset_builder import Builder
 
-    return Builder(data_dir=data_dir, resize=resize, num_workers=num_workers)
+    return Builder(data_dir=data_dir, **options)
 
 
-BUILDERS: dict[str, Callable[[Path, str, int], Any]] = {
+BUILDERS: dict[str, Callable[..., Any]] = {
     "avatar_qa": _avatar_qa,
+    "custom_qa": _custom_qa,
     "phoenix2014t_qa": _phoenix2014t_qa,
 }
 
@@ -54,6 +61,7 @@ def prepare(
     *,
     manual_dir: Path | None = None,
     resize: str = "256",
+    fps: float = 25.0,
     num_workers: int = 0,
     vocab_size: int = DEFAULT_VOCAB_SIZE,
     overwrite: bool = False,
@@ -64,7 +72,9 @@ def prepare(
       name: one of `BUILDERS`.
       data_dir: the folder of all prepared datasets.
       manual_dir: what a dataset reads that cannot be downloaded.
-      resize: `256` (square), `short:256` (short side) or `none`; of datasets that are read, not generated.
+      resize: `256` (square), `short:256` (short side), `crop:256` (middle square) or `none`; of datasets
+        that are read, not generated.
+      fps: frames a second of video files; folders of frames are taken as they are.
       num_workers: processes; 0 is one a core.
       vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it.
       overwrite: prepare again what is there.
@@ -78,7 +88,7 @@ def prepare(
     with _lock(data_dir / f".{name}.lock", name):
         if incomplete.exists():  # its process is dead: it would hold the lock
             shutil.rmtree(incomplete)
-        builder = BUILDERS[name](incomplete, resize, num_workers)
+        builder = BUILDERS[name](incomplete, resize=resize, fps=fps, num_workers=num_workers)
         final = data_dir / name / str(builder.version)
         if final.exists() and not overwrite:
             print(f"{final} is prepared already; --overwrite prepares it again")
@@ -88,7 +98,8 @@ def prepare(
             _build(builder, name, manual_dir)
             folder = Path(builder.data_dir)
             _write_clips(builder, folder)
-            _train_tokenizer(folder, vocab_size)
+            if "train" in builder.info.splits:  # else there is only something to translate
+                _train_tokenizer(folder, vocab_size)
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")
@@ -193,8 +204,11 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--manual_dir", type=Path, help="the release's folder, of datasets that are read")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="default: data")
     parser.add_argument(
-        "--resize", default="256", help="256 (square, default), short:256 (short side) or none"
+        "--resize",
+        default="256",
+        help="256 (square, default), short:256 (short side), crop:256 (middle square), none",
     )
+    parser.add_argument("--fps", type=float, default=25.0, help="of video files; default: 25")
     parser.add_argument("--num_workers", type=int, default=0, help="processes; default: one a core")
     parser.add_argument("--vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="of the tokenizer")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")

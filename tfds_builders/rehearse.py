@@ -16,16 +16,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from tfds_builders import frames
+from tfds_builders.annotation import AnnotationError, MissingInputError
 from tfds_builders.avatar import render
 from tfds_builders.avatar.signs import stable_seed
 from tfds_builders.parallel import available_cpus, ordered_map
-from tfds_builders.phoenix2014t_qa import annotations, frames
-from tfds_builders.phoenix2014t_qa.annotations import (
-    AnnotationError,
-    CorpusRow,
-    MissingInputError,
-    QuestionRow,
-)
+from tfds_builders.phoenix2014t_qa import annotations
+from tfds_builders.phoenix2014t_qa.annotations import CorpusRow, QuestionRow
 
 UNKNOWN_SIGNER = "Signer01"
 

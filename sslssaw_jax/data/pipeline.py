@@ -12,8 +12,8 @@ from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
 from sslssaw_jax.data.frames import decode_frames, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
-from sslssaw_jax.data.tokenizer import Tokenizer, clean_question
-from sslssaw_jax.types import Batch
+from sslssaw_jax.data.tokenizer import Reader, Tokenizer, clean_question
+from sslssaw_jax.types import Batch, BertTexts
 
 
 class _BatchSource:
@@ -36,10 +36,9 @@ class _BatchSource:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self._plan, self._seed = plan, seed
         self._own = own or range(stage.frame_budget)
-        self._questions = [
-            tokenizer.encode(clean_question(clip.question), data.max_question_tokens) for clip in source.clips
-        ]
-        self._targets = [tokenizer.encode(clip.target, data.max_target_tokens) for clip in source.clips]
+        self._reader = tokenizer.reader
+        self._questions, self._targets = self._encode_texts(tokenizer)
+        self._bert_texts = None if self._reader is tokenizer else self._encode_texts(self._reader)
 
     def __len__(self) -> int:
         return self._plan.num_batches // self._stage.accumulate
@@ -75,11 +74,18 @@ class _BatchSource:
                 video = self._source[index].video
                 decode_frames(clip.id, video, kept[first - start : stop - start], frames_NxHxWx3[first:stop])
             frame_count_B[row] = len(kept)
-            masked = mask_words(clip.target, data.mask_rate, self._tokenizer.mask_token, rng)
-            masked_targets.append(self._tokenizer.encode(masked, data.max_target_tokens))
+            masked = mask_words(clip.target, data.mask_rate, self._reader.mask_token, rng)
+            masked_targets.append(self._reader.encode(masked, data.max_target_tokens))
         question, question_mask = self._pad([self._questions[i] for i in indices], data.max_question_tokens)
         target, target_mask = self._pad([self._targets[i] for i in indices], data.max_target_tokens)
         masked_target, masked_target_mask = self._pad(masked_targets, data.max_target_tokens)
+        bert = None
+        if self._bert_texts:
+            questions, targets = self._bert_texts
+            bert = BertTexts(
+                *self._pad([questions[i] for i in indices], data.max_question_tokens),
+                *self._pad([targets[i] for i in indices], data.max_target_tokens),
+            )
         index_B = np.full(num_rows, -1, np.int32)
         index_B[: len(indices)] = indices
         return Batch(
@@ -94,10 +100,21 @@ class _BatchSource:
             masked_target_mask=masked_target_mask,
             index=index_B,
             valid=index_B >= 0,
+            bert=bert,
+        )
+
+    def _encode_texts(self, reader: Reader) -> tuple[list[list[int]], list[list[int]]]:
+        """The ids of each clip's question and target."""
+        data = self._data
+        questions = [clean_question(clip.question) for clip in self._source.clips]
+        return (
+            # no question, no token, not even </s>: the clip is translated without one
+            [reader.encode(question, data.max_question_tokens) if question else [] for question in questions],
+            [reader.encode(clip.target, data.max_target_tokens) for clip in self._source.clips],
         )
 
     def _pad(self, texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask, both [B, length]."""
+        """Ids and mask, both [B, length]; what the ids of padding are is no matter to any tokenizer."""
         ids_BxL = np.full((self._stage.clips_per_batch, length), self._tokenizer.pad_id, np.int32)
         mask_BxL = np.zeros_like(ids_BxL, dtype=bool)
         for row, text in enumerate(texts):

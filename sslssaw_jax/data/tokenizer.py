@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import sentencepiece
 import tokenizers
@@ -48,10 +49,25 @@ def clean_question(text: str) -> str:
     return " ".join(text.split())
 
 
-class Tokenizer:
-    """Text to ids and back for one language; immutable and safe to share between threads."""
+class Reader(Protocol):
+    """What the text tower reads with: this module's `Tokenizer`, or BERT's."""
 
-    def __init__(self, folder: Path, language: str) -> None:
+    vocab_size: int
+    mask_token: str
+    fingerprint: str
+
+    def encode(self, text: str, max_tokens: int) -> list[int]: ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]: ...
+
+
+class Tokenizer:
+    """Text to ids and back for one language; immutable and safe to share between threads.
+
+    `reader` is what the text tower reads with: this tokenizer itself where no other is given.
+    """
+
+    def __init__(self, folder: Path, language: str, reader: Reader | None = None) -> None:
         model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         model_bytes = (folder / MODEL_FILE).read_bytes()
         model.ParseFromString(model_bytes)
@@ -76,12 +92,19 @@ class Tokenizer:
                 f"{MODEL_FILE} there, and the version of transformers that requirements.txt names"
             )
         self.folder, self.language = folder, language
+        self.reader: Reader = reader or self
         self.vocab_size = len(layout)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(_SPECIALS))
         self.language_id = len(_SPECIALS) + len(pieces) + LANGUAGES.index(language)
         self.mask_id = self.vocab_size - 1
         self.mask_token = layout[self.mask_id]
         self.fingerprint = hashlib.sha256(model_bytes).hexdigest()[:12]
+
+    @property
+    def fingerprints(self) -> str:
+        """Of all that gives a batch's ids their meaning."""
+        own = [self.fingerprint]
+        return "+".join(own if self.reader is self else [*own, self.reader.fingerprint])
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
         """`tokens </s> <language>`, at most `max_tokens` ids; what is cut off are the text's last tokens."""
@@ -97,16 +120,16 @@ class Tokenizer:
         return " ".join(self._backend.decode(list(ids), skip_special_tokens=True).split())
 
 
-def load_tokenizer(folder: str | Path, language: str) -> Tokenizer:
-    """The tokenizer of a folder that holds at least `sentencepiece.bpe.model`.
+def load_tokenizer(folder: str | Path, language: str, reader: Reader | None = None) -> Tokenizer:
+    """The tokenizer of a folder that holds at least `sentencepiece.bpe.model`; `reader` as in `Tokenizer`.
 
     Raises:
       TokenizerError: no such folder, no model in it, an unknown language code, or ids that are not mBART's.
     """
     folder = Path(folder)
     remedy = (
-        f"copy mBART's {MODEL_FILE} there, "
-        "or leave data.tokenizer empty to use the one prepared with the dataset"
+        f"copy mBART's {MODEL_FILE} there, or leave data.tokenizer empty to use the one prepared with the "
+        "dataset; one without a train split has none: name the tokenizer that the model was trained with"
     )
     if not folder.is_dir():
         raise TokenizerError(f"there is no tokenizer folder {folder}: {remedy}")
@@ -114,7 +137,7 @@ def load_tokenizer(folder: str | Path, language: str) -> Tokenizer:
         raise TokenizerError(f"the tokenizer folder {folder} holds no {MODEL_FILE}: {remedy}")
     if language not in LANGUAGES:
         raise TokenizerError(f"data.language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
-    return Tokenizer(folder, language)
+    return Tokenizer(folder, language, reader)
 
 
 def write_tokenizer(folder: Path, model: bytes) -> None:

@@ -22,7 +22,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from sslssaw_jax.config import TransformerConfig
+from sslssaw_jax.config import BertConfig, TransformerConfig
 from sslssaw_jax.models.remat import Blocks
 
 POSITION_OFFSET = 2  # fairseq's position table begins with unused rows
@@ -101,7 +101,9 @@ class DecoderCache:
 class Attention(nnx.Module):
     """Multi-head attention with biases (Vaswani et al. 2017)."""
 
-    def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self, config: TransformerConfig | BertConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         linear = functools.partial(nnx.Linear, config.d_model, config.d_model, dtype=dtype, rngs=rngs)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
         self.dropout = nnx.Dropout(config.attention_dropout)

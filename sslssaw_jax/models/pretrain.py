@@ -11,6 +11,7 @@ from flax import nnx
 
 from sslssaw_jax.config import DataConfig, ModelConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from sslssaw_jax.models.mbert import MBert
 from sslssaw_jax.models.streams import Stream
 from sslssaw_jax.models.temporal import VideoEmbedding
 
@@ -19,7 +20,14 @@ class PretrainModel(nnx.Module):
     """Both towers, their projections (Eq. 1) and the decoder that restores masked words (Eq. 2)."""
 
     def __init__(
-        self, config: ModelConfig, data: DataConfig, vocab_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        config: ModelConfig,
+        data: DataConfig,
+        vocab_size: int,
+        bert_vocab_size: int = 0,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         mbart = config.mbart
         d_model = mbart.d_model
@@ -35,7 +43,11 @@ class PretrainModel(nnx.Module):
         )
         self.cls = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (d_model,), jnp.float32))
         self.video_encoder = Encoder(mbart.video_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
-        self.text_encoder = Encoder(mbart.text_layers, mbart.text_heads, mbart, dtype=dtype, rngs=rngs)
+        self.text_encoder: Encoder | MBert
+        if config.text == "mbert":
+            self.text_encoder = MBert(config.mbert, bert_vocab_size, d_model, dtype=dtype, rngs=rngs)
+        else:
+            self.text_encoder = Encoder(mbart.text_layers, mbart.text_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
         self.video_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
         self.text_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
@@ -63,18 +75,24 @@ class PretrainModel(nnx.Module):
     def text_feature(
         self, text_BxL: jax.Array, mask_BxL: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """`I_s` of Eq. 1: the projected encoder state at `</s>`, `[B, D]`.
+        """`I_s` of Eq. 1: the projected encoder state at `</s>`, or at mBERT's `[SEP]`, `[B, D]`.
 
         `</s>` is the last token but one: the parent project's argmax picks the language code behind it.
         """
-        states_BxLxD = self.text_encoder(self.embedding(text_BxL), mask_BxL, rngs)
-        end_B = jnp.maximum(mask_BxL.sum(axis=1) - 2, 0)
+        states_BxLxD = self._read(text_BxL, mask_BxL, rngs)
+        from_end = 1 if isinstance(self.text_encoder, MBert) else 2
+        end_B = jnp.maximum(mask_BxL.sum(axis=1) - from_end, 0)
         return self.text_projection(states_BxLxD[jnp.arange(len(end_B)), end_B])
 
     def restore_words(
         self, masked_BxL: jax.Array, mask_BxL: jax.Array, target: Stream, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         """Logits `[B, L, V]` for the sentence, read from its masked copy (Eq. 2)."""
-        states_BxLxD = self.text_encoder(self.embedding(masked_BxL), mask_BxL, rngs)
+        states_BxLxD = self._read(masked_BxL, mask_BxL, rngs)
         embedded_BxLxD = self.embedding(target.tokens)
         return self.embedding.logits(self.decoder(embedded_BxLxD, target.mask, states_BxLxD, mask_BxL, rngs))
+
+    def _read(self, text_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        """The text tower's states [B, L, D]."""
+        text = text_BxL if isinstance(self.text_encoder, MBert) else self.embedding(text_BxL)
+        return self.text_encoder(text, mask_BxL, rngs)

@@ -12,6 +12,7 @@ from flax import nnx
 from sslssaw_jax.config import DataConfig, ModelConfig
 from sslssaw_jax.models.fusion import FUSIONS, join
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from sslssaw_jax.models.mbert import MBert
 from sslssaw_jax.models.streams import Stream
 from sslssaw_jax.models.temporal import VideoEmbedding
 
@@ -28,7 +29,14 @@ class Translator(nnx.Module):
     """SSL-SSAW and its ablations: fusion, `inputs` and `ssl` follow the configuration."""
 
     def __init__(
-        self, config: ModelConfig, data: DataConfig, vocab_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        config: ModelConfig,
+        data: DataConfig,
+        vocab_size: int,
+        bert_vocab_size: int = 0,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         mbart = config.mbart
         self.reads_question = config.inputs != "sign"
@@ -36,6 +44,9 @@ class Translator(nnx.Module):
         self.embedding = TokenEmbedding(
             vocab_size, mbart.d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
         )
+        self.embeds_with_bert = self.reads_question and config.text == "mbert"
+        if self.embeds_with_bert:
+            self.text_encoder = MBert(config.mbert, bert_vocab_size, mbart.d_model, dtype=dtype, rngs=rngs)
         if self.reads_sign:
             self.video = VideoEmbedding(
                 config,
@@ -56,9 +67,18 @@ class Translator(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Encoded:
-        """Question tokens and the video embedding `(video_BxTxD, mask_BxT)` through fusion and encoder."""
-        parts = [(self.embedding(question_BxL), question_mask_BxL)] if self.reads_question else []
-        parts += [video] if video else []
+        """Question tokens and the video embedding `(video_BxTxD, mask_BxT)` through fusion and encoder.
+
+        The question's embedding is mBART's, or the states of mBERT, which reads it in its own tokens.
+        """
+        parts = [video] if video else []
+        if self.reads_question:
+            embedded_BxLxD = (
+                self.text_encoder(question_BxL, question_mask_BxL, rngs)
+                if self.embeds_with_bert
+                else self.embedding(question_BxL)
+            )
+            parts.insert(0, (embedded_BxLxD, question_mask_BxL))
         joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else join(*parts[0], *parts[1])
         fused_BxTxD, gate_BxT = self.fusion(joint_BxTxD, mask_BxT, rngs)
         return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)

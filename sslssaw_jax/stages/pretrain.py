@@ -15,12 +15,13 @@ from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 
 
-def pretrain_stage(config: Config, vocab_size: int) -> Stage:
+def pretrain_stage(config: Config, vocab_size: int, bert_vocab_size: int = 0) -> Stage:
     """Contrast of video and sentence over the global batch, and masked words restored."""
 
     def make_model(key: jax.Array) -> nnx.Module:
         dtype = compute_dtype(config.model.compute_dtype)
-        return PretrainModel(config.model, config.data, vocab_size, dtype=dtype, rngs=nnx.Rngs(key))
+        sizes = (vocab_size, bert_vocab_size)
+        return PretrainModel(config.model, config.data, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
 
     return Stage("pretrain", make_model, partial(loss, config=config), config.model.remat == "blocks")
 
@@ -35,7 +36,7 @@ def loss(
     video_BxD = model.video_feature(
         frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid, rngs=rngs
     )
-    text_BxD = model.text_feature(batch.target, batch.target_mask, rngs=rngs)
+    text_BxD = model.text_feature(batch.read.target, batch.read.target_mask, rngs=rngs)
     l_sim, metrics = contrastive_loss(video_BxD, text_BxD, model.logit_scale[...], batch.valid, counts.clips)
     target = text_stream(batch.target, batch.target_mask)
     logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)

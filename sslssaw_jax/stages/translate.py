@@ -18,12 +18,13 @@ from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 
 
-def translate_stage(config: Config, vocab_size: int) -> Stage:
+def translate_stage(config: Config, vocab_size: int, bert_vocab_size: int = 0) -> Stage:
     """Translation with SSAW fusion and question self-supervision, or the ablation that `config` names."""
 
     def make_model(key: jax.Array) -> nnx.Module:
         dtype = compute_dtype(config.model.compute_dtype)
-        return Translator(config.model, config.data, vocab_size, dtype=dtype, rngs=nnx.Rngs(key))
+        sizes = (vocab_size, bert_vocab_size)
+        return Translator(config.model, config.data, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
 
     return Stage("translate", make_model, partial(loss, config=config), config.model.remat == "blocks")
 
@@ -40,7 +41,7 @@ def encode(
     if model.reads_sign:
         frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
         video = model.video(frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid)
-    return model.encode(batch.question, batch.question_mask, video, rngs=rngs)
+    return model.encode(batch.read.question, batch.read.question_mask, video, rngs=rngs)
 
 
 def loss(

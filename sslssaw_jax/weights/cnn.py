@@ -3,7 +3,7 @@
 Torch's running variances are unbiased, those of our own training biased; they are taken as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +15,10 @@ from sslssaw_jax.config import Config, ModelConfig
 from sslssaw_jax.models.temporal import make_cnn
 from sslssaw_jax.transfer import CNN_ALONE, fill
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.files import Checkpoint, WeightsError, resolve
+from sslssaw_jax.weights.files import Checkpoint, WeightsError, require_same_tensors, resolve
 
-_SHOWN_PROBLEMS = 12
 _CLASSIFIERS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
-_LEAVES = {
+LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
@@ -121,12 +120,10 @@ def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict
         for name in checkpoint.shapes
         if name not in _CLASSIFIERS and not name.endswith("num_batches_tracked")
     }
-    layout = _TORCHVISION_SHUFFLENET if config.cnn == "shufflenet" else _TORCHVISION_RESNET
+    layout, blocks = _layout_and_blocks(config)
     if config.cnn == "resnet" and any(name.startswith("embedder.") for name in tensors):
         layout = _HUGGING_FACE_RESNET
         _check_settings(checkpoint)
-    depths = config.shufflenet.depths if config.cnn == "shufflenet" else config.resnet.depths
-    blocks = [(level, number) for level, depth in enumerate(depths) for number in range(depth)]
     cnn = nnx.eval_shape(lambda: make_cnn(config, image_size, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0)))
     leaves = [nnx.to_pure_dict(state) for state in nnx.split(cnn, nnx.Param, nnx.BatchStat)[1:]]
     names = jax.tree.map_with_path(
@@ -134,13 +131,26 @@ def load_cnn(config: ModelConfig, image_size: int) -> tuple[dict[str, Any], dict
     )
     wanted = dict(zip(jax.tree.leaves(names), map(_torch_shape, jax.tree.leaves(leaves)), strict=True))
     found = {short: checkpoint.shapes[name] for short, name in tensors.items()}
-    _require_same_tensors(found, wanted, f"{checkpoint.path} does not fit model.{config.cnn}")
+    require_same_tensors(found, wanted, f"{checkpoint.path} does not fit model.{config.cnn}")
     params, batch_stats = jax.tree.map(lambda name: _from_torch(checkpoint.read(tensors[name])), names)
     return params, batch_stats
 
 
-def _their_name(path: list[Any], layout: _Layout, blocks: list[tuple[int, int]]) -> str:
-    leaf = _LEAVES[path[-1]]
+def torchvision_name(path: Sequence[Any], config: ModelConfig) -> str:
+    """Torchvision's name of a parameter or statistic of our CNN."""
+    layout, blocks = _layout_and_blocks(config)
+    return _their_name(path, layout, blocks)
+
+
+def _layout_and_blocks(config: ModelConfig) -> tuple[_Layout, list[tuple[int, int]]]:
+    is_shufflenet = config.cnn == "shufflenet"
+    depths = config.shufflenet.depths if is_shufflenet else config.resnet.depths
+    blocks = [(level, number) for level, depth in enumerate(depths) for number in range(depth)]
+    return _TORCHVISION_SHUFFLENET if is_shufflenet else _TORCHVISION_RESNET, blocks
+
+
+def _their_name(path: Sequence[Any], layout: _Layout, blocks: list[tuple[int, int]]) -> str:
+    leaf = LEAVES[path[-1]]
     if path[0] != "blocks":
         return f"{layout.outside[path[0]]}.{leaf}"
     level, number = blocks[path[1]]
@@ -154,20 +164,6 @@ def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
 
 def _from_torch(tensor: np.ndarray) -> np.ndarray:
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
-
-
-def _require_same_tensors(
-    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], told: str
-) -> None:
-    problems = [
-        f"{name}: {found.get(name, 'missing')} in the file, {wanted.get(name, 'unknown')} in the model"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if len(problems) > _SHOWN_PROBLEMS:
-        problems[_SHOWN_PROBLEMS:] = [f"and {len(problems) - _SHOWN_PROBLEMS} more"]
-    if problems:
-        raise WeightsError(f"{told}:\n  " + "\n  ".join(problems))
 
 
 def _check_settings(checkpoint: Checkpoint) -> None:

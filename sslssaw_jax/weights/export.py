@@ -17,6 +17,7 @@ from sslssaw_jax.logs import write_json
 from sslssaw_jax.train import CHECKPOINTS
 from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
 from sslssaw_jax.weights.mbart import to_hugging_face
+from sslssaw_jax.weights.mbert import is_mbert
 
 MBART_FOLDER = "mbart"
 RUN_CONFIG_FILE = "run_config.json"
@@ -34,10 +35,12 @@ The best checkpoint of a run of sslssaw_jax (stage `{stage}`).
 | --- | --- |
 {keys}
 """
-_READS = {
+_READS = {  # in the order of preference
     "encoder": "Its encoder reads the fusion of question and video: give it as `inputs_embeds`.",
     "text_encoder": "Its encoder reads text.",
+    "video_encoder": "Its encoder reads [CLS] and the video: give them as `inputs_embeds`.",
 }
+_MBERT = " mBERT, the text tower, is not in it; its keys below begin with `text_encoder.`"
 
 
 def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
@@ -54,7 +57,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         TokenizerError: there is no tokenizer.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
-    encoder = next((name for name in _READS if name in params), None)
+    encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
     if encoder is None:
         raise WeightsError(f"the model in {workdir} has no mBART part: name the workdir of stage 1 or 2")
     config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
@@ -70,10 +73,10 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         write_json(folder / RUN_CONFIG_FILE, meta["config"])
         readme = _README.format(
             name=config.name,
-            stage="pretrain" if encoder == "text_encoder" else "translate",
+            stage="translate" if encoder == "encoder" else "pretrain",
             mbart=MBART_FOLDER,
             encoder=encoder,
-            reads=_READS[encoder],
+            reads=_READS[encoder] + _MBERT * ("text_encoder" in params and encoder != "text_encoder"),
             weights=WEIGHTS_FILE,
             config=RUN_CONFIG_FILE,
             keys="\n".join(f"| `{key}` | {list(value.shape)} |" for key, value in sorted(tensors.items())),
@@ -86,7 +89,7 @@ def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokeniz
     data = config.data
     folder = folder or Path(data.tokenizer or newest_version(Path(data.data_dir), data.dataset) / "tokenizer")
     tokenizer = load_tokenizer(folder, data.language)
-    if tokenizer.fingerprint != fingerprint:
+    if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
         raise WeightsError(
             f"the model was trained with another tokenizer ({fingerprint}) than that of {folder} "
             f"({tokenizer.fingerprint}): name its folder with --tokenizer"

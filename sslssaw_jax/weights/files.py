@@ -6,10 +6,10 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ml_dtypes  # noqa: F401  lets NumPy know bfloat16
 import numpy as np
@@ -25,6 +25,7 @@ _WEIGHT_FILES = (  # in the order of preference
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_SHOWN_PROBLEMS = 12
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -38,19 +39,21 @@ class Checkpoint:
 
     Args:
         path: a `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
+        entries: of a training checkpoint of PyTorch, the entries that are state dicts; their tensors' names
+            begin with the entry's. What else the file holds is not read.
 
     Raises:
         WeightsError: there is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
         self.path = path
         file = path if path.is_file() else _weight_file(path)
         if file is None:
             raise WeightsError(f"{path} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}")
         self._files: dict[str, _SafetensorsFile | _TorchFile] = {}
         for shard in _shards(file) if file.suffix == ".json" else [file]:
-            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else _TorchFile(shard)
+            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else _TorchFile(shard, entries)
             self._files |= dict.fromkeys(opened.shapes, opened)
         self.shapes: dict[str, tuple[int, ...]] = {
             name: file.shapes[name] for name, file in self._files.items()
@@ -87,9 +90,22 @@ class _SafetensorsFile:
             raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
 
 
+class _Unread:
+    """Stands for what a checkpoint holds besides tensors (arguments, loggers): none of its code runs."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 class _TorchFile:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, entries: Sequence[str]) -> None:
+        self.path, self._entries = path, entries
         self._is_mapped = zipfile.is_zipfile(path)  # what PyTorch before 1.6 wrote cannot be
         tensors = self._tensors()
         others = [name for name, value in tensors.items() if not hasattr(value, "numpy")]
@@ -105,13 +121,14 @@ class _TorchFile:
         return np.array(tensor.numpy())  # a copy, and no page of the mapped file stays in memory
 
     def _tensors(self) -> dict[str, Any]:
-        return self._load(mmap=True) if self._is_mapped else self._in_memory
+        # a training checkpoint is opened once: going through its optimiser's state takes long
+        return self._load() if self._is_mapped and not self._entries else self._opened
 
     @cached_property
-    def _in_memory(self) -> dict[str, Any]:
-        return self._load(mmap=False)
+    def _opened(self) -> dict[str, Any]:
+        return self._load()
 
-    def _load(self, mmap: bool) -> dict[str, Any]:
+    def _load(self) -> dict[str, Any]:
         try:
             import torch
         except ImportError:
@@ -119,9 +136,15 @@ class _TorchFile:
                 f"{self.path} is PyTorch's: `pip install torch` to read it, or use the model's safetensors"
             ) from None
         try:
-            return torch.load(self.path, map_location="cpu", mmap=mmap, weights_only=True)
+            unread = torch.serialization.get_unsafe_globals_in_checkpoint(self.path) if self._entries else []
+            with torch.serialization.safe_globals([(_Unread, name) for name in unread]):
+                loaded = torch.load(self.path, map_location="cpu", mmap=self._is_mapped, weights_only=True)
         except Exception as error:  # torch raises many kinds for a broken file
             raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
+        if not self._entries:
+            return loaded
+        groups = {entry: loaded[entry] for entry in self._entries if entry in loaded}
+        return {f"{entry}.{name}": value for entry, group in groups.items() for name, value in group.items()}
 
 
 def _weight_file(folder: Path) -> Path | None:
@@ -136,11 +159,11 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def resolve(model: str | Path) -> Path:
+def resolve(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
     """The folder or file `model`, or that of a model of this name on the Hugging Face hub.
 
-    A name is looked up in the hub's local cache and downloaded where it is not there; what begins with `.`,
-    `/` or `~` is never a name.
+    A name is looked up in the hub's local cache and downloaded where it is not there: configuration, weights
+    and `tokenizer_file`. What begins with `.`, `/` or `~` is never a name.
 
     Raises:
         WeightsError: there is neither.
@@ -155,7 +178,9 @@ def resolve(model: str | Path) -> Path:
     failure: Exception | None = None
     for weights in ("model*.safetensors*", "pytorch_model*.bin*"):
         try:
-            folder = Path(snapshot_download(str(model), allow_patterns=[CONFIG_FILE, MODEL_FILE, weights]))
+            folder = Path(
+                snapshot_download(str(model), allow_patterns=[CONFIG_FILE, tokenizer_file, weights])
+            )
         except (OSError, ValueError) as error:  # the hub's errors are of these kinds
             failure = error
             continue
@@ -163,6 +188,21 @@ def resolve(model: str | Path) -> Path:
             return folder
     reason = str(failure).strip().splitlines()[0] if failure else "it has no weights there"
     raise WeightsError(f"there is no folder {model}, nor can it be had from the Hugging Face hub: {reason}")
+
+
+def require_same_tensors(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], told: str
+) -> None:
+    """Raises WeightsError, beginning with `told`, unless names and shapes in file and model are the same."""
+    problems = [
+        f"{name}: {found.get(name, 'missing')} in the file, {wanted.get(name, 'unknown')} in the model"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if len(problems) > _SHOWN_PROBLEMS:
+        problems[_SHOWN_PROBLEMS:] = [f"and {len(problems) - _SHOWN_PROBLEMS} more"]
+    if problems:
+        raise WeightsError(f"{told}:\n  " + "\n  ".join(problems))
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ _EMBEDDING: dict[KeyPath, str] = {
     ("lm_head", "embedding"): HEAD,
     ("final_logits_bias",): BIAS,
 }
+_PARTS = {"input", "layers", "layer_norm"}  # of an encoder or decoder
 _GROUPS = {"input", "feed_forward"}  # our modules around what Hugging Face keeps side by side
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -115,7 +116,7 @@ def load_mbart(params: nnx.State, checkpoint: Checkpoint, *, layers: str = "firs
             where the model's are one.
     """
     flat: dict[KeyPath, Any] = traverse_util.flatten_dict(nnx.to_pure_dict(params))
-    own = {path: leaf for path, leaf in flat.items() if path[0] == "embedding" or path[0] in HALVES}
+    own = {path: leaf for path, leaf in flat.items() if _is_mbart(path)}
     names = _names_in(checkpoint, own, layers)
     _require_one_fit(checkpoint, own, names)
     table = _input_table(checkpoint, tied_head=HEAD not in names.values())
@@ -160,6 +161,10 @@ def to_hugging_face(params: Mapping[str, Any], encoder: str) -> dict[str, np.nda
     if HEAD in tensors:  # untied: there each part has a table
         tensors |= dict.fromkeys(INPUT_TABLES, tensors[SHARED])
     return tensors
+
+
+def _is_mbart(path: KeyPath) -> bool:
+    return path[0] == "embedding" or (path[0] in HALVES and path[1] in _PARTS)  # a text encoder may be mBERT
 
 
 def _ours(path: KeyPath, value: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ The question files of GBT-code have one row a clip, `split/NAME TEXT%QUESTION%GL
 `name%text%question%gloss` and rows that lack their last fields are in the wild too.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from tfds_builders.annotation import Annotation, AnnotationError, Annotations, MissingInputError, lines
 
 SPLITS = ("train", "dev", "test")
 FRAMES = "features/fullFrame-210x260px"
@@ -26,14 +27,6 @@ QUESTION_SOURCE = (
     f"The question files are those of {_GBT_FOLDER} in https://github.com/glq-1992/GBT-code: "
     f"put train.txt, dev.txt and test.txt into {QUESTIONS}/, or the whole checkout beside the release"
 )
-
-
-class AnnotationError(ValueError):
-    """A row cannot be read; the message names the file and the line."""
-
-
-class MissingInputError(FileNotFoundError):
-    """A file of the dataset is not there; the message names it and where it comes from."""
 
 
 class CorpusRow(NamedTuple):
@@ -55,17 +48,6 @@ class QuestionRow(NamedTuple):
     target: str
     question: str
     gloss: str
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The texts of one clip, outer spaces removed; glosses are separated by single spaces."""
-
-    name: str
-    question: str
-    target: str
-    gloss: str
-    signer: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +96,7 @@ def find_layout(manual_dir: Path) -> Layout:
 def read_corpus(path: Path) -> dict[str, CorpusRow]:
     """The rows of a corpus file by clip name, with or without its header; quotes mean nothing in it."""
     rows: dict[str, CorpusRow] = {}
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if line == CORPUS_HEADER:
             continue
         fields = [field.strip() for field in line.split("|")]
@@ -135,7 +117,7 @@ def read_questions(path: Path, split: str) -> list[QuestionRow]:
       AnnotationError: a row that has neither form, of another split, or of a clip that had a row already.
     """
     rows: dict[str, QuestionRow] = {}
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if line == "name%text%question%gloss":
             continue
         head, *fields = (field.strip() for field in line.split("%"))
@@ -156,53 +138,37 @@ def read_questions(path: Path, split: str) -> list[QuestionRow]:
     return list(rows.values())
 
 
-def read_annotations(layout: Layout, split: str) -> tuple[list[Annotation], dict[str, list[str]]]:
-    """The clips of a split in the order of its question file, and what was odd about them.
+def read_annotations(layout: Layout, split: str) -> Annotations:
+    """The clips of a split in the order of its question file.
 
     The corpus file decides where both files have a text. A clip without a question row is left out:
     the dataset is the one of the questions.
-
-    Returns:
-      the annotations, and for each kind of oddity the names of the clips that show it.
 
     Raises:
       AnnotationError: a row cannot be read, or no row is left.
     """
     corpus = read_corpus(layout.corpus_file(split))
     questions = read_questions(layout.question_file(split), split)
-    annotations = []
-    odd: dict[str, list[str]] = {}
+    found = Annotations()
     for row in questions:
         known = corpus.get(row.name)
         target = known.translation if known else row.target
         if not target:
-            odd.setdefault("no sentence, left out", []).append(row.name)
+            found.note("no sentence, left out", row.name)
             continue
         if not known:
-            odd.setdefault("not in the corpus file, kept with the question file's texts", []).append(row.name)
+            found.note("not in the corpus file, kept with the question file's texts", row.name)
         elif row.target and row.target != target:
-            odd.setdefault("sentence differs from the corpus file's, which is kept", []).append(row.name)
+            found.note("sentence differs from the corpus file's, which is kept", row.name)
         if not row.question:
-            odd.setdefault("empty question, kept", []).append(row.name)
+            found.note("empty question, kept", row.name)
         gloss = " ".join((known.orth if known else row.gloss).split())
         signer = known.speaker if known else ""
-        annotations.append(Annotation(row.name, row.question, target, gloss, signer))
+        video = layout.frames(split) / row.name
+        found.clips.append(Annotation(row.name, video, row.question, target, gloss, signer))
     without_question = corpus.keys() - {row.name for row in questions}
     if without_question:
-        odd["no row in the question file, left out"] = sorted(without_question)
-    if not annotations:
+        found.odd["no row in the question file, left out"] = sorted(without_question)
+    if not found.clips:
         raise AnnotationError(f"{layout.question_file(split)} holds no usable row")
-    return annotations, odd
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise AnnotationError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
-    for number, raw_line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028
-        if raw_line.strip():
-            yield number, raw_line.strip()
+    return found

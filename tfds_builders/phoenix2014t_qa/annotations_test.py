@@ -6,8 +6,9 @@ import pytest
 
 from tests.annotations import ANNOTATIONS, requires_phoenix
 from tests.phoenix_release import write_release
+from tfds_builders.annotation import AnnotationError
 from tfds_builders.phoenix2014t_qa import annotations
-from tfds_builders.phoenix2014t_qa.annotations import AnnotationError, QuestionRow
+from tfds_builders.phoenix2014t_qa.annotations import QuestionRow
 
 ROW = QuestionRow("31May-7", "es regnet", "Regnet es", "REGEN IX")
 
@@ -85,7 +86,8 @@ def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
     lines[2] = lines[2].replace("Wo regnet es am Tag 2", "")
     lines[3] = "train/elsewhere es schneit%Was%SCHNEE  IX"
     layout.question_file("train").write_text("\n".join(lines), encoding="utf-8")
-    rows, odd = annotations.read_annotations(layout, "train")
+    found = annotations.read_annotations(layout, "train")
+    rows, odd = found.clips, found.odd
     assert [row.target for row in rows[1:]] == [
         "am tag 1 regnet es im norden",
         "am tag 2 regnet es im norden",

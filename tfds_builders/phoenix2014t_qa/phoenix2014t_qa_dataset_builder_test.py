@@ -8,9 +8,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.phoenix_release import SIZE, clip_name, picture, write_release
+from tfds_builders.annotation import MissingInputError
+from tfds_builders.frames import Resize
 from tfds_builders.phoenix2014t_qa import phoenix2014t_qa_dataset_builder as phoenix
-from tfds_builders.phoenix2014t_qa.annotations import FRAMES, MissingInputError
-from tfds_builders.phoenix2014t_qa.frames import Resize
+from tfds_builders.phoenix2014t_qa.annotations import FRAMES
 
 NUM_CLIPS = {"train": 2, "dev": 1, "test": 1}
 JPEG_ERROR = 3.0  # mean absolute error of a smooth picture at quality 95, of 255
@@ -75,7 +76,7 @@ def test_jpeg_frames_pass_through_unchanged_without_resize(tmp_path: Path) -> No
 def test_broken_clips_are_left_out_in_order_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phoenix, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr("tfds_builders.video_qa.CLIPS_PER_SHARD", 2)
     write_release(tmp_path / "release", {"train": 7, "dev": 1, "test": 1})
     train = tmp_path / "release" / FRAMES / "train"
     for i in (1, 5, 6):  # the last shard holds no clip at all
@@ -97,13 +98,14 @@ def test_broken_clips_are_left_out_in_order_and_reported(
 
 def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:
     write_release(tmp_path / "release", NUM_CLIPS, num_frames=0)
-    with pytest.raises(MissingInputError, match=r"none of the 2 clips .*images0001.png .*RWTH"):
+    with pytest.raises(MissingInputError, match=r"none of the 2 clips .*train-0.*RWTH"):
         build(tmp_path / "release", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("256", (256, 256)), ("short:64", (80, 64)), ("none", SIZE), ("short:16", (20, 16))]
+    ("text", "size"),
+    [("256", (256, 256)), ("short:64", (80, 64)), ("none", SIZE), ("short:16", (20, 16)), ("crop:8", (8, 8))],
 )
 def test_resize_means_a_square_or_the_short_side(text: str, size: tuple[int, int]) -> None:
     assert Resize.parse(text).size(*SIZE) == size

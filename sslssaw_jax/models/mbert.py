@@ -1,0 +1,86 @@
+"""The mBERT text tower (Devlin et al. 2019, Table 6): `BertModel` of Hugging Face, projected to D.
+
+Unlike mBART it is post-norm, owns its embedding, and adds the learned type of the (only) segment. Padding
+may lie anywhere, as in `models/mbart.py`.
+
+Dimensions: B clips, L tokens, E BERT's features, D features of the whole model.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from sslssaw_jax.config import BertConfig
+from sslssaw_jax.models.mbart import ACTIVATIONS, Attention
+
+_NUM_SEGMENTS = 2  # in the pretrained table; a sentence alone is the first
+
+
+def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(d_model, epsilon=1e-12, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+
+
+class BertEmbeddings(nnx.Module):
+    """Token, position and segment, summed and normalised."""
+
+    def __init__(self, config: BertConfig, vocab_size: int, *, rngs: nnx.Rngs):
+        self.word_embeddings = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
+        self.position_embeddings = nnx.Embed(config.max_positions, config.d_model, rngs=rngs)
+        self.token_type_embeddings = nnx.Embed(_NUM_SEGMENTS, config.d_model, rngs=rngs)
+        self.layer_norm = _layer_norm(config.d_model, rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        positions_BxL = jnp.maximum(jnp.cumsum(mask_BxL, axis=1) - 1, 0)
+        embedded_BxLxE = self.word_embeddings(ids_BxL) + self.position_embeddings(positions_BxL)
+        segment_E = self.token_type_embeddings.embedding[0]
+        return self.dropout(self.layer_norm(embedded_BxLxE + segment_E), rngs=rngs)
+
+
+class BertLayer(nnx.Module):
+    """Self-attention, then feed-forward; post-norm."""
+
+    def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.attention = Attention(config, config.heads, dtype=dtype, rngs=rngs)
+        self.attention_layer_norm = _layer_norm(config.d_model, rngs)
+        self.fc1 = nnx.Linear(config.d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(config.ffn_dim, config.d_model, dtype=dtype, rngs=rngs)
+        self.final_layer_norm = _layer_norm(config.d_model, rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(self, hidden_BxLxE: jax.Array, mask_Bx1xL: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        past = self.attention.keys_values(hidden_BxLxE)
+        attended_BxLxE = self.attention(hidden_BxLxE, past, mask_Bx1xL, rngs)
+        hidden_BxLxE = self.attention_layer_norm(hidden_BxLxE + self.dropout(attended_BxLxE, rngs=rngs))
+        inner = self.fc2(ACTIVATIONS["gelu"](self.fc1(hidden_BxLxE)))
+        return self.final_layer_norm(hidden_BxLxE + self.dropout(inner, rngs=rngs))
+
+
+class Bert(nnx.Module):
+    """BERT's embeddings and encoder."""
+
+    def __init__(self, config: BertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.embeddings = BertEmbeddings(config, vocab_size, rngs=rngs)
+        self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
+
+    def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """The last states f32[B, L, E]; those of padding have no meaning."""
+        hidden_BxLxE = self.embeddings(ids_BxL, mask_BxL, rngs)
+        for layer in self.layers:
+            hidden_BxLxE = layer(hidden_BxLxE, mask_BxL[:, None], rngs)
+        return hidden_BxLxE
+
+
+class MBert(nnx.Module):
+    """BERT and the Linear that brings its states to the width of mBART's."""
+
+    def __init__(
+        self, config: BertConfig, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        self.bert = Bert(config, vocab_size, dtype=dtype, rngs=rngs)
+        self.projection = nnx.Linear(config.d_model, d_model, dtype=dtype, rngs=rngs)
+
+    def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """The projected states [B, L, D] of `[CLS] tokens [SEP]` in BERT's own ids."""
+        return self.projection(self.bert(ids_BxL, mask_BxL, rngs))

@@ -1,0 +1,161 @@
+"""Videos come back at the wanted rate and size, in order; what is broken is left out and reported."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tfds_builders import frames
+from tfds_builders.annotation import MissingInputError
+from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder
+from tfds_builders.frames import Resize, read_clip
+
+CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
+SIZE = (48, 64)  # height, width
+STEP = 4  # of the brightness from frame to frame
+KEEP = Resize(side=0)
+
+
+def write_video(path: Path, num_frames: int, fps: float = 25.0) -> Path:
+    """Frame t is a grey of brightness STEP * t, with a dark left quarter."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODECS[path.suffix]), fps, SIZE[::-1])
+    for t in range(num_frames):
+        image = np.full((*SIZE, 3), STEP * t, np.uint8)
+        image[:, : SIZE[1] // 8] = 0
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def pixels(jpeg: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+def shown(video: list[bytes]) -> list[int]:
+    """The number of the frame that each is a copy of, told by its brightness."""
+    middle = [pixels(jpeg)[SIZE[0] // 3 : -SIZE[0] // 3, SIZE[1] // 2 :].mean() for jpeg in video]
+    return [round(value / STEP) for value in middle]
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("fps", [25, 50, 30, 15, 29.97])
+def test_each_tick_shows_the_frame_that_is_on_the_screen_then(
+    tmp_path: Path, suffix: str, fps: float
+) -> None:
+    """To within a frame: containers round times and codecs brightness."""
+    clip = read_clip(write_video(tmp_path / f"clip{suffix}", 50, fps), KEEP, 25)
+    assert not clip.odd
+    found = np.array(shown(clip.video))
+    expected = np.floor(np.arange(len(found)) * fps / 25)
+    assert len(found) == pytest.approx(50 * 25 / fps, abs=1)
+    assert np.abs(found - expected).max() <= 1
+    if fps == 25:
+        assert np.diff(found).min() >= 0 and len(found) == 50
+    if fps == 50:
+        assert len(found) == 25
+
+
+def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phones film so: ten frames a second in the dark, fifty in the sun."""
+
+    class Capture:
+        times = (*(0.1 * t for t in range(5)), *(0.5 + 0.02 * t for t in range(10)))
+        now = -1
+
+        def __init__(self, *arguments: object) -> None: ...
+
+        def grab(self) -> bool:
+            self.now += 1
+            return self.now < len(self.times)
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.full((*SIZE, 3), STEP * self.now, np.uint8)
+
+        def get(self, what: int) -> float:
+            return {
+                cv2.CAP_PROP_FPS: 25.0,
+                cv2.CAP_PROP_FRAME_COUNT: 15.0,
+                cv2.CAP_PROP_POS_MSEC: 1000 * self.times[min(self.now, 14)] + 40,  # not from 0
+            }[what]
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    found = shown(read_clip(Path(__file__), KEEP, 10).video)
+    assert found == [0, 1, 2, 3, 4, 6, 11]
+
+
+def test_a_folder_of_frames_keeps_its_rate(tmp_path: Path) -> None:
+    for t in range(3):
+        cv2.imwrite(str(tmp_path / f"{t}.png"), np.full((*SIZE, 3), STEP * t, np.uint8))
+    assert shown(read_clip(tmp_path, KEEP, 5).video) == [0, 1, 2]
+
+
+def test_crop_keeps_the_middle_square_undistorted(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi", 25)
+    cropped = pixels(read_clip(clip, Resize.parse("crop:24"), 25).video[-1])
+    assert cropped.shape == (24, 24, 3)
+    assert cropped[:, 1:].min() > 80  # the dark quarter lies outside
+    squeezed = pixels(read_clip(clip, Resize.parse("24"), 25).video[-1])
+    assert squeezed.shape == (24, 24, 3)
+    assert squeezed[:, :2].max() < 40
+
+
+def test_broken_videos_are_left_out_in_order_and_reported(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAMES", 60)
+    write_video(tmp_path / "long.avi", 61)
+    data = write_video(tmp_path / "good.avi", 50).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("no video", encoding="utf-8")
+    whole_mp4 = write_video(tmp_path / "whole.mp4", 50).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole_mp4[: len(whole_mp4) // 2])  # its index stood at the end
+    write_video(tmp_path / "none.avi", 0)
+    capfd.readouterr()
+    found = {path.name: read_clip(path, KEEP, 25) for path in sorted(tmp_path.iterdir())}
+    assert {name: len(clip.video) for name, clip in found.items() if clip.video} == {
+        "good.avi": 50,
+        "whole.mp4": 50,
+    }
+    assert {name: clip.odd for name, clip in found.items() if clip.odd} == {
+        "cut.avi": ["video breaks off before its end"],
+        "cut.mp4": ["no readable video"],
+        "empty.mp4": ["no readable video"],
+        "long.avi": ["over 60 frames: cut it into sentences"],
+        "none.avi": ["no readable video"],
+        "text.mp4": ["no readable video"],
+    }
+    assert capfd.readouterr() == ("", "")
+
+
+def build(folder: Path, data_dir: Path) -> Builder:
+    builder = Builder(data_dir=data_dir, resize="crop:32", fps=25, num_workers=1)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
+    return builder
+
+
+def test_a_table_of_videos_becomes_a_dataset(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    (folder / "videos").mkdir(parents=True)
+    write_video(folder / "videos" / "a.mp4", 50, fps=50)
+    (folder / "videos" / "b.mp4").write_bytes(b"broken")
+    write_video(folder / "videos" / "c.webm", 10)
+    rows = ["id,video,target,split", "a,videos/a.mp4,,test", "b,videos/b.mp4,,test", "c,videos/c.webm,,test"]
+    (folder / "clips.csv").write_text("\n".join(rows), encoding="utf-8")
+    builder = build(folder, tmp_path / "data")
+    assert {split: info.num_examples for split, info in builder.info.splits.items()} == {"test": 2}
+    records = list(builder.as_data_source("test"))
+    assert [(record["id"].decode(), record["num_frames"]) for record in records] == [("a", 25), ("c", 10)]
+    assert records[0]["video"][0].shape == (32, 32, 3)
+    assert builder.info.metadata["odd"]["test"] == {"no readable video": ["b"], "no frames, left out": ["b"]}
+
+
+def test_a_split_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"broken")
+    (tmp_path / "clips.csv").write_text("id,video,target,split\na,a.mp4,,test\n", encoding="utf-8")
+    with pytest.raises(MissingInputError, match=r"none of the 1 clips of test has frames.*a\.mp4"):
+        build(tmp_path, tmp_path / "data")

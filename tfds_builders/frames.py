@@ -1,0 +1,198 @@
+"""From a folder of PNG or JPEG frames, or a video file, to JPEG frames of the wanted size and rate."""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+JPEG_QUALITY = 95
+MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and lies in memory as a whole
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+_JPEG_MAGIC = b"\xff\xd8\xff"
+
+cv2.setNumThreads(1)  # the processes share the cores already
+# what cannot be read is reported with the clip's name; the libraries would add lines without one
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The stored frames' size: see `parse`; a side of 0 keeps the size."""
+
+    side: int = 256
+    kind: str = ""  # "": both sides | "short": the short one | "crop": both, of the middle square
+
+    @classmethod
+    def parse(cls, text: str) -> "Resize":
+        """From `none`, `256` (a square), `short:256` (short side) or `crop:256` (the middle square).
+
+        Raises:
+          ValueError: anything else.
+        """
+        if text == "none":
+            return cls(side=0)
+        match = re.fullmatch(r"(?:(short|crop):)?([1-9]\d*)", text)
+        if not match:
+            raise ValueError(
+                f"{text!r} is no size of frames; allowed: 256 (square), short:256, crop:256, none"
+            )
+        return cls(int(match[2]), match[1] or "")
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a frame of this height and width gets."""
+        if not self.side:
+            return height, width
+        if self.kind != "short":
+            return self.side, self.side
+        scale = self.side / min(height, width)
+        return round(height * scale), round(width * scale)
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """A clip's JPEG frames in order, none where it cannot be used, and in words what was odd about it."""
+
+    video: list[bytes]
+    odd: list[str]
+
+
+def read_clip(video: Path, resize: Resize, fps: float) -> ClipFrames:
+    """The frames of one clip as JPEG.
+
+    Args:
+      video: a folder of frames, which are taken as they are, or a video file.
+      resize: the frames' size.
+      fps: frames a second of a video file, whatever it has itself.
+    """
+    return _read_file(video, resize, fps) if video.is_file() else _read_folder(video, resize)
+
+
+def list_frames(folder: Path) -> list[Path]:
+    """The frames of a clip in order: `folder/*.png` or `folder/1/*.png`, or JPEG; other files are ignored.
+
+    An empty list where the folder is not there.
+    """
+    for place in (folder, folder / "1"):
+        if place.is_dir():
+            files = [
+                file
+                for file in place.iterdir()
+                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+            ]
+            if files:
+                return sorted(files, key=lambda file: (_numbers(file), file.name))
+    return []
+
+
+def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
+    """A frame as JPEG of the wanted size, or None where `data` is no image.
+
+    A JPEG that has the wanted size already passes through unchanged.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        return None
+    fitted = _fit(image, resize)
+    return data if fitted is image and data.startswith(_JPEG_MAGIC) else _encode(fitted)
+
+
+def _fit(image: np.ndarray, resize: Resize) -> np.ndarray:
+    """The image in the wanted size; itself where it has that size."""
+    old_height, old_width = image.shape[:2]
+    if resize.kind == "crop" and old_height != old_width:
+        side = min(old_height, old_width)
+        top, left = (old_height - side) // 2, (old_width - side) // 2
+        return _fit(image[top : top + side, left : left + side], resize)
+    height, width = resize.size(old_height, old_width)
+    if (height, width) == (old_height, old_width):
+        return image
+    # INTER_AREA averages where a side shrinks, and repeats pixels where a side grows
+    shrinks = height <= old_height and width <= old_width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _encode(image: np.ndarray) -> bytes:
+    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return jpeg.tobytes()
+
+
+def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
+    """Frames that are no image are left out."""
+    files = list_frames(folder)
+    frames = [to_jpeg(file.read_bytes(), resize) for file in files]
+    video = [frame for frame in frames if frame is not None]
+    odd = []
+    if len(video) < len(frames):
+        odd.append("frames unreadable, dropped")
+    if _count_absent(files):
+        odd.append("frames absent between others")
+    return ClipFrames(video, odd)
+
+
+def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
+    """A video file at `fps` frames a second: at each tick the frame that is on the screen then.
+
+    Frames are repeated or left out, never mixed. One frame is held at a time, besides those encoded.
+    """
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate if rate > 0 else 0.0  # seconds
+    step = 1 / rate if 1 <= rate <= 1000 else 1 / fps
+    video: list[bytes] = []
+    last: np.ndarray | None = None
+    end = 0.0
+    for time, image in _decode(capture, step):
+        end = time + step
+        if _ticks(end, fps) > MAX_FRAMES:
+            return ClipFrames([], [f"over {MAX_FRAMES} frames: cut it into sentences"])
+        due = _ticks(time, fps) - len(video)
+        if due > 0 and last is not None:
+            video += [_encode(_fit(last, resize))] * due
+        last = image
+    if last is None:
+        return ClipFrames([], ["no readable video"])
+    if end < min(0.9 * announced, announced - 0.5):
+        return ClipFrames([], ["video breaks off before its end"])
+    video += [_encode(_fit(last, resize))] * max(_ticks(end, fps) - len(video), not video)
+    return ClipFrames(video, [])
+
+
+def _ticks(seconds: float, fps: float) -> int:
+    """How many ticks lie before a time, each a quarter of a tick late.
+
+    So neither the same rate nor the half or the double of it hangs on how a file rounds its times.
+    """
+    return math.ceil(seconds * fps - 0.25)
+
+
+def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.ndarray]]:
+    """The frames of a video with their times in seconds from 0 on; `step` apart where they have none."""
+    first = time = -step
+    while capture.grab():
+        good, image = capture.retrieve()
+        if not good:
+            continue
+        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if time < 0:
+            first = stamp
+        time = stamp - first if stamp - first > time else time + step
+        yield time, image
+
+
+def _numbers(file: Path) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", file.stem))
+
+
+def _count_absent(files: list[Path]) -> int:
+    """Gaps in the release's numbering, images0001 onwards; frames cut off at the end leave no trace."""
+    numbers = [_numbers(file) for file in files]
+    if not numbers or any(len(number) != 1 for number in numbers):
+        return 0
+    first, last = min(1, numbers[0][0]), numbers[-1][0]
+    return last - first + 1 - len(set(numbers))

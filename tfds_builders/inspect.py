@@ -1,0 +1,207 @@
+"""Shows what a prepared dataset holds: `python -m tfds_builders.inspect NAME --data_dir=DIR --out=DIR`.
+
+Prints a table, and writes `statistics.png` and `clips.png`, a contact sheet of random clips.
+"""
+
+import argparse
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslssaw_jax import metrics
+from sslssaw_jax.data.frames import FrameError, decode_frame, select_frames
+from sslssaw_jax.data.source import ClipInfo, ClipSource, newest_version
+from sslssaw_jax.data.tokenizer import Tokenizer, clean_question, load_tokenizer
+from tfds_builders.pictures import ShownClip, save_contact_sheet, save_statistics
+
+SPLITS = ("train", "dev", "test")  # they alone are in the pictures, where there is one of them
+CLIPS_SHOWN, FRAMES_SHOWN = 12, 6
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What is known of a split; the keys of `shares` say in words what they are percentages of."""
+
+    clips: Sequence[ClipInfo]
+    num_frames: np.ndarray
+    lengths: dict[str, np.ndarray]  # of question and target, in tokens; in words without a tokenizer
+    distinct: dict[str, int]  # words of question and target
+    shares: dict[str, float]
+    overlap: np.ndarray  # of each clip, in percent
+    copy_question: dict[str, Any]  # scores
+
+
+def inspect(name: str, data_dir: Path, out: Path, *, language: str = "en_XX", seed: int = 0) -> None:
+    """Prints the table of a prepared dataset and writes its pictures into `out`.
+
+    Args:
+      name: of the dataset.
+      data_dir: the folder of all prepared datasets.
+      out: the folder of the pictures.
+      language: mBART's code; with `zh_CN` the words are characters.
+      seed: draws the clips of the contact sheet.
+
+    Raises:
+      DatasetError: the dataset is not prepared.
+      TokenizerError: the language is unknown.
+    """
+    folder = newest_version(data_dir, name)
+    names = {path.name.split(".")[1] for path in folder.glob("clips.*.jsonl")}
+    ordered = [*filter(names.__contains__, SPLITS), *sorted(names - set(SPLITS))]
+    sources = {split: ClipSource(data_dir, name, split) for split in ordered}
+    tokenizer = load_tokenizer(folder / "tokenizer", language) if "train" in sources else None
+    train = sources["train"].clips if "train" in sources else []
+    facts = {
+        split: split_facts(source.clips, train, tokenizer, characters=language == "zh_CN")
+        for split, source in sources.items()
+    }
+    title, unit = f"{name} {folder.name}", "tokens" if tokenizer else "words"
+    print(format_table(title, facts, unit))
+    shown = {split: facts[split] for split in SPLITS if split in facts} or facts
+    save_statistics(out / "statistics.png", title, shown, unit)
+    save_contact_sheet(out / "clips.png", title, draw_clips({split: sources[split] for split in shown}, seed))
+    print(f"pictures: {out / 'statistics.png'}, {out / 'clips.png'}")
+
+
+def split_facts(
+    clips: Sequence[ClipInfo],
+    train: Sequence[ClipInfo],
+    tokenizer: Tokenizer | None,
+    *,
+    characters: bool = False,
+) -> SplitFacts:
+    """The facts of one split beside train, which may be this split itself, or empty.
+
+    Questions are seen as the model sees them, `clean_question`, and targets as they are.
+    """
+
+    def words(text: str) -> list[str]:
+        return list("".join(text.split())) if characters else text.split()
+
+    texts, train_texts = _texts(clips), _texts(train)
+    is_train = clips is train
+    lengths, distinct, shares = {}, {}, {}
+    for side in texts:
+        cuts: list[list[Any]] = [words(text) for text in texts[side]]
+        running = [word for cut in cuts for word in cut]
+        distinct[side] = len(set(running))
+        if tokenizer:
+            cuts = [tokenizer.encode(text, 10**9)[:-2] for text in texts[side]]
+            shares[f"{side} tokens unknown"] = _percent(i == tokenizer.unk_id for cut in cuts for i in cut)
+        lengths[side] = np.array([len(cut) for cut in cuts])
+        if train and not is_train:
+            known = {word for text in train_texts[side] for word in words(text)}
+            shares[f"{side} words not in train"] = _percent(word not in known for word in running)
+    if train:
+        for label, sides in {"target": ("target",), "question and target": ("question", "target")}.items():
+            copies = Counter(zip(*(train_texts[side] for side in sides)))
+            own = zip(*(texts[side] for side in sides))
+            shares[f"{label} of another train clip"] = _percent(copies[text] > is_train for text in own)
+    raw = [(clip.question, clip.target) for clip in clips]
+    return SplitFacts(
+        clips=clips,
+        num_frames=np.array([clip.num_frames for clip in clips]),
+        lengths=lengths,
+        distinct=distinct,
+        shares=shares,
+        overlap=np.array([100 * metrics.overlap(q, t, characters=characters) for q, t in raw]),
+        copy_question=metrics.score([q.lower() for q, _ in raw], [t for _, t in raw], characters=characters),
+    )
+
+
+def format_table(title: str, facts: Mapping[str, SplitFacts], unit: str) -> str:
+    """A plain-text table with a column for each split."""
+    rows: dict[str, Callable[[SplitFacts], str]] = {
+        "clips": lambda split: f"{len(split.clips):,}",
+        "  without a question": lambda split: f"{sum(not clip.question for clip in split.clips):,}",
+        "signers": lambda split: f"{len({clip.signer for clip in split.clips} - {''}):,}",
+        "frames": lambda split: f"{split.num_frames.sum():,}",
+        "least / median / most": lambda split: "",
+        "  frames a clip": lambda split: _spread(split.num_frames),
+        f"  question {unit}": lambda split: _spread(split.lengths["question"]),
+        f"  target {unit}": lambda split: _spread(split.lengths["target"]),
+        "distinct words": lambda split: "",
+        "  of questions": lambda split: f"{split.distinct['question']:,}",
+        "  of targets": lambda split: f"{split.distinct['target']:,}",
+        "percent": lambda split: "",
+    }
+    for share in max((list(split.shares) for split in facts.values()), key=len):
+        rows[f"  {share}"] = functools.partial(_share_cell, share)
+    rows |= {
+        "  target words in the question": lambda split: f"{split.overlap.mean():.1f}",
+        "copy-question": lambda split: "",
+        "  BLEU-4": lambda split: f"{split.copy_question['bleu4']:.1f}",
+        "  ROUGE-L": lambda split: f"{split.copy_question['rouge_l']:.1f}",
+    }
+    table = [[title, *facts], *([label, *map(cell, facts.values())] for label, cell in rows.items())]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = [
+        "   ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        )
+        for row in table
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def draw_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip]:
+    """Random clips, as many of each split, in the splits' order."""
+    rng = np.random.default_rng(seed)
+    shown = []
+    for split, source in sources.items():
+        count = min(max(1, CLIPS_SHOWN // len(sources)), len(source))
+        for index in sorted(rng.choice(len(source), count, replace=False).tolist()):
+            clip = source[index]
+            numbers = select_frames(clip.num_frames, FRAMES_SHOWN, rng=None).tolist()
+            frames = [decode_frame(clip.id, clip.video, number) for number in numbers]
+            signer = f", {clip.signer}" if clip.signer else ""
+            heading = f"{split}: {clip.id} ({clip.num_frames} frames{signer})"
+            shown.append(ShownClip(heading, frames, clip.question, clip.target))
+    return shown
+
+
+def _texts(clips: Sequence[ClipInfo]) -> dict[str, list[str]]:
+    return {
+        "question": [clean_question(clip.question) for clip in clips],
+        "target": [clip.target for clip in clips],
+    }
+
+
+def _share_cell(share: str, split: SplitFacts) -> str:
+    return f"{split.shares[share]:.1f}" if share in split.shares else ""
+
+
+def _percent(hits: Iterable[bool]) -> float:
+    values = list(hits)
+    return 100 * sum(values) / max(len(values), 1)
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.min()} / {np.median(values):.0f} / {values.max()}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.inspect", description="Shows what a prepared dataset holds."
+    )
+    parser.add_argument("name", help="of the dataset")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="default: data")
+    parser.add_argument("--out", type=Path, help="of the pictures; default: runs/inspect/NAME")
+    parser.add_argument("--language", default="en_XX", help="default: en_XX; zh_CN counts characters")
+    parser.add_argument("--seed", type=int, default=0, help="draws the clips that are shown")
+    options = parser.parse_args(arguments)
+    out = options.out or Path("runs") / "inspect" / options.name
+    try:
+        inspect(options.name, options.data_dir, out, language=options.language, seed=options.seed)
+    except (FrameError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
