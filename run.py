@@ -9,6 +9,11 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "Of several processes: host:port of process 0; auto: as SLURM or MPI says."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes: their number.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes: which one this is, from 0 on.")
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -29,6 +34,7 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.config import ConfigError, from_config_dict
     from sslssaw_jax.data.frames import FrameError
     from sslssaw_jax.data.tokenizer import TokenizerError
+    from sslssaw_jax.distributed import join
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.faults import TrainingError
     from sslssaw_jax.stopping import Stopped
@@ -37,6 +43,7 @@ def main(argv: list[str]) -> None:
 
     try:
         config = from_config_dict(_CONFIG.value)
+        join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value)
     except (
         CheckpointError,

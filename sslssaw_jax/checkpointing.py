@@ -198,9 +198,9 @@ def restore_params(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Parameters and batch statistics (nested dicts of NumPy arrays) and notes of another run's checkpoint.
 
-    Reads neither the optimiser's state nor a template, and changes nothing in `directory`: a damaged
-    checkpoint is passed over with a warning. The dicts are what `nnx.to_pure_dict` gives and
-    `nnx.replace_by_pure_dict` takes.
+    The parameters are those that evaluation uses: the moving average where the stage kept one. Reads neither
+    the optimiser's state nor a template, and changes nothing in `directory`: a damaged checkpoint is passed
+    over with a warning. The dicts are what `nnx.to_pure_dict` gives and `nnx.replace_by_pure_dict` takes.
 
     Args:
         directory: what that run's `Checkpointer` was given.
@@ -222,9 +222,11 @@ def restore_params(
             f"the checkpoint {directory / str(bad)} is damaged ({wrong}): taking that of step {step}",
             stacklevel=2,
         )
-    state = _read_arrays(directory / str(step), ("params", "batch_stats"))
-    meta = read_json(directory / str(step) / "meta" / "metadata")
-    return _pure_dict(state["params"]), _pure_dict(state["batch_stats"]), meta
+    folder = directory / str(step)
+    params = "ema" if _array_metadata(folder).get("ema") else "params"
+    state = _read_arrays(folder, (params, "batch_stats"))
+    meta = read_json(folder / "meta" / "metadata")
+    return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
 
 
 def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:

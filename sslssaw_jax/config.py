@@ -199,6 +199,7 @@ class ModelConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     inputs: str = "both"  # question | sign | both (Table 7)
     ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
+    remat: str = "none"  # none | blocks: what training recomputes instead of keeping it in memory
     compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
 
     def __post_init__(self) -> None:
@@ -212,6 +213,7 @@ class ModelConfig:
         )
         _one_of("inputs", self.inputs, ("question", "sign", "both"))
         _one_of("ssl", self.ssl, ("prefix", "separate", "off"))
+        _one_of("remat", self.remat, ("none", "blocks"))
         _one_of("compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16"))
         _require(
             self.inputs != "sign" or self.ssl == "off",
@@ -241,11 +243,17 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What one stage of training takes; batch sizes are those of all devices together."""
+    """What one stage of training takes; batch sizes are those of all devices together.
+
+    A step takes `accumulate` batches one after the other and their gradient as one: of all they hold, were
+    they a single batch. But BatchNorm and the contrast of stage 1 know only the clips of one of them.
+    """
 
     epochs: int = 0
     clips_per_batch: int = 16
     frame_budget: int = 1920  # frames of a batch, over all its clips
+    accumulate: int = 1  # batches of one step
+    ema_decay: float = 0.0  # of the average of the parameters that evaluation uses; 0: no average
     label_smoothing: float = 0.0
     mask_weight: float = 1.0  # stage 1: lambda in L1 = L_sim + lambda * L_R
     eval_every: int = 1  # epochs
@@ -253,11 +261,12 @@ class StageConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        for key in ("clips_per_batch", "frame_budget", "eval_every"):
+        for key in ("clips_per_batch", "frame_budget", "accumulate", "eval_every"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
         for key in ("epochs", "patience"):
             _require(getattr(self, key) >= 0, f"{key} is {getattr(self, key)}; it cannot be negative")
-        _require_fraction("label_smoothing", self.label_smoothing)
+        for key in ("label_smoothing", "ema_decay"):
+            _require_fraction(key, getattr(self, key))
 
 
 @dataclass(frozen=True)

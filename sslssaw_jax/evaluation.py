@@ -13,12 +13,13 @@ from jax.sharding import Mesh
 
 from sslssaw_jax import metrics
 from sslssaw_jax.config import Config
+from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.pipeline import eval_batches
-from sslssaw_jax.data.source import ClipSource
+from sslssaw_jax.data.source import Clip, ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer
 from sslssaw_jax.heatmap import save_heatmap
 from sslssaw_jax.logs import write_jsonl
-from sslssaw_jax.sharding import replicated, shard_batch
+from sslssaw_jax.sharding import own_frames, replicated, shard_batch
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.types import Batch, TrainState
@@ -77,8 +78,9 @@ def translate_split(
     """Each clip of a split translated once, in the split's order, and the gates of the clips asked for."""
     predictions: dict[int, Prediction] = {}
     gates: dict[int, Gate] = {}
-    for batch in eval_batches(source, tokenizer, config.data, config.translate):
-        found = jax.device_get(translate(state.params, state.batch_stats, shard_batch(batch, mesh)))
+    own = own_frames(mesh, config.translate.frame_budget)
+    for batch in eval_batches(source, tokenizer, config.data, config.translate, own):
+        found = jax.device_get(translate(state.eval_params, state.batch_stats, shard_batch(batch, mesh)))
         for row in np.flatnonzero(batch.valid):
             index = int(batch.index[row])
             clip = source.clips[index]
@@ -87,12 +89,20 @@ def translate_split(
                 clip.id, clip.question, clip.target, text, float(found.score[row])
             )
             if index in gates_of:
-                start, count = int(batch.frame_start[row]), int(batch.frame_count[row])
-                shown = np.linspace(start, start + count - 1, min(FRAMES_SHOWN, count)).round().astype(int)
                 question = batch.read.question[row][batch.read.question_mask[row]]
-                tokens = tokenizer.reader.pieces(question.tolist())
-                gates[index] = Gate(tokens, found.gate[row][found.mask[row]], batch.frames[shown])
+                gates[index] = Gate(
+                    tokenizer.reader.pieces(question.tolist()),
+                    found.gate[row][found.mask[row]],
+                    _shown(source[index], config.data.max_frames),
+                )
     return [predictions[index] for index in range(len(source))], gates
+
+
+def _shown(clip: Clip, max_frames: int) -> np.ndarray:
+    """Evenly spaced frames of those that the model reads; in a batch they may be another process's."""
+    read = select_frames(clip.num_frames, max_frames, None)
+    shown = np.linspace(0, len(read) - 1, min(FRAMES_SHOWN, len(read))).round().astype(int)
+    return np.stack([decode_frame(clip.id, clip.video, number) for number in read[shown]])
 
 
 def score_predictions(predictions: list[Prediction], config: Config) -> dict[str, Any]:
@@ -111,7 +121,9 @@ def write_predictions(workdir: Path, split: str, predictions: list[Prediction]) 
 
 
 def draw_heatmaps(workdir: Path, predictions: list[Prediction], gates: dict[int, Gate]) -> None:
-    """`WORKDIR/heatmaps/<clip>.png` as in Fig. 4."""
+    """`WORKDIR/heatmaps/<clip>.png` as in Fig. 4, by the first process alone."""
+    if jax.process_index():
+        return
     for index, gate in sorted(gates.items()):
         row = predictions[index]
         save_heatmap(
@@ -132,12 +144,13 @@ def mean_loss(
     step = jax.jit(
         partial(eval_step, graphdef=stage.eval_def, loss=stage.loss), out_shardings=replicated(mesh)
     )
-    batches = eval_batches(source, tokenizer, config.data, config.pretrain)
+    own = own_frames(mesh, config.pretrain.frame_budget)
+    batches = eval_batches(source, tokenizer, config.data, config.pretrain, own)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         parts = []
         for batch in batches:
-            values = step(state.params, state.batch_stats, shard_batch(batch, mesh))
+            values = step(state.eval_params, state.batch_stats, shard_batch(batch, mesh))
             parts.append((int(batch.valid.sum()), jax.device_get(values)))
         num_clips = sum(clips for clips, _ in parts)
         return {

@@ -28,7 +28,7 @@ from sslssaw_jax.evaluation import (
 )
 from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
-from sslssaw_jax.sharding import abstract_state, make_mesh
+from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
@@ -200,7 +200,12 @@ class Experiment:
                 workdir=workdir,
                 mesh=self.mesh,
                 batches=train_batches(
-                    clips, self.tokenizer, self.config.data, stage_config, self.config.seed
+                    clips,
+                    self.tokenizer,
+                    self.config.data,
+                    stage_config,
+                    self.config.seed,
+                    own_frames(self.mesh, stage_config.frame_budget),
                 ),
                 meta=meta,
                 stop=self.stop,

@@ -37,7 +37,7 @@ def require_finite(
     Args:
         step: its number.
         values: the loss and the gradient's norm, by name.
-        batch: this process's rows.
+        batch: the step's.
         clips: of the split.
         workdir: of the stage.
 
@@ -59,20 +59,31 @@ def require_finite(
 def write_batch(folder: Path, batch: Batch, clips: Sequence[ClipInfo]) -> list[str]:
     """Writes a batch for inspection and returns its clips' ids.
 
-    `clips.json` has what is known of each clip, `<id>.png` shows its frames, `batch.npz` is the whole batch;
-    of several processes each adds its own rows, and its index to the names.
+    `clips.json` has what is known of each clip, `<id>.png` shows its frames, `batch.npz` is the whole batch.
+    Of several processes each writes the frames that it has read, its index in the names.
     """
-    rows = np.flatnonzero(batch.valid)
-    infos = [clips[batch.index[row]] for row in rows]
+    infos = [clips[index] for index in batch.index[batch.valid].tolist()]
     part = f".{jax.process_index()}" if jax.process_count() > 1 else ""
-    write_json(folder / f"clips{part}.json", [asdict(info) for info in infos])
-    np.savez_compressed(folder / f"batch{part}.npz", **vars(batch))
-    for row, info in zip(rows, infos, strict=True):
-        start, count = batch.frame_start[row], batch.frame_count[row]
-        shown = np.linspace(start, start + count - 1, min(_FRAMES_SHOWN, count)).round().astype(int)
-        sheet = contact_sheet(batch.frames[shown])
-        (folder / f"{info.id}.png").write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "clips.json", [asdict(info) for info in infos])
+    arrays = jax.tree_util.tree_leaves_with_path(batch)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): array for path, array in arrays}
+    np.savez_compressed(folder / f"batch{part}.npz", **named)
+    for micro_batch in unstacked(batch):
+        for row in np.flatnonzero(micro_batch.valid):
+            start, count = micro_batch.frame_start[row], micro_batch.frame_count[row]
+            shown = np.linspace(start, start + count - 1, min(_FRAMES_SHOWN, count)).round().astype(int)
+            sheet = contact_sheet(micro_batch.frames[shown])
+            picture = cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()
+            (folder / f"{clips[micro_batch.index[row]].id}{part}.png").write_bytes(picture)
     return [info.id for info in infos]
+
+
+def unstacked(batch: Batch) -> list[Batch]:
+    """The batches that a step accumulates over; itself where it is one."""
+    if batch.valid.ndim == 1:
+        return [batch]
+    return [jax.tree.map(lambda x: x[i], batch) for i in range(len(batch.valid))]  # noqa: B023
 
 
 def contact_sheet(frames_NxHxWx3: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""What a run writes down as it goes: `log.jsonl`, TensorBoard, and a line of progress in the terminal."""
+"""What a run writes down as it goes: `log.jsonl`, TensorBoard, and a line of progress in the terminal.
+
+Of several processes the first alone writes; the others may call all the same.
+"""
 
 import json
 import math
@@ -28,6 +31,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
+    if jax.process_index():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -79,7 +84,7 @@ class RunLog:
             return
         path = Path(workdir) / "log.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if path.is_file():
             write_jsonl(
                 path, [row for row in _rows(path) if row["stage"] != stage or row["step"] <= start_step]
             )

@@ -1,5 +1,7 @@
 """Masked losses of both stages, in float32: pure functions of a global batch.
 
+Means are over `count` places where it is given, those of all batches of a step: they then add up.
+
 Dimensions: B clips, L tokens, V vocabulary, D features.
 """
 
@@ -9,13 +11,17 @@ import jax.numpy as jnp
 from sslssaw_jax.types import Metrics
 
 
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
     """The mean of `values` where `mask` is True; 0 where it is True nowhere."""
-    return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum(), 1)
+    return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum() if count is None else count, 1)
 
 
 def cross_entropy(
-    logits_BxLxV: jax.Array, labels_BxL: jax.Array, mask_BxL: jax.Array, label_smoothing: float = 0.0
+    logits_BxLxV: jax.Array,
+    labels_BxL: jax.Array,
+    mask_BxL: jax.Array,
+    label_smoothing: float = 0.0,
+    count: jax.Array | None = None,
 ) -> jax.Array:
     """Mean cross-entropy over the tokens in the mask, f32[]; labels outside it may be anything.
 
@@ -25,11 +31,15 @@ def cross_entropy(
     labels_BxL = jnp.where(mask_BxL, labels_BxL, 0)
     nll_BxL = -jnp.take_along_axis(log_probs_BxLxV, labels_BxL[..., None], axis=-1)[..., 0]
     uniform_BxL = -log_probs_BxLxV.mean(axis=-1)
-    return masked_mean((1 - label_smoothing) * nll_BxL + label_smoothing * uniform_BxL, mask_BxL)
+    return masked_mean((1 - label_smoothing) * nll_BxL + label_smoothing * uniform_BxL, mask_BxL, count)
 
 
 def contrastive_loss(
-    video_BxD: jax.Array, text_BxD: jax.Array, logit_scale: jax.Array, valid_B: jax.Array
+    video_BxD: jax.Array,
+    text_BxD: jax.Array,
+    logit_scale: jax.Array,
+    valid_B: jax.Array,
+    count: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Symmetric contrast of clips and their sentences over the global batch (Eq. 1; Radford et al. 2021).
 
@@ -37,15 +47,16 @@ def contrastive_loss(
     Invalid clips are neither rows nor columns. The metrics are the shares of valid clips that find their
     sentence (`video_to_text`) and of sentences that find their clip (`text_to_video`).
     """
-    cosine_BxB = _normalise(video_BxD) @ _normalise(text_BxD).T
+    # the temperature magnifies what TensorFloat-32, a GPU's default, would round
+    cosine_BxB = jnp.matmul(_normalise(video_BxD), _normalise(text_BxD).T, precision="highest")
     logits_BxB = cosine_BxB * jnp.exp(jnp.minimum(logit_scale, jnp.log(100.0)))
     own_B = jnp.arange(len(valid_B))
 
     def contrast(logits_BxB: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Not -inf: its softmax is NaN where no clip is valid.
         logits_BxB = jnp.where(valid_B, logits_BxB, -1e9)
-        loss = cross_entropy(logits_BxB, own_B, valid_B)
-        return loss, masked_mean(logits_BxB.argmax(axis=-1) == own_B, valid_B)
+        loss = cross_entropy(logits_BxB, own_B, valid_B, count=count)
+        return loss, masked_mean(logits_BxB.argmax(axis=-1) == own_B, valid_B, count)
 
     text_loss, text_found = contrast(logits_BxB)
     video_loss, video_found = contrast(logits_BxB.T)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sslssaw_jax.config import ConfigError, MeshConfig
@@ -16,10 +15,6 @@ from sslssaw_jax.types import Batch
 
 AXES = ("data", "fsdp")
 MIN_FSDP_SIZE = 2**16  # elements; below it, gathering a leaf costs more than holding it everywhere
-
-# What to change when a field of `Batch` cannot be split: frames follow one knob, rows the other.
-_KNOBS = {"frames": "frame_budget"}
-_ROW_KNOB = "clips_per_batch"
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -48,9 +43,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis over all devices: FSDP splits the state, and its devices take rows all the same."""
-    return NamedSharding(mesh, PartitionSpec(AXES))
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """An axis over all devices: FSDP splits the state, and its devices take rows all the same."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
 
 
 def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
@@ -86,21 +81,39 @@ def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     return PartitionSpec(*(None,) * largest, "fsdp")
 
 
-def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """The batch on the devices, from this process's share of its rows.
+def own_frames(mesh: Mesh, frame_budget: int) -> range:
+    """Which of a batch's packed frames this process's devices hold, from the first to the last of them.
 
     Raises:
-        ConfigError: rows or frames cannot be split evenly over this process's devices.
+        ConfigError: the frames cannot be split evenly over the devices.
     """
-    sharding = batch_sharding(mesh)
-    num_devices = len(mesh.local_devices)
+    _require_even("frames", frame_budget, mesh)
+    indices = batch_sharding(mesh).addressable_devices_indices_map((frame_budget,)).values()
+    parts = [range(frame_budget)[index[0]] for index in indices if index]
+    return range(min(part.start for part in parts), max(part.stop for part in parts))
+
+
+def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch on the devices: rows, and likewise frames, split evenly over all of them.
+
+    Every process has the same batch; only of its frames none but `own_frames` is looked at.
+
+    Raises:
+        ConfigError: rows or frames cannot be split evenly over the devices.
+    """
+    axis = batch.valid.ndim - 1  # behind that of the micro-batches, where there is one
+    sharding = batch_sharding(mesh, axis)
     for path, value in jax.tree.leaves_with_path(batch):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if value.shape[0] % num_devices:
-            raise ConfigError(
-                f"batch.{name} has {value.shape[0]} rows for {num_devices} devices; "
-                f"make {_KNOBS.get(name, _ROW_KNOB)} a multiple of {mesh.size}"
-            )
+        _require_even(name, value.shape[axis], mesh)
     return jax.tree.map(
-        lambda value: jax.make_array_from_process_local_data(sharding, np.asarray(value)), batch
+        lambda value: jax.make_array_from_callback(value.shape, sharding, value.__getitem__), batch
     )
+
+
+def _require_even(name: str, size: int, mesh: Mesh) -> None:
+    if size % mesh.size:
+        knob = "frame_budget" if name == "frames" else "clips_per_batch"
+        raise ConfigError(
+            f"batch.{name} has {size} rows for {mesh.size} devices; make {knob} a multiple of {mesh.size}"
+        )

@@ -80,11 +80,18 @@ def train(
     optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     run_key = jax.device_put(run_key, replicated(mesh))
-    template = abstract_state(partial(stage.init, optimizer=optimizer), mesh)
+    init = partial(stage.init, optimizer=optimizer, averaged=stage_config.ema_decay > 0)
+    template = abstract_state(init, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     step_fn = CountedStep(
         jax.jit(
-            partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer),
+            partial(
+                train_step,
+                graphdef=stage.train_def,
+                loss=stage.loss,
+                optimizer=optimizer,
+                ema_decay=stage_config.ema_decay,
+            ),
             donate_argnums=0,
             out_shardings=(shardings, replicated(mesh)),
         )
@@ -111,10 +118,10 @@ def train(
             broken.update(position["broken"])
         else:
             # not under jit: compiling all the random draws takes longer than making them
-            state = jax.device_put(stage.init(init_key, optimizer), shardings)
+            state = jax.device_put(init(init_key), shardings)
             state = start(state) if start else state
         step = int(state.step)
-        evaluated = _evaluated_steps(batches.plan.epoch_ends, stage_config.eval_every)
+        evaluated = _evaluated_steps(batches.epoch_ends, stage_config.eval_every)
         log = RunLog(
             workdir,
             stage.name,
@@ -128,8 +135,9 @@ def train(
             values = {key: float(value) for key, value in jax.device_get(metrics).items()}
             watched = {key: values[key] for key in ("loss", "grad_norm")}
             require_finite(step, watched, batch, batches.clips, workdir)
+            flops = step_fn.flops * stage_config.accumulate  # a loop is counted once
             clips, frames = int(batch.valid.sum()), int(batch.frame_count.sum())
-            log.count(clips=clips, frames=frames, waited=waited, flops=step_fn.flops)
+            log.count(clips=clips, frames=frames, waited=waited, flops=flops)
             if step % config.log_every == 0:
                 log.write(step, values | {"lr": float(schedule(step - 1))})
 

@@ -29,6 +29,7 @@ class Batch:
     Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
     A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; that of a
     broken clip keeps its `index`.
+    Where a step accumulates over several batches, they are stacked: every array has one axis more, in front.
     `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2). With
     `model.text="mbert"` it is in mBERT's ids, `[CLS] tokens [SEP]` with `[MASK]`, since only the text tower
     reads it; what else that tower reads is in `bert`, and what the decoder reads is mBART's all the same.
@@ -61,3 +62,9 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: Any = None  # moving average of `params`, where the stage keeps one
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters that evaluation uses."""
+        return self.params if self.ema is None else self.ema

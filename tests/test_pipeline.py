@@ -65,8 +65,8 @@ def test_a_pickled_source_reads_the_same(source: ClipSource) -> None:
 def test_every_clip_comes_once_an_epoch(source: ClipSource, tokenizer: Tokenizer) -> None:
     batches = train_batches(source, tokenizer, DATA, STAGE, seed=0)
     seen = [batch.index[batch.valid] for batch in batches]
-    assert len(seen) == batches.num_batches == batches.plan.epoch_ends[-1]
-    ends = [0, *batches.plan.epoch_ends]
+    assert len(seen) == batches.num_batches == batches.epoch_ends[-1]
+    ends = [0, *batches.epoch_ends]
     orders = [np.concatenate(seen[start:end]).tolist() for start, end in pairwise(ends)]
     assert all(sorted(order) == list(range(24)) for order in orders)
     assert orders[0] != orders[1]

@@ -84,10 +84,17 @@ class RunPlan:
 
 
 def plan_run(
-    num_frames: np.ndarray, clips_per_batch: int, frame_budget: int, seed: int, epochs: int
+    num_frames: np.ndarray,
+    clips_per_batch: int,
+    frame_budget: int,
+    seed: int,
+    epochs: int,
+    multiple: int = 1,
 ) -> RunPlan:
-    """`plan_epoch` for every epoch of a run."""
+    """`plan_epoch` for every epoch of a run, filled up with empty batches to a multiple of `multiple`."""
     plans = [plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch) for epoch in range(epochs)]
+    for plan in plans:
+        plan += [np.zeros(0, int)] * (-len(plan) % multiple)
     return RunPlan(
         batches=[batch for plan in plans for batch in plan],
         epoch_ends=np.cumsum([len(plan) for plan in plans], dtype=int),

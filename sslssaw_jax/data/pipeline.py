@@ -1,11 +1,13 @@
 """Batches of a run, read and decoded by threads ahead of the training loop."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import grain
+import jax
 import numpy as np
 
-from sslssaw_jax.config import DataConfig, StageConfig
+from sslssaw_jax.config import ConfigError, DataConfig, StageConfig
 from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
 from sslssaw_jax.data.masking import mask_words
@@ -15,10 +17,11 @@ from sslssaw_jax.types import Batch, BertTexts
 
 
 class _BatchSource:
-    """Batch i of a plan, a pure function of i: the same bytes on any thread, in any order.
+    """The batch of step i of a plan, a pure function of i: the same bytes on any thread, in any order.
 
     With a `seed`, frames and masks are drawn anew each epoch; without, they are the same on every pass.
     In training, and with `data.skip_broken`, a clip with a broken frame leaves a row that is not valid.
+    Of the packed frames those in `own` are read, where it is given; the others stay zero.
     """
 
     def __init__(
@@ -29,21 +32,42 @@ class _BatchSource:
         stage: StageConfig,
         plan: RunPlan,
         seed: int | None,
+        own: range | None,
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self.clips = source.clips
         self._plan, self._seed = plan, seed
+        self._own = own or range(stage.frame_budget)
+        if data.skip_broken and len(self._own) < stage.frame_budget:
+            raise ConfigError(
+                "data.skip_broken is for one process: of several, only one would know "
+                "of a broken clip; set it to 0 and prepare the dataset again"
+            )
         self._reader = tokenizer.reader
         self._questions, self._targets = self._encode_texts(tokenizer)
         self._bert_texts = None if self._reader is tokenizer else self._encode_texts(self._reader)
 
     def __len__(self) -> int:
-        return self._plan.num_batches
+        return self._plan.num_batches // self._stage.accumulate
 
-    def __getitem__(self, position: int) -> Batch:
-        data, num_rows = self._data, self._stage.clips_per_batch
+    @property
+    def epoch_ends(self) -> np.ndarray:
+        """i[epochs], the number of steps up to the end of each epoch."""
+        return self._plan.epoch_ends // self._stage.accumulate
+
+    def __getitem__(self, step: int) -> Batch:
+        count = self._stage.accumulate
+        # zeroed pages take no memory before they are written: frames of other processes cost nothing
+        frames = np.zeros((count, self._stage.frame_budget, *self._source.frame_size, 3), np.uint8)
+        parts = [self._batch(count * step + i, frames[i]) for i in range(count)]
+        if count == 1:
+            return parts[0]
+        texts = [part.replace(frames=None) for part in parts]  # type: ignore[attr-defined]
+        return jax.tree.map(lambda *rows: np.stack(rows), *texts).replace(frames=frames)
+
+    def _batch(self, position: int, frames_NxHxWx3: np.ndarray) -> Batch:
+        data, num_rows, own = self._data, self._stage.clips_per_batch, self._own
         epoch, indices = self._plan.batch(position)
-        frames_NxHxWx3 = np.zeros((self._stage.frame_budget, *self._source.frame_size, 3), np.uint8)
         frame_count_B = np.zeros(num_rows, np.int32)
         index_B = np.full(num_rows, -1, np.int32)
         index_B[: len(indices)] = indices
@@ -52,13 +76,17 @@ class _BatchSource:
         end = 0
         for row, index in enumerate(indices.tolist()):
             rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
-            clip = self._source[index]
+            clip = self._source.clips[index]
             kept = select_frames(clip.num_frames, data.max_frames, None if self._seed is None else rng)
             start, end = end, end + len(kept)
             masked = mask_words(clip.target, data.mask_rate, self._reader.mask_token, rng)
             masked_targets.append(self._reader.encode(masked, data.max_target_tokens))
             try:
-                decode_frames(clip.id, clip.video, kept, frames_NxHxWx3[start:end])
+                first, stop = max(start, own.start), min(end, own.stop)
+                if first < stop:
+                    video = self._source[index].video
+                    shown = kept[first - start : stop - start]
+                    decode_frames(clip.id, video, shown, frames_NxHxWx3[first:stop])
                 frame_count_B[row] = len(kept)
             except FrameError:
                 valid_B[row], end = False, start
@@ -117,15 +145,16 @@ class _BatchSource:
 
 
 class Batches:
-    """The batches of a plan in order, all of one static shape.
+    """The batches of a plan in order, one a step, all of one static shape.
 
+    Where a step takes several, they are stacked: every array has a leading axis of `accumulate`.
     Threads prepare whole batches ahead; at most `data.prefetch` of them are held.
     """
 
-    def __init__(self, source: _BatchSource, plan: RunPlan, data: DataConfig) -> None:
-        self.plan = plan
+    def __init__(self, source: _BatchSource, data: DataConfig) -> None:
         self.clips = source.clips
-        self.num_batches = plan.num_batches
+        self.num_batches = len(source)
+        self.epoch_ends = source.epoch_ends
         # a thread without a place in the buffer would have nothing to do
         options = grain.ReadOptions(
             num_threads=min(data.num_threads, data.prefetch), prefetch_buffer_size=data.prefetch
@@ -143,22 +172,37 @@ class Batches:
 
 
 def train_batches(
-    source: ClipSource, tokenizer: Tokenizer, data: DataConfig, stage: StageConfig, seed: int
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    stage: StageConfig,
+    seed: int,
+    own_frames: range | None = None,
 ) -> Batches:
     """All batches of `stage.epochs` epochs: shuffled, frames subsampled at random, words masked anew.
 
+    With `own_frames` only those of the packed frames are read: what other processes need stays zero.
+
     Raises:
-      ConfigError: a clip does not fit into `stage.frame_budget`.
+      ConfigError: a clip does not fit into `stage.frame_budget`, or several processes skip broken clips.
     """
     num_frames = np.minimum(source.num_frames, data.max_frames)
-    plan = plan_run(num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs)
-    return Batches(_BatchSource(source, tokenizer, data, stage, plan, seed), plan, data)
+    plan = plan_run(
+        num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate
+    )
+    return Batches(_BatchSource(source, tokenizer, data, stage, plan, seed, own_frames), data)
 
 
-def eval_batches(source: ClipSource, tokenizer: Tokenizer, data: DataConfig, stage: StageConfig) -> Batches:
-    """One pass, the same on every call, in batches of the training's shape.
+def eval_batches(
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    stage: StageConfig,
+    own_frames: range | None = None,
+) -> Batches:
+    """One pass, the same on every call, in batches of the training's shape, never stacked.
 
-    Clips come in packed order: `Batch.index` says which is which.
+    Clips come in packed order: `Batch.index` says which is which. `own_frames` as for `train_batches`.
 
     Raises:
       ConfigError: a clip does not fit into `stage.frame_budget`.
@@ -166,4 +210,5 @@ def eval_batches(source: ClipSource, tokenizer: Tokenizer, data: DataConfig, sta
     num_frames = np.minimum(source.num_frames, data.max_frames)
     batches = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
     plan = RunPlan(batches, epoch_ends=np.array([len(batches)]))
-    return Batches(_BatchSource(source, tokenizer, data, stage, plan, seed=None), plan, data)
+    stage = replace(stage, accumulate=1)
+    return Batches(_BatchSource(source, tokenizer, data, stage, plan, None, own_frames), data)

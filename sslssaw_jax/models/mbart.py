@@ -23,6 +23,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from sslssaw_jax.config import BertConfig, TransformerConfig
+from sslssaw_jax.models.remat import Blocks
 
 POSITION_OFFSET = 2  # fairseq's position table begins with unused rows
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -60,7 +61,9 @@ class TokenEmbedding(nnx.Module):
         # A buffer in the reference: imported and saved with the parameters, never trained.
         bias_V = lax.stop_gradient(self.final_logits_bias[...])
         head = self.embed if self.tied_head else self.lm_head
-        return head.attend(hidden_BxLxD).astype(jnp.float32) + bias_V
+        hidden, table = head.promote_dtype((hidden_BxLxD, head.embedding[...]), dtype=head.dtype)
+        # not `attend`: it rounds the logits to `dtype`
+        return jnp.dot(hidden, table.T, preferred_element_type=jnp.float32) + bias_V
 
 
 @flax.struct.dataclass
@@ -216,7 +219,7 @@ class PositionalInput(nnx.Module):
         return self.dropout(self.layernorm_embedding(hidden_RxLxD), rngs=rngs)
 
 
-class Encoder(nnx.Module):
+class Encoder(Blocks):
     """mBART's encoder."""
 
     def __init__(
@@ -246,11 +249,11 @@ class Encoder(nnx.Module):
         positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
         hidden_BxTxD = self.input(embedded_BxTxD, positions_BxT, rngs)
         for layer in self.layers:
-            hidden_BxTxD = layer(hidden_BxTxD, mask_BxT[:, None], rngs)
+            hidden_BxTxD = self.call(layer, hidden_BxTxD, mask_BxT[:, None], rngs)
         return self.layer_norm(hidden_BxTxD)
 
 
-class Decoder(nnx.Module):
+class Decoder(Blocks):
     """mBART's decoder. Teacher forcing, prompt and single step are one computation: `extend`."""
 
     def __init__(
@@ -327,8 +330,8 @@ class Decoder(nnx.Module):
         hidden_RxLxD = self.input(embedded_RxLxD, positions_RxL, rngs)
         past = []
         for layer, layer_past, encoder in zip(self.layers, cache.past, cache.encoder):
-            hidden_RxLxD, layer_past = layer(
-                hidden_RxLxD, layer_past, cache.slot, causal_RxLxS, encoder, encoder_mask_Bx1xT, rngs
+            hidden_RxLxD, layer_past = self.call(
+                layer, hidden_RxLxD, layer_past, cache.slot, causal_RxLxS, encoder, encoder_mask_Bx1xT, rngs
             )
             past.append(layer_past)
         cache = cache.replace(  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import ResNetConfig
+from sslssaw_jax.models.remat import Blocks
 
 # torch momentum 0.1 is 0.9 here
 BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
@@ -101,7 +102,7 @@ def _skip(shortcut: Shortcut | None, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Arr
     return x_NxHxWxC if shortcut is None else shortcut(x_NxHxWxC, mask_Nx1x1x1)
 
 
-class ResNet(nnx.Module):
+class ResNet(Blocks):
     """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
 
     def __init__(self, config: ResNetConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -131,7 +132,7 @@ class ResNet(nnx.Module):
         if self.pool_stem:
             x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for block in self.blocks:
-            x_NxHxWxC = block(x_NxHxWxC, mask_Nx1x1x1)
+            x_NxHxWxC = self.call(block, x_NxHxWxC, mask_Nx1x1x1)
         if not self.flatten:
             return x_NxHxWxC.mean(axis=(1, 2))
         x_NxC = self.head(x_NxHxWxC.reshape(x_NxHxWxC.shape[0], -1))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import ShuffleNetConfig
+from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.resnet import BatchNorm, conv
 
 
@@ -48,7 +49,7 @@ class Unit(nnx.Module):
         return shuffled_NxHxWxCx2.reshape(*x_NxHxWxC.shape[:-1], -1)
 
 
-class ShuffleNetV2(nnx.Module):
+class ShuffleNetV2(Blocks):
     """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
 
     def __init__(self, config: ShuffleNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -70,6 +71,6 @@ class ShuffleNetV2(nnx.Module):
         x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
         x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for block in self.blocks:
-            x_NxHxWxC = block(x_NxHxWxC, mask_Nx1x1x1)
+            x_NxHxWxC = self.call(block, x_NxHxWxC, mask_Nx1x1x1)
         x_NxHxWxC = nnx.relu(self.head_norm(self.head(x_NxHxWxC), mask=mask_Nx1x1x1))
         return x_NxHxWxC.mean(axis=(1, 2))

@@ -11,7 +11,7 @@ from sslssaw_jax.losses import contrastive_loss, cross_entropy
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.pretrain import PretrainModel
 from sslssaw_jax.models.streams import text_stream
-from sslssaw_jax.stages.step import Stage
+from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -23,11 +23,11 @@ def pretrain_stage(config: Config, vocab_size: int, bert_vocab_size: int = 0) ->
         sizes = (vocab_size, bert_vocab_size)
         return PretrainModel(config.model, config.data, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
 
-    return Stage("pretrain", make_model, partial(loss, config=config))
+    return Stage("pretrain", make_model, partial(loss, config=config), config.model.remat == "blocks")
 
 
 def loss(
-    model: PretrainModel, batch: Batch, key: jax.Array | None, *, config: Config
+    model: PretrainModel, batch: Batch, key: jax.Array | None, counts: Counts = OWN, *, config: Config
 ) -> tuple[jax.Array, Metrics]:
     """L1 with its two parts and the share of clips whose own sentence is the nearest."""
     augment_key, dropout_key = (None, None) if key is None else jax.random.split(key)
@@ -37,9 +37,11 @@ def loss(
         frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid, rngs=rngs
     )
     text_BxD = model.text_feature(batch.read.target, batch.read.target_mask, rngs=rngs)
-    l_sim, metrics = contrastive_loss(video_BxD, text_BxD, model.logit_scale[...], batch.valid)
+    l_sim, metrics = contrastive_loss(video_BxD, text_BxD, model.logit_scale[...], batch.valid, counts.clips)
     target = text_stream(batch.target, batch.target_mask)
     logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
-    l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, config.pretrain.label_smoothing)
+    l_r = cross_entropy(
+        logits_BxLxV, target.labels, target.scored, config.pretrain.label_smoothing, counts.target_tokens
+    )
     total = l_sim + config.pretrain.mask_weight * l_r
     return total, {"loss_similarity": l_sim, "loss_restore": l_r, **metrics}

@@ -14,7 +14,7 @@ from sslssaw_jax.losses import cross_entropy, masked_mean
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.streams import joint_stream, shift_right, text_stream
 from sslssaw_jax.models.translator import Encoded, Translator
-from sslssaw_jax.stages.step import Stage
+from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -26,7 +26,7 @@ def translate_stage(config: Config, vocab_size: int, bert_vocab_size: int = 0) -
         sizes = (vocab_size, bert_vocab_size)
         return Translator(config.model, config.data, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
 
-    return Stage("translate", make_model, partial(loss, config=config))
+    return Stage("translate", make_model, partial(loss, config=config), config.model.remat == "blocks")
 
 
 def encode(
@@ -45,7 +45,7 @@ def encode(
 
 
 def loss(
-    model: Translator, batch: Batch, key: jax.Array | None, *, config: Config
+    model: Translator, batch: Batch, key: jax.Array | None, counts: Counts = OWN, *, config: Config
 ) -> tuple[jax.Array, Metrics]:
     """L_S (Eq. 6), and with self-supervision L_D (Eq. 5); each a mean over its own tokens."""
     augment_key, dropout_key = (None, None) if key is None else jax.random.split(key)
@@ -61,12 +61,13 @@ def loss(
         target_logits = model.decode(target, encoded, rngs=rngs)
         if config.model.ssl == "separate":
             question_logits = model.decode(question, encoded, rngs=rngs)
-    l_s = cross_entropy(target_logits, target.labels, target.scored, config.translate.label_smoothing)
-    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored)
+    smoothing, count = config.translate.label_smoothing, counts.target_tokens
+    l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
+    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)
     metrics = {"loss_sentence": l_s, "accuracy": accuracy}
     if question_logits is None:
         return l_s, metrics
-    l_d = cross_entropy(question_logits, question.labels, question.scored)
+    l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
     return l_d + l_s, {**metrics, "loss_question": l_d}
 
 

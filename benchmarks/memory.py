@@ -1,0 +1,116 @@
+"""Memory of a full-size training step at 224x224 by frame budget: `python -m benchmarks.memory`.
+
+The step is compiled from shapes alone for this machine's first device, and nothing is allocated; the figures
+are the compiler's own (`memory_analysis`). A CPU's say little of a GPU: there bfloat16 products are turned
+into float32, and operations run one after the other.
+"""
+
+import argparse
+import datetime
+import functools
+import itertools
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from configs import phoenix_stage2
+from sslssaw_jax.config import Config, from_config_dict
+from sslssaw_jax.optim import make_optimizer
+from sslssaw_jax.sharding import abstract_state, make_mesh
+from sslssaw_jax.stages.pretrain import pretrain_stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.types import Batch
+
+STAGES = {"pretrain": pretrain_stage, "translate": translate_stage}
+FRAMES_A_CLIP = 120  # PHOENIX-2014T's mean is 117
+VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
+STORED = 256  # pixels a side
+RESULTS = Path(__file__).parent / "results" / "memory.md"
+HEADER = """| stage | frames | clips | remat | state GB | working memory GB | together GB | compiled in s |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
+    """The shapes of a batch."""
+
+    def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    question, target = config.data.max_question_tokens, config.data.max_target_tokens
+    return Batch(
+        frames=array(jnp.uint8, frames, STORED, STORED, 3),
+        frame_start=array(jnp.int32, clips),
+        frame_count=array(jnp.int32, clips),
+        question=array(jnp.int32, clips, question),
+        question_mask=array(jnp.bool_, clips, question),
+        target=array(jnp.int32, clips, target),
+        target_mask=array(jnp.bool_, clips, target),
+        masked_target=array(jnp.int32, clips, target),
+        masked_target_mask=array(jnp.bool_, clips, target),
+        index=array(jnp.int32, clips),
+        valid=array(jnp.bool_, clips),
+    )
+
+
+def row(name: str, frames: int, remat: str) -> str:
+    """One line of the table."""
+    tree = phoenix_stage2.get_config()
+    tree.model.update({"remat": remat, "compute_dtype": "bfloat16"})
+    config = from_config_dict(tree)
+    clips = frames // FRAMES_A_CLIP
+    stage = STAGES[name](config, VOCAB_SIZE)
+    optimizer, _ = make_optimizer(getattr(config, name).optim, num_steps=1000)
+    mesh = make_mesh(config.mesh)
+    state = abstract_state(functools.partial(stage.init, optimizer=optimizer), mesh)
+    step = functools.partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer)
+    start = time.perf_counter()
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    lowered = jax.jit(step, donate_argnums=0).lower(state, abstract_batch(config, frames, clips), key)
+    quick = {"xla_backend_optimization_level": 0} if jax.devices()[0].platform == "cpu" else None
+    memory = lowered.compile(
+        quick
+    ).memory_analysis()  # a CPU's buffers are planned before what this leaves out
+    seconds = time.perf_counter() - start
+    state_gb = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / 1e9
+    working_gb = memory.temp_size_in_bytes / 1e9
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    together_gb = held / 1e9 + working_gb
+    return (
+        f"| {name} | {frames} | {clips} | {remat} | {state_gb:.2f} | {working_gb:.2f} | {together_gb:.2f} | "
+        f"{seconds:.0f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--frames", nargs="+", type=int, default=[240, 480, 960, 1920])
+    options = parser.parse_args()
+    device = jax.devices()[0]
+    title = (
+        f"## {datetime.date.today()}, compiled for {device.device_kind}, jax {jax.__version__}\n\n"
+        f"`python -m benchmarks.memory {' '.join(sys.argv[1:])}` on {platform.machine()} with "
+        f"{os.cpu_count()} cores; bfloat16, one device, optimiser and sizes of `configs/phoenix_stage2.py`."
+    )
+    note = "" if device.platform != "cpu" else "\n\nThe figures of a CPU's compiler: no measure of a GPU."
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+
+        def tell(line: str) -> None:
+            print(line, flush=True)
+            print(line, file=file, flush=True)
+
+        tell(f"{title}{note}\n\n{HEADER}")
+        for stage, frames, remat in itertools.product(options.stages, options.frames, ("none", "blocks")):
+            tell(row(stage, frames, remat))
+        print(file=file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Rematerialisation by block: less memory in training for computing forward twice."""
+
+from typing import Any
+
+from flax import nnx
+
+
+class Blocks(nnx.Module):
+    """A row of blocks; with `nnx.view(model, remat=True)` the backward pass keeps only what joins them."""
+
+    remat = False
+
+    def set_view(self, remat: bool | None = None) -> None:
+        """What `nnx.view` may change: whether the backward pass computes each block's inside again."""
+        if remat is not None:
+            self.remat = remat
+
+    def call(self, block: nnx.Module, *args: Any) -> Any:
+        """`block(*args)`."""
+        return nnx.remat(type(block).__call__)(block, *args) if self.remat else block(*args)  # type: ignore[operator]
