@@ -1,8 +1,9 @@
 """Memory of a full-size training step at 224x224 by frame budget: `python -m benchmarks.memory`.
 
-The step is compiled from shapes alone for this machine's first device, and nothing is allocated; the figures
-are the compiler's own (`memory_analysis`). A CPU's say little of a GPU: there bfloat16 products are turned
-into float32, and operations run one after the other.
+Nothing is allocated: all follows from shapes. "kept" is what the forward pass hands to the backward pass as
+it is traced: the same for every device, and more than is held where a compiler fuses. "working" is
+`memory_analysis` of the step compiled for this machine's first device. A CPU's compiler turns bfloat16
+products into float32 and undoes rematerialisation: its figure is no measure of a GPU's.
 """
 
 import argparse
@@ -11,19 +12,23 @@ import functools
 import itertools
 import os
 import platform
+import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from configs import phoenix_stage2
 from sslssaw_jax.config import Config, from_config_dict
 from sslssaw_jax.optim import make_optimizer
 from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.types import Batch
 
@@ -32,8 +37,12 @@ FRAMES_A_CLIP = 120  # PHOENIX-2014T's mean is 117
 VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
 STORED = 256  # pixels a side
 RESULTS = Path(__file__).parent / "results" / "memory.md"
-HEADER = """| stage | frames | clips | remat | state GB | working memory GB | together GB | compiled in s |
+HEADER = """| stage | frames | clips | remat | state GB | kept GB | working GB | compiled in s |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def gigabytes(tree: Any) -> float:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) / 1e9
 
 
 def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
@@ -69,22 +78,28 @@ def row(name: str, frames: int, remat: str) -> str:
     mesh = make_mesh(config.mesh)
     state = abstract_state(functools.partial(stage.init, optimizer=optimizer), mesh)
     step = functools.partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer)
+    batch, key = abstract_batch(config, frames, clips), jax.eval_shape(lambda: jax.random.key(0))
     start = time.perf_counter()
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    lowered = jax.jit(step, donate_argnums=0).lower(state, abstract_batch(config, frames, clips), key)
+    lowered = jax.jit(step, donate_argnums=0).lower(state, batch, key)
     quick = {"xla_backend_optimization_level": 0} if jax.devices()[0].platform == "cpu" else None
-    memory = lowered.compile(
-        quick
-    ).memory_analysis()  # a CPU's buffers are planned before what this leaves out
+    # planned before what a CPU's compiler leaves out then
+    memory = lowered.compile(quick).memory_analysis()
     seconds = time.perf_counter() - start
-    state_gb = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / 1e9
-    working_gb = memory.temp_size_in_bytes / 1e9
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    together_gb = held / 1e9 + working_gb
-    return (
-        f"| {name} | {frames} | {clips} | {remat} | {state_gb:.2f} | {working_gb:.2f} | {together_gb:.2f} | "
-        f"{seconds:.0f} |"
-    )
+    kept = jax.eval_shape(functools.partial(residuals, stage), state.params, state.batch_stats, batch, key)
+    figures = (gigabytes(state), gigabytes(kept), memory.temp_size_in_bytes / 1e9)
+    shown = " | ".join(f"{figure:.2f}" for figure in figures)
+    return f"| {name} | {frames} | {clips} | {remat} | {shown} | {seconds:.0f} |"
+
+
+def residuals(
+    stage: Stage, params: nnx.State, batch_stats: nnx.State, batch: Batch, key: jax.Array
+) -> Callable:
+    """What the backward pass needs, as the arrays of a function."""
+
+    def loss(params: nnx.State) -> jax.Array:
+        return stage.loss(nnx.merge(stage.train_def, params, batch_stats, copy=True), batch, key)[0]
+
+    return jax.vjp(loss, params)[1]
 
 
 def main() -> None:
@@ -95,10 +110,10 @@ def main() -> None:
     device = jax.devices()[0]
     title = (
         f"## {datetime.date.today()}, compiled for {device.device_kind}, jax {jax.__version__}\n\n"
-        f"`python -m benchmarks.memory {' '.join(sys.argv[1:])}` on {platform.machine()} with "
+        f"`{shlex.join(['python', '-m', 'benchmarks.memory', *sys.argv[1:]])}` on {platform.machine()} with "
         f"{os.cpu_count()} cores; bfloat16, one device, optimiser and sizes of `configs/phoenix_stage2.py`."
     )
-    note = "" if device.platform != "cpu" else "\n\nThe figures of a CPU's compiler: no measure of a GPU."
+    note = "\n\nWorking memory is that of a CPU: no measure of a GPU." if device.platform == "cpu" else ""
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
 

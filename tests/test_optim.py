@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ from flax import nnx
 
 from sslssaw_jax.config import ConfigError, OptimConfig
 from sslssaw_jax.optim import make_optimizer
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.types import TrainState
+from tests.toy import toy_batch
 
 STEPS = 6
 SHAPES = {"kernel": (3, 4), "bias": (4,)}
@@ -92,3 +96,25 @@ def test_a_warm_up_as_long_as_the_stage_is_an_error():
     config = dataclasses.replace(OptimConfig(), warmup_steps=100)
     with pytest.raises(ConfigError, match=r"optim.warmup_steps is 100; the stage has 100 steps"):
         make_optimizer(config, 100)
+
+
+def test_the_average_forgets_its_beginning_and_then_decays_as_asked():
+    """After the first step it is that step's parameters, whatever it was made with."""
+
+    def loss(model, batch, key, counts):
+        return model.kernel[...].sum(), {}
+
+    graphdef, params, _ = nnx.split(nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    optimizer = optax.sgd(1.0)
+    garbage = jax.tree.map(lambda x: x + 100.0, params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, nnx.State({}), optimizer.init(params), garbage)
+    step = jax.jit(partial(train_step, graphdef=graphdef, loss=loss, optimizer=optimizer, ema_decay=0.9))
+    batch = toy_batch(0)
+    averages, values = [], []
+    for _ in range(120):
+        state, _ = step(state, batch, jax.random.key(0))
+        values.append(float(state.params["kernel"][...][0, 0]))
+        averages.append(float(state.eval_params["kernel"][...][0, 0]))
+    assert averages[0] == values[0]
+    np.testing.assert_allclose(averages[1], (values[0] + 10 * values[1]) / 11, rtol=1e-6)
+    np.testing.assert_allclose(averages[-1], 0.9 * averages[-2] + 0.1 * values[-1], rtol=1e-6)

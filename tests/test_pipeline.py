@@ -254,3 +254,58 @@ def test_a_clip_over_the_budget_is_refused_before_any_reading(
     ):
         with pytest.raises(ConfigError, match=r"data\.max_frames"):
             open_batches(replace(STAGE, frame_budget=12))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_each_process_reads_its_frames_alone_and_together_they_read_all(
+    source: ClipSource, tokenizer: Tokenizer, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = replace(STAGE, frame_budget=72)
+    ends = [72 * i // count for i in range(count + 1)]
+    shares = [range(start, end) for start, end in pairwise(ends)]
+    whole = list(train_batches(source, tokenizer, DATA, stage, seed=0))
+    read: list[int] = []
+    monkeypatch.setattr(ClipSource, "__getitem__", _noting(read))
+    parts = [list(train_batches(source, tokenizer, DATA, stage, 0, share)) for share in shares]
+    for i, batch in enumerate(whole):
+        for share, part in zip(shares, parts, strict=True):
+            own = np.isin(np.arange(72), share)
+            np.testing.assert_array_equal(part[i].frames[own], batch.frames[own])
+            assert not part[i].frames[~own].any()
+            assert_equal(part[i].replace(frames=batch.frames), batch)
+    # a clip that lies across a border is read on both sides
+    assert len(read) <= STAGE.epochs * len(source) + len(whole) * (count - 1) + count
+
+
+def _noting(read: list[int]):
+    original = ClipSource.__getitem__
+
+    def getitem(self: ClipSource, index: int):
+        read.append(index)
+        return original(self, index)
+
+    return getitem
+
+
+def test_a_step_that_accumulates_stacks_the_next_batches_of_its_epoch(
+    source: ClipSource, tokenizer: Tokenizer
+) -> None:
+    single = train_batches(source, tokenizer, DATA, STAGE, seed=0)
+    stacked = train_batches(source, tokenizer, DATA, replace(STAGE, accumulate=4), seed=0)
+    steps, rest = list(stacked), iter(single)
+    assert len(steps) == stacked.num_batches == stacked.epoch_ends[-1]
+    empty = 0
+    for step in steps:
+        for i in range(4):
+            part = jax.tree.map(lambda x, i=i: x[i], step)
+            if part.valid.any():
+                assert_equal(part, next(rest))
+            else:
+                empty += 1
+                assert not part.frames.any() and not part.question_mask.any()
+    assert next(rest, None) is None
+    expected = -(-np.diff([0, *single.epoch_ends]) // 4)
+    np.testing.assert_array_equal(np.diff([0, *stacked.epoch_ends]), expected)
+    assert empty == 4 * len(steps) - single.num_batches > 0
+    for batch in eval_batches(source, tokenizer, DATA, replace(STAGE, accumulate=4)):
+        assert batch.valid.ndim == 1

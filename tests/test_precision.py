@@ -86,5 +86,5 @@ def test_remat_wraps_every_block_in_training_alone(stage):
             for e in forward(*make(stage, **{"model.remat": remat}))
         )
 
-    # ResNet, encoder, decoder; the text tower's encoder runs twice
-    assert (wrapped("none"), wrapped("blocks")) == (0, 5 if stage is pretrain_stage else 3)
+    # stem and block of the ResNet, encoder, decoder; the text tower's encoder runs twice
+    assert (wrapped("none"), wrapped("blocks")) == (0, 6 if stage is pretrain_stage else 4)

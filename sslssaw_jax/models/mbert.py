@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from sslssaw_jax.config import BertConfig
 from sslssaw_jax.models.mbart import ACTIVATIONS, Attention
+from sslssaw_jax.models.remat import Blocks
 
 _NUM_SEGMENTS = 2  # in the pretrained table; a sentence alone is the first
 
@@ -57,7 +58,7 @@ class BertLayer(nnx.Module):
         return self.final_layer_norm(hidden_BxLxE + self.dropout(inner, rngs=rngs))
 
 
-class Bert(nnx.Module):
+class Bert(Blocks):
     """BERT's embeddings and encoder."""
 
     def __init__(self, config: BertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -68,7 +69,7 @@ class Bert(nnx.Module):
         """The last states f32[B, L, E]; those of padding have no meaning."""
         hidden_BxLxE = self.embeddings(ids_BxL, mask_BxL, rngs)
         for layer in self.layers:
-            hidden_BxLxE = layer(hidden_BxLxE, mask_BxL[:, None], rngs)
+            hidden_BxLxE = self.call(layer, hidden_BxLxE, mask_BxL[:, None], rngs)
         return hidden_BxLxE
 
 

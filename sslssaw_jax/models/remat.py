@@ -15,6 +15,7 @@ class Blocks(nnx.Module):
         if remat is not None:
             self.remat = remat
 
-    def call(self, block: nnx.Module, *args: Any) -> Any:
-        """`block(*args)`."""
-        return nnx.remat(type(block).__call__)(block, *args) if self.remat else block(*args)  # type: ignore[operator]
+    def call(self, block: nnx.Module, *args: Any, method: str = "__call__") -> Any:
+        """`block(*args)`, or another method of it."""
+        function = getattr(type(block), method)
+        return (nnx.remat(function) if self.remat else function)(block, *args)

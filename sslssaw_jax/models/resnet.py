@@ -128,12 +128,17 @@ class ResNet(Blocks):
 
     def __call__(self, frames_NxHxWx3: jax.Array, mask_N: jax.Array) -> jax.Array:
         mask_Nx1x1x1 = mask_N[:, None, None, None]
-        x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
-        if self.pool_stem:
-            x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x_NxHxWxC = self.call(self, frames_NxHxWx3, mask_Nx1x1x1, method="_reduce")
         for block in self.blocks:
             x_NxHxWxC = self.call(block, x_NxHxWxC, mask_Nx1x1x1)
         if not self.flatten:
             return x_NxHxWxC.mean(axis=(1, 2))
         x_NxC = self.head(x_NxHxWxC.reshape(x_NxHxWxC.shape[0], -1))
         return nnx.relu(self.head_norm(x_NxC, mask=mask_N[:, None]))
+
+    def _reduce(self, frames_NxHxWx3: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        """Pixels to the maps that the blocks read, a quarter of the side."""
+        x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
+        if self.pool_stem:
+            x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return x_NxHxWxC

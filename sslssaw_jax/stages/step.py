@@ -143,8 +143,8 @@ def _count(batch: Batch) -> Counts:
 
 def _average(ema: nnx.State, params: nnx.State, step: jax.Array, decay: float) -> nnx.State:
     """A young average forgets faster, and the first step replaces what it was made with altogether."""
-    rate = 1 - jnp.minimum(decay, step / (step + 10))
-    return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, params)
+    weight = jnp.minimum(decay, step / (step + 10))
+    return jax.tree.map(lambda old, new: (weight * old + (1 - weight) * new).astype(old.dtype), ema, params)
 
 
 def eval_step(
