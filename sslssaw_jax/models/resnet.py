@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import ResNetConfig
+from sslssaw_jax.models.convolution import convolve, max_pool
 
 # torch momentum 0.1 is 0.9 here
 BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
@@ -31,6 +32,7 @@ def conv(
         use_bias=False,
         dtype=dtype,
         kernel_init=nnx.initializers.he_normal(),
+        conv_general_dilated=convolve,
         rngs=rngs,
     )
 
@@ -129,7 +131,7 @@ class ResNet(nnx.Module):
         mask_Nx1x1x1 = mask_N[:, None, None, None]
         x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
         if self.pool_stem:
-            x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x_NxHxWxC = max_pool(x_NxHxWxC)
         for block in self.blocks:
             x_NxHxWxC = block(x_NxHxWxC, mask_Nx1x1x1)
         if not self.flatten:
