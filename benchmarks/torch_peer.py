@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from flax import traverse_util
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MBartConfig, MBartForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from sslssaw_jax.augment import MEAN, STD
 from sslssaw_jax.config import Config
-from sslssaw_jax.models.temporal import EDGE, padded_length
-from sslssaw_jax.types import Batch
-from sslssaw_jax.weights.mbart import to_hugging_face
+
+EDGE = 8  # times that a clip's first frame is repeated
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 
 
 class Inputs(NamedTuple):
@@ -34,14 +32,14 @@ class Inputs(NamedTuple):
     target_mask: Tensor
 
 
-def inputs(batch: Batch, device: str = "cpu") -> Inputs:
-    """The valid clips of one of our batches."""
-    rows = np.flatnonzero(batch.valid)
-    lengths = batch.frame_count[rows].tolist()
-    pixels = torch.from_numpy(batch.frames[: sum(lengths)]).to(device).float() / 255
+def inputs(batch: Mapping[str, np.ndarray], device: str = "cpu") -> Inputs:
+    """The valid clips of one of our batches, given as its fields."""
+    rows = np.flatnonzero(batch["valid"])
+    lengths = batch["frame_count"][rows].tolist()
+    pixels = torch.from_numpy(batch["frames"][: sum(lengths)]).to(device).float() / 255
     pixels = (pixels - torch.tensor(MEAN, device=device)) / torch.tensor(STD, device=device)
-    texts = [batch.question, batch.question_mask, batch.target, batch.target_mask]
-    tensors = [torch.from_numpy(np.asarray(text)[rows]).long().to(device) for text in texts]
+    names = ("question", "question_mask", "target", "target_mask")
+    tensors = [torch.from_numpy(batch[name][rows]).long().to(device) for name in names]
     return Inputs(pixels.permute(0, 3, 1, 2).contiguous(), lengths, *tensors)
 
 
@@ -194,6 +192,10 @@ class Peer(nn.Module):
     @torch.no_grad()
     def load_ours(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> None:
         """Takes all weights and running statistics of our model, given as nested plain dictionaries."""
+        from flax import traverse_util  # here: a process that only measures torch shall not hold JAX
+
+        from sslssaw_jax.weights.mbart import to_hugging_face
+
         state = {f"mbart.{key}": value for key, value in to_hugging_face(params, "encoder").items()}
         fusion = dict(params.get("fusion", {}))
         if fusion:
@@ -214,13 +216,14 @@ class Peer(nn.Module):
                 state[name.removeprefix("video.")] = value.transpose(axes)
         tensors = {name: torch.tensor(np.array(value)) for name, value in state.items()}
         left = self.load_state_dict(tensors, strict=False)
-        missing = [name for name in left.missing_keys if not name.endswith(("num_batches_tracked", "embed_tokens.weight", "lm_head.weight"))]
+        kept = ("num_batches_tracked", "embed_tokens.weight", "lm_head.weight")  # counters, and tied copies
+        missing = [name for name in left.missing_keys if not name.endswith(kept)]
         if missing or left.unexpected_keys:
             raise ValueError(f"missing {missing}, unexpected {left.unexpected_keys}")
 
 
 def _repeat_edges(clip: Tensor) -> Tensor:
-    after = padded_length(len(clip)) - len(clip) - EDGE
+    after = -len(clip) % 4 + EDGE
     return torch.cat([clip[:1].expand(EDGE, *clip.shape[1:]), clip, clip[-1:].expand(after, *clip.shape[1:])])
 
 

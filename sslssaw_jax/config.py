@@ -69,6 +69,8 @@ class DataConfig:
     mask_rate: float = 0.15  # share of a sentence's words masked in stage 1
     num_threads: int = 8
     prefetch: int = 4  # batches held ready
+    cache: bool = False  # read frames from a file of decoded ones, built at first use: H * W * 3 bytes each
+    cache_dir: str = ""  # where that file goes; "" is the dataset's own folder
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from sslssaw_jax import metrics
 from sslssaw_jax.checkpointing import holds_checkpoint
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
+from sslssaw_jax.data.cache import open_clips
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -227,4 +228,4 @@ class Experiment:
         )
 
     def _clips(self, split: str) -> ClipSource:
-        return ClipSource(self.config.data.data_dir, self.config.data.dataset, split)
+        return open_clips(self.config.data, split)

@@ -7,7 +7,7 @@ import numpy as np
 
 from sslssaw_jax.config import DataConfig, StageConfig
 from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
-from sslssaw_jax.data.frames import decode_frames, select_frames
+from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer, clean_question
@@ -48,10 +48,10 @@ class _BatchSource:
         end = 0
         for row, index in enumerate(indices.tolist()):
             rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
-            clip = self._source[index]
+            clip = self._source.clips[index]
             kept = select_frames(clip.num_frames, data.max_frames, None if self._seed is None else rng)
             start, end = end, end + len(kept)
-            decode_frames(clip.id, clip.video, kept, frames_NxHxWx3[start:end])
+            self._source.read_frames(index, kept, frames_NxHxWx3[start:end])
             frame_count_B[row] = len(kept)
             masked = mask_words(clip.target, data.mask_rate, self._tokenizer.mask_token, rng)
             masked_targets.append(self._tokenizer.encode(masked, data.max_target_tokens))
