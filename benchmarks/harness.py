@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,28 +75,30 @@ def serve(run: Callable[[], Any], **setup: Any) -> None:
     print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True)
 
 
-def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Comparison:
+    """What was found of each side, by the names "ours" and "theirs"."""
+
+    seconds: dict[str, float]  # processor time of the fastest round
+    results: dict[str, Any]  # of the last round
+    setup: dict[str, dict[str, Any]]
+    peaks: dict[str, float]  # GB
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds["ours"] / self.seconds["theirs"]
+
+
+def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) -> Comparison:
     """Both sides alternately, `rounds` times after one that is not counted."""
     workers = {"ours": Worker(ours, core), "theirs": Worker(theirs, core)}
-    seconds: dict[str, list[float]] = {side: [] for side in workers}
-    results = {}
-    for number in range(rounds + 1):
-        for side, worker in workers.items():
-            answer = worker.round()
-            results[side] = answer["result"]
-            if number:
-                seconds[side].append(answer["seconds"])
-    best = {side: min(values) for side, values in seconds.items()}
-    peaks = {side: worker.close() for side, worker in workers.items()}
-    return {
-        "ours": best["ours"],
-        "theirs": best["theirs"],
-        "ratio": best["ours"] / best["theirs"],
-        "results": results,
-        "setup": {side: worker.setup for side, worker in workers.items()},
-        "peaks": peaks,
-        "memory": peaks["ours"] / peaks["theirs"],
-    }
+    answers = [{side: worker.round() for side, worker in workers.items()} for _ in range(rounds + 1)]
+    return Comparison(
+        seconds={side: min(answer[side]["seconds"] for answer in answers[1:]) for side in workers},
+        results={side: answers[-1][side]["result"] for side in workers},
+        setup={side: worker.setup for side, worker in workers.items()},
+        peaks={side: worker.close() for side, worker in workers.items()},
+    )
 
 
 def keep(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
