@@ -100,7 +100,9 @@ def beam_search(
         )
 
     # All but the prompt's last token, which the search itself reads first.
-    cache = decoder.init_cache(encoder_states_BxTxD, encoder_mask_BxT, prompt_length + max_new_tokens)
+    decoder.check_length(prompt_length + max_new_tokens)
+    slots = prompt_length - 1 + beams * max_new_tokens
+    cache = decoder.init_cache(encoder_states_BxTxD, encoder_mask_BxT, slots)
     if prompt_length > 1:
         _, cache = decoder.extend(embedding(prompt_BxP[:, :-1]), prompt_mask_BxP[:, :-1], cache)
     no_tokens = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)
