@@ -71,11 +71,17 @@ class DataConfig:
     num_threads: int = 8
     prefetch: int = 4  # batches held ready
     skip_broken: int = 0  # so many clips with a frame that cannot be read are left out of the training
+    cache: bool = False  # read frames from a file of decoded ones, built at first use: H * W * 3 bytes each
+    cache_dir: str = ""  # where that file goes; "" is the dataset's own folder
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         _require_fraction("mask_rate", self.mask_rate)
         _require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
+        _require(
+            not (self.cache and self.skip_broken),
+            f"cache is True and skip_broken {self.skip_broken}: a cache holds all clips; choose one",
+        )
         for key in ("image_size", "max_frames", "num_threads", "prefetch"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
         _require(self.skip_broken >= 0, f"skip_broken is {self.skip_broken}; it cannot be negative")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 
 from sslssaw_jax.models.mbart import Decoder, DecoderCache, TokenEmbedding
@@ -56,10 +57,13 @@ def beam_search(
     vocab_size = embedding.embed.num_embeddings
     every_V = jnp.arange(vocab_size)
     first_row_B = jnp.arange(batch) * beams
+    # Few rows times a kernel [out, in] is up to twice as fast on CPUs: turned once, not in every step.
+    structure, kernels, others = nnx.split(decoder, nnx.PathContains("kernel"), ...)
+    turned = lax.optimization_barrier(_transpose(kernels))
 
     def advance(search: _Search) -> _Search:
         last_Rx1 = search.last.reshape(-1, 1)
-        hidden_Rx1xD, cache = decoder.extend(
+        hidden_Rx1xD, cache = nnx.merge(structure, _transpose(turned), others).extend(
             embedding(last_Rx1), jnp.ones(last_Rx1.shape, bool), search.cache
         )
         log_probs_RxV = jax.nn.log_softmax(embedding.logits(hidden_Rx1xD)[:, 0])
@@ -100,7 +104,9 @@ def beam_search(
         )
 
     # All but the prompt's last token, which the search itself reads first.
-    cache = decoder.init_cache(encoder_states_BxTxD, encoder_mask_BxT, prompt_length + max_new_tokens)
+    decoder.check_length(prompt_length + max_new_tokens)
+    slots = prompt_length - 1 + beams * max_new_tokens
+    cache = decoder.init_cache(encoder_states_BxTxD, encoder_mask_BxT, slots)
     if prompt_length > 1:
         _, cache = decoder.extend(embedding(prompt_BxP[:, :-1]), prompt_mask_BxP[:, :-1], cache)
     no_tokens = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)
@@ -117,6 +123,10 @@ def beam_search(
     )
     end = lax.while_loop(lambda search: (search.length < max_new_tokens) & search.open.any(), advance, start)
     return end.finished[:, 0], end.finished_scores[:, 0]
+
+
+def _transpose(kernels: nnx.State) -> nnx.State:
+    return jax.tree.map(jnp.transpose, kernels)
 
 
 def _take(beams: jax.Array, index_BxJ: jax.Array) -> jax.Array:

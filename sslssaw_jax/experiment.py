@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from sslssaw_jax import metrics
 from sslssaw_jax.checkpointing import SCORE, saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
+from sslssaw_jax.data.cache import open_clips
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -282,7 +283,7 @@ class Experiment:
         )
 
     def _clips(self, split: str) -> ClipSource:
-        return ClipSource(self.config.data.data_dir, self.config.data.dataset, split)
+        return open_clips(self.config.data, split)
 
 
 def _cache_compilation(parent: Path, folder: str) -> None:

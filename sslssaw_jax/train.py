@@ -29,6 +29,8 @@ _FREE_DATA_KEYS = {
     "tokenizer",
     "num_threads",
     "prefetch",
+    "cache",
+    "cache_dir",
     "dev_split",
     "test_split",
     "skip_broken",

@@ -26,7 +26,7 @@ from absl import logging
 
 from sslssaw_jax import checkpointing, evaluation, experiment, train
 from sslssaw_jax.config import from_config_dict
-from sslssaw_jax.data import pipeline
+from sslssaw_jax.data import source
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.stopping import Stopped
 from tests.test_end_to_end import shipped, shrink
@@ -94,14 +94,14 @@ MOMENTS: dict[str, Callable[[], None]] = {
 
 
 def break_a_clip() -> None:
-    decode_frames = pipeline.decode_frames
+    decode_frames = source.decode_frames
 
     def broken(clip_id: str, *args: Any) -> None:
         if clip_id == BROKEN:
             raise FrameError(f"frame 0 of clip {clip_id} is no readable JPEG")
         decode_frames(clip_id, *args)
 
-    pipeline.decode_frames = broken
+    source.decode_frames = broken
 
 
 def note_order(path: Path) -> None:

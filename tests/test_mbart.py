@@ -36,7 +36,7 @@ def decode(model, ids, mask, states, states_mask):
 
 @jax.jit
 def empty_cache(model, states, mask):
-    return model.decoder.init_cache(states, mask, max_length=8)
+    return model.decoder.init_cache(states, mask, slots=8)
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import numpy as np
 
 from sslssaw_jax.config import ConfigError, DataConfig, StageConfig
 from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
-from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
+from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Reader, Tokenizer, clean_question
@@ -84,9 +84,8 @@ class _BatchSource:
             try:
                 first, stop = max(start, own.start), min(end, own.stop)
                 if first < stop:
-                    video = self._source[index].video
                     shown = kept[first - start : stop - start]
-                    decode_frames(clip.id, video, shown, frames_NxHxWx3[first:stop])
+                    self._source.read_frames(index, shown, frames_NxHxWx3[first:stop])
                 frame_count_B[row] = len(kept)
             except FrameError:
                 valid_B[row], end = False, start

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.frames import decode_frame
+from sslssaw_jax.data.frames import decode_frame, decode_frames
 
 
 class DatasetError(FileNotFoundError):
@@ -86,6 +87,15 @@ class ClipSource:
                 "delete the folder and prepare the dataset again"
             )
         return Clip(**asdict(clip), video=video)
+
+    def read_frames(self, index: int, kept: Sequence[int], frames_NxHxWx3: np.ndarray) -> None:
+        """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.
+
+        Raises:
+          FrameError: a frame is broken or of another size than `frames_NxHxWx3`.
+        """
+        clip = self[index]
+        decode_frames(clip.id, clip.video, kept, frames_NxHxWx3)
 
     @cached_property
     def frame_size(self) -> tuple[int, int]:

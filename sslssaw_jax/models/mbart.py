@@ -7,8 +7,8 @@ Padding may lie anywhere: masks are True where a token is, and a token's positio
 before it. With padding on the right this is what Hugging Face computes. Products run in `dtype`;
 parameters, the residual stream, layer norms and softmax are float32.
 
-Dimensions: B clips, R rows (clips, or clips x beams, beams innermost), L tokens, S cache slots,
-T encoder positions, D features, H heads, K features per head, V vocabulary.
+Dimensions: B clips, R rows (clips, or clips x beams, beams innermost), L tokens, Q tokens of all beams of a clip,
+S cache slots, T encoder positions, D features, H heads, K features per head, V vocabulary.
 """
 
 import functools
@@ -70,32 +70,34 @@ class TokenEmbedding(nnx.Module):
 class KeysValues:
     """What an attention layer attends to."""
 
-    keys: jax.Array  # [R, S, H, K]
-    values: jax.Array  # [R, S, H, K]
+    keys: jax.Array  # [B, H, S, K]
+    values: jax.Array  # [B, H, S, K]
 
     def write(self, new: Self, slot: jax.Array) -> Self:
         """These with `new` in the slots from `slot` on."""
 
-        def update(old_RxSxHxK: jax.Array, new_RxLxHxK: jax.Array) -> jax.Array:
-            return lax.dynamic_update_slice_in_dim(old_RxSxHxK, new_RxLxHxK, slot, axis=1)
+        def update(old_BxHxSxK: jax.Array, new_BxHxLxK: jax.Array) -> jax.Array:
+            return lax.dynamic_update_slice_in_dim(old_BxHxSxK, new_BxHxLxK, slot, axis=2)
 
         return jax.tree.map(update, self, new)
 
 
 @flax.struct.dataclass
 class DecoderCache:
-    """What the decoder needs of its past and of the encoder's states; slots are filled in order."""
+    """What the decoder needs of its past and of the encoder's states; slots are filled in order.
 
-    past: tuple[KeysValues, ...]  # per layer, [R, S, H, K]
-    mask: jax.Array  # bool[R, S], slots that hold a token
+    The beams of a clip share its slots: which of them are its own past is all that a beam has for itself.
+    """
+
+    past: tuple[KeysValues, ...]  # per layer, [B, H, S, K]
+    mask: jax.Array  # bool[R, S], slots that hold a token of the row
     slot: jax.Array  # i32[], the next slot to fill
-    encoder: tuple[KeysValues, ...]  # per layer, [B, T, H, K]; never copied per beam
+    encoder: tuple[KeysValues, ...]  # per layer, [B, H, T, K]
     encoder_mask: jax.Array  # bool[B, T]
 
     def take(self, rows: jax.Array) -> Self:
         """The cache whose row r continues row `rows[r]` of this one; rows of a clip stay with it."""
-        past, mask = jax.tree.map(lambda x: x[rows], (self.past, self.mask))
-        return self.replace(past=past, mask=mask)  # type: ignore[attr-defined]
+        return self.replace(mask=self.mask[rows])  # type: ignore[attr-defined]
 
 
 class Attention(nnx.Module):
@@ -109,29 +111,28 @@ class Attention(nnx.Module):
         self.dropout = nnx.Dropout(config.attention_dropout)
         self.num_heads = num_heads
 
-    def keys_values(self, states_RxSxD: jax.Array) -> KeysValues:
+    def keys_values(self, states_BxSxD: jax.Array) -> KeysValues:
         """The keys and values of states to attend to."""
-        rows, length, _ = states_RxSxD.shape
-        shape = (rows, length, self.num_heads, -1)
-        return KeysValues(self.k_proj(states_RxSxD).reshape(shape), self.v_proj(states_RxSxD).reshape(shape))
+        return KeysValues(self._heads(self.k_proj(states_BxSxD)), self._heads(self.v_proj(states_BxSxD)))
 
     def __call__(
-        self, hidden_RxLxD: jax.Array, past: KeysValues, mask_RxLxS: jax.Array, rngs: nnx.Rngs | None
+        self, hidden_BxLxD: jax.Array, past: KeysValues, mask_BxLxS: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """The attended states [R, L, D]. A query that may attend to nothing gets a finite value.
-
-        Where `past` holds B rows for R = B x beams queries, the beams of a clip are further queries of it.
-        """
-        shape = (len(past.keys), -1, *past.keys.shape[2:])
-        query_RxLxHxK = self.q_proj(hidden_RxLxD).reshape(shape) * shape[-1] ** -0.5
-        scores_RxHxLxS = jnp.einsum(
-            "RLHK,RSHK->RHLS", query_RxLxHxK, past.keys, preferred_element_type=jnp.float32
+        """The attended states [B, L, D]. A query that may attend to nothing gets a finite value."""
+        query_BxHxLxK = self._heads(self.q_proj(hidden_BxLxD))
+        query_BxHxLxK = query_BxHxLxK * query_BxHxLxK.shape[-1] ** -0.5
+        scores_BxHxLxS = jnp.einsum(
+            "BHLK,BHSK->BHLS", query_BxHxLxK, past.keys, preferred_element_type=jnp.float32
         )
         lowest = jnp.finfo(jnp.float32).min  # not -inf: its softmax is NaN where nothing may be attended to
-        scores_RxHxLxS = jnp.where(mask_RxLxS[:, None], scores_RxHxLxS, lowest)
-        weights_RxHxLxS = self.dropout(jax.nn.softmax(scores_RxHxLxS), rngs=rngs).astype(past.values.dtype)
-        attended_RxLxHxK = jnp.einsum("RHLS,RSHK->RLHK", weights_RxHxLxS, past.values)
-        return self.out_proj(attended_RxLxHxK.reshape(hidden_RxLxD.shape))
+        scores_BxHxLxS = jnp.where(mask_BxLxS[:, None], scores_BxHxLxS, lowest)
+        weights_BxHxLxS = self.dropout(jax.nn.softmax(scores_BxHxLxS), rngs=rngs).astype(past.values.dtype)
+        attended_BxHxLxK = jnp.einsum("BHLS,BHSK->BHLK", weights_BxHxLxS, past.values)
+        return self.out_proj(attended_BxHxLxK.swapaxes(1, 2).reshape(hidden_BxLxD.shape))
+
+    def _heads(self, x_BxLxD: jax.Array) -> jax.Array:
+        """[B, H, L, K]: products over L and K of each head lie together, so no step copies a whole cache."""
+        return x_BxLxD.reshape(*x_BxLxD.shape[:2], self.num_heads, -1).swapaxes(1, 2)
 
 
 class FeedForward(nnx.Module):
@@ -181,23 +182,23 @@ class DecoderLayer(nnx.Module):
 
     def __call__(
         self,
-        hidden_RxLxD: jax.Array,
+        hidden_BxQxD: jax.Array,
         past: KeysValues,
         slot: jax.Array,
-        mask_RxLxS: jax.Array,
+        mask_BxQxS: jax.Array,
         encoder: KeysValues,
         encoder_mask_Bx1xT: jax.Array,
         rngs: nnx.Rngs | None,
     ) -> tuple[jax.Array, KeysValues]:
-        normed_RxLxD = self.self_attn_layer_norm(hidden_RxLxD)
-        past = past.write(self.self_attn.keys_values(normed_RxLxD), slot)
-        attended_RxLxD = self.self_attn(normed_RxLxD, past, mask_RxLxS, rngs)
-        hidden_RxLxD = hidden_RxLxD + self.dropout(attended_RxLxD, rngs=rngs)
+        normed_BxQxD = self.self_attn_layer_norm(hidden_BxQxD)
+        past = past.write(self.self_attn.keys_values(normed_BxQxD), slot)
+        attended_BxQxD = self.self_attn(normed_BxQxD, past, mask_BxQxS, rngs)
+        hidden_BxQxD = hidden_BxQxD + self.dropout(attended_BxQxD, rngs=rngs)
 
-        normed_RxLxD = self.encoder_attn_layer_norm(hidden_RxLxD)
-        attended_RxLxD = self.encoder_attn(normed_RxLxD, encoder, encoder_mask_Bx1xT, rngs)
-        hidden_RxLxD = hidden_RxLxD + self.dropout(attended_RxLxD, rngs=rngs)
-        return self.feed_forward(hidden_RxLxD, rngs), past
+        normed_BxQxD = self.encoder_attn_layer_norm(hidden_BxQxD)
+        attended_BxQxD = self.encoder_attn(normed_BxQxD, encoder, encoder_mask_Bx1xT, rngs)
+        hidden_BxQxD = hidden_BxQxD + self.dropout(attended_BxQxD, rngs=rngs)
+        return self.feed_forward(hidden_BxQxD, rngs), past
 
 
 class PositionalInput(nnx.Module):
@@ -284,26 +285,26 @@ class Decoder(Blocks):
 
         Raises ValueError where L exceeds the learned positions.
         """
+        self.check_length(embedded_BxLxD.shape[1])
         cache = self.init_cache(encoder_states_BxTxD, encoder_mask_BxT, embedded_BxLxD.shape[1])
         return self.extend(embedded_BxLxD, mask_BxL, cache, rngs)[0]
 
-    def init_cache(
-        self, encoder_states_BxTxD: jax.Array, encoder_mask_BxT: jax.Array, max_length: int
-    ) -> DecoderCache:
-        """An empty cache of `max_length` slots.
+    def check_length(self, length: int) -> None:
+        """Raises ValueError where a sequence of this length exceeds the learned positions."""
+        _check_length(length, self.max_positions)
 
-        Raises ValueError where `max_length` exceeds the learned positions.
-        """
-        _check_length(max_length, self.max_positions)
+    def init_cache(
+        self, encoder_states_BxTxD: jax.Array, encoder_mask_BxT: jax.Array, slots: int
+    ) -> DecoderCache:
+        """An empty cache of so many slots: one for each token of a clip, over all its beams."""
         encoder = tuple(layer.encoder_attn.keys_values(encoder_states_BxTxD) for layer in self.layers)
-        batch = len(encoder_states_BxTxD)
 
         def empty(x: jax.Array) -> jax.Array:
-            return jnp.zeros((batch, max_length, *x.shape[2:]), x.dtype)
+            return jnp.zeros((*x.shape[:2], slots, x.shape[3]), x.dtype)
 
         return DecoderCache(
             past=jax.tree.map(empty, encoder),
-            mask=jnp.zeros((batch, max_length), bool),
+            mask=jnp.zeros((len(encoder_states_BxTxD), slots), bool),
             slot=jnp.zeros((), jnp.int32),
             encoder=encoder,
             encoder_mask=encoder_mask_BxT,
@@ -318,26 +319,32 @@ class Decoder(Blocks):
     ) -> tuple[jax.Array, DecoderCache]:
         """The states f32[R, L, D] of L tokens that follow those in the cache, and the cache with them in it.
 
+        Each beam sees its own past and its own new tokens, and those of a clip are computed side by side.
         The caller keeps within the cache's slots: beyond them the last ones would be overwritten.
         """
-        slots_S = jnp.arange(cache.mask.shape[1])
-        queries_L = cache.slot + jnp.arange(mask_RxL.shape[1])
+        rows, length, d_model = embedded_RxLxD.shape
+        batch, num_slots = len(cache.encoder_mask), cache.mask.shape[1]
         positions_RxL = cache.mask.sum(axis=1, keepdims=True) + jnp.cumsum(mask_RxL, axis=1) - 1
-        mask_RxS = lax.dynamic_update_slice_in_dim(cache.mask, mask_RxL, cache.slot, axis=1)
-        causal_RxLxS = mask_RxS[:, None] & (slots_S <= queries_L[:, None])
+        # new tokens take slots beam by beam: which beam's each slot is, and the how-manieth of it
+        beam_S, place_S = jnp.divmod(jnp.arange(num_slots) - cache.slot, length)
+        own_RxS = beam_S == jnp.arange(rows)[:, None] % (rows // batch)
+        new_RxS = own_RxS & jnp.take(mask_RxL, place_S, axis=1)
+        mask_RxS = cache.mask | new_RxS
+        seen_RxLxS = cache.mask[:, None] | (new_RxS[:, None] & (place_S <= jnp.arange(length)[:, None]))
+        seen_BxQxS = seen_RxLxS.reshape(batch, -1, num_slots)
         encoder_mask_Bx1xT = cache.encoder_mask[:, None]
 
-        hidden_RxLxD = self.input(embedded_RxLxD, positions_RxL, rngs)
+        hidden_BxQxD = self.input(embedded_RxLxD, positions_RxL, rngs).reshape(batch, -1, d_model)
         past = []
         for layer, layer_past, encoder in zip(self.layers, cache.past, cache.encoder):
-            hidden_RxLxD, layer_past = self.call(
-                layer, hidden_RxLxD, layer_past, cache.slot, causal_RxLxS, encoder, encoder_mask_Bx1xT, rngs
+            hidden_BxQxD, layer_past = self.call(
+                layer, hidden_BxQxD, layer_past, cache.slot, seen_BxQxS, encoder, encoder_mask_Bx1xT, rngs
             )
             past.append(layer_past)
         cache = cache.replace(  # type: ignore[attr-defined]
-            past=tuple(past), mask=mask_RxS, slot=cache.slot + mask_RxL.shape[1]
+            past=tuple(past), mask=mask_RxS, slot=cache.slot + hidden_BxQxD.shape[1]
         )
-        return self.layer_norm(hidden_RxLxD), cache
+        return self.layer_norm(hidden_BxQxD).reshape(rows, length, d_model), cache
 
 
 def _check_length(length: int, max_positions: int) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import ResNetConfig
+from sslssaw_jax.models.convolution import convolve, max_pool
 from sslssaw_jax.models.remat import Blocks
 
 # torch momentum 0.1 is 0.9 here
@@ -32,6 +33,7 @@ def conv(
         use_bias=False,
         dtype=dtype,
         kernel_init=nnx.initializers.he_normal(),
+        conv_general_dilated=convolve,
         rngs=rngs,
     )
 
@@ -140,5 +142,5 @@ class ResNet(Blocks):
         """Pixels to the maps that the blocks read, a quarter of the side."""
         x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
         if self.pool_stem:
-            x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x_NxHxWxC = max_pool(x_NxHxWxC)
         return x_NxHxWxC

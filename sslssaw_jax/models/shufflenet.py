@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import ShuffleNetConfig
+from sslssaw_jax.models.convolution import max_pool
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.resnet import BatchNorm, conv
 
@@ -69,7 +70,7 @@ class ShuffleNetV2(Blocks):
     def __call__(self, frames_NxHxWx3: jax.Array, mask_N: jax.Array) -> jax.Array:
         mask_Nx1x1x1 = mask_N[:, None, None, None]
         x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
-        x_NxHxWxC = nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x_NxHxWxC = max_pool(x_NxHxWxC)
         for block in self.blocks:
             x_NxHxWxC = self.call(block, x_NxHxWxC, mask_Nx1x1x1)
         x_NxHxWxC = nnx.relu(self.head_norm(self.head(x_NxHxWxC), mask=mask_Nx1x1x1))

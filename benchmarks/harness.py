@@ -1,0 +1,132 @@
+"""Ours and theirs measured alternately, each in its own process on one core, and the table kept."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+ONE_THREAD = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class Worker:
+    """A process of this program that measures one side of a case, pinned to one core."""
+
+    def __init__(self, arguments: Sequence[str], core: int) -> None:
+        command = [sys.executable, "-m", _module(), *arguments]
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | ONE_THREAD,
+        )
+        self.setup = self._answer()
+
+    def round(self) -> dict[str, Any]:
+        """What one more round measured."""
+        self._send("round")
+        return self._answer()
+
+    def close(self) -> float:
+        """Ends the process; its peak memory in GB."""
+        self._send("end")
+        answer = self._answer()
+        self._process.wait()
+        return answer["peak_gb"]
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(f"a worker ended early: {shlex.join(self._process.args)}")  # type: ignore[arg-type]
+
+
+def serve(run: Callable[[], Any], **setup: Any) -> None:
+    """The worker's side: `run` once for every request, its processor time told; then the peak memory."""
+    print(json.dumps(setup), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        start = time.process_time()
+        result = run()
+        print(json.dumps({"seconds": time.process_time() - start, "result": result}), flush=True)
+    print(
+        json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found of each side, by the names "ours" and "theirs"."""
+
+    seconds: dict[str, float]  # processor time of the fastest round
+    results: dict[str, Any]  # of the last round
+    setup: dict[str, dict[str, Any]]
+    peaks: dict[str, float]  # GB
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds["ours"] / self.seconds["theirs"]
+
+
+def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) -> Comparison:
+    """Both sides alternately, `rounds` times after one that is not counted."""
+    workers = {"ours": Worker(ours, core), "theirs": Worker(theirs, core)}
+    answers = [{side: worker.round() for side, worker in workers.items()} for _ in range(rounds + 1)]
+    return Comparison(
+        seconds={side: min(answer[side]["seconds"] for answer in answers[1:]) for side in workers},
+        results={side: answers[-1][side]["result"] for side in workers},
+        setup={side: worker.setup for side, worker in workers.items()},
+        peaks={side: worker.close() for side, worker in workers.items()},
+    )
+
+
+def keep(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table and appends it to `benchmarks/results/<name>.md` with date, machine and command."""
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    table = "\n".join(lines)
+    print(table, flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    command = shlex.join(["python", "-m", _module(), *sys.argv[1:]])
+    with (RESULTS / f"{name}.md").open("a", encoding="utf-8") as file:
+        file.write(
+            f"## {title}\n\n{datetime.datetime.now():%Y-%m-%d %H:%M}, {machine()}\n\n"
+            f"`{command}`\n\n{table}\n\n"
+        )
+
+
+def machine() -> str:
+    """Processor, cores and the versions that matter."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    packages = ("jax", "flax", "torch", "transformers", "numpy", "opencv-python-headless")
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+    return f"{model or platform.processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+
+
+def _module() -> str:
+    return f"benchmarks.{Path(sys.argv[0]).stem}"
