@@ -151,10 +151,10 @@ class Peer(nn.Module):
         """The video embedding [B, T, D] and its mask [B, T]."""
         clips = x.frames.split(x.lengths)
         if self.repeat_frames:
-            clips = [_repeat_edges(clip) for clip in clips]
+            clips = [repeat_edges(clip) for clip in clips]
             features = self.cnn(torch.cat(clips)).split([len(clip) for clip in clips])
         else:
-            features = [_repeat_edges(clip) for clip in self.cnn(x.frames).split(x.lengths)]
+            features = [repeat_edges(clip) for clip in self.cnn(x.frames).split(x.lengths)]
         hidden = self.conv2(self.conv1(pad_sequence(features, batch_first=True).transpose(1, 2)))
         hidden = F.relu(self.project_norm(self.project(hidden.transpose(1, 2)).transpose(1, 2)))
         lengths = [((len(clip) - 4) // 2 - 4) // 2 for clip in features]
@@ -222,7 +222,8 @@ class Peer(nn.Module):
             raise ValueError(f"missing {missing}, unexpected {left.unexpected_keys}")
 
 
-def _repeat_edges(clip: Tensor) -> Tensor:
+def repeat_edges(clip: Tensor) -> Tensor:
+    """A clip's frames [L, ...], or their features, with the first and the last repeated."""
     after = -len(clip) % 4 + EDGE
     return torch.cat([clip[:1].expand(EDGE, *clip.shape[1:]), clip, clip[-1:].expand(after, *clip.shape[1:])])
 
