@@ -41,7 +41,9 @@ class Case:
 
 CASES = {
     "evaluate": Case("forward, d 256, 2 x 48 frames, 112x112", "evaluate", SMALL, 112, 2, 48, 0.85),
-    "evaluate_parent": Case("the same, edge frames through theirs", "evaluate", SMALL, 112, 2, 48, 0.85, True),
+    "evaluate_parent": Case(
+        "the same, edge frames through theirs", "evaluate", SMALL, 112, 2, 48, 0.85, True
+    ),
     "train": Case("training step, d 256, 2 x 48 frames, 112x112", "train", SMALL, 112, 2, 48, 1.2),
     "train_parent": Case("the same, edge frames through theirs", "train", SMALL, 112, 2, 48, 1.2, True),
     "evaluate_full": Case("forward, d 1024, 2 x 48 frames, 224x224", "evaluate", FULL, 224, 2, 48, 1.3),
@@ -265,7 +267,17 @@ def main() -> None:
                 f"{found.peaks['ours'] / found.peaks['theirs']:.2f}" if case.what != "decode" else "",
             ]
         )
-    header = ["case", "ours, s", "theirs, s", "ratio", "goal", "compile, s", "ours, GB", "theirs, GB", "ratio"]
+    header = [
+        "case",
+        "ours, s",
+        "theirs, s",
+        "ratio",
+        "goal",
+        "compile, s",
+        "ours, GB",
+        "theirs, GB",
+        "ratio",
+    ]
     keep("model", "Model and decoding against PyTorch, processor time on one core", header, rows)
 
 

@@ -72,7 +72,9 @@ def serve(run: Callable[[], Any], **setup: Any) -> None:
         start = time.process_time()
         result = run()
         print(json.dumps({"seconds": time.process_time() - start, "result": result}), flush=True)
-    print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True)
+    print(
+        json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True
+    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def machine() -> str:
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     packages = ("jax", "flax", "torch", "transformers", "numpy", "opencv-python-headless")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
-    return f"{model or platform.processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+    return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
 
 
 def _module() -> str:

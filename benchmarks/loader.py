@@ -1,9 +1,9 @@
 """From stored frames to ready batches, against the parent project's loader: `python -m benchmarks.loader`.
 
-Theirs reads each frame with OpenCV, makes a PIL image of it, resizes, turns it into a normalised float32 tensor,
-crops, and repeats the clip's edges; ours makes packed `uint8` batches, and resizing, crop and normalisation are
-left to the device. Augmentation is off on both sides. Each in its own process on one core, by one thread, alternately;
-processor time, minimum over rounds. The files are in the page cache.
+Theirs reads each frame with OpenCV, makes a PIL image of it, resizes, turns it into a normalised float32
+tensor, crops, and repeats the clip's edges; ours makes packed `uint8` batches, and resizing, crop and
+normalisation are left to the device. Augmentation is off on both sides. Each in its own process on one core,
+by one thread, alternately; processor time, minimum over rounds. The files are in the page cache.
 """
 
 import argparse
@@ -42,17 +42,11 @@ CASES = {
 }
 
 
-def prepare(folder: Path) -> None:
-    """Rendered clips as a dataset of ours, and as files `theirs/<type>/<clip>/<number>.<type>`."""
+def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
+    """Rendered clips, all of so many frames, as a dataset of ours."""
     import tensorflow_datasets as tfds
 
     from sslssaw_jax.data.tokenizer import train_tokenizer
-    from tfds_builders.avatar import render
-
-    glosses = [f"GLOSS{number}" for number in range(FRAMES // 14)]
-
-    def clip(number: int, size: tuple[int, int]) -> list[np.ndarray]:
-        return [frame[..., ::-1] for frame in render(glosses, FRAMES, signer=number, size=size, seed=number)]
 
     text = tfds.features.Text()
     info_features = {
@@ -64,13 +58,13 @@ def prepare(folder: Path) -> None:
     rows = [
         {
             "id": f"clip{number}",
-            "num_frames": FRAMES,
+            "num_frames": frames,
             "question": "what comes tomorrow",
             "target": "rain in the north",
-            "gloss": " ".join(glosses),
+            "gloss": "",
             "signer": "",
         }
-        for number in range(CLIPS)
+        for number in range(clips)
     ]
 
     class LoaderQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -85,10 +79,7 @@ def prepare(folder: Path) -> None:
 
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, row in enumerate(rows):
-                yield number, row | {"video": [encode(frame, "jpg") for frame in clip(number, PREPARED)]}
-
-    def encode(frame: np.ndarray, kind: str) -> bytes:
-        return cv2.imencode(f".{kind}", frame)[1].tobytes()
+                yield number, row | {"video": encoded_clip(number, frames, PREPARED, "jpg")}
 
     tfds.disable_progress_bar()
     LoaderQa(file_format="array_record", data_dir=folder).download_and_prepare()
@@ -96,12 +87,24 @@ def prepare(folder: Path) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (prepared / "clips.train.jsonl").write_text(lines, encoding="utf-8")
     train_tokenizer([row["target"] for row in rows] * 3, prepared / "tokenizer", vocab_size=24)
+
+
+def write_files(folder: Path) -> None:
+    """The same clips as files, `theirs/<type>/<clip>/<number>.<type>`."""
     for kind, size in (("jpg", PREPARED), ("png", RELEASED)):
         for number in range(CLIPS):
             files = folder / "theirs" / kind / f"clip{number}"
             files.mkdir(parents=True)
-            for place, frame in enumerate(clip(number, size)):
-                (files / f"{place:04d}.{kind}").write_bytes(encode(frame, kind))
+            for place, encoded in enumerate(encoded_clip(number, FRAMES, size, kind)):
+                (files / f"{place:04d}.{kind}").write_bytes(encoded)
+
+
+def encoded_clip(number: int, frames: int, size: tuple[int, int], kind: str) -> list[bytes]:
+    from tfds_builders.avatar import render
+
+    glosses = [f"GLOSS{i}" for i in range(max(1, frames // 14))]
+    video = render(glosses, frames, signer=number, size=size, seed=number)
+    return [cv2.imencode(f".{kind}", frame[..., ::-1])[1].tobytes() for frame in video]
 
 
 def ours(folder: Path, case: Case) -> None:
@@ -170,6 +173,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
+        write_files(Path(folder))
         for name, case in CASES.items():
             common = [f"--case={name}", f"--folder={folder}"]
             found = compare(

@@ -38,9 +38,12 @@ def inputs(batch: Mapping[str, np.ndarray], device: str = "cpu") -> Inputs:
     lengths = batch["frame_count"][rows].tolist()
     pixels = torch.from_numpy(batch["frames"][: sum(lengths)]).to(device).float() / 255
     pixels = (pixels - torch.tensor(MEAN, device=device)) / torch.tensor(STD, device=device)
-    names = ("question", "question_mask", "target", "target_mask")
-    tensors = [torch.from_numpy(batch[name][rows]).long().to(device) for name in names]
-    return Inputs(pixels.permute(0, 3, 1, 2).contiguous(), lengths, *tensors)
+    texts = []
+    for name in ("question", "target"):
+        longest = batch[f"{name}_mask"][rows].sum(1).max()
+        for field in (name, f"{name}_mask"):
+            texts.append(torch.from_numpy(batch[field][rows, :longest]).long().to(device))
+    return Inputs(pixels.permute(0, 3, 1, 2).contiguous(), lengths, *texts)
 
 
 def _conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -127,9 +130,7 @@ class Peer(nn.Module):
         self.project_norm = nn.BatchNorm1d(sizes.d_model)
         self.fusion: SSAW | None = None
         if model.fusion.kind == "ssaw":
-            self.fusion = SSAW(
-                sizes.d_model, model.fusion.heads, model.fusion.ffn_dim, model.fusion.dropout
-            )
+            self.fusion = SSAW(sizes.d_model, model.fusion.heads, model.fusion.ffn_dim, model.fusion.dropout)
         self.mbart = MBartForConditionalGeneration(
             MBartConfig(
                 vocab_size=vocab_size,

@@ -22,7 +22,16 @@ from sslssaw_jax.types import Batch, Metrics, TrainState
 
 CHECKPOINTS = "checkpoints"
 SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
-_FREE_DATA_KEYS = {"data_dir", "tokenizer", "num_threads", "prefetch", "cache", "cache_dir", "dev_split", "test_split"}
+_FREE_DATA_KEYS = {
+    "data_dir",
+    "tokenizer",
+    "num_threads",
+    "prefetch",
+    "cache",
+    "cache_dir",
+    "dev_split",
+    "test_split",
+}
 _STAGE_2_MODEL_KEYS = {"fusion", "inputs", "ssl"}
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]

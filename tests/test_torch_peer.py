@@ -33,7 +33,9 @@ def test_the_peer_has_our_loss_and_our_number_of_parameters(
     rows = batch.question_mask.shape
     # the parent's way leaves padding between question and video, which moves the video's positions
     batch = batch.replace(question_mask=np.ones(rows, bool))
-    step = jit(lambda params, stats: eval_step(params, stats, batch, graphdef=stage.eval_def, loss=stage.loss))
+    step = jit(
+        lambda params, stats: eval_step(params, stats, batch, graphdef=stage.eval_def, loss=stage.loss)
+    )
     ours = step(state.params, state.batch_stats)["loss"]
 
     peer = Peer(config, VOCAB_SIZE, repeat_frames=repeat_frames).eval()
