@@ -125,7 +125,7 @@ def machine() -> str:
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     packages = ("jax", "flax", "torch", "transformers", "numpy", "opencv-python-headless")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
-    return f"{model or platform.processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+    return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
 
 
 def _module() -> str:

@@ -38,9 +38,12 @@ def inputs(batch: Mapping[str, np.ndarray], device: str = "cpu") -> Inputs:
     lengths = batch["frame_count"][rows].tolist()
     pixels = torch.from_numpy(batch["frames"][: sum(lengths)]).to(device).float() / 255
     pixels = (pixels - torch.tensor(MEAN, device=device)) / torch.tensor(STD, device=device)
-    names = ("question", "question_mask", "target", "target_mask")
-    tensors = [torch.from_numpy(batch[name][rows]).long().to(device) for name in names]
-    return Inputs(pixels.permute(0, 3, 1, 2).contiguous(), lengths, *tensors)
+    texts = []
+    for name in ("question", "target"):
+        longest = batch[f"{name}_mask"][rows].sum(1).max()
+        for field in (name, f"{name}_mask"):
+            texts.append(torch.from_numpy(batch[field][rows, :longest]).long().to(device))
+    return Inputs(pixels.permute(0, 3, 1, 2).contiguous(), lengths, *texts)
 
 
 def _conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -149,10 +152,10 @@ class Peer(nn.Module):
         """The video embedding [B, T, D] and its mask [B, T]."""
         clips = x.frames.split(x.lengths)
         if self.repeat_frames:
-            clips = [_repeat_edges(clip) for clip in clips]
+            clips = [repeat_edges(clip) for clip in clips]
             features = self.cnn(torch.cat(clips)).split([len(clip) for clip in clips])
         else:
-            features = [_repeat_edges(clip) for clip in self.cnn(x.frames).split(x.lengths)]
+            features = [repeat_edges(clip) for clip in self.cnn(x.frames).split(x.lengths)]
         hidden = self.conv2(self.conv1(pad_sequence(features, batch_first=True).transpose(1, 2)))
         hidden = F.relu(self.project_norm(self.project(hidden.transpose(1, 2)).transpose(1, 2)))
         lengths = [((len(clip) - 4) // 2 - 4) // 2 for clip in features]
@@ -220,7 +223,8 @@ class Peer(nn.Module):
             raise ValueError(f"missing {missing}, unexpected {left.unexpected_keys}")
 
 
-def _repeat_edges(clip: Tensor) -> Tensor:
+def repeat_edges(clip: Tensor) -> Tensor:
+    """A clip's frames [L, ...], or their features, with the first and the last repeated."""
     after = -len(clip) % 4 + EDGE
     return torch.cat([clip[:1].expand(EDGE, *clip.shape[1:]), clip, clip[-1:].expand(after, *clip.shape[1:])])
 

@@ -58,7 +58,7 @@ def beam_search(
     every_V = jnp.arange(vocab_size)
     first_row_B = jnp.arange(batch) * beams
     # Few rows times a kernel [out, in] is up to twice as fast on CPUs: turned once, not in every step.
-    structure, kernels, others = nnx.split(decoder, nnx.PathContains("kernel"), ...)
+    structure, kernels, others = nnx.split(decoder, nnx.PathContains("kernel"), ...)  # type: ignore[misc]
     turned = lax.optimization_barrier(_transpose(kernels))
 
     def advance(search: _Search) -> _Search:

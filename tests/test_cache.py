@@ -37,7 +37,7 @@ def cached(data: DataConfig, split: str = "dev") -> np.ndarray:
     """The frames of a split's first clip."""
     source = open_clips(data, split)
     frames = np.zeros((source.num_frames[0], *source.frame_size, 3), np.uint8)
-    source.read_frames(0, range(len(frames)), frames)
+    source.read_frames(0, np.arange(len(frames)), frames)
     return frames
 
 

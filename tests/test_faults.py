@@ -19,7 +19,7 @@ from flax import nnx
 
 from sslssaw_jax.checkpointing import SCORE, Checkpointer, CheckpointError, restore_params, saved_steps
 from sslssaw_jax.config import CheckpointConfig, Config, DataConfig, OptimConfig, StageConfig
-from sslssaw_jax.data import source
+from sslssaw_jax.data import source as source_module
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.pipeline import Batches, eval_batches, train_batches
 from sslssaw_jax.data.source import ClipSource, DatasetError
@@ -96,7 +96,7 @@ class Run:
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
-    decode_frames = source.decode_frames
+    decode_frames = source_module.decode_frames
 
     def decode(clip_id: str, video: Any, kept: Any, frames: Any) -> None:
         if clip_id in ids:
@@ -104,7 +104,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
             raise FrameError(f"frame 1 of clip {clip_id} is no readable JPEG")
         decode_frames(clip_id, video, kept, frames)
 
-    monkeypatch.setattr(source, "decode_frames", decode)
+    monkeypatch.setattr(source_module, "decode_frames", decode)
 
 
 def still(w: jax.Array) -> jax.Array:

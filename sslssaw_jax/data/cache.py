@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -36,8 +35,8 @@ def open_clips(data: DataConfig, split: str) -> ClipSource:
 class CachedClipSource(ClipSource):
     """The same clips; the first frame asked for builds the cache where none fits.
 
-    Its file's name holds a fingerprint of the split: a dataset that is prepared anew gets a new one. Of several
-    processes that need the same file one builds it, and the others wait.
+    Its file's name holds a fingerprint of the split: a dataset that is prepared anew gets a new one. Of
+    several processes that need the same file one builds it, and the others wait.
 
     Args:
       data_dir, dataset, split: as for `ClipSource`.
@@ -54,9 +53,9 @@ class CachedClipSource(ClipSource):
         self._num_threads = num_threads
         self._start = np.cumsum(self.num_frames) - self.num_frames
 
-    def read_frames(self, index: int, kept: Sequence[int], frames_NxHxWx3: np.ndarray) -> None:
+    def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """As `ClipSource.read_frames`; the first call may raise FrameError or CacheError when building."""
-        rows = self._start[index] + np.asarray(kept)
+        rows = self._start[index] + kept
         np.take(self._frames, rows, axis=0, out=frames_NxHxWx3, mode="clip")  # "raise" copies twice
 
     def _fingerprint(self) -> str:
@@ -102,7 +101,7 @@ class CachedClipSource(ClipSource):
 
             def decode(index: int) -> None:
                 start, count = self._start[index], self.num_frames[index]
-                ClipSource.read_frames(self, index, range(count), frames[start : start + count])
+                ClipSource.read_frames(self, index, np.arange(count), frames[start : start + count])
 
             with ThreadPoolExecutor(self._num_threads) as pool:
                 decoded = pool.map(decode, range(len(self)))

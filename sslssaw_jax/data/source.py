@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +87,7 @@ class ClipSource:
             )
         return Clip(**asdict(clip), video=video)
 
-    def read_frames(self, index: int, kept: Sequence[int], frames_NxHxWx3: np.ndarray) -> None:
+    def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.
 
         Raises:

@@ -3,6 +3,7 @@
 N frames, H x W pixels, I and O channels in and out, K x K kernel, P output pixels.
 """
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -22,29 +23,26 @@ def convolve(
     XLA takes that gradient as a convolution by a kernel as large as the map, which its CPU backend does at a
     quarter of the speed of products over one frame after the other (`benchmarks/results/model.md`).
     """
-    plain = partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
 
-    @jax.custom_vjp
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return plain(x, kernel)
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return plain(x, kernel), (x, kernel)
 
     def backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, kernel = saved
+        (x_gradient,) = jax.vjp(lambda x: plain(x, kernel), x)[1](cotangent)
 
         def xla(x: jax.Array, cotangent: jax.Array) -> jax.Array:
             return jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](cotangent)[0]
 
+        if min(cotangent.shape[1:3]) < MIN_SIDE or options["feature_group_count"] > 1:
+            return x_gradient, xla(x, cotangent)
         framewise = partial(_kernel_gradient, side=len(kernel), stride=strides[0], padding=padding)
-        if cotangent.shape[1] < MIN_SIDE or options["feature_group_count"] > 1:
-            framewise = xla
-        return (
-            jax.vjp(lambda x: plain(x, kernel), x)[1](cotangent)[0],
-            lax.platform_dependent(x, cotangent, cpu=framewise, default=xla),
-        )
+        return x_gradient, lax.platform_dependent(x, cotangent, cpu=framewise, default=xla)
 
+    convolution = jax.custom_vjp(plain)
     convolution.defvjp(forward, backward)
     return convolution(x_NxHxWxI, kernel_KxKxIxO)
 
@@ -97,11 +95,11 @@ def _max_pool_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array)
 
     def gradient(row: int, column: int) -> jax.Array:
         pixels = x[:, row::2, column::2]
-        windows = [(down, right) for down in range(row + 1) for right in range(column + 1)]
-        return sum(
-            jnp.where(pixels == next_window(pooled, *window), next_window(cotangent, *window), 0)
-            for window in windows
-        )
+        total = jnp.zeros_like(pixels)
+        for window in itertools.product(range(row + 1), range(column + 1)):
+            largest = pixels == next_window(pooled, *window)
+            total += jnp.where(largest, next_window(cotangent, *window), 0)
+        return total
 
     even, odd = (jnp.stack([gradient(row, column) for column in range(2)], axis=3) for row in range(2))
     return (jnp.stack([even, odd], axis=2).reshape(x.shape)[:, :height, :width],)

@@ -7,8 +7,8 @@ Padding may lie anywhere: masks are True where a token is, and a token's positio
 before it. With padding on the right this is what Hugging Face computes. Products run in `dtype`;
 parameters, the residual stream, layer norms and softmax are float32.
 
-Dimensions: B clips, R rows (clips, or clips x beams, beams innermost), L tokens, Q tokens of all beams of a clip,
-S cache slots, T encoder positions, D features, H heads, K features per head, V vocabulary.
+Dimensions: B clips, R rows (clips, or clips x beams, beams innermost), L tokens, Q tokens of all beams of
+a clip, S cache slots, T encoder positions, D features, H heads, K features per head, V vocabulary.
 """
 
 import functools

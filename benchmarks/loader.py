@@ -1,0 +1,196 @@
+"""From stored frames to ready batches, against the parent project's loader: `python -m benchmarks.loader`.
+
+Theirs reads each frame with OpenCV, makes a PIL image of it, resizes, turns it into a normalised float32
+tensor, crops, and repeats the clip's edges; ours makes packed `uint8` batches, and resizing, crop and
+normalisation are left to the device. Augmentation is off on both sides. Each in its own process on one core,
+by one thread, alternately; processor time, minimum over rounds. The files are in the page cache.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.harness import compare, keep, serve
+
+CLIPS, FRAMES = 8, 116  # PHOENIX-2014T's mean
+PREPARED, RELEASED = (256, 256), (260, 210)  # height, width
+DATASET, BUDGET = "loader_qa", CLIPS * FRAMES
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: ours, from JPEG or from the cache, and their files."""
+
+    title: str
+    cache: bool
+    theirs: str
+    goal: str
+    epochs: int = 1  # of ours in a round: short ones are hard to measure
+
+
+CASES = {
+    "jpeg": Case("our JPEG 256x256, their PNG 210x260 as released", False, "png", "8"),
+    "cache": Case("our cache, their PNG 210x260", True, "png", "50", epochs=32),
+    "same_files": Case("JPEG 256x256 on both sides", False, "jpg", ""),
+}
+
+
+def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
+    """Rendered clips, all of so many frames, as a dataset of ours."""
+    import tensorflow_datasets as tfds
+
+    from sslssaw_jax.data.tokenizer import train_tokenizer
+
+    text = tfds.features.Text()
+    info_features = {
+        "id": text,
+        "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
+        "num_frames": np.int32,
+        **dict.fromkeys(("question", "target", "gloss", "signer"), text),
+    }
+    rows = [
+        {
+            "id": f"clip{number}",
+            "num_frames": frames,
+            "question": "what comes tomorrow",
+            "target": "rain in the north",
+            "gloss": "",
+            "signer": "",
+        }
+        for number in range(clips)
+    ]
+
+    class LoaderQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = tfds.features.FeaturesDict(info_features)
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+            for number, row in enumerate(rows):
+                yield number, row | {"video": encoded_clip(number, frames, PREPARED, "jpg")}
+
+    tfds.disable_progress_bar()
+    LoaderQa(file_format="array_record", data_dir=folder).download_and_prepare()
+    prepared = folder / DATASET / "1.0.0"
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (prepared / "clips.train.jsonl").write_text(lines, encoding="utf-8")
+    train_tokenizer([row["target"] for row in rows] * 3, prepared / "tokenizer", vocab_size=24)
+
+
+def write_files(folder: Path) -> None:
+    """The same clips as files, `theirs/<type>/<clip>/<number>.<type>`."""
+    for kind, size in (("jpg", PREPARED), ("png", RELEASED)):
+        for number in range(CLIPS):
+            files = folder / "theirs" / kind / f"clip{number}"
+            files.mkdir(parents=True)
+            for place, encoded in enumerate(encoded_clip(number, FRAMES, size, kind)):
+                (files / f"{place:04d}.{kind}").write_bytes(encoded)
+
+
+def encoded_clip(number: int, frames: int, size: tuple[int, int], kind: str) -> list[bytes]:
+    from tfds_builders.avatar import render
+
+    glosses = [f"GLOSS{i}" for i in range(max(1, frames // 14))]
+    video = render(glosses, frames, signer=number, size=size, seed=number)
+    return [cv2.imencode(f".{kind}", frame[..., ::-1])[1].tobytes() for frame in video]
+
+
+def ours(folder: Path, case: Case) -> None:
+    from sslssaw_jax.config import DataConfig, StageConfig
+    from sslssaw_jax.data.cache import open_clips
+    from sslssaw_jax.data.pipeline import train_batches
+    from sslssaw_jax.data.tokenizer import load_tokenizer
+
+    cv2.setNumThreads(1)
+    data = DataConfig(
+        dataset=DATASET, data_dir=str(folder), num_threads=1, prefetch=1, cache=case.cache, mask_rate=0.0
+    )
+    stage = StageConfig(epochs=case.epochs, clips_per_batch=CLIPS, frame_budget=BUDGET)
+    source = open_clips(data, "train")
+    tokenizer = load_tokenizer(source.folder / "tokenizer", data.language)
+
+    def run() -> int:
+        batches = train_batches(source, tokenizer, data, stage, seed=0)
+        return sum(int(batch.frame_count.sum()) for batch in batches)
+
+    serve(run)
+
+
+def theirs(folder: Path, case: Case) -> None:
+    import torch
+    from PIL import Image
+
+    from benchmarks.torch_peer import repeat_edges
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+    def load(path: Path) -> torch.Tensor:
+        """Resized, and what torchvision's `ToTensor` and `Normalize` do."""
+        image = Image.fromarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)).resize(PREPARED)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return pixels.sub_(mean).div_(std)
+
+    def clip(files: list[Path]) -> torch.Tensor:
+        frames = torch.zeros(len(files), 3, 224, 224)
+        for place, path in enumerate(files):
+            frames[place] = load(path)[:, 16:240, 16:240]
+        return repeat_edges(frames)
+
+    def run() -> int:
+        folders = sorted((folder / "theirs" / case.theirs).iterdir())
+        torch.cat([clip(sorted(files.iterdir())) for files in folders])
+        return CLIPS * FRAMES
+
+    serve(run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--worker", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=[*CASES], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        {"ours": ours, "theirs": theirs}[options.worker](options.folder, CASES[options.case])
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        write_files(Path(folder))
+        for name, case in CASES.items():
+            common = [f"--case={name}", f"--folder={folder}"]
+            found = compare(
+                ["--worker=ours", *common], ["--worker=theirs", *common], options.rounds, options.core
+            )
+            rates = [found.results[side] / found.seconds[side] for side in ("ours", "theirs")]
+            rows.append(
+                [
+                    f"`{name}`: {case.title}",
+                    *(f"{rate:,.0f}" for rate in rates),
+                    f"{rates[0] / rates[1]:.1f}",
+                    case.goal,
+                ]
+            )
+    header = ["frames", "ours, frames/s", "theirs, frames/s", "ours / theirs", "goal"]
+    keep("loader", "From stored frames to batches, frames per second of one core", header, rows)
+
+
+if __name__ == "__main__":
+    main()
