@@ -47,7 +47,7 @@ class Brightness(nnx.Module):
         self.weight = nnx.Param(jnp.ones(()))
 
 
-def brightness_loss(model: Any, batch: Any, key: Any) -> Any:
+def brightness_loss(model: Any, batch: Any, key: Any, counts: Any) -> Any:
     return model.weight[...] * batch.frames.astype(jnp.float32).mean(), {}
 
 
