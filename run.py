@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.config import ConfigError, from_config_dict
     from sslssaw_jax.data.frames import FrameError
     from sslssaw_jax.data.tokenizer import TokenizerError
-    from sslssaw_jax.distributed import join
+    from sslssaw_jax.distributed import join, leave
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.train import TrainingError
     from sslssaw_jax.weights.files import WeightsError
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
         TrainingError,
         WeightsError,
     ) as error:
-        sys.exit(f"error: {error}")
+        leave(f"error: {error}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
