@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.config import ConfigError, from_config_dict
     from sslssaw_jax.data.frames import FrameError
     from sslssaw_jax.data.tokenizer import TokenizerError
-    from sslssaw_jax.distributed import join
+    from sslssaw_jax.distributed import join, leave
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.faults import TrainingError
     from sslssaw_jax.stopping import Stopped
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         WeightsError,
         WorkdirError,
     ) as error:
-        sys.exit(f"error: {error}")
+        leave(f"error: {error}")
     except Stopped as stopped:
         print(stopped)
 

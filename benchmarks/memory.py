@@ -1,9 +1,10 @@
 """Memory of a full-size training step at 224x224 by frame budget: `python -m benchmarks.memory`.
 
 Nothing is allocated: all follows from shapes. "kept" is what the forward pass hands to the backward pass as
-it is traced: the same for every device, and more than is held where a compiler fuses. "working" is
-`memory_analysis` of the step compiled for this machine's first device. A CPU's compiler turns bfloat16
-products into float32 and undoes rematerialisation: its figure is no measure of a GPU's.
+it is traced: the same for every device, and more than is held where a compiler fuses; the block that is
+computed again comes on top for its time. "working" is `memory_analysis` of the step compiled for this
+machine's first device. A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation:
+its figure is no measure of a GPU's.
 """
 
 import argparse
