@@ -81,7 +81,8 @@ def train(
     """
     optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    run_key = jax.device_put(run_key, replicated(mesh))
+    # not device_put, which puts no key on devices of other processes
+    run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
     init = partial(stage.init, optimizer=optimizer, averaged=stage_config.ema_decay > 0)
     template = abstract_state(init, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
