@@ -27,7 +27,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it touches
+        logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it touches, and of errors twice
+        sys.unraisablehook = lambda _: None  # and of what it was writing besides when a disk is full
     # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
     from sslssaw_jax.checkpointing import CheckpointError
     from sslssaw_jax.config import ConfigError, from_config_dict
@@ -35,8 +36,10 @@ def main(argv: list[str]) -> None:
     from sslssaw_jax.data.tokenizer import TokenizerError
     from sslssaw_jax.distributed import join, leave
     from sslssaw_jax.experiment import Experiment
-    from sslssaw_jax.train import TrainingError
+    from sslssaw_jax.faults import TrainingError
+    from sslssaw_jax.stopping import Stopped
     from sslssaw_jax.weights.files import WeightsError
+    from sslssaw_jax.workdir import WorkdirError
 
     try:
         config = from_config_dict(_CONFIG.value)
@@ -50,8 +53,11 @@ def main(argv: list[str]) -> None:
         TokenizerError,
         TrainingError,
         WeightsError,
+        WorkdirError,
     ) as error:
         leave(f"error: {error}")
+    except Stopped as stopped:
+        print(stopped)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ VARIANTS = ("", "toy")
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant not in VARIANTS:
-        raise ValueError(f"phoenix_stage2.py:{variant} is unknown; there is :toy")
+        raise ValueError(f"the variant :{variant} is unknown; there is :toy")
     config = default()
     config.name = "phoenix_stage2"
     config.init_from = "phoenix_stage1"

@@ -7,6 +7,7 @@ A config file starts from `default()`, changes what it wants and returns the `Co
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class DataConfig:
     mask_rate: float = 0.15  # share of a sentence's words masked in stage 1
     num_threads: int = 8
     prefetch: int = 4  # batches held ready
+    skip_broken: int = 0  # so many clips with a frame that cannot be read are left out of the training
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class DataConfig:
         _require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
         for key in ("image_size", "max_frames", "num_threads", "prefetch"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
+        _require(self.skip_broken >= 0, f"skip_broken is {self.skip_broken}; it cannot be negative")
         for key in ("max_question_tokens", "max_target_tokens"):
             _require(getattr(self, key) >= 4, f"{key} is {getattr(self, key)}; at least 4 are needed")
 
@@ -254,12 +257,14 @@ class StageConfig:
     label_smoothing: float = 0.0
     mask_weight: float = 1.0  # stage 1: lambda in L1 = L_sim + lambda * L_R
     eval_every: int = 1  # epochs
+    patience: int = 0  # evaluations without a better BLEU-4, after which stage 2 stops; 0: it never does
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
         for key in ("clips_per_batch", "frame_budget", "accumulate", "eval_every"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
-        _require(self.epochs >= 0, f"epochs is {self.epochs}; it cannot be negative")
+        for key in ("epochs", "patience"):
+            _require(getattr(self, key) >= 0, f"{key} is {getattr(self, key)}; it cannot be negative")
         for key in ("label_smoothing", "ema_decay"):
             _require_fraction(key, getattr(self, key))
 
@@ -318,6 +323,9 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log_every: int = 20  # steps
     num_heatmaps: int = 6
+    peak_tflops: float = 0.0  # of one device, for MFU in the log; 0: known ones by their name
+    profile: str = ""  # "START:STOP": a trace of those steps, for TensorBoard
+    compilation_cache: str = "compiled"  # a folder beside the workdir: a restart compiles nothing; "": none
 
     def __post_init__(self) -> None:
         _one_of("stage", self.stage, ("pretrain", "translate"))
@@ -333,6 +341,23 @@ class Config:
             "as many: raise it, or lower data.max_question_tokens and data.max_target_tokens",
         )
         _require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
+        for stage in ("warm_start", "pretrain"):
+            patience = getattr(self, stage).patience
+            _require(
+                not patience, f"{stage}.patience is {patience}; only translate has the BLEU-4 it waits for"
+            )
+        _require(
+            not self.profile or re.fullmatch(r"\d+:\d+", self.profile) is not None,
+            f"profile is {self.profile!r}; it must be START:STOP, two steps",
+        )
+
+    @property
+    def profiled_steps(self) -> range:
+        """The steps that are traced, counted from 1."""
+        if not self.profile:
+            return range(0)
+        start, stop = map(int, self.profile.split(":"))
+        return range(start, stop + 1)
 
 
 def default() -> ml_collections.ConfigDict:

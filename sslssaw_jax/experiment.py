@@ -5,12 +5,13 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax import metrics
-from sslssaw_jax.checkpointing import holds_checkpoint
+from sslssaw_jax.checkpointing import SCORE, saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource, newest_version
@@ -25,19 +26,22 @@ from sslssaw_jax.evaluation import (
     translate_split,
     write_predictions,
 )
+from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
 from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.train import CHECKPOINTS, SCORE, run_differences, train
+from sslssaw_jax.stopping import StopRequest
+from sslssaw_jax.train import CHECKPOINTS, run_differences, train
 from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
+from sslssaw_jax.workdir import locked
 
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
 
@@ -55,6 +59,8 @@ class Experiment:
 
     def __init__(self, config: Config, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
+        self.stop = StopRequest()
+        _cache_compilation(workdir.parent, config.compilation_cache)
         self.mesh: Mesh = make_mesh(config.mesh)
         self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
         folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
@@ -64,7 +70,16 @@ class Experiment:
         self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
 
     def run(self, mode: str) -> None:
-        """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test."""
+        """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test.
+
+        Raises:
+            Stopped: by a signal; starting again goes on.
+            WorkdirError: another run writes into the workdir.
+        """
+        with self.stop:
+            self._run(mode)
+
+    def _run(self, mode: str) -> None:
         stage_config = getattr(self.config, self.config.stage)
         if mode == "train" and not stage_config.epochs:
             raise ConfigError(f"{self.config.stage}.epochs is 0: there is nothing to train")
@@ -76,7 +91,9 @@ class Experiment:
         if mode == "train":
             self.train_translator()
         if mode == "translate":
-            self._translate(self._load_best(), self.config.data.test_split)
+            state = self._load_best()
+            with locked(self.workdir):
+                self._translate(state, self.config.data.test_split)
         else:
             self.report()
         print(f"predictions and heat maps: {self._output_dir}")
@@ -98,7 +115,7 @@ class Experiment:
     def train_translator(self) -> None:
         """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
         config = self.config
-        begun = holds_checkpoint(self.workdir / CHECKPOINTS)  # goes on, and needs no stage 1
+        begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
         stage, translate = self._translator
         dev = self._clips(config.data.dev_split)
@@ -117,12 +134,14 @@ class Experiment:
             CheckpointError: the workdir holds no checkpoint of this model.
         """
         state = self._load_best()
-        scores = {
-            split: score_predictions(self._translate(state, split), self.config)
-            for split in (self.config.data.dev_split, self.config.data.test_split)
-        }
-        write_json(self._output_dir / "metrics.json", scores)
-        print(metrics.format_table(scores))
+        with locked(self.workdir):
+            scores = {
+                split: score_predictions(self._translate(state, split), self.config)
+                for split in (self.config.data.dev_split, self.config.data.test_split)
+            }
+            if jax.process_index() == 0:
+                write_json(self._output_dir / "metrics.json", scores)
+                print(metrics.format_table(scores))
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
         """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""
@@ -131,17 +150,19 @@ class Experiment:
         drawn = min(self.config.num_heatmaps, len(clips))
         if split != self.config.data.test_split or not has_gate:
             drawn = 0
-        predictions, gates = translate_split(
-            self._translator[1],
-            state,
-            clips,
-            self.tokenizer,
-            self.config,
-            self.mesh,
-            gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
-        )
-        write_predictions(self._output_dir, split, predictions)
-        draw_heatmaps(self._output_dir, predictions, gates)
+        with device_memory_told("translate"):
+            predictions, gates = translate_split(
+                self._translator[1],
+                state,
+                clips,
+                self.tokenizer,
+                self.config,
+                self.mesh,
+                gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
+            )
+        if jax.process_index() == 0:
+            write_predictions(self._output_dir, split, predictions)
+            draw_heatmaps(self._output_dir, predictions, gates)
         return predictions
 
     @property
@@ -171,25 +192,28 @@ class Experiment:
                 print(f"  {line}")
             return
         print(f"{stage.name}: training in {workdir}")
-        state = train(
-            stage,
-            stage_config,
-            self.config,
-            workdir=workdir,
-            mesh=self.mesh,
-            batches=train_batches(
-                clips,
-                self.tokenizer,
-                self.config.data,
+        with locked(workdir), device_memory_told(stage.name):
+            state = train(
+                stage,
                 stage_config,
-                self.config.seed,
-                own_frames(self.mesh, stage_config.frame_budget),
-            ),
-            meta=meta,
-            start=start,
-            evaluate=evaluate,
-        )
-        write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
+                self.config,
+                workdir=workdir,
+                mesh=self.mesh,
+                batches=train_batches(
+                    clips,
+                    self.tokenizer,
+                    self.config.data,
+                    stage_config,
+                    self.config.seed,
+                    own_frames(self.mesh, stage_config.frame_budget),
+                ),
+                meta=meta,
+                stop=self.stop,
+                start=start,
+                evaluate=evaluate,
+            )
+            if jax.process_index() == 0:
+                write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
 
     def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
         if is_gfslt(self.config.init_from):
@@ -212,7 +236,7 @@ class Experiment:
 
         None where training goes on from a checkpoint, which needs none of them.
         """
-        if holds_checkpoint(workdir / CHECKPOINTS):
+        if saved_steps(workdir / CHECKPOINTS):
             return None
         sources: list[Callable[[TrainState], TrainState]] = []
         if self.config.model.mbart.weights:
@@ -247,7 +271,7 @@ class Experiment:
     def _load_best(self) -> TrainState:
         stage, _ = self._translator
         state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
-        if is_gfslt(self.config.init_from) and not holds_checkpoint(self.workdir / CHECKPOINTS):
+        if is_gfslt(self.config.init_from) and not saved_steps(self.workdir / CHECKPOINTS):
             return gfslt_checkpoint(self.config, self.tokenizer, whole=True)(state)
         return transfer(
             state,
@@ -259,3 +283,9 @@ class Experiment:
 
     def _clips(self, split: str) -> ClipSource:
         return ClipSource(self.config.data.data_dir, self.config.data.dataset, split)
+
+
+def _cache_compilation(parent: Path, folder: str) -> None:
+    """Keeps what is compiled in `PARENT/FOLDER`, unless `folder` is "" or the environment names another."""
+    if folder and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str((parent / folder).absolute()))

@@ -3,6 +3,7 @@
 All scores run from 0 to 100. References are the original strings, never decoded from tokens.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,9 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
     Args:
         predictions: one translation a clip; may be empty strings.
         targets: one reference a clip.
-        characters: count characters instead of words, as is done for Chinese (and sacrebleu's `zh` tokens).
+        characters: count characters instead of words, as is done for Chinese (and sacrebleu's `zh` tokens),
+            whatever spaces stand between them and whether they are of full or half width: a tokenizer writes
+            a comma as `,` that the reference writes as `，`.
 
     Raises:
         ValueError: there is no clip, or not one prediction for each.
@@ -42,6 +45,8 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; one is needed for each")
     hypotheses = [_tokens(text, characters) for text in predictions]
     references = [_tokens(text, characters) for text in targets]
+    if characters:
+        predictions, targets = (["".join(text) for text in texts] for texts in (hypotheses, references))
     scores: dict[str, Any] = {f"bleu{n}": _raw_bleu(hypotheses, references, n) for n in (1, 2, 3, 4)}
     scores["rouge_l"] = _mean_rouge_l(hypotheses, references)
     scores["chrf"] = CHRF().corpus_score(predictions, [targets]).score
@@ -61,7 +66,8 @@ def evaluate(
     `baselines.copy_question` scores the lower-cased questions as if they were the translations.
     `overlap_buckets` scores the predictions (`bleu4`, `rouge_l`, `num_clips`) by how much of the target the
     question holds: the share of the target's distinct tokens that occur in the lower-cased question.
-    A bucket without clips has null scores.
+    `without_copies` scores those of them whose question is not the target itself. A bucket without clips has
+    null scores.
 
     Raises:
         ValueError: there is no clip, or not one prediction and one question for each.
@@ -82,6 +88,14 @@ def evaluate(
             [predictions[i] for i in inside], [targets[i] for i in inside], characters
         )
         lower = upper
+    others = [
+        i
+        for i, question in enumerate(questions)
+        if _tokens(question.lower(), characters) != _tokens(targets[i].lower(), characters)
+    ]
+    scores["without_copies"] = _bucket(
+        [predictions[i] for i in others], [targets[i] for i in others], characters
+    )
     return scores
 
 
@@ -98,6 +112,7 @@ def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append([split, "this run", *_cells(scores)])
         for name, bucket in scores["overlap_buckets"].items():
             rows.append(["", f"  overlap {name}", *_cells(bucket)])
+        rows.append(["", "  without copies", *_cells(scores["without_copies"])])
         rows.append(["", "copy-question", *_cells(scores["baselines"]["copy_question"])])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
@@ -109,6 +124,7 @@ def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     lines.append("overlap: share of the target's distinct tokens that the question holds")
+    lines.append("without copies: the clips whose question is not the target itself")
     return "\n".join(lines)
 
 
@@ -125,7 +141,7 @@ def _bucket(predictions: list[str], targets: list[str], characters: bool) -> dic
 
 
 def _tokens(text: str, characters: bool) -> list[str]:
-    return list("".join(text.split())) if characters else text.split()
+    return list("".join(unicodedata.normalize("NFKC", text).split())) if characters else text.split()
 
 
 def _raw_bleu(hypotheses: list[list[str]], references: list[list[str]], max_order: int) -> float:

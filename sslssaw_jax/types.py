@@ -27,7 +27,8 @@ class Batch:
 
     A clip without a question has nothing there: `question_mask` is False.
     Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
-    A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1.
+    A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; that of a
+    broken clip keeps its `index`.
     Where a step accumulates over several batches, they are stacked: every array has one axis more, in front.
     `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2). With
     `model.text="mbert"` it is in mBERT's ids, `[CLS] tokens [SEP]` with `[MASK]`, since only the text tower

@@ -5,7 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, CORPUS_HEADER, FRAMES, SPLITS
+from tfds_builders.annotation import SPLITS
+from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, CORPUS_HEADER, FRAMES
 
 SIZE = (40, 32)  # height, width
 

@@ -1,10 +1,11 @@
+import itertools
 import json
 import re
 
 import pytest
 from ml_collections import ConfigDict
 
-from configs import demo, phoenix_stage1, phoenix_stage2
+from configs import csl_daily_stage1, csl_daily_stage2, demo, phoenix_stage1, phoenix_stage2
 from sslssaw_jax.config import (
     Config,
     ConfigError,
@@ -17,6 +18,10 @@ from sslssaw_jax.config import (
 
 # key, a value that cannot be, words of the message besides the key
 BAD_VALUES = [
+    ("pretrain.patience", 3, "only translate"),
+    ("translate.patience", -1, "negative"),
+    ("data.skip_broken", -1, "negative"),
+    ("profile", "10-20", "START:STOP"),
     ("stage", "train", "allowed: pretrain, translate"),
     ("log_every", 0, "must be positive"),
     ("data.mask_rate", 1.0, "[0, 1)"),
@@ -68,6 +73,10 @@ BAD_TYPES = [
     ("translate.optim.learning_rate", "1e-3"),
 ]
 FILES = {
+    "csl_daily_stage1": csl_daily_stage1.get_config,
+    "csl_daily_stage1:toy": lambda: csl_daily_stage1.get_config("toy"),
+    "csl_daily_stage2": csl_daily_stage2.get_config,
+    "csl_daily_stage2:toy": lambda: csl_daily_stage2.get_config("toy"),
     "demo": demo.get_config,
     "phoenix_stage1": phoenix_stage1.get_config,
     "phoenix_stage1:toy": lambda: phoenix_stage1.get_config("toy"),
@@ -159,10 +168,9 @@ def test_every_config_file_converts_and_survives_json(name):
 
 def test_stage_1_of_its_own_is_the_one_that_stage_2_would_train():
     """`phoenix_stage2` looks for the workdir and the model that `phoenix_stage1` leaves."""
-    for variant in ("", "toy"):
-        first, second = (
-            from_config_dict(file.get_config(variant)) for file in (phoenix_stage1, phoenix_stage2)
-        )
+    pairs = ((phoenix_stage1, phoenix_stage2), (csl_daily_stage1, csl_daily_stage2))
+    for variant, files in itertools.product(("", "toy"), pairs):
+        first, second = (from_config_dict(file.get_config(variant)) for file in files)
         assert first.name == second.init_from
         assert (first.data, first.model, first.pretrain) == (second.data, second.model, second.pretrain)
 

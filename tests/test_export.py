@@ -12,7 +12,7 @@ from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 from transformers import MBartForConditionalGeneration
 
-from sslssaw_jax.checkpointing import Checkpointer
+from sslssaw_jax.checkpointing import SCORE, Checkpointer
 from sslssaw_jax.config import Config, to_dict
 from sslssaw_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.stages.pretrain import pretrain_stage
@@ -41,8 +41,10 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
     best, last = (toy_state(stage, step).replace(step=jnp.asarray(step)) for step in (1, 2))
     meta = {"config": to_dict(config), "tokenizer": loaded.fingerprint}
     with Checkpointer(workdir / CHECKPOINTS) as checkpointer:
-        checkpointer.save(best, data={}, meta=meta, metric=2.0)
-        checkpointer.save(last, data={}, meta=meta, metric=1.0)
+        checkpointer.save(best, data={}, meta=meta)
+        checkpointer.add_scores(int(best.step), {SCORE: 2.0})
+        checkpointer.save(last, data={}, meta=meta)
+        checkpointer.add_scores(int(last.step), {SCORE: 1.0})
     return stage, best
 
 

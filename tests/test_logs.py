@@ -52,6 +52,7 @@ def test_a_line_holds_the_values_and_the_rates_since_the_line_before(tmp_path, c
         "loss": 0.333333,
         "loss_question": 0.25,
         "lr": 0.01,
+        "step_time": 2.0,
         "clips_per_s": 8.0,
         "frames_per_s": 500.0,
         "input_wait": 0.25,
@@ -101,12 +102,14 @@ def test_tensorboard_holds_each_stage_apart(tmp_path):
 
 def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
     stream = io.StringIO()
-    with RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log:
-        clock[0] += 10.0
-        log.count(clips=160, frames=18000, waited=1.0)
+    with RunLog(tmp_path, "translate", num_steps=1000, peak_flops=1e13, stream=stream) as log:
+        for _ in range(20):
+            clock[0] += 0.5
+            log.count(clips=8, frames=900, waited=0.05, flops=1e12)
         log.write(20, {"loss": 2.34567})
     assert stream.getvalue() == (
-        "translate 20/1,000  loss 2.346  16.0 clips/s  1,800 frames/s  input wait 10%  ETA 0:08:10\n"
+        "translate 20/1,000  loss 2.346  0.5 s/step  16.0 clips/s  1,800 frames/s  MFU 20%  "
+        "input wait 10%  ETA 0:08:10\n"
     )
 
 

@@ -1,5 +1,7 @@
 """Masked words: whole words, at the given rate, never none."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,19 @@ def test_whole_words_are_replaced_in_place_and_at_least_one(rate: float) -> None
         assert len(masked) == len(words)
         assert all(new in (old, "<mask>") for old, new in zip(words, masked))
         assert "<mask>" in masked
+
+
+def test_each_chinese_character_is_a_word() -> None:
+    text = "他今年四岁，有 APP 6张。"
+    words = ["他", "今", "年", "四", "岁", "，", "有", "APP", "6", "张", "。"]
+    seen = set()
+    for seed in range(100):
+        masked = mask_words(text, 0.2, "<mask>", np.random.default_rng(seed))
+        left = re.escape(masked).replace("<mask>", "(.+)")
+        match = re.fullmatch(left, text)
+        assert match and match.groups() and set(match.groups()) <= set(words)
+        seen |= set(match.groups())
+    assert seen == set(words)
 
 
 def test_the_share_of_masked_words_is_the_rate() -> None:

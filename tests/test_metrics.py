@@ -4,6 +4,7 @@ import pytest
 
 from sslssaw_jax.metrics import evaluate, format_table, overlap, score
 from tests.annotations import ANNOTATIONS, requires_csl, requires_phoenix
+from tfds_builders.csl_daily_qa.annotations import read_questions
 
 
 def read_phoenix(split: str) -> tuple[list[str], list[str]]:
@@ -40,12 +41,18 @@ def test_copying_the_question_scores_higher_the_more_the_question_gives_away():
 
 @requires_csl
 def test_copying_the_question_scores_what_is_known_of_csl_daily_in_characters():
-    lines = (ANNOTATIONS / "csl_daily_qa" / "test.txt").read_text(encoding="utf-8").split("\n")
-    fields = [line.split("|") for line in lines if line]
-    targets, questions = [field[4] for field in fields], [field[6] for field in fields]
-    baseline = evaluate(questions, targets, questions, characters=True)["baselines"]["copy_question"]
+    """All characters count, marks too; without the marks it would be 37.8 and 57.4."""
+    problems: list[str] = []
+    rows = read_questions(ANNOTATIONS / "csl_daily_qa" / "test.txt", "test", {}, problems).values()
+    assert len(rows) == 1176 and not problems
+    targets, questions = [row.target for row in rows], [row.question for row in rows]
+    scores = evaluate(questions, targets, questions, characters=True)
+    baseline = scores["baselines"]["copy_question"]
     assert baseline["bleu4"] == pytest.approx(34.8, abs=0.15)
+    assert baseline["rouge_l"] == pytest.approx(53.3, abs=0.15)
     assert "tok:zh" in baseline["sacrebleu_signature"]
+    assert scores["without_copies"]["num_clips"] == 1176 - 95
+    assert scores["without_copies"]["bleu4"] < baseline["bleu4"] - 5
 
 
 def test_a_perfect_translation_scores_100_and_an_empty_one_0():
@@ -88,9 +95,13 @@ def _is_subsequence(short: list[str], long: list[str]) -> bool:
     return all(item in rest for item in short)
 
 
-def test_spaces_do_not_matter_where_characters_count():
-    spaced, joined = ["他 今 年 四 岁 。"], ["他今年四岁。"]
-    assert score(spaced, joined, characters=True)["bleu4"] == pytest.approx(100)
+def test_spaces_and_width_do_not_matter_where_characters_count():
+    spaced, joined = ["他 今 年 四 岁 , 6 张 ?"], ["他今年四岁，６张？"]
+    scores = score(spaced, joined, characters=True)
+    for key in ("bleu4", "rouge_l", "chrf", "sacrebleu"):
+        assert scores[key] == pytest.approx(100), key
+    assert overlap(spaced[0], joined[0], characters=True) == 1
+    joined = ["他今年四岁。"]
     assert score(["他今年五岁。"], joined, characters=True)["bleu1"] == pytest.approx(100 * 5 / 6)
     assert score(["他今年五岁。"], joined)["bleu1"] == 0  # one word
 
@@ -110,6 +121,12 @@ def test_each_clip_falls_into_the_bucket_of_its_overlap():
     assert scores["overlap_buckets"]["0.75-1.00"]["rouge_l"] == pytest.approx(50)
 
 
+def test_clips_whose_question_is_the_target_are_scored_apart():
+    scores = evaluate(["a b", "x", "y"], ["a b", "c d", "e"], ["A  b", "c", ""])
+    assert scores["without_copies"] == {"bleu4": 0, "rouge_l": 0, "num_clips": 2}
+    assert evaluate(["a"], ["a"], ["A"])["without_copies"]["bleu4"] is None
+
+
 def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_bucket():
     targets, questions = ["regen im norden", "schnee im süden"], ["Im Norden", "wo"]
     metrics = {
@@ -120,7 +137,7 @@ def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_buc
     assert (
         " ".join(lines[0].split()) == "split system BLEU-1 BLEU-2 BLEU-3 BLEU-4 ROUGE-L chrF sacreBLEU clips"
     )
-    dev, copy = lines[2].split(), lines[7].split()
+    dev, copy = lines[2].split(), lines[8].split()
     assert dev[:4] == ["dev", "this", "run", f"{metrics['dev']['bleu1']:.2f}"]
     assert dev[-1] == "2"
     assert copy[:2] == ["copy-question", f"{metrics['dev']['baselines']['copy_question']['bleu1']:.2f}"]

@@ -1,13 +1,16 @@
 """A prepared dataset is whole or absent, whatever happens; every mistake is one clear error."""
 
+import contextlib
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -19,6 +22,8 @@ from tfds_builders.prepare import PrepareError, main, prepare
 
 NAME = "phoenix2014t_qa"
 NUM_CLIPS = {"train": 4, "dev": 2, "test": 1}
+ROOT = Path(__file__).parents[1]
+KILLS = int(os.environ.get("SSLSSAW_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +129,7 @@ def test_after_a_kill_nothing_passes_for_whole_and_running_again_works(
         [*command, f"--data_dir={tmp_path}", "--num_workers=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
     while not (records := list(tmp_path.glob(".incomplete-*/**/*.array_record*"))):
         assert process.poll() is None
@@ -134,6 +139,33 @@ def test_after_a_kill_nothing_passes_for_whole_and_running_again_works(
     assert records[0].exists()
     assert not (tmp_path / NAME).exists()
     run(release, tmp_path)
+    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
+
+
+def test_preparation_killed_at_random_moments_ends_as_an_undisturbed_one(
+    release: Path, prepared: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng()
+    command = [sys.executable, "-m", "tfds_builders.prepare", NAME, f"--manual_dir={release}"]
+    command += [
+        f"--data_dir={tmp_path}",
+        "--resize=none",
+        "--num_workers=2",
+        "--vocab_size=60",
+        "--overwrite",
+    ]
+    longest = 0.0  # seconds, of a preparation that was not killed
+    for killed in range(KILLS + 1):
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+        if killed:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(longest * rng.uniform(0.3, 1))  # before, it imports
+            process.kill()
+        process.communicate(timeout=120)  # the pipe ends with the last process that holds it
+        longest = longest or time.monotonic() - start
+        assert snapshot(tmp_path / NAME) in ({}, snapshot(prepared.parents[1] / NAME))
+    run(release, tmp_path, overwrite=True)
     assert snapshot(tmp_path) == snapshot(prepared.parents[1])
 
 

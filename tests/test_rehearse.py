@@ -15,6 +15,7 @@ from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_layout
 from tfds_builders.prepare import prepare
 from tfds_builders.rehearse import main, rehearse
 
+NAME = "phoenix2014t_qa"
 SIZE = (40, 32)  # height, width
 QUESTIONS = {
     "train": "train/31May-1 es regnet%Regnet es%REGEN\ntrain/31May-2 es schneit%Was dann%SCHNEE IX",
@@ -39,7 +40,7 @@ def annotations_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corpus(annotations_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("corpus")
-    assert rehearse(annotations_dir, out, size=SIZE, num_workers=1) == 5
+    assert len(rehearse(NAME, annotations_dir, out, size=SIZE, num_workers=1).clips) == 5
     return out
 
 
@@ -61,6 +62,7 @@ def test_the_corpus_prepares_to_the_annotated_clips(corpus: Path, tmp_path: Path
             "target": "es regnet",
             "gloss": "REGEN",
             "signer": "Signer07",
+            "overlap": False,
         },
         {
             "id": "31May-2",
@@ -69,6 +71,7 @@ def test_the_corpus_prepares_to_the_annotated_clips(corpus: Path, tmp_path: Path
             "target": "es schneit",
             "gloss": "SCHNEE IX",
             "signer": "Signer01",
+            "overlap": False,
         },
     ]
 
@@ -93,7 +96,7 @@ def test_the_question_files_are_the_given_ones(corpus: Path) -> None:
 def test_an_unknown_frame_count_depends_on_the_name_alone(
     corpus: Path, annotations_dir: Path, tmp_path: Path
 ) -> None:
-    rehearse(annotations_dir, tmp_path, limit=1, size=SIZE, num_workers=1)
+    rehearse(NAME, annotations_dir, tmp_path, limit=1, size=SIZE, num_workers=1)
     again = list((tmp_path / FRAMES / "test" / "2June-1").iterdir())
     assert len(again) == len(list((corpus / FRAMES / "test" / "2June-1").iterdir())) >= 16
     assert not (tmp_path / FRAMES / "test" / "2June-2").exists()  # beyond the limit
@@ -104,14 +107,14 @@ def test_an_unknown_frame_count_depends_on_the_name_alone(
 
 
 def test_going_on_renders_only_what_is_not_there_as_wanted(annotations_dir: Path, tmp_path: Path) -> None:
-    rehearse(annotations_dir, tmp_path, size=SIZE, num_workers=1)
+    rehearse(NAME, annotations_dir, tmp_path, size=SIZE, num_workers=1)
     features = tmp_path / FRAMES
     for file in features.glob("*/*/*.png"):
         os.utime(file, (0, 0))
     (features / "train" / "31May-1" / "images0003.png").unlink()
     (features / "train" / ".partial-31May-1").mkdir()  # of a process that was killed
     (features / "dev" / "1June-1" / "images0001.png").write_bytes(b"")
-    rehearse(annotations_dir, tmp_path, size=SIZE, num_workers=1)
+    rehearse(NAME, annotations_dir, tmp_path, size=SIZE, num_workers=1)
     fresh = {file.parent.name for file in features.glob("*/*/*.png") if file.stat().st_mtime > 0}
     assert fresh == {"31May-1", "1June-1"}
     assert len(list((features / "train" / "31May-1").iterdir())) == 5
@@ -120,7 +123,7 @@ def test_going_on_renders_only_what_is_not_there_as_wanted(annotations_dir: Path
 
 def test_frames_of_another_size_are_rendered_again(annotations_dir: Path, tmp_path: Path) -> None:
     for size in (SIZE, (20, 16)):
-        rehearse(annotations_dir, tmp_path, limit=1, size=size, num_workers=1)
+        rehearse(NAME, annotations_dir, tmp_path, limit=1, size=size, num_workers=1)
     frame = cv2.imread(str(tmp_path / FRAMES / "dev" / "1June-1" / "images0001.png"))
     assert frame is not None
     assert frame.shape[:2] == (20, 16)
@@ -132,7 +135,7 @@ def test_a_missing_question_file_is_named_with_its_source(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("row", ["31May-1", "31May-1,", "31May-1,0", "31May-1,many", ",5"])
+@pytest.mark.parametrize("row", ["31May-1", "31May-1,", "31May-1,0", "31May-1,many", ",5", "../x,5"])
 def test_a_bad_frame_count_is_named_by_file_and_line(annotations_dir: Path, tmp_path: Path, row: str) -> None:
     for file in annotations_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -150,7 +153,7 @@ def test_a_bad_argument_is_refused(argument: str, capsys: pytest.CaptureFixture[
 
 @requires_phoenix
 def test_real_rows_rehearse_and_prepare_with_their_real_frame_counts(tmp_path: Path) -> None:
-    rehearse(ANNOTATIONS / "phoenix2014t_qa", tmp_path / "corpus", limit=2, size=SIZE, num_workers=2)
+    rehearse(NAME, ANNOTATIONS / "phoenix2014t_qa", tmp_path / "corpus", limit=2, size=SIZE, num_workers=2)
     folder = prepare(
         "phoenix2014t_qa",
         tmp_path / "data",

@@ -138,6 +138,18 @@ def test_training_is_deterministic_and_shrinks_to_what_the_texts_support(
     assert large.fingerprint != small.fingerprint
 
 
+def test_chinese_characters_are_kept_and_no_sentence_is_learnt_by_heart(tmp_path: Path) -> None:
+    texts = ["他今年四岁，对吗？", "我今年想去上海。", "你儿子几岁？", "他儿子想去上海吗？"] * 20
+    train_tokenizer(texts, tmp_path / "chinese", vocab_size=100)
+    tokenizer = load_tokenizer(tmp_path / "chinese", "zh_CN")
+    pieces = tokenizer.pieces(range(4, tokenizer.vocab_size - 1 - len(LANGUAGES)))
+    assert {"今年", "儿子"} < set(pieces) and max(map(len, pieces)) <= 4
+    for text in texts:
+        assert tokenizer.unk_id not in tokenizer.encode(text, 64)
+        width_folded = text.replace("，", ",").replace("？", "?")
+        assert tokenizer.decode(tokenizer.encode(text, 64)) == width_folded
+
+
 @pytest.mark.parametrize(
     ("texts", "vocab_size", "message"), [(TEXTS, 10, "vocab_size"), ([" ", ""], 80, "without any text")]
 )

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 
 JPEG_QUALITY = 95
 MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and lies in memory as a whole
+UNREADABLE = "frames unreadable, dropped"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG"
+_MAX_PIXELS = 2**25  # four times that of 4K: a header that says more is broken
 
 cv2.setNumThreads(1)  # the processes share the cores already
 # what cannot be read is reported with the clip's name; the libraries would add lines without one
@@ -83,11 +87,17 @@ def list_frames(folder: Path) -> list[Path]:
             files = [
                 file
                 for file in place.iterdir()
-                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
             ]
             if files:
                 return sorted(files, key=lambda file: (_numbers(file), file.name))
     return []
+
+
+def unreadable_frames(folder: Path) -> list[Path]:
+    """The frames of a clip that are no image."""
+    keep = Resize(side=0)
+    return [file for file in list_frames(folder) if to_jpeg(file.read_bytes(), keep) is None]
 
 
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
@@ -95,7 +105,10 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
 
     A JPEG that has the wanted size already passes through unchanged.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    size = image_size(data)
+    if not size or size[0] * size[1] > _MAX_PIXELS:
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         return None
     fitted = _fit(image, resize)
@@ -129,7 +142,7 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
     video = [frame for frame in frames if frame is not None]
     odd = []
     if len(video) < len(frames):
-        odd.append("frames unreadable, dropped")
+        odd.append(UNREADABLE)
     if _count_absent(files):
         odd.append("frames absent between others")
     return ClipFrames(video, odd)
@@ -183,6 +196,26 @@ def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.
             first = stamp
         time = stamp - first if stamp - first > time else time + step
         yield time, image
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that the header of a PNG or JPEG names, None where it is none."""
+    try:
+        if data.startswith(_PNG_MAGIC):
+            width, height = struct.unpack_from(">II", data, 16)
+            return height, width
+        position = 2 if data.startswith(_JPEG_MAGIC) else len(data)
+        while True:  # from segment to segment, to the one that begins a frame (ITU-T T.81, B.2.2)
+            marker, length = struct.unpack_from(">HH", data, position)
+            if marker == 0xFFFF:  # padding
+                position += 1
+            elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+                height, width = struct.unpack_from(">HH", data, position + 5)
+                return height, width
+            else:
+                position += 2 + length
+    except struct.error:
+        return None
 
 
 def _numbers(file: Path) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ import argparse
 import contextlib
 import fcntl
 import io
-import itertools
 import json
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,8 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 # TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
-CLIP_KEYS = ("id", "num_frames", "question", "target", "gloss", "signer")
-DEFAULT_VOCAB_SIZE = 2400  # about that of mBART's vocabulary trimmed to PHOENIX-2014T
+DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about mBART's own, trimmed to PHOENIX-2014T
 
 
 class PrepareError(ValueError):
@@ -42,6 +41,12 @@ def _custom_qa(data_dir: Path, **options: Any) -> Any:
     return Builder(data_dir=data_dir, **options)
 
 
+def _csl_daily_qa(data_dir: Path, **options: Any) -> Any:
+    from tfds_builders.csl_daily_qa.csl_daily_qa_dataset_builder import Builder
+
+    return Builder(data_dir=data_dir, **options)
+
+
 def _phoenix2014t_qa(data_dir: Path, **options: Any) -> Any:
     from tfds_builders.phoenix2014t_qa.phoenix2014t_qa_dataset_builder import Builder
 
@@ -51,6 +56,7 @@ def _phoenix2014t_qa(data_dir: Path, **options: Any) -> Any:
 BUILDERS: dict[str, Callable[..., Any]] = {
     "avatar_qa": _avatar_qa,
     "custom_qa": _custom_qa,
+    "csl_daily_qa": _csl_daily_qa,
     "phoenix2014t_qa": _phoenix2014t_qa,
 }
 
@@ -63,7 +69,7 @@ def prepare(
     resize: str = "256",
     fps: float = 25.0,
     num_workers: int = 0,
-    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    vocab_size: int = 0,
     overwrite: bool = False,
 ) -> Path:
     """Prepares a dataset unless it is there, prints what it holds, and returns its folder.
@@ -76,7 +82,8 @@ def prepare(
         that are read, not generated.
       fps: frames a second of video files; folders of frames are taken as they are.
       num_workers: processes; 0 is one a core.
-      vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it.
+      vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it. 0 is
+        `DEFAULT_VOCAB_SIZE` and the single characters of the texts.
       overwrite: prepare again what is there.
 
     Raises:
@@ -111,6 +118,34 @@ def prepare(
         return final
 
 
+def check(
+    name: str,
+    manual_dir: Path | None,
+    *,
+    resize: str = "256",
+    fps: float = 25.0,
+    num_workers: int = 0,
+) -> None:
+    """Reads all that `prepare` would read, prints what is odd, and writes nothing.
+
+    Raises:
+      PrepareError: there are problems, which are printed.
+      ValueError: an argument cannot be.
+    """
+    with tempfile.TemporaryDirectory() as nowhere:
+        builder = BUILDERS[name](Path(nowhere), resize=resize, fps=fps, num_workers=num_workers)
+        if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            raise PrepareError(f"{name} is generated: there is nothing to check")
+        problems, odd = builder.check(_require_manual_dir(builder, name, manual_dir))
+    for oddity in odd:
+        print(f"odd: {oddity}")
+    for problem in problems:
+        print(f"problem: {problem}")
+    if problems:
+        raise PrepareError(f"{len(problems):,} problems: {name} cannot be prepared")
+    print(f"{name} can be prepared; {len(odd):,} oddities")
+
+
 @contextlib.contextmanager
 def _lock(path: Path, name: str) -> Iterator[None]:
     """Held by one process at a time; the system frees it when its process ends, however it ends."""
@@ -128,16 +163,7 @@ def _build(builder: Any, name: str, manual_dir: Path | None) -> None:
     import tensorflow_datasets as tfds
 
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        if manual_dir is None:
-            raise PrepareError(
-                f"{name} is read from files that you have: name their folder with --manual_dir. "
-                f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
-        if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
-            raise PrepareError(
-                f"--manual_dir={manual_dir} is no folder or an empty one. "
-                f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
+        _require_manual_dir(builder, name, manual_dir)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce the temporary folder
         builder.download_and_prepare(
@@ -147,23 +173,37 @@ def _build(builder: Any, name: str, manual_dir: Path | None) -> None:
         )
 
 
+def _require_manual_dir(builder: Any, name: str, manual_dir: Path | None) -> Path:
+    if manual_dir is None:
+        raise PrepareError(
+            f"{name} is read from files that you have: name their folder with --manual_dir. "
+            f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
+        raise PrepareError(
+            f"--manual_dir={manual_dir} is no folder or an empty one. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    return manual_dir
+
+
 def _write_clips(builder: Any, folder: Path) -> None:
     """`clips.<split>.jsonl`, read back from the records, so row i is record i."""
     import tensorflow_datasets as tfds
 
-    features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in CLIP_KEYS})
+    known = {key: feature for key, feature in builder.info.features.items() if key != "video"}
+    features = tfds.features.FeaturesDict(known)
     for split in builder.info.splits:
         with (folder / f"clips.{split}.jsonl").open("w", encoding="utf-8") as file:
             raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
             records = builder.as_data_source(split, deserialize_method=raw_bytes)
             for record in tqdm(records, f"listing {split}", unit="clip", leave=False):
                 values = features.deserialize_example_np(record)
-                clip = {key: _plain(values[key]) for key in CLIP_KEYS}
+                clip = {key: _plain(values[key]) for key in known}
                 file.write(json.dumps(clip, ensure_ascii=False) + "\n")
 
 
-def _plain(value: Any) -> str | int:
-    return value.decode("utf-8") if isinstance(value, bytes) else int(value)
+def _plain(value: Any) -> str | int | bool:
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def _read_clips(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -175,10 +215,9 @@ def _train_tokenizer(folder: Path, vocab_size: int) -> None:
     from sslssaw_jax.data.tokenizer import clean_question, train_tokenizer
 
     clips = _read_clips(folder, "train")
-    texts = itertools.chain.from_iterable(
-        (clip["target"], clean_question(clip["question"])) for clip in clips
-    )
-    train_tokenizer(texts, folder / "tokenizer", vocab_size)
+    texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
+    num_characters = len(set().union(*texts))
+    train_tokenizer(texts, folder / "tokenizer", vocab_size or DEFAULT_VOCAB_SIZE + num_characters)
 
 
 def _print_summary(folder: Path) -> None:
@@ -210,15 +249,20 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--fps", type=float, default=25.0, help="of video files; default: 25")
     parser.add_argument("--num_workers", type=int, default=0, help="processes; default: one a core")
-    parser.add_argument("--vocab_size", type=int, default=DEFAULT_VOCAB_SIZE, help="of the tokenizer")
+    parser.add_argument("--vocab_size", type=int, default=0, help="of the tokenizer")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    parser.add_argument("--check", action="store_true", help="list all problems of the files, write nothing")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(_parse_arguments(arguments))
+    only_check = options.pop("check")
     try:
-        prepare(**options)
+        if only_check:
+            check(**{key: options[key] for key in ("name", "manual_dir", "resize", "fps", "num_workers")})
+        else:
+            prepare(**options)
     except (ValueError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         command = f"python -m tfds_builders.prepare {shlex.join(given)}"

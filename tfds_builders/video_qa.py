@@ -4,22 +4,35 @@ import abc
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from tfds_builders import frames
-from tfds_builders.annotation import Annotations, MissingInputError
+from tfds_builders.annotation import Annotation, AnnotationError, Annotations, MissingInputError
 from tfds_builders.parallel import available_cpus, ordered_map
 
 # TFDS holds all examples of a shard in memory until the shard is written: about 110 MB
 CLIPS_PER_SHARD = 64
+_NO_FRAMES = "no frames, left out"
 
-Example = tuple[str, dict[str, Any]]
+KeyedExample = tuple[str, dict[str, Any]]
+
+
+class _StableWriter(tfds.core.ExampleWriter):
+    """Writes the same bytes for the same examples: a process's own order of their fields is undone."""
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        ordered = (
+            (key, tf_example_pb2.Example.FromString(data).SerializeToString(deterministic=True))
+            for key, data in examples
+        )
+        return super().write(path, ordered)
 
 
 class VideoQaBuilder(tfds.core.ShardBasedBuilder):
@@ -49,7 +62,40 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     @abc.abstractmethod
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        """The clips of each split."""
+        """The clips of each split, and the problems of reading them."""
+
+    def check(self, manual_dir: Path) -> tuple[list[str], list[str]]:
+        """Reads all that preparing reads, and writes nothing.
+
+        Returns:
+          the problems, for which preparing would be refused, and what would be left out, dropped or odd.
+        """
+        try:
+            splits = self.read_annotations(manual_dir)
+        except (AnnotationError, MissingInputError) as error:
+            return list(error.args), []
+        problems = [problem for split in splits.values() for problem in split.problems]
+        odd = [
+            f"{name}, {clip}: {oddity}"
+            for name, split in splits.items()
+            for oddity, clips in split.odd.items()
+            for clip in clips
+        ]
+        stream, progress = self._stream(splits, "checking")
+        for split in splits.values():
+            size = None
+            for clip, clip_frames in zip(split.clips, stream):
+                progress.update()
+                odd += [f"{clip.video}: {oddity}" for oddity in clip_frames.odd]
+                if frames.UNREADABLE in clip_frames.odd:
+                    odd += [f"{file}: no image" for file in frames.unreadable_frames(clip.video)]
+                if not clip_frames.video:
+                    odd.append(f"{clip.video}: {_NO_FRAMES}")
+                try:
+                    size = _size_of_frames(clip, clip_frames.video, size)
+                except AnnotationError as error:
+                    problems += error.args
+        return problems, odd
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -63,20 +109,25 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                     "target": text,
                     "gloss": text,
                     "signer": text,
+                    "overlap": tfds.features.Scalar(np.bool_),
                 }
             ),
             homepage=self.HOMEPAGE,
             metadata=tfds.core.MetadataDict({"odd": {}}),
         )
 
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _StableWriter(self.info.file_format)
+
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> Mapping[str, Sequence[Callable[[], Iterator[Example]]]]:
+    ) -> Mapping[str, Sequence[Callable[[], Iterator[KeyedExample]]]]:
         splits = self.read_annotations(Path(dl_manager.manual_dir))
-        videos = [clip.video for split in splits.values() for clip in split.clips]
+        problems = [problem for split in splits.values() for problem in split.problems]
+        if problems:
+            raise AnnotationError(*problems)
         # splits and their shards are written one after the other, so all of them share one stream of clips
-        stream = ordered_map(self._read_clip, videos, self._num_workers)
-        progress = tqdm(desc="preparing", total=len(videos), unit="clip")
+        stream, progress = self._stream(splits, "preparing")
         shards = {}
         for name, split in splits.items():
             self.info.metadata["odd"][name] = split.odd
@@ -87,19 +138,27 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             shards[name] = [shard] * (num_shards - 1) + [rest]
         return shards
 
+    def _stream(
+        self, splits: Mapping[str, Annotations], what: str
+    ) -> tuple[Iterator[frames.ClipFrames], tqdm]:
+        """The frames of all clips, split after split, and a bar for them."""
+        videos = [clip.video for split in splits.values() for clip in split.clips]
+        stream = ordered_map(self._read_clip, videos, self._num_workers)
+        return stream, tqdm(desc=what, total=len(videos), unit="clip")
+
     def _examples(
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames], progress: tqdm
-    ) -> Iterator[Example]:
+    ) -> Iterator[KeyedExample]:
         """The examples of one split in order; notes what is odd about the frames."""
-        num_examples = 0
+        size = None
         for clip, clip_frames in zip(split.clips, stream):
             progress.update()
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
             if not clip_frames.video:
-                split.note("no frames, left out", clip.name)
+                split.note(_NO_FRAMES, clip.name)
                 continue
-            num_examples += 1
+            size = _size_of_frames(clip, clip_frames.video, size)
             yield (
                 clip.name,
                 {
@@ -110,10 +169,29 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                     "target": clip.target,
                     "gloss": clip.gloss,
                     "signer": clip.signer,
+                    "overlap": clip.overlap,
                 },
             )
-        if not num_examples:
+        if size is None:
             raise MissingInputError(
                 f"none of the {len(split.clips)} clips of {name} has frames; the first "
                 f"should be in {split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
+
+
+def _size_of_frames(
+    clip: Annotation, video: Sequence[bytes], size: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Height and width of a split's frames, which are those of its first; AnnotationError where they vary.
+
+    Training packs the frames of all clips into one array.
+    """
+    for number, frame in enumerate(video, start=1):
+        found = frames.image_size(frame) or (0, 0)
+        size = size or found
+        if found != size:
+            raise AnnotationError(
+                f"{clip.video}: frame {number} has {found[0]} x {found[1]} pixels, the frames before have "
+                f"{size[0]} x {size[1]}: choose a square, such as --resize=256"
+            )
+    return size

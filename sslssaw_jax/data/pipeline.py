@@ -7,9 +7,9 @@ import grain
 import jax
 import numpy as np
 
-from sslssaw_jax.config import DataConfig, StageConfig
+from sslssaw_jax.config import ConfigError, DataConfig, StageConfig
 from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
-from sslssaw_jax.data.frames import decode_frames, select_frames
+from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import Reader, Tokenizer, clean_question
@@ -20,6 +20,7 @@ class _BatchSource:
     """The batch of step i of a plan, a pure function of i: the same bytes on any thread, in any order.
 
     With a `seed`, frames and masks are drawn anew each epoch; without, they are the same on every pass.
+    In training, and with `data.skip_broken`, a clip with a broken frame leaves a row that is not valid.
     Of the packed frames those in `own` are read, where it is given; the others stay zero.
     """
 
@@ -34,8 +35,14 @@ class _BatchSource:
         own: range | None,
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
+        self.clips = source.clips
         self._plan, self._seed = plan, seed
         self._own = own or range(stage.frame_budget)
+        if data.skip_broken and len(self._own) < stage.frame_budget:
+            raise ConfigError(
+                "data.skip_broken is for one process: of several, only one would know "
+                "of a broken clip; set it to 0 and prepare the dataset again"
+            )
         self._reader = tokenizer.reader
         self._questions, self._targets = self._encode_texts(tokenizer)
         self._bert_texts = None if self._reader is tokenizer else self._encode_texts(self._reader)
@@ -62,6 +69,9 @@ class _BatchSource:
         data, num_rows, own = self._data, self._stage.clips_per_batch, self._own
         epoch, indices = self._plan.batch(position)
         frame_count_B = np.zeros(num_rows, np.int32)
+        index_B = np.full(num_rows, -1, np.int32)
+        index_B[: len(indices)] = indices
+        valid_B = index_B >= 0
         masked_targets = []
         end = 0
         for row, index in enumerate(indices.tolist()):
@@ -69,25 +79,36 @@ class _BatchSource:
             clip = self._source.clips[index]
             kept = select_frames(clip.num_frames, data.max_frames, None if self._seed is None else rng)
             start, end = end, end + len(kept)
-            first, stop = max(start, own.start), min(end, own.stop)
-            if first < stop:
-                video = self._source[index].video
-                decode_frames(clip.id, video, kept[first - start : stop - start], frames_NxHxWx3[first:stop])
-            frame_count_B[row] = len(kept)
             masked = mask_words(clip.target, data.mask_rate, self._reader.mask_token, rng)
             masked_targets.append(self._reader.encode(masked, data.max_target_tokens))
-        question, question_mask = self._pad([self._questions[i] for i in indices], data.max_question_tokens)
-        target, target_mask = self._pad([self._targets[i] for i in indices], data.max_target_tokens)
-        masked_target, masked_target_mask = self._pad(masked_targets, data.max_target_tokens)
+            try:
+                first, stop = max(start, own.start), min(end, own.stop)
+                if first < stop:
+                    video = self._source[index].video
+                    shown = kept[first - start : stop - start]
+                    decode_frames(clip.id, video, shown, frames_NxHxWx3[first:stop])
+                frame_count_B[row] = len(kept)
+            except FrameError:
+                valid_B[row], end = False, start
+                # scores without a clip would be those of another split, and a batch needs a clip
+                if self._seed is None or not data.skip_broken or not valid_B.any():
+                    raise
+        frames_NxHxWx3[end:] = 0  # what a broken clip left
+
+        def rows(texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+            ids_BxL, mask_BxL = self._pad(texts, length)
+            return ids_BxL, mask_BxL & valid_B[:, None]
+
+        question, question_mask = rows([self._questions[i] for i in indices], data.max_question_tokens)
+        target, target_mask = rows([self._targets[i] for i in indices], data.max_target_tokens)
+        masked_target, masked_target_mask = rows(masked_targets, data.max_target_tokens)
         bert = None
         if self._bert_texts:
             questions, targets = self._bert_texts
             bert = BertTexts(
-                *self._pad([questions[i] for i in indices], data.max_question_tokens),
-                *self._pad([targets[i] for i in indices], data.max_target_tokens),
+                *rows([questions[i] for i in indices], data.max_question_tokens),
+                *rows([targets[i] for i in indices], data.max_target_tokens),
             )
-        index_B = np.full(num_rows, -1, np.int32)
-        index_B[: len(indices)] = indices
         return Batch(
             frames=frames_NxHxWx3,
             frame_start=(np.cumsum(frame_count_B) - frame_count_B).astype(np.int32),
@@ -99,7 +120,7 @@ class _BatchSource:
             masked_target=masked_target,
             masked_target_mask=masked_target_mask,
             index=index_B,
-            valid=index_B >= 0,
+            valid=valid_B,
             bert=bert,
         )
 
@@ -131,6 +152,7 @@ class Batches:
     """
 
     def __init__(self, source: _BatchSource, data: DataConfig) -> None:
+        self.clips = source.clips
         self.num_batches = len(source)
         self.epoch_ends = source.epoch_ends
         # a thread without a place in the buffer would have nothing to do
@@ -162,7 +184,7 @@ def train_batches(
     With `own_frames` only those of the packed frames are read: what other processes need stays zero.
 
     Raises:
-      ConfigError: a clip does not fit into `stage.frame_budget`.
+      ConfigError: a clip does not fit into `stage.frame_budget`, or several processes skip broken clips.
     """
     num_frames = np.minimum(source.num_frames, data.max_frames)
     plan = plan_run(

@@ -27,9 +27,10 @@ class ClipInfo:
     target: str
     gloss: str  # space separated
     signer: str
+    overlap: bool = False  # marked in the annotations: the question is the target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Clip(ClipInfo):
     """A clip with its video."""
 
@@ -49,7 +50,8 @@ class ClipSource:
     Opening it reads the texts and frame counts (`clips.<split>.jsonl`) and no video.
 
     Raises:
-      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split.
+      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split; or, when a clip is
+        read, its record is gone or broken.
     """
 
     def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
@@ -69,7 +71,14 @@ class ClipSource:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        clip, record = self.clips[index], self._records[index]
+        clip = self.clips[index]
+        try:
+            record = self._records[index]
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(
+                f"record {index} of {self.split} in {self.folder} cannot be read ({error}): bring the folder "
+                "back, or prepare the dataset again"
+            ) from error
         video = list(record["video"])
         if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
             raise DatasetError(

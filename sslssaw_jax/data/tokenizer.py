@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -21,6 +22,8 @@ import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
+from sslssaw_jax.data.masking import HAN
+
 # else transformers says that models need PyTorch; its tokenizers, all that is used here, do not
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
@@ -32,6 +35,8 @@ MODEL_FILE = "sentencepiece.bpe.model"
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _WORD_MARK = "\u2581"
 _LONGEST_PIECE = 16  # SentencePiece's default
+_LONGEST_CHINESE_PIECE = 4  # characters, as many as an idiom; longer ones would be sentences learnt by heart
+_SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{HAN}]+|[^{HAN}]+")
 _NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"))
 
@@ -151,16 +156,20 @@ def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
     """Substrings of words that occur more than once in running text, with characters covered.
 
     SentencePiece's own seeds are counted over distinct words: in a small closed vocabulary no word occurs
-    inside another, so no whole word would ever become a piece.
+    inside another, so no whole word would ever become a piece. Chinese has no spaces: any short run of
+    characters that distinct sentences share may be a word, and none reaches over a mark.
     """
     words = Counter(
         _WORD_MARK + word for text in texts for word in unicodedata.normalize("NFKC", text).split()
     )
     counts: Counter[str] = Counter()
     for word, count in words.items():
-        for start in range(len(word)):
-            for end in range(start + 2, min(start + _LONGEST_PIECE, len(word)) + 1):
-                counts[word[start:end]] += count
+        for run in _SAME_SCRIPT.findall(word):
+            chinese = re.match(f"[{HAN}]", run[-1])
+            longest = _LONGEST_CHINESE_PIECE if chinese else _LONGEST_PIECE
+            for start in range(len(run)):
+                for end in range(start + 2, min(start + longest, len(run)) + 1):
+                    counts[run[start:end]] += 1 if chinese else count
     return [(piece, count * len(piece)) for piece, count in counts.items() if count > 1]
 
 

@@ -7,17 +7,9 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tfds_builders.annotation import (
-    Annotation,
-    AnnotationError,
-    Annotations,
-    MissingInputError,
-    lines,
-    read_text,
-)
+from tfds_builders.annotation import SPLITS, Annotation, AnnotationError, Annotations, MissingInputError
 
 TABLES = ("clips.csv", "clips.jsonl")
-SPLITS = ("train", "dev", "test")
 REQUIRED = ("id", "video", "target", "split")
 OPTIONAL = ("question", "gloss", "signer")
 EXPECTED = (
@@ -51,10 +43,12 @@ def read_table(table: Path) -> dict[str, Annotations]:
     translate: it needs no other split, and no targets.
 
     Raises:
-      AnnotationError: a row cannot be read, an id comes twice, or dev or test is missing beside train.
+      AnnotationError: with all that is wrong: rows that cannot be read, ids that come twice; or dev or test
+        is missing beside train.
       MissingInputError: no video of a split is there.
     """
-    rows = list(_rows(table))
+    problems: list[str] = []
+    rows = list(_rows(table, problems))
     named = {row["split"] for _, row in rows}
     if "train" in named and len(named & set(SPLITS)) < len(SPLITS):
         raise AnnotationError(
@@ -65,9 +59,9 @@ def read_table(table: Path) -> dict[str, Annotations]:
     first_video: dict[str, Path] = {}
     ids: set[str] = set()
     for place, row in rows:
-        problem = _problem(row, ids, trains="train" in named)
-        if problem:
-            raise AnnotationError(f"{place}: {problem}")
+        if problem := _problem(row, ids, trains="train" in named):
+            problems.append(f"{place}: {problem}")
+            continue
         ids.add(row["id"])
         found, video = splits[row["split"]], table.parent / row["video"]
         first_video.setdefault(row["split"], video)
@@ -77,8 +71,8 @@ def read_table(table: Path) -> dict[str, Annotations]:
         found.clips.append(
             Annotation(row["id"], video, row["question"], row["target"], row["gloss"], row["signer"])
         )
-    if not splits:
-        raise AnnotationError(f"{table} has no rows")
+    if problems or not splits:
+        raise AnnotationError(*problems or [f"{table} has no rows"])
     for split, found in splits.items():
         if not found.clips:
             raise MissingInputError(
@@ -106,55 +100,73 @@ def _problem(row: Row, ids: Collection[str], trains: bool) -> str:
     return ""
 
 
-def _rows(table: Path) -> Iterator[tuple[str, Row]]:
-    """Each row with all columns, single spaces between words, and with its place in words."""
-    for number, raw_row in (_csv_rows if table.suffix == ".csv" else _json_rows)(table):
+def _rows(table: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
+    """Each row with all columns, single spaces between words, and with its place in words.
+
+    Rows that have no such columns are passed over and added to `problems`.
+    """
+    for number, raw_row in (_csv_rows if table.suffix == ".csv" else _json_rows)(table, problems):
         texts = {column: " ".join(raw_row.get(column, "").split()) for column in (*REQUIRED, *OPTIONAL)}
         yield f"{table}, line {number}", {**texts, "video": raw_row["video"].strip()}
 
 
-def _csv_rows(table: Path) -> Iterator[tuple[int, Row]]:
+def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, Row]]:
     """Rows that are not blank, with the number of the line that each begins in."""
-    reader = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(table), newline=""), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
-        _check_columns(f"{table}, line 1", header)
+        if problem := _columns_problem(header):
+            raise AnnotationError(f"{table}, line 1: {problem}")
         number = reader.line_num + 1
         for fields in reader:
-            if any(fields):
-                if len(fields) != len(header):
-                    raise AnnotationError(
-                        f"{table}, line {number}: {len(fields)} fields where the header has {len(header)}; "
-                        'a text with a comma stands in "quotes"'
-                    )
+            if any(fields) and len(fields) != len(header):
+                problems.append(
+                    f"{table}, line {number}: {len(fields)} fields where the header has {len(header)}; "
+                    'a text with a comma stands in "quotes"'
+                )
+            elif any(fields):
                 yield number, dict(zip(header, fields))
             number = reader.line_num + 1
     except csv.Error as error:
         raise AnnotationError(f"{table}, line {reader.line_num}: {error}") from None
 
 
-def _json_rows(table: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in lines(table):
-        place = f"{table}, line {number}"
+def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, Row]]:
+    for number, raw_line in enumerate(_read_text(table).split("\n"), start=1):
+        line = raw_line.strip()  # splitlines() would also split at U+2028
+        if not line:
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise AnnotationError(f"{place}: no JSON: {line[:80]!r}") from None
+            row = None
         if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
-            raise AnnotationError(
-                f'{place}: expected {{"id": "...", ...}}, all values in quotes: {line[:80]!r}'
-            )
-        _check_columns(place, list(row))
-        yield number, row
+            problem = f'expected {{"id": "...", ...}}, all values in quotes: {line[:80]!r}'
+        else:
+            problem = _columns_problem(list(row))
+        if problem:
+            problems.append(f"{table}, line {number}: {problem}")
+        else:
+            yield number, row
 
 
-def _check_columns(place: str, columns: list[str]) -> None:
+def _columns_problem(columns: list[str]) -> str:
+    """What is wrong with the columns of a table or row; empty for nothing."""
     missing = [column for column in REQUIRED if column not in columns]
     wrong = [
         column for column in columns if column not in (*REQUIRED, *OPTIONAL) or columns.count(column) > 1
     ]
-    if missing or wrong:
-        problem = f"no column {missing[0]!r}" if missing else f"column {wrong[0]!r} is unknown or there twice"
-        raise AnnotationError(
-            f"{place}: {problem}; a table has {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}"
-        )
+    if not missing and not wrong:
+        return ""
+    problem = f"no column {missing[0]!r}" if missing else f"column {wrong[0]!r} is unknown or there twice"
+    return f"{problem}; a table has {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}"
+
+
+def _read_text(table: Path) -> str:
+    """A UTF-8 file, its line ends as they are."""
+    data = table.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise AnnotationError(f"{table}, line {line}: not UTF-8; save the file as UTF-8") from None

@@ -1,17 +1,33 @@
-"""The text files of PHOENIX-2014T-QA: where they lie, and how their rows read.
+"""The files of PHOENIX-2014T-QA: where they lie, and how their rows read.
 
-The release of PHOENIX-2014T has one corpus file a split, `name|video|start|end|speaker|orth|translation`.
+The release of PHOENIX-2014T has one corpus file a split, `name|video|start|end|speaker|orth|translation`; in
+its place there may be the parent project's gzipped pickle `labels.<split>`, a dictionary of dictionaries.
 The question files of GBT-code have one row a clip, `split/NAME TEXT%QUESTION%GLOSS`; the forms
 `name%text%question%gloss` and rows that lack their last fields are in the wild too.
 """
 
+import functools
+import gzip
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from tfds_builders.annotation import Annotation, AnnotationError, Annotations, MissingInputError, lines
+from tfds_builders.annotation import (
+    SPLITS,
+    AnnotationError,
+    Annotations,
+    MissingInputError,
+    Question,
+    Sentence,
+    find_questions,
+    join,
+    parse_rows,
+    read_pickle,
+    read_rows,
+)
 
-SPLITS = ("train", "dev", "test")
 FRAMES = "features/fullFrame-210x260px"
 ANNOTATIONS = "annotations/manual"
 QUESTIONS = "questions"
@@ -29,27 +45,6 @@ QUESTION_SOURCE = (
 )
 
 
-class CorpusRow(NamedTuple):
-    """A row of a corpus file."""
-
-    name: str
-    video: str
-    start: str
-    end: str
-    speaker: str
-    orth: str
-    translation: str
-
-
-class QuestionRow(NamedTuple):
-    """A row of a question file; a field that it lacks is empty."""
-
-    name: str
-    target: str
-    question: str
-    gloss: str
-
-
 @dataclass(frozen=True)
 class Layout:
     """Where the files of the release and of the questions lie."""
@@ -58,11 +53,16 @@ class Layout:
     questions: Path
 
     def frames(self, split: str) -> Path:
-        """The folder that holds a folder of frames for each clip."""
-        return self.release / FRAMES / split
+        """The folder that holds a folder of frames for each clip, whatever the frames' size."""
+        official = self.release / FRAMES / split
+        others = sorted(self.release.glob(f"features/fullFrame-*px/{split}"))
+        return official if official.is_dir() or not others else others[0]
 
     def corpus_file(self, split: str) -> Path:
-        return self.release / ANNOTATIONS / f"PHOENIX-2014-T.{split}.corpus.csv"
+        """The release's own, or the parent project's labels where only they are there."""
+        official = self.release / ANNOTATIONS / f"PHOENIX-2014-T.{split}.corpus.csv"
+        labels = [folder / f"labels.{split}" for folder in (official.parent, self.release)]
+        return next(filter(Path.is_file, (official, *labels)), official)
 
     def question_file(self, split: str) -> Path:
         return self.questions / f"{split}.txt"
@@ -72,103 +72,89 @@ def find_layout(manual_dir: Path) -> Layout:
     """The files below `manual_dir`, which is the release's root or holds it.
 
     Raises:
-      MissingInputError: a file or folder that the dataset needs is not there.
+      MissingInputError: files or folders that the dataset needs are not there; all of them are named.
     """
     releases = [manual_dir / folder for folder in _RELEASE_FOLDERS]
     release = next((folder for folder in releases if (folder / "annotations").is_dir()), manual_dir)
-    questions = [
-        manual_dir / QUESTIONS,
-        release / QUESTIONS,
-        manual_dir / _GBT_FOLDER,
-        *sorted(manual_dir.glob(f"*/{_GBT_FOLDER}")),
-    ]
-    layout = Layout(release, next(filter(Path.is_dir, questions), questions[0]))
+    layout = Layout(release, find_questions(manual_dir, release, _GBT_FOLDER))
+    missing = []
     for split in SPLITS:
         if not layout.corpus_file(split).is_file():
-            raise MissingInputError(f"there is no file {layout.corpus_file(split)}. {RELEASE_SOURCE}")
+            missing.append(f"there is no file {layout.corpus_file(split)}. {RELEASE_SOURCE}")
         if not layout.question_file(split).is_file():
-            raise MissingInputError(f"there is no file {layout.question_file(split)}. {QUESTION_SOURCE}")
+            missing.append(f"there is no file {layout.question_file(split)}. {QUESTION_SOURCE}")
         if not layout.frames(split).is_dir():
-            raise MissingInputError(f"there is no folder {layout.frames(split)}. {RELEASE_SOURCE}")
+            missing.append(f"there is no folder {layout.frames(split)}. {RELEASE_SOURCE}")
+    if missing:
+        raise MissingInputError("\n".join(missing))
     return layout
 
 
-def read_corpus(path: Path) -> dict[str, CorpusRow]:
-    """The rows of a corpus file by clip name, with or without its header; quotes mean nothing in it."""
-    rows: dict[str, CorpusRow] = {}
-    for number, line in lines(path):
-        if line == CORPUS_HEADER:
-            continue
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) != len(CorpusRow._fields) or not fields[0]:
-            raise AnnotationError(
-                f"{path}, line {number}: expected {CORPUS_HEADER}, found {len(fields)} fields: {line[:80]!r}"
-            )
-        if fields[0] in rows:
-            raise AnnotationError(f"{path}, line {number}: a second row for the clip {fields[0]}")
-        rows[fields[0]] = CorpusRow(*fields)
-    return rows
+def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
+    """The sentences of a corpus file or of the parent project's labels by clip name; see `read_rows`."""
+    if path.name.startswith("labels."):
+        return parse_rows(_labels(path, problems), _parse_label, problems)
+    return read_rows(path, _parse_sentence, problems, header=CORPUS_HEADER)
 
 
-def read_questions(path: Path, split: str) -> list[QuestionRow]:
-    """The rows of a question file, in order, whichever form they have.
-
-    Raises:
-      AnnotationError: a row that has neither form, of another split, or of a clip that had a row already.
-    """
-    rows: dict[str, QuestionRow] = {}
-    for number, line in lines(path):
-        if line == "name%text%question%gloss":
-            continue
-        head, *fields = (field.strip() for field in line.split("%"))
-        prefix, slash, rest = head.partition("/")
-        if slash and prefix != split:
-            raise AnnotationError(f"{path}, line {number}: a row of {prefix!r} in the file of {split!r}")
-        name, space, target = (rest if slash else head).partition(" ")
-        if not space and (len(fields) == 3 or not slash):  # name%text%question%gloss
-            target, *fields = fields or [""]
-        if not name or len(fields) > 2:
-            raise AnnotationError(
-                f"{path}, line {number}: expected split/NAME TEXT%QUESTION%GLOSS, found {line[:80]!r}"
-            )
-        if name in rows:
-            raise AnnotationError(f"{path}, line {number}: a second row for the clip {name}")
-        question, gloss = (*fields, "", "")[:2]
-        rows[name] = QuestionRow(name, target.strip(), question, gloss)
-    return list(rows.values())
+def read_questions(path: Path, split: str, problems: list[str]) -> dict[str, Question]:
+    """The rows of a question file by clip name, in order, whichever form they have; see `read_rows`."""
+    parse = functools.partial(_parse_question, split=split)
+    return read_rows(path, parse, problems, header="name%text%")
 
 
 def read_annotations(layout: Layout, split: str) -> Annotations:
-    """The clips of a split in the order of its question file.
-
-    The corpus file decides where both files have a text. A clip without a question row is left out:
-    the dataset is the one of the questions.
-
-    Raises:
-      AnnotationError: a row cannot be read, or no row is left.
-    """
-    corpus = read_corpus(layout.corpus_file(split))
-    questions = read_questions(layout.question_file(split), split)
+    """The clips of a split in the order of its question file; see `join`."""
     found = Annotations()
-    for row in questions:
-        known = corpus.get(row.name)
-        target = known.translation if known else row.target
-        if not target:
-            found.note("no sentence, left out", row.name)
-            continue
-        if not known:
-            found.note("not in the corpus file, kept with the question file's texts", row.name)
-        elif row.target and row.target != target:
-            found.note("sentence differs from the corpus file's, which is kept", row.name)
-        if not row.question:
-            found.note("empty question, kept", row.name)
-        gloss = " ".join((known.orth if known else row.gloss).split())
-        signer = known.speaker if known else ""
-        video = layout.frames(split) / row.name
-        found.clips.append(Annotation(row.name, video, row.question, target, gloss, signer))
-    without_question = corpus.keys() - {row.name for row in questions}
+    corpus = read_corpus(layout.corpus_file(split), found.problems)
+    questions = read_questions(layout.question_file(split), split, found.problems)
+    join(questions, corpus, layout.frames(split), found)
+    without_question = corpus.keys() - questions.keys()
     if without_question:
         found.odd["no row in the question file, left out"] = sorted(without_question)
-    if not found.clips:
-        raise AnnotationError(f"{layout.question_file(split)} holds no usable row")
+    if not found.clips and not found.problems:
+        found.problems.append(f"{layout.question_file(split)} holds no usable row")
     return found
+
+
+def _parse_sentence(line: str) -> Sentence:
+    """Of a corpus file; quotes mean nothing in it."""
+    fields = [field.strip() for field in line.split("|")]
+    if len(fields) != CORPUS_HEADER.count("|") + 1:
+        raise ValueError(f"expected {CORPUS_HEADER}, found {len(fields)} fields: {line[:80]!r}")
+    name, _, _, _, speaker, orth, translation = fields
+    return Sentence(name, translation, orth, speaker)
+
+
+def _labels(path: Path, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    try:
+        labels = read_pickle(path, gzip.decompress(path.read_bytes()))
+        if not isinstance(labels, dict):
+            raise AnnotationError(f"{path}: expected a dictionary of clips, found a {type(labels).__name__}")
+        for number, label in enumerate(labels.values(), start=1):
+            yield f"{path}, entry {number}", label
+    except AnnotationError as error:
+        problems += error.args
+    except (OSError, EOFError, zlib.error) as error:
+        problems.append(f"{path}: no gzipped file: {error}")
+
+
+def _parse_label(label: Any) -> Sentence:
+    match label:
+        case {"name": str(name), "text": str(text), "gloss": str(gloss)}:
+            return Sentence(name.rpartition("/")[2], text.strip(), gloss.strip(), "")
+    raise ValueError("expected a dictionary with the texts name, text and gloss")
+
+
+def _parse_question(line: str, split: str) -> Question:
+    head, *fields = (field.strip() for field in line.split("%"))
+    prefix, slash, rest = head.partition("/")
+    if slash and prefix != split:
+        raise ValueError(f"a row of {prefix[:80]!r} in the file of {split!r}")
+    name, space, target = (rest if slash else head).partition(" ")
+    if not space and (len(fields) == 3 or not slash):  # name%text%question%gloss
+        target, *fields = fields or [""]
+    if not name or len(fields) > 2:
+        raise ValueError(f"expected split/NAME TEXT%QUESTION%GLOSS, found {line[:80]!r}")
+    question, gloss = (*fields, "", "")[:2]
+    return Question(name, target.strip(), question, gloss)

@@ -1,16 +1,26 @@
 """Every form of the question files reads alike, every real row reads, every bad row is named."""
 
+import gzip
+import pickle
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.annotations import ANNOTATIONS, requires_phoenix
 from tests.phoenix_release import write_release
-from tfds_builders.annotation import AnnotationError
+from tfds_builders.annotation import Question
 from tfds_builders.phoenix2014t_qa import annotations
-from tfds_builders.phoenix2014t_qa.annotations import QuestionRow
 
-ROW = QuestionRow("31May-7", "es regnet", "Regnet es", "REGEN IX")
+ROW = Question("31May-7", "es regnet", "Regnet es", "REGEN IX")
+
+
+def read_questions(path: Path) -> list[Question]:
+    problems: list[str] = []
+    rows = annotations.read_questions(path, "train", problems)
+    assert not problems
+    return list(rows.values())
 
 
 @pytest.mark.parametrize(
@@ -28,7 +38,7 @@ ROW = QuestionRow("31May-7", "es regnet", "Regnet es", "REGEN IX")
 def test_all_forms_of_a_question_row_read_alike(tmp_path: Path, text: str) -> None:
     path = tmp_path / "train.txt"
     path.write_bytes(text.encode())
-    assert annotations.read_questions(path, "train") == [ROW]
+    assert read_questions(path) == [ROW]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +52,10 @@ def test_all_forms_of_a_question_row_read_alike(tmp_path: Path, text: str) -> No
         ("31May-7%es regnet", ROW._replace(question="", gloss="")),
     ],
 )
-def test_a_missing_field_is_empty(tmp_path: Path, text: str, row: QuestionRow) -> None:
+def test_a_missing_field_is_empty(tmp_path: Path, text: str, row: Question) -> None:
     path = tmp_path / "train.txt"
     path.write_text(text, encoding="utf-8")
-    assert annotations.read_questions(path, "train") == [row]
+    assert read_questions(path) == [row]
 
 
 @pytest.mark.parametrize(
@@ -61,21 +71,25 @@ def test_a_missing_field_is_empty(tmp_path: Path, text: str, row: QuestionRow) -
 def test_a_bad_question_row_is_named_by_file_and_line(tmp_path: Path, row: bytes, reason: str) -> None:
     path = tmp_path / "train.txt"
     path.write_bytes(b"train/31May-7 es regnet%Regnet es%REGEN IX\n" + row)
-    with pytest.raises(AnnotationError, match=f"train.txt, line 2: .*{reason}"):
-        annotations.read_questions(path, "train")
+    problems: list[str] = []
+    assert list(annotations.read_questions(path, "train", problems)) == ["31May-7"]
+    assert len(problems) == 1
+    assert re.search(f"train.txt, line 2: .*{reason}", problems[0])
 
 
 def test_a_bad_corpus_row_is_named_by_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "corpus.csv"
     path.write_text(f"{annotations.CORPUS_HEADER}\na|a/*.png|-1|-1|Signer01|REGEN\n", encoding="utf-8")
-    with pytest.raises(AnnotationError, match=r"corpus.csv, line 2: .*found 6 fields"):
-        annotations.read_corpus(path)
+    problems: list[str] = []
+    assert annotations.read_corpus(path, problems) == {}
+    assert len(problems) == 1
+    assert re.search(r"corpus.csv, line 2: .*found 6 fields", problems[0])
 
 
 def test_quotes_in_a_corpus_row_are_letters(tmp_path: Path) -> None:
     path = tmp_path / "corpus.csv"
     path.write_text('a|a/*.png|-1|-1|Signer01|"REGEN|das "tief\n', encoding="utf-8")
-    assert annotations.read_corpus(path)["a"].orth == '"REGEN'
+    assert annotations.read_corpus(path, [])["a"].gloss == '"REGEN'
 
 
 def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
@@ -104,6 +118,47 @@ def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
     }
 
 
+def test_the_labels_of_the_parent_project_stand_in_for_the_corpus_file(tmp_path: Path) -> None:
+    write_release(tmp_path, {"train": 3, "dev": 1, "test": 1})
+    layout = annotations.find_layout(tmp_path)
+    expected = annotations.read_annotations(layout, "train")
+    corpus = annotations.read_corpus(layout.corpus_file("train"), [])
+    labels = {
+        f"train/{row.name}": {
+            "name": f"train/{row.name}",
+            "text": row.target,
+            "gloss": row.gloss,
+            "length": 3,
+            "imgs_path": [f"train/{row.name}/images{t:04d}.png" for t in range(1, 4)],
+        }
+        for row in corpus.values()
+    }
+    layout.corpus_file("train").unlink()
+    (tmp_path / "labels.train").write_bytes(gzip.compress(pickle.dumps(labels)))
+    found = annotations.read_annotations(annotations.find_layout(tmp_path), "train")
+    assert not found.problems and not found.odd
+    assert found.clips == [replace(clip, signer="") for clip in expected.clips]  # the labels name none
+
+
+def test_frames_of_another_size_than_the_releases_are_found(tmp_path: Path) -> None:
+    write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
+    resized = tmp_path / "features" / "fullFrame-256x256px"
+    (tmp_path / annotations.FRAMES).rename(resized)
+    clips = annotations.read_annotations(annotations.find_layout(tmp_path), "dev").clips
+    assert clips[0].video.parent == resized / "dev" and clips[0].video.is_dir()
+
+
+def test_a_sentence_is_never_taken_for_the_question(tmp_path: Path) -> None:
+    """`train/NAME%TEXT%QUESTION` lacks its gloss, and has the form of a row that lacks its sentence."""
+    write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
+    layout = annotations.find_layout(tmp_path)
+    (given,) = annotations.read_annotations(layout, "train").clips
+    layout.question_file("train").write_text(
+        f"train/{given.name}%{given.target}%{given.question}", encoding="utf-8"
+    )
+    assert annotations.read_annotations(layout, "train").clips == [given]
+
+
 @pytest.mark.parametrize(
     "questions", ["questions", "DatasetFile/dialogue_pheonix", "GBT-code/DatasetFile/dialogue_pheonix"]
 )
@@ -125,10 +180,12 @@ def test_release_and_questions_are_found_where_people_unpack_them(
 @pytest.mark.parametrize(("split", "num_rows"), [("train", 7096), ("dev", 519), ("test", 642)])
 def test_every_real_row_reads_and_agrees_with_the_corpus(split: str, num_rows: int) -> None:
     folder = ANNOTATIONS / "phoenix2014t_qa"
-    corpus = annotations.read_corpus(folder / f"PHOENIX-2014-T.{split}.corpus.txt")
-    questions = annotations.read_questions(folder / f"{split}.txt", split)
+    problems: list[str] = []
+    corpus = annotations.read_corpus(folder / f"PHOENIX-2014-T.{split}.corpus.txt", problems)
+    questions = list(annotations.read_questions(folder / f"{split}.txt", split, problems).values())
+    assert not problems
     assert len(questions) == num_rows
     assert [(row.name, row.target, row.gloss) for row in questions] == [
-        (row.name, row.translation, row.orth) for row in corpus.values()
+        (row.name, row.target, row.gloss) for row in corpus.values()
     ]
     assert all(row.question for row in questions)

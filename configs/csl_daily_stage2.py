@@ -1,0 +1,22 @@
+"""SSL-SSAW on CSL-Daily-QA (Table 2): stage 2, with stage 1 trained first where there is none.
+
+The recipe is PHOENIX's. `configs/csl_daily_stage2.py:toy` is the same experiment from scratch, with a model
+small enough for a CPU.
+"""
+
+import ml_collections
+
+from configs import phoenix_stage2
+
+PRETRAINED = "./pretrained/mbart_trimmed_csl"  # as the README's trim command leaves it
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    config = phoenix_stage2.get_config(variant)
+    config.name = config.name.replace("phoenix", "csl_daily")
+    config.init_from = config.init_from.replace("phoenix", "csl_daily")
+    config.data.dataset = "csl_daily_qa"
+    config.data.language = "zh_CN"
+    if config.model.mbart.weights:
+        config.data.tokenizer = config.model.mbart.weights = PRETRAINED
+    return config

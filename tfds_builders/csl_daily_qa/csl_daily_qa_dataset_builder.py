@@ -1,0 +1,21 @@
+"""CSL-Daily-QA: everyday sentences in Chinese Sign Language, each clip with a question."""
+
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from tfds_builders.annotation import Annotations
+from tfds_builders.csl_daily_qa import annotations
+from tfds_builders.video_qa import VideoQaBuilder
+
+
+class Builder(VideoQaBuilder):
+    """Reads the official release and the question files."""
+
+    HOMEPAGE = "http://home.ustc.edu.cn/~zhouh156/dataset/csl-daily/"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"{annotations.RELEASE_SOURCE}. {annotations.QUESTION_SOURCE}."
+
+    def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
+        return annotations.read_annotations(annotations.find_layout(manual_dir))

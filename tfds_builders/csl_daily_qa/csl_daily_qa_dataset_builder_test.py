@@ -1,0 +1,108 @@
+"""Every layout of CSL-Daily reads alike; its quirks are handled and told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.annotations import ANNOTATIONS, requires_csl
+from tests.csl_release import GLOSS, QUESTION, TARGET, write_release
+from tfds_builders.annotation import Annotations
+from tfds_builders.csl_daily_qa import annotations
+from tfds_builders.csl_daily_qa.annotations import FRAMES, MAP_FILE, PICKLE_FILE, unify
+from tfds_builders.prepare import main, prepare
+
+QUIRKS = {
+    "not annotated, and no row in the question file, left out": ["S000005_P0004_T00"],
+    "not in split_1.txt, kept in the split of its question": ["S000007_P0003_T00"],
+}
+
+
+def read(folder: Path) -> dict[str, Annotations]:
+    return annotations.read_annotations(annotations.find_layout(folder))
+
+
+@pytest.mark.parametrize("labels", [PICKLE_FILE, MAP_FILE])
+@pytest.mark.parametrize("frames", [FRAMES, "sentence_frames-512x512/frames_512x512"])
+@pytest.mark.parametrize("root", [".", "CSL-Daily"])
+def test_all_layouts_read_alike(tmp_path: Path, root: str, frames: str, labels: str) -> None:
+    write_release(tmp_path / root, frames=frames, labels=labels)
+    found = read(tmp_path)
+    assert not [problem for split in found.values() for problem in split.problems]
+    assert {split: len(part.clips) for split, part in found.items()} == {"train": 3, "dev": 1, "test": 1}
+    clip = found["test"].clips[0]
+    assert (clip.target, clip.question, clip.gloss) == (TARGET, QUESTION, " ".join(GLOSS))
+    assert (clip.signer, clip.overlap, clip.video.is_dir()) == ("P0004", False, True)
+    assert found["train"].odd == QUIRKS
+
+
+def test_the_mark_of_an_overlap_is_kept(tmp_path: Path) -> None:
+    write_release(tmp_path / "release")
+    folder = prepare("csl_daily_qa", tmp_path / "data", manual_dir=tmp_path / "release", num_workers=1)
+    lines = (folder / "clips.train.jsonl").read_text("utf-8").splitlines()
+    clips = {clip["id"][:7]: clip for clip in map(json.loads, lines)}
+    assert {name: clip["overlap"] for name, clip in clips.items()} == {
+        "S000001": False,
+        "S000002": True,
+        "S000007": False,
+    }
+    assert clips["S000002"]["question"] == clips["S000002"]["target"] == TARGET
+
+
+@pytest.mark.parametrize("text", ["你儿子几岁?", "你 儿子 几 岁？", "你 儿 子 几 岁 ?", " 你儿子几岁 ？"])
+def test_spacing_and_width_are_unified(text: str) -> None:
+    assert unify(text) == QUESTION
+
+
+def test_letters_and_digits_are_half_width() -> None:
+    assert unify("ＡＰＰ ６ 张 , 对 !") == "APP6张，对！"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("000001|S1|54|他|他 。|他 。", ""),  # the question is missing
+        ("000001|S1|54|他|他 。|他 。|", ""),
+        ("000001|S1|54|他|他 。|他 。|谁？", ""),
+        ("000001|S1|54|他|他 。|他 。|谁？||Overlap!", ""),
+        ("000001|S1|54|他|他 。|他 。|谁？|Overlap!", ""),
+        ("000001|S1|54|他|他 。", "expected index|name|"),
+        ("000001|S1|54|他|他 。|他 。|谁？|什么？", "expected index|name|"),
+        ("000001|S1|many|他|他 。|他 。|谁？|", "expected index|name|"),
+        ("000001,S1,54,他,他 。,他 。,谁？,", "expected index|name|"),
+        ("000001|S000020_P0000_T00|54|他|他 。|他 。|谁？|", "a row of 'dev' in the file of 'test'"),
+        ("000001|../S1|54|他|他 。|他 。|谁？|", "cannot be the name of a clip"),
+    ],
+)
+def test_a_question_row_is_read_or_named(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "test.txt"
+    path.write_text(f"\n{row}\n", encoding="utf-8")
+    problems: list[str] = []
+    rows = annotations.read_questions(path, "test", {"S000020_P0000_T00": "dev"}, problems)
+    if reason:
+        assert not rows and len(problems) == 1
+        assert problems[0].startswith(f"{path}, line 2: ") and reason in problems[0]
+    else:
+        assert not problems and rows["S1"].target == "他。" and rows["S1"].num_frames == 54
+
+
+def test_missing_files_are_named_together(tmp_path: Path) -> None:
+    write_release(tmp_path / "release")
+    (tmp_path / "release" / "questions" / "train.txt").unlink()
+    (tmp_path / "release" / annotations.LABELS / annotations.SPLIT_FILE).unlink()
+    with pytest.raises(SystemExit) as error:
+        main(["csl_daily_qa", f"--manual_dir={tmp_path / 'release'}", f"--data_dir={tmp_path / 'data'}"])
+    for words in ("split_1.txt", "questions/train.txt", "ask its authors"):
+        assert words in str(error.value)
+
+
+@requires_csl
+@pytest.mark.parametrize(("split", "num_rows", "num_copies"), [("dev", 1077, 89), ("test", 1176, 95)])
+def test_every_real_row_reads(split: str, num_rows: int, num_copies: int) -> None:
+    folder, problems = ANNOTATIONS / "csl_daily_qa", list[str]()
+    splits = annotations.read_split(folder / "split_1.txt", problems)
+    rows = annotations.read_questions(folder / f"{split}.txt", split, splits, problems).values()
+    assert not problems and len(rows) == num_rows
+    assert sum(row.question == row.target for row in rows) == num_copies
+    assert [list(splits.values()).count(name) for name in ("train", "dev", "test")] == [18401, 1077, 1176]
+    assert not [row.name for row in rows if not row.target or set(row.target) & set(" ,?!")]
