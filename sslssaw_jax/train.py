@@ -35,6 +35,7 @@ _FREE_DATA_KEYS = {
     "test_split",
     "skip_broken",
 }
+_FREE_MODEL_KEYS = {"remat"}
 _STAGE_2_MODEL_KEYS = {"fusion", "inputs", "ssl"}
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
@@ -196,7 +197,7 @@ def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> 
 
     def decisive(notes: dict[str, Any]) -> dict[str, Any]:
         config = notes["config"]
-        ignored = set() if stage == "translate" else _STAGE_2_MODEL_KEYS
+        ignored = _FREE_MODEL_KEYS | (set() if stage == "translate" else _STAGE_2_MODEL_KEYS)
         return {
             "seed": config["seed"],
             "data": {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS},

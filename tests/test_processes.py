@@ -190,6 +190,7 @@ def test_a_process_waits_for_others_only_where_someone_counts_them(
 ) -> None:
     calls: list[dict] = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     join(*arguments)
