@@ -7,7 +7,7 @@ the face, y grows downwards from the top of the picture. The dominant hand is at
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class Sign:
     mouth: str
 
 
-_CHOICES = (PLACES, MOVEMENTS, HANDSHAPES, DIRECTIONS, HANDS, MOUTHS)
+_CHOICES: tuple[Collection[str], ...] = (PLACES, MOVEMENTS, HANDSHAPES, DIRECTIONS, HANDS, MOUTHS)
 _SALIENCE = np.array([2.0, 1.5, 1.2, 0.6, 1.5, 0.3])  # how much a difference in each field tells signs apart
 
 
