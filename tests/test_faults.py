@@ -126,7 +126,7 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(
     run = Run(source, tmp_path, optim=OptimConfig(learning_rate=1e30, momentum=0.0, weight_decay=0.0))
     batch = next(run.batches().iterator(start=6 if bad != "parameters" else 7))
 
-    def loss(model: Any, now: Any, key: Any) -> Any:
+    def loss(model: Any, now: Any, key: Any, counts: Any) -> Any:
         w = model.weight[...]
         return jax.lax.cond((now.index == batch.index).all(), bad_loss, lambda w: w, w), {}
 
