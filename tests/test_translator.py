@@ -225,7 +225,8 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl):
 
     @jit
     def next_token(batch, tokens, length):
-        stream = Stream(tokens, place[None] < length, tokens, place[None] < length)
+        mask = np.ones((len(batch.valid), 1), bool) & (place < length)
+        stream = Stream(tokens, mask, tokens, mask)
         logits_V = model.decode(stream, encode(model, batch, config))[0, length - 1]
         return logits_V.at[PAD].set(-jnp.inf).argmax()
 
@@ -235,7 +236,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl):
         written = [LANGUAGE, *words, EOS, LANGUAGE] if ssl == "prefix" else [LANGUAGE]
         start = len(written)
         while len(written) < start + new_tokens and written[start:][-1:] != [EOS]:
-            tokens = np.pad(written, (0, len(place) - len(written)))[None]
+            tokens = np.tile(np.pad(written, (0, len(place) - len(written))), (len(batch.valid), 1))
             last = len(written) == start + new_tokens - 1
             written.append(EOS if last else int(next_token(clip, tokens, len(written))))
         np.testing.assert_array_equal(found.tokens[row], (written[start:] + [PAD] * new_tokens)[:new_tokens])
