@@ -213,7 +213,7 @@ def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> 
 
 def _without_places(model: dict[str, Any]) -> dict[str, Any]:
     """Whether a model started from pretrained weights decides its parameters; where they lie does not."""
-    places = {key: bool(value) for key, value in model.items() if key == "cnn_weights"}
+    places: dict[str, Any] = {key: bool(value) for key, value in model.items() if key == "cnn_weights"}
     for key, value in model.items():
         if isinstance(value, dict) and "weights" in value:
             places[key] = {**value, "weights": bool(value["weights"])}
