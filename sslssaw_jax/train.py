@@ -213,11 +213,12 @@ def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> 
 
 def _without_places(model: dict[str, Any]) -> dict[str, Any]:
     """Whether a model started from pretrained weights decides its parameters; where they lie does not."""
-    places: dict[str, Any] = {key: bool(value) for key, value in model.items() if key == "cnn_weights"}
-    for key, value in model.items():
-        if isinstance(value, dict) and "weights" in value:
-            places[key] = {**value, "weights": bool(value["weights"])}
-    return {**model, **places}
+    groups = {
+        key: {**group, "weights": bool(group["weights"])}
+        for key, group in model.items()
+        if isinstance(group, dict) and "weights" in group
+    }
+    return {**model, **groups, "cnn_weights": bool(model.get("cnn_weights"))}
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:

@@ -88,11 +88,11 @@ class _BatchSource:
                     self._source.read_frames(index, shown, frames_NxHxWx3[first:stop])
                 frame_count_B[row] = len(kept)
             except FrameError:
+                frames_NxHxWx3[start:end] = 0  # what it left before the broken frame
                 valid_B[row], end = False, start
                 # scores without a clip would be those of another split, and a batch needs a clip
                 if self._seed is None or not data.skip_broken or not valid_B.any():
                     raise
-        frames_NxHxWx3[end:] = 0  # what a broken clip left
 
         def rows(texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
             ids_BxL, mask_BxL = self._pad(texts, length)
