@@ -66,13 +66,15 @@ class DataConfig:
     max_frames: int = 300
     max_question_tokens: int = 64  # with </s> and the language code
     max_target_tokens: int = 64
+    denoise_targets: float = 0.0  # share of clips that get a corrupted copy of the target as question
     mask_rate: float = 0.15  # share of a sentence's words masked in stage 1
     num_threads: int = 8
     prefetch: int = 4  # batches held ready
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        _require_fraction("mask_rate", self.mask_rate)
+        for key in ("mask_rate", "denoise_targets"):
+            _require_fraction(key, getattr(self, key))
         _require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
         for key in ("image_size", "max_frames", "num_threads", "prefetch"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
@@ -173,6 +175,7 @@ class ModelConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     inputs: str = "both"  # question | sign | both (Table 7)
     ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
+    copy_gate: bool = False  # the decoder may copy tokens of the question
     compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
 
     def __post_init__(self) -> None:
@@ -189,6 +192,10 @@ class ModelConfig:
         _require(
             self.inputs != "sign" or self.ssl == "off",
             "inputs is 'sign', which reads no question: set model.ssl to 'off'",
+        )
+        _require(
+            self.inputs != "sign" or not self.copy_gate,
+            "inputs is 'sign', which reads no question to copy from: set model.copy_gate to False",
         )
         _require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
 

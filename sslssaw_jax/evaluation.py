@@ -77,7 +77,9 @@ def translate_split(
     """Each clip of a split translated once, in the split's order, and the gates of the clips asked for."""
     predictions: dict[int, Prediction] = {}
     gates: dict[int, Gate] = {}
-    for batch in eval_batches(source, tokenizer, config.data, config.translate):
+    for batch in eval_batches(
+        source, tokenizer, config.data, config.translate, video=config.model.inputs != "question"
+    ):
         found = jax.device_get(translate(state.params, state.batch_stats, shard_batch(batch, mesh)))
         for row in np.flatnonzero(batch.valid):
             index = int(batch.index[row])

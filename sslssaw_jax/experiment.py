@@ -166,7 +166,14 @@ class Experiment:
             self.config,
             workdir=workdir,
             mesh=self.mesh,
-            batches=train_batches(clips, self.tokenizer, self.config.data, stage_config, self.config.seed),
+            batches=train_batches(
+                clips,
+                self.tokenizer,
+                self.config.data,
+                stage_config,
+                self.config.seed,
+                video=self._reads_video(stage),
+            ),
             meta=meta,
             start=start,
             evaluate=evaluate,
@@ -228,3 +235,6 @@ class Experiment:
 
     def _clips(self, split: str) -> ClipSource:
         return ClipSource(self.config.data.data_dir, self.config.data.dataset, split)
+
+    def _reads_video(self, stage: Stage) -> bool:
+        return stage.name != "translate" or self.config.model.inputs != "question"

@@ -7,6 +7,7 @@ import numpy as np
 
 from sslssaw_jax.config import DataConfig, StageConfig
 from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
+from sslssaw_jax.data.denoising import TargetNoise
 from sslssaw_jax.data.frames import decode_frames, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
@@ -28,9 +29,13 @@ class _BatchSource:
         stage: StageConfig,
         plan: RunPlan,
         seed: int | None,
+        video: bool,
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
-        self._plan, self._seed = plan, seed
+        self._plan, self._seed, self._video = plan, seed, video
+        self._noise = TargetNoise(
+            [clip.target for clip in source.clips], [clean_question(clip.question) for clip in source.clips]
+        )
         self._questions = [
             tokenizer.encode(clean_question(clip.question), data.max_question_tokens) for clip in source.clips
         ]
@@ -42,20 +47,28 @@ class _BatchSource:
     def __getitem__(self, position: int) -> Batch:
         data, num_rows = self._data, self._stage.clips_per_batch
         epoch, indices = self._plan.batch(position)
-        frames_NxHxWx3 = np.zeros((self._stage.frame_budget, *self._source.frame_size, 3), np.uint8)
+        frames_NxHxWx3 = self._no_frames()
         frame_count_B = np.zeros(num_rows, np.int32)
-        masked_targets = []
+        questions, masked_targets = [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
             rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
-            clip = self._source[index]
-            kept = select_frames(clip.num_frames, data.max_frames, None if self._seed is None else rng)
-            start, end = end, end + len(kept)
-            decode_frames(clip.id, clip.video, kept, frames_NxHxWx3[start:end])
-            frame_count_B[row] = len(kept)
-            masked = mask_words(clip.target, data.mask_rate, self._tokenizer.mask_token, rng)
+            info = self._source.clips[index]
+            if self._video:
+                clip = self._source[index]
+                kept = select_frames(clip.num_frames, data.max_frames, None if self._seed is None else rng)
+                start, end = end, end + len(kept)
+                decode_frames(clip.id, clip.video, kept, frames_NxHxWx3[start:end])
+                frame_count_B[row] = len(kept)
+            question = self._questions[index]
+            if self._seed is not None and rng.random() < data.denoise_targets:
+                question = self._tokenizer.encode(
+                    clean_question(self._noise(info.target, rng)), data.max_question_tokens
+                )
+            questions.append(question)
+            masked = mask_words(info.target, data.mask_rate, self._tokenizer.mask_token, rng)
             masked_targets.append(self._tokenizer.encode(masked, data.max_target_tokens))
-        question, question_mask = self._pad([self._questions[i] for i in indices], data.max_question_tokens)
+        question, question_mask = self._pad(questions, data.max_question_tokens)
         target, target_mask = self._pad([self._targets[i] for i in indices], data.max_target_tokens)
         masked_target, masked_target_mask = self._pad(masked_targets, data.max_target_tokens)
         index_B = np.full(num_rows, -1, np.int32)
@@ -73,6 +86,12 @@ class _BatchSource:
             index=index_B,
             valid=index_B >= 0,
         )
+
+    def _no_frames(self) -> np.ndarray:
+        """Room for the frames of a batch, u8[N, H, W, 3]; none where no video is read."""
+        if not self._video:
+            return np.zeros((0, 1, 1, 3), np.uint8)
+        return np.zeros((self._stage.frame_budget, *self._source.frame_size, 3), np.uint8)
 
     def _pad(self, texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, both [B, length]."""
@@ -110,19 +129,27 @@ class Batches:
 
 
 def train_batches(
-    source: ClipSource, tokenizer: Tokenizer, data: DataConfig, stage: StageConfig, seed: int
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    stage: StageConfig,
+    seed: int,
+    *,
+    video: bool = True,
 ) -> Batches:
     """All batches of `stage.epochs` epochs: shuffled, frames subsampled at random, words masked anew.
 
     Raises:
       ConfigError: a clip does not fit into `stage.frame_budget`.
     """
-    num_frames = np.minimum(source.num_frames, data.max_frames)
+    num_frames = _planned_frames(source, data, video)
     plan = plan_run(num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs)
-    return Batches(_BatchSource(source, tokenizer, data, stage, plan, seed), plan, data)
+    return Batches(_BatchSource(source, tokenizer, data, stage, plan, seed, video), plan, data)
 
 
-def eval_batches(source: ClipSource, tokenizer: Tokenizer, data: DataConfig, stage: StageConfig) -> Batches:
+def eval_batches(
+    source: ClipSource, tokenizer: Tokenizer, data: DataConfig, stage: StageConfig, *, video: bool = True
+) -> Batches:
     """One pass, the same on every call, in batches of the training's shape.
 
     Clips come in packed order: `Batch.index` says which is which.
@@ -130,7 +157,12 @@ def eval_batches(source: ClipSource, tokenizer: Tokenizer, data: DataConfig, sta
     Raises:
       ConfigError: a clip does not fit into `stage.frame_budget`.
     """
-    num_frames = np.minimum(source.num_frames, data.max_frames)
+    num_frames = _planned_frames(source, data, video)
     batches = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
     plan = RunPlan(batches, epoch_ends=np.array([len(batches)]))
-    return Batches(_BatchSource(source, tokenizer, data, stage, plan, seed=None), plan, data)
+    return Batches(_BatchSource(source, tokenizer, data, stage, plan, None, video), plan, data)
+
+
+def _planned_frames(source: ClipSource, data: DataConfig, video: bool) -> np.ndarray:
+    """How many frames of each clip a batch takes."""
+    return np.minimum(source.num_frames, data.max_frames) if video else np.zeros(len(source), int)
