@@ -2,24 +2,73 @@
 
 import re
 
-_UNITS = (
-    "null ein zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn "
-    "siebzehn achtzehn neunzehn"
-).split()
-_TENS = "zwanzig dreißig vierzig".split()
-_ORDINALS = (
-    "ersten zweiten dritten vierten fünften sechsten siebten achten neunten zehnten elften zwölften "
-    "dreizehnten vierzehnten fünfzehnten sechzehnten siebzehnten achtzehnten neunzehnten zwanzigsten"
-).split()
-_WEEKDAYS = "montag dienstag mittwoch donnerstag freitag samstag sonntag".split()
-_MONTHS = "januar februar märz april mai juni juli august september oktober november dezember".split()
+_UNITS = [
+    "null",
+    "ein",
+    "zwei",
+    "drei",
+    "vier",
+    "fünf",
+    "sechs",
+    "sieben",
+    "acht",
+    "neun",
+    "zehn",
+    "elf",
+    "zwölf",
+    "dreizehn",
+    "vierzehn",
+    "fünfzehn",
+    "sechzehn",
+    "siebzehn",
+    "achtzehn",
+    "neunzehn",
+]
+_TENS = ["zwanzig", "dreißig", "vierzig"]
+_ORDINALS = [
+    "ersten",
+    "zweiten",
+    "dritten",
+    "vierten",
+    "fünften",
+    "sechsten",
+    "siebten",
+    "achten",
+    "neunten",
+    "zehnten",
+    "elften",
+    "zwölften",
+    "dreizehnten",
+    "vierzehnten",
+    "fünfzehnten",
+    "sechzehnten",
+    "siebzehnten",
+    "achtzehnten",
+    "neunzehnten",
+    "zwanzigsten",
+]
+_WEEKDAYS = ["montag", "dienstag", "mittwoch", "donnerstag", "freitag", "samstag", "sonntag"]
+_MONTHS = [
+    "januar",
+    "februar",
+    "märz",
+    "april",
+    "mai",
+    "juni",
+    "juli",
+    "august",
+    "september",
+    "oktober",
+    "november",
+    "dezember",
+]
 _FORECAST = re.compile(r"wettervorhersage|wetterbericht")
 
 
 def edit_german_question(question: str) -> str:
     """A cleaned PHOENIX-2014T question as a forecast would say it, by three rules and no learning.
 
-    Asked whether this is the forecast for a day, the sentence is the one that opens each forecast; numbers are
+    Asked whether this is the forecast for a day, the sentence is the one that opens each; numbers are
     spelt out; and the evening is called night, as the forecasts call it.
     """
     words = " ".join(re.sub(r"[?？.,!]", " ", question).split())
