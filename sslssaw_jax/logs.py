@@ -16,15 +16,16 @@ import tensorboardX
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Writes `obj` as indented JSON by one rename: the file is whole, or as it was before."""
-    _write_text(Path(path), json.dumps(obj, ensure_ascii=False, indent=2) + "\n")
+    write_text(Path(path), json.dumps(obj, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line by one rename: the file is whole, or as it was before."""
-    _write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` by one rename: the file is whole, or as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
