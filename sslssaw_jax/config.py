@@ -67,6 +67,7 @@ class DataConfig:
     max_frames: int = 300
     max_question_tokens: int = 64  # with </s> and the language code
     max_target_tokens: int = 64
+    denoise_targets: float = 0.0  # share of clips that get a corrupted copy of the target as question
     mask_rate: float = 0.15  # share of a sentence's words masked in stage 1
     num_threads: int = 8
     prefetch: int = 4  # batches held ready
@@ -76,7 +77,8 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        _require_fraction("mask_rate", self.mask_rate)
+        for key in ("mask_rate", "denoise_targets"):
+            _require_fraction(key, getattr(self, key))
         _require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
         _require(
             not (self.cache and self.skip_broken),
@@ -206,6 +208,7 @@ class ModelConfig:
     inputs: str = "both"  # question | sign | both (Table 7)
     ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
     remat: str = "none"  # none | blocks: what training recomputes instead of keeping it in memory
+    copy_gate: bool = False  # the decoder may copy tokens of the question
     compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
 
     def __post_init__(self) -> None:
@@ -224,6 +227,14 @@ class ModelConfig:
         _require(
             self.inputs != "sign" or self.ssl == "off",
             "inputs is 'sign', which reads no question: set model.ssl to 'off'",
+        )
+        _require(
+            self.inputs != "sign" or not self.copy_gate,
+            "inputs is 'sign', which reads no question to copy from: set model.copy_gate to False",
+        )
+        _require(
+            self.text == "mbart" or not self.copy_gate,
+            "text is 'mbert', whose tokens the decoder cannot copy: set model.copy_gate to False",
         )
         _require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
 

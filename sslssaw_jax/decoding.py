@@ -3,6 +3,7 @@
 Dimensions: B clips, K beams, R = B x K rows, P prompt tokens, N new tokens, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ class _Search(NamedTuple):
 def beam_search(
     decoder: Decoder,
     embedding: TokenEmbedding,
+    logits: Callable[[jax.Array], jax.Array],
     encoder_states_BxTxD: jax.Array,
     encoder_mask_BxT: jax.Array,
     prompt_BxP: jax.Array,
@@ -66,7 +68,7 @@ def beam_search(
         hidden_Rx1xD, cache = nnx.merge(structure, _transpose(turned), others).extend(
             embedding(last_Rx1), jnp.ones(last_Rx1.shape, bool), search.cache
         )
-        log_probs_RxV = jax.nn.log_softmax(embedding.logits(hidden_Rx1xD)[:, 0])
+        log_probs_RxV = jax.nn.log_softmax(logits(hidden_Rx1xD)[:, 0])
         log_probs_RxV = jnp.where(every_V == pad_id, IMPOSSIBLE, log_probs_RxV)
         forced_V = jnp.where(every_V == eos_id, 0.0, IMPOSSIBLE)
         log_probs_RxV = jnp.where(search.length == max_new_tokens - 1, forced_V, log_probs_RxV)

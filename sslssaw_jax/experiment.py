@@ -119,14 +119,17 @@ class Experiment:
         begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
         stage, translate = self._translator
-        dev = self._clips(config.data.dev_split)
+        train, dev = (
+            self._clips(split, self._reads_video)
+            for split in (config.data.train_split, config.data.dev_split)
+        )
 
         def evaluate(state: TrainState) -> dict[str, float]:
             predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
             scores = score_predictions(predictions, config)
             return {key: scores[key] for key in (SCORE, "rouge_l")}
 
-        self._train(stage, config.translate, self.train_clips, self.workdir, start=start, evaluate=evaluate)
+        self._train(stage, config.translate, train, self.workdir, start=start, evaluate=evaluate)
 
     def report(self) -> None:
         """Translates dev and test with the best checkpoint, writes `metrics.json` and prints its table.
@@ -146,7 +149,7 @@ class Experiment:
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
         """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""
-        clips, model = self._clips(split), self.config.model
+        clips, model = self._clips(split, self._reads_video), self.config.model
         has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
         drawn = min(self.config.num_heatmaps, len(clips))
         if split != self.config.data.test_split or not has_gate:
@@ -220,7 +223,7 @@ class Experiment:
         if is_gfslt(self.config.init_from):
             return gfslt_checkpoint(self.config, self.tokenizer)
         if self.config.init_from == "none" or not self.config.pretrain.epochs:
-            return self._pretrained(self.workdir, reads_sign=self.config.model.inputs != "question")
+            return self._pretrained(self.workdir, reads_sign=self._reads_video)
         stage_1 = self.workdir.parent / self.config.init_from
         self.pretrain(stage_1)
         return partial(
@@ -282,8 +285,13 @@ class Experiment:
             best=True,
         )
 
-    def _clips(self, split: str) -> ClipSource:
-        return open_clips(self.config.data, split)
+    @property
+    def _reads_video(self) -> bool:
+        """Whether stage 2 does; the stages before it always do."""
+        return self.config.model.inputs != "question"
+
+    def _clips(self, split: str, video: bool = True) -> ClipSource:
+        return open_clips(self.config.data, split, video=video)
 
 
 def _cache_compilation(parent: Path, folder: str) -> None:

@@ -22,15 +22,16 @@ from tensorboardX.summary import scalar
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Writes `obj` as indented JSON by one rename: the file is whole, or as it was before."""
-    _write_text(Path(path), json.dumps(obj, ensure_ascii=False, indent=2) + "\n")
+    write_text(Path(path), json.dumps(obj, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line by one rename: the file is whole, or as it was before."""
-    _write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` by one rename, by the first process alone: the file is whole, or as it was before."""
     if jax.process_index():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

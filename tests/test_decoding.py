@@ -33,6 +33,7 @@ def search(model, encoded, prompt, prompt_mask, beams, length_penalty=1.0, max_n
     return beam_search(
         model.decoder,
         model.embedding,
+        model.embedding.logits,
         encoded[0],
         encoded[1],
         prompt,

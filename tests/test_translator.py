@@ -196,8 +196,9 @@ def test_a_packed_batch_equals_each_clip_alone(batch, kind):
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
 
-def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch):
-    translate = setup(ssl="prefix").translate
+@pytest.mark.parametrize("copy_gate", [False, True])
+def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, copy_gate):
+    translate = setup(ssl="prefix", copy_gate=copy_gate).translate
     packed, more = translate(batch), translate(padded(batch, rows=2, frames=5, tokens=3))
     clips = len(batch.valid)
     np.testing.assert_array_equal(more.tokens[:clips], packed.tokens)
@@ -213,11 +214,11 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch):
     assert len(np.unique(packed.tokens)) > 4, "were all sentences alike, this would say little"
 
 
-@pytest.mark.parametrize("ssl", ["prefix", "off"])
-def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl):
-    config, stage, state, model, *_ = setup(ssl=ssl)
+@pytest.mark.parametrize(("ssl", "copy_gate"), [("prefix", False), ("off", False), ("off", True)])
+def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl, copy_gate):
+    config, stage, state, model, *_ = setup(ssl=ssl, copy_gate=copy_gate)
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
-    greedy = toy_config(**{"model.ssl": ssl, "decode.beams": 1})
+    greedy = toy_config(**{"model.ssl": ssl, "model.copy_gate": copy_gate, "decode.beams": 1})
     translate = partial(translate_step, graphdef=stage.eval_def, config=greedy, **ids)
     found = jax.device_get(jit(translate)(state.params, state.batch_stats, batch))
     new_tokens = greedy.decode.max_new_tokens

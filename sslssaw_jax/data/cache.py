@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sslssaw_jax.config import DataConfig
-from sslssaw_jax.data.source import ClipSource, DatasetError
+from sslssaw_jax.data.source import ClipSource, DatasetError, TextSource
 
 _TAIL = 2**16  # bytes; there a record file keeps the places of its records, which change with the frames
 
@@ -21,12 +21,16 @@ class CacheError(OSError):
     """The cache cannot be written; the message names the file, its size and what to change."""
 
 
-def open_clips(data: DataConfig, split: str) -> ClipSource:
+def open_clips(data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
     """The clips of a split, their frames decoded once and for all where `data.cache` is set.
+
+    Without `video` there are only their texts.
 
     Raises:
       DatasetError: the dataset has not been prepared in `data.data_dir`, or has no such split.
     """
+    if not video:
+        return TextSource(data.data_dir, data.dataset, split)
     if not data.cache:
         return ClipSource(data.data_dir, data.dataset, split)
     return CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir, data.num_threads)

@@ -9,6 +9,7 @@ import numpy as np
 
 from sslssaw_jax.config import ConfigError, DataConfig, StageConfig
 from sslssaw_jax.data.batching import RunPlan, plan_epoch, plan_run
+from sslssaw_jax.data.denoising import TargetNoise
 from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.source import ClipSource
@@ -44,6 +45,9 @@ class _BatchSource:
                 "of a broken clip; set it to 0 and prepare the dataset again"
             )
         self._reader = tokenizer.reader
+        self._noise = TargetNoise(
+            [clip.target for clip in self.clips], [clean_question(clip.question) for clip in self.clips]
+        )
         self._questions, self._targets = self._encode_texts(tokenizer)
         self._bert_texts = None if self._reader is tokenizer else self._encode_texts(self._reader)
 
@@ -72,15 +76,18 @@ class _BatchSource:
         index_B = np.full(num_rows, -1, np.int32)
         index_B[: len(indices)] = indices
         valid_B = index_B >= 0
-        masked_targets = []
+        questions, masked_targets = [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
             rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
             clip = self._source.clips[index]
-            kept = select_frames(clip.num_frames, data.max_frames, None if self._seed is None else rng)
+            kept = select_frames(
+                self._source.num_frames[index], data.max_frames, None if self._seed is None else rng
+            )
             start, end = end, end + len(kept)
             masked = mask_words(clip.target, data.mask_rate, self._reader.mask_token, rng)
             masked_targets.append(self._reader.encode(masked, data.max_target_tokens))
+            questions.append(self._question(index, rng))
             try:
                 first, stop = max(start, own.start), min(end, own.stop)
                 if first < stop:
@@ -98,15 +105,15 @@ class _BatchSource:
             ids_BxL, mask_BxL = self._pad(texts, length)
             return ids_BxL, mask_BxL & valid_B[:, None]
 
-        question, question_mask = rows([self._questions[i] for i in indices], data.max_question_tokens)
+        question, question_mask = rows(questions, data.max_question_tokens)
         target, target_mask = rows([self._targets[i] for i in indices], data.max_target_tokens)
         masked_target, masked_target_mask = rows(masked_targets, data.max_target_tokens)
         bert = None
         if self._bert_texts:
-            questions, targets = self._bert_texts
+            bert_questions, bert_targets = self._bert_texts
             bert = BertTexts(
-                *rows([questions[i] for i in indices], data.max_question_tokens),
-                *rows([targets[i] for i in indices], data.max_target_tokens),
+                *rows([bert_questions[i] for i in indices], data.max_question_tokens),
+                *rows([bert_targets[i] for i in indices], data.max_target_tokens),
             )
         return Batch(
             frames=frames_NxHxWx3,
@@ -132,6 +139,13 @@ class _BatchSource:
             [reader.encode(question, data.max_question_tokens) if question else [] for question in questions],
             [reader.encode(clip.target, data.max_target_tokens) for clip in self._source.clips],
         )
+
+    def _question(self, index: int, rng: np.random.Generator) -> list[int]:
+        """The ids of a clip's question, in training sometimes of its target with noise."""
+        if self._seed is None or rng.random() >= self._data.denoise_targets:
+            return self._questions[index]
+        noisy = self._noise(self.clips[index].target, rng)
+        return self._tokenizer.encode(clean_question(noisy), self._data.max_question_tokens)
 
     def _pad(self, texts: Sequence[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask, both [B, length]; what the ids of padding are is no matter to any tokenizer."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,8 +65,6 @@ class ClipSource:
         with rows.open(encoding="utf-8") as lines:
             self.clips = [ClipInfo(**json.loads(line)) for line in lines]
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=int)
-        builder = tfds.builder_from_directory(self.folder)
-        self._records = builder.as_data_source(split, decoders={"video": _KeepJpeg()})
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -97,11 +96,26 @@ class ClipSource:
         decode_frames(clip.id, clip.video, kept, frames_NxHxWx3)
 
     @cached_property
+    def _records(self) -> Sequence[dict[str, Any]]:
+        builder = tfds.builder_from_directory(self.folder)
+        return builder.as_data_source(self.split, decoders={"video": _KeepJpeg()})
+
+    @cached_property
     def frame_size(self) -> tuple[int, int]:
         """Height and width in pixels of every frame, as the first clip's first frame has them."""
         clip = self[0]
         height, width, _ = decode_frame(clip.id, clip.video, 0).shape
         return height, width
+
+
+class TextSource(ClipSource):
+    """The same clips for a model that reads no video: none of their frames is planned, read or held."""
+
+    frame_size = (1, 1)
+
+    def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
+        super().__init__(data_dir, dataset, split)
+        self.num_frames = np.zeros_like(self.num_frames)
 
 
 def newest_version(data_dir: Path, dataset: str) -> Path:

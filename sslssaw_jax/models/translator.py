@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import DataConfig, ModelConfig
+from sslssaw_jax.models.copy_gate import CopyGate
 from sslssaw_jax.models.fusion import FUSIONS, join
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert
@@ -23,6 +24,8 @@ class Encoded(NamedTuple):
     states: jax.Array  # [B, T, D]
     mask: jax.Array  # bool[B, T]
     gate: jax.Array  # f32[B, T]
+    question: jax.Array  # i32[B, L]; the states begin with those of its tokens, where the model reads it
+    question_mask: jax.Array  # bool[B, L]
 
 
 class Translator(nnx.Module):
@@ -58,6 +61,9 @@ class Translator(nnx.Module):
         self.fusion = FUSIONS[config.fusion.kind](mbart, config.fusion, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(mbart.video_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
+        self.copies = config.copy_gate
+        if self.copies:
+            self.copy_gate = CopyGate(mbart.d_model, dtype=dtype, rngs=rngs)
 
     def encode(
         self,
@@ -81,10 +87,24 @@ class Translator(nnx.Module):
             parts.insert(0, (embedded_BxLxD, question_mask_BxL))
         joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else join(*parts[0], *parts[1])
         fused_BxTxD, gate_BxT = self.fusion(joint_BxTxD, mask_BxT, rngs)
-        return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)
+        states_BxTxD = self.encoder(fused_BxTxD, mask_BxT, rngs)
+        return Encoded(states_BxTxD, mask_BxT, gate_BxT, question_BxL, question_mask_BxL)
 
     def decode(self, stream: Stream, encoded: Encoded, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits `[B, L, V]` for every position of the stream, each seeing only what stands before it."""
         embedded = self.embedding(stream.tokens)
         hidden = self.decoder(embedded, stream.mask, encoded.states, encoded.mask, rngs)
-        return self.embedding.logits(hidden)
+        return self.logits(hidden, encoded)
+
+    def logits(self, hidden_RxLxD: jax.Array, encoded: Encoded) -> jax.Array:
+        """What the decoder's states say of the next token, f32[R, L, V], up to a constant.
+
+        R rows are the clips, or clips x beams with the beams innermost.
+        """
+        logits_RxLxV = self.embedding.logits(hidden_RxLxD)
+        if not self.copies:
+            return logits_RxLxV
+        states_BxSxD = encoded.states[:, : encoded.question.shape[1]]
+        return self.copy_gate(
+            hidden_RxLxD, logits_RxLxV, states_BxSxD, encoded.question, encoded.question_mask
+        )

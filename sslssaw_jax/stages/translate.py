@@ -103,6 +103,7 @@ def translate_step(
     tokens, score = beam_search(
         model.decoder,
         model.embedding,
+        partial(model.logits, encoded=encoded),
         encoded.states,
         encoded.mask,
         prompt,

@@ -1,0 +1,43 @@
+"""Question only (Table 7) on the text of PHOENIX-2014T-QA, from scratch, small enough for a CPU."""
+
+import ml_collections
+
+from sslssaw_jax.config import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default()
+    config.name = "question_only"
+    config.init_from = "none"
+    config.data.dataset = "phoenix2014t_qa"
+    config.data.language = "de_DE"
+    config.data.max_question_tokens = 44
+    config.data.max_target_tokens = 52
+    config.data.num_threads = 1
+    config.data.denoise_targets = 0.5
+    config.model.inputs = "question"
+    config.model.ssl = "off"
+    config.model.copy_gate = True
+    config.model.fusion.kind = "concat"
+    config.model.mbart.d_model = 192
+    config.model.mbart.ffn_dim = 768
+    config.model.mbart.video_layers = 2
+    config.model.mbart.decoder_layers = 2
+    config.model.mbart.heads = 4
+    config.model.mbart.max_positions = 256
+    config.model.mbart.dropout = 0.2
+    config.model.fusion.heads = 4
+    config.decode.max_new_tokens = 60
+    stage = config.translate
+    stage.epochs = 32
+    stage.clips_per_batch = 48
+    stage.frame_budget = 1
+    stage.eval_every = 8
+    stage.label_smoothing = 0.1
+    stage.optim.name = "adamw"
+    stage.optim.learning_rate = 1.5e-3
+    stage.optim.final_learning_rate = 3e-5
+    stage.optim.warmup_steps = 200
+    stage.optim.weight_decay = 0.01
+    stage.optim.clip_norm = 1.0
+    return config
