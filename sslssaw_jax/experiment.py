@@ -1,12 +1,11 @@
 """An experiment from its configuration: which stages run, in which folders, and what is left behind."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -18,17 +17,20 @@ from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
+    Gate,
     Prediction,
     Translate,
-    draw_heatmaps,
+    draw_clip,
     make_translate,
     mean_loss,
     score_predictions,
     translate_split,
+    worst_and_best,
     write_predictions,
 )
 from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
+from sslssaw_jax.report import write_report
 from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
@@ -42,9 +44,7 @@ from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
-from sslssaw_jax.workdir import locked
-
-FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+from sslssaw_jax.workdir import FINISHED, locked
 
 
 class Experiment:
@@ -70,34 +70,41 @@ class Experiment:
         reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
         self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
 
-    def run(self, mode: str) -> None:
+    def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
         """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test.
+
+        With `clip_ids`, `translate` translates and draws no others than those clips, of any split.
 
         Raises:
             Stopped: by a signal; starting again goes on.
             WorkdirError: another run writes into the workdir.
         """
         with self.stop:
-            self._run(mode)
+            self._run(mode, clip_ids)
 
-    def _run(self, mode: str) -> None:
+    def _run(self, mode: str, clip_ids: Sequence[str]) -> None:
         stage_config = getattr(self.config, self.config.stage)
         if mode == "train" and not stage_config.epochs:
             raise ConfigError(f"{self.config.stage}.epochs is 0: there is nothing to train")
+        if clip_ids and mode != "translate":
+            raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
         if self.config.stage == "pretrain":
             if mode != "train":
                 raise ConfigError(f"--mode={mode} translates, and stage 1 cannot: use a config of stage 2")
             self.pretrain(self.workdir)
+        elif clip_ids:
+            self._translate_clips(clip_ids)
             return
-        if mode == "train":
-            self.train_translator()
-        if mode == "translate":
+        elif mode == "translate":
             state = self._load_best()
             with locked(self.workdir):
                 self._translate(state, self.config.data.test_split)
         else:
+            if mode == "train":
+                self.train_translator()
             self.report()
-        print(f"predictions and heat maps: {self._output_dir}")
+        if jax.process_index() == 0:
+            print(f"report: {write_report(self._output_dir)}")
 
     def warm_start(self, workdir: Path) -> None:
         """Trains the CNN on isolated signs."""
@@ -148,26 +155,56 @@ class Experiment:
                 print(metrics.format_table(scores))
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
-        """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""
-        clips, model = self._clips(split, self._reads_video), self.config.model
-        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
-        drawn = min(self.config.num_heatmaps, len(clips))
-        if split != self.config.data.test_split or not has_gate:
-            drawn = 0
+        """The predictions of a split, written down; the worst and the best of test are drawn."""
+        clips = self._clips(split, self._reads_video)
         with device_memory_told("translate"):
             predictions, gates = translate_split(
-                self._translator[1],
-                state,
-                clips,
-                self.tokenizer,
-                self.config,
-                self.mesh,
-                gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
+                self._translator[1], state, clips, self.tokenizer, self.config, self.mesh
             )
         if jax.process_index() == 0:
             write_predictions(self._output_dir, split, predictions)
-            draw_heatmaps(self._output_dir, predictions, gates)
+            if split == self.config.data.test_split:
+                for index in worst_and_best(predictions)[: self.config.num_heatmaps]:
+                    self._draw(clips, index, predictions[index], gates[index])
         return predictions
+
+    def _translate_clips(self, clip_ids: Sequence[str]) -> None:
+        """Translates these clips alone, of whichever splits; prints and draws each.
+
+        Raises:
+            ConfigError: the dataset has no such clip.
+        """
+        data = self.config.data
+        splits = {
+            split: self._clips(split, self._reads_video)
+            for split in (data.test_split, data.dev_split, data.train_split)
+            if (self._dataset / f"clips.{split}.jsonl").exists()
+        }
+        known = {clip.id for clips in splits.values() for clip in clips.clips}
+        if missing := sorted(set(clip_ids) - known):
+            raise ConfigError(f"{self._dataset} has no clip {', '.join(missing)} in {', '.join(splits)}")
+        state = self._load_best()
+        for clips in splits.values():
+            indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
+            if not indices:
+                continue
+            predictions, gates = translate_split(
+                self._translator[1], state, clips, self.tokenizer, self.config, self.mesh, only=indices
+            )
+            if jax.process_index() == 0:
+                for index, row, gate in zip(indices, predictions, gates):
+                    print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
+                    self._draw(clips, index, row, gate)
+
+    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate) -> None:
+        """What the model saw of a clip, and what its gate let through where it has one."""
+        if not self._reads_video:
+            return
+        model = self.config.model
+        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
+        draw_clip(
+            self._output_dir, clips[index], row, gate if has_gate else None, self.config.data.max_frames
+        )
 
     @property
     def _output_dir(self) -> Path:

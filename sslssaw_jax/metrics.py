@@ -99,6 +99,11 @@ def evaluate(
     return scores
 
 
+def sentence_rouge_l(prediction: str, target: str, *, characters: bool = False) -> float:
+    """ROUGE-L of one sentence; of a split, `score` has the mean of all."""
+    return 100 * _rouge_l(_tokens(prediction, characters), _tokens(target, characters))
+
+
 def overlap(question: str, target: str, *, characters: bool = False) -> float:
     """Share of the target's distinct tokens that the question holds, case aside; 0 for an empty target."""
     asked, wanted = (set(_tokens(text.lower(), characters)) for text in (question, target))
