@@ -25,7 +25,8 @@ def figures_table(head: Sequence[str], groups: Sequence[tuple[str, Sequence[Sequ
 
     Args:
         head: the columns' names, text; "" for the first.
-        groups: a heading (text, may be empty) and rows of cells of HTML; the first row stands out.
+        groups: a heading (text, may be empty) and rows of cells of HTML, the last of which may be left out; the
+            first row stands out.
     """
     lines = [f"<thead><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr></thead>"]
     for heading, rows in groups:
@@ -34,7 +35,8 @@ def figures_table(head: Sequence[str], groups: Sequence[tuple[str, Sequence[Sequ
             lines.append(f'<tr class="group"><th colspan="{len(head)}">{html.escape(heading)}</th></tr>')
         for place, (name, *cells) in enumerate(rows):
             mark = ' class="first"' if place == 0 else ""
-            lines.append(f"<tr{mark}><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+            shown = "".join(f"<td>{cell}</td>" for cell in [*cells, *[""] * (len(head) - 1 - len(cells))])
+            lines.append(f"<tr{mark}><th>{name}</th>{shown}</tr>")
         lines.append("</tbody>")
     return f'<div class="scroll" tabindex="0"><table class="figures">{"".join(lines)}</table></div>'
 

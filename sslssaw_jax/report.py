@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslssaw_jax.checkpointing import read_meta, saved_steps
+from sslssaw_jax.checkpointing import SCORE, read_meta, saved_steps
 from sslssaw_jax.curves import training_curves
 from sslssaw_jax.evaluation import FRAMES, HEATMAPS, Prediction, rouge_l, worst_and_best
 from sslssaw_jax.logs import read_log, write_text
@@ -147,16 +147,18 @@ def _scores(metrics: Mapping[str, Scores]) -> str:
     for split, scores in metrics.items():
         rows = [["this run", *(_figure(scores, key) for key in COLUMNS)]]
         for name, _, other in _beside(scores):
-            p_value = other.get("p_value")
-            row = [html.escape(name), *(_figure(other, key) for key in COLUMNS)]
-            rows.append(row if p_value is None else [*row, f"{p_value:.3f}"])
+            rows.append([html.escape(name), *(_figure(other, key) for key in COLUMNS)])
+            if p_value := other.get("p_value"):
+                rows[-1].append(f"{p_value[SCORE]:.3f}")
         groups.append((f"{split}, {scores['num_clips']} clips", rows))
     head, notes = ["", *COLUMNS.values()], _meanings(metrics)
     if any("intervals" in scores for scores in metrics.values()):
         notes.append("Below a score: its 95 % interval over resampled clips.")
     if any(len(row) > len(head) for _, rows in groups for row in rows):
         head.append("p")
-        notes.append("p: how likely so large a difference to this run is by chance (paired bootstrap).")
+        notes.append(
+            "p: how likely a difference in BLEU-4 as large as this run's is by chance (paired bootstrap)."
+        )
     return (
         f"<section><h2>Scores</h2>{figures_table(head, groups)}"
         f'<p class="quiet">{html.escape(" ".join(notes))}</p></section>'
@@ -195,7 +197,8 @@ def _leakage(metrics: Mapping[str, Scores]) -> str:
         "reaches, falls when questions are shuffled or blanked, and holds where they give little away.</p>"
         f'<div class="columns">{"".join(tables)}</div>'
         '<p class="quiet">Overlap: the share of the target\'s distinct words that its question holds. '
-        "Without copies: the clips whose question is not the target itself.</p></section>"
+        "Without copies: the clips whose question is not the target itself. Overlap free: those whose "
+        "question holds no two words of the target in a row.</p></section>"
     )
 
 

@@ -115,7 +115,7 @@ def diff_html(target: str, prediction: str) -> str:
 
 def to_markdown(systems: Mapping[str, Rows], clips: Sequence[int]) -> str:
     """The same as Markdown, which has no colours."""
-    marks = {CORRECT: "**{}**", WRONG: "~~{}~~", MISSED: "{}"}
+    marks = {CORRECT: "**{}**", WRONG: "~~{}~~"}
     lines = []
     for clip in clips:
         known = next(iter(systems.values()))[clip]
@@ -123,7 +123,9 @@ def to_markdown(systems: Mapping[str, Rows], clips: Sequence[int]) -> str:
         lines += [f"| Question | {_cell(known['question'])} |", f"| Reference | {_cell(known['target'])} |"]
         for name, predictions in systems.items():
             runs = _runs(predictions[clip]["target"], predictions[clip]["prediction"])
-            shown = " ".join(marks[run.kind].format(_cell(run.text)) for run in runs)
+            shown = " ".join(
+                run.text if run.kind == MISSED else marks[run.kind].format(_cell(run.text)) for run in runs
+            )
             lines.append(f"| {_cell(name)} | {shown} |")
         lines.append("")
     return "\n".join(lines)
