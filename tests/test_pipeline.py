@@ -206,7 +206,7 @@ def test_a_dataset_of_texts_alone_is_told_where_video_is_asked_for(
 
 
 def test_corrupted_targets_are_questions_of_training_only(source: ClipSource, tokenizer: Tokenizer) -> None:
-    noisy = replace(DATA, denoise_targets=0.999)
+    noisy = replace(DATA, denoise_targets=1 - 1e-9)
     training = [
         [
             (tokenizer.decode(batch.question[row][batch.question_mask[row]].tolist()), int(batch.index[row]))
