@@ -25,14 +25,13 @@ def figures_table(head: Sequence[str], groups: Sequence[tuple[str, Sequence[Sequ
 
     Args:
         head: the columns' names, text; "" for the first.
-        groups: a heading (text, may be empty) and rows of cells of HTML, the last of which may be left out; the
-            first row stands out.
+        groups: a heading (text) and rows of cells of HTML, at most as many as the head has; the first row
+            stands out.
     """
     lines = [f"<thead><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr></thead>"]
     for heading, rows in groups:
-        lines.append("<tbody>")
-        if heading:
-            lines.append(f'<tr class="group"><th colspan="{len(head)}">{html.escape(heading)}</th></tr>')
+        title = f'<th colspan="{len(head)}">{html.escape(heading)}</th>'
+        lines.append(f'<tbody><tr class="group">{title}</tr>')
         for place, (name, *cells) in enumerate(rows):
             mark = ' class="first"' if place == 0 else ""
             shown = "".join(f"<td>{cell}</td>" for cell in [*cells, *[""] * (len(head) - 1 - len(cells))])
