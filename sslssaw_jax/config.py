@@ -330,6 +330,10 @@ class Config:
     # workdir of stage 1, relative to the parent of this workdir; or path of a checkpoint.pth of GFSLT-VLP,
     # of either of its stages; "none": from scratch
     init_from: str = "stage1"
+    # workdir of a run with model.inputs="question", relative to the parent of this workdir: its scores on the
+    # same clips stand beside those of a model that sees the signs; "": none do
+    question_only: str = ""
+    swap_questions: bool = True  # reports also translate test with shuffled questions, and without
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     warm_start: StageConfig = field(default_factory=StageConfig)
