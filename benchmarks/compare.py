@@ -125,7 +125,7 @@ def ours(case: Case) -> None:
     import jax
     from flax import nnx
 
-    from sslssaw_jax.decoding import beam_search
+    from sslssaw_jax.decoding import Member, beam_search
     from sslssaw_jax.stages.step import eval_step, train_step
     from sslssaw_jax.types import Batch
 
@@ -161,11 +161,9 @@ def ours(case: Case) -> None:
         @jax.jit
         def search(params: nnx.State, batch_stats: nnx.State) -> jax.Array:
             model = nnx.merge(stage.eval_def, params, batch_stats)
+            mask = np.ones(states.shape[:2], bool)
             tokens, _ = beam_search(
-                model.decoder,
-                model.embedding,
-                states,
-                np.ones(states.shape[:2], bool),
+                [Member(model.decoder, model.embedding, model.embedding.logits, states, mask)],
                 prompt,
                 np.ones(prompt.shape, bool),
                 beams=config.decode.beams,

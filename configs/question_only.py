@@ -1,4 +1,9 @@
-"""Question only (Table 7) on the text of PHOENIX-2014T-QA, from scratch, small enough for a CPU."""
+"""Question only (Table 7) on the text of PHOENIX-2014T-QA, from scratch, small enough for a CPU.
+
+It is not the paper's row, which is `configs/ablations.py:phoenix/question`: a copy gate and denoising pairs
+show how far the questions alone lead. 99 % of the texts fit the lengths. The number of epochs was fixed
+before the first run; dev is scored at the end, and chooses nothing.
+"""
 
 import ml_collections
 
@@ -11,8 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_from = "none"
     config.data.dataset = "phoenix2014t_qa"
     config.data.language = "de_DE"
-    config.data.max_question_tokens = 44
-    config.data.max_target_tokens = 52
+    config.data.max_question_tokens = 32
+    config.data.max_target_tokens = 34
     config.data.num_threads = 1
     config.data.denoise_targets = 0.5
     config.model.inputs = "question"
@@ -29,10 +34,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.fusion.heads = 4
     config.decode.max_new_tokens = 60
     stage = config.translate
-    stage.epochs = 32
+    stage.epochs = 28
     stage.clips_per_batch = 48
     stage.frame_budget = 1
-    stage.eval_every = 8
+    stage.eval_every = 28
+    stage.ema_decay = 0.998  # of the last 500 steps
     stage.label_smoothing = 0.1
     stage.optim.name = "adamw"
     stage.optim.learning_rate = 1.5e-3

@@ -330,6 +330,9 @@ class Config:
     # workdir of stage 1, relative to the parent of this workdir; or path of a checkpoint.pth of GFSLT-VLP,
     # of either of its stages; "none": from scratch
     init_from: str = "stage1"
+    # workdirs of runs, relative to the parent of this workdir, whose best checkpoints translate together, by
+    # the mean of their probabilities; (): this workdir's alone
+    ensemble: tuple[str, ...] = ()
     # workdir of a run with model.inputs="question", relative to the parent of this workdir: its scores on the
     # same clips stand beside those of a model that sees the signs; "": none do
     question_only: str = ""

@@ -1,9 +1,11 @@
 """Beam search under jit, with a key-value cache and early exit.
 
-Dimensions: B clips, K beams, R = B x K rows, P prompt tokens, N new tokens, V vocabulary.
+Dimensions: B clips, K beams, R = B x K rows, P prompt tokens, N new tokens, V vocabulary, M members of an
+ensemble.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,11 +18,21 @@ from sslssaw_jax.models.mbart import Decoder, DecoderCache, TokenEmbedding
 IMPOSSIBLE = -1e9  # a score below all real ones
 
 
+class Member(NamedTuple):
+    """A model that has read a batch; several are an ensemble."""
+
+    decoder: Decoder
+    embedding: TokenEmbedding
+    logits: Callable[[jax.Array], jax.Array]  # of the decoder's states
+    encoder_states: jax.Array  # [B, T, D]
+    encoder_mask: jax.Array  # bool[B, T]
+
+
 class _Search(NamedTuple):
     """The state of the search; beams are sorted, best first."""
 
     length: jax.Array  # i32[], new tokens so far
-    cache: DecoderCache  # of the running beams, without their last tokens
+    caches: tuple[DecoderCache, ...]  # each member's of the running beams, without their last tokens
     last: jax.Array  # i32[B, K], the last tokens of the running beams
     running: jax.Array  # i32[B, K, N]
     running_scores: jax.Array  # f32[B, K], sums of log-probabilities
@@ -30,11 +42,7 @@ class _Search(NamedTuple):
 
 
 def beam_search(
-    decoder: Decoder,
-    embedding: TokenEmbedding,
-    logits: Callable[[jax.Array], jax.Array],
-    encoder_states_BxTxD: jax.Array,
-    encoder_mask_BxT: jax.Array,
+    members: Sequence[Member],
     prompt_BxP: jax.Array,
     prompt_mask_BxP: jax.Array,
     *,
@@ -50,25 +58,23 @@ def beam_search(
     `pad_id` alone. Token for token this is Hugging Face's
     `generate(num_beams=beams, early_stopping=False, forced_eos_token_id=eos_id, suppress_tokens=[pad_id])`
     and the score its `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens
-    (with `eos_id`) to the power of `length_penalty`. One beam is greedy search.
+    (with `eos_id`) to the power of `length_penalty`. One beam is greedy search. Several members predict by
+    the mean of their probabilities.
 
-    To be called under jit, with a decoder that is deterministic. Raises ValueError where prompt and new
-    tokens exceed the decoder's learned positions.
+    To be called under jit, with decoders that are deterministic. Raises ValueError where prompt and new
+    tokens exceed a decoder's learned positions.
     """
     batch, prompt_length = prompt_BxP.shape
-    vocab_size = embedding.embed.num_embeddings
+    vocab_size = members[0].embedding.embed.num_embeddings
     every_V = jnp.arange(vocab_size)
     first_row_B = jnp.arange(batch) * beams
-    # Few rows times a kernel [out, in] is up to twice as fast on CPUs: turned once, not in every step.
-    structure, kernels, others = nnx.split(decoder, nnx.PathContains("kernel"), ...)  # type: ignore[misc]
-    turned = lax.optimization_barrier(_transpose(kernels))
+    readers = [_reader(member) for member in members]
 
     def advance(search: _Search) -> _Search:
         last_Rx1 = search.last.reshape(-1, 1)
-        hidden_Rx1xD, cache = nnx.merge(structure, _transpose(turned), others).extend(
-            embedding(last_Rx1), jnp.ones(last_Rx1.shape, bool), search.cache
-        )
-        log_probs_RxV = jax.nn.log_softmax(logits(hidden_Rx1xD)[:, 0])
+        read = [reader(last_Rx1, cache) for reader, cache in zip(readers, search.caches, strict=True)]
+        log_probs_MxRxV = jnp.stack([log_probs_RxV for log_probs_RxV, _ in read])
+        log_probs_RxV = jax.nn.logsumexp(log_probs_MxRxV, axis=0) - math.log(len(members))
         log_probs_RxV = jnp.where(every_V == pad_id, IMPOSSIBLE, log_probs_RxV)
         forced_V = jnp.where(every_V == eos_id, 0.0, IMPOSSIBLE)
         log_probs_RxV = jnp.where(search.length == max_new_tokens - 1, forced_V, log_probs_RxV)
@@ -93,9 +99,10 @@ def beam_search(
 
         running_scores, best_BxK = lax.top_k(scores_Bx2K + ends_Bx2K * IMPOSSIBLE, beams)
         parent_BxK = _take(parent_Bx2K, best_BxK)
+        parent_R = (first_row_B[:, None] + parent_BxK).reshape(-1)
         return _Search(
             length=length,
-            cache=cache.take((first_row_B[:, None] + parent_BxK).reshape(-1)),
+            caches=tuple(cache.take(parent_R) for _, cache in read),
             last=_take(token_Bx2K, best_BxK),
             running=_take(candidates_Bx2KxN, best_BxK),
             running_scores=running_scores,
@@ -106,25 +113,45 @@ def beam_search(
         )
 
     # All but the prompt's last token, which the search itself reads first.
-    decoder.check_length(prompt_length + max_new_tokens)
     slots = prompt_length - 1 + beams * max_new_tokens
-    cache = decoder.init_cache(encoder_states_BxTxD, encoder_mask_BxT, slots)
-    if prompt_length > 1:
-        _, cache = decoder.extend(embedding(prompt_BxP[:, :-1]), prompt_mask_BxP[:, :-1], cache)
+    caches = []
+    for member in members:
+        member.decoder.check_length(prompt_length + max_new_tokens)
+        cache = member.decoder.init_cache(member.encoder_states, member.encoder_mask, slots)
+        if prompt_length > 1:
+            embedded_BxPxD = member.embedding(prompt_BxP[:, :-1])
+            _, cache = member.decoder.extend(embedded_BxPxD, prompt_mask_BxP[:, :-1], cache)
+        caches.append(cache.take(jnp.repeat(jnp.arange(batch), beams)))
     no_tokens = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)
     start = _Search(
         length=jnp.zeros((), jnp.int32),
-        cache=cache.take(jnp.repeat(jnp.arange(batch), beams)),
+        caches=tuple(caches),
         last=jnp.repeat(prompt_BxP[:, -1:], beams, axis=1),
         running=no_tokens,
         # All beams are alike at first: only one may have children.
         running_scores=jnp.full((batch, beams), IMPOSSIBLE).at[:, 0].set(0.0),
         finished=no_tokens,
         finished_scores=jnp.full((batch, beams), IMPOSSIBLE),
-        open=encoder_mask_BxT.any(axis=1),  # a row that holds no clip keeps nobody waiting
+        open=members[0].encoder_mask.any(axis=1),  # a row that holds no clip keeps nobody waiting
     )
     end = lax.while_loop(lambda search: (search.length < max_new_tokens) & search.open.any(), advance, start)
     return end.finished[:, 0], end.finished_scores[:, 0]
+
+
+def _reader(member: Member) -> Callable[[jax.Array, DecoderCache], tuple[jax.Array, DecoderCache]]:
+    """Reads one more token of each row, i32[R, 1]: log-probabilities f32[R, V] of the next, and the cache."""
+    # Few rows times a kernel [out, in] is up to twice as fast on CPUs: turned once, not in every step.
+    decoder, kernel = member.decoder, nnx.PathContains("kernel")
+    structure, kernels, others = nnx.split(decoder, kernel, ...)  # type: ignore[misc]
+    turned = lax.optimization_barrier(_transpose(kernels))
+
+    def read(token_Rx1: jax.Array, cache: DecoderCache) -> tuple[jax.Array, DecoderCache]:
+        decoder = nnx.merge(structure, _transpose(turned), others)
+        embedded_Rx1xD = member.embedding(token_Rx1)
+        hidden_Rx1xD, cache = decoder.extend(embedded_Rx1xD, jnp.ones(token_Rx1.shape, bool), cache)
+        return jax.nn.log_softmax(member.logits(hidden_Rx1xD)[:, 0]), cache
+
+    return read
 
 
 def _transpose(kernels: nnx.State) -> nnx.State:

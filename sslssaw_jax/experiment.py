@@ -85,6 +85,8 @@ class Experiment:
 
     def _run(self, mode: str) -> None:
         stage_config = getattr(self.config, self.config.stage)
+        if mode == "train" and self.config.ensemble:
+            raise ConfigError("ensemble names runs that are trained already: use --mode=eval or translate")
         if mode == "train" and not stage_config.epochs:
             raise ConfigError(f"{self.config.stage}.epochs is 0: there is nothing to train")
         if self.config.stage == "pretrain":
@@ -170,7 +172,7 @@ class Experiment:
         run, splits = self._question_only_run, (self.config.data.dev_split, self.config.data.test_split)
         if not run:
             return dict.fromkeys(splits)
-        return {split: read_question_only(run, split, self._clips(split).clips) for split in splits}
+        return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
 
     def _score_swapped_questions(self, state: TrainState) -> dict[str, dict[str, Any]]:
         """Scores on test where each clip is asked another clip's question, and where none is asked."""
@@ -311,13 +313,25 @@ class Experiment:
         return stage, make_translate(stage, self.config, self.tokenizer, self.mesh)
 
     def _load_best(self) -> TrainState:
+        """What translates; the members' parameters as tuples where it is an ensemble."""
+        folders = [self.workdir.parent / name for name in self.config.ensemble]
+        if not folders:
+            return self._load_best_of(self.workdir)
+        members = [self._load_best_of(folder) for folder in folders]
+        return members[0].replace(  # type: ignore[attr-defined]
+            params=tuple(member.eval_params for member in members),
+            batch_stats=tuple(member.batch_stats for member in members),
+            ema=None,
+        )
+
+    def _load_best_of(self, workdir: Path) -> TrainState:
         stage, _ = self._translator
         state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
-        if is_gfslt(self.config.init_from) and not saved_steps(self.workdir / CHECKPOINTS):
+        if is_gfslt(self.config.init_from) and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self.config, self.tokenizer, whole=True)(state)
         return transfer(
             state,
-            self.workdir / CHECKPOINTS,
+            workdir / CHECKPOINTS,
             {name: name for name in state.params},
             tokenizer=self.tokenizer.fingerprints,
             best=True,

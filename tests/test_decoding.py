@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import transformers
 
-from sslssaw_jax.decoding import beam_search
+from sslssaw_jax.decoding import Member, beam_search
 from sslssaw_jax.models.mbart import Decoder
 from tests.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
 
@@ -29,13 +29,9 @@ def encoded():
 
 
 @functools.partial(jax.jit, static_argnames=("beams", "max_new_tokens"))
-def search(model, encoded, prompt, prompt_mask, beams, length_penalty=1.0, max_new_tokens=NEW_TOKENS):
+def search(models, encoded, prompt, prompt_mask, beams, length_penalty=1.0, max_new_tokens=NEW_TOKENS):
     return beam_search(
-        model.decoder,
-        model.embedding,
-        model.embedding.logits,
-        encoded[0],
-        encoded[1],
+        [Member(one.decoder, one.embedding, one.embedding.logits, *encoded) for one in models],
         prompt,
         prompt_mask,
         beams=beams,
@@ -82,7 +78,7 @@ def generate(pair, encoded, prompt, beams, length_penalty):
 @pytest.mark.parametrize("beams", [1, 4, 5])
 def test_beam_search_equals_hugging_face_generate(pair, encoded, beams, length_penalty):
     prompt, mask = prompts(length=1)
-    tokens, scores = search(pair.ours, encoded, prompt, mask, beams=beams, length_penalty=length_penalty)
+    tokens, scores = search([pair.ours], encoded, prompt, mask, beams=beams, length_penalty=length_penalty)
     expected_tokens, expected_scores = generate(pair, encoded, prompt, beams, length_penalty)
     np.testing.assert_array_equal(tokens, expected_tokens)
     if expected_scores is not None:
@@ -94,7 +90,7 @@ def test_beam_search_equals_hugging_face_generate(pair, encoded, beams, length_p
 def test_beam_search_after_a_longer_prompt_equals_hugging_face_generate(pair, encoded):
     prompt, mask = prompts(length=4)
     prompt[:, 0] = LANGUAGE
-    tokens, scores = search(pair.ours, encoded, prompt, mask, beams=4)
+    tokens, scores = search([pair.ours], encoded, prompt, mask, beams=4)
     expected_tokens, expected_scores = generate(pair, encoded, prompt, beams=4, length_penalty=1.0)
     np.testing.assert_array_equal(tokens, expected_tokens)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
@@ -104,22 +100,27 @@ def test_padding_in_the_prompt_changes_nothing(pair, encoded):
     prompt, mask = prompts(length=4)
     spread_prompt = np.insert(prompt, [0, 2, 3, 3], 9, axis=1)
     spread_mask = np.insert(mask, [0, 2, 3, 3], False, axis=1)
-    tokens, scores = search(pair.ours, encoded, prompt, mask, beams=4)
-    spread_tokens, spread_scores = search(pair.ours, encoded, spread_prompt, spread_mask, beams=4)
+    tokens, scores = search([pair.ours], encoded, prompt, mask, beams=4)
+    spread_tokens, spread_scores = search([pair.ours], encoded, spread_prompt, spread_mask, beams=4)
     np.testing.assert_array_equal(spread_tokens, tokens)
     np.testing.assert_allclose(spread_scores, scores, atol=1e-5)
 
 
-def test_one_beam_equals_a_greedy_loop_without_cache(pair, encoded):
+@pytest.mark.parametrize("members", [1, 2])
+def test_one_beam_equals_a_greedy_loop_without_cache(pair, encoded, members):
     states, states_mask = encoded
     prompt, mask = prompts(length=4)
+    models = [pair.ours, random_pair(seed=5, special_bias=3.5).ours][:members]
 
     @jax.jit
     def best_next(sequence):
-        hidden = pair.ours.decoder(
-            pair.ours.embedding(sequence), jnp.ones(sequence.shape, bool), states, states_mask
-        )
-        return pair.ours.embedding.logits(hidden).at[..., PAD].set(-jnp.inf).argmax(axis=-1)
+        probs = 0
+        for model in models:
+            embedded, seen = model.embedding(sequence), jnp.ones(sequence.shape, bool)
+            probs += jax.nn.softmax(
+                model.embedding.logits(model.decoder(embedded, seen, states, states_mask))
+            )
+        return probs.at[..., PAD].set(0).argmax(axis=-1)
 
     sequence = np.pad(prompt, ((0, 0), (0, NEW_TOKENS)), constant_values=PAD)
     ended = np.zeros(BATCH, bool)
@@ -128,7 +129,7 @@ def test_one_beam_equals_a_greedy_loop_without_cache(pair, encoded):
         token = EOS if last else np.asarray(best_next(sequence))[:, slot - 1]
         sequence[:, slot] = np.where(ended, PAD, token)
         ended |= sequence[:, slot] == EOS
-    tokens, _ = search(pair.ours, encoded, prompt, mask, beams=1)
+    tokens, _ = search(models, encoded, prompt, mask, beams=1)
     np.testing.assert_array_equal(tokens, sequence[:, prompt.shape[1] :])
 
 
@@ -136,9 +137,9 @@ def test_a_row_without_a_clip_gets_padding_and_leaves_the_others_alone(pair, enc
     states, states_mask = encoded
     prompt, mask = prompts(length=4)
     has_clip = np.arange(BATCH) % 3 > 0
-    expected, _ = search(pair.ours, encoded, prompt, mask, beams=4)
+    expected, _ = search([pair.ours], encoded, prompt, mask, beams=4)
     tokens, scores = search(
-        pair.ours,
+        [pair.ours],
         (states, states_mask & has_clip[:, None]),
         prompt,
         mask & has_clip[:, None],
@@ -159,7 +160,7 @@ def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
         return extend(*arguments)
 
     monkeypatch.setattr(Decoder, "extend", counted)
-    tokens, _ = search(pair.ours, encoded, *prompts(length=1), beams=1, max_new_tokens=NEW_TOKENS - 1)
+    tokens, _ = search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=NEW_TOKENS - 1)
     jax.block_until_ready(tokens)
     jax.effects_barrier()
     assert (tokens[:, 0] == EOS).all()
@@ -168,4 +169,4 @@ def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
 
 def test_more_new_tokens_than_learned_positions_are_refused(pair, encoded):
     with pytest.raises(ValueError, match=r"learned positions: raise model\.mbart\.max_positions"):
-        search(pair.ours, encoded, *prompts(length=1), beams=1, max_new_tokens=CONFIG.max_positions)
+        search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=CONFIG.max_positions)

@@ -36,7 +36,7 @@ SCORES = {
     "sacrebleu_signature",
     "num_clips",
 }
-SHIPPED = [
+SHIPPED: list[tuple[str, ...]] = [
     ("csl_daily_stage1", ""),
     ("csl_daily_stage1", "toy"),
     ("csl_daily_stage2", ""),
@@ -45,6 +45,7 @@ SHIPPED = [
     ("phoenix_stage1", "toy"),
     ("phoenix_stage2", ""),
     ("phoenix_stage2", "toy"),
+    ("question_only",),
 ]
 
 
@@ -194,6 +195,19 @@ def test_translate_writes_predictions_for_test_alone(
     run(shrink(shipped("demo"), tiny_data_dir), workdir, "translate")
     assert not {"predictions.dev.jsonl", "metrics.json"} & {path.name for path in workdir.iterdir()}
     assert rows(workdir / "predictions.test.jsonl") == rows(finished / "predictions.test.jsonl")
+
+
+def test_an_ensemble_translates_with_the_checkpoints_of_its_runs(finished: Path, tiny_data_dir: Path) -> None:
+    config = shrink(shipped("demo"), tiny_data_dir)
+    config.ensemble = (finished.name, finished.name)
+    together = finished.parent / "ensemble"
+    with pytest.raises(ConfigError, match="--mode=eval"):
+        run(config, together)
+    run(config, together, "translate")
+    alone = rows(finished / "predictions.test.jsonl")
+    for row, other in zip(rows(together / "predictions.test.jsonl"), alone, strict=True):
+        assert row["prediction"] == other["prediction"]
+        assert row["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
 def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_clips(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config import ConfigError, DataConfig, StageConfig
+from sslssaw_jax.data.cache import open_clips
 from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
 from sslssaw_jax.data.pipeline import eval_batches, train_batches
 from sslssaw_jax.data.source import ClipSource, DatasetError
@@ -175,6 +176,55 @@ def test_rows_without_a_clip_are_empty_and_every_batch_has_one_shape(
     assert not batch.question_mask[empty].any()
     assert not batch.target_mask[empty].any()
     assert not batch.masked_target_mask[empty].any()
+
+
+def test_a_model_of_questions_alone_reads_no_video(
+    tiny_data_dir: Path, tmp_path: Path, source: ClipSource, tokenizer: Tokenizer
+) -> None:
+    shutil.copytree(tiny_data_dir, tmp_path / "data")
+    for records in (tmp_path / "data").rglob("*.array_record-*"):
+        records.unlink()
+    data = replace(DATA, data_dir=str(tmp_path / "data"), dataset="avatar_qa")
+    texts = eval_batches(open_clips(data, "train", video=False), tokenizer, data, STAGE)
+    assert not any(batch.frame_count.any() for batch in texts)
+    read, filmed = (
+        {index: row for batch in batches for index, row in zip(batch.index, batch.question) if index >= 0}
+        for batches in (texts, eval_batches(source, tokenizer, DATA, STAGE))
+    )
+    jax.tree.map(np.testing.assert_array_equal, read, filmed)
+
+
+def test_a_dataset_of_texts_alone_is_told_where_video_is_asked_for(
+    tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data_dir, tmp_path / "data")
+    clips = next((tmp_path / "data").rglob("clips.train.jsonl"))
+    rows = map(json.loads, clips.read_text(encoding="utf-8").splitlines())
+    clips.write_text("".join(json.dumps({**row, "num_frames": 0}) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DatasetError, match="--text_only"):
+        open_clips(replace(DATA, data_dir=str(tmp_path / "data"), dataset="avatar_qa"), "train")
+
+
+def test_corrupted_targets_are_questions_of_training_only(source: ClipSource, tokenizer: Tokenizer) -> None:
+    noisy = replace(DATA, denoise_targets=1 - 1e-9)
+    training = [
+        [
+            (tokenizer.decode(batch.question[row][batch.question_mask[row]].tolist()), int(batch.index[row]))
+            for batch in train_batches(source, tokenizer, data, STAGE, 0)
+            for row in np.flatnonzero(batch.valid)
+        ]
+        for data in (DATA, noisy)
+    ]
+    for question, index in training[1]:  # corruption moves and drops words, and fronts those of questions
+        kept = set(question.split()) & set(clean_question(source.clips[index].target).split())
+        assert len(kept) >= len(question.split()) - 2
+    assert training[0] != training[1]
+    for plain, corrupted in zip(
+        eval_batches(source, tokenizer, DATA, STAGE),
+        eval_batches(source, tokenizer, noisy, STAGE),
+        strict=True,
+    ):
+        assert_equal(plain, corrupted)
 
 
 def test_evaluation_covers_the_split_on_every_pass(source: ClipSource, tokenizer: Tokenizer) -> None:

@@ -214,6 +214,17 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, copy_ga
     assert len(np.unique(packed.tokens)) > 4, "were all sentences alike, this would say little"
 
 
+def test_an_ensemble_of_one_model_twice_is_that_model(batch):
+    config, stage, state, *_ = setup(ssl="prefix")
+    ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
+    translate = partial(translate_step, graphdef=stage.eval_def, config=config, **ids)
+    alone = jit(translate)(state.params, state.batch_stats, batch)
+    twice = jit(translate)((state.params,) * 2, (state.batch_stats,) * 2, batch)
+    np.testing.assert_array_equal(twice.tokens, alone.tokens)
+    assert_close(twice.score, alone.score)
+    assert_close(twice.gate, alone.gate)
+
+
 @pytest.mark.parametrize(("ssl", "copy_gate"), [("prefix", False), ("off", False), ("off", True)])
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl, copy_gate):
     config, stage, state, model, *_ = setup(ssl=ssl, copy_gate=copy_gate)

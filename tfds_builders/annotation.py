@@ -177,6 +177,8 @@ def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Pat
         manual_dir / checkout_folder,
         *sorted(manual_dir.glob(f"*/{checkout_folder}")),
     ]
+    if (manual_dir / "test.txt").is_file():  # that folder itself
+        places.append(manual_dir)
     return next(filter(Path.is_dir, places), places[0])
 
 

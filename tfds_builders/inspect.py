@@ -63,9 +63,13 @@ def inspect(name: str, data_dir: Path, out: Path, *, language: str = "en_XX", se
     title, unit = f"{name} {folder.name}", "tokens" if tokenizer else "words"
     print(format_table(title, facts, unit))
     shown = {split: facts[split] for split in SPLITS if split in facts} or facts
-    save_statistics(out / "statistics.png", title, shown, unit)
-    save_contact_sheet(out / "clips.png", title, draw_clips({split: sources[split] for split in shown}, seed))
-    print(f"pictures: {out / 'statistics.png'}, {out / 'clips.png'}")
+    pictures = [out / "statistics.png"]
+    save_statistics(pictures[0], title, shown, unit)
+    filmed = {split: sources[split] for split in shown if sources[split].num_frames.any()}
+    if filmed:  # a dataset may hold texts alone
+        pictures.append(out / "clips.png")
+        save_contact_sheet(pictures[1], title, draw_clips(filmed, seed))
+    print(f"pictures: {', '.join(map(str, pictures))}")
 
 
 def split_facts(

@@ -69,6 +69,7 @@ def prepare(
     resize: str = "256",
     fps: float = 25.0,
     num_workers: int = 0,
+    text_only: bool = False,
     vocab_size: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -82,6 +83,7 @@ def prepare(
         that are read, not generated.
       fps: frames a second of video files; folders of frames are taken as they are.
       num_workers: processes; 0 is one a core.
+      text_only: leave the videos out, for models of the question alone; of datasets of the literature.
       vocab_size: of the tokenizer, before the special tokens; fewer where the texts do not support it. 0 is
         `DEFAULT_VOCAB_SIZE` and the single characters of the texts.
       overwrite: prepare again what is there.
@@ -95,7 +97,9 @@ def prepare(
     with _lock(data_dir / f".{name}.lock", name):
         if incomplete.exists():  # its process is dead: it would hold the lock
             shutil.rmtree(incomplete)
-        builder = BUILDERS[name](incomplete, resize=resize, fps=fps, num_workers=num_workers)
+        builder = BUILDERS[name](
+            incomplete, resize=resize, fps=fps, num_workers=num_workers, text_only=text_only
+        )
         final = data_dir / name / str(builder.version)
         if final.exists() and not overwrite:
             print(f"{final} is prepared already; --overwrite prepares it again")
@@ -125,6 +129,7 @@ def check(
     resize: str = "256",
     fps: float = 25.0,
     num_workers: int = 0,
+    text_only: bool = False,
 ) -> None:
     """Reads all that `prepare` would read, prints what is odd, and writes nothing.
 
@@ -133,7 +138,9 @@ def check(
       ValueError: an argument cannot be.
     """
     with tempfile.TemporaryDirectory() as nowhere:
-        builder = BUILDERS[name](Path(nowhere), resize=resize, fps=fps, num_workers=num_workers)
+        builder = BUILDERS[name](
+            Path(nowhere), resize=resize, fps=fps, num_workers=num_workers, text_only=text_only
+        )
         if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             raise PrepareError(f"{name} is generated: there is nothing to check")
         problems, odd = builder.check(_require_manual_dir(builder, name, manual_dir))
@@ -249,6 +256,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--fps", type=float, default=25.0, help="of video files; default: 25")
     parser.add_argument("--num_workers", type=int, default=0, help="processes; default: one a core")
+    parser.add_argument("--text_only", action="store_true", help="no video, for models of the question alone")
     parser.add_argument("--vocab_size", type=int, default=0, help="of the tokenizer")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--check", action="store_true", help="list all problems of the files, write nothing")
@@ -260,7 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     only_check = options.pop("check")
     try:
         if only_check:
-            check(**{key: options[key] for key in ("name", "manual_dir", "resize", "fps", "num_workers")})
+            del options["data_dir"], options["vocab_size"], options["overwrite"]
+            check(**options)
         else:
             prepare(**options)
     except (ValueError, OSError) as error:

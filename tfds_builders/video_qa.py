@@ -43,6 +43,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         `frames.Resize`.
       fps: frames a second of video files; folders of frames are taken as they are.
       num_workers: processes that re-encode frames; 0 is one a core.
+      text_only: read no video; every clip has 0 frames, for models of the question alone.
       **kwargs: as for every `tfds.core.DatasetBuilder`.
 
     Preparing raises `MissingInputError` and `AnnotationError`, a wrong option `ValueError`.
@@ -51,12 +52,19 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     HOMEPAGE = ""
 
     def __init__(
-        self, *, resize: str = "256", fps: float = 25.0, num_workers: int = 0, **kwargs: Any
+        self,
+        *,
+        resize: str = "256",
+        fps: float = 25.0,
+        num_workers: int = 0,
+        text_only: bool = False,
+        **kwargs: Any,
     ) -> None:
         if not 1 <= fps <= 1000:
             raise ValueError(f"fps is {fps}; it lies between 1 and 1000")
         self._read_clip = functools.partial(frames.read_clip, resize=frames.Resize.parse(resize), fps=fps)
         self._num_workers = num_workers or available_cpus()
+        self.text_only = text_only
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
 
@@ -89,7 +97,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                 odd += [f"{clip.video}: {oddity}" for oddity in clip_frames.odd]
                 if frames.UNREADABLE in clip_frames.odd:
                     odd += [f"{file}: no image" for file in frames.unreadable_frames(clip.video)]
-                if not clip_frames.video:
+                if not clip_frames.video and not self.text_only:
                     odd.append(f"{clip.video}: {_NO_FRAMES}")
                 try:
                     size = _size_of_frames(clip, clip_frames.video, size)
@@ -143,8 +151,10 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     ) -> tuple[Iterator[frames.ClipFrames], tqdm]:
         """The frames of all clips, split after split, and a bar for them."""
         videos = [clip.video for split in splits.values() for clip in split.clips]
-        stream = ordered_map(self._read_clip, videos, self._num_workers)
-        return stream, tqdm(desc=what, total=len(videos), unit="clip")
+        progress = tqdm(desc=what, total=len(videos), unit="clip")
+        if self.text_only:
+            return itertools.repeat(frames.ClipFrames([], [])), progress
+        return ordered_map(self._read_clip, videos, self._num_workers), progress
 
     def _examples(
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames], progress: tqdm
@@ -155,7 +165,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             progress.update()
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
-            if not clip_frames.video:
+            if not clip_frames.video and not self.text_only:
                 split.note(_NO_FRAMES, clip.name)
                 continue
             size = _size_of_frames(clip, clip_frames.video, size)
@@ -172,7 +182,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                     "overlap": clip.overlap,
                 },
             )
-        if size is None:
+        if size is None and not self.text_only:
             raise MissingInputError(
                 f"none of the {len(split.clips)} clips of {name} has frames; the first "
                 f"should be in {split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"

@@ -27,13 +27,21 @@ def open_clips(data: DataConfig, split: str, *, video: bool = True) -> ClipSourc
     Without `video` there are only their texts.
 
     Raises:
-      DatasetError: the dataset has not been prepared in `data.data_dir`, or has no such split.
+      DatasetError: the dataset has not been prepared in `data.data_dir`, or has no such split, or no videos.
     """
     if not video:
         return TextSource(data.data_dir, data.dataset, split)
-    if not data.cache:
-        return ClipSource(data.data_dir, data.dataset, split)
-    return CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir, data.num_threads)
+    clips = (
+        CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir, data.num_threads)
+        if data.cache
+        else ClipSource(data.data_dir, data.dataset, split)
+    )
+    if not clips.num_frames.all():
+        raise DatasetError(
+            f"{clips.folder} was prepared with --text_only and has no videos: prepare it without, "
+            "into another --data_dir, or set model.inputs to 'question' and init_from to 'none'"
+        )
+    return clips
 
 
 class CachedClipSource(ClipSource):

@@ -9,7 +9,7 @@ from flax import nnx
 
 from sslssaw_jax.augment import prepare_frames
 from sslssaw_jax.config import Config
-from sslssaw_jax.decoding import beam_search
+from sslssaw_jax.decoding import Member, beam_search
 from sslssaw_jax.losses import cross_entropy, masked_mean
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.streams import joint_stream, shift_right, text_stream
@@ -81,8 +81,8 @@ class Translation(NamedTuple):
 
 
 def translate_step(
-    params: nnx.State,
-    batch_stats: nnx.State,
+    params: nnx.State | tuple[nnx.State, ...],
+    batch_stats: nnx.State | tuple[nnx.State, ...],
     batch: Batch,
     *,
     graphdef: nnx.GraphDef,
@@ -91,9 +91,18 @@ def translate_step(
     eos_id: int,
     pad_id: int,
 ) -> Translation:
-    """The best sentence of each clip; with SSL `prefix` the known question is prefilled into the cache."""
-    model = nnx.merge(graphdef, params, batch_stats)
-    encoded = encode(model, batch, config)
+    """The best sentence of each clip; with SSL `prefix` the known question is prefilled into the cache.
+
+    Tuples of parameters and statistics are those of an ensemble; its gate is the mean of its members'.
+    """
+    members, gates = [], []
+    alone = not isinstance(params, tuple)
+    for state in [(params, batch_stats)] if alone else zip(params, batch_stats, strict=True):
+        model = nnx.merge(graphdef, *state)
+        encoded = encode(model, batch, config)
+        logits = partial(model.logits, encoded=encoded)
+        members.append(Member(model.decoder, model.embedding, logits, encoded.states, encoded.mask))
+        gates.append(encoded.gate)
     prompt = jnp.full((len(batch.valid), 1), language_id, jnp.int32)
     prompt_mask = batch.valid[:, None]
     if config.model.ssl == "prefix":
@@ -101,11 +110,7 @@ def translate_step(
         prompt = jnp.concatenate([question, prompt], axis=1)
         prompt_mask = jnp.concatenate([batch.question_mask, prompt_mask], axis=1)
     tokens, score = beam_search(
-        model.decoder,
-        model.embedding,
-        partial(model.logits, encoded=encoded),
-        encoded.states,
-        encoded.mask,
+        members,
         prompt,
         prompt_mask,
         beams=config.decode.beams,
@@ -114,4 +119,4 @@ def translate_step(
         eos_id=eos_id,
         pad_id=pad_id,
     )
-    return Translation(tokens, score, encoded.gate, encoded.mask)
+    return Translation(tokens, score, jnp.stack(gates).mean(axis=0), members[0].encoder_mask)

@@ -84,8 +84,8 @@ class Layout:
         return marked if marked.is_file() else plain
 
 
-def find_layout(manual_dir: Path) -> Layout:
-    """The files below `manual_dir`, which is the release's root or holds it.
+def find_layout(manual_dir: Path, *, text_only: bool = False) -> Layout:
+    """The files below `manual_dir`, which is the release's root or holds it; with `text_only` no frames.
 
     Raises:
       MissingInputError: files or folders that the dataset needs are not there; all of them are named.
@@ -98,7 +98,7 @@ def find_layout(manual_dir: Path) -> Layout:
         for file in (layout.split_file(), layout.corpus_file())
         if not file.is_file()
     ]
-    if not layout.frames().is_dir():
+    if not text_only and not layout.frames().is_dir():
         missing.append(f"there is no folder {layout.frames()}. {RELEASE_SOURCE}")
     missing += [
         f"there is no file {layout.question_file(split)}. {QUESTION_SOURCE}"

@@ -18,4 +18,4 @@ class Builder(VideoQaBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{annotations.RELEASE_SOURCE}. {annotations.QUESTION_SOURCE}."
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        return annotations.read_annotations(annotations.find_layout(manual_dir))
+        return annotations.read_annotations(annotations.find_layout(manual_dir, text_only=self.text_only))

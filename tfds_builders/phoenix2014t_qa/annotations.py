@@ -68,8 +68,10 @@ class Layout:
         return self.questions / f"{split}.txt"
 
 
-def find_layout(manual_dir: Path) -> Layout:
+def find_layout(manual_dir: Path, *, text_only: bool = False) -> Layout:
     """The files below `manual_dir`, which is the release's root or holds it.
+
+    With `text_only` the question files are enough, which hold the sentences too.
 
     Raises:
       MissingInputError: files or folders that the dataset needs are not there; all of them are named.
@@ -79,11 +81,11 @@ def find_layout(manual_dir: Path) -> Layout:
     layout = Layout(release, find_questions(manual_dir, release, _GBT_FOLDER))
     missing = []
     for split in SPLITS:
-        if not layout.corpus_file(split).is_file():
+        if not text_only and not layout.corpus_file(split).is_file():
             missing.append(f"there is no file {layout.corpus_file(split)}. {RELEASE_SOURCE}")
         if not layout.question_file(split).is_file():
             missing.append(f"there is no file {layout.question_file(split)}. {QUESTION_SOURCE}")
-        if not layout.frames(split).is_dir():
+        if not text_only and not layout.frames(split).is_dir():
             missing.append(f"there is no folder {layout.frames(split)}. {RELEASE_SOURCE}")
     if missing:
         raise MissingInputError("\n".join(missing))
@@ -106,7 +108,8 @@ def read_questions(path: Path, split: str, problems: list[str]) -> dict[str, Que
 def read_annotations(layout: Layout, split: str) -> Annotations:
     """The clips of a split in the order of its question file; see `join`."""
     found = Annotations()
-    corpus = read_corpus(layout.corpus_file(split), found.problems)
+    corpus_file = layout.corpus_file(split)
+    corpus = read_corpus(corpus_file, found.problems) if corpus_file.is_file() else {}
     questions = read_questions(layout.question_file(split), split, found.problems)
     join(questions, corpus, layout.frames(split), found)
     without_question = corpus.keys() - questions.keys()

@@ -18,5 +18,5 @@ class Builder(VideoQaBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{annotations.RELEASE_SOURCE}. {annotations.QUESTION_SOURCE}."
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        layout = annotations.find_layout(manual_dir)
+        layout = annotations.find_layout(manual_dir, text_only=self.text_only)
         return {split: annotations.read_annotations(layout, split) for split in annotations.SPLITS}

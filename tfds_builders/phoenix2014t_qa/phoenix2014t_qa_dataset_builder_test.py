@@ -17,8 +17,8 @@ NUM_CLIPS = {"train": 2, "dev": 1, "test": 1}
 JPEG_ERROR = 3.0  # mean absolute error of a smooth picture at quality 95, of 255
 
 
-def build(release: Path, data_dir: Path, resize: str = "256") -> phoenix.Builder:
-    builder = phoenix.Builder(data_dir=data_dir, resize=resize, num_workers=1)
+def build(release: Path, data_dir: Path, resize: str = "256", text_only: bool = False) -> phoenix.Builder:
+    builder = phoenix.Builder(data_dir=data_dir, resize=resize, num_workers=1, text_only=text_only)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=release))
     return builder
 
@@ -94,6 +94,16 @@ def test_broken_clips_are_left_out_in_order_and_reported(
         "frames unreadable, dropped": [clip_name("train", 2)],
         "frames absent between others": [clip_name("train", 3)],
     }
+
+
+def test_texts_alone_are_those_of_the_whole_dataset_and_need_only_the_question_files(tmp_path: Path) -> None:
+    write_release(tmp_path / "release", NUM_CLIPS)
+    whole = read(build(tmp_path / "release", tmp_path / "data", "48"), "train")
+    (tmp_path / "release" / "questions").rename(tmp_path / "questions")
+    texts = read(build(tmp_path / "questions", tmp_path / "texts", text_only=True), "train")
+    for text, record in zip(texts, whole, strict=True):
+        assert (len(text["video"]), text["num_frames"]) == (0, 0)
+        assert all(text[key] == record[key] for key in ("id", "question", "target"))
 
 
 def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:

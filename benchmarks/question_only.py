@@ -1,0 +1,74 @@
+"""Scores predictions of models that see no frame: `python -m benchmarks.question_only --annotations=DIR`.
+
+`DIR` holds the question files of PHOENIX-2014T-QA. Each `results/question_only*.predictions.tsv`
+(`id<TAB>prediction`, the clips of test) becomes rows for benchmarks/results/question_only.md: the whole test
+split, its first 380 lines (paraphrases, as those of dev) and its last 262 (near-verbatim inversions).
+`--write NAME=WORKDIR` makes such a file of a run's `predictions.test.jsonl` first.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sslssaw_jax.data.tokenizer import clean_question
+from sslssaw_jax.logs import write_text
+from sslssaw_jax.metrics import score
+from tfds_builders.annotation import AnnotationError, Question
+from tfds_builders.phoenix2014t_qa.annotations import read_questions
+
+RESULTS = Path(__file__).parent / "results"
+SUFFIX = ".predictions.tsv"
+PARAPHRASES = 380
+PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice(PARAPHRASES, None)}
+COLUMNS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
+
+
+def write_predictions(name: str, workdir: Path) -> None:
+    """`results/NAME.predictions.tsv` of what a run said of test."""
+    with (workdir / "predictions.test.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    text = "".join(f"{row['id']}\t{row['prediction']}\n" for row in rows)
+    write_text(RESULTS / f"{name}{SUFFIX}", text)
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return dict(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def rows_of(name: str, predictions: Mapping[str, str], questions: Mapping[str, Question]) -> list[str]:
+    """A row of the table for each part of the split; SystemExit where a clip has no prediction."""
+    if missing := questions.keys() - predictions.keys():
+        raise SystemExit(f"error: {name} has no prediction for {len(missing)} clips, such as {min(missing)}")
+    rows = []
+    for part, lines in PARTS.items():
+        clips = list(questions.values())[lines]
+        found = score([predictions[clip.name] for clip in clips], [clip.target for clip in clips])
+        rows.append(f"| {name} | {part} | " + " | ".join(f"{found[key]:.2f}" for key in COLUMNS) + " |")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.question_only", description=__doc__)
+    parser.add_argument("--annotations", type=Path, required=True, help="the folder of test.txt")
+    parser.add_argument("--write", action="append", default=[], metavar="NAME=WORKDIR")
+    options = parser.parse_args(arguments)
+    for pair in options.write:
+        name, _, workdir = pair.partition("=")
+        write_predictions(name, Path(workdir))
+    problems: list[str] = []
+    questions = read_questions(options.annotations / "test.txt", "test", problems)
+    if problems:
+        raise SystemExit(f"error: {AnnotationError(*problems)}")
+    print("| system | lines | " + " | ".join(COLUMNS.values()) + " |")
+    print("| --- | --- |" + " ---: |" * len(COLUMNS))
+    copied = {name: clean_question(question.question) for name, question in questions.items()}
+    print("\n".join(rows_of("copy-question", copied, questions)))
+    for path in sorted(RESULTS.glob(f"question_only*{SUFFIX}")):
+        print("\n".join(rows_of(path.name.removesuffix(SUFFIX), read_predictions(path), questions)))
+
+
+if __name__ == "__main__":
+    main()
