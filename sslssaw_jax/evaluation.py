@@ -1,5 +1,6 @@
 """A trained model at work: a split translated, scored, written down and drawn."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,11 +12,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sslssaw_jax import metrics
-from sslssaw_jax.config import Config
+from sslssaw_jax import leakage, metrics
+from sslssaw_jax.config import Config, ConfigError
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.pipeline import eval_batches
-from sslssaw_jax.data.source import Clip, ClipSource
+from sslssaw_jax.data.source import Clip, ClipInfo, ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer
 from sslssaw_jax.heatmap import save_frames, save_heatmap
 from sslssaw_jax.lettering import has_wide
@@ -24,6 +25,7 @@ from sslssaw_jax.sharding import own_frames, replicated, shard_batch
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.types import Batch, TrainState
+from sslssaw_jax.workdir import FINISHED
 
 HEATMAPS, FRAMES = "heatmaps", "frames"  # folders of the workdir
 FRAMES_SHOWN = 8  # of a clip
@@ -96,11 +98,33 @@ def translate_split(
 
 
 def score_predictions(predictions: list[Prediction], config: Config) -> dict[str, Any]:
-    """All metrics of a split, with the copy-question baseline beside them."""
-    return metrics.evaluate(
+    """All metrics of a split."""
+    return metrics.score(
         [row.prediction for row in predictions],
         [row.target for row in predictions],
-        [row.question for row in predictions],
+        characters=config.data.language == "zh_CN",
+    )
+
+
+def evaluate_predictions(
+    predictions: list[Prediction], config: Config, question_only: list[str] | None
+) -> dict[str, Any]:
+    """All metrics of a split, and what they must be read beside: see `leakage.evaluate`.
+
+    Args:
+        predictions: of all its clips.
+        config: tells the language.
+        question_only: the translations of the same clips by a model that reads their questions alone.
+    """
+    questions = [row.question for row in predictions]
+    baselines = leakage.question_baselines(questions, config.data.language)
+    if question_only is not None:
+        baselines["question_only"] = question_only
+    return leakage.evaluate(
+        [row.prediction for row in predictions],
+        [row.target for row in predictions],
+        questions,
+        baselines,
         characters=config.data.language == "zh_CN",
     )
 
@@ -108,6 +132,33 @@ def score_predictions(predictions: list[Prediction], config: Config) -> dict[str
 def write_predictions(workdir: Path, split: str, predictions: list[Prediction]) -> None:
     """`WORKDIR/predictions.<split>.jsonl`."""
     write_jsonl(workdir / f"predictions.{split}.jsonl", map(asdict, predictions))
+
+
+def read_question_only(run: Path, split: str, clips: Sequence[ClipInfo]) -> list[str] | None:
+    """The translations of a split that a finished question-only run has left; None where there is none.
+
+    Args:
+        run: its workdir.
+        split: its name.
+        clips: all clips that the split has here.
+
+    Raises:
+        ConfigError: the run sees the signs, or has translated other clips, or clips with other texts.
+    """
+    mark, path = run / FINISHED, run / f"predictions.{split}.jsonl"
+    if not mark.exists() or not path.exists():
+        return None
+    inputs = json.loads(mark.read_text(encoding="utf-8"))["config"]["model"]["inputs"]
+    if inputs != "question":
+        raise ConfigError(f"question_only names {run}, which was trained with model.inputs={inputs!r}")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    theirs = [(row["id"], row["question"], row["target"]) for row in rows]
+    if theirs != [(clip.id, clip.question, clip.target) for clip in clips]:
+        raise ConfigError(
+            f"question_only names {run}, whose {path.name} is not of the {len(clips)} clips that {split} has "
+            f"here: evaluate that run on the same data, or name another, or none with --config.question_only="
+        )
+    return [row["prediction"] for row in rows]
 
 
 def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
@@ -124,7 +175,8 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
 def rouge_l(row: Prediction) -> float:
     """Of the sentence, from 0 to 100; of its characters where it is Chinese."""
-    return metrics.sentence_rouge_l(row.prediction, row.target, characters=has_wide(row.target))
+    said, wanted = (metrics.tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
+    return 100 * metrics.rouge_l(said, wanted)
 
 
 def draw_clip(workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, max_frames: int) -> None:

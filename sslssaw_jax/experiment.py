@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax import metrics
+from sslssaw_jax import leakage
 from sslssaw_jax.checkpointing import SCORE, saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.cache import open_clips
@@ -21,8 +22,10 @@ from sslssaw_jax.evaluation import (
     Prediction,
     Translate,
     draw_clip,
+    evaluate_predictions,
     make_translate,
     mean_loss,
+    read_question_only,
     score_predictions,
     translate_split,
     worst_and_best,
@@ -31,6 +34,7 @@ from sslssaw_jax.evaluation import (
 from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
 from sslssaw_jax.report import write_report
+from sslssaw_jax.score_table import format_table
 from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
@@ -103,6 +107,7 @@ class Experiment:
                 self._translate(state, self.config.data.test_split)
         else:
             if mode == "train":
+                self._question_only()  # what cannot stand beside the scores is told before the training
                 self.train_translator()
             self.report()
         if jax.process_index() == 0:
@@ -127,14 +132,14 @@ class Experiment:
         config = self.config
         begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
-        stage, translate = self._translator
+        stage, _ = self._translator
         train, dev = (
             self._clips(split, self._reads_video)
             for split in (config.data.train_split, config.data.dev_split)
         )
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
+            predictions, _ = self._translations(state, dev)
             scores = score_predictions(predictions, config)
             return {key: scores[key] for key in (SCORE, "rouge_l")}
 
@@ -146,23 +151,52 @@ class Experiment:
         Raises:
             CheckpointError: the workdir holds no checkpoint of this model.
         """
-        state = self._load_best()
+        state, test = self._load_best(), self.config.data.test_split
         with locked(self.workdir):
+            beside = self._question_only()
             scores = {
-                split: score_predictions(self._translate(state, split), self.config)
-                for split in (self.config.data.dev_split, self.config.data.test_split)
+                split: evaluate_predictions(self._translate(state, split), self.config, question_only)
+                for split, question_only in beside.items()
             }
+            scores[test]["questions"] = self._score_swapped_questions(state)
             if jax.process_index() == 0:
                 write_json(self._output_dir / "metrics.json", scores)
-                print(metrics.format_table(scores))
+                print(format_table(scores))
+                if self._question_only_run and beside[test] is None:
+                    print(
+                        f"question-only: none in {self._question_only_run}; this run's command with "
+                        f"--config.model.inputs=question --workdir={self._question_only_run} trains it, and "
+                        "--mode=eval then sets its scores beside these"
+                    )
+
+    @property
+    def _question_only_run(self) -> Path | None:
+        """The workdir of the run whose scores stand beside this one's."""
+        beside = self.config.question_only
+        return self.workdir.parent / beside if beside and self._reads_video else None
+
+    def _question_only(self) -> dict[str, list[str] | None]:
+        """Its translations of dev and test; None where it has left none."""
+        run, splits = self._question_only_run, (self.config.data.dev_split, self.config.data.test_split)
+        if not run:
+            return dict.fromkeys(splits)
+        return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
+
+    def _score_swapped_questions(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        """Scores on test where each clip is asked another clip's question, and where none is asked."""
+        if not self.config.swap_questions or self.config.model.inputs != "both":
+            return {}
+        clips = self._clips(self.config.data.test_split)
+        swapped = leakage.swapped_questions([clip.question for clip in clips.clips])
+        return {
+            name: score_predictions(self._translations(state, clips.asking(questions))[0], self.config)
+            for name, questions in swapped.items()
+        }
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
         """The predictions of a split, written down; the worst and the best of test are drawn."""
         clips = self._clips(split, self._reads_video)
-        with device_memory_told("translate"):
-            predictions, gates = translate_split(
-                self._translator[1], state, clips, self.tokenizer, self.config, self.mesh
-            )
+        predictions, gates = self._translations(state, clips)
         if jax.process_index() == 0:
             write_predictions(self._output_dir, split, predictions)
             if split == self.config.data.test_split:
@@ -190,9 +224,7 @@ class Experiment:
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
             if not indices:
                 continue
-            predictions, gates = translate_split(
-                self._translator[1], state, clips, self.tokenizer, self.config, self.mesh, only=indices
-            )
+            predictions, gates = self._translations(state, clips, indices)
             if jax.process_index() == 0:
                 for index, row, gate in zip(indices, predictions, gates):
                     print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
@@ -207,6 +239,14 @@ class Experiment:
         draw_clip(
             self._output_dir, clips[index], row, gate if has_gate else None, self.config.data.max_frames
         )
+
+    def _translations(
+        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
+    ) -> tuple[list[Prediction], list[Gate]]:
+        """See `translate_split`."""
+        _, translate = self._translator
+        with device_memory_told("translate"):
+            return translate_split(translate, state, clips, self.tokenizer, self.config, self.mesh, only=only)
 
     @property
     def _output_dir(self) -> Path:

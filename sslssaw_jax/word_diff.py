@@ -12,7 +12,6 @@ import html
 import json
 import random
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sslssaw_jax.lettering import has_wide
 from sslssaw_jax.logs import write_text
+from sslssaw_jax.metrics import tokens
 from sslssaw_jax.page import page, texts_table
 
 CORRECT, WRONG, MISSED = "correct", "wrong", "missed"
@@ -138,16 +138,13 @@ def _cell(text: str) -> str:
 
 def _runs(target: str, prediction: str) -> list[Word]:
     """`word_diff` of two texts, neighbours of one kind together."""
-    glue = "" if has_wide(target) else " "
-    diff = word_diff(*(_split(text, characters=has_wide(target)) for text in (target, prediction)))
+    characters = has_wide(target)
+    glue = "" if characters else " "
+    diff = word_diff(tokens(target, characters), tokens(prediction, characters))
     return [
         Word(glue.join(word.text for word in run), kind)
         for kind, run in groupby(diff, key=lambda word: word.kind)
     ]
-
-
-def _split(text: str, *, characters: bool) -> list[str]:
-    return list("".join(unicodedata.normalize("NFKC", text).split())) if characters else text.split()
 
 
 def _system(text: str) -> tuple[str, Path]:

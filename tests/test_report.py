@@ -15,7 +15,7 @@ from sslssaw_jax.curves import MOST_POINTS, Curve, draw_curves
 from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.source import Clip
 from sslssaw_jax.evaluation import Prediction, draw_clip, worst_and_best
-from sslssaw_jax.metrics import BUCKETS
+from sslssaw_jax.leakage import BUCKETS
 from sslssaw_jax.report import COLUMNS, main, write_report
 
 SCRIPT = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x'"
