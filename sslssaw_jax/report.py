@@ -212,18 +212,25 @@ def _clips(workdir: Path, predictions: list[Prediction]) -> str:
     places = worst_and_best(predictions)[:SHOWN]
     parts = [_clip(workdir, "Worst", predictions[place]) for place in places[::2]]
     parts += [_clip(workdir, "Best", predictions[place]) for place in places[1::2]]
+    told = "By ROUGE-L of the sentence; where that is equal, by the model's own score."
+    if (workdir / HEATMAPS).is_dir():
+        told += (
+            " The gate lets more through where a picture is brighter; boxes mark the upper quarter of what "
+            "the words span, and of what the video spans."
+        )
     return (
-        "<section><h2>Worst and best clips</h2>"
-        '<p class="quiet">By ROUGE-L of the sentence; where that is equal, by the model\'s own score. In the '
-        "pictures the gate lets more through where it is brighter; boxes mark the upper quarter of what the "
-        f"words span, and of what the video spans.</p>{LEGEND}{''.join(parts)}</section>"
+        f'<section><h2>Worst and best clips</h2><p class="quiet">{told}</p>{LEGEND}{"".join(parts)}</section>'
     )
 
 
 def _clip(workdir: Path, which: str, row: Prediction) -> str:
     rows = {"Question": html.escape(row.question), "Reference": html.escape(row.target)}
-    rows["Prediction"] = diff_html(row.target, row.prediction)
-    caption = f"ROUGE-L {rouge_l(row):.1f}, the model's score {row.score:.2f}"
+    caption = f"the model's score {row.score:.2f}"
+    if row.target:
+        rows["Prediction"] = diff_html(row.target, row.prediction)
+        caption = f"ROUGE-L {rouge_l(row):.1f}, {caption}"
+    else:  # a clip of one's own: nobody knows what is wrong
+        rows["Prediction"] = html.escape(row.prediction)
     parts = [
         f"<h3>{which}: {html.escape(row.id)}</h3>",
         texts_table(caption, [(name, text) for name, text in rows.items() if text]),

@@ -242,6 +242,14 @@ def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workd
     assert "Question" not in [cells[0] for cells in page.rows]
 
 
+def test_a_clip_without_a_reference_has_nothing_marked_as_wrong(workdir: Path) -> None:
+    row = {"id": "mine", "question": "what comes ?", "target": "", "prediction": "rain", "score": -1.0}
+    write_jsonl(workdir / "predictions.test.jsonl", [row])
+    page = Page(write_report(workdir))
+    assert ["Prediction", "rain"] in page.rows and "Reference" not in [cells[0] for cells in page.rows]
+    assert '<span class="wrong">rain' not in page.source and "ROUGE-L 0.0" not in page.text
+
+
 def test_the_worst_and_the_best_come_in_turn_and_each_once() -> None:
     rows = [
         Prediction("middle", "", "a b c d", "a b x y", -0.1),
