@@ -157,7 +157,7 @@ def _scores(metrics: Mapping[str, Scores]) -> str:
         groups.append((f"{split}, {scores['num_clips']} clips", rows))
     head, notes = ["", *COLUMNS.values()], _meanings(metrics)
     if any("intervals" in scores for scores in metrics.values()):
-        notes.append("Below a score: its 95 % interval over resampled clips.")
+        notes.append("Below a score: its 95\u00a0% interval over resampled clips.")
     if any(len(row) > len(head) for _, rows in groups for row in rows):
         head.append("p")
         notes.append(
@@ -185,7 +185,8 @@ def _leakage(metrics: Mapping[str, Scores]) -> str:
     tables = []
     for split, scores in metrics.items():
         parts = {"all clips": scores}
-        parts |= {f"overlap {name}": part for name, part in scores.get("overlap_buckets", {}).items()}
+        for name, part in scores.get("overlap_buckets", {}).items():
+            parts["overlap " + name.replace("-", "\u2011")] = part  # a hyphen that ends no line
         for key in ("without_copies", "overlap_free"):
             if key in scores:
                 parts[key.replace("_", " ")] = scores[key]

@@ -49,7 +49,7 @@ def copies(field: str):
 
     def translate(params: None, batch_stats: None, batch: Batch) -> Translation:
         tokens, mask = (np.asarray(getattr(batch, name)) for name in (field, f"{field}_mask"))
-        return Translation(np.where(mask, tokens, 1), np.zeros(len(tokens)), None, None)
+        return Translation(np.where(mask, tokens, 1), np.zeros(len(tokens)), np.ones(mask.shape), mask)
 
     return translate
 

@@ -150,7 +150,7 @@ def test_the_figures_are_those_of_metrics_json_with_intervals_and_p_values(workd
             part = found[name]
             figures = ["8", f"{part['bleu4']:.2f}", f"{part['rouge_l']:.2f}"]
             assert [name.replace("_", " "), *figures] in page.rows
-        assert ["overlap 0.75-1.00", "0", "–", "–"] in page.rows
+        assert ["overlap 0.75\u20111.00", "0", "–", "–"] in page.rows
 
 
 def test_the_page_needs_nothing_beside_it(workdir: Path) -> None:
