@@ -229,6 +229,7 @@ class Experiment:
                 for index, row, gate in zip(indices, predictions, gates):
                     print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
                     self._draw(clips, index, row, gate)
+        print(f"pictures: {self._output_dir}")
 
     def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate) -> None:
         """What the model saw of a clip, and what its gate let through where it has one."""

@@ -95,8 +95,8 @@ def _predictions(workdir: Path, splits: Sequence[str]) -> list[Prediction]:
     found = [file for file in files if file.exists()] or sorted(workdir.glob("predictions.*.jsonl"))
     if not found:
         return []
-    lines = found[-1].read_text(encoding="utf-8").splitlines()
-    return [Prediction(**json.loads(line)) for line in lines]
+    with found[-1].open(encoding="utf-8") as lines:
+        return [Prediction(**json.loads(line)) for line in lines]
 
 
 def _facts(config: Mapping[str, Any]) -> str:

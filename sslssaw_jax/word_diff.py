@@ -86,8 +86,8 @@ def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
     """
     systems = {}
     for name, path in files.items():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        systems[name] = [json.loads(line) for line in lines]
+        with path.open(encoding="utf-8") as lines:
+            systems[name] = [json.loads(line) for line in lines]
     first, *others = systems
     for name in others:
         if [row["id"] for row in systems[name]] != [row["id"] for row in systems[first]]:

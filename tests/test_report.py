@@ -250,7 +250,7 @@ def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workd
 
 
 def test_a_clip_without_a_reference_has_nothing_marked_as_wrong(workdir: Path) -> None:
-    row = {"id": "mine", "question": "what comes ?", "target": "", "prediction": "rain", "score": -1.0}
+    row = {"id": "mine", "question": "what\u2028comes ?", "target": "", "prediction": "rain", "score": -1.0}
     write_jsonl(workdir / "predictions.test.jsonl", [row])
     page = Page(write_report(workdir))
     assert ["Prediction", "rain"] in page.rows and "Reference" not in [cells[0] for cells in page.rows]
