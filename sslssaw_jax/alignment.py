@@ -1,4 +1,4 @@
-"""How alike clips and sentences are, position by position (Eq. 1, Table 3).
+"""How alike clips and sentences are, position by position (Eq. 1, Table 3), and sentences by their words.
 
 Pooled features are sequences of one position, and their likeness is their cosine.
 
@@ -38,6 +38,16 @@ def aligned_cosine(
     kept_Bx1xT = kept_mask_BxT[:, None]
     total_BxC = jnp.where(kept_Bx1xT, products_BxCxT / lengths_BxCxT, 0).sum(axis=-1)
     return total_BxC / jnp.maximum(kept_Bx1xT.sum(axis=-1), 1)
+
+
+def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
+    """Cosine of how often each token occurs in each two texts `w_1 .. w_n </s> <language>`, f32[B, B]."""
+    words_BxL, mask_BxL = text_BxL[:, :-2], mask_BxL[:, 2:]
+    same_BxCxLxM = words_BxL[:, None, :, None] == words_BxL[:, None]
+    both_BxCxLxM = mask_BxL[:, None, :, None] & mask_BxL[:, None]
+    products_BxC = (same_BxCxLxM & both_BxCxLxM).sum(axis=(2, 3), dtype=jnp.float32)
+    squares_B = jnp.maximum(jnp.diagonal(products_BxC), 1)
+    return products_BxC * jax.lax.rsqrt(squares_B[:, None] * squares_B)
 
 
 def _interpolation(kept_mask_BxT: jax.Array, stretched_mask_CxL: jax.Array) -> jax.Array:

@@ -55,3 +55,15 @@ def contrastive_loss(
     text_loss, text_found = contrast(logits_BxB)
     video_loss, video_found = contrast(logits_BxB.T)
     return (text_loss + video_loss) / 2, {"video_to_text": text_found, "text_to_video": video_found}
+
+
+def similarity_loss(
+    clips_BxB: jax.Array, sentences_BxB: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
+) -> jax.Array:
+    """Mean squared difference of two cosines over the pairs of different clips, f32[] (Yin et al. 2023).
+
+    With `count` a batch counts as many times as it has clips.
+    """
+    pair_BxB = valid_B[:, None] & valid_B & ~jnp.eye(len(valid_B), dtype=bool)
+    difference_B = jax.vmap(masked_mean)(jnp.square(clips_BxB - sentences_BxB), pair_BxB)
+    return masked_mean(difference_B, valid_B, count)

@@ -37,7 +37,10 @@ from tests.toy import (
 STAGES = {
     "pretrain": (pretrain.pretrain_stage, {}),
     "aligned": (pretrain.pretrain_stage, {"model.alignment": "text_to_video"}),
-    "translate": (translate.translate_stage, {}),
+    "translate": (
+        translate.translate_stage,
+        {"init_from": "none", "model.attention": "gloss", "translate.similarity_weight": 10.0},
+    ),
 }
 KEY = jax.random.key(5)
 # Before Flax takes its defaults from it: every parameter, cast and loss is of 64 bits then.

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslssaw_jax.alignment import aligned_cosine
+from sslssaw_jax.alignment import aligned_cosine, words_cosine
 from tests.toy import assert_close
 
 LENGTHS, OTHER_LENGTHS, D = (7, 3, 1), (4, 9, 2, 1), 6
@@ -65,3 +65,13 @@ def test_a_row_without_positions_has_a_finite_gradient(kept, stretched):
     none = np.zeros_like(kept[1])
     gradient = jax.grad(lambda x: aligned_cosine(x, none, *stretched).sum())(np.zeros_like(kept[0]))
     assert np.isfinite(gradient).all()
+
+
+def test_sentences_are_alike_by_the_words_that_they_share():
+    """Whatever their order; padding, `</s>`, the language code and texts that are none have no part in it."""
+    end, language = 2, 4
+    texts = [[7, 8, 8, end, language], [8, 7, end, language, 7], [9, end, language, 7, 8], [7, 7, 7, 7, 7]]
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
+    some = 3 / np.sqrt(5 * 2)
+    expected = np.array([[1, some, 0, 0], [some, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+    assert_close(words_cosine(np.array(texts), mask), expected)

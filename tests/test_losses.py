@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.alignment import aligned_cosine
-from sslssaw_jax.losses import contrastive_loss, cross_entropy
+from sslssaw_jax.losses import contrastive_loss, cross_entropy, similarity_loss
 
 jitted_cross_entropy = jax.jit(cross_entropy)
 
@@ -81,3 +81,14 @@ def test_contrastive_scale_is_capped_as_in_clip():
     np.testing.assert_allclose(
         capped, jitted_contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6
     )
+
+
+def test_similarity_is_compared_over_the_pairs_of_valid_clips():
+    clips, sentences = RNG.normal(size=(2, 4, 4)).astype(np.float32)
+    valid = np.array([True, True, False, True])
+    pairs = [(i, j) for i in (0, 1, 3) for j in (0, 1, 3) if i != j]
+    expected = np.mean([(clips[pair] - sentences[pair]) ** 2 for pair in pairs])
+    np.testing.assert_allclose(similarity_loss(clips, sentences, valid), expected, rtol=1e-6)
+    half = similarity_loss(clips, sentences, valid, count=6)  # of two batches with three clips each
+    np.testing.assert_allclose(half, expected / 2, rtol=1e-6)
+    assert similarity_loss(clips, sentences, np.arange(4) < 1) == 0
