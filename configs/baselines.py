@@ -7,18 +7,22 @@ QB-GFSLT-VLP is a row of Table 4: the full system without SSAW and SSL.
 
 from typing import Any
 
-# The question's embedding stands before the video's, as in Table 4's QB row.
-_TRANSFORMER: dict[str, Any] = {
+QB_SLRT: dict[str, Any] = {
     "init_from": "none",
     "model.mbart.weights": "",
     "model.mbart.positions": "sinusoidal",
     "model.mbart.activation": "relu",
     "model.mbart.tied_head": False,
     "model.video_activation": "softsign",
-    "model.fusion.kind": "concat",
+    "model.fusion.kind": "concat",  # the question before the video, as in Table 4's QB row
     "model.ssl": "off",
 }
-_SIZES: dict[str, Any] = {
+"""Sign language transformers (Camgoz et al. 2020), their translation alone: no gloss, so no CTC."""
+
+QB_GASLT = {**QB_SLRT, "model.attention": "gloss", "translate.similarity_weight": 10.0}
+"""Gloss attention (Yin et al. 2023), which changes the encoder of the former, and its loss."""
+
+_PUBLISHED = {
     "model.mbart.d_model": 512,
     "model.mbart.ffn_dim": 2048,
     "model.mbart.heads": 8,
@@ -29,12 +33,9 @@ _SIZES: dict[str, Any] = {
     "translate.optim.weight_decay": 1e-3,
 }
 
-QB_SLRT = _TRANSFORMER
-"""Sign language transformers (Camgoz et al. 2020), their translation alone: no gloss, so no CTC."""
-
 QB_SLRT_PUBLISHED = {
     **QB_SLRT,
-    **_SIZES,
+    **_PUBLISHED,
     "model.mbart.video_layers": 3,
     "model.mbart.decoder_layers": 3,
     "model.mbart.dropout": 0.1,
@@ -44,12 +45,9 @@ QB_SLRT_PUBLISHED = {
     "translate.optim.learning_rate": 1e-3,
 }
 
-QB_GASLT = {**_TRANSFORMER, "model.attention": "gloss", "translate.similarity_weight": 10.0}
-"""Gloss attention (Yin et al. 2023)."""
-
 QB_GASLT_PUBLISHED = {
     **QB_GASLT,
-    **_SIZES,
+    **_PUBLISHED,
     "model.mbart.video_layers": 2,
     "model.mbart.decoder_layers": 2,
     "model.mbart.dropout": 0.5,
