@@ -4,8 +4,10 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.augment import prepare_frames
+from sslssaw_jax.config import to_dict
 from sslssaw_jax.models.streams import text_stream
 from sslssaw_jax.stages.pretrain import pretrain_stage
+from sslssaw_jax.train import run_differences
 from tests.toy import (
     EOS,
     LANGUAGE,
@@ -147,3 +149,12 @@ def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, ba
     np.testing.assert_array_equal(text_mask.sum(axis=1), batch.target_mask.sum(axis=1) - 1)
     ends = text[np.arange(4), text_mask.sum(axis=1) - 1]
     assert_close(ends, features(model, batch)[1])
+
+
+def test_stage_1_of_another_alignment_is_another():
+    pooled, aligned = (
+        {"config": to_dict(toy_config(**{"model.alignment": alignment})), "tokenizer": "x"}
+        for alignment in ("pooled", "video_to_text")
+    )
+    told = run_differences(pooled, aligned, "pretrain")
+    assert told == ["config.model.alignment: 'pooled' then, 'video_to_text' now"]
