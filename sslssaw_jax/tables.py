@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from configs import ablations
 from sslssaw_jax.child import run_child
-from sslssaw_jax.config import Config, ConfigError, differences, from_config_dict, to_dict
+from sslssaw_jax.config import Config, ConfigError, differences, flag_error, from_config_dict, to_dict
 from sslssaw_jax.experiment import FINISHED, stage_1_workdir
 from sslssaw_jax.logs import write_text
 from sslssaw_jax.significance import compare, confidence_interval
@@ -116,17 +116,15 @@ def make_table(
 def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
     # what one seed has compiled, the next one loads
     given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
-    values, argv = flags.FlagValues(), ["run.py", *given]
-    tree = config_flags.DEFINE_config_dict(
-        "config", ablations.get_config(row), flag_values=values, sys_argv=argv
-    )
+    values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
     try:
+        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
         _, *unknown = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{' '.join(run_flags)}: {error}") from None
+        raise ConfigError(flag_error(error)) from None
     if unknown:
         raise ConfigError(f"unknown argument {unknown[0]!r}: behind -- there are flags --config.KEY=VALUE")
-    config = from_config_dict(tree.value)
+    config = from_config_dict(values.config)
     return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
 
 
