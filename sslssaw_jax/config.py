@@ -300,7 +300,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         for key in ("clips_per_batch", "frame_budget", "accumulate", "eval_every"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
-        for key in ("epochs", "patience"):
+        for key in ("epochs", "patience", "similarity_weight"):
             _require(getattr(self, key) >= 0, f"{key} is {getattr(self, key)}; it cannot be negative")
         for key in ("label_smoothing", "ema_decay"):
             _require_fraction(key, getattr(self, key))

@@ -53,7 +53,7 @@ def beam_search(
     (with `eos_id`) to the power of `length_penalty`. One beam is greedy search.
 
     To be called under jit, with a decoder that is deterministic. Raises ValueError where prompt and new
-    tokens exceed the decoder's learned positions.
+    tokens exceed the decoder's positions.
     """
     batch, prompt_length = prompt_BxP.shape
     vocab_size = embedding.embed.num_embeddings
