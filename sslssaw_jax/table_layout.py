@@ -156,7 +156,7 @@ def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
         f"BLEU-4 on test. Bars: mean; dots: seeds; lines: 95 %; diamonds: the paper's, on {table['dataset']}",
         fontsize=8,
     )
-    axes.set_title(f"Table {number} on {dataset}: {table['title'].lower()}", loc="left", fontsize=11)
+    axes.set_title(f"Table {number} on {dataset}: {table['title']}", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -30,7 +30,7 @@ from sslssaw_jax.train import run_differences
 from sslssaw_jax.workdir import WorkdirError, locked
 
 ROOT = Path(__file__).parent.parent
-RUN = (sys.executable, "run.py")  # in ROOT
+RUN_PY = (sys.executable, "run.py")  # in ROOT
 BASES = {"avatar_qa": "demo", "phoenix2014t_qa": "phoenix", "csl_daily_qa": "csl_daily"}
 
 
@@ -100,7 +100,7 @@ def make_table(
             for name, job in zip(names, jobs):
                 if not job.done and (not only or name in only):
                     _train(job, failed)
-        runs = zip(*map(_runs, by_seed))
+        runs = zip(*map(_results, by_seed))
         table = []
         for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
             done = [run for run in runs_of_row if run]
@@ -155,16 +155,16 @@ def _train(job: _Job, failed: set[Path]) -> None:
     """Trains and evaluates a row, its stage 1 before it; adds to `failed` which folders did not get there."""
     stage_1 = job.stage_1
     if stage_1 and stage_1 not in failed and not (stage_1 / FINISHED).exists():
-        _run([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
+        _call([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
     if stage_1 in failed:
         print(f"{job.workdir}: not begun, since {stage_1} has failed", file=sys.stderr)
         failed.add(job.workdir)
     else:
-        _run(job.flags, job.workdir, job.metrics, failed)
+        _call(job.flags, job.workdir, job.metrics, failed)
 
 
-def _run(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -> None:
-    command = [*RUN, *run_flags, f"--workdir={workdir.absolute()}"]
+def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -> None:
+    command = [*RUN_PY, *run_flags, f"--workdir={workdir.absolute()}"]
     print(shlex.join(command), flush=True)
     workdir.mkdir(parents=True, exist_ok=True)
     log = workdir / "run.log"
@@ -175,7 +175,7 @@ def _run(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -
         print(f"{workdir}: failed; {log.name} there ends with", *last_lines, sep="\n  ", file=sys.stderr)
 
 
-def _runs(jobs: Sequence[_Job]) -> list[Run | None]:
+def _results(jobs: Sequence[_Job]) -> list[Run | None]:
     """What the rows of one seed have reached, those that are done, each compared with the last one."""
     split = jobs[0].config.data.test_split
     characters = jobs[0].config.data.language == "zh_CN"
@@ -235,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (ConfigError, OSError, TableError, WorkdirError) as error:
         sys.exit(f"error: {error}")
-    except Stopped as stopped:
-        print(stopped)
+    except (Stopped, KeyboardInterrupt) as stopped:  # the one while a row runs, the other between rows
+        print(str(stopped) or "stopped: start again to go on")
         return
     print(to_markdown(options.table, options.dataset, rows, options.seeds))
     if failed := [row.experiment for row in rows if row.failed]:

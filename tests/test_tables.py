@@ -22,7 +22,7 @@ from sslssaw_jax.table_layout import COLUMNS, PAPER, Row, Run, to_csv, to_markdo
 from sslssaw_jax.tables import ROOT, TableError, main, make_table
 from sslssaw_jax.workdir import WorkdirError, locked
 
-RUN = """
+STAND_IN = """
 import json, random, sys
 from pathlib import Path
 from absl import app, flags
@@ -66,7 +66,7 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.workdir = folder, folder / "W"
-        (folder / "run.py").write_text(RUN)
+        (folder / "run.py").write_text(STAND_IN)
 
     def tell(self, *what: str) -> None:
         (self.folder / "told").write_text("\n".join(what))
@@ -81,7 +81,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    monkeypatch.setattr(tables, "RUN", (sys.executable, str(tmp_path / "run.py")))
+    monkeypatch.setattr(tables, "RUN_PY", (sys.executable, str(tmp_path / "run.py")))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return Runs(tmp_path)
 
