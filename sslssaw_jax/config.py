@@ -432,6 +432,11 @@ def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "con
     return lines
 
 
+def flag_error(error: Exception) -> str:
+    """What absl and ml_collections say of a wrong flag, out of the quotes that they put around it."""
+    return str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip()
+
+
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))

@@ -224,9 +224,9 @@ class Experiment:
     def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
         if is_gfslt(self.config.init_from):
             return gfslt_checkpoint(self.config, self.tokenizer)
-        if self.config.init_from == "none" or not self.config.pretrain.epochs:
+        stage_1 = stage_1_workdir(self.config, self.workdir)
+        if stage_1 is None:
             return self._pretrained(self.workdir, reads_sign=self._reads_video)
-        stage_1 = self.workdir.parent / self.config.init_from
         self.pretrain(stage_1)
         return partial(
             transfer,
@@ -306,6 +306,13 @@ class Experiment:
 
     def _clips(self, split: str, video: bool = True) -> ClipSource:
         return open_clips(self.config.data, split, video=video)
+
+
+def stage_1_workdir(config: Config, workdir: Path) -> Path | None:
+    """Where the stage 1 of a stage 2 in `workdir` is trained; None where it starts from none of ours."""
+    if config.init_from == "none" or is_gfslt(config.init_from) or not config.pretrain.epochs:
+        return None
+    return workdir.parent / config.init_from
 
 
 def _cache_compilation(parent: Path, folder: str) -> None:

@@ -43,11 +43,12 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
     """
     if len(predictions) != len(targets) or not targets:
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; one is needed for each")
-    hypotheses = [_tokens(text, characters) for text in predictions]
-    references = [_tokens(text, characters) for text in targets]
+    hypotheses = [tokens(text, characters) for text in predictions]
+    references = [tokens(text, characters) for text in targets]
     if characters:
         predictions, targets = (["".join(text) for text in texts] for texts in (hypotheses, references))
-    scores: dict[str, Any] = {f"bleu{n}": _raw_bleu(hypotheses, references, n) for n in (1, 2, 3, 4)}
+    joined = [" ".join(words) for words in hypotheses], [[" ".join(words) for words in references]]
+    scores: dict[str, Any] = {f"bleu{n}": raw_bleu(n).corpus_score(*joined).score for n in (1, 2, 3, 4)}
     scores["rouge_l"] = _mean_rouge_l(hypotheses, references)
     scores["chrf"] = CHRF().corpus_score(predictions, [targets]).score
     # `force` only silences a warning about references that end in " ."
@@ -91,7 +92,7 @@ def evaluate(
     others = [
         i
         for i, question in enumerate(questions)
-        if _tokens(question.lower(), characters) != _tokens(targets[i].lower(), characters)
+        if tokens(question.lower(), characters) != tokens(targets[i].lower(), characters)
     ]
     scores["without_copies"] = _bucket(
         [predictions[i] for i in others], [targets[i] for i in others], characters
@@ -101,7 +102,7 @@ def evaluate(
 
 def overlap(question: str, target: str, *, characters: bool = False) -> float:
     """Share of the target's distinct tokens that the question holds, case aside; 0 for an empty target."""
-    asked, wanted = (set(_tokens(text.lower(), characters)) for text in (question, target))
+    asked, wanted = (set(tokens(text.lower(), characters)) for text in (question, target))
     return len(asked & wanted) / max(len(wanted), 1)
 
 
@@ -140,21 +141,21 @@ def _bucket(predictions: list[str], targets: list[str], characters: bool) -> dic
     return {key: scores[key] for key in ("bleu4", "rouge_l", "num_clips")}
 
 
-def _tokens(text: str, characters: bool) -> list[str]:
+def tokens(text: str, characters: bool) -> list[str]:
+    """What the scores count: words between whitespace, or characters with their width folded."""
     return list("".join(unicodedata.normalize("NFKC", text).split())) if characters else text.split()
 
 
-def _raw_bleu(hypotheses: list[list[str]], references: list[list[str]], max_order: int) -> float:
-    bleu = BLEU(max_ngram_order=max_order, tokenize="none", smooth_method="none", force=True)
-    joined = [" ".join(tokens) for tokens in hypotheses]
-    return bleu.corpus_score(joined, [[" ".join(tokens) for tokens in references]]).score
+def raw_bleu(max_order: int) -> BLEU:
+    """Corpus BLEU without smoothing of texts that are `tokens` with one space between them."""
+    return BLEU(max_ngram_order=max_order, tokenize="none", smooth_method="none", force=True)
 
 
 def _mean_rouge_l(hypotheses: list[list[str]], references: list[list[str]]) -> float:
-    return 100 * sum(map(_rouge_l, hypotheses, references)) / len(references)
+    return 100 * sum(map(rouge_l, hypotheses, references)) / len(references)
 
 
-def _rouge_l(hypothesis: list[str], reference: list[str]) -> float:
+def rouge_l(hypothesis: list[str], reference: list[str]) -> float:
     """F of the longest common subsequence (Lin, 2004, Eq. 2-4), from 0 to 1."""
     common = _longest_common_subsequence(hypothesis, reference)
     if common == 0:
