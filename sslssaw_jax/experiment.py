@@ -4,14 +4,12 @@ import json
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax import leakage
 from sslssaw_jax.checkpointing import SCORE, saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.cache import open_clips
@@ -19,7 +17,6 @@ from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
-    Gate,
     Prediction,
     Translate,
     draw_heatmaps,
@@ -28,6 +25,7 @@ from sslssaw_jax.evaluation import (
     mean_loss,
     read_question_only,
     score_predictions,
+    score_swapped_questions,
     translate_split,
     write_predictions,
 )
@@ -124,14 +122,14 @@ class Experiment:
         config = self.config
         begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
-        stage, _ = self._translator
+        stage, translate = self._translator
         train, dev = (
             self._clips(split, self._reads_video)
             for split in (config.data.train_split, config.data.dev_split)
         )
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            predictions, _ = self._translations(state, dev)
+            predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
             scores = score_predictions(predictions, config)
             return {key: scores[key] for key in (SCORE, "rouge_l")}
 
@@ -142,6 +140,7 @@ class Experiment:
 
         Raises:
             CheckpointError: the workdir holds no checkpoint of this model.
+            ConfigError: `question_only` names a run that cannot stand beside this one.
         """
         state, test = self._load_best(), self.config.data.test_split
         with locked(self.workdir):
@@ -150,15 +149,22 @@ class Experiment:
                 split: evaluate_predictions(self._translate(state, split), self.config, question_only)
                 for split, question_only in beside.items()
             }
-            scores[test]["questions"] = self._score_swapped_questions(state)
+            scores[test]["questions"] = score_swapped_questions(
+                self._translator[1],
+                state,
+                self._clips(test, self._reads_video),
+                self.tokenizer,
+                self.config,
+                self.mesh,
+            )
             if jax.process_index() == 0:
                 write_json(self._output_dir / "metrics.json", scores)
                 print(format_table(scores))
-                if self._question_only_run and beside[test] is None:
+                if (run := self._question_only_run) and beside[test] is None:
                     print(
-                        f"question-only: none in {self._question_only_run}; this run's command with "
-                        f"--config.model.inputs=question --workdir={self._question_only_run} trains it, and "
-                        "--mode=eval then sets its scores beside these"
+                        f"question-only: none in {run}; this run's command with "
+                        f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
+                        "sets its scores beside these"
                     )
 
     @property
@@ -174,17 +180,6 @@ class Experiment:
             return dict.fromkeys(splits)
         return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
 
-    def _score_swapped_questions(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        """Scores on test where each clip is asked another clip's question, and where none is asked."""
-        if not self.config.swap_questions or self.config.model.inputs != "both":
-            return {}
-        clips = self._clips(self.config.data.test_split)
-        swapped = leakage.swapped_questions([clip.question for clip in clips.clips])
-        return {
-            name: score_predictions(self._translations(state, clips.asking(questions))[0], self.config)
-            for name, questions in swapped.items()
-        }
-
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
         """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""
         clips, model = self._clips(split, self._reads_video), self.config.model
@@ -192,22 +187,20 @@ class Experiment:
         drawn = min(self.config.num_heatmaps, len(clips))
         if split != self.config.data.test_split or not has_gate:
             drawn = 0
-        drawn_clips = frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist())
         with device_memory_told("translate"):
-            predictions, gates = self._translations(state, clips, drawn_clips)
+            predictions, gates = translate_split(
+                self._translator[1],
+                state,
+                clips,
+                self.tokenizer,
+                self.config,
+                self.mesh,
+                gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
+            )
         if jax.process_index() == 0:
             write_predictions(self._output_dir, split, predictions)
             draw_heatmaps(self._output_dir, predictions, gates)
         return predictions
-
-    def _translations(
-        self, state: TrainState, clips: ClipSource, gates_of: frozenset[int] = frozenset()
-    ) -> tuple[list[Prediction], dict[int, Gate]]:
-        """See `translate_split`."""
-        _, translate = self._translator
-        return translate_split(
-            translate, state, clips, self.tokenizer, self.config, self.mesh, gates_of=gates_of
-        )
 
     @property
     def _output_dir(self) -> Path:
