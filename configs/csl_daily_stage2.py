@@ -15,6 +15,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = phoenix_stage2.get_config(variant)
     config.name = config.name.replace("phoenix", "csl_daily")
     config.init_from = config.init_from.replace("phoenix", "csl_daily")
+    config.question_only = config.question_only.replace("phoenix", "csl_daily")
     config.data.dataset = "csl_daily_qa"
     config.data.language = "zh_CN"
     if config.model.mbart.weights:

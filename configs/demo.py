@@ -9,6 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default()
     config.name = "demo"
     config.init_from = "demo_stage1"
+    config.question_only = "demo_question"
     small_model(config)
 
     config.data.image_size = 48

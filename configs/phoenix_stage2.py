@@ -19,6 +19,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = default()
     config.name = "phoenix_stage2"
     config.init_from = "phoenix_stage1"
+    config.question_only = "phoenix_question"
     config.data.dataset = "phoenix2014t_qa"
     config.data.language = "de_DE"
     config.model.cnn_weights = "microsoft/resnet-18"
@@ -49,6 +50,7 @@ def make_toy(config: ml_collections.ConfigDict) -> None:
     """Changes sizes and epochs, and starts from scratch; what a run does stays the same."""
     config.name += "_toy"
     config.init_from += "_toy"
+    config.question_only = "phoenix_toy_question"
     small_model(config)
     config.model.cnn_weights = ""
     config.data.tokenizer = config.model.mbart.weights = config.model.mbert.weights = ""

@@ -353,6 +353,10 @@ class Config:
     # workdirs of runs, relative to the parent of this workdir, whose best checkpoints translate together, by
     # the mean of their probabilities; (): this workdir's alone
     ensemble: tuple[str, ...] = ()
+    # workdir of a run with model.inputs="question", relative to the parent of this workdir: its scores on the
+    # same clips stand beside those of a model that sees the signs; "": none do
+    question_only: str = ""
+    swap_questions: bool = True  # reports also translate test with shuffled questions, and without
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     warm_start: StageConfig = field(default_factory=StageConfig)

@@ -1,6 +1,7 @@
 """A trained model at work: a split translated, scored, written down and drawn."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sslssaw_jax import metrics
-from sslssaw_jax.config import Config
+from sslssaw_jax import leakage, metrics
+from sslssaw_jax.config import Config, ConfigError
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.pipeline import eval_batches
-from sslssaw_jax.data.source import Clip, ClipSource
+from sslssaw_jax.data.source import Clip, ClipInfo, ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer
 from sslssaw_jax.heatmap import save_heatmap
 from sslssaw_jax.logs import write_jsonl
@@ -23,6 +24,7 @@ from sslssaw_jax.sharding import own_frames, replicated, shard_batch
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.types import Batch, TrainState
+from sslssaw_jax.workdir import FINISHED
 
 FRAMES_SHOWN = 8  # under a heat map
 
@@ -106,18 +108,88 @@ def _shown(clip: Clip, max_frames: int) -> np.ndarray:
 
 
 def score_predictions(predictions: list[Prediction], config: Config) -> dict[str, Any]:
-    """All metrics of a split, with the copy-question baseline beside them."""
-    return metrics.evaluate(
+    """All metrics of a split."""
+    return metrics.score(
         [row.prediction for row in predictions],
         [row.target for row in predictions],
-        [row.question for row in predictions],
         characters=config.data.language == "zh_CN",
     )
+
+
+def evaluate_predictions(
+    predictions: list[Prediction], config: Config, question_only: list[str] | None
+) -> dict[str, Any]:
+    """All metrics of a split, and what they must be read beside: see `leakage.evaluate`.
+
+    Args:
+        predictions: of all its clips.
+        config: tells the language.
+        question_only: the translations of the same clips by a model that reads their questions alone.
+    """
+    questions = [row.question for row in predictions]
+    baselines = leakage.question_baselines(questions, config.data.language)
+    if question_only is not None:
+        baselines["question_only"] = question_only
+    return leakage.evaluate(
+        [row.prediction for row in predictions],
+        [row.target for row in predictions],
+        questions,
+        baselines,
+        characters=config.data.language == "zh_CN",
+    )
+
+
+def score_swapped_questions(
+    translate: Translate,
+    state: TrainState,
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    config: Config,
+    mesh: Mesh,
+) -> dict[str, dict[str, Any]]:
+    """All metrics of a split where each clip is asked another clip's question, and where none is asked.
+
+    Nothing where `swap_questions` is off, or the model reads only one of question and sign.
+    """
+    if not config.swap_questions or config.model.inputs != "both":
+        return {}
+    scores = {}
+    for name, questions in leakage.swapped_questions([clip.question for clip in source.clips]).items():
+        predictions, _ = translate_split(translate, state, source.asking(questions), tokenizer, config, mesh)
+        scores[name] = score_predictions(predictions, config)
+    return scores
 
 
 def write_predictions(workdir: Path, split: str, predictions: list[Prediction]) -> None:
     """`WORKDIR/predictions.<split>.jsonl`."""
     write_jsonl(workdir / f"predictions.{split}.jsonl", map(asdict, predictions))
+
+
+def read_question_only(run: Path, split: str, clips: Sequence[ClipInfo]) -> list[str] | None:
+    """The translations of a split that a finished question-only run has left; None where there is none.
+
+    Args:
+        run: its workdir.
+        split: its name.
+        clips: all clips that the split has here.
+
+    Raises:
+        ConfigError: the run sees the signs, or has translated other clips, or clips with other texts.
+    """
+    mark, path = run / FINISHED, run / f"predictions.{split}.jsonl"
+    if not mark.exists() or not path.exists():
+        return None
+    inputs = json.loads(mark.read_text(encoding="utf-8"))["config"]["model"]["inputs"]
+    if inputs != "question":
+        raise ConfigError(f"question_only names {run}, which was trained with model.inputs={inputs!r}")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    theirs = [(row["id"], row["question"], row["target"]) for row in rows]
+    if theirs != [(clip.id, clip.question, clip.target) for clip in clips]:
+        raise ConfigError(
+            f"question_only names {run}, whose {path.name} is not of the {len(clips)} clips that {split} has "
+            f"here: evaluate that run on the same data, or name another, or none with --config.question_only="
+        )
+    return [row["prediction"] for row in rows]
 
 
 def draw_heatmaps(workdir: Path, predictions: list[Prediction], gates: dict[int, Gate]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax import metrics
 from sslssaw_jax.checkpointing import SCORE, saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.cache import open_clips
@@ -21,14 +20,18 @@ from sslssaw_jax.evaluation import (
     Prediction,
     Translate,
     draw_heatmaps,
+    evaluate_predictions,
     make_translate,
     mean_loss,
+    read_question_only,
     score_predictions,
+    score_swapped_questions,
     translate_split,
     write_predictions,
 )
 from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
+from sslssaw_jax.score_table import format_table
 from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
@@ -42,9 +45,7 @@ from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
-from sslssaw_jax.workdir import locked
-
-FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+from sslssaw_jax.workdir import FINISHED, locked
 
 
 class Experiment:
@@ -92,6 +93,7 @@ class Experiment:
             self.pretrain(self.workdir)
             return
         if mode == "train":
+            self._question_only()  # if it cannot stand beside the scores, that is told before the training
             self.train_translator()
         if mode == "translate":
             state = self._load_best()
@@ -138,16 +140,45 @@ class Experiment:
 
         Raises:
             CheckpointError: the workdir holds no checkpoint of this model.
+            ConfigError: `question_only` names a run that cannot stand beside this one.
         """
-        state = self._load_best()
+        state, test = self._load_best(), self.config.data.test_split
         with locked(self.workdir):
+            beside = self._question_only()
             scores = {
-                split: score_predictions(self._translate(state, split), self.config)
-                for split in (self.config.data.dev_split, self.config.data.test_split)
+                split: evaluate_predictions(self._translate(state, split), self.config, question_only)
+                for split, question_only in beside.items()
             }
+            scores[test]["questions"] = score_swapped_questions(
+                self._translator[1],
+                state,
+                self._clips(test, self._reads_video),
+                self.tokenizer,
+                self.config,
+                self.mesh,
+            )
             if jax.process_index() == 0:
                 write_json(self._output_dir / "metrics.json", scores)
-                print(metrics.format_table(scores))
+                print(format_table(scores))
+                if (run := self._question_only_run) and beside[test] is None:
+                    print(
+                        f"question-only: none in {run}; this run's command with "
+                        f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
+                        "sets its scores beside these"
+                    )
+
+    @property
+    def _question_only_run(self) -> Path | None:
+        """The workdir of the run whose scores stand beside this one's."""
+        beside = self.config.question_only
+        return self.workdir.parent / beside if beside and self._reads_video else None
+
+    def _question_only(self) -> dict[str, list[str] | None]:
+        """Its translations of dev and test; None where it has left none."""
+        run, splits = self._question_only_run, (self.config.data.dev_split, self.config.data.test_split)
+        if not run:
+            return dict.fromkeys(splits)
+        return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
         """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""

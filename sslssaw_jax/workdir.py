@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 LOCK = "lock"
+FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
 
 
 class WorkdirError(RuntimeError):

@@ -104,8 +104,11 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     for split in ("dev", "test"):
         assert metrics[split].keys() > SCORES
-        assert metrics[split]["baselines"]["copy_question"].keys() == SCORES
+        assert metrics[split]["baselines"].keys() == {"copy_question"}
+        assert metrics[split]["baselines"]["copy_question"].keys() == SCORES | {"intervals", "p_value"}
         assert metrics[split]["num_clips"] == 6
+    assert metrics["test"]["questions"].keys() == {"shuffled", "blanked"}
+    assert all(scores.keys() == SCORES for scores in metrics["test"]["questions"].values())
     assert len(list((finished / "heatmaps").glob("*.png"))) == 2
 
 
@@ -126,7 +129,7 @@ def test_the_log_names_each_step_with_its_losses_and_rates(finished: Path) -> No
 
 
 def test_a_finished_run_is_not_trained_again(
-    finished: Path, tiny_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tiny_data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained again")
@@ -139,6 +142,37 @@ def test_a_finished_run_is_not_trained_again(
     run(shrink(shipped("demo"), tiny_data_dir), finished)
     away.rename(stage_1)
     assert (finished / "metrics.json").read_text() == before
+    hint = f"--config.model.inputs=question --workdir={finished.parent / 'demo_question'} trains it"
+    assert hint in capsys.readouterr().out
+
+
+def test_a_question_only_run_stands_beside_the_scores(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir, beside = tmp_path / "copy", tmp_path / "demo_question"
+    for folder in (workdir, beside):
+        folder.mkdir()
+    (workdir / CHECKPOINTS).symlink_to(finished / CHECKPOINTS)
+    config = shrink(shipped("demo"), tiny_data_dir)
+    config.swap_questions = False
+    notes = {"config": to_dict(from_config_dict(config))}
+    notes["config"]["model"]["inputs"] = "question"
+    (beside / "finished.json").write_text(json.dumps(notes))
+    for split in ("dev", "test"):  # as if it translated everything right
+        right = [row | {"prediction": row["target"]} for row in rows(finished / f"predictions.{split}.jsonl")]
+        (beside / f"predictions.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in right))
+    run(config, workdir, "eval")
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["test"]["questions"] == {}
+    for split in ("dev", "test"):
+        assert metrics[split]["baselines"]["question_only"]["bleu4"] == pytest.approx(100)
+    out = capsys.readouterr().out
+    assert "question-only  " in out and "trains it" not in out
+
+    (beside / "predictions.test.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="not of the 6 clips that test has"):
+        run(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists(), "told before anything is trained"
 
 
 def test_a_finished_stage_of_other_settings_is_used_and_told(

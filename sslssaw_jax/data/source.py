@@ -1,12 +1,13 @@
 """The clips of one split of a prepared dataset, by index."""
 
+import copy
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -85,6 +86,13 @@ class ClipSource:
                 "delete the folder and prepare the dataset again"
             )
         return Clip(**asdict(clip), video=video)
+
+    def asking(self, questions: Sequence[str]) -> Self:
+        """The same clips with other questions, one each."""
+        other = copy.copy(self)
+        pairs = zip(self.clips, questions, strict=True)
+        other.clips = [replace(clip, question=question) for clip, question in pairs]
+        return other
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.

@@ -1,0 +1,79 @@
+"""What the questions of the real corpora give away: `python -m benchmarks.leakage --annotations=DIR`.
+
+`DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; what is absent is left out. No model
+is involved: the lower-cased questions are scored as the translations, and those of PHOENIX-2014T also after
+the rules of `sslssaw_jax/german_questions.py`. What stands behind ± is half of the 95 % bootstrap interval.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import keep
+from sslssaw_jax.leakage import overlap_parts, question_baselines
+from sslssaw_jax.metrics import overlap, score
+from sslssaw_jax.significance import confidence_interval
+from tfds_builders.annotation import SPLITS, AnnotationError, Question
+from tfds_builders.csl_daily_qa.annotations import read_questions as read_csl
+from tfds_builders.phoenix2014t_qa.annotations import read_questions as read_phoenix
+
+CORPORA: dict[str, tuple[str, Callable[[Path, str, list[str]], dict[str, Question]]]] = {
+    "phoenix2014t_qa": ("de_DE", read_phoenix),
+    "csl_daily_qa": ("zh_CN", lambda path, split, problems: read_csl(path, split, {}, problems)),
+}
+PARAPHRASES = 380  # first rows of PHOENIX's test file; the others are inversions of their targets
+HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
+
+
+def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
+    """The table's rows of some clips, one for each way to translate by the questions."""
+    characters = language == "zh_CN"
+    targets, questions = [row.target for row in rows], [row.question for row in rows]
+    shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
+    for name, texts in question_baselines(questions, language).items():
+        found = score(texts, targets, characters=characters)
+        intervals = confidence_interval(texts, targets, characters=characters)
+        cells = [f"{found[f'bleu{n}']:.2f}" for n in (1, 2, 3)]
+        cells += [f"{found[key]:.2f} ± {(high - low) / 2:.1f}" for key, (low, high) in intervals.items()]
+        yield [clips, f"{len(rows):,}", f"{100 * shared:.0f} %", name.replace("_", "-"), *cells]
+
+
+def parts(
+    corpus: str, split: str, rows: list[Question], language: str
+) -> Iterator[tuple[str, list[Question]]]:
+    """A split, and what it is read by: its halves and its overlap."""
+    yield split, rows
+    if (corpus, split) == ("phoenix2014t_qa", "test"):
+        yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]
+        yield f"{split}, last {len(rows) - PARAPHRASES}", rows[PARAPHRASES:]
+    chosen = overlap_parts(
+        [row.target for row in rows], [row.question for row in rows], characters=language == "zh_CN"
+    )
+    for name, indices in chosen.items():
+        label = name.replace("_", " ") if "_" in name else f"overlap {name}"
+        yield f"{split}, {label}", [rows[i] for i in indices]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--annotations", type=Path, required=True)
+    options = parser.parse_args()
+    for corpus, (language, read) in CORPORA.items():
+        table = []
+        for split in SPLITS:
+            path, problems = options.annotations / corpus / f"{split}.txt", list[str]()
+            if path.exists():
+                rows = list(read(path, split, problems).values())
+                if problems:
+                    raise SystemExit(f"error: {AnnotationError(*problems)}")
+                for name, some in parts(corpus, split, rows, language):
+                    table += rows_of(name, some, language)
+            else:
+                print(f"{path} is absent")
+        keep("leakage", f"What the questions of {corpus} give away", HEADER, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""PHOENIX-2014T's questions turned into forecasts by hand: they see no video and learn nothing."""
+
+import re
+
+_UNITS = [
+    "null",
+    "ein",
+    "zwei",
+    "drei",
+    "vier",
+    "fünf",
+    "sechs",
+    "sieben",
+    "acht",
+    "neun",
+    "zehn",
+    "elf",
+    "zwölf",
+    "dreizehn",
+    "vierzehn",
+    "fünfzehn",
+    "sechzehn",
+    "siebzehn",
+    "achtzehn",
+    "neunzehn",
+]
+_TENS = ["zwanzig", "dreißig", "vierzig"]
+_ORDINALS = [
+    "ersten",
+    "zweiten",
+    "dritten",
+    "vierten",
+    "fünften",
+    "sechsten",
+    "siebten",
+    "achten",
+    "neunten",
+    "zehnten",
+    "elften",
+    "zwölften",
+    "dreizehnten",
+    "vierzehnten",
+    "fünfzehnten",
+    "sechzehnten",
+    "siebzehnten",
+    "achtzehnten",
+    "neunzehnten",
+    "zwanzigsten",
+]
+_WEEKDAYS = ["montag", "dienstag", "mittwoch", "donnerstag", "freitag", "samstag", "sonntag"]
+_MONTHS = [
+    "januar",
+    "februar",
+    "märz",
+    "april",
+    "mai",
+    "juni",
+    "juli",
+    "august",
+    "september",
+    "oktober",
+    "november",
+    "dezember",
+]
+_FORECAST = re.compile(r"wettervorhersage|wetterbericht")
+
+
+def edit_german_question(question: str) -> str:
+    """A cleaned PHOENIX-2014T question as a forecast would say it, by three rules and no learning.
+
+    Asked whether this is the forecast for a day, the sentence is the one that opens each; numbers are
+    spelt out; and the evening is called night, as the forecasts call it.
+    """
+    words = " ".join(re.sub(r"[?？.,!]", " ", question).split())
+    return _opening(words) or _spell_numbers(words).replace("heute abend", "heute nacht")
+
+
+def _opening(question: str) -> str | None:
+    """`und nun die wettervorhersage für morgen WEEKDAY den DAY MONTH`, with what the question holds of it."""
+    if not _FORECAST.search(question):
+        return None
+    weekday = next((word for word in _WEEKDAYS if word in question), None)
+    month = next((word for word in _MONTHS if word in question), None)
+    day = _day(question)
+    if not weekday and "morgen" not in question:
+        return None
+    sentence = "und nun die wettervorhersage für morgen"
+    if weekday:
+        sentence += f" {weekday}"
+    if month and day:
+        sentence += f" den {day} {month}"
+    return sentence
+
+
+def _day(question: str) -> str | None:
+    """The day of the month as an ordinal, from an ordinal or a number in the question."""
+    ordinals = [_ordinal(number) for number in range(31, 0, -1)]  # a longer one before the one in it
+    found = next((word for word in ordinals if re.search(rf"\b{word}", question)), None)
+    digits = re.search(r"\d+", question)
+    if not found and digits and 1 <= int(digits[0]) <= 31:
+        found = _ordinal(int(digits[0]))
+    return found
+
+
+def _spell_numbers(question: str) -> str:
+    question = re.sub(r"(\d)[ -]*(?:°\s*c?|grad\b)", r"\1 grad ", question)
+    question = re.sub(r"(?<!\d)-(\d)", r" minus \1", question)
+    question = re.sub(r"\d+", lambda digits: f" {_cardinal(int(digits[0]))} ", question)
+    return " ".join(question.split())
+
+
+def _cardinal(number: int) -> str:
+    if number < 20:
+        return _UNITS[number]
+    if number >= 50:  # no forecast in centigrade
+        return str(number)
+    tens, units = divmod(number, 10)
+    return (f"{_UNITS[units]}und" if units else "") + _TENS[tens - 2]
+
+
+def _ordinal(number: int) -> str:
+    return _ORDINALS[number - 1] if number <= 20 else f"{_cardinal(number)}sten"
