@@ -22,6 +22,11 @@ _MODE = flags.DEFINE_enum(
     ("train", "eval", "translate"),
     "train: train what is missing, then evaluate; eval: evaluate the best checkpoint; translate: test only.",
 )
+_CLIPS = flags.DEFINE_multi_string(
+    "clip",
+    [],
+    "With --mode=translate: this clip alone, by its id in any split, and its heat map; repeatable.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +51,7 @@ def main(argv: list[str]) -> None:
     try:
         config = from_config_dict(_CONFIG.value)
         join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value)
+        Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
     except (
         CheckpointError,
         ConfigError,

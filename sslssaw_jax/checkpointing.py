@@ -53,7 +53,7 @@ class Checkpointer:
         if keep_latest < 1:
             raise ValueError(f"checkpoint.keep_latest is {keep_latest}; at least 1 is needed to resume")
         self.directory = Path(directory).absolute()
-        self.scores: Scores = _read_scores(self.directory)
+        self.scores: Scores = read_scores(self.directory)
         self._keep_latest, self._keep_best = keep_latest, keep_best
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -124,7 +124,7 @@ class Checkpointer:
         if step < 0:
             return None
         folder = self.directory / str(step)
-        meta = read_json(folder / "meta" / "metadata")
+        meta = read_meta(folder)
         if check:
             check(meta)
         _require_same_arrays(self._manager.item_metadata(step).state, template, folder)
@@ -215,7 +215,7 @@ def restore_params(
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")
-    best_first = _best_first(steps, _read_scores(directory)) if best else []
+    best_first = _best_first(steps, read_scores(directory)) if best else []
     step, damaged = _first_whole(directory, list(dict.fromkeys(best_first + steps[::-1])))
     for bad, wrong in damaged.items():
         warnings.warn(
@@ -225,7 +225,7 @@ def restore_params(
     folder = directory / str(step)
     params = "ema" if _array_metadata(folder).get("ema") else "params"
     state = _read_arrays(folder, (params, "batch_stats"))
-    meta = read_json(folder / "meta" / "metadata")
+    meta = read_meta(folder)
     return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
 
 
@@ -242,7 +242,13 @@ def _array_metadata(folder: Path) -> Any:
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
-def _read_scores(directory: Path) -> Scores:
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The notes kept with the checkpoint in `folder`, `DIRECTORY/<step>`."""
+    return read_json(folder / "meta" / "metadata")
+
+
+def read_scores(directory: Path) -> Scores:
+    """What the evaluations in training found, by step; empty where there was none."""
     path = directory / _SCORES_FILE
     saved = read_json(path) if path.exists() else {}
     return {int(step): scores for step, scores in saved.items()}

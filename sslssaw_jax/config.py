@@ -366,7 +366,7 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log_every: int = 20  # steps
-    num_heatmaps: int = 6
+    num_heatmaps: int = 6  # test clips drawn: the worst, the best, the second worst, and so on
     peak_tflops: float = 0.0  # of one device, for MFU in the log; 0: known ones by their name
     profile: str = ""  # "START:STOP": a trace of those steps, for TensorBoard
     compilation_cache: str = "compiled"  # a folder beside the workdir: a restart compiles nothing; "": none

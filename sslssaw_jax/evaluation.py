@@ -18,7 +18,8 @@ from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.pipeline import eval_batches
 from sslssaw_jax.data.source import Clip, ClipInfo, ClipSource
 from sslssaw_jax.data.tokenizer import Tokenizer
-from sslssaw_jax.heatmap import save_heatmap
+from sslssaw_jax.heatmap import save_frames, save_heatmap
+from sslssaw_jax.lettering import has_wide
 from sslssaw_jax.logs import write_jsonl
 from sslssaw_jax.sharding import own_frames, replicated, shard_batch
 from sslssaw_jax.stages.step import Stage, eval_step
@@ -26,7 +27,8 @@ from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.workdir import FINISHED
 
-FRAMES_SHOWN = 8  # under a heat map
+HEATMAPS, FRAMES = "heatmaps", "frames"  # folders of the workdir
+FRAMES_SHOWN = 8  # of a clip
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a heat map shows of one clip."""
+    """What the fusion let through of one clip."""
 
     tokens: list[str]
     weights: np.ndarray  # f32[question tokens + video positions]
-    frames: np.ndarray  # u8[k, H, W, 3]
 
 
 Translate = Callable[[nnx.State, nnx.State, Batch], Translation]
@@ -75,13 +76,13 @@ def translate_split(
     config: Config,
     mesh: Mesh,
     *,
-    gates_of: frozenset[int] = frozenset(),
-) -> tuple[list[Prediction], dict[int, Gate]]:
-    """Each clip of a split translated once, in the split's order, and the gates of the clips asked for."""
+    only: Sequence[int] | None = None,
+) -> tuple[list[Prediction], list[Gate]]:
+    """Each clip of a split, or of `only`, translated once, in the split's order, and the gate of each."""
     predictions: dict[int, Prediction] = {}
     gates: dict[int, Gate] = {}
     own = own_frames(mesh, config.translate.frame_budget)
-    for batch in eval_batches(source, tokenizer, config.data, config.translate, own):
+    for batch in eval_batches(source, tokenizer, config.data, config.translate, own, only):
         found = jax.device_get(translate(state.eval_params, state.batch_stats, shard_batch(batch, mesh)))
         for row in np.flatnonzero(batch.valid):
             index = int(batch.index[row])
@@ -90,21 +91,10 @@ def translate_split(
             predictions[index] = Prediction(
                 clip.id, clip.question, clip.target, text, float(found.score[row])
             )
-            if index in gates_of:
-                question = batch.read.question[row][batch.read.question_mask[row]]
-                gates[index] = Gate(
-                    tokenizer.reader.pieces(question.tolist()),
-                    found.gate[row][found.mask[row]],
-                    _shown(source[index], config.data.max_frames),
-                )
-    return [predictions[index] for index in range(len(source))], gates
-
-
-def _shown(clip: Clip, max_frames: int) -> np.ndarray:
-    """Evenly spaced frames of those that the model reads; in a batch they may be another process's."""
-    read = select_frames(clip.num_frames, max_frames, None)
-    shown = np.linspace(0, len(read) - 1, min(FRAMES_SHOWN, len(read))).round().astype(int)
-    return np.stack([decode_frame(clip.id, clip.video, number) for number in read[shown]])
+            question = batch.read.question[row][batch.read.question_mask[row]]
+            gates[index] = Gate(tokenizer.reader.pieces(question.tolist()), found.gate[row][found.mask[row]])
+    indices = sorted(predictions)
+    return [predictions[index] for index in indices], [gates[index] for index in indices]
 
 
 def score_predictions(predictions: list[Prediction], config: Config) -> dict[str, Any]:
@@ -192,21 +182,44 @@ def read_question_only(run: Path, split: str, clips: Sequence[ClipInfo]) -> list
     return [row["prediction"] for row in rows]
 
 
-def draw_heatmaps(workdir: Path, predictions: list[Prediction], gates: dict[int, Gate]) -> None:
-    """`WORKDIR/heatmaps/<clip>.png` as in Fig. 4, by the first process alone."""
-    if jax.process_index():
+def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
+    """The worst, the best, the second worst, the second best, and so on: each place once.
+
+    By the sentence's ROUGE-L; where that is equal, by the model's own score.
+    """
+    worst_first = sorted(
+        range(len(predictions)), key=lambda place: (rouge_l(predictions[place]), predictions[place].score)
+    )
+    in_turn = [place for pair in zip(worst_first, reversed(worst_first)) for place in pair]
+    return in_turn[: len(predictions)]
+
+
+def rouge_l(row: Prediction) -> float:
+    """Of the sentence, from 0 to 100; of its characters where it is Chinese."""
+    said, wanted = (metrics.tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
+    return 100 * metrics.rouge_l(said, wanted)
+
+
+def draw_clip(workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, max_frames: int) -> None:
+    """`WORKDIR/heatmaps/<clip>.png` as in Fig. 4, or without a gate `WORKDIR/frames/<clip>.jpg`.
+
+    Its frames are evenly spaced ones of those that the model reads.
+    """
+    read = select_frames(clip.num_frames, max_frames, None)
+    shown = np.linspace(0, len(read) - 1, min(FRAMES_SHOWN, len(read))).round().astype(int)
+    frames = np.stack([decode_frame(clip.id, clip.video, number) for number in read[shown]])
+    if gate is None:
+        save_frames(workdir / FRAMES / f"{row.id}.jpg", frames)
         return
-    for index, gate in sorted(gates.items()):
-        row = predictions[index]
-        save_heatmap(
-            workdir / "heatmaps" / f"{row.id}.png",
-            tokens=gate.tokens,
-            gate=gate.weights,
-            frames=gate.frames,
-            question=row.question,
-            target=row.target,
-            prediction=row.prediction,
-        )
+    save_heatmap(
+        workdir / HEATMAPS / f"{row.id}.png",
+        tokens=gate.tokens,
+        gate=gate.weights,
+        frames=frames,
+        question=row.question,
+        target=row.target,
+        prediction=row.prediction,
+    )
 
 
 def mean_loss(

@@ -1,12 +1,11 @@
 """An experiment from its configuration: which stages run, in which folders, and what is left behind."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -17,9 +16,10 @@ from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
+    Gate,
     Prediction,
     Translate,
-    draw_heatmaps,
+    draw_clip,
     evaluate_predictions,
     make_translate,
     mean_loss,
@@ -27,10 +27,12 @@ from sslssaw_jax.evaluation import (
     score_predictions,
     score_swapped_questions,
     translate_split,
+    worst_and_best,
     write_predictions,
 )
 from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
+from sslssaw_jax.report import write_report
 from sslssaw_jax.score_table import format_table
 from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
@@ -71,37 +73,44 @@ class Experiment:
         reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
         self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
 
-    def run(self, mode: str) -> None:
+    def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
         """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test.
+
+        With `clip_ids`, `translate` translates and draws no others than those clips, of any split.
 
         Raises:
             Stopped: by a signal; starting again goes on.
             WorkdirError: another run writes into the workdir.
         """
         with self.stop:
-            self._run(mode)
+            self._run(mode, clip_ids)
 
-    def _run(self, mode: str) -> None:
+    def _run(self, mode: str, clip_ids: Sequence[str]) -> None:
         stage_config = getattr(self.config, self.config.stage)
         if mode == "train" and self.config.ensemble:
             raise ConfigError("ensemble names runs that are trained already: use --mode=eval or translate")
         if mode == "train" and not stage_config.epochs:
             raise ConfigError(f"{self.config.stage}.epochs is 0: there is nothing to train")
+        if clip_ids and mode != "translate":
+            raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
         if self.config.stage == "pretrain":
             if mode != "train":
                 raise ConfigError(f"--mode={mode} translates, and stage 1 cannot: use a config of stage 2")
             self.pretrain(self.workdir)
+        elif clip_ids:
+            self._translate_clips(clip_ids)
             return
-        if mode == "train":
-            self._question_only()  # if it cannot stand beside the scores, that is told before the training
-            self.train_translator()
-        if mode == "translate":
+        elif mode == "translate":
             state = self._load_best()
             with locked(self.workdir):
                 self._translate(state, self.config.data.test_split)
         else:
+            if mode == "train":
+                self._question_only()  # what cannot stand beside the scores is told before the training
+                self.train_translator()
             self.report()
-        print(f"predictions and heat maps: {self._output_dir}")
+        if jax.process_index() == 0:
+            print(f"report: {write_report(self._output_dir)}")
 
     def warm_start(self, workdir: Path) -> None:
         """Trains the CNN on isolated signs."""
@@ -181,26 +190,59 @@ class Experiment:
         return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
-        """The predictions of a split, written down; of test with heat maps where there is a gate to draw."""
-        clips, model = self._clips(split, self._reads_video), self.config.model
-        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
-        drawn = min(self.config.num_heatmaps, len(clips))
-        if split != self.config.data.test_split or not has_gate:
-            drawn = 0
-        with device_memory_told("translate"):
-            predictions, gates = translate_split(
-                self._translator[1],
-                state,
-                clips,
-                self.tokenizer,
-                self.config,
-                self.mesh,
-                gates_of=frozenset(np.linspace(0, len(clips) - 1, drawn).astype(int).tolist()),
-            )
+        """The predictions of a split, written down; the worst and the best of test are drawn."""
+        clips = self._clips(split, self._reads_video)
+        predictions, gates = self._translations(state, clips)
         if jax.process_index() == 0:
             write_predictions(self._output_dir, split, predictions)
-            draw_heatmaps(self._output_dir, predictions, gates)
+            if split == self.config.data.test_split:
+                for index in worst_and_best(predictions)[: self.config.num_heatmaps]:
+                    self._draw(clips, index, predictions[index], gates[index])
         return predictions
+
+    def _translate_clips(self, clip_ids: Sequence[str]) -> None:
+        """Translates these clips alone, of whichever splits; prints and draws each.
+
+        Raises:
+            ConfigError: the dataset has no such clip.
+        """
+        data = self.config.data
+        splits = {
+            split: self._clips(split, self._reads_video)
+            for split in (data.test_split, data.dev_split, data.train_split)
+            if (self._dataset / f"clips.{split}.jsonl").exists()
+        }
+        known = {clip.id for clips in splits.values() for clip in clips.clips}
+        if missing := sorted(set(clip_ids) - known):
+            raise ConfigError(f"{self._dataset} has no clip {', '.join(missing)} in {', '.join(splits)}")
+        state = self._load_best()
+        for clips in splits.values():
+            indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
+            if not indices:
+                continue
+            predictions, gates = self._translations(state, clips, indices)
+            if jax.process_index() == 0:
+                for index, row, gate in zip(indices, predictions, gates):
+                    print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
+                    self._draw(clips, index, row, gate)
+
+    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate) -> None:
+        """What the model saw of a clip, and what its gate let through where it has one."""
+        if not self._reads_video:
+            return
+        model = self.config.model
+        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
+        draw_clip(
+            self._output_dir, clips[index], row, gate if has_gate else None, self.config.data.max_frames
+        )
+
+    def _translations(
+        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
+    ) -> tuple[list[Prediction], list[Gate]]:
+        """See `translate_split`."""
+        _, translate = self._translator
+        with device_memory_told("translate"):
+            return translate_split(translate, state, clips, self.tokenizer, self.config, self.mesh, only=only)
 
     @property
     def _output_dir(self) -> Path:

@@ -36,10 +36,15 @@ def fonts_for(*texts: str) -> Iterator[None]:
     Tells once where none is installed: matplotlib would warn of each character.
     """
     families = ["sans-serif"]
-    if any(map(_wide.search, texts)):
+    if any(map(has_wide, texts)):
         families += _installed_chinese_font()
     with rc_context({"font.family": families}):
         yield
+
+
+def has_wide(text: str) -> bool:
+    """Whether a text is Chinese, at least in part: it then has no spaces between words."""
+    return bool(_wide.search(text))
 
 
 def columns(text: str) -> int:

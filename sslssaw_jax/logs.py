@@ -87,7 +87,7 @@ class RunLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             write_jsonl(
-                path, [row for row in _rows(path) if row["stage"] != stage or row["step"] <= start_step]
+                path, [row for row in read_log(path) if row["stage"] != stage or row["step"] <= start_step]
             )
         self._file = path.open("a", encoding="utf-8")
         folder = Path(workdir) / "tensorboard" / stage
@@ -187,8 +187,10 @@ class RunLog:
         self._line_is_open = False
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that an interruption cut short is left out."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `log.jsonl`, none where there is no file; one that was cut short is left out."""
+    if not path.is_file():
+        return []
     rows = []
     with path.open(encoding="utf-8") as file:
         for line in file:

@@ -3,21 +3,31 @@
     python -m sslssaw_jax.word_diff ours=runs/a/predictions.test.jsonl concat=runs/b/predictions.test.jsonl \\
         --out=diff --clips=20
 
-writes `diff.html` (correct words green, wrong ones red) and `diff.md` (correct bold, wrong struck out).
+writes `diff.html` (correct words green, wrong ones red and underlined) and `diff.md` (correct ones bold,
+wrong ones struck out). Chinese is compared character by character.
 """
 
 import argparse
 import html
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sslssaw_jax.lettering import has_wide
 from sslssaw_jax.logs import write_text
+from sslssaw_jax.metrics import tokens
+from sslssaw_jax.page import page, texts_table
 
 CORRECT, WRONG, MISSED = "correct", "wrong", "missed"
 MISS = "[Miss]"
+LEGEND = (
+    '<p class="quiet"><span class="correct">Green</span>: as in the reference. <span class="wrong">Red and '
+    f'wavy</span>: wrong. <span class="missed">{MISS}</span>: nothing stands for a word of the reference.</p>'
+)
 
 
 class Word(NamedTuple):
@@ -85,68 +95,56 @@ def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
     return systems
 
 
-def to_html(systems: Mapping[str, Rows], clips: Sequence[int], *, characters: bool = False) -> str:
+def to_html(systems: Mapping[str, Rows], clips: Sequence[int]) -> str:
     """A page of its own: a table a clip, the reference above the systems."""
-    body = []
+    tables = []
     for clip in clips:
         known = next(iter(systems.values()))[clip]
-        rows = [
-            _row("Question", html.escape(known["question"])),
-            _row("Reference", html.escape(known["target"])),
-        ]
+        rows = [("Question", html.escape(known["question"])), ("Reference", html.escape(known["target"]))]
         for name, predictions in systems.items():
-            diff = word_diff(
-                *(_split(predictions[clip][key], characters) for key in ("target", "prediction"))
-            )
-            shown = [f'<span class="{word.kind}">{html.escape(word.text)}</span>' for word in diff]
-            rows.append(_row(name, ("" if characters else " ").join(shown)))
-        body.append(f"<table><caption>{html.escape(known['id'])}</caption>{''.join(rows)}</table>")
-    return _PAGE.format(tables="\n".join(body))
+            rows.append((name, diff_html(predictions[clip]["target"], predictions[clip]["prediction"])))
+        tables.append(texts_table(known["id"], rows))
+    return page("Translations, word by word", "\n".join(["<h1>Word by word</h1>", LEGEND, *tables]))
 
 
-def _row(name: str, cell: str) -> str:
-    return f"<tr><th>{html.escape(name)}</th><td>{cell}</td></tr>"
+def diff_html(target: str, prediction: str) -> str:
+    """The prediction in the colours of `page`: what is correct in it, wrong, and missing."""
+    shown = [f'<span class="{run.kind}">{html.escape(run.text)}</span>' for run in _runs(target, prediction)]
+    return ("" if has_wide(target) else " ").join(shown)
 
 
-def to_markdown(systems: Mapping[str, Rows], clips: Sequence[int], *, characters: bool = False) -> str:
+def to_markdown(systems: Mapping[str, Rows], clips: Sequence[int]) -> str:
     """The same as Markdown, which has no colours."""
-    marks = {CORRECT: "**{}**", WRONG: "~~{}~~", MISSED: "{}"}
+    marks = {CORRECT: "**{}**", WRONG: "~~{}~~"}
     lines = []
     for clip in clips:
         known = next(iter(systems.values()))[clip]
-        lines += [f"| {known['id']} | |", "| --- | --- |"]
+        lines += [f"| {_cell(known['id'])} | |", "| --- | --- |"]
         lines += [f"| Question | {_cell(known['question'])} |", f"| Reference | {_cell(known['target'])} |"]
         for name, predictions in systems.items():
-            diff = word_diff(
-                *(_split(predictions[clip][key], characters) for key in ("target", "prediction"))
+            runs = _runs(predictions[clip]["target"], predictions[clip]["prediction"])
+            shown = " ".join(
+                run.text if run.kind == MISSED else marks[run.kind].format(_cell(run.text)) for run in runs
             )
-            shown = " ".join(marks[word.kind].format(_cell(word.text)) for word in diff)
             lines.append(f"| {_cell(name)} | {shown} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    """The text as it is: none of its characters is markup."""
+    return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))
 
 
-def _split(text: str, characters: bool) -> list[str]:
-    return list("".join(text.split())) if characters else text.split()
-
-
-_PAGE = """<!doctype html>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Translations, word by word</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100%; margin: 0 0 2rem }}
-caption {{ text-align: left; color: #666; font-size: .85rem; overflow-wrap: anywhere }}
-th, td {{ text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-top: 1px solid #ddd }}
-th {{ width: 8rem; font-weight: 600; overflow-wrap: anywhere }}
-.correct {{ color: #1a7f37 }} .wrong {{ color: #cf222e }} .missed {{ color: #888 }}
-</style>
-{tables}
-"""
+def _runs(target: str, prediction: str) -> list[Word]:
+    """`word_diff` of two texts, neighbours of one kind together."""
+    characters = has_wide(target)
+    glue = "" if characters else " "
+    diff = word_diff(tokens(target, characters), tokens(prediction, characters))
+    return [
+        Word(glue.join(word.text for word in run), kind)
+        for kind, run in groupby(diff, key=lambda word: word.kind)
+    ]
 
 
 def _system(text: str) -> tuple[str, Path]:
@@ -162,7 +160,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="OUT.html and OUT.md are written")
     parser.add_argument("--clips", type=int, default=20, help="how many, drawn at random; default 20")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--characters", action="store_true", help="compare characters, as for Chinese")
     options = parser.parse_args(arguments)
     try:
         systems = read_systems(dict(options.systems))
@@ -171,8 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     num_clips = len(next(iter(systems.values())))
     clips = sorted(random.Random(options.seed).sample(range(num_clips), min(options.clips, num_clips)))
     for suffix, text in (
-        (".html", to_html(systems, clips, characters=options.characters)),
-        (".md", to_markdown(systems, clips, characters=options.characters)),
+        (".html", to_html(systems, clips)),
+        (".md", to_markdown(systems, clips)),
     ):
         write_text(options.out.with_name(options.out.name + suffix), text)
     print(f"{len(clips)} clips: {options.out}.html, {options.out}.md")

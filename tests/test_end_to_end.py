@@ -4,7 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sslssaw_jax.checkpointing import CheckpointError, restore_params
 from sslssaw_jax.config import ConfigError, from_config_dict, to_dict
 from sslssaw_jax.data.source import DatasetError
 from sslssaw_jax.data.tokenizer import TokenizerError
+from sslssaw_jax.evaluation import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.train import CHECKPOINTS, run_differences
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
@@ -72,8 +73,10 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     return config
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path, mode: str = "train") -> None:
-    Experiment(from_config_dict(config), workdir).run(mode)
+def run(
+    config: ml_collections.ConfigDict, workdir: Path, mode: str = "train", clips: Sequence[str] = ()
+) -> None:
+    Experiment(from_config_dict(config), workdir).run(mode, clips)
 
 
 def rows(path: Path) -> list[dict]:
@@ -109,7 +112,28 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
         assert metrics[split]["num_clips"] == 6
     assert metrics["test"]["questions"].keys() == {"shuffled", "blanked"}
     assert all(scores.keys() == SCORES for scores in metrics["test"]["questions"].values())
-    assert len(list((finished / "heatmaps").glob("*.png"))) == 2
+    predictions = [Prediction(**row) for row in rows(finished / "predictions.test.jsonl")]
+    worst, best, *_ = (predictions[i].id for i in worst_and_best(predictions))
+    assert {path.stem for path in (finished / "heatmaps").iterdir()} == {worst, best}
+    report = (finished / "report.html").read_text(encoding="utf-8")
+    assert report.count("data:image/png") == 2 and f"{metrics['test']['bleu4']:.2f}" in report
+
+
+def test_clips_of_any_split_are_translated_and_drawn_alone(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "copy"
+    workdir.mkdir()
+    (workdir / CHECKPOINTS).symlink_to(finished / CHECKPOINTS)
+    config = shrink(shipped("demo"), tiny_data_dir)
+    with pytest.raises(ConfigError, match="has no clip nobody in test, dev, train"):
+        run(config, workdir, "translate", ["dev-003", "nobody"])
+    run(config, workdir, "translate", ["train-011", "dev-003"])
+    assert {path.stem for path in (workdir / "heatmaps").iterdir()} == {"train-011", "dev-003"}
+    assert {path.name for path in workdir.iterdir()} == {CHECKPOINTS, "heatmaps"}
+    row = next(row for row in rows(finished / "predictions.dev.jsonl") if row["id"] == "dev-003")
+    told = "\n  ".join(row[key] for key in ("id", "question", "target", "prediction"))
+    assert told in capsys.readouterr().out
 
 
 def test_the_log_names_each_step_with_its_losses_and_rates(finished: Path) -> None:

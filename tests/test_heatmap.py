@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from sslssaw_jax.heatmap import draw_heatmap, save_heatmap
+from sslssaw_jax.heatmap import draw_heatmap, highest, save_heatmap, word_weights, words_of
 
 LONG = ["▁wird", "▁es", "▁donner", "stag", "▁im", "▁norden", "▁in", "▁den", "▁mittel", "gebirgen"]
 
@@ -51,7 +51,7 @@ def test_no_text_leaves_the_picture_or_lies_on_another(num_tokens, num_positions
 
 def test_a_higher_gate_is_brighter_at_its_own_position():
     gate = np.full(100, 0.5, np.float32)
-    gate[[7, 70]] = 0.9, 0.1
+    gate[[7, 70]] = 0.9, 0.1  # both are words or positions of one token
     figure = draw_heatmap(**arguments(gate=gate))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -62,13 +62,52 @@ def test_a_higher_gate_is_brighter_at_its_own_position():
     assert len(set(brightness)) == 3
 
 
-def test_tokens_are_labelled_in_order_and_the_dashed_line_follows_them():
+def test_words_are_labelled_in_order_and_the_dashed_line_follows_them():
     figure = draw_heatmap(**arguments())
     strip = figure.axes[0]
     labels = [label.get_text() for label in strip.get_xticklabels()]
-    assert labels[:4] == ["wird", "es", "donner", "stag"] and labels[-1] == "de_DE"
+    assert labels[:4] == ["wird", "es", "donnerstag", "im"] and labels[-1] == "de_DE"
+    assert strip.get_xticks()[:4].tolist() == [0, 1, 2.5, 4]
     (line,) = strip.lines
     assert line.get_linestyle() == "--" and set(line.get_xdata()) == {39.5}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ("▁wird ▁es ▁donner stag ? </s> de_DE", "wird es donnerstag? </s> de_DE"),
+        ("▁ nieder schlag ▁am </s> de_DE", "niederschlag am </s> de_DE"),
+        ("▁ 明天 下午 3 点 ? </s> zh_CN", "明天 下午 3 点 ? </s> zh_CN"),
+        ("▁in 北京 ▁park en", "in 北京 parken"),
+        ("[CLS] donner ##stag im nor ##den ? [SEP]", "[CLS] donnerstag im norden ? [SEP]"),
+        ("[CLS] 明 天 [SEP]", "[CLS] 明 天 [SEP]"),
+        ("", ""),
+    ],
+)
+def test_words_are_what_their_tokens_spell(tokens, words):
+    found = words_of(tokens.split())
+    assert " ".join(word.text for word in found) == words
+    assert sum(word.num_tokens for word in found) == len(tokens.split())
+
+
+def test_a_word_has_the_mean_weight_of_its_tokens():
+    words = words_of(["▁a", "▁b", "b", "b", "▁c", "c", "</s>"])
+    weights = np.array([1, 2, 3, 7, 10, 20, 5], np.float32)
+    np.testing.assert_array_equal(word_weights(words, weights), [1, 4, 4, 4, 15, 15, 5])
+    assert word_weights([], weights[:0]).size == 0
+
+
+def test_the_highest_stretches_are_those_in_the_upper_quarter():
+    assert highest(np.array([0.0, 1, 0.74, 0.76, 0.9, 0.5, 0.8])) == [range(1, 2), range(3, 5), range(6, 7)]
+    assert highest(np.full(5, 0.3)) == highest(np.zeros(0)) == []
+
+
+def test_boxes_stand_around_the_highest_words_and_the_highest_video_but_no_marker():
+    tokens = ["▁wird", "▁es", "▁donner", "stag", "▁im", "</s>", "de_DE"]
+    gate = np.array([0.2, 0.1, 0.5, 0.7, 0.58, 0.9, 0.1, *[0.3, 0.4, 0.4, 0.3]], np.float32)
+    figure = draw_heatmap(**arguments(tokens=tokens, gate=gate))
+    boxes = [(box.get_x(), box.get_width()) for box in figure.axes[0].patches]
+    assert boxes == [(1.5, 3), (7.5, 2)]  # `donnerstag im`, two positions of the video
 
 
 def test_frames_lie_in_order_under_the_video():

@@ -212,16 +212,20 @@ def eval_batches(
     data: DataConfig,
     stage: StageConfig,
     own_frames: range | None = None,
+    only: Sequence[int] | None = None,
 ) -> Batches:
     """One pass, the same on every call, in batches of the training's shape, never stacked.
 
-    Clips come in packed order: `Batch.index` says which is which. `own_frames` as for `train_batches`.
+    Clips come in packed order: `Batch.index` says which is which. `own_frames` as for `train_batches`; with
+    `only` no others than those clips come.
 
     Raises:
       ConfigError: a clip does not fit into `stage.frame_budget`.
     """
-    num_frames = np.minimum(source.num_frames, data.max_frames)
-    batches = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
+    chosen = np.arange(len(source)) if only is None else np.array(only, int)
+    num_frames = np.minimum(source.num_frames[chosen], data.max_frames)
+    places = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
+    batches = [chosen[batch] for batch in places]
     plan = RunPlan(batches, epoch_ends=np.array([len(batches)]))
     stage = replace(stage, accumulate=1)
     return Batches(_BatchSource(source, tokenizer, data, stage, plan, None, own_frames), data)
