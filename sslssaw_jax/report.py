@@ -51,11 +51,11 @@ def write_report(workdir: Path) -> Path:
 
 
 def render(workdir: Path) -> str:
-    """The page of a workdir."""
+    """The page of a workdir, whose path is absolute: its name is the heading, and stage 1 lies beside it."""
     config, log = _config(workdir), read_log(workdir / "log.jsonl")
     metrics = dict(reversed(_read(workdir / "metrics.json").items()))  # test first
     predictions = _predictions(workdir, [*metrics][:1])
-    if not (metrics or log or predictions):
+    if not (metrics or predictions or (workdir / "log.jsonl").exists()):
         raise ValueError(f"{workdir} is no workdir: it holds no log, scores or predictions of a run")
     sections = [f"<h1>{html.escape(workdir.name)}</h1>", _facts(config), _notice(workdir, log, metrics)]
     if metrics:
@@ -111,11 +111,15 @@ def _facts(config: Mapping[str, Any]) -> str:
 
 def _notice(workdir: Path, log: Sequence[Mapping[str, Any]], metrics: Mapping[str, Scores]) -> str:
     """What is missing in the workdir, in a sentence."""
-    if log and not (workdir / FINISHED).exists():
-        told = f"This run has not finished: its log ends at step {log[-1]['step']:,} of {log[-1]['stage']}."
-    elif log and log[-1]["stage"] != "translate":
+    if not (workdir / "log.jsonl").exists():  # nothing is trained here
+        return ""
+    notes = _read(workdir / FINISHED)
+    if not notes:
+        told = "This run has not finished"
+        told += f": its log ends at step {log[-1]['step']:,} of {log[-1]['stage']}." if log else "."
+    elif notes["stage"] != "translate":
         told = "A stage before translation: it has curves, and nothing to score."
-    elif log and not metrics:
+    elif not metrics:
         told = "Trained, but not evaluated: run with --mode=eval."
     else:
         return ""

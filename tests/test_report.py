@@ -102,6 +102,11 @@ def write_log(workdir: Path, stage: str, *parts: str) -> None:
     (workdir / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def write_mark(workdir: Path, config: dict[str, Any]) -> None:
+    mark = {"stage": config["stage"], "step": 39, "config": config}
+    (workdir / "finished.json").write_text(json.dumps(mark), encoding="utf-8")
+
+
 def write_jsonl(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
@@ -114,7 +119,7 @@ def workdir(tmp_path: Path) -> Path:
     write_log(workdir, "translate", "loss_sentence")
     (workdir / "checkpoints").mkdir()
     (workdir / "checkpoints" / "scores.json").write_text('{"20": {"bleu4": 31.0, "rouge_l": 40.0}}')
-    (workdir / "finished.json").write_text(json.dumps({"config": to_dict(Config()), "step": 39}))
+    write_mark(workdir, to_dict(Config()))
     (workdir / "metrics.json").write_text(json.dumps({"dev": split_scores(0), "test": split_scores(1)}))
     for split in ("dev", "test"):
         write_jsonl(workdir / f"predictions.{split}.jsonl", predictions())
@@ -166,7 +171,7 @@ def test_texts_are_no_markup_wherever_they_stand(workdir: Path) -> None:
     (workdir / "metrics.json").write_text(json.dumps({SCRIPT: metrics["dev"], "test": metrics["test"]}))
     config = to_dict(Config())
     config["name"] = config["data"]["dataset"] = SCRIPT
-    (workdir / "finished.json").write_text(json.dumps({"config": config}))
+    write_mark(workdir, config)
     page = Page(write_report(workdir))
     assert not page.tags("script", "img")  # the heat maps are other clips'
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
@@ -208,10 +213,12 @@ def test_scores_of_an_older_run_are_shown(workdir: Path) -> None:
 
 def test_stage_1_alone_has_curves_and_says_that_there_is_nothing_to_score(workdir: Path) -> None:
     stage_1 = workdir.parent / "stage1"
-    (stage_1 / "finished.json").write_text(json.dumps({"config": to_dict(Config(stage="pretrain"))}))
+    write_mark(stage_1, to_dict(Config(stage="pretrain")))
     page = Page(write_report(stage_1))
     assert "Stage 1: loss" in page.text and "nothing to score" in page.text
-    assert not {"Scores", "Stage 2"} & set(page.text.split("\n"))
+    assert "Scores" not in page.text and "Stage 2" not in page.text
+    (stage_1 / "log.jsonl").write_text("")  # fewer steps than are logged
+    assert "Training" not in Page(write_report(stage_1)).text
 
 
 def test_a_clip_without_a_gate_is_shown_by_its_frames(workdir: Path) -> None:
