@@ -7,6 +7,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sslssaw_jax.config import flag_error
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
 _COORDINATOR = flags.DEFINE_string(
@@ -70,7 +72,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        told = str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip().splitlines()
+        told = flag_error(error).splitlines()
         if any(line.startswith("Traceback") for line in told):  # of a config file: only its end is for users
             told = [told[0], told[-1]]
         sys.exit("error: " + "\n  ".join(told))

@@ -51,6 +51,9 @@ def small_model(config: ml_collections.ConfigDict) -> None:
     config.model.resnet.stem = "conv7_stride4"
     config.model.resnet.head = "flatten"
     config.model.resnet.head_features = 128
+    config.model.shufflenet.depths = (2, 4, 2)
+    config.model.shufflenet.width = 48
+    config.model.shufflenet.features = 128
     config.model.mbart.d_model = 128
     config.model.mbart.ffn_dim = 512
     config.model.mbart.text_layers = 2

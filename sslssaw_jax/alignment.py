@@ -1,15 +1,17 @@
-"""How alike a clip and a sentence are (Table 3): pooled to one vector each, or position by position.
+"""How alike clips and sentences are, position by position (Eq. 1, Table 3), and sentences by their words.
 
-B clips, C sentences, T positions of the one, L positions of the other, D features.
+Pooled features are sequences of one position, and their likeness is their cosine.
+
+B clips, C sentences (or the other way round), T positions of the one, L and M of the other, D features.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-
-def pooled_cosine(video_BxD: jax.Array, text_CxD: jax.Array) -> jax.Array:
-    """Cosine of each clip's vector and each sentence's, f32[B, C]."""
-    return _normalise(video_BxD) @ _normalise(text_CxD).T
+# a temperature magnifies what TensorFloat-32, a GPU's default, would round
+_einsum = partial(jnp.einsum, precision="highest")
 
 
 def aligned_cosine(
@@ -19,12 +21,33 @@ def aligned_cosine(
 
     Each pair has its own interpolation: linear, with positions at the centres of their intervals, as
     torch's `interpolate(mode="linear", align_corners=False)`. Padding stands behind the sequences.
+
+    No interpolated sequence is ever made, which would be D / L times as large as what is: its products
+    are interpolated products, and its squared length a form in the products of the positions.
     """
+    kept_BxTxD, stretched_CxLxD = kept_BxTxD.astype(jnp.float32), stretched_CxLxD.astype(jnp.float32)
     weights_BxCxTxL = _interpolation(kept_mask_BxT, stretched_mask_CxL)
-    stretched_BxCxTxD = jnp.einsum("BCTL,CLD->BCTD", weights_BxCxTxL, stretched_CxLxD.astype(jnp.float32))
-    cosine_BxCxT = jnp.einsum("BTD,BCTD->BCT", _normalise(kept_BxTxD), _normalise(stretched_BxCxTxD))
+    products_BxCxTxL = _einsum("BTD,CLD->BCTL", kept_BxTxD, stretched_CxLxD)
+    products_BxCxT = (weights_BxCxTxL * products_BxCxTxL).sum(axis=-1)
+    among_CxLxM = _einsum("CLD,CMD->CLM", stretched_CxLxD, stretched_CxLxD)
+    weighted_BxCxTxM = _einsum("BCTL,CLM->BCTM", weights_BxCxTxL, among_CxLxM)
+    squares_BxCxT = jnp.maximum((weighted_BxCxTxM * weights_BxCxTxL).sum(axis=-1), 0)  # rounding
+    own_squares_BxT = jnp.square(kept_BxTxD).sum(axis=-1)
+    # The summands keep the gradient finite where a row that is no clip is all zeros.
+    lengths_BxCxT = jnp.sqrt(squares_BxCxT + 1e-12) * jnp.sqrt(own_squares_BxT + 1e-12)[:, None]
     kept_Bx1xT = kept_mask_BxT[:, None]
-    return jnp.where(kept_Bx1xT, cosine_BxCxT, 0).sum(axis=-1) / jnp.maximum(kept_Bx1xT.sum(axis=-1), 1)
+    total_BxC = jnp.where(kept_Bx1xT, products_BxCxT / lengths_BxCxT, 0).sum(axis=-1)
+    return total_BxC / jnp.maximum(kept_Bx1xT.sum(axis=-1), 1)
+
+
+def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
+    """Cosine of how often each token occurs in each two texts `w_1 .. w_n </s> <language>`, f32[B, B]."""
+    words_BxL, mask_BxL = text_BxL[:, :-2], mask_BxL[:, 2:]
+    same_BxCxLxM = words_BxL[:, None, :, None] == words_BxL[:, None]
+    both_BxCxLxM = mask_BxL[:, None, :, None] & mask_BxL[:, None]
+    products_BxC = (same_BxCxLxM & both_BxCxLxM).sum(axis=(2, 3), dtype=jnp.float32)
+    squares_B = jnp.maximum(jnp.diagonal(products_BxC), 1)
+    return products_BxC * jax.lax.rsqrt(squares_B[:, None] * squares_B)
 
 
 def _interpolation(kept_mask_BxT: jax.Array, stretched_mask_CxL: jax.Array) -> jax.Array:
@@ -34,9 +57,3 @@ def _interpolation(kept_mask_BxT: jax.Array, stretched_mask_CxL: jax.Array) -> j
     centre_T = jnp.arange(kept_mask_BxT.shape[1]) + 0.5
     place_BxCxT = jnp.clip(centre_T * length_Cx1 / length_Bx1x1 - 0.5, 0, length_Cx1 - 1)
     return jnp.maximum(1 - jnp.abs(place_BxCxT[..., None] - jnp.arange(stretched_mask_CxL.shape[1])), 0)
-
-
-def _normalise(x: jax.Array) -> jax.Array:
-    """Unit length along the last axis; a zero vector, of a row that is no clip, keeps a finite gradient."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)

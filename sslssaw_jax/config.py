@@ -140,20 +140,23 @@ class TransformerConfig:
     video_layers: int = 3
     decoder_layers: int = 3
     heads: int = 8  # of the video encoder and the decoder
+    positions: str = "learned"  # learned, then a layer norm | sinusoidal, and nothing else
     max_positions: int = 1024
     dropout: float = 0.1
     attention_dropout: float = 0.0
+    activation_dropout: float = 0.0  # inside the feed-forward blocks
     activation: str = "gelu"
     tied_head: bool = True  # the output head is the token embedding; False: a table of its own
     weights: str = ""  # folder or Hugging Face name of pretrained weights; "" is from scratch
     layers: str = "first"  # which pretrained layers a shallower part gets: first | spread
 
     def __post_init__(self) -> None:
+        _one_of("positions", self.positions, ("learned", "sinusoidal"))
         _one_of("activation", self.activation, ("gelu", "relu"))
         _one_of("layers", self.layers, ("first", "spread"))
         for key in ("text_heads", "heads"):
             _require_divisor(key, getattr(self, key), self.d_model)
-        for key in ("dropout", "attention_dropout"):
+        for key in ("dropout", "attention_dropout", "activation_dropout"):
             _require_fraction(key, getattr(self, key))
 
 
@@ -204,6 +207,9 @@ class ModelConfig:
     text: str = "mbart"  # mbart | mbert: what reads sentences in stage 1 and questions in stage 2 (Table 6)
     mbart: TransformerConfig = field(default_factory=TransformerConfig)
     mbert: BertConfig = field(default_factory=BertConfig)
+    alignment: str = "pooled"  # pooled | text_to_video | video_to_text: what stage 1 compares (Table 3)
+    video_activation: str = "relu"  # relu | softsign: the last of the video embedding
+    attention: str = "full"  # full | gloss | gloss_grid_sample: of stage 2's encoder
     fusion: FusionConfig = field(default_factory=FusionConfig)
     inputs: str = "both"  # question | sign | both (Table 7)
     ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
@@ -220,6 +226,9 @@ class ModelConfig:
             f"cnn_weights is {self.cnn_weights!r}; such weights need resnet.stem='conv7_pool' and "
             "resnet.head='pool', or set cnn_weights to ''",
         )
+        _one_of("alignment", self.alignment, ("pooled", "text_to_video", "video_to_text"))
+        _one_of("video_activation", self.video_activation, ("relu", "softsign"))
+        _one_of("attention", self.attention, ("full", "gloss", "gloss_grid_sample"))
         _one_of("inputs", self.inputs, ("question", "sign", "both"))
         _one_of("ssl", self.ssl, ("prefix", "separate", "off"))
         _one_of("remat", self.remat, ("none", "blocks"))
@@ -237,13 +246,23 @@ class ModelConfig:
             "text is 'mbert', whose tokens the decoder cannot copy: set model.copy_gate to False",
         )
         _require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
+        _require(
+            self.is_mbart or not self.mbart.weights,
+            f"mbart.weights is {self.mbart.weights!r}; with mbart.positions='sinusoidal' or gloss attention "
+            "training starts from scratch: set model.mbart.weights to ''",
+        )
+
+    @property
+    def is_mbart(self) -> bool:
+        """Whether encoder and decoder are mBART's: others start neither from its weights nor from stage 1."""
+        return self.mbart.positions == "learned" and self.attention == "full"
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """The optimiser and its schedule: linear warm-up, then cosine."""
 
-    name: str = "sgd"  # sgd | adamw
+    name: str = "sgd"  # sgd | adam | adamw
     learning_rate: float = 0.01
     final_learning_rate: float = 1e-8
     warmup_steps: int = 0
@@ -254,7 +273,7 @@ class OptimConfig:
     clip_norm: float = 0.0  # 0: no clipping
 
     def __post_init__(self) -> None:
-        _one_of("name", self.name, ("sgd", "adamw"))
+        _one_of("name", self.name, ("sgd", "adam", "adamw"))
         _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive")
 
 
@@ -273,6 +292,7 @@ class StageConfig:
     ema_decay: float = 0.0  # of the average of the parameters that evaluation uses; 0: no average
     label_smoothing: float = 0.0
     mask_weight: float = 1.0  # stage 1: lambda in L1 = L_sim + lambda * L_R
+    similarity_weight: float = 0.0  # stage 2: of the loss that keeps clips as alike as their sentences
     eval_every: int = 1  # epochs
     patience: int = 0  # evaluations without a better BLEU-4, after which stage 2 stops; 0: it never does
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -280,7 +300,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         for key in ("clips_per_batch", "frame_budget", "accumulate", "eval_every"):
             _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
-        for key in ("epochs", "patience"):
+        for key in ("epochs", "patience", "similarity_weight"):
             _require(getattr(self, key) >= 0, f"{key} is {getattr(self, key)}; it cannot be negative")
         for key in ("label_smoothing", "ema_decay"):
             _require_fraction(key, getattr(self, key))
@@ -358,6 +378,11 @@ class Config:
             f"model.cnn_weights is {self.model.cnn_weights!r} and warm_start.epochs "
             f"{self.warm_start.epochs}: a CNN starts from one of both; set the one to '' or the other to 0",
         )
+        _require(
+            self.init_from == "none" or self.model.is_mbart,
+            f"init_from is {self.init_from!r}; with model.mbart.positions='sinusoidal' or gloss attention "
+            "training starts from scratch: set init_from to 'none'",
+        )
         longest = max(self.data.max_question_tokens, self.data.max_target_tokens)
         _require(
             self.model.text != "mbert" or longest <= self.model.mbert.max_positions,
@@ -409,6 +434,11 @@ def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "con
         elif old != new:
             lines.append(f"{path}.{key}: {old!r} then, {new!r} now")
     return lines
+
+
+def flag_error(error: Exception) -> str:
+    """What absl and ml_collections say of a wrong flag, out of the quotes that they put around it."""
+    return str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip()
 
 
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:

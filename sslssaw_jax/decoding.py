@@ -62,7 +62,7 @@ def beam_search(
     the mean of their probabilities.
 
     To be called under jit, with decoders that are deterministic. Raises ValueError where prompt and new
-    tokens exceed a decoder's learned positions.
+    tokens exceed a decoder's positions.
     """
     batch, prompt_length = prompt_BxP.shape
     vocab_size = members[0].embedding.embed.num_embeddings

@@ -129,6 +129,27 @@ def evaluate_predictions(
     )
 
 
+def score_swapped_questions(
+    translate: Translate,
+    state: TrainState,
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    config: Config,
+    mesh: Mesh,
+) -> dict[str, dict[str, Any]]:
+    """All metrics of a split where each clip is asked another clip's question, and where none is asked.
+
+    Nothing where `swap_questions` is off, or the model reads only one of question and sign.
+    """
+    if not config.swap_questions or config.model.inputs != "both":
+        return {}
+    scores = {}
+    for name, questions in leakage.swapped_questions([clip.question for clip in source.clips]).items():
+        predictions, _ = translate_split(translate, state, source.asking(questions), tokenizer, config, mesh)
+        scores[name] = score_predictions(predictions, config)
+    return scores
+
+
 def write_predictions(workdir: Path, split: str, predictions: list[Prediction]) -> None:
     """`WORKDIR/predictions.<split>.jsonl`."""
     write_jsonl(workdir / f"predictions.{split}.jsonl", map(asdict, predictions))

@@ -4,13 +4,11 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax import leakage
 from sslssaw_jax.checkpointing import SCORE, saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.cache import open_clips
@@ -27,6 +25,7 @@ from sslssaw_jax.evaluation import (
     mean_loss,
     read_question_only,
     score_predictions,
+    score_swapped_questions,
     translate_split,
     worst_and_best,
     write_predictions,
@@ -132,14 +131,14 @@ class Experiment:
         config = self.config
         begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
-        stage, _ = self._translator
+        stage, translate = self._translator
         train, dev = (
             self._clips(split, self._reads_video)
             for split in (config.data.train_split, config.data.dev_split)
         )
 
         def evaluate(state: TrainState) -> dict[str, float]:
-            predictions, _ = self._translations(state, dev)
+            predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
             scores = score_predictions(predictions, config)
             return {key: scores[key] for key in (SCORE, "rouge_l")}
 
@@ -150,6 +149,7 @@ class Experiment:
 
         Raises:
             CheckpointError: the workdir holds no checkpoint of this model.
+            ConfigError: `question_only` names a run that cannot stand beside this one.
         """
         state, test = self._load_best(), self.config.data.test_split
         with locked(self.workdir):
@@ -158,15 +158,22 @@ class Experiment:
                 split: evaluate_predictions(self._translate(state, split), self.config, question_only)
                 for split, question_only in beside.items()
             }
-            scores[test]["questions"] = self._score_swapped_questions(state)
+            scores[test]["questions"] = score_swapped_questions(
+                self._translator[1],
+                state,
+                self._clips(test, self._reads_video),
+                self.tokenizer,
+                self.config,
+                self.mesh,
+            )
             if jax.process_index() == 0:
                 write_json(self._output_dir / "metrics.json", scores)
                 print(format_table(scores))
-                if self._question_only_run and beside[test] is None:
+                if (run := self._question_only_run) and beside[test] is None:
                     print(
-                        f"question-only: none in {self._question_only_run}; this run's command with "
-                        f"--config.model.inputs=question --workdir={self._question_only_run} trains it, and "
-                        "--mode=eval then sets its scores beside these"
+                        f"question-only: none in {run}; this run's command with "
+                        f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
+                        "sets its scores beside these"
                     )
 
     @property
@@ -181,17 +188,6 @@ class Experiment:
         if not run:
             return dict.fromkeys(splits)
         return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
-
-    def _score_swapped_questions(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        """Scores on test where each clip is asked another clip's question, and where none is asked."""
-        if not self.config.swap_questions or self.config.model.inputs != "both":
-            return {}
-        clips = self._clips(self.config.data.test_split)
-        swapped = leakage.swapped_questions([clip.question for clip in clips.clips])
-        return {
-            name: score_predictions(self._translations(state, clips.asking(questions))[0], self.config)
-            for name, questions in swapped.items()
-        }
 
     def _translate(self, state: TrainState, split: str) -> list[Prediction]:
         """The predictions of a split, written down; the worst and the best of test are drawn."""
@@ -302,9 +298,9 @@ class Experiment:
     def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
         if is_gfslt(self.config.init_from):
             return gfslt_checkpoint(self.config, self.tokenizer)
-        if self.config.init_from == "none" or not self.config.pretrain.epochs:
+        stage_1 = stage_1_workdir(self.config, self.workdir)
+        if stage_1 is None:
             return self._pretrained(self.workdir, reads_sign=self._reads_video)
-        stage_1 = self.workdir.parent / self.config.init_from
         self.pretrain(stage_1)
         return partial(
             transfer,
@@ -384,6 +380,13 @@ class Experiment:
 
     def _clips(self, split: str, video: bool = True) -> ClipSource:
         return open_clips(self.config.data, split, video=video)
+
+
+def stage_1_workdir(config: Config, workdir: Path) -> Path | None:
+    """Where the stage 1 of a stage 2 in `workdir` is trained; None where it starts from none of ours."""
+    if config.init_from == "none" or is_gfslt(config.init_from) or not config.pretrain.epochs:
+        return None
+    return workdir.parent / config.init_from
 
 
 def _cache_compilation(parent: Path, folder: str) -> None:

@@ -35,20 +35,14 @@ def cross_entropy(
 
 
 def contrastive_loss(
-    video_BxD: jax.Array,
-    text_BxD: jax.Array,
-    logit_scale: jax.Array,
-    valid_B: jax.Array,
-    count: jax.Array | None = None,
+    cosine_BxB: jax.Array, logit_scale: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:
     """Symmetric contrast of clips and their sentences over the global batch (Eq. 1; Radford et al. 2021).
 
-    Cosines are multiplied by `exp(logit_scale)`, 1 / temperature, which never exceeds 100, as in CLIP.
-    Invalid clips are neither rows nor columns. The metrics are the shares of valid clips that find their
-    sentence (`video_to_text`) and of sentences that find their clip (`text_to_video`).
+    Cosines of clips (rows) and sentences are multiplied by `exp(logit_scale)`, 1 / temperature, which never
+    exceeds 100, as in CLIP. Invalid clips are neither rows nor columns. The metrics are the shares of valid
+    clips that find their sentence (`video_to_text`) and of sentences that find their clip (`text_to_video`).
     """
-    # the temperature magnifies what TensorFloat-32, a GPU's default, would round
-    cosine_BxB = jnp.matmul(_normalise(video_BxD), _normalise(text_BxD).T, precision="highest")
     logits_BxB = cosine_BxB * jnp.exp(jnp.minimum(logit_scale, jnp.log(100.0)))
     own_B = jnp.arange(len(valid_B))
 
@@ -63,7 +57,13 @@ def contrastive_loss(
     return (text_loss + video_loss) / 2, {"video_to_text": text_found, "text_to_video": video_found}
 
 
-def _normalise(x_BxD: jax.Array) -> jax.Array:
-    # The summand keeps the gradient finite where a row that is no clip is all zeros.
-    x_BxD = x_BxD.astype(jnp.float32)
-    return x_BxD * jax.lax.rsqrt(jnp.square(x_BxD).sum(axis=-1, keepdims=True) + 1e-12)
+def similarity_loss(
+    clips_BxB: jax.Array, sentences_BxB: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
+) -> jax.Array:
+    """Mean squared difference of two cosines over the pairs of different clips, f32[] (Yin et al. 2023).
+
+    With `count` a batch counts as many times as it has clips.
+    """
+    pair_BxB = valid_B[:, None] & valid_B & ~jnp.eye(len(valid_B), dtype=bool)
+    difference_B = jax.vmap(masked_mean)(jnp.square(clips_BxB - sentences_BxB), pair_BxB)
+    return masked_mean(difference_B, valid_B, count)

@@ -1,4 +1,4 @@
-"""The optimiser and its schedule, as PyTorch's `SGD` and `AdamW` do them."""
+"""The optimiser and its schedule, as PyTorch's `SGD`, `Adam` and `AdamW` do them."""
 
 from typing import Any
 
@@ -35,9 +35,10 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The gradient transformation of one stage and the schedule inside it, for the log.
 
-    `sgd` adds weight decay to the gradient before the momentum, for every parameter, as `torch.optim.SGD`
-    does and the parent project uses it. `adamw` decays weights apart from the gradient, and only those of
-    matrices and kernels: pulling a bias or a norm's scale to zero regularises nothing.
+    `sgd` and `adam` add weight decay to the gradient before the moments, for every parameter, as
+    `torch.optim.SGD` and `Adam` do and the public codes use them. `adamw` decays weights apart from the
+    gradient, and only those of matrices and kernels: pulling a bias or a norm's scale to zero regularises
+    nothing.
     Gradients are clipped by their global norm before either, where `clip_norm` is positive.
 
     Args:
@@ -49,14 +50,14 @@ def make_optimizer(
     """
     schedule = make_schedule(config, num_steps)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    decay = config.weight_decay
     if config.name == "sgd":
-        parts += [optax.add_decayed_weights(config.weight_decay), optax.sgd(schedule, config.momentum)]
+        parts += [optax.add_decayed_weights(decay), optax.sgd(schedule, config.momentum)]
+    elif config.name == "adam":
+        parts += [optax.add_decayed_weights(decay), optax.adam(schedule, config.b1, config.b2)]
     else:
-        parts += [
-            optax.adamw(
-                schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=_matrices_and_kernels
-            )
-        ]
+        mask = _matrices_and_kernels
+        parts += [optax.adamw(schedule, config.b1, config.b2, weight_decay=decay, mask=mask)]
     return optax.chain(*parts), schedule
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import jax
 from jax.experimental import multihost_utils
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
@@ -41,7 +41,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if jax.process_count() == 1:
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +50,7 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._name = signal.Signals(number).name
-        for each in _SIGNALS:
+        for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         if not self._deferred:
             self.now()

@@ -1,168 +1,207 @@
 """A table of the paper: `python -m sslssaw_jax.tables --table=4 --dataset=avatar_qa --workdir=W`.
 
-Each row is an experiment of `configs/ablations.py`, run with `run.py` in a process of its own in
-`W/seed<n>/<experiment>`: what is finished there is not trained again, what is unfinished goes on, and a row
-that fails leaves the others alone. Rows of one seed share their stage 1, and tables their rows.
+Each row is an experiment of `configs/ablations.py`, trained by `run.py` in a process of its own in
+`W/seed<n>/<config name>`, after its stage 1, which is beside it. What is finished there is not trained again,
+what is unfinished goes on, and what fails leaves the others alone. Tables share their rows.
 """
 
 import argparse
-import csv
-import io
 import json
 import shlex
-import statistics
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+import jax
+from absl import flags
+from ml_collections import config_flags
 
+from configs import ablations
+from sslssaw_jax.child import run_child
+from sslssaw_jax.config import Config, ConfigError, differences, flag_error, from_config_dict, to_dict
+from sslssaw_jax.experiment import FINISHED, stage_1_workdir
 from sslssaw_jax.logs import write_text
+from sslssaw_jax.significance import compare, confidence_interval
+from sslssaw_jax.stopping import Stopped
+from sslssaw_jax.table_layout import COLUMNS, PAPER, Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.train import run_differences
+from sslssaw_jax.workdir import WorkdirError, locked
 
 ROOT = Path(__file__).parent.parent
+RUN_PY = (sys.executable, "run.py")  # in ROOT
 BASES = {"avatar_qa": "demo", "phoenix2014t_qa": "phoenix", "csl_daily_qa": "csl_daily"}
-COLUMNS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
-PAPER = json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
+
+
+class TableError(RuntimeError):
+    """Runs that do not belong into one table; the message names them."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: what the paper says, and what each seed has reached on the test split."""
+class _Job:
+    """A row with one seed."""
 
-    labels: list[str]
-    experiment: str
-    paper: list[float] | None  # in the order of COLUMNS; None: the paper has no such row on this dataset
-    runs: list[dict[str, float]]  # by seed; those that failed are left out
+    flags: list[str]  # of run.py
+    config: Config  # as run.py reads it
+    workdir: Path
 
-    def mean(self, column: str) -> float:
-        return statistics.fmean(run[column] for run in self.runs)
+    @property
+    def stage_1(self) -> Path | None:
+        return stage_1_workdir(self.config, self.workdir)
 
-    def deviation(self, column: str) -> float | None:
-        """The sample's standard deviation; None from a single run."""
-        return statistics.stdev(run[column] for run in self.runs) if len(self.runs) > 1 else None
+    @property
+    def metrics(self) -> Path:
+        return self.workdir / "metrics.json"
 
-    def cell(self, column: str) -> str:
-        if not self.runs:
-            return "failed"
-        deviation = self.deviation(column)
-        return f"{self.mean(column):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+    @property
+    def done(self) -> bool:
+        """Whether the row is trained and evaluated."""
+        return (self.workdir / FINISHED).exists() and self.metrics.exists()
 
 
 def make_table(
-    number: int, dataset: str, workdir: Path, *, seeds: int = 1, run_flags: Sequence[str] = ()
+    number: int,
+    dataset: str,
+    workdir: Path,
+    *,
+    seeds: int = 1,
+    only: Collection[str] = (),
+    run_flags: Sequence[str] = (),
 ) -> list[Row]:
     """Trains what is missing of a table, and writes `table<number>.<dataset>.{md,csv,png}` into `workdir`.
 
     Args:
         number: of the paper's table, 1 to 7.
         dataset: a key of `BASES`.
-        workdir: holds a folder a seed, and in it one a row.
+        workdir: holds a folder a seed, and in it one a row and one a stage 1.
         seeds: each row is trained with the seeds 0 to `seeds` - 1.
-        run_flags: more flags of `run.py`, the same for all rows.
+        only: the rows to train, () for all; the others are shown where they are done.
+        run_flags: more flags of `run.py`, `--config.KEY=VALUE`, the same for all rows.
+
+    Raises:
+        ConfigError: a flag is wrong.
+        TableError: what is finished was made with other settings, or of other clips.
+        WorkdirError: a table is being made there already.
+        Stopped: by a signal.
     """
-    table = PAPER[str(number)]
-    rows = []
-    for known in table["rows"]:
-        runs = [_scores(known["experiment"], dataset, workdir, seed, run_flags) for seed in range(seeds)]
-        paper = known["paper"].get(dataset)
-        done = [run for run in runs if run is not None]
-        rows.append(Row(known["labels"], known["experiment"], paper, done))
-    stem = workdir / f"table{number}.{dataset}"
-    write_text(stem.with_name(f"{stem.name}.md"), to_markdown(number, dataset, rows, seeds))
-    write_text(stem.with_name(f"{stem.name}.csv"), to_csv(number, rows))
-    draw(number, dataset, rows).savefig(stem.with_name(f"{stem.name}.png"), dpi=150)
-    return rows
-
-
-def _scores(
-    experiment: str, dataset: str, workdir: Path, seed: int, run_flags: Sequence[str]
-) -> dict[str, float] | None:
-    """The test scores of a row with one seed, trained where they are missing; None where that fails."""
-    run = workdir / f"seed{seed}" / experiment
-    metrics = run / "metrics.json"
-    if not metrics.exists():  # written last
-        command = [sys.executable, "run.py", f"--config=configs/ablations.py:{BASES[dataset]}/{experiment}"]
-        command += [f"--workdir={run.absolute()}", f"--config.seed={seed}", *run_flags]
-        print(shlex.join(command), flush=True)
-        run.mkdir(parents=True, exist_ok=True)
-        with (run / "run.log").open("a", encoding="utf-8") as log:
-            failed = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
-        if failed:
-            print(f"{experiment}, seed {seed}: failed; {run / 'run.log'} ends with", file=sys.stderr)
-            print(_last_lines(run / "run.log"), file=sys.stderr)
-            return None
-    return json.loads(metrics.read_text(encoding="utf-8"))["test"]
-
-
-def _last_lines(path: Path) -> str:
-    return "\n".join(path.read_text(encoding="utf-8").splitlines()[-5:])
-
-
-def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int) -> str:
-    """The table in the paper's layout; the paper's own figures stand below ours."""
-    table = PAPER[str(number)]
-    head = [*table["columns"], *COLUMNS.values()]
-    lines = [
-        f"Table {number}: {table['title']}. Test split of {dataset}, "
-        + (f"mean ± standard deviation of {seeds} seeds." if seeds > 1 else "one seed."),
-        "",
-        _line(head),
-        _line(["---"] * len(table["columns"]) + ["---:"] * len(COLUMNS)),
+    rows = PAPER[str(number)]["rows"]
+    names = [row["experiment"] for row in rows]
+    by_seed = [
+        [_job(f"{BASES[dataset]}/{name}", workdir / f"seed{seed}", seed, run_flags) for name in names]
+        for seed in range(seeds)
     ]
-    lines += [_line([*row.labels, *map(row.cell, COLUMNS)]) for row in rows]
-    if any(row.paper for row in rows):
-        lines += ["", f"The same in the paper (its Table {number}):", "", *lines[2:4]]
-        lines += [_line([*row.labels, *(f"{x:.2f}" for x in row.paper)]) for row in rows if row.paper]
-    return "\n".join(lines) + "\n"
+    with locked(workdir):
+        for jobs in by_seed:
+            for job in jobs:
+                _require_same_settings(job)
+        failed: set[Path] = set()
+        for jobs in by_seed:
+            for name, job in zip(names, jobs):
+                if not job.done and (not only or name in only):
+                    _train(job, failed)
+        runs = zip(*map(_results, by_seed))
+        table = []
+        for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
+            done = [run for run in runs_of_row if run]
+            num_failed = sum(job.workdir in failed for job in jobs_of_row)
+            table.append(Row(row["labels"], row["experiment"], row["paper"], done, num_failed))
+        stem = f"table{number}.{dataset}"
+        write_text(workdir / f"{stem}.md", to_markdown(number, dataset, table, seeds))
+        write_text(workdir / f"{stem}.csv", to_csv(number, table))
+        draw(number, dataset, table).savefig(workdir / f"{stem}.png", dpi=150)
+    return table
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
+    # what one seed has compiled, the next one loads
+    given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
+    values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
+    try:
+        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
+        _, *unknown = values(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(flag_error(error)) from None
+    if unknown:
+        raise ConfigError(f"unknown argument {unknown[0]!r}: behind -- there are flags --config.KEY=VALUE")
+    config = from_config_dict(values.config)
+    return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
 
 
-def to_csv(number: int, rows: list[Row]) -> str:
-    """One line a row: its labels, the runs' number, and mean, deviation and the paper's figure a column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    parts = [f"{column}_{what}" for column in COLUMNS for what in ("mean", "std", "paper")]
-    writer.writerow([*PAPER[str(number)]["columns"], "experiment", "runs", *parts])
-    for row in rows:
-        cells: list[Any] = [*row.labels, row.experiment, len(row.runs)]
-        for place, column in enumerate(COLUMNS):
-            mean = row.mean(column) if row.runs else ""
-            deviation = row.deviation(column) if row.runs else None
-            cells += [mean, "" if deviation is None else deviation, row.paper[place] if row.paper else ""]
-        writer.writerow(cells)
-    return text.getvalue()
+def _require_same_settings(job: _Job) -> None:
+    """Raises TableError where the row or its stage 1 is finished, but not with the settings of `job`."""
+    stages = ["warm_start", "pretrain"] if job.stage_1 else ["warm_start"]
+    for folder, its_stages in ((job.stage_1, stages), (job.workdir, [*stages, "translate"])):
+        if folder is None or not (folder / FINISHED).exists():
+            continue
+        saved = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        meta = {**saved, "config": to_dict(job.config)}
+        changed = {line for stage in its_stages for line in run_differences(saved, meta, stage)}
+        if folder == job.workdir:
+            changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
+        if changed:
+            raise TableError(
+                f"{folder} is finished, with other settings than this table's; give the same flags as then, "
+                "choose another --workdir, or remove that folder:\n  " + "\n  ".join(sorted(changed))
+            )
 
 
-def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
-    """BLEU-4 of each row as a bar, with its deviation, and the paper's as a mark."""
-    columns = PAPER[str(number)]["columns"]
-    figure = Figure(figsize=(7, 1.1 + 0.45 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, row in enumerate(rows):
-        if row.runs:
-            axes.barh(place, row.mean("bleu4"), xerr=row.deviation("bleu4"), color="#4878a8", height=0.6)
-        if row.paper:
-            axes.plot(row.paper[list(COLUMNS).index("bleu4")], place, "D", color="#d1495b", markersize=6)
-    axes.set_yticks(range(len(rows)), [_name(columns, row) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0)
-    axes.set_xlabel("BLEU-4 on test: ours" + (" (bars), the paper's (diamonds)" if rows[0].paper else ""))
-    axes.set_title(f"Table {number} on {dataset}", loc="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
+def _scored(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides the scores of a trained model."""
+    return {"decode": config["decode"], "data": {"test_split": config["data"]["test_split"]}}
 
 
-def _name(columns: list[str], row: Row) -> str:
-    if len(columns) == 1:
-        return row.labels[0]
-    named = [column if label == "yes" else label for column, label in zip(columns, row.labels) if label]
-    return " + ".join(named) or "none"
+def _train(job: _Job, failed: set[Path]) -> None:
+    """Trains and evaluates a row, its stage 1 before it; adds to `failed` which folders did not get there."""
+    stage_1 = job.stage_1
+    if stage_1 and stage_1 not in failed and not (stage_1 / FINISHED).exists():
+        _call([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
+    if stage_1 in failed:
+        print(f"{job.workdir}: not begun, since {stage_1} has failed", file=sys.stderr)
+        failed.add(job.workdir)
+    else:
+        _call(job.flags, job.workdir, job.metrics, failed)
+
+
+def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -> None:
+    command = [*RUN_PY, *run_flags, f"--workdir={workdir.absolute()}"]
+    print(shlex.join(command), flush=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    log = workdir / "run.log"
+    status = run_child(command, log, ROOT)
+    if status or not result.exists():
+        failed.add(workdir)
+        last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+        print(f"{workdir}: failed; {log.name} there ends with", *last_lines, sep="\n  ", file=sys.stderr)
+
+
+def _results(jobs: Sequence[_Job]) -> list[Run | None]:
+    """What the rows of one seed have reached, those that are done, each compared with the last one."""
+    split = jobs[0].config.data.test_split
+    characters = jobs[0].config.data.language == "zh_CN"
+    *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
+    runs: list[Run | None] = []
+    for job, text in zip(jobs, texts):
+        if text is None:
+            runs.append(None)
+            continue
+        predictions, targets = text
+        p_values = {}
+        if last and job is not jobs[-1]:
+            if targets != last[1]:
+                raise TableError(f"{job.workdir} and {jobs[-1].workdir} hold predictions of different clips")
+            p_values = compare(predictions, last[0], targets, characters=characters)
+        scores = json.loads(job.metrics.read_text(encoding="utf-8"))[split]
+        intervals = confidence_interval(predictions, targets, characters=characters)
+        runs.append(Run({column: scores[column] for column in COLUMNS}, intervals, p_values))
+    return runs
+
+
+def _predictions(job: _Job, split: str) -> tuple[list[str], list[str]]:
+    """All predictions of a split, and the targets."""
+    with (job.workdir / f"predictions.{split}.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [row["prediction"] for row in rows], [row["target"] for row in rows]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,16 +214,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", required=True, choices=BASES)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row, default 1")
+    parser.add_argument("--rows", default="", help="train only these, such as qb,ssl_ssaw")
     parser.add_argument("run_flags", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds={options.seeds}: at least one is needed")
-    rows = make_table(
-        options.table, options.dataset, options.workdir, seeds=options.seeds, run_flags=options.run_flags
-    )
+    names = [row["experiment"] for row in PAPER[str(options.table)]["rows"]]
+    only = options.rows.split(",") if options.rows else []
+    if unknown := [name for name in only if name not in names]:
+        parser.error(f"--rows: table {options.table} has no {', '.join(unknown)}; it has {', '.join(names)}")
+    jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the rows
+    try:
+        rows = make_table(
+            options.table,
+            options.dataset,
+            options.workdir,
+            seeds=options.seeds,
+            only=only,
+            run_flags=options.run_flags,
+        )
+    except (ConfigError, OSError, TableError, WorkdirError) as error:
+        sys.exit(f"error: {error}")
+    except (Stopped, KeyboardInterrupt) as stopped:  # the one while a row runs, the other between rows
+        print(str(stopped) or "stopped: start again to go on")
+        return
     print(to_markdown(options.table, options.dataset, rows, options.seeds))
-    if failed := [row.experiment for row in rows if len(row.runs) < options.seeds]:
-        raise SystemExit(f"error: not all runs of {', '.join(failed)} have ended; run the same command again")
+    if failed := [row.experiment for row in rows if row.failed]:
+        sys.exit(f"error: {', '.join(failed)} failed, see above; the same command tries again")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ _FREE_DATA_KEYS = {
     "skip_broken",
 }
 _FREE_MODEL_KEYS = {"remat"}
-_STAGE_2_MODEL_KEYS = {"fusion", "inputs", "ssl", "copy_gate"}
+_STAGE_2_MODEL_KEYS = {"attention", "fusion", "inputs", "ssl", "copy_gate"}
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
 

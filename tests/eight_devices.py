@@ -34,7 +34,14 @@ from tests.toy import (
     toy_config,
 )
 
-STAGES = {"pretrain": pretrain.pretrain_stage, "translate": translate.translate_stage}
+STAGES = {
+    "pretrain": (pretrain.pretrain_stage, {}),
+    "aligned": (pretrain.pretrain_stage, {"model.alignment": "text_to_video"}),
+    "translate": (
+        translate.translate_stage,
+        {"init_from": "none", "model.attention": "gloss", "translate.similarity_weight": 10.0},
+    ),
+}
 KEY = jax.random.key(5)
 # Before Flax takes its defaults from it: every parameter, cast and loss is of 64 bits then.
 WIDE = "import jax.numpy as jnp; jnp.float32 = jnp.float64; "
@@ -91,7 +98,8 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 def step_on(mesh: Mesh, name: str, remat: str, folder: Path) -> dict[str, np.ndarray]:
     """The state after one step, the gradient being its momentum, metrics, and a translation."""
     changes = {"translate.label_smoothing": 0.2, "model.fusion.dropout": 0.0, "model.remat": remat}
-    stage = STAGES[name](toy_config(**changes), VOCAB_SIZE)
+    make_stage, own_changes = STAGES[name]
+    stage = make_stage(toy_config(**changes, **own_changes), VOCAB_SIZE)
     optimizer, _ = make_optimizer(OptimConfig(learning_rate=1.0, clip_norm=1.0), 10)
     state = random_state(stage, optimizer)
     shardings = sharding.state_sharding(mesh, state)

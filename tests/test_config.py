@@ -5,7 +5,7 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from configs import csl_daily_stage1, csl_daily_stage2, demo, phoenix_stage1, phoenix_stage2
+from configs import baselines, csl_daily_stage1, csl_daily_stage2, demo, phoenix_stage1, phoenix_stage2
 from sslssaw_jax.config import (
     Config,
     ConfigError,
@@ -46,6 +46,10 @@ BAD_VALUES = [
     ("model.mbert.heads", 5, "d_model 768"),
     ("model.mbert.layers", "last", "allowed: first, spread"),
     ("model.mbert.attention_dropout", 1.0, "[0, 1)"),
+    ("model.mbart.positions", "none", "allowed: learned, sinusoidal"),
+    ("model.alignment", "longest", "allowed: pooled, text_to_video, video_to_text"),
+    ("model.video_activation", "gelu", "allowed: relu, softsign"),
+    ("model.attention", "local", "allowed: full, gloss, gloss_grid_sample"),
     ("model.fusion.kind", "attention", "allowed: ssaw, concat, lstm, tcn"),
     ("model.fusion.heads", 3, "d_model 1024"),
     ("model.fusion.dropout", -0.1, "[0, 1)"),
@@ -56,7 +60,8 @@ BAD_VALUES = [
     ("pretrain.clips_per_batch", 0, "must be positive"),
     ("translate.eval_every", 0, "must be positive"),
     ("translate.label_smoothing", 1.0, "[0, 1)"),
-    ("pretrain.optim.name", "lion", "allowed: sgd, adamw"),
+    ("translate.similarity_weight", -1.0, "cannot be negative"),
+    ("pretrain.optim.name", "lion", "allowed: sgd, adam, adamw"),
     ("translate.optim.learning_rate", 0.0, "must be positive"),
     ("decode.beams", 0, "must be positive"),
     ("decode.max_new_tokens", 0, "must be positive"),
@@ -157,6 +162,30 @@ def test_pretrained_weights_and_a_warm_start_are_refused_together():
     tree.warm_start.epochs = 1
     with pytest.raises(ConfigError, match=r"cnn_weights is 'microsoft/resnet-18' and warm_start\.epochs 1"):
         from_config_dict(tree)
+
+
+@pytest.mark.parametrize("change", [{"mbart.positions": "sinusoidal"}, {"attention": "gloss"}])
+def test_what_mbart_has_not_starts_from_scratch(change):
+    tree = default()
+    tree.model.update_from_flattened_dict(change)
+    with pytest.raises(ConfigError, match=r"init_from is 'stage1'.* set init_from to 'none'"):
+        from_config_dict(tree)
+    tree.model.mbart.weights = "pretrained/mbart"
+    with pytest.raises(ConfigError, match=r"weights is 'pretrained/mbart'.* set model\.mbart\.weights to ''"):
+        from_config_dict(tree)
+
+
+@pytest.mark.parametrize("base", [name for name in FILES if "stage1" not in name])
+def test_baselines_are_changes_to_every_config_of_stage_2(base):
+    """As published with the sizes of its public code, and as the method alone with those of the base."""
+    published = baselines.QB_SLRT_PUBLISHED, baselines.QB_GASLT_PUBLISHED
+    for method, whole in zip((baselines.QB_SLRT, baselines.QB_GASLT), published, strict=True):
+        assert method.items() <= whole.items()
+        tree = FILES[base]()
+        tree.update_from_flattened_dict(method)
+        assert from_config_dict(tree).model.mbart.d_model == FILES[base]().model.mbart.d_model
+        tree.update_from_flattened_dict(whole)
+        assert from_config_dict(tree).model.mbart.d_model == 512
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -167,6 +167,6 @@ def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
     assert len(steps) == 1
 
 
-def test_more_new_tokens_than_learned_positions_are_refused(pair, encoded):
-    with pytest.raises(ValueError, match=r"learned positions: raise model\.mbart\.max_positions"):
+def test_more_new_tokens_than_positions_are_refused(pair, encoded):
+    with pytest.raises(ValueError, match=r"positions of the model: raise model\.mbart\.max_positions"):
         search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=CONFIG.max_positions)

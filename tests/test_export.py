@@ -12,6 +12,7 @@ from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 from transformers import MBartForConditionalGeneration
 
+from configs.baselines import QB_SLRT
 from sslssaw_jax.checkpointing import SCORE, Checkpointer
 from sslssaw_jax.config import Config, to_dict
 from sslssaw_jax.data.tokenizer import load_tokenizer, train_tokenizer
@@ -123,6 +124,7 @@ def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, t
 def test_mistakes_are_one_message_and_leave_nothing(tokenizer: Path, tmp_path: Path) -> None:
     config = toy_config(**{"data.tokenizer": str(tokenizer)})
     finished(translate_stage, config, tokenizer, tmp_path / "run")
+    finished(translate_stage, toy_config(**QB_SLRT), tokenizer, tmp_path / "slrt")
     other = tmp_path / "other"
     train_tokenizer(["quite other words than those"] * 3, other, vocab_size=30)
 
@@ -132,9 +134,10 @@ def test_mistakes_are_one_message_and_leave_nothing(tokenizer: Path, tmp_path: P
         return str(ended.value.code)
 
     assert "no checkpoint" in answer("nowhere")
+    assert "no mBART part" in answer("slrt")
     assert "trained with another tokenizer" in answer("run", f"--tokenizer={other}")
     assert "no tokenizer folder" in answer("run", f"--tokenizer={tmp_path / 'x'}")
     (tmp_path / "out").mkdir()
     assert "exists: delete it" in answer("run")
     (tmp_path / "out").rmdir()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run", "slrt"]

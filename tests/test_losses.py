@@ -3,10 +3,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslssaw_jax.losses import contrastive_loss, cross_entropy
+from sslssaw_jax.alignment import aligned_cosine
+from sslssaw_jax.losses import contrastive_loss, cross_entropy, similarity_loss
 
 jitted_cross_entropy = jax.jit(cross_entropy)
-jitted_contrastive_loss = jax.jit(contrastive_loss)
+
+
+@jax.jit
+def jitted_contrastive_loss(video, text, logit_scale, valid):
+    """Of a vector for each clip and each sentence."""
+    one = valid[:, None]
+    return contrastive_loss(aligned_cosine(video[:, None], one, text[:, None], one), logit_scale, valid)
+
+
 RNG = np.random.default_rng(0)
 SCALE = jnp.log(1 / 0.07)
 
@@ -59,7 +68,7 @@ def test_retrieval_counts_the_clips_that_find_their_own_sentence():
 def test_contrast_is_zero_and_its_gradient_finite_without_a_pair_to_contrast(num_valid):
     valid = np.arange(3) < num_valid
     clips = np.where(valid[:, None], np.ones((3, 4), np.float32), 0)  # rows without a clip are all zeros
-    gradient = jax.jit(jax.value_and_grad(contrastive_loss, argnums=(0, 1, 2), has_aux=True))
+    gradient = jax.jit(jax.value_and_grad(jitted_contrastive_loss, argnums=(0, 1, 2), has_aux=True))
     (loss, metrics), gradients = gradient(clips, clips, SCALE, valid)
     assert loss == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, gradients)))
@@ -72,3 +81,14 @@ def test_contrastive_scale_is_capped_as_in_clip():
     np.testing.assert_allclose(
         capped, jitted_contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6
     )
+
+
+def test_similarity_is_compared_over_the_pairs_of_valid_clips():
+    clips, sentences = RNG.normal(size=(2, 4, 4)).astype(np.float32)
+    valid = np.array([True, True, False, True])
+    pairs = [(i, j) for i in (0, 1, 3) for j in (0, 1, 3) if i != j]
+    expected = np.mean([(clips[pair] - sentences[pair]) ** 2 for pair in pairs])
+    np.testing.assert_allclose(similarity_loss(clips, sentences, valid), expected, rtol=1e-6)
+    half = similarity_loss(clips, sentences, valid, count=6)  # of two batches with three clips each
+    np.testing.assert_allclose(half, expected / 2, rtol=1e-6)
+    assert similarity_loss(clips, sentences, np.arange(4) < 1) == 0

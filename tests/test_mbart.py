@@ -185,7 +185,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters(batch):
     assert 1e-4 < relative_error(states, expected) < 0.05
 
 
-def test_a_sequence_beyond_the_learned_positions_is_refused():
+def test_a_sequence_beyond_the_positions_is_refused():
     config = TransformerConfig(d_model=8, ffn_dim=8, text_heads=2, heads=2, max_positions=4)
     embedded, mask = jnp.zeros((1, 5, 8)), jnp.ones((1, 5), bool)
     with pytest.raises(ValueError, match=r"5 exceeds the 4 .*model\.mbart\.max_positions"):

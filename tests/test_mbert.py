@@ -268,7 +268,7 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
     @jit
     def outcome(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         states = model.text_projection(model.text_encoder(batch.bert.target, batch.bert.target_mask))
-        feature = model.text_feature(batch.bert.target, batch.bert.target_mask)
+        feature = model.text_features(batch.bert.target, batch.bert.target_mask)[0][:, 0]
         return states, feature, stage.loss(model, batch, None)[1]
 
     states, feature, metrics = outcome(model, batch)

@@ -35,6 +35,10 @@ def train_in_torch(config: OptimConfig, params: dict, grads: list[dict]) -> dict
         optimizer = torch.optim.SGD(
             tensors.values(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay
         )
+    elif config.name == "adam":
+        optimizer = torch.optim.Adam(
+            tensors.values(), lr=1.0, betas=(config.b1, config.b2), weight_decay=config.weight_decay
+        )
     else:
         groups = [
             {"params": [tensors["kernel"]], "weight_decay": config.weight_decay},
@@ -52,7 +56,7 @@ def train_in_torch(config: OptimConfig, params: dict, grads: list[dict]) -> dict
     return {key: tensor.detach().numpy() for key, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
 def test_parameters_move_as_in_torch(name, clip_norm):
     config = OptimConfig(

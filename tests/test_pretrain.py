@@ -4,8 +4,10 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.augment import prepare_frames
+from sslssaw_jax.config import to_dict
 from sslssaw_jax.models.streams import text_stream
 from sslssaw_jax.stages.pretrain import pretrain_stage
+from sslssaw_jax.train import run_differences
 from tests.toy import (
     EOS,
     LANGUAGE,
@@ -44,10 +46,11 @@ def batch():
 @jit
 def compiled_features(model, batch):
     frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
-    video = model.video_feature(frames, frame_mask, batch.frame_start, batch.frame_count, batch.valid)
+    video, _ = model.video_features(frames, frame_mask, batch.frame_start, batch.frame_count, batch.valid)
     target = text_stream(batch.target, batch.target_mask)
     restored = model.restore_words(batch.masked_target, batch.masked_target_mask, target)
-    return video, model.text_feature(batch.target, batch.target_mask), restored
+    text, _ = model.text_features(batch.target, batch.target_mask)
+    return video[:, 0], text[:, 0], restored
 
 
 def features(model, batch):
@@ -120,3 +123,38 @@ def test_restoring_words_trains_text_encoder_and_decoder_and_nothing_of_the_vide
     trained = {name for name, size in reached.items() if size > 1e-4}
     assert trained == {"embedding", "text_encoder", "decoder"}
     assert all(reached[name] == 0 for name in reached.keys() - trained)
+
+
+def test_rows_without_a_clip_and_padding_change_no_loss_of_aligned_sequences(state, batch):
+    stage = pretrain_stage(toy_config(**{"model.alignment": "video_to_text"}), VOCAB_SIZE)
+    aligned = evaluated(stage, state)
+    loss = jit(lambda batch: stage.loss(aligned, batch, None))
+    assert_close(loss(padded(batch, rows=3, frames=5, tokens=2)), loss(batch))
+
+
+def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, batch):
+    """The end of the sentence, the pooled feature, is the last of them; [CLS] is none."""
+    aligned = evaluated(pretrain_stage(toy_config(**{"model.alignment": "text_to_video"}), VOCAB_SIZE), state)
+
+    @jit
+    def aligned_features(model, batch):
+        frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
+        places = batch.frame_start, batch.frame_count, batch.valid
+        _, positions = model.video(frames, frame_mask, *places)
+        video = model.video_features(frames, frame_mask, *places)
+        return positions, video, model.text_features(batch.target, batch.target_mask)
+
+    positions, (_, video_mask), (text, text_mask) = jax.device_get(aligned_features(aligned, batch))
+    np.testing.assert_array_equal(video_mask, positions)
+    np.testing.assert_array_equal(text_mask.sum(axis=1), batch.target_mask.sum(axis=1) - 1)
+    ends = text[np.arange(4), text_mask.sum(axis=1) - 1]
+    assert_close(ends, features(model, batch)[1])
+
+
+def test_stage_1_of_another_alignment_is_another():
+    pooled, aligned = (
+        {"config": to_dict(toy_config(**{"model.alignment": alignment})), "tokenizer": "x"}
+        for alignment in ("pooled", "video_to_text")
+    )
+    told = run_differences(pooled, aligned, "pretrain")
+    assert told == ["config.model.alignment: 'pooled' then, 'video_to_text' now"]

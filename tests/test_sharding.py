@@ -39,7 +39,7 @@ def error_of(call) -> str:
 RUNS = {
     ("pretrain", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("translate", "float64"): ("1x1", "8x1", "4x2", "1x8"),
-    ("pretrain", "float32"): ("1x1", "4x2"),
+    ("aligned", "float32"): ("1x1", "4x2"),
 }
 
 

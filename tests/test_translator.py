@@ -1,16 +1,20 @@
+import dataclasses
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from configs.baselines import QB_GASLT, QB_SLRT
 from sslssaw_jax.config import Config
 from sslssaw_jax.losses import cross_entropy
+from sslssaw_jax.models.fusion import FUSIONS
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.streams import Stream, joint_stream, text_stream
-from sslssaw_jax.stages.step import Stage
+from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.stages.translate import encode, translate_stage, translate_step
 from sslssaw_jax.types import Batch, TrainState
 from tests.toy import (
@@ -44,9 +48,15 @@ class Setup(NamedTuple):
     translate: Any  # of a batch
 
 
+SLRT, GASLT = (
+    {key.removeprefix("model."): value for key, value in method.items() if key.startswith("model.")}
+    for method in (QB_SLRT, QB_GASLT)
+)
+
+
 @cache
 def setup(**changes: Any) -> Setup:
-    config = toy_config(**{f"model.{key}": value for key, value in changes.items()})
+    config = toy_config(init_from="none", **{f"model.{key}": value for key, value in changes.items()})
     stage = translate_stage(config, VOCAB_SIZE)
     state = toy_state(stage)
     model = evaluated(stage, state)
@@ -186,9 +196,9 @@ def test_without_any_question_the_loss_is_that_of_the_model_that_reads_none(batc
     assert np.isfinite(setup(inputs="question", ssl="off").logits(no_question)).all()
 
 
-@pytest.mark.parametrize("kind", ["ssaw", "concat", "lstm", "tcn"])
-def test_a_packed_batch_equals_each_clip_alone(batch, kind):
-    logits = setup(**{"fusion.kind": kind}).logits
+@pytest.mark.parametrize("changes", [*({"fusion.kind": kind} for kind in FUSIONS), SLRT, GASLT])
+def test_a_packed_batch_equals_each_clip_alone(batch, changes):
+    logits = setup(**changes).logits
     packed = logits(batch)
     for row in range(len(batch.valid)):
         alone = logits(one_clip(batch, row))
@@ -225,11 +235,13 @@ def test_an_ensemble_of_one_model_twice_is_that_model(batch):
     assert_close(twice.gate, alone.gate)
 
 
-@pytest.mark.parametrize(("ssl", "copy_gate"), [("prefix", False), ("off", False), ("off", True)])
-def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl, copy_gate):
-    config, stage, state, model, *_ = setup(ssl=ssl, copy_gate=copy_gate)
+@pytest.mark.parametrize(
+    "changes", [{"ssl": "prefix"}, {"ssl": "off"}, {"ssl": "off", "copy_gate": True}, SLRT, GASLT]
+)
+def test_one_beam_equals_greedy_decoding_without_a_cache(batch, changes):
+    config, stage, state, model, *_ = setup(**changes)
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
-    greedy = toy_config(**{"model.ssl": ssl, "model.copy_gate": copy_gate, "decode.beams": 1})
+    greedy = dataclasses.replace(config, decode=dataclasses.replace(config.decode, beams=1))
     translate = partial(translate_step, graphdef=stage.eval_def, config=greedy, **ids)
     found = jax.device_get(jit(translate)(state.params, state.batch_stats, batch))
     new_tokens = greedy.decode.max_new_tokens
@@ -245,7 +257,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, ssl, copy_gate):
     for row in range(len(batch.valid)):
         clip = one_clip(batch, row)
         words = batch.question[row][batch.question_mask[row]][:-2]
-        written = [LANGUAGE, *words, EOS, LANGUAGE] if ssl == "prefix" else [LANGUAGE]
+        written = [LANGUAGE, *words, EOS, LANGUAGE] if changes["ssl"] == "prefix" else [LANGUAGE]
         start = len(written)
         while len(written) < start + new_tokens and written[start:][-1:] != [EOS]:
             tokens = np.tile(np.pad(written, (0, len(place) - len(written))), (len(batch.valid), 1))
@@ -267,3 +279,19 @@ def test_padding_changes_no_step_of_training(batch):
     assert np.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0.1
     unasked = step(state, batch.replace(question_mask=np.zeros_like(batch.question_mask)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(unasked))
+
+
+# the video's gradient is most of what is compiled: once is enough
+@pytest.mark.parametrize("method", [QB_SLRT | {"model.inputs": "question"}, QB_GASLT], ids=["slrt", "gaslt"])
+def test_a_baseline_learns_a_batch_by_heart(batch, method):
+    stage = translate_stage(toy_config(**method, **NO_DROPOUT), VOCAB_SIZE)
+    optimizer = optax.adam(1e-2)
+    state = stage.init(jax.random.key(0), optimizer)
+    step = jit(partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer))
+    history = []
+    for _ in range(40):
+        state, metrics = step(state, batch, jax.random.key(1))
+        history.append(jax.device_get(metrics))
+    assert history[-1]["accuracy"] > 0.95 > 0.3 > history[0]["accuracy"]
+    for part in [key for key in metrics if key.startswith("loss")]:
+        assert history[-1][part] < 0.3 * history[0][part]

@@ -126,13 +126,20 @@ class Attention(nnx.Module):
         )
         lowest = jnp.finfo(jnp.float32).min  # not -inf: its softmax is NaN where nothing may be attended to
         scores_BxHxLxS = jnp.where(mask_BxLxS[:, None], scores_BxHxLxS, lowest)
-        weights_BxHxLxS = self.dropout(jax.nn.softmax(scores_BxHxLxS), rngs=rngs).astype(past.values.dtype)
-        attended_BxHxLxK = jnp.einsum("BHLS,BHSK->BHLK", weights_BxHxLxS, past.values)
-        return self.out_proj(attended_BxHxLxK.swapaxes(1, 2).reshape(hidden_BxLxD.shape))
+        return self._attend(self.dropout(jax.nn.softmax(scores_BxHxLxS), rngs=rngs), past.values)
+
+    def _attend(self, weights_BxHxLxS: jax.Array, values_BxHxSxK: jax.Array) -> jax.Array:
+        """The weighted values of all heads through the output projection, [B, L, D]."""
+        weights_BxHxLxS = weights_BxHxLxS.astype(values_BxHxSxK.dtype)
+        attended_BxLxHxK = jnp.einsum("BHLS,BHSK->BLHK", weights_BxHxLxS, values_BxHxSxK)
+        return self.out_proj(attended_BxLxHxK.reshape(*attended_BxLxHxK.shape[:2], -1))
 
     def _heads(self, x_BxLxD: jax.Array) -> jax.Array:
         """[B, H, L, K]: products over L and K of each head lie together, so no step copies a whole cache."""
         return x_BxLxD.reshape(*x_BxLxD.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+
+
+MakeAttention = Callable[..., Attention]  # that or another kind of it, made with the same arguments
 
 
 class FeedForward(nnx.Module):
@@ -144,18 +151,28 @@ class FeedForward(nnx.Module):
         self.fc2 = nnx.Linear(config.ffn_dim, config.d_model, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
         self.activation = config.activation
+        self.activation_dropout = nnx.Dropout(config.activation_dropout)
 
     def __call__(self, hidden_RxLxD: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         inner = ACTIVATIONS[self.activation](self.fc1(self.final_layer_norm(hidden_RxLxD)))
-        return hidden_RxLxD + self.dropout(self.fc2(inner), rngs=rngs)
+        inner = self.fc2(self.activation_dropout(inner, rngs=rngs))
+        return hidden_RxLxD + self.dropout(inner, rngs=rngs)
 
 
 class EncoderLayer(nnx.Module):
     """Self-attention, then feed-forward; pre-norm."""
 
-    def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_heads: int,
+        attention: MakeAttention = Attention,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.self_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.self_attn = attention(config, num_heads, dtype=dtype, rngs=rngs)
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -220,22 +237,43 @@ class PositionalInput(nnx.Module):
         return self.dropout(self.layernorm_embedding(hidden_RxLxD), rngs=rngs)
 
 
+class SinusoidalInput(nnx.Module):
+    """Fixed positions (Vaswani et al. 2017), sine and cosine in turn, and dropout: without learned ones."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        del rngs
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        d_model = embedded_RxLxD.shape[-1]
+        frequency_D = 10_000.0 ** -(jnp.arange(d_model) // 2 * 2 / d_model)
+        phase_D = jnp.arange(d_model) % 2 * (jnp.pi / 2)  # a cosine is a sine a quarter ahead
+        waves_RxLxD = jnp.sin(positions_RxL[..., None] * frequency_D + phase_D)
+        return self.dropout(embedded_RxLxD + waves_RxLxD, rngs=rngs)
+
+
+INPUTS = {"learned": PositionalInput, "sinusoidal": SinusoidalInput}
+
+
 class Encoder(Blocks):
-    """mBART's encoder."""
+    """mBART's encoder, or with another kind of self-attention."""
 
     def __init__(
         self,
         num_layers: int,
         num_heads: int,
         config: TransformerConfig,
+        attention: MakeAttention = Attention,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
-        self.input = PositionalInput(config, rngs=rngs)
+        self.input = INPUTS[config.positions](config, rngs=rngs)
         self.layers = nnx.List(
-            [EncoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
+            [EncoderLayer(config, num_heads, attention, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
         self.layer_norm = _layer_norm(config.d_model, rngs)
 
@@ -244,7 +282,7 @@ class Encoder(Blocks):
     ) -> jax.Array:
         """The encoded states f32[B, T, D]; those of padding have no meaning.
 
-        Raises ValueError where T exceeds the learned positions.
+        Raises ValueError where T exceeds the model's positions.
         """
         _check_length(embedded_BxTxD.shape[1], self.max_positions)
         positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
@@ -267,7 +305,7 @@ class Decoder(Blocks):
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
-        self.input = PositionalInput(config, rngs=rngs)
+        self.input = INPUTS[config.positions](config, rngs=rngs)
         self.layers = nnx.List(
             [DecoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
@@ -283,14 +321,14 @@ class Decoder(Blocks):
     ) -> jax.Array:
         """Teacher forcing: states f32[B, L, D], each computed from the tokens up to its own.
 
-        Raises ValueError where L exceeds the learned positions.
+        Raises ValueError where L exceeds the model's positions.
         """
         self.check_length(embedded_BxLxD.shape[1])
         cache = self.init_cache(encoder_states_BxTxD, encoder_mask_BxT, embedded_BxLxD.shape[1])
         return self.extend(embedded_BxLxD, mask_BxL, cache, rngs)[0]
 
     def check_length(self, length: int) -> None:
-        """Raises ValueError where a sequence of this length exceeds the learned positions."""
+        """Raises ValueError where a sequence of this length exceeds the model's positions."""
         _check_length(length, self.max_positions)
 
     def init_cache(
@@ -350,6 +388,6 @@ class Decoder(Blocks):
 def _check_length(length: int, max_positions: int) -> None:
     if length > max_positions:
         raise ValueError(
-            f"a sequence of {length} exceeds the {max_positions} learned positions: "
+            f"a sequence of {length} exceeds the {max_positions} positions of the model: "
             "raise model.mbart.max_positions or shorten the input"
         )

@@ -51,9 +51,10 @@ class PretrainModel(nnx.Module):
         self.decoder = Decoder(mbart.decoder_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
         self.video_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
         self.text_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
+        self.pooled = config.alignment == "pooled"
         self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), jnp.float32))  # learned, as in CLIP
 
-    def video_feature(
+    def video_features(
         self,
         frames_NxHxWx3: jax.Array,
         frame_mask_N: jax.Array,
@@ -62,27 +63,38 @@ class PretrainModel(nnx.Module):
         valid_B: jax.Array,
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> jax.Array:
-        """`I_v` of Eq. 1: the projected encoder state at the learned [CLS], `[B, D]`."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """`I_v` of Eq. 1: the projected encoder state at the learned [CLS], `[B, 1, D]`, and its mask.
+
+        Where sequences are aligned (Table 3): those at all positions but [CLS], `[B, T, D]`.
+        """
         video_BxTxD, mask_BxT = self.video(
             frames_NxHxWx3, frame_mask_N, frame_start_B, frame_count_B, valid_B
         )
         cls_Bx1xD = jnp.broadcast_to(self.cls[...], (len(valid_B), 1, video_BxTxD.shape[-1]))
         with_cls = jnp.concatenate([cls_Bx1xD.astype(video_BxTxD.dtype), video_BxTxD], axis=1)
         mask = jnp.concatenate([valid_B[:, None], mask_BxT], axis=1)
-        return self.video_projection(self.video_encoder(with_cls, mask, rngs)[:, 0])
+        states = self.video_encoder(with_cls, mask, rngs)
+        own = slice(None, 1) if self.pooled else slice(1, None)
+        return self.video_projection(states[:, own]), mask[:, own]
 
-    def text_feature(
+    def text_features(
         self, text_BxL: jax.Array, mask_BxL: jax.Array, *, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
-        """`I_s` of Eq. 1: the projected encoder state at `</s>`, or at mBERT's `[SEP]`, `[B, D]`.
+    ) -> tuple[jax.Array, jax.Array]:
+        """`I_s` of Eq. 1: the projected encoder state at `</s>` (mBERT: `[SEP]`), `[B, 1, D]`, and its mask.
 
-        `</s>` is the last token but one: the parent project's argmax picks the language code behind it.
+        Where sequences are aligned (Table 3): those of the words and of that end, `[B, L - 1, D]`.
+        The parent project's argmax picks the language code behind `</s>`.
         """
         states_BxLxD = self._read(text_BxL, mask_BxL, rngs)
-        from_end = 1 if isinstance(self.text_encoder, MBert) else 2
-        end_B = jnp.maximum(mask_BxL.sum(axis=1) - from_end, 0)
-        return self.text_projection(states_BxLxD[jnp.arange(len(end_B)), end_B])
+        # without mBERT's [CLS] in front or mBART's language code behind, the end is the last of both
+        own = slice(1, None) if isinstance(self.text_encoder, MBert) else slice(None, -1)
+        states_BxLxD, mask_BxL = states_BxLxD[:, own], mask_BxL[:, 1:]
+        if self.pooled:
+            end_Bx1 = jnp.maximum(mask_BxL.sum(axis=1, keepdims=True) - 1, 0)
+            states_BxLxD = jnp.take_along_axis(states_BxLxD, end_Bx1[..., None], axis=1)
+            mask_BxL = mask_BxL[:, :1]
+        return self.text_projection(states_BxLxD), mask_BxL
 
     def restore_words(
         self, masked_BxL: jax.Array, mask_BxL: jax.Array, target: Stream, *, rngs: nnx.Rngs | None = None

@@ -11,6 +11,7 @@ from sslssaw_jax.config import ModelConfig
 from sslssaw_jax.models.resnet import BatchNorm, ResNet
 from sslssaw_jax.models.shufflenet import ShuffleNetV2
 
+ACTIVATIONS = {"relu": nnx.relu, "softsign": nnx.soft_sign}
 EDGE = 8  # the parent project repeats the first frame this often; here the feature of the first frame
 
 
@@ -79,6 +80,7 @@ class VideoEmbedding(nnx.Module):
         self.conv2 = TemporalConv(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
+        self.activation = config.video_activation
 
     def __call__(
         self,
@@ -96,5 +98,5 @@ class VideoEmbedding(nnx.Module):
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
-        video_BxTxD = nnx.relu(self.project_norm(self.project(x_BxTxC), mask=mask_BxT[..., None]))
-        return video_BxTxD, mask_BxT
+        normed_BxTxD = self.project_norm(self.project(x_BxTxC), mask=mask_BxT[..., None])
+        return ACTIVATIONS[self.activation](normed_BxTxD), mask_BxT

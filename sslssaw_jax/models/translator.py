@@ -12,6 +12,7 @@ from flax import nnx
 from sslssaw_jax.config import DataConfig, ModelConfig
 from sslssaw_jax.models.copy_gate import CopyGate
 from sslssaw_jax.models.fusion import FUSIONS, join
+from sslssaw_jax.models.gloss_attention import ATTENTIONS
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert
 from sslssaw_jax.models.streams import Stream
@@ -59,7 +60,8 @@ class Translator(nnx.Module):
                 rngs=rngs,
             )
         self.fusion = FUSIONS[config.fusion.kind](mbart, config.fusion, dtype=dtype, rngs=rngs)
-        self.encoder = Encoder(mbart.video_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
+        attention = ATTENTIONS[config.attention]
+        self.encoder = Encoder(mbart.video_layers, mbart.heads, mbart, attention, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.heads, mbart, dtype=dtype, rngs=rngs)
         self.copies = config.copy_gate
         if self.copies:

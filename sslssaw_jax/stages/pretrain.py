@@ -5,6 +5,7 @@ from functools import partial
 import jax
 from flax import nnx
 
+from sslssaw_jax.alignment import aligned_cosine
 from sslssaw_jax.augment import prepare_frames
 from sslssaw_jax.config import Config
 from sslssaw_jax.losses import contrastive_loss, cross_entropy
@@ -33,11 +34,15 @@ def loss(
     augment_key, dropout_key = (None, None) if key is None else jax.random.split(key)
     rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
-    video_BxD = model.video_feature(
+    video = model.video_features(
         frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid, rngs=rngs
     )
-    text_BxD = model.text_feature(batch.read.target, batch.read.target_mask, rngs=rngs)
-    l_sim, metrics = contrastive_loss(video_BxD, text_BxD, model.logit_scale[...], batch.valid, counts.clips)
+    text = model.text_features(batch.read.target, batch.read.target_mask, rngs=rngs)
+    if config.model.alignment == "video_to_text":
+        cosine_BxB = aligned_cosine(*text, *video).T
+    else:
+        cosine_BxB = aligned_cosine(*video, *text)
+    l_sim, metrics = contrastive_loss(cosine_BxB, model.logit_scale[...], batch.valid, counts.clips)
     target = text_stream(batch.target, batch.target_mask)
     logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
     l_r = cross_entropy(

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sslssaw_jax.alignment import aligned_cosine, words_cosine
 from sslssaw_jax.augment import prepare_frames
 from sslssaw_jax.config import Config
 from sslssaw_jax.decoding import Member, beam_search
-from sslssaw_jax.losses import cross_entropy, masked_mean
+from sslssaw_jax.losses import cross_entropy, masked_mean, similarity_loss
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.streams import joint_stream, shift_right, text_stream
 from sslssaw_jax.models.translator import Encoded, Translator
@@ -47,7 +48,10 @@ def encode(
 def loss(
     model: Translator, batch: Batch, key: jax.Array | None, counts: Counts = OWN, *, config: Config
 ) -> tuple[jax.Array, Metrics]:
-    """L_S (Eq. 6), and with self-supervision L_D (Eq. 5); each a mean over its own tokens."""
+    """L_S (Eq. 6), and with self-supervision L_D (Eq. 5); each a mean over its own tokens.
+
+    With `similarity_weight` a loss that keeps clips as alike as their sentences (GASLT, Yin et al. 2023).
+    """
     augment_key, dropout_key = (None, None) if key is None else jax.random.split(key)
     rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
     encoded = encode(model, batch, config, augment_key, rngs)
@@ -62,13 +66,24 @@ def loss(
         if config.model.ssl == "separate":
             question_logits = model.decode(question, encoded, rngs=rngs)
     smoothing, count = config.translate.label_smoothing, counts.target_tokens
-    l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
+    total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
     accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)
     metrics = {"loss_sentence": l_s, "accuracy": accuracy}
-    if question_logits is None:
-        return l_s, metrics
-    l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
-    return l_d + l_s, {**metrics, "loss_question": l_d}
+    if question_logits is not None:
+        l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
+        total, metrics["loss_question"] = total + l_d, l_d
+    if config.translate.similarity_weight:
+        words_BxB = words_cosine(batch.target, batch.target_mask)
+        l_sim = similarity_loss(_clips_cosine(encoded), words_BxB, batch.valid, counts.clips)
+        total, metrics["loss_similarity"] = total + config.translate.similarity_weight * l_sim, l_sim
+    return total, metrics
+
+
+def _clips_cosine(encoded: Encoded) -> jax.Array:
+    """Cosine of the mean states of each two clips, f32[B, B]; that of their sums is the same."""
+    sum_Bx1xD = (encoded.states * encoded.mask[..., None]).sum(axis=1, keepdims=True)
+    pooled = (sum_Bx1xD, encoded.mask.any(axis=1, keepdims=True))
+    return aligned_cosine(*pooled, *pooled)
 
 
 class Translation(NamedTuple):

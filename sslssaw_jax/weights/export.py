@@ -53,14 +53,14 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
 
     Raises:
         CheckpointError: the workdir holds no checkpoint.
-        WeightsError: it is of the warm start, or `out` exists.
+        WeightsError: it is of the warm start or no mBART, or `out` exists.
         TokenizerError: there is no tokenizer.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
-    if encoder is None:
-        raise WeightsError(f"the model in {workdir} has no mBART part: name the workdir of stage 1 or 2")
     config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
+    if encoder is None or not config.model.is_mbart:
+        raise WeightsError(f"the model in {workdir} has no mBART part: name that of a stage 1 or 2 with one")
     loaded = _tokenizer(config, tokenizer, meta["tokenizer"])
     tensors = {
         ".".join(map(str, path)): np.ascontiguousarray(leaf)
@@ -116,6 +116,7 @@ def _write_mbart(
         "activation_function": sizes.activation,
         "dropout": sizes.dropout,
         "attention_dropout": sizes.attention_dropout,
+        "activation_dropout": sizes.activation_dropout,
         "scale_embedding": True,
         "tie_word_embeddings": sizes.tied_head,
         "bos_token_id": tokenizer.bos_id,

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,11 +15,12 @@ from sslssaw_jax.data.tokenizer import Tokenizer, clean_question, load_tokenizer
 from sslssaw_jax.evaluation import (
     Prediction,
     read_question_only,
-    score_predictions,
+    score_swapped_questions,
     translate_split,
     write_predictions,
 )
 from sslssaw_jax.leakage import swapped_questions
+from sslssaw_jax.metrics import score
 from sslssaw_jax.sharding import make_mesh
 from sslssaw_jax.stages.translate import Translation
 from sslssaw_jax.types import Batch, TrainState
@@ -54,21 +56,39 @@ def copies(field: str):
     return translate
 
 
-def translated(clips: Clips, source: ClipSource, field: str) -> list[Prediction]:
-    return translate_split(copies(field), STATE, source, clips.tokenizer, CONFIG, make_mesh(CONFIG.mesh))[0]
+def translated(clips: Clips, source: ClipSource, field: str) -> list[str]:
+    mesh = make_mesh(CONFIG.mesh)
+    predictions, _ = translate_split(copies(field), STATE, source, clips.tokenizer, CONFIG, mesh)
+    return [row.prediction for row in predictions]
 
 
-def test_shuffling_the_questions_tells_who_reads_them_from_who_does_not(clips: Clips) -> None:
+def swapped_scores(clips: Clips, field: str, config: Config = CONFIG) -> dict[str, dict[str, Any]]:
+    mesh = make_mesh(config.mesh)
+    return score_swapped_questions(copies(field), STATE, clips.source, clips.tokenizer, config, mesh)
+
+
+def test_swapped_questions_tell_a_model_that_reads_them_from_one_that_does_not(clips: Clips) -> None:
+    targets = [clip.target for clip in clips.source.clips]
+    for field, reads in {"question": True, "target": False}.items():
+        asked = score(translated(clips, clips.source, field), targets)
+        swapped = swapped_scores(clips, field)
+        assert swapped.keys() == {"shuffled", "blanked"}
+        assert [found != asked for found in swapped.values()] == [reads, reads]
+
+
+def test_a_shuffled_question_is_the_one_that_the_model_reads(clips: Clips) -> None:
     questions = [clip.question for clip in clips.source.clips]
-    other = clips.source.asking(swapped_questions(questions)["shuffled"])
-    reads, ignores = (
-        [score_predictions(translated(clips, source, field), CONFIG) for source in (clips.source, other)]
-        for field in ("question", "target")
-    )
-    assert ignores[0] == ignores[1] and ignores[0]["bleu4"] == pytest.approx(100)
-    assert reads[0] != reads[1]
-    taken = [row.prediction for row in translated(clips, other, "question")]
-    assert taken == [clean_question(clip.question) for clip in other.clips]
+    shuffled = swapped_questions(questions)["shuffled"]
+    read = translated(clips, clips.source.asking(shuffled), "question")
+    assert read == list(map(clean_question, shuffled)) != list(map(clean_question, questions))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"swap_questions": False}, {"model.inputs": "sign", "model.ssl": "off"}, {"model.inputs": "question"}],
+)
+def test_questions_are_swapped_only_for_a_model_of_both_inputs(changes: dict[str, Any], clips: Clips) -> None:
+    assert swapped_scores(clips, "question", toy_config(**changes)) == {}
 
 
 def test_other_questions_change_neither_clips_nor_targets(clips: Clips) -> None:

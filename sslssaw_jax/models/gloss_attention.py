@@ -1,0 +1,86 @@
+"""Gloss attention (Yin et al. 2023): each position attends to a few places around it, which it may move.
+
+Dimensions: B clips, H heads, T positions, Q of them as queries, S as keys, N places, K features per head.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from sslssaw_jax.config import TransformerConfig
+from sslssaw_jax.models.mbart import Attention, KeysValues, MakeAttention
+
+NEIGHBOURS = (-4, -3, -2, -1, 0, 1, 2)
+
+
+class GlossAttention(Attention):
+    """Self-attention to seven places between the positions, where keys and values are interpolated linearly.
+
+    Query t looks at `t + r + offset`, r from -4 to 2; its offsets are a Linear of the query, one for each
+    head and r. What leaves a clip at one end comes in at the other: places are modulo its own length.
+
+    With `grid_sample` they are what that function is called for in the public code, on a clip by itself:
+    modulo the length less one, then stretched by half a position at either end, beyond which there is
+    nothing, and every key and value is halved.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_heads: int,
+        *,
+        grid_sample: bool = False,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(config, num_heads, dtype=dtype, rngs=rngs)
+        # float32: bfloat16 would round places far from the beginning to whole positions
+        self.offsets = nnx.Linear(config.d_model, num_heads * len(NEIGHBOURS), rngs=rngs)
+        self.grid_sample = grid_sample
+
+    def __call__(
+        self, hidden_BxTxD: jax.Array, past: KeysValues, mask_Bx1xT: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        """The attended states [B, T, D] of a sequence whose own keys and values are `past`."""
+        query_BxTxD = self.q_proj(hidden_BxTxD)
+        share_BxHxQxNxS = self._shares(self._heads(self.offsets(query_BxTxD)), mask_Bx1xT[:, 0])
+        query_BxHxQxK = self._heads(query_BxTxD)
+        query_BxHxQxK = query_BxHxQxK * query_BxHxQxK.shape[-1] ** -0.5
+        products_BxHxQxS = jnp.einsum(
+            "BHQK,BHSK->BHQS", query_BxHxQxK, past.keys, preferred_element_type=jnp.float32
+        )
+        # A product with an interpolated key is an interpolated product; so it is with values.
+        scores_BxHxQxN = jnp.einsum("BHQNS,BHQS->BHQN", share_BxHxQxNxS, products_BxHxQxS)
+        weights_BxHxQxN = self.dropout(jax.nn.softmax(scores_BxHxQxN), rngs=rngs)
+        weights_BxHxQxS = jnp.einsum("BHQN,BHQNS->BHQS", weights_BxHxQxN, share_BxHxQxNxS)
+        return self._attend(weights_BxHxQxS, past.values)
+
+    def _shares(self, offset_BxHxQxN: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+        """How much of each position lies at each place, f32[B, H, Q, N, S]."""
+        position_BxT = jnp.cumsum(mask_BxT, axis=1) - 1.0
+        place_BxHxQxN = position_BxT[:, None, :, None] + jnp.asarray(NEIGHBOURS) + offset_BxHxQxN
+        length_Bx1x1x1 = jnp.maximum(mask_BxT.sum(axis=1), 1)[:, None, None, None]
+
+        def near(place_BxHxQxN: jax.Array) -> jax.Array:
+            distance_BxHxQxNxS = place_BxHxQxN[..., None] - position_BxT[:, None, None, None]
+            return jnp.maximum(1 - jnp.abs(distance_BxHxQxNxS), 0)
+
+        if self.grid_sample:
+            last_Bx1x1x1 = jnp.maximum(length_Bx1x1x1 - 1, 1)
+            share = near(place_BxHxQxN % last_Bx1x1x1 * length_Bx1x1x1 / last_Bx1x1x1 - 0.5) / 2
+        else:
+            place_BxHxQxN %= length_Bx1x1x1
+            share = near(place_BxHxQxN) + near(
+                place_BxHxQxN - length_Bx1x1x1
+            )  # the last is next to the first
+        return jnp.where(mask_BxT[:, None, None, None], share, 0)
+
+
+ATTENTIONS: dict[str, MakeAttention] = {
+    "full": Attention,
+    "gloss": GlossAttention,
+    "gloss_grid_sample": partial(GlossAttention, grid_sample=True),
+}
