@@ -6,38 +6,24 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import jax
-import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.checkpointing import SCORE, saved_steps
+from sslssaw_jax.checkpointing import saved_steps
 from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.cache import open_clips
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource, newest_version
 from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import (
-    Gate,
-    Prediction,
-    Translate,
-    draw_clip,
-    evaluate_predictions,
-    make_translate,
     mean_loss,
-    read_question_only,
-    score_predictions,
-    score_swapped_questions,
-    translate_split,
-    worst_and_best,
-    write_predictions,
 )
+from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.faults import device_memory_told
 from sslssaw_jax.logs import write_json
 from sslssaw_jax.report import write_report
-from sslssaw_jax.score_table import format_table
-from sslssaw_jax.sharding import abstract_state, make_mesh, own_frames
+from sslssaw_jax.sharding import make_mesh, own_frames
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
 from sslssaw_jax.stopping import StopRequest
 from sslssaw_jax.train import CHECKPOINTS, run_differences, train
@@ -98,19 +84,17 @@ class Experiment:
                 raise ConfigError(f"--mode={mode} translates, and stage 1 cannot: use a config of stage 2")
             self.pretrain(self.workdir)
         elif clip_ids:
-            self._translate_clips(clip_ids)
+            self.evaluator.translate_clips(clip_ids)
             return
         elif mode == "translate":
-            state = self._load_best()
-            with locked(self.workdir):
-                self._translate(state, self.config.data.test_split)
+            self.evaluator.translate_test()
         else:
             if mode == "train":
-                self._question_only()  # what cannot stand beside the scores is told before the training
+                self.evaluator.question_only()  # what cannot stand beside the scores is told before training
                 self.train_translator()
-            self.report()
+            self.evaluator.evaluate()
         if jax.process_index() == 0:
-            print(f"report: {write_report(self._output_dir)}")
+            print(f"report: {write_report(self.evaluator.output_dir)}")
 
     def warm_start(self, workdir: Path) -> None:
         """Trains the CNN on isolated signs."""
@@ -131,126 +115,9 @@ class Experiment:
         config = self.config
         begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
-        stage, translate = self._translator
-        train, dev = (
-            self._clips(split, self._reads_video)
-            for split in (config.data.train_split, config.data.dev_split)
-        )
-
-        def evaluate(state: TrainState) -> dict[str, float]:
-            predictions, _ = translate_split(translate, state, dev, self.tokenizer, config, self.mesh)
-            scores = score_predictions(predictions, config)
-            return {key: scores[key] for key in (SCORE, "rouge_l")}
-
+        train = open_clips(config.data, config.data.train_split, video=self._reads_video)
+        stage, evaluate = self.evaluator.stage, self.evaluator.dev_scores
         self._train(stage, config.translate, train, self.workdir, start=start, evaluate=evaluate)
-
-    def report(self) -> None:
-        """Translates dev and test with the best checkpoint, writes `metrics.json` and prints its table.
-
-        Raises:
-            CheckpointError: the workdir holds no checkpoint of this model.
-            ConfigError: `question_only` names a run that cannot stand beside this one.
-        """
-        state, test = self._load_best(), self.config.data.test_split
-        with locked(self.workdir):
-            beside = self._question_only()
-            scores = {
-                split: evaluate_predictions(self._translate(state, split), self.config, question_only)
-                for split, question_only in beside.items()
-            }
-            scores[test]["questions"] = score_swapped_questions(
-                self._translator[1],
-                state,
-                self._clips(test, self._reads_video),
-                self.tokenizer,
-                self.config,
-                self.mesh,
-            )
-            if jax.process_index() == 0:
-                write_json(self._output_dir / "metrics.json", scores)
-                print(format_table(scores))
-                if (run := self._question_only_run) and beside[test] is None:
-                    print(
-                        f"question-only: none in {run}; this run's command with "
-                        f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
-                        "sets its scores beside these"
-                    )
-
-    @property
-    def _question_only_run(self) -> Path | None:
-        """The workdir of the run whose scores stand beside this one's."""
-        beside = self.config.question_only
-        return self.workdir.parent / beside if beside and self._reads_video else None
-
-    def _question_only(self) -> dict[str, list[str] | None]:
-        """Its translations of dev and test; None where it has left none."""
-        run, splits = self._question_only_run, (self.config.data.dev_split, self.config.data.test_split)
-        if not run:
-            return dict.fromkeys(splits)
-        return {split: read_question_only(run, split, self._clips(split, False).clips) for split in splits}
-
-    def _translate(self, state: TrainState, split: str) -> list[Prediction]:
-        """The predictions of a split, written down; the worst and the best of test are drawn."""
-        clips = self._clips(split, self._reads_video)
-        predictions, gates = self._translations(state, clips)
-        if jax.process_index() == 0:
-            write_predictions(self._output_dir, split, predictions)
-            if split == self.config.data.test_split:
-                for index in worst_and_best(predictions)[: self.config.num_heatmaps]:
-                    self._draw(clips, index, predictions[index], gates[index])
-        return predictions
-
-    def _translate_clips(self, clip_ids: Sequence[str]) -> None:
-        """Translates these clips alone, of whichever splits; prints and draws each.
-
-        Raises:
-            ConfigError: the dataset has no such clip.
-        """
-        data = self.config.data
-        splits = {
-            split: self._clips(split, self._reads_video)
-            for split in (data.test_split, data.dev_split, data.train_split)
-            if (self._dataset / f"clips.{split}.jsonl").exists()
-        }
-        known = {clip.id for clips in splits.values() for clip in clips.clips}
-        if missing := sorted(set(clip_ids) - known):
-            raise ConfigError(f"{self._dataset} has no clip {', '.join(missing)} in {', '.join(splits)}")
-        state = self._load_best()
-        for clips in splits.values():
-            indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
-            if not indices:
-                continue
-            predictions, gates = self._translations(state, clips, indices)
-            if jax.process_index() == 0:
-                for index, row, gate in zip(indices, predictions, gates):
-                    print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
-                    self._draw(clips, index, row, gate)
-        print(f"pictures: {self._output_dir}")
-
-    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate) -> None:
-        """What the model saw of a clip, and what its gate let through where it has one."""
-        if not self._reads_video:
-            return
-        model = self.config.model
-        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
-        draw_clip(
-            self._output_dir, clips[index], row, gate if has_gate else None, self.config.data.max_frames
-        )
-
-    def _translations(
-        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
-    ) -> tuple[list[Prediction], list[Gate]]:
-        """See `translate_split`."""
-        _, translate = self._translator
-        with device_memory_told("translate"):
-            return translate_split(translate, state, clips, self.tokenizer, self.config, self.mesh, only=only)
-
-    @property
-    def _output_dir(self) -> Path:
-        """The workdir; for a dataset that nothing can be trained on, a folder there of its name."""
-        data = self.config.data
-        trains = (self._dataset / f"clips.{data.train_split}.jsonl").exists()
-        return self.workdir if trains else self.workdir / data.dataset
 
     def _train(
         self,
@@ -343,43 +210,17 @@ class Experiment:
         return self._clips(self.config.data.train_split)
 
     @cached_property
-    def _translator(self) -> tuple[Stage, Translate]:
-        """Stage 2 and its compiled translation: the same for evaluation in training and after it."""
-        stage = translate_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
-        return stage, make_translate(stage, self.config, self.tokenizer, self.mesh)
-
-    def _load_best(self) -> TrainState:
-        """What translates; the members' parameters as tuples where it is an ensemble."""
-        folders = [self.workdir.parent / name for name in self.config.ensemble]
-        if not folders:
-            return self._load_best_of(self.workdir)
-        members = [self._load_best_of(folder) for folder in folders]
-        return members[0].replace(  # type: ignore[attr-defined]
-            params=tuple(member.eval_params for member in members),
-            batch_stats=tuple(member.batch_stats for member in members),
-            ema=None,
-        )
-
-    def _load_best_of(self, workdir: Path) -> TrainState:
-        stage, _ = self._translator
-        state = abstract_state(partial(stage.init, optimizer=optax.identity()), self.mesh)
-        if is_gfslt(self.config.init_from) and not saved_steps(workdir / CHECKPOINTS):
-            return gfslt_checkpoint(self.config, self.tokenizer, whole=True)(state)
-        return transfer(
-            state,
-            workdir / CHECKPOINTS,
-            {name: name for name in state.params},
-            tokenizer=self.tokenizer.fingerprints,
-            best=True,
-        )
+    def evaluator(self) -> Evaluator:
+        """Compiled once for the evaluations in training and after it."""
+        return Evaluator(self.config, self.workdir, self.tokenizer, self.mesh)
 
     @property
     def _reads_video(self) -> bool:
         """Whether stage 2 does; the stages before it always do."""
         return self.config.model.inputs != "question"
 
-    def _clips(self, split: str, video: bool = True) -> ClipSource:
-        return open_clips(self.config.data, split, video=video)
+    def _clips(self, split: str) -> ClipSource:
+        return open_clips(self.config.data, split)
 
 
 def stage_1_workdir(config: Config, workdir: Path) -> Path | None:

@@ -199,7 +199,8 @@ def _leakage(metrics: Mapping[str, Scores]) -> str:
         "<section><h2>What the questions give away</h2>"
         "<p>A question may hold much of its answer, and a system that repeats it scores without a look at "
         "the video. A score tells of sign language only as far as it lies above what the question alone "
-        "reaches, falls when questions are shuffled or blanked, and holds where they give little away.</p>"
+        "reaches, and as far as it stays when questions are shuffled or blanked and where they give little "
+        "away.</p>"
         f'<div class="columns">{"".join(tables)}</div>'
         '<p class="quiet">Overlap: the share of the target\'s distinct words that its question holds. '
         "Without copies: the clips whose question is not the target itself. Overlap free: those whose "
