@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.mbart.max_positions = 256
     config.model.mbart.dropout = 0.2
     config.model.fusion.heads = 4
+    config.decode.beams = 5
     config.decode.max_new_tokens = 60
     stage = config.translate
     stage.epochs = 28
