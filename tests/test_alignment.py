@@ -1,10 +1,11 @@
 import jax
 import numpy as np
 import pytest
-import torch
 
 from sslssaw_jax.alignment import aligned_cosine, words_cosine
 from tests.toy import assert_close
+
+torch = pytest.importorskip("torch")
 
 LENGTHS, OTHER_LENGTHS, D = (7, 3, 1), (4, 9, 2, 1), 6
 
