@@ -1,7 +1,8 @@
 """Curves of the rows of tables: `python -m benchmarks.table_curves --workdir=W --out=curves.png`.
 
 `W` is the workdir of `python -m sslssaw_jax.tables`. A line is the mean over the seeds of the share of target
-tokens that a row guesses right in training, and the band behind it spans the seeds. What each row took is printed.
+tokens that a row guesses right in training, and the band behind it spans the seeds. What rows took is
+printed.
 """
 
 import argparse
