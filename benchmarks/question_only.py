@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sslssaw_jax.data.tokenizer import clean_question
 from sslssaw_jax.logs import write_text
-from sslssaw_jax.metrics import score
+from sslssaw_jax.metrics import LABELS, score
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 
@@ -22,7 +22,6 @@ RESULTS = Path(__file__).parent / "results"
 SUFFIX = ".predictions.tsv"
 PARAPHRASES = 380
 PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice(PARAPHRASES, None)}
-COLUMNS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 
 
 def write_predictions(name: str, workdir: Path) -> None:
@@ -46,7 +45,7 @@ def rows_of(name: str, predictions: Mapping[str, str], questions: Mapping[str, Q
     for part, lines in PARTS.items():
         clips = list(questions.values())[lines]
         found = score([predictions[clip.name] for clip in clips], [clip.target for clip in clips])
-        rows.append(f"| {name} | {part} | " + " | ".join(f"{found[key]:.2f}" for key in COLUMNS) + " |")
+        rows.append(f"| {name} | {part} | " + " | ".join(f"{found[key]:.2f}" for key in LABELS) + " |")
     return rows
 
 
@@ -62,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     questions = read_questions(options.annotations / "test.txt", "test", problems)
     if problems:
         raise SystemExit(f"error: {AnnotationError(*problems)}")
-    print("| system | lines | " + " | ".join(COLUMNS.values()) + " |")
-    print("| --- | --- |" + " ---: |" * len(COLUMNS))
+    print("| system | lines | " + " | ".join(LABELS.values()) + " |")
+    print("| --- | --- |" + " ---: |" * len(LABELS))
     copied = {name: clean_question(question.question) for name, question in questions.items()}
     print("\n".join(rows_of("copy-question", copied, questions)))
     for path in sorted(RESULTS.glob(f"question_only*{SUFFIX}")):

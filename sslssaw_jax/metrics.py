@@ -9,6 +9,9 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
+LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
+"""The scores that every paper of the field reports -> their names."""
+
 ROUGE_BETA = 1.2  # of the COCO caption evaluation, which sign language translation took over
 
 

@@ -15,20 +15,14 @@ from sslssaw_jax.checkpointing import SCORE, read_meta, saved_steps
 from sslssaw_jax.curves import training_curves
 from sslssaw_jax.evaluation import FRAMES, HEATMAPS, Prediction, rouge_l, worst_and_best
 from sslssaw_jax.logs import read_log, write_text
+from sslssaw_jax.metrics import LABELS
 from sslssaw_jax.page import figures_table, page, picture, texts_table
 from sslssaw_jax.train import CHECKPOINTS
 from sslssaw_jax.word_diff import LEGEND, diff_html
 from sslssaw_jax.workdir import FINISHED
 
 SHOWN = 6  # clips, half of them the worst
-COLUMNS = {
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "chrf": "chrF",
-}
+COLUMNS = LABELS | {"chrf": "chrF"}
 BESIDE = {
     "copy_question": ("question copied", "the lower-cased question taken as the translation"),
     "edited_question": ("question edited", "the question rewritten by fixed rules, without learning"),

@@ -3,16 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-_COLUMNS = {
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "chrf": "chrF",
-    "sacrebleu": "sacreBLEU",
-    "num_clips": "clips",
-}
+from sslssaw_jax.metrics import LABELS
+
+_COLUMNS = LABELS | {"chrf": "chrF", "sacrebleu": "sacreBLEU", "num_clips": "clips"}
 _NOTES = """\
 ± 95 %: half the bootstrap interval over the clips; p: of this run's difference in BLEU-4, paired bootstrap
 overlap: share of the target's distinct tokens that the question holds

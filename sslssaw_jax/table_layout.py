@@ -11,10 +11,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-COLUMNS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
+from sslssaw_jax.metrics import LABELS
+
 TESTED = ("bleu4", "rouge_l")  # with intervals and p-values
 PAPER = json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
-"""Number of each table -> its layout, and the paper's figures in the order of `COLUMNS`."""
+"""Number of each table -> its layout, and the paper's figures in the order of `LABELS`."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Row:
 def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int) -> str:
     """The table in the paper's layout, the paper's own figures in parentheses behind ours."""
     table = PAPER[str(number)]
-    head = [*table["columns"], *COLUMNS.values()]
+    head = [*table["columns"], *LABELS.values()]
     for metric in TESTED:
-        head += [f"{COLUMNS[metric]} 95 %", "p"]
+        head += [f"{LABELS[metric]} 95 %", "p"]
     num_labels = len(table["columns"])
     lines = [
         f"Table {number}: {table['title']}. Test split of {dataset}, "
@@ -79,7 +80,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cells(row: Row) -> list[str]:
     cells = []
-    for column, paper in zip(COLUMNS, row.paper):
+    for column, paper in zip(LABELS, row.paper):
         ours = "failed" if row.failed else "–"
         if row.runs:
             deviation = row.deviation(column)
@@ -109,7 +110,7 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
     if all(row.runs for row in rows):
         places = range(len(rows))
         ours = sorted(places, key=lambda place: rows[place].mean("bleu4"))
-        papers = sorted(places, key=lambda place: rows[place].paper[list(COLUMNS).index("bleu4")])
+        papers = sorted(places, key=lambda place: rows[place].paper[list(LABELS).index("bleu4")])
         notes.append(f"By BLEU-4: {' < '.join(names[place] for place in ours)}.")
         in_paper = " < ".join(names[place] for place in papers)
         notes.append("The paper has the same order." if ours == papers else f"In the paper: {in_paper}.")
@@ -120,12 +121,12 @@ def to_csv(number: int, rows: list[Row]) -> str:
     """One line a row: its labels, the number of runs, and what is known of each column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    parts = [f"{column}_{what}" for column in COLUMNS for what in ("mean", "std", "paper")]
+    parts = [f"{column}_{what}" for column in LABELS for what in ("mean", "std", "paper")]
     parts += [f"{metric}_{what}" for metric in TESTED for what in ("low", "high", "p")]
     writer.writerow([*PAPER[str(number)]["columns"], "experiment", "runs", *parts])
     for row in rows:
         cells: list[Any] = [*row.labels, row.experiment, len(row.runs)]
-        for column, paper in zip(COLUMNS, row.paper):
+        for column, paper in zip(LABELS, row.paper):
             cells += [row.mean(column), row.deviation(column), paper] if row.runs else ["", "", paper]
         for metric in TESTED:
             cells += [*row.interval(metric), row.p_value(metric)] if row.runs else ["", "", ""]
@@ -147,7 +148,7 @@ def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
             axes.plot(seeds, [place] * len(seeds), "o", color="#2f4b66", markersize=4, zorder=3)
         else:
             axes.text(0, place, " failed" if row.failed else " not trained", va="center", color="#777777")
-        paper = row.paper[list(COLUMNS).index("bleu4")]
+        paper = row.paper[list(LABELS).index("bleu4")]
         axes.plot(paper, place, "D", color="#d1495b", markersize=6, zorder=4)
     axes.set_yticks(range(len(rows)), [_name(table["columns"], row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

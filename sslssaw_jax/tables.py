@@ -23,9 +23,10 @@ from sslssaw_jax.child import run_child
 from sslssaw_jax.config import Config, ConfigError, differences, flag_error, from_config_dict, to_dict
 from sslssaw_jax.experiment import FINISHED, stage_1_workdir
 from sslssaw_jax.logs import write_text
+from sslssaw_jax.metrics import LABELS
 from sslssaw_jax.significance import compare, confidence_interval
 from sslssaw_jax.stopping import Stopped
-from sslssaw_jax.table_layout import COLUMNS, PAPER, Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.table_layout import PAPER, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.train import run_differences
 from sslssaw_jax.workdir import WorkdirError, locked
 
@@ -193,7 +194,7 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             p_values = compare(predictions, last[0], targets, characters=characters)
         scores = json.loads(job.metrics.read_text(encoding="utf-8"))[split]
         intervals = confidence_interval(predictions, targets, characters=characters)
-        runs.append(Run({column: scores[column] for column in COLUMNS}, intervals, p_values))
+        runs.append(Run({column: scores[column] for column in LABELS}, intervals, p_values))
     return runs
 
 

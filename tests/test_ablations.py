@@ -5,7 +5,8 @@ import pytest
 from configs import ablations
 from configs.ablations import BASES, OWN_STAGE_1, ROWS
 from sslssaw_jax.config import Config, differences, from_config_dict, to_dict
-from sslssaw_jax.table_layout import COLUMNS, PAPER
+from sslssaw_jax.metrics import LABELS
+from sslssaw_jax.table_layout import PAPER
 from sslssaw_jax.train import run_differences
 
 ALL = ROWS | OWN_STAGE_1
@@ -91,7 +92,7 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
     printed: dict[tuple[str, str], dict[str, list[float]]] = {}
     for number, table in PAPER.items():
         for row in table["rows"]:
-            assert len(row["labels"]) == len(table["columns"]) and len(row["paper"]) == len(COLUMNS)
+            assert len(row["labels"]) == len(table["columns"]) and len(row["paper"]) == len(LABELS)
             printed.setdefault((table["dataset"], row["experiment"]), {})[number] = row["paper"]
     assert {experiment for _, experiment in printed} == set(ALL)
     unlike = {key: figures for key, figures in printed.items() if len(set(map(tuple, figures.values()))) > 1}

@@ -16,9 +16,10 @@ import pytest
 from sslssaw_jax import tables
 from sslssaw_jax.child import run_child
 from sslssaw_jax.config import ConfigError
+from sslssaw_jax.metrics import LABELS
 from sslssaw_jax.significance import compare, confidence_interval
 from sslssaw_jax.stopping import Stopped
-from sslssaw_jax.table_layout import COLUMNS, PAPER, Row, Run, to_csv, to_markdown
+from sslssaw_jax.table_layout import PAPER, Row, Run, to_csv, to_markdown
 from sslssaw_jax.tables import ROOT, TableError, main, make_table
 from sslssaw_jax.workdir import WorkdirError, locked
 
@@ -119,7 +120,7 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
     assert runs.called() == []
     make_table(5, "avatar_qa", runs.workdir, only=["lstm", "ssl_ssaw"])  # the other tables' rows and stage 1
     assert runs.called() == ["seed0/demo_lstm"]
-    assert (runs.workdir / "table5.avatar_qa.md").read_text().count("– (") == 2 * len(COLUMNS)
+    assert (runs.workdir / "table5.avatar_qa.md").read_text().count("– (") == 2 * len(LABELS)
 
 
 def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
@@ -151,7 +152,7 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     assert runs.called() == [SHARED[0]]
     assert "out of luck" in capsys.readouterr().err
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert told.count("failed (") == 3 * len(COLUMNS) and "0 of 1 runs, 1 failed" in told
+    assert told.count("failed (") == 3 * len(LABELS) and "0 of 1 runs, 1 failed" in told
 
 
 def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
@@ -223,7 +224,7 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
 def row(experiment: str, paper_bleu4: float, *bleu4: float, p: float | None = None) -> Row:
     runs = [
         Run(
-            dict.fromkeys(COLUMNS, score),
+            dict.fromkeys(LABELS, score),
             {"bleu4": (score - 2, score + 1), "rouge_l": (score - 1, score + 1)},
             {} if p is None else {"bleu4": p / (1 + place), "rouge_l": p},
         )
