@@ -84,7 +84,8 @@ def _significance(found: Any, baseline: Any) -> Significance:
     # of two equal scores sacrebleu counts the resamples that differ by more than usual: none or some, as the
     # systems are the same or not, so that the same system twice would get the smallest p-value
     p_value = 1.0 if found.score == baseline.score else found.p_value
-    return Significance(max(0.0, float(found.mean - found.ci)), float(found.mean + found.ci), p_value)
+    low, high = max(0.0, found.mean - found.ci), min(100.0, found.mean + found.ci)
+    return Significance(float(low), float(high), p_value)
 
 
 class _RougeL(Metric):
