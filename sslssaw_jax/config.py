@@ -15,26 +15,9 @@ from typing import Any
 
 import ml_collections
 
-
-class ConfigError(ValueError):
-    """The configuration cannot be; the message names the key and what is allowed."""
-
-
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise ConfigError(message)
-
-
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, f"{key} is {value!r}; allowed: {', '.join(allowed)}")
-
-
-def _require_fraction(key: str, value: float) -> None:
-    _require(0 <= value < 1, f"{key} is {value}; it lies in [0, 1)")
-
-
-def _require_divisor(key: str, heads: int, d_model: int) -> None:
-    _require(heads > 0 and d_model % heads == 0, f"{key} is {heads}; it must divide d_model {d_model}")
+from sslssaw_jax.config_checks import ConfigError as ConfigError
+from sslssaw_jax.config_checks import one_of, require, require_fraction
+from sslssaw_jax.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -78,184 +61,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for key in ("mask_rate", "denoise_targets"):
-            _require_fraction(key, getattr(self, key))
-        _require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
-        _require(
+            require_fraction(key, getattr(self, key))
+        require(0 < self.crop_fraction <= 1, f"crop_fraction is {self.crop_fraction}; it lies in (0, 1]")
+        require(
             not (self.cache and self.skip_broken),
             f"cache is True and skip_broken {self.skip_broken}: a cache holds all clips; choose one",
         )
         for key in ("image_size", "max_frames", "num_threads", "prefetch"):
-            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
-        _require(self.skip_broken >= 0, f"skip_broken is {self.skip_broken}; it cannot be negative")
+            require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
+        require(self.skip_broken >= 0, f"skip_broken is {self.skip_broken}; it cannot be negative")
         for key in ("max_question_tokens", "max_target_tokens"):
-            _require(getattr(self, key) >= 4, f"{key} is {getattr(self, key)}; at least 4 are needed")
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """ResNet-18 by default; `depths`, `width`, `stem` and `head` reach down to a toy."""
-
-    block: str = "basic"  # basic | bottleneck
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    width: int = 64
-    stem: str = "conv7_pool"  # conv7_pool (stride 2, max-pool) | conv7_stride4 (no pooling)
-    head: str = "pool"  # pool (global average) | flatten (the last map through Linear-BN-ReLU)
-    head_features: int = 0  # features of the flatten head
-
-    def __post_init__(self) -> None:
-        _one_of("block", self.block, ("basic", "bottleneck"))
-        _one_of("stem", self.stem, ("conv7_pool", "conv7_stride4"))
-        _one_of("head", self.head, ("pool", "flatten"))
-        _require(len(self.depths) > 0, "depths is (); it needs at least one level")
-        _require(
-            (self.head == "flatten") == (self.head_features > 0),
-            f"head_features is {self.head_features} and head {self.head!r}; features go with head='flatten'",
-        )
-
-
-@dataclass(frozen=True)
-class ShuffleNetConfig:
-    """ShuffleNetV2 x1.0 by default; `depths` and the widths reach its siblings and down to a toy."""
-
-    depths: tuple[int, ...] = (4, 8, 4)
-    stem: int = 24  # channels
-    width: int = 116  # channels of the first level, doubled at each that follows
-    features: int = 1024
-
-    def __post_init__(self) -> None:
-        _require(len(self.depths) > 0, "depths is (); it needs at least one level")
-        _require(self.width > 0 and self.width % 2 == 0, f"width is {self.width}; it is halved: make it even")
-        for key in ("stem", "features"):
-            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes of the mBART parts; the parent project's by default."""
-
-    d_model: int = 1024
-    ffn_dim: int = 4096
-    text_layers: int = 12
-    text_heads: int = 16
-    video_layers: int = 3
-    decoder_layers: int = 3
-    heads: int = 8  # of the video encoder and the decoder
-    positions: str = "learned"  # learned, then a layer norm | sinusoidal, and nothing else
-    max_positions: int = 1024
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0  # inside the feed-forward blocks
-    activation: str = "gelu"
-    tied_head: bool = True  # the output head is the token embedding; False: a table of its own
-    weights: str = ""  # folder or Hugging Face name of pretrained weights; "" is from scratch
-    layers: str = "first"  # which pretrained layers a shallower part gets: first | spread
-
-    def __post_init__(self) -> None:
-        _one_of("positions", self.positions, ("learned", "sinusoidal"))
-        _one_of("activation", self.activation, ("gelu", "relu"))
-        _one_of("layers", self.layers, ("first", "spread"))
-        for key in ("text_heads", "heads"):
-            _require_divisor(key, getattr(self, key), self.d_model)
-        for key in ("dropout", "attention_dropout", "activation_dropout"):
-            _require_fraction(key, getattr(self, key))
-
-
-@dataclass(frozen=True)
-class BertConfig:
-    """Sizes of the mBERT text tower (Table 6); those of `bert-base-multilingual-cased` by default."""
-
-    d_model: int = 768
-    ffn_dim: int = 3072
-    num_layers: int = 12
-    heads: int = 12
-    max_positions: int = 512
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    weights: str = ""  # folder or Hugging Face name of pretrained weights and tokenizer; "" is from scratch
-    layers: str = "first"  # which pretrained layers a shallower tower gets: first | spread
-
-    def __post_init__(self) -> None:
-        _one_of("layers", self.layers, ("first", "spread"))
-        _require_divisor("heads", self.heads, self.d_model)
-        for key in ("dropout", "attention_dropout"):
-            _require_fraction(key, getattr(self, key))
-
-
-@dataclass(frozen=True)
-class FusionConfig:
-    """How question and video become one sequence (Table 5)."""
-
-    kind: str = "ssaw"
-    heads: int = 8
-    ffn_dim: int = 4096
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        _one_of("kind", self.kind, ("ssaw", "concat", "lstm", "tcn"))
-        _require_fraction("dropout", self.dropout)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The model of both stages."""
-
-    cnn: str = "resnet"  # resnet | shufflenet
-    # file of torchvision, or folder or hub name of a Hugging Face ResNet, of the same sizes; "": random
-    cnn_weights: str = ""
-    resnet: ResNetConfig = field(default_factory=ResNetConfig)
-    shufflenet: ShuffleNetConfig = field(default_factory=ShuffleNetConfig)
-    text: str = "mbart"  # mbart | mbert: what reads sentences in stage 1 and questions in stage 2 (Table 6)
-    mbart: TransformerConfig = field(default_factory=TransformerConfig)
-    mbert: BertConfig = field(default_factory=BertConfig)
-    alignment: str = "pooled"  # pooled | text_to_video | video_to_text: what stage 1 compares (Table 3)
-    video_activation: str = "relu"  # relu | softsign: the last of the video embedding
-    attention: str = "full"  # full | gloss | gloss_grid_sample: of stage 2's encoder
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    inputs: str = "both"  # question | sign | both (Table 7)
-    ssl: str = "prefix"  # prefix | separate | off (Eq. 5-7)
-    remat: str = "none"  # none | blocks: what training recomputes instead of keeping it in memory
-    copy_gate: bool = False  # the decoder may copy tokens of the question
-    compute_dtype: str = "auto"  # auto: bfloat16 on GPUs of compute capability 8.0 and above
-
-    def __post_init__(self) -> None:
-        _one_of("cnn", self.cnn, ("resnet", "shufflenet"))
-        _one_of("text", self.text, ("mbart", "mbert"))
-        pretrained_layout = self.resnet.stem == "conv7_pool" and self.resnet.head == "pool"
-        _require(
-            not self.cnn_weights or self.cnn != "resnet" or pretrained_layout,
-            f"cnn_weights is {self.cnn_weights!r}; such weights need resnet.stem='conv7_pool' and "
-            "resnet.head='pool', or set cnn_weights to ''",
-        )
-        _one_of("alignment", self.alignment, ("pooled", "text_to_video", "video_to_text"))
-        _one_of("video_activation", self.video_activation, ("relu", "softsign"))
-        _one_of("attention", self.attention, ("full", "gloss", "gloss_grid_sample"))
-        _one_of("inputs", self.inputs, ("question", "sign", "both"))
-        _one_of("ssl", self.ssl, ("prefix", "separate", "off"))
-        _one_of("remat", self.remat, ("none", "blocks"))
-        _one_of("compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16"))
-        _require(
-            self.inputs != "sign" or self.ssl == "off",
-            "inputs is 'sign', which reads no question: set model.ssl to 'off'",
-        )
-        _require(
-            self.inputs != "sign" or not self.copy_gate,
-            "inputs is 'sign', which reads no question to copy from: set model.copy_gate to False",
-        )
-        _require(
-            self.text == "mbart" or not self.copy_gate,
-            "text is 'mbert', whose tokens the decoder cannot copy: set model.copy_gate to False",
-        )
-        _require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
-        _require(
-            self.is_mbart or not self.mbart.weights,
-            f"mbart.weights is {self.mbart.weights!r}; with mbart.positions='sinusoidal' or gloss attention "
-            "training starts from scratch: set model.mbart.weights to ''",
-        )
-
-    @property
-    def is_mbart(self) -> bool:
-        """Whether encoder and decoder are mBART's: others start neither from its weights nor from stage 1."""
-        return self.mbart.positions == "learned" and self.attention == "full"
+            require(getattr(self, key) >= 4, f"{key} is {getattr(self, key)}; at least 4 are needed")
 
 
 @dataclass(frozen=True)
@@ -273,8 +89,8 @@ class OptimConfig:
     clip_norm: float = 0.0  # 0: no clipping
 
     def __post_init__(self) -> None:
-        _one_of("name", self.name, ("sgd", "adam", "adamw"))
-        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive")
+        one_of("name", self.name, ("sgd", "adam", "adamw"))
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -299,11 +115,11 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         for key in ("clips_per_batch", "frame_budget", "accumulate", "eval_every"):
-            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
+            require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
         for key in ("epochs", "patience", "similarity_weight"):
-            _require(getattr(self, key) >= 0, f"{key} is {getattr(self, key)}; it cannot be negative")
+            require(getattr(self, key) >= 0, f"{key} is {getattr(self, key)}; it cannot be negative")
         for key in ("label_smoothing", "ema_decay"):
-            _require_fraction(key, getattr(self, key))
+            require_fraction(key, getattr(self, key))
 
 
 @dataclass(frozen=True)
@@ -316,7 +132,7 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         for key in ("beams", "max_new_tokens"):
-            _require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
+            require(getattr(self, key) > 0, f"{key} is {getattr(self, key)}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -372,30 +188,30 @@ class Config:
     compilation_cache: str = "compiled"  # a folder beside the workdir: a restart compiles nothing; "": none
 
     def __post_init__(self) -> None:
-        _one_of("stage", self.stage, ("pretrain", "translate"))
-        _require(
+        one_of("stage", self.stage, ("pretrain", "translate"))
+        require(
             not self.model.cnn_weights or not self.warm_start.epochs,
             f"model.cnn_weights is {self.model.cnn_weights!r} and warm_start.epochs "
             f"{self.warm_start.epochs}: a CNN starts from one of both; set the one to '' or the other to 0",
         )
-        _require(
+        require(
             self.init_from == "none" or self.model.is_mbart,
             f"init_from is {self.init_from!r}; with model.mbart.positions='sinusoidal' or gloss attention "
             "training starts from scratch: set init_from to 'none'",
         )
         longest = max(self.data.max_question_tokens, self.data.max_target_tokens)
-        _require(
+        require(
             self.model.text != "mbert" or longest <= self.model.mbert.max_positions,
             f"model.mbert.max_positions is {self.model.mbert.max_positions}; texts of {longest} tokens need "
             "as many: raise it, or lower data.max_question_tokens and data.max_target_tokens",
         )
-        _require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
+        require(self.log_every > 0, f"log_every is {self.log_every}; it must be positive")
         for stage in ("warm_start", "pretrain"):
             patience = getattr(self, stage).patience
-            _require(
+            require(
                 not patience, f"{stage}.patience is {patience}; only translate has the BLEU-4 it waits for"
             )
-        _require(
+        require(
             not self.profile or re.fullmatch(r"\d+:\d+", self.profile) is not None,
             f"profile is {self.profile!r}; it must be START:STOP, two steps",
         )
@@ -457,12 +273,12 @@ def _build(cls: type, values: dict[str, Any], path: str) -> Any:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        _require(isinstance(value, dict), f"{path} is {value!r}; it must be a group of keys")
+        require(isinstance(value, dict), f"{path} is {value!r}; it must be a group of keys")
         return _build(typing.cast(type, hint), value, path)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
-        _require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
+        require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
         return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    _require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
+    require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
     return value

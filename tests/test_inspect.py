@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sslssaw_jax.data.source import ClipInfo, ClipSource
-from tfds_builders.inspect import draw_clips, format_table, main, split_facts
+from tfds_builders.inspect import draw_clips, format_table, main
 from tfds_builders.pictures import ShownClip, draw_contact_sheet, draw_statistics
+from tfds_builders.split_facts import split_facts
 
 
 def clips(*texts: tuple[str, str]) -> list[ClipInfo]:

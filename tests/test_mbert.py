@@ -15,11 +15,12 @@ import transformers
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file, save_file
 
-from sslssaw_jax.config import BertConfig, MeshConfig
+from sslssaw_jax.config import MeshConfig
 from sslssaw_jax.data.bert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import TokenizerError, clean_question, load_tokenizer
+from sslssaw_jax.models.config import BertConfig
 from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.pretrain import pretrain_stage

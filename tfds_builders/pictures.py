@@ -1,11 +1,8 @@
 """The pictures of `tfds_builders.inspect`: what a dataset holds in figures, and a contact sheet of clips."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,15 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sslssaw_jax.lettering import fonts_for, wrap
-
-if TYPE_CHECKING:
-    from tfds_builders.inspect import SplitFacts
+from sslssaw_jax.metrics import LABELS
+from tfds_builders.split_facts import SplitFacts
 
 COLOURS = ("#3d6f9e", "#e9a03b", "#b5443c", "#6b9a5b", "#7d6b9c")
 GREY = "0.35"
 DPI = 110
 BINS = 16
-SCORES = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 
 # of the contact sheet, in inches
 COLUMNS = 2
@@ -69,8 +64,8 @@ def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> F
         _histogram(axes, f"{side.capitalize()} {unit}", lengths)
     overlap = {name: split.overlap for name, split in facts.items()}
     _histogram(bottom[0], "Percent of the target's words in the question", overlap, list(range(0, 101, 10)))
-    scores = {name: [split.copy_question[score] for score in SCORES] for name, split in facts.items()}
-    _bars(bottom[1], "Score of copying the question", list(SCORES.values()), scores)
+    scores = {name: [split.copy_question[score] for score in LABELS] for name, split in facts.items()}
+    _bars(bottom[1], "Score of copying the question", list(LABELS.values()), scores)
     labels = max((list(split.shares) for split in facts.values()), key=len)
     shares = {name: [split.shares.get(label) for label in labels] for name, split in facts.items()}
     _bars(bottom[2], "Vocabulary and duplicates, in percent", labels, shares)

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
-from sslssaw_jax.config import BertConfig, Config
+from sslssaw_jax.config import Config
 from sslssaw_jax.data.bert_tokenizer import (
     BERT_TOKENIZER_FILE,
     BertTokenizer,
@@ -20,6 +20,7 @@ from sslssaw_jax.data.bert_tokenizer import (
 )
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import clean_question
+from sslssaw_jax.models.config import BertConfig
 from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.transfer import fill
 from sslssaw_jax.types import TrainState
