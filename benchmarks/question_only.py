@@ -2,7 +2,8 @@
 
 `DIR` holds the question files of PHOENIX-2014T-QA. Each `results/question_only*.predictions.tsv`
 (`id<TAB>prediction`, the clips of test) becomes rows for benchmarks/results/question_only.md: the whole test
-split, its first 380 lines (paraphrases, as those of dev) and its last 262 (near-verbatim inversions).
+split, its first 380 lines (paraphrases, as those of dev) and its last 262 (near-verbatim inversions), with
+p-values of the differences from copy-question or `--against=NAME` (paired bootstrap).
 `--write NAME=WORKDIR` makes such a file of a run's `predictions.test.jsonl` first.
 """
 
@@ -15,11 +16,14 @@ from pathlib import Path
 from sslssaw_jax.data.tokenizer import clean_question
 from sslssaw_jax.logs import write_text
 from sslssaw_jax.metrics import LABELS, score
+from sslssaw_jax.significance import compare
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 
 RESULTS = Path(__file__).parent / "results"
 SUFFIX = ".predictions.tsv"
+COPIED = "copy-question"
+TESTED = ("bleu4", "rouge_l")
 PARAPHRASES = 380
 PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice(PARAPHRASES, None)}
 
@@ -37,21 +41,32 @@ def read_predictions(path: Path) -> dict[str, str]:
         return dict(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def rows_of(name: str, predictions: Mapping[str, str], questions: Mapping[str, Question]) -> list[str]:
+def rows_of(
+    name: str,
+    predictions: Mapping[str, str],
+    baseline: Mapping[str, str],
+    questions: Mapping[str, Question],
+) -> list[str]:
     """A row of the table for each part of the split; SystemExit where a clip has no prediction."""
     if missing := questions.keys() - predictions.keys():
         raise SystemExit(f"error: {name} has no prediction for {len(missing)} clips, such as {min(missing)}")
     rows = []
     for part, lines in PARTS.items():
         clips = list(questions.values())[lines]
-        found = score([predictions[clip.name] for clip in clips], [clip.target for clip in clips])
-        rows.append(f"| {name} | {part} | " + " | ".join(f"{found[key]:.2f}" for key in LABELS) + " |")
+        own, others = ([texts[clip.name] for clip in clips] for texts in (predictions, baseline))
+        targets = [clip.target for clip in clips]
+        found = score(own, targets)
+        cells = [f"{found[key]:.2f}" for key in LABELS]
+        p_values = compare(own, others, targets) if predictions is not baseline else {}
+        cells += [f"{p_values[key]:.3f}" if p_values else "" for key in TESTED]
+        rows.append(f"| {name} | {part} | {' | '.join(cells)} |")
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.question_only", description=__doc__)
     parser.add_argument("--annotations", type=Path, required=True, help="the folder of test.txt")
+    parser.add_argument("--against", default=COPIED, metavar="NAME", help="what the p-values compare with")
     parser.add_argument("--write", action="append", default=[], metavar="NAME=WORKDIR")
     options = parser.parse_args(arguments)
     for pair in options.write:
@@ -61,12 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     questions = read_questions(options.annotations / "test.txt", "test", problems)
     if problems:
         raise SystemExit(f"error: {AnnotationError(*problems)}")
-    print("| system | lines | " + " | ".join(LABELS.values()) + " |")
-    print("| --- | --- |" + " ---: |" * len(LABELS))
-    copied = {name: clean_question(question.question) for name, question in questions.items()}
-    print("\n".join(rows_of("copy-question", copied, questions)))
+    systems = {COPIED: {name: clean_question(question.question) for name, question in questions.items()}}
     for path in sorted(RESULTS.glob(f"question_only*{SUFFIX}")):
-        print("\n".join(rows_of(path.name.removesuffix(SUFFIX), read_predictions(path), questions)))
+        systems[path.name.removesuffix(SUFFIX)] = read_predictions(path)
+    if options.against not in systems:
+        parser.error(f"--against={options.against}: there is {', '.join(systems)}")
+    columns = [*LABELS.values(), *(f"p, {LABELS[key]}" for key in TESTED)]
+    print(f"| system | lines | {' | '.join(columns)} |")
+    print("| --- | --- |" + " ---: |" * len(columns))
+    for name, predictions in systems.items():
+        print("\n".join(rows_of(name, predictions, systems[options.against], questions)))
 
 
 if __name__ == "__main__":
