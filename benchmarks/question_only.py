@@ -17,13 +17,13 @@ from sslssaw_jax.data.tokenizer import clean_question
 from sslssaw_jax.logs import write_text
 from sslssaw_jax.metrics import LABELS, score
 from sslssaw_jax.significance import compare
+from sslssaw_jax.table_layout import TESTED
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 
 RESULTS = Path(__file__).parent / "results"
 SUFFIX = ".predictions.tsv"
 COPIED = "copy-question"
-TESTED = ("bleu4", "rouge_l")
 PARAPHRASES = 380
 PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice(PARAPHRASES, None)}
 

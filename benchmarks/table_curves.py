@@ -1,23 +1,30 @@
 """Curves of the rows of tables: `python -m benchmarks.table_curves --workdir=W --out=curves.png`.
 
 `W` is the workdir of `python -m sslssaw_jax.tables`. A line is the mean over the seeds of the share of target
-tokens that a row guesses right in training, and the band behind it spans the seeds. What rows took is
-printed.
+tokens that a row guesses right in training, and the band behind it spans the seeds; each table has a panel.
+What rows took is printed.
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sslssaw_jax.logs import read_log
+from sslssaw_jax.table_layout import PAPER
+from sslssaw_jax.tables import BASES
+
+Points = list[tuple[int, float, float]]  # step, accuracy, and the seconds of a step
+Curves = dict[str, list[Points]]  # of each row, its seeds
+COLUMNS = 2
 
 
-def read_curves(workdir: Path) -> dict[str, list[list[tuple[int, float, float]]]]:
-    """By row and seed: step, accuracy, and the seconds of a step."""
-    curves: dict[str, list[list[tuple[int, float, float]]]] = {}
+def read_curves(workdir: Path) -> Curves:
+    curves: Curves = {}
     for log in sorted(workdir.glob("seed*/*/log.jsonl")):
         rows = [row for row in read_log(log) if row["stage"] == "translate" and "loss_sentence" in row]
         if rows:
@@ -26,22 +33,35 @@ def read_curves(workdir: Path) -> dict[str, list[list[tuple[int, float, float]]]
     return curves
 
 
-def draw(curves: dict[str, list[list[tuple[int, float, float]]]]) -> Figure:
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, seeds in curves.items():
-        steps = [step for step, _, _ in seeds[0]]
-        by_step = list(zip(*([accuracy for _, accuracy, _ in points] for points in seeds)))
-        (line,) = axes.plot(
-            steps[: len(by_step)], [statistics.fmean(values) for values in by_step], label=name
-        )
-        low, high = map(min, by_step), map(max, by_step)
-        axes.fill_between(steps[: len(by_step)], [*low], [*high], color=line.get_color(), alpha=0.12)
-    axes.set_xlabel("step of stage 2")
-    axes.set_ylabel("target tokens guessed right in training, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+def draw(curves: Curves) -> Figure:
+    """A panel a table, of those that have a row here."""
+    tables = {}
+    for number, table in PAPER.items():
+        names = [f"{base}_{row['experiment']}" for base in BASES.values() for row in table["rows"]]
+        tables.setdefault(tuple(name for name in names if name in curves), number)  # 1 and 2: the same rows
+    tables.pop((), None)
+    high = math.ceil(len(tables) / COLUMNS)
+    figure = Figure(figsize=(10, 3 * high), layout="constrained")
+    panels = figure.subplots(high, COLUMNS, sharex=True, sharey=True, squeeze=False).flat
+    for panel, (names, number) in zip(panels, tables.items()):
+        panel.set_title(f"Table {number}", loc="left", fontsize=11)
+        for name in names:
+            _plot(panel, name, curves[name])
+        panel.legend(loc="lower right", frameon=False, fontsize=8)
+    for panel in panels:  # those that are left
+        panel.set_visible(False)
+    figure.supxlabel("step of stage 2")
+    figure.supylabel("target tokens guessed right in training, %")
     return figure
+
+
+def _plot(axes: Axes, name: str, seeds: list[Points]) -> None:
+    by_step = list(zip(*([accuracy for _, accuracy, _ in points] for points in seeds)))
+    steps = [step for step, _, _ in seeds[0]][: len(by_step)]
+    (line,) = axes.plot(steps, [statistics.fmean(values) for values in by_step], label=name)
+    low, high = map(min, by_step), map(max, by_step)
+    axes.fill_between(steps, [*low], [*high], color=line.get_color(), alpha=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
