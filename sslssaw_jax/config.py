@@ -17,7 +17,7 @@ import ml_collections
 
 from sslssaw_jax.config_checks import ConfigError as ConfigError
 from sslssaw_jax.config_checks import one_of, require, require_fraction
-from sslssaw_jax.models.config import ModelConfig
+from sslssaw_jax.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

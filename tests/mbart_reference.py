@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from transformers import MBartConfig, MBartForConditionalGeneration
 
-from sslssaw_jax.models.config import TransformerConfig
+from sslssaw_jax.model_config import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.types import Array
 from sslssaw_jax.weights.files import Checkpoint

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.config import TransformerConfig
+from sslssaw_jax.model_config import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from tests.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
 

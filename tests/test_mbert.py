@@ -20,7 +20,7 @@ from sslssaw_jax.data.bert_tokenizer import load_bert_tokenizer, make_bert_token
 from sslssaw_jax.data.pipeline import train_batches
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import TokenizerError, clean_question, load_tokenizer
-from sslssaw_jax.models.config import BertConfig
+from sslssaw_jax.model_config import BertConfig
 from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.pretrain import pretrain_stage

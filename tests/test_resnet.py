@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.config import ResNetConfig
+from sslssaw_jax.model_config import ResNetConfig
 from sslssaw_jax.models.resnet import ResNet
 from tests.resnet_reference import (
     BiasedVariances,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.config import TransformerConfig
+from sslssaw_jax.model_config import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder
 from tests.toy import assert_close, random_model
 

@@ -10,7 +10,7 @@ import pytest
 import transformers
 from flax import nnx
 
-from sslssaw_jax.models.config import ModelConfig, ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.model_config import ModelConfig, ResNetConfig, ShuffleNetConfig
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
 from tests.resnet_reference import BiasedVariances, randomise_torch, torch_frames
 from tests.torchvision_reference import imported, save_torch, torchvision_model

@@ -23,7 +23,7 @@ from sslssaw_jax.config import Config, MeshConfig, from_config_dict
 from sslssaw_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.losses import cross_entropy
-from sslssaw_jax.models.config import TransformerConfig
+from sslssaw_jax.model_config import TransformerConfig
 from sslssaw_jax.sharding import abstract_state, make_mesh
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.config import ModelConfig, ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.model_config import ModelConfig, ResNetConfig, ShuffleNetConfig
 from sslssaw_jax.models.temporal import make_cnn
 from sslssaw_jax.weights.cnn import load_cnn
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import DataConfig
-from sslssaw_jax.models.config import ModelConfig
+from sslssaw_jax.model_config import ModelConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert
 from sslssaw_jax.models.streams import Stream

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.models.config import ResNetConfig
+from sslssaw_jax.model_config import ResNetConfig
 from sslssaw_jax.models.convolution import convolve, max_pool
 from sslssaw_jax.models.remat import Blocks
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import DataConfig
-from sslssaw_jax.models.config import ModelConfig
+from sslssaw_jax.model_config import ModelConfig
 from sslssaw_jax.models.temporal import make_cnn
 
 

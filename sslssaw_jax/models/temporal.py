@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.models.config import ModelConfig
+from sslssaw_jax.model_config import ModelConfig
 from sslssaw_jax.models.resnet import BatchNorm, ResNet
 from sslssaw_jax.models.shufflenet import ShuffleNetV2
 

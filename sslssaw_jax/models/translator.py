@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config import DataConfig
-from sslssaw_jax.models.config import ModelConfig
+from sslssaw_jax.model_config import ModelConfig
 from sslssaw_jax.models.copy_gate import CopyGate
 from sslssaw_jax.models.fusion import FUSIONS, join
 from sslssaw_jax.models.gloss_attention import ATTENTIONS

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from sslssaw_jax.config import Config
-from sslssaw_jax.models.config import ModelConfig
+from sslssaw_jax.model_config import ModelConfig
 from sslssaw_jax.models.temporal import make_cnn
 from sslssaw_jax.transfer import CNN_ALONE, fill
 from sslssaw_jax.types import TrainState

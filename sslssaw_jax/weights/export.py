@@ -14,7 +14,7 @@ from sslssaw_jax.config import Config, from_config_dict
 from sslssaw_jax.data.source import newest_version
 from sslssaw_jax.data.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
 from sslssaw_jax.logs import write_json
-from sslssaw_jax.models.config import TransformerConfig
+from sslssaw_jax.model_config import TransformerConfig
 from sslssaw_jax.train import CHECKPOINTS
 from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
 from sslssaw_jax.weights.mbart import to_hugging_face

@@ -20,7 +20,7 @@ from sslssaw_jax.data.bert_tokenizer import (
 )
 from sslssaw_jax.data.source import ClipSource
 from sslssaw_jax.data.tokenizer import clean_question
-from sslssaw_jax.models.config import BertConfig
+from sslssaw_jax.model_config import BertConfig
 from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.transfer import fill
 from sslssaw_jax.types import TrainState
