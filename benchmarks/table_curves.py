@@ -21,13 +21,17 @@ from sslssaw_jax.tables import BASES
 Points = list[tuple[int, float, float]]  # step, accuracy, and the seconds of a step
 Curves = dict[str, list[Points]]  # of each row, its seeds
 COLUMNS = 2
+TABLES = {  # number -> the folders of its rows
+    number: [f"{base}_{row['experiment']}" for base in BASES.values() for row in table["rows"]]
+    for number, table in PAPER.items()
+}
 
 
 def read_curves(workdir: Path) -> Curves:
     curves: Curves = {}
     for log in sorted(workdir.glob("seed*/*/log.jsonl")):
         rows = [row for row in read_log(log) if row["stage"] == "translate" and "loss_sentence" in row]
-        if rows:
+        if rows and any(log.parent.name in names for names in TABLES.values()):
             points = [(row["step"], 100 * row["accuracy"], row["step_time"]) for row in rows]
             curves.setdefault(log.parent.name, []).append(points)
     return curves
@@ -35,16 +39,15 @@ def read_curves(workdir: Path) -> Curves:
 
 def draw(curves: Curves) -> Figure:
     """A panel a table, of those that have a row here."""
-    tables = {}
-    for number, table in PAPER.items():
-        names = [f"{base}_{row['experiment']}" for base in BASES.values() for row in table["rows"]]
-        tables.setdefault(tuple(name for name in names if name in curves), number)  # 1 and 2: the same rows
-    tables.pop((), None)
+    tables: dict[tuple[str, ...], list[str]] = {}  # 1 and 2 have the same rows
+    for number, names in TABLES.items():
+        if shown := tuple(name for name in names if name in curves):
+            tables.setdefault(shown, []).append(number)
     high = math.ceil(len(tables) / COLUMNS)
     figure = Figure(figsize=(10, 3 * high), layout="constrained")
     panels = figure.subplots(high, COLUMNS, sharex=True, sharey=True, squeeze=False).flat
-    for panel, (names, number) in zip(panels, tables.items()):
-        panel.set_title(f"Table {number}", loc="left", fontsize=11)
+    for panel, (names, numbers) in zip(panels, tables.items()):
+        panel.set_title(f"Table {', '.join(numbers)}", loc="left", fontsize=11)
         for name in names:
             _plot(panel, name, curves[name])
         panel.legend(loc="lower right", frameon=False, fontsize=8)
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     curves = read_curves(options.workdir)
     if not curves:
-        raise SystemExit(f"error: {options.workdir} holds no seed*/ROW/log.jsonl of stage 2")
+        raise SystemExit(f"error: {options.workdir} holds no seed*/ROW/log.jsonl of stage 2 of a table's row")
     draw(curves).savefig(options.out, dpi=120)
     print("| row | seeds | steps | seconds a step |\n| --- | ---: | ---: | ---: |")
     for name, seeds in curves.items():
