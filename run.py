@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sslssaw_jax.config import flag_error
+from sslssaw_jax.config.experiment import flag_error
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
@@ -37,31 +37,17 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it touches, and of errors twice
         sys.unraisablehook = lambda _: None  # and of what it was writing besides when a disk is full
     # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
-    from sslssaw_jax.checkpointing import CheckpointError
-    from sslssaw_jax.config import ConfigError, from_config_dict
-    from sslssaw_jax.data.frames import FrameError
-    from sslssaw_jax.data.tokenizer import TokenizerError
-    from sslssaw_jax.distributed import join, leave
+    from sslssaw_jax.config.experiment import from_config_dict
+    from sslssaw_jax.errors import UserError
     from sslssaw_jax.experiment import Experiment
-    from sslssaw_jax.faults import TrainingError
-    from sslssaw_jax.stopping import Stopped
-    from sslssaw_jax.weights.files import WeightsError
-    from sslssaw_jax.workdir import WorkdirError
+    from sslssaw_jax.training.processes import join, leave
+    from sslssaw_jax.training.signals import Stopped
 
     try:
         config = from_config_dict(_CONFIG.value)
         join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
-    except (
-        CheckpointError,
-        ConfigError,
-        FrameError,
-        OSError,
-        TokenizerError,
-        TrainingError,
-        WeightsError,
-        WorkdirError,
-    ) as error:
+    except (UserError, OSError) as error:
         leave(f"error: {error}")
     except Stopped as stopped:
         print(stopped)

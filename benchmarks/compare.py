@@ -1,7 +1,7 @@
 """Model and decoding against PyTorch: `python -m benchmarks.compare [CASE ...]`.
 
 Each side in its own process on one core with one thread, alternately; processor time, minimum over rounds.
-`tests/test_torch_peer.py` shows that both sides compute the same.
+`tests/benchmarks/test_torch_peer.py` shows that both sides compute the same.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import compare, keep, serve
-from sslssaw_jax.config import Config, default, from_config_dict
+from sslssaw_jax.config.experiment import Config, default, from_config_dict
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE = 2454, 1, 2, 2430  # of mBART trimmed to PHOENIX-2014T
 QUESTION, TARGET = 16, 24  # tokens
@@ -102,8 +102,8 @@ def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
     import jax
     import optax
 
-    from sslssaw_jax.optim import make_optimizer
     from sslssaw_jax.stages.translate import translate_stage
+    from sslssaw_jax.training.optimizer import make_optimizer
 
     stage = translate_stage(config, VOCAB_SIZE)
     optimizer = make_optimizer(config.translate.optim, 1000)[0] if trained else optax.identity()
@@ -125,7 +125,7 @@ def ours(case: Case) -> None:
     import jax
     from flax import nnx
 
-    from sslssaw_jax.decoding import Member, beam_search
+    from sslssaw_jax.models.beam_search import Member, beam_search
     from sslssaw_jax.stages.step import eval_step, train_step
     from sslssaw_jax.types import Batch
 

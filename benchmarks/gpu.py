@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import keep
-from sslssaw_jax.config import Config, from_config_dict
+from sslssaw_jax.config.experiment import Config, from_config_dict
 
 VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
 WARM_UP = 5  # steps that are not counted
@@ -67,12 +67,12 @@ def ours(config: Config, steps: int) -> dict[str, Any]:
 
     import jax
 
-    from sslssaw_jax.data.cache import open_clips
-    from sslssaw_jax.data.pipeline import train_batches
-    from sslssaw_jax.data.tokenizer import load_tokenizer
-    from sslssaw_jax.optim import make_optimizer
+    from sslssaw_jax.data.batches import train_batches
+    from sslssaw_jax.data.frame_cache import open_clips
+    from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
     from sslssaw_jax.stages.step import train_step
     from sslssaw_jax.stages.translate import translate_stage
+    from sslssaw_jax.training.optimizer import make_optimizer
 
     source = open_clips(config.data, "train")
     tokenizer = load_tokenizer(source.folder / "tokenizer", config.data.language)
@@ -116,9 +116,9 @@ def theirs(config: Config, steps: int, kind: str) -> dict[str, Any]:
     import torch
 
     from benchmarks.torch_peer import Peer, inputs
-    from sslssaw_jax.data.pipeline import train_batches
-    from sslssaw_jax.data.source import ClipSource
-    from sslssaw_jax.data.tokenizer import load_tokenizer
+    from sslssaw_jax.data.batches import train_batches
+    from sslssaw_jax.data.clips import ClipSource
+    from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = ClipSource(config.data.data_dir, config.data.dataset, "train")

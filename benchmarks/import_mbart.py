@@ -44,11 +44,11 @@ def read(folder: Path, whole: bool) -> None:
     import jax
     import optax
 
-    from sslssaw_jax.config import default, from_config_dict
-    from sslssaw_jax.sharding import abstract_state, make_mesh
+    from sslssaw_jax.config.experiment import default, from_config_dict
     from sslssaw_jax.stages.pretrain import pretrain_stage
-    from sslssaw_jax.weights.files import Checkpoint
+    from sslssaw_jax.training.sharding import abstract_state, make_mesh
     from sslssaw_jax.weights.mbart import load_mbart
+    from sslssaw_jax.weights.torch_files import Checkpoint
 
     tree = default()
     if whole:

@@ -2,7 +2,8 @@
 
 `DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; what is absent is left out. No model
 is involved: the lower-cased questions are scored as the translations, and those of PHOENIX-2014T also after
-the rules of `sslssaw_jax/german_questions.py`. What stands behind ± is half of the 95 % bootstrap interval.
+the rules of `sslssaw_jax/evaluation/german_questions.py`.
+What stands behind ± is half of the 95 % bootstrap interval.
 """
 
 import argparse
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import keep
-from sslssaw_jax.leakage import overlap_parts, question_baselines
-from sslssaw_jax.metrics import overlap, score
-from sslssaw_jax.significance import confidence_interval
+from sslssaw_jax.evaluation.leakage import overlap_parts, question_baselines
+from sslssaw_jax.evaluation.metrics import overlap, score
+from sslssaw_jax.evaluation.significance import confidence_interval
 from tfds_builders.annotation import SPLITS, AnnotationError, Question
 from tfds_builders.csl_daily_qa.annotations import read_questions as read_csl
 from tfds_builders.phoenix2014t_qa.annotations import read_questions as read_phoenix

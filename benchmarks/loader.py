@@ -46,7 +46,7 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     """Rendered clips, all of so many frames, as a dataset of ours."""
     import tensorflow_datasets as tfds
 
-    from sslssaw_jax.data.tokenizer import train_tokenizer
+    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 
     text = tfds.features.Text()
     info_features = {
@@ -108,10 +108,10 @@ def encoded_clip(number: int, frames: int, size: tuple[int, int], kind: str) -> 
 
 
 def ours(folder: Path, case: Case) -> None:
-    from sslssaw_jax.config import DataConfig, StageConfig
-    from sslssaw_jax.data.cache import open_clips
-    from sslssaw_jax.data.pipeline import train_batches
-    from sslssaw_jax.data.tokenizer import load_tokenizer
+    from sslssaw_jax.config.experiment import DataConfig, StageConfig
+    from sslssaw_jax.data.batches import train_batches
+    from sslssaw_jax.data.frame_cache import open_clips
+    from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 
     cv2.setNumThreads(1)
     data = DataConfig(

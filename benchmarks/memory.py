@@ -25,12 +25,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from configs import phoenix_stage2
-from sslssaw_jax.config import Config, from_config_dict
-from sslssaw_jax.optim import make_optimizer
-from sslssaw_jax.sharding import abstract_state, make_mesh
+from sslssaw_jax.config.experiment import Config, from_config_dict
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.training.optimizer import make_optimizer
+from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Batch
 
 STAGES = {"pretrain": pretrain_stage, "translate": translate_stage}

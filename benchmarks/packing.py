@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.harness import keep
 from configs import phoenix_stage2
-from sslssaw_jax.data.batching import plan_epoch
+from sslssaw_jax.data.epoch_plan import plan_epoch
 
 GOAL = 1.02
 # the second and the third bind clips and frames at once, and waste: the cap on clips needs some room

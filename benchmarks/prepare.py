@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tfds_builders.frames import Resize, read_clip
+from tfds_builders.encode_frames import Resize, read_clip
 from tfds_builders.parallel import available_cpus
 
 NAME = "phoenix2014t_qa"
@@ -70,7 +70,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
-        command = [sys.executable, "-m", "tfds_builders.rehearse", NAME, f"--limit={options.limit}"]
+        command = [sys.executable, "-m", "tfds_builders.rehearsal.__main__", NAME, f"--limit={options.limit}"]
         command += [f"--annotations={options.annotations}", f"--out={corpus}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         print(measure(corpus, options.resize, options.num_workers))

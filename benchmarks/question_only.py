@@ -13,11 +13,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sslssaw_jax.data.tokenizer import clean_question
-from sslssaw_jax.logs import write_text
-from sslssaw_jax.metrics import LABELS, score
-from sslssaw_jax.significance import compare
-from sslssaw_jax.table_layout import TESTED
+from sslssaw_jax.data.mbart_tokenizer import clean_question
+from sslssaw_jax.evaluation.metrics import LABELS, score
+from sslssaw_jax.evaluation.significance import compare
+from sslssaw_jax.tables.layout import TESTED
+from sslssaw_jax.workdir import write_text
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 

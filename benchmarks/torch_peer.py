@@ -1,7 +1,8 @@
 """The same model in PyTorch, in the style of the parent project (GFSLT-VLP), as the peer of every benchmark.
 
 Ragged concatenation of frames through a ResNet-18, padded features, temporal convolutions, Hugging Face's
-mBART. With the weights of ours (`load_ours`) it computes the same loss, `tests/test_torch_peer.py` shows.
+mBART. With the weights of ours (`load_ours`) it computes the same loss:
+`tests/benchmarks/test_torch_peer.py`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MBartConfig, MBartForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from sslssaw_jax.config import Config
+from sslssaw_jax.config.experiment import Config
 
 EDGE = 8  # times that a clip's first frame is repeated
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from sslssaw_jax.config import default
+from sslssaw_jax.config.experiment import default
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ It starts from pretrained mBART, trimmed to the dataset (README, "Pretrained wei
 import ml_collections
 
 from configs.demo import small_model
-from sslssaw_jax.config import default
+from sslssaw_jax.config.experiment import default
 
 PRETRAINED = "./pretrained/mbart_trimmed"  # as the README's trim command leaves it
 VARIANTS = ("", "toy")

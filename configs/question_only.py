@@ -7,7 +7,7 @@ before the first run; dev is scored at the end, and chooses nothing.
 
 import ml_collections
 
-from sslssaw_jax.config import default
+from sslssaw_jax.config.experiment import default
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,12 +8,11 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.checkpointing import SCORE, saved_steps
-from sslssaw_jax.config import Config, ConfigError
-from sslssaw_jax.data.cache import open_clips
-from sslssaw_jax.data.source import ClipSource, newest_version
-from sslssaw_jax.data.tokenizer import Tokenizer
-from sslssaw_jax.evaluation import (
+from sslssaw_jax.config.experiment import Config, ConfigError
+from sslssaw_jax.data.clips import ClipSource, newest_version
+from sslssaw_jax.data.frame_cache import open_clips
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
     Translate,
@@ -27,16 +26,15 @@ from sslssaw_jax.evaluation import (
     worst_and_best,
     write_predictions,
 )
-from sslssaw_jax.faults import device_memory_told
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.score_table import format_table
-from sslssaw_jax.sharding import abstract_state
+from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.train import CHECKPOINTS
-from sslssaw_jax.transfer import transfer
+from sslssaw_jax.training.checkpoints import SCORE, saved_steps
+from sslssaw_jax.training.faults import device_memory_told
+from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
-from sslssaw_jax.workdir import locked
+from sslssaw_jax.weights.transfer import transfer
+from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, write_json
 
 
 class Evaluator:
@@ -89,7 +87,7 @@ class Evaluator:
                 self._translate, state, self._clips(test), self._tokenizer, self._config, self._mesh
             )
             if jax.process_index() == 0:
-                write_json(self.output_dir / "metrics.json", scores)
+                write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
                 if (run := self._question_only_run) and beside[test] is None:
                     print(

@@ -8,32 +8,31 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from sslssaw_jax.checkpointing import saved_steps
-from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
-from sslssaw_jax.data.cache import open_clips
-from sslssaw_jax.data.pipeline import train_batches
-from sslssaw_jax.data.source import ClipSource, newest_version
-from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
-from sslssaw_jax.evaluation import (
+from sslssaw_jax.config.experiment import Config, ConfigError, StageConfig, to_dict
+from sslssaw_jax.data.batches import train_batches
+from sslssaw_jax.data.clips import ClipSource, newest_version
+from sslssaw_jax.data.frame_cache import open_clips
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.evaluation.predictions import (
     mean_loss,
 )
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.faults import device_memory_told
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.report import write_report
-from sslssaw_jax.sharding import make_mesh, own_frames
+from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.stopping import StopRequest
-from sslssaw_jax.train import CHECKPOINTS, run_differences, train
-from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
+from sslssaw_jax.training.checkpoints import saved_steps
+from sslssaw_jax.training.faults import device_memory_told
+from sslssaw_jax.training.loop import run_differences, train
+from sslssaw_jax.training.sharding import make_mesh, own_frames
+from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
-from sslssaw_jax.workdir import FINISHED, locked
+from sslssaw_jax.weights.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, write_json
 
 
 class Experiment:

@@ -1,20 +1,35 @@
-"""One process at a time writes into a workdir."""
+"""The folder of a run: its file names, how files are written, and its lock."""
 
 import fcntl
+import json
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from sslssaw_jax.errors import UserError
+
 LOCK = "lock"
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+CHECKPOINTS = "checkpoints"
+SCORES = "scores.json"  # in CHECKPOINTS: what the evaluations in training found
+LOG, TENSORBOARD = "log.jsonl", "tensorboard"
+METRICS, REPORT = "metrics.json", "report.html"
+HEATMAPS, FRAMES = "heatmaps", "frames"
+PROFILE = "profile"
 
 
-class WorkdirError(RuntimeError):
+def predictions_file(split: str) -> str:
+    """Return the name of the file that holds a split's predictions."""
+    return f"predictions.{split}.jsonl"
+
+
+class WorkdirError(UserError):
     """Another process writes into the workdir; the message names it."""
 
 
@@ -44,3 +59,26 @@ def locked(workdir: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Writes `obj` as indented JSON by one rename: the file is whole, or as it was before."""
+    write_text(Path(path), json.dumps(obj, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line by one rename: the file is whole, or as it was before."""
+    write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` by one rename, by the first process alone: the file is whole, or as it was before."""
+    if jax.process_index():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

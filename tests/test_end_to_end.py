@@ -14,15 +14,16 @@ import ml_collections
 import numpy as np
 import pytest
 
-import sslssaw_jax.train
-from sslssaw_jax.checkpointing import CheckpointError, restore_params
-from sslssaw_jax.config import ConfigError, from_config_dict, to_dict
-from sslssaw_jax.data.source import DatasetError
-from sslssaw_jax.data.tokenizer import TokenizerError
-from sslssaw_jax.evaluation import Prediction, worst_and_best
+import sslssaw_jax.training.loop
+from sslssaw_jax.config.experiment import ConfigError, from_config_dict, to_dict
+from sslssaw_jax.data.clips import DatasetError
+from sslssaw_jax.data.mbart_tokenizer import TokenizerError
+from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
-from sslssaw_jax.train import CHECKPOINTS, run_differences
+from sslssaw_jax.training.checkpoints import CheckpointError, restore_params
+from sslssaw_jax.training.loop import run_differences
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from sslssaw_jax.workdir import CHECKPOINTS
 from tfds_builders.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -293,7 +294,7 @@ def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file
     tiny_data_dir: Path, tmp_path: Path
 ) -> None:
     torch = pytest.importorskip("torch")
-    from tests.torchvision_reference import torchvision_model
+    from tests.support.torchvision_reference import torchvision_model
 
     config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
     config.model.cnn = "shufflenet"
@@ -332,7 +333,7 @@ def test_an_interrupted_stage_1_ends_as_an_uninterrupted_one(
     config.checkpoint.every_steps = 2
     run(config, tmp_path / "whole")
 
-    shard_batch, calls = sslssaw_jax.train.shard_batch, []
+    shard_batch, calls = sslssaw_jax.training.loop.shard_batch, []
 
     def interrupted(batch, mesh):
         calls.append(batch)
@@ -341,7 +342,7 @@ def test_an_interrupted_stage_1_ends_as_an_uninterrupted_one(
         return shard_batch(batch, mesh)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sslssaw_jax.train, "shard_batch", interrupted)
+        patched.setattr(sslssaw_jax.training.loop, "shard_batch", interrupted)
         run(config, tmp_path / "interrupted")
     assert not (tmp_path / "interrupted" / "finished.json").exists()
     run(config, tmp_path / "interrupted")

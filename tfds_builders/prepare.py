@@ -21,11 +21,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sslssaw_jax.errors import UserError
+
 # TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
 DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about mBART's own, trimmed to PHOENIX-2014T
 
 
-class PrepareError(ValueError):
+class PrepareError(UserError):
     """The dataset cannot be prepared; the message says what to do."""
 
 
@@ -219,7 +221,7 @@ def _read_clips(folder: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _train_tokenizer(folder: Path, vocab_size: int) -> None:
-    from sslssaw_jax.data.tokenizer import clean_question, train_tokenizer
+    from sslssaw_jax.data.mbart_tokenizer import clean_question, train_tokenizer
 
     clips = _read_clips(folder, "train")
     texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
@@ -272,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check(**options)
         else:
             prepare(**options)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         command = f"python -m tfds_builders.prepare {shlex.join(given)}"
         raise SystemExit(f"error: {error}\nOnce that is mended, run again: {command}") from error

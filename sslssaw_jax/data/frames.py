@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from sslssaw_jax.errors import UserError
 
-class FrameError(ValueError):
+
+class FrameError(UserError):
     """A stored frame cannot be used; the message names clip and frame."""
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.model_config import FusionConfig, TransformerConfig
+from sslssaw_jax.config.model import FusionConfig, TransformerConfig
 from sslssaw_jax.models.mbart import Attention
 
 

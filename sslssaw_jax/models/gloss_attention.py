@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.model_config import TransformerConfig
+from sslssaw_jax.config.model import TransformerConfig
 from sslssaw_jax.models.mbart import Attention, KeysValues, MakeAttention
 
 NEIGHBOURS = (-4, -3, -2, -1, 0, 1, 2)

@@ -22,7 +22,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from sslssaw_jax.model_config import BertConfig, TransformerConfig
+from sslssaw_jax.config.model import BertConfig, TransformerConfig
 from sslssaw_jax.models.remat import Blocks
 
 POSITION_OFFSET = 2  # fairseq's position table begins with unused rows

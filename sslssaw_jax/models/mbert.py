@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.model_config import BertConfig
+from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.models.mbart import ACTIVATIONS, Attention
 from sslssaw_jax.models.remat import Blocks
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config import DataConfig
-from sslssaw_jax.model_config import ModelConfig
+from sslssaw_jax.config.experiment import DataConfig
+from sslssaw_jax.config.model import ModelConfig
+from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert
-from sslssaw_jax.models.streams import Stream
-from sslssaw_jax.models.temporal import VideoEmbedding
+from sslssaw_jax.models.video_embedding import VideoEmbedding
 
 
 class PretrainModel(nnx.Module):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.model_config import ResNetConfig
-from sslssaw_jax.models.convolution import convolve, max_pool
+from sslssaw_jax.config.model import ResNetConfig
+from sslssaw_jax.models.cpu_gradients import convolve, max_pool
 from sslssaw_jax.models.remat import Blocks
 
 # torch momentum 0.1 is 0.9 here

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.model_config import ShuffleNetConfig
-from sslssaw_jax.models.convolution import max_pool
+from sslssaw_jax.config.model import ShuffleNetConfig
+from sslssaw_jax.models.cpu_gradients import max_pool
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.resnet import BatchNorm, conv
 

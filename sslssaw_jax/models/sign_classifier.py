@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config import DataConfig
-from sslssaw_jax.model_config import ModelConfig
-from sslssaw_jax.models.temporal import make_cnn
+from sslssaw_jax.config.experiment import DataConfig
+from sslssaw_jax.config.model import ModelConfig
+from sslssaw_jax.models.video_embedding import make_cnn
 
 
 class SignClassifier(nnx.Module):

@@ -5,13 +5,13 @@ from functools import partial
 import jax
 from flax import nnx
 
-from sslssaw_jax.alignment import aligned_cosine
-from sslssaw_jax.augment import prepare_frames
-from sslssaw_jax.config import Config
-from sslssaw_jax.losses import contrastive_loss, cross_entropy
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.augment import prepare_frames
+from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.pretrain import PretrainModel
-from sslssaw_jax.models.streams import text_stream
+from sslssaw_jax.stages.alignment import aligned_cosine
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
 from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 

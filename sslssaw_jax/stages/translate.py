@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.alignment import aligned_cosine, words_cosine
-from sslssaw_jax.augment import prepare_frames
-from sslssaw_jax.config import Config
-from sslssaw_jax.decoding import Member, beam_search
-from sslssaw_jax.losses import cross_entropy, masked_mean, similarity_loss
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.augment import prepare_frames
+from sslssaw_jax.models.beam_search import Member, beam_search
+from sslssaw_jax.models.decoder_inputs import joint_stream, shift_right, text_stream
 from sslssaw_jax.models.precision import compute_dtype
-from sslssaw_jax.models.streams import joint_stream, shift_right, text_stream
 from sslssaw_jax.models.translator import Encoded, Translator
+from sslssaw_jax.stages.alignment import aligned_cosine, words_cosine
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean, similarity_loss
 from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 

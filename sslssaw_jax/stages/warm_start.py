@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sslssaw_jax.augment import clip_of_frame, prepare_frames
-from sslssaw_jax.config import Config
-from sslssaw_jax.losses import cross_entropy, masked_mean
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_classifier import SignClassifier
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.step import OWN, Counts, Stage
 from sslssaw_jax.types import Batch, Metrics
 

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sslssaw_jax.errors import UserError
+
 
 def _trim(options: argparse.Namespace) -> str:
-    from sslssaw_jax.data.source import newest_version
-    from sslssaw_jax.weights.files import WeightsError, resolve
+    from sslssaw_jax.data.clips import newest_version
     from sslssaw_jax.weights.mbart import PRETRAINED
+    from sslssaw_jax.weights.torch_files import WeightsError, resolve
     from sslssaw_jax.weights.trim import read_texts, trim
 
     if options.texts:
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it touches
     try:
         print(options.run(options))
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sslssaw_jax.config import Config
-from sslssaw_jax.model_config import ModelConfig
-from sslssaw_jax.models.temporal import make_cnn
-from sslssaw_jax.transfer import CNN_ALONE, fill
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.config.model import ModelConfig
+from sslssaw_jax.models.video_embedding import make_cnn
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.files import Checkpoint, WeightsError, require_same_tensors, resolve
+from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, require_same_tensors, resolve
+from sslssaw_jax.weights.transfer import CNN_ALONE, fill
 
 _CLASSIFIERS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 LEAVES = {

@@ -9,16 +9,15 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sslssaw_jax.checkpointing import restore_params
-from sslssaw_jax.config import Config, from_config_dict
-from sslssaw_jax.data.source import newest_version
-from sslssaw_jax.data.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.model_config import TransformerConfig
-from sslssaw_jax.train import CHECKPOINTS
-from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
+from sslssaw_jax.config.experiment import Config, from_config_dict
+from sslssaw_jax.config.model import TransformerConfig
+from sslssaw_jax.data.clips import newest_version
+from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
+from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
+from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
+from sslssaw_jax.workdir import CHECKPOINTS, write_json
 
 MBART_FOLDER = "mbart"
 RUN_CONFIG_FILE = "run_config.json"

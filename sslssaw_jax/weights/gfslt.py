@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from flax import nnx, traverse_util
 
-from sslssaw_jax.config import Config
-from sslssaw_jax.data.tokenizer import Tokenizer
-from sslssaw_jax.transfer import fill
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import LEAVES, torchvision_name
-from sslssaw_jax.weights.files import Checkpoint, WeightsError, require_same_tensors
 from sslssaw_jax.weights.mbart import BIAS, HEAD, SHARED, KeyPath, hugging_face_name
+from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, require_same_tensors
+from sslssaw_jax.weights.transfer import fill
 
 # entry of a file of stage 1 and its names -> what stage 2 calls the same
 _STAGE_1 = {

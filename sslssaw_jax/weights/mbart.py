@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from sslssaw_jax.config import Config, DataConfig
-from sslssaw_jax.data.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
+from sslssaw_jax.config.experiment import Config, DataConfig
+from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.files import Checkpoint, WeightsError, resolve
+from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, resolve
 
 PRETRAINED = "facebook/mbart-large-cc25"
 TRIMMED = "./pretrained/mbart_trimmed"  # where the shipped configurations expect it

@@ -11,21 +11,21 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
-from sslssaw_jax.config import Config
-from sslssaw_jax.data.bert_tokenizer import (
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.config.model import BertConfig
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.mbart_tokenizer import clean_question
+from sslssaw_jax.data.mbert_tokenizer import (
     BERT_TOKENIZER_FILE,
     BertTokenizer,
     load_bert_tokenizer,
     make_bert_tokenizer,
 )
-from sslssaw_jax.data.source import ClipSource
-from sslssaw_jax.data.tokenizer import clean_question
-from sslssaw_jax.model_config import BertConfig
 from sslssaw_jax.models.mbert import Bert
-from sslssaw_jax.transfer import fill
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.files import Checkpoint, WeightsError, require_same_tensors, resolve
 from sslssaw_jax.weights.mbart import KeyPath, chosen_layers
+from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, require_same_tensors, resolve
+from sslssaw_jax.weights.transfer import fill
 
 PRETRAINED_MBERT = "google-bert/bert-base-multilingual-cased"
 _LEFT_OUT = (

@@ -15,10 +15,10 @@ import sentencepiece
 from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2
 
-from sslssaw_jax.data.tokenizer import LANGUAGES, MODEL_FILE, clean_question, write_tokenizer
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, WeightsError, whole_folder
+from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, MODEL_FILE, clean_question, write_tokenizer
 from sslssaw_jax.weights.mbart import BIAS, HEAD, INPUT_TABLES, SHARED
+from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, WeightsError, whole_folder
+from sslssaw_jax.workdir import write_json
 
 _NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>; SentencePiece has its own three before its first piece
 _WORD_MARK = "\u2581"

@@ -1,0 +1,5 @@
+"""The parent of all errors that a user can mend."""
+
+
+class UserError(Exception):
+    """An error whose message names what is wrong and the remedy; commands print it without a traceback."""

@@ -1,0 +1,83 @@
+"""What `sslssaw_jax.report.dataset_report` tells of a split."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, clean_question
+from sslssaw_jax.evaluation import metrics
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What is known of a split; the keys of `shares` say in words what they are percentages of."""
+
+    clips: Sequence[ClipInfo]
+    num_frames: np.ndarray
+    lengths: dict[str, np.ndarray]  # of question and target, in tokens; in words without a tokenizer
+    distinct: dict[str, int]  # words of question and target
+    shares: dict[str, float]
+    overlap: np.ndarray  # of each clip, in percent
+    copy_question: dict[str, Any]  # scores
+
+
+def split_facts(
+    clips: Sequence[ClipInfo],
+    train: Sequence[ClipInfo],
+    tokenizer: Tokenizer | None,
+    *,
+    characters: bool = False,
+) -> SplitFacts:
+    """The facts of one split beside train, which may be this split itself, or empty.
+
+    Questions are seen as the model sees them, `clean_question`, and targets as they are.
+    """
+
+    def words(text: str) -> list[str]:
+        return list("".join(text.split())) if characters else text.split()
+
+    texts, train_texts = _texts(clips), _texts(train)
+    is_train = clips is train
+    lengths, distinct, shares = {}, {}, {}
+    for side in texts:
+        cuts: list[list[Any]] = [words(text) for text in texts[side]]
+        running = [word for cut in cuts for word in cut]
+        distinct[side] = len(set(running))
+        if tokenizer:
+            cuts = [tokenizer.encode(text, 10**9)[:-2] for text in texts[side]]
+            shares[f"{side} tokens unknown"] = _percent(i == tokenizer.unk_id for cut in cuts for i in cut)
+        lengths[side] = np.array([len(cut) for cut in cuts])
+        if train and not is_train:
+            known = {word for text in train_texts[side] for word in words(text)}
+            shares[f"{side} words not in train"] = _percent(word not in known for word in running)
+    if train:
+        for label, sides in {"target": ("target",), "question and target": ("question", "target")}.items():
+            copies = Counter(zip(*(train_texts[side] for side in sides)))
+            own = zip(*(texts[side] for side in sides))
+            shares[f"{label} of another train clip"] = _percent(copies[text] > is_train for text in own)
+    raw = [(clip.question, clip.target) for clip in clips]
+    return SplitFacts(
+        clips=clips,
+        num_frames=np.array([clip.num_frames for clip in clips]),
+        lengths=lengths,
+        distinct=distinct,
+        shares=shares,
+        overlap=np.array([100 * metrics.overlap(q, t, characters=characters) for q, t in raw]),
+        copy_question=metrics.score([q.lower() for q, _ in raw], [t for _, t in raw], characters=characters),
+    )
+
+
+def _texts(clips: Sequence[ClipInfo]) -> dict[str, list[str]]:
+    return {
+        "question": [clean_question(clip.question) for clip in clips],
+        "target": [clip.target for clip in clips],
+    }
+
+
+def _percent(hits: Iterable[bool]) -> float:
+    values = list(hits)
+    return 100 * sum(values) / max(len(values), 1)

@@ -1,0 +1,134 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sslssaw_jax.stages.pretrain import pretrain_stage
+from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.stages.warm_start import warm_start_stage
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
+from sslssaw_jax.weights.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
+from tests.support.toy import VOCAB_SIZE, toy_config, toy_state
+
+CONFIG = toy_config()
+
+
+def saved(stage, directory):
+    """A random state of the stage, saved as a finished run leaves it."""
+    state = toy_state(stage, seed=1)
+    with Checkpointer(directory) as checkpointer:
+        checkpointer.save(state, data={}, meta={"tokenizer": "abc"})
+    return state, directory
+
+
+@pytest.fixture(scope="module")
+def stage_1(tmp_path_factory):
+    return saved(pretrain_stage(CONFIG, VOCAB_SIZE), tmp_path_factory.mktemp("stage1"))
+
+
+def stage_2_state(vocab_size: int = VOCAB_SIZE, **changes):
+    return toy_state(translate_stage(toy_config(**changes), vocab_size), seed=2)
+
+
+def flat(state) -> dict[str, np.ndarray]:
+    """Dotted names of all parameters and statistics."""
+    trees = nnx.to_pure_dict(state.params), nnx.to_pure_dict(state.batch_stats)
+    leaves = [jax.tree.leaves_with_path(tree) for tree in trees]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in [*leaves[0], *leaves[1]]
+    }
+
+
+def split_by_module(names, modules):
+    """Names within the modules, and the others."""
+    inside = {name for name in names if name.startswith(tuple(f"{module}." for module in modules))}
+    return inside, names - inside
+
+
+def assert_transferred(new, own, donor, modules):
+    """The modules of `new` are the donor's bit for bit, everything else is `own`'s."""
+    new, own, donor = flat(new), flat(own), flat(donor)
+    assert new.keys() == own.keys()
+    taken, kept = split_by_module(own.keys(), modules)
+    for module, donor_module in modules.items():
+        names = [name for name in taken if name.startswith(f"{module}.")]
+        for name in names:
+            theirs = donor[donor_module + name.removeprefix(module)]
+            np.testing.assert_array_equal(new[name], theirs)
+            assert not np.array_equal(own[name], theirs)
+    for name in kept:
+        np.testing.assert_array_equal(new[name], own[name])
+    return taken, kept
+
+
+def test_stage_2_begins_with_the_modules_of_stage_1(stage_1):
+    donor, directory = stage_1
+    own = stage_2_state()
+    new = transfer(own, directory, STAGE_2_OF_STAGE_1, tokenizer="abc")
+    taken, kept = assert_transferred(new, own, donor, STAGE_2_OF_STAGE_1)
+    assert {name.split(".")[0] for name in kept} == {"fusion"}
+    assert {name.split(".")[0] for name in taken} == STAGE_2_OF_STAGE_1.keys() - {"text_encoder"}
+    assert any(name.endswith("var") for name in taken)
+    assert jax.tree.structure(new) == jax.tree.structure(own)
+
+
+def test_stage_2_goes_on_with_the_mbert_of_stage_1(tmp_path):
+    sizes = {"d_model": 8, "ffn_dim": 8, "num_layers": 1, "heads": 2}
+    changes = {"model.text": "mbert"} | {f"model.mbert.{key}": size for key, size in sizes.items()}
+    donor, directory = saved(pretrain_stage(toy_config(**changes), VOCAB_SIZE, 9), tmp_path)
+    own = toy_state(translate_stage(toy_config(**changes), VOCAB_SIZE, 9), seed=2)
+    new = transfer(own, directory, STAGE_2_OF_STAGE_1, tokenizer="abc")
+    taken, _ = assert_transferred(new, own, donor, STAGE_2_OF_STAGE_1)
+    assert {name.split(".")[0] for name in taken} == set(STAGE_2_OF_STAGE_1)
+
+
+def test_a_model_of_the_question_alone_takes_what_it_has(stage_1):
+    donor, directory = stage_1
+    own = stage_2_state(**{"model.inputs": "question"})
+    new = transfer(own, directory, STAGE_2_OF_STAGE_1, tokenizer="abc")
+    without_video = {here: there for here, there in STAGE_2_OF_STAGE_1.items() if here != "video"}
+    assert_transferred(new, own, donor, without_video)
+
+
+def test_the_warm_start_gives_its_cnn_alone(tmp_path):
+    donor, directory = saved(warm_start_stage(CONFIG, ["A", "B", "A"]), tmp_path)
+    own = toy_state(pretrain_stage(CONFIG, VOCAB_SIZE), seed=2)
+    new = transfer(own, directory, CNN_ALONE)
+    taken, _ = assert_transferred(new, own, donor, CNN_ALONE)
+    assert any(name.endswith("mean") for name in taken)
+
+
+def test_another_tokenizer_is_refused_with_both_fingerprints(stage_1):
+    with pytest.raises(CheckpointError, match=r"another tokenizer \(abc, now xyz\): set data\.tokenizer"):
+        transfer(stage_2_state(), stage_1[1], STAGE_2_OF_STAGE_1, tokenizer="xyz")
+
+
+def test_parameters_of_another_shape_are_refused_by_name_with_both_shapes(stage_1):
+    shapes = rf"embedding\.embed\.embedding: of shape \({VOCAB_SIZE}, 16\) there, of shape \(50, 16\) here"
+    with pytest.raises(CheckpointError, match=shapes):
+        transfer(stage_2_state(vocab_size=50), stage_1[1], STAGE_2_OF_STAGE_1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        (2, r"decoder\.layers\.1\..*: missing there, of shape .* here"),
+        (0, r"decoder\.layers.*: not in this model"),
+    ],
+)
+def test_a_layer_that_only_one_of_both_has_is_refused_by_name(stage_1, layers, problem):
+    own = stage_2_state(**{"model.mbart.decoder_layers": layers})
+    with pytest.raises(CheckpointError, match=problem):
+        transfer(own, stage_1[1], STAGE_2_OF_STAGE_1)
+
+
+def test_a_module_missing_in_the_checkpoint_is_refused_by_name(tmp_path):
+    _, directory = saved(warm_start_stage(CONFIG, ["A", "B"]), tmp_path)
+    with pytest.raises(CheckpointError, match=r"embedding\.embed\.embedding: missing there"):
+        transfer(stage_2_state(), directory, STAGE_2_OF_STAGE_1)
+
+
+def test_an_empty_directory_is_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError, match=f"no checkpoint in {tmp_path}"):
+        transfer(stage_2_state(), tmp_path, STAGE_2_OF_STAGE_1)
