@@ -28,7 +28,6 @@ from sslssaw_jax.evaluation.predictions import (
 )
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.training.checkpoints import SCORE
 from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
@@ -67,7 +66,7 @@ class Evaluator:
         """BLEU-4 and ROUGE-L on dev."""
         predictions, _ = self._translations(state, self._dev)
         scores = score_predictions(predictions, self._config)
-        return {key: scores[key] for key in (SCORE, "rouge_l")}
+        return {key: scores[key] for key in ("bleu4", "rouge_l")}
 
     def evaluate(self) -> None:
         """Translates dev and test with the best checkpoint, writes `metrics.json` and prints its table.

@@ -14,6 +14,7 @@ from sslssaw_jax.config.model import TransformerConfig
 from sslssaw_jax.data.clips import newest_version
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.types import BLEU_4
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
@@ -56,7 +57,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         WeightsError: it is of the warm start or no mBART, or `out` exists.
         TokenizerError: there is no tokenizer.
     """
-    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
+    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
     config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
     if encoder is None or not config.model.is_mbart:

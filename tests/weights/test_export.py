@@ -18,7 +18,7 @@ from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer
+from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.workdir import CHECKPOINTS
@@ -43,9 +43,9 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
     meta = {"config": to_dict(config), "tokenizer": loaded.fingerprint}
     with Checkpointer(workdir / CHECKPOINTS) as checkpointer:
         checkpointer.save(best, data={}, meta=meta)
-        checkpointer.add_scores(int(best.step), {SCORE: 2.0})
+        checkpointer.add_scores(int(best.step), {"bleu4": 2.0})
         checkpointer.save(last, data={}, meta=meta)
-        checkpointer.add_scores(int(last.step), {SCORE: 1.0})
+        checkpointer.add_scores(int(last.step), {"bleu4": 1.0})
     return stage, best
 
 
