@@ -1,4 +1,4 @@
-"""The parent of all errors that a user can mend."""
+"""The parent of all errors that a user can fix."""
 
 
 class UserError(Exception):

@@ -28,7 +28,7 @@ from sslssaw_jax.evaluation.predictions import (
 )
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.training.faults import device_memory_told
+from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
@@ -177,7 +177,7 @@ class Evaluator:
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
     ) -> tuple[list[Prediction], list[Gate]]:
         """See `translate_split`."""
-        with device_memory_told("translate"):
+        with explain_out_of_memory("translate"):
             return translate_split(
                 self._translate, state, clips, self._tokenizer, self._config, self._mesh, only=only
             )

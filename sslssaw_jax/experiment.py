@@ -20,9 +20,9 @@ from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.training.faults import device_memory_told
+from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import run_differences, train
-from sslssaw_jax.training.sharding import make_mesh, own_frames
+from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
@@ -136,7 +136,7 @@ class Experiment:
                 print(f"  {line}")
             return
         print(f"{stage.name}: training in {workdir}")
-        with locked(workdir), device_memory_told(stage.name):
+        with locked(workdir), explain_out_of_memory(stage.name):
             state = train(
                 stage,
                 stage_config,
@@ -149,7 +149,7 @@ class Experiment:
                     self.config.data,
                     stage_config,
                     self.config.seed,
-                    own_frames(self.mesh, stage_config.frame_budget),
+                    local_frames(self.mesh, stage_config.frame_budget),
                 ),
                 meta=meta,
                 stop=self.stop,

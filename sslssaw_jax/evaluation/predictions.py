@@ -22,7 +22,7 @@ from sslssaw_jax.report.heatmap import save_frames, save_heatmap
 from sslssaw_jax.report.text_layout import has_wide
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
-from sslssaw_jax.training.sharding import own_frames, replicated, shard_batch
+from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.workdir import FINISHED, FRAMES, HEATMAPS, predictions_file, write_jsonl
 
@@ -79,7 +79,7 @@ def translate_split(
     """Each clip of a split, or of `only`, translated once, in the split's order, and the gate of each."""
     predictions: dict[int, Prediction] = {}
     gates: dict[int, Gate] = {}
-    own = own_frames(mesh, config.translate.frame_budget)
+    own = local_frames(mesh, config.translate.frame_budget)
     for batch in eval_batches(source, tokenizer, config.data, config.translate, own, only):
         found = jax.device_get(translate(state.eval_params, state.batch_stats, shard_batch(batch, mesh)))
         for row in np.flatnonzero(batch.valid):
@@ -227,7 +227,7 @@ def mean_loss(
     step = jax.jit(
         partial(eval_step, graphdef=stage.eval_def, loss=stage.loss), out_shardings=replicated(mesh)
     )
-    own = own_frames(mesh, config.pretrain.frame_budget)
+    own = local_frames(mesh, config.pretrain.frame_budget)
     batches = eval_batches(source, tokenizer, config.data, config.pretrain, own)
 
     def evaluate(state: TrainState) -> dict[str, float]:

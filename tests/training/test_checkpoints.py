@@ -154,7 +154,7 @@ def save_large(directory: Path, *steps: int) -> TrainState:
 def test_a_damaged_checkpoint_is_moved_aside_for_the_one_before(tmp_path, damage, capfd):
     state = save_large(tmp_path, 1, 2, 3)
     DAMAGES[damage](tmp_path / "3")
-    with pytest.warns(UserWarning, match=r"3 is damaged.*taking that of step 2"):
+    with pytest.warns(UserWarning, match=r"3 is damaged.*using step 2 instead"):
         assert restore_params(tmp_path)[2] == {"step": 2}
     with Checkpointer(tmp_path) as checkpointer:
         with pytest.warns(UserWarning, match=r"step 3 is damaged.*3\.damaged, and going on from step 2"):

@@ -25,7 +25,7 @@ from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
-from sslssaw_jax.training.faults import TrainingError, contact_sheet, device_memory_told, write_batch
+from sslssaw_jax.training.faults import TrainingError, contact_sheet, explain_out_of_memory, write_batch
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.training.signals import Stopped, StopRequest
@@ -298,9 +298,9 @@ def test_a_workdir_is_one_processs_until_it_dies(tmp_path: Path) -> None:
 
 def test_a_device_without_memory_names_the_knobs() -> None:
     told = r"pretrain: .*model\.remat.*mesh\.fsdp.*pretrain\.frame_budget"
-    with pytest.raises(TrainingError, match=told), device_memory_told("pretrain"):
+    with pytest.raises(TrainingError, match=told), explain_out_of_memory("pretrain"):
         jnp.zeros((2**50,)).block_until_ready()
-    with pytest.raises(ValueError, match="else"), device_memory_told("pretrain"):
+    with pytest.raises(ValueError, match="else"), explain_out_of_memory("pretrain"):
         raise ValueError("something else")
 
 

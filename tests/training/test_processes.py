@@ -17,7 +17,7 @@ import pytest
 from sslssaw_jax.config.experiment import ConfigError, from_config_dict
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.training.checkpoints import restore_params
-from sslssaw_jax.training.processes import join
+from sslssaw_jax.training.processes import initialize_processes
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.test_end_to_end import ROOT, rows, shipped, shrink
 
@@ -155,8 +155,8 @@ def test_one_process_goes_on_where_two_were(
     [
         (("host:1", 2, None), {}, "--process_id, too"),
         ((None, None, 1), {"JAX_NUM_PROCESSES": "2"}, "--coordinator_address, too"),
-        (("host", 2, 0), {}, "coordinator_address is 'host'; it is host:port"),
-        (("host:1", 2, 2), {}, "process_id is 2; of 2 processes"),
+        (("host", 2, 0), {}, "coordinator_address is 'host'; it must be host:port"),
+        (("host:1", 2, 2), {}, "process_id is 2; it must be 0 to 1"),
         ((None, None, None), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two'"),
     ],
 )
@@ -166,7 +166,7 @@ def test_what_does_not_make_several_processes_is_told(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        join(*arguments)
+        initialize_processes(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -193,5 +193,5 @@ def test_a_process_waits_for_others_only_where_someone_counts_them(
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    join(*arguments)
+    initialize_processes(*arguments)
     assert calls == ([] if asked is None else [asked])

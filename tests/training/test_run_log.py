@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 
 import pytest
 
@@ -63,9 +64,10 @@ def test_a_line_holds_the_values_and_the_rates_since_the_line_before(tmp_path, c
 
 def test_time_of_an_evaluation_is_not_counted(tmp_path, clock):
     with RunLog(tmp_path, "translate", num_steps=10, stream=io.StringIO()) as log:
-        clock[0] += 100.0
-        log.restart_clock()
-        clock[0] += 1.0
+        clock[0] += 0.25
+        with log.paused():
+            clock[0] += 100.0
+        clock[0] += 0.75
         log.count(clips=4, frames=40, waited=0.0)
         log.write(1, {"loss": 1.0})
     assert read(tmp_path)[0]["clips_per_s"] == 4.0
@@ -109,22 +111,27 @@ def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
             log.count(clips=8, frames=900, waited=0.05, flops=1e12)
         log.write(20, {"loss": 2.34567})
     assert stream.getvalue() == (
-        "translate 20/1,000  loss 2.346  0.5 s/step  16.0 clips/s  1,800 frames/s  MFU 20%  "
-        "input wait 10%  ETA 0:08:10\n"
+        "translate 20/1,000  loss 2.346  16.0 clips/s  1,800 frames/s  MFU 20%  input wait 10%  "
+        "0.5 s/step  ETA 0:08:10\n"
     )
 
 
 def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", "81")
+    monkeypatch.setenv("LINES", "25")
     stream = Terminal()
     with RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log:
         log.write(20, {"loss": 2.0})
         log.write(40, {"loss": 1.0})
-        log.say("dev BLEU-4 20.1")
-    first, second, rest = stream.getvalue().split("\x1b[K")
-    assert first.startswith("\rtranslate 20/1,000") and second.startswith("\rtranslate 40/1,000")
-    assert len(first) == len(second) == 40
-    assert rest == "\ndev BLEU-4 20.1\n"
+        log.info("dev BLEU-4 20.1")
+    lines = stream.getvalue().split("\n")
+    assert "dev BLEU-4 20.1" in [line.split("\r")[-1] for line in lines]
+    assert lines[-1] == "" and len(lines) == 3  # one of the message, one of the progress
+    shown = [each for line in lines for each in line.split("\r") if each.strip()]
+    for step, loss in ((20, 2), (40, 1)):
+        (progress,) = {each for each in shown if f"{step}/1000" in each and f"loss {loss}," in each}
+        assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, ", progress)  # the time left is not cut off
+    assert max(map(len, shown)) <= 80
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
