@@ -154,16 +154,6 @@ class Checkpointer:
             )
         return step
 
-    @property
-    def latest_step(self) -> int | None:
-        """Return the last saved step, if any."""
-        return self._manager.latest_step()
-
-    @property
-    def best_step(self) -> int | None:
-        """Return the step with the best score (the later of equals), if any."""
-        return next(iter(_best_first(self._manager.all_steps(), self.scores, self._selection)), None)
-
     def wait(self) -> None:
         """Wait until everything is on disk, and raise the errors of the background."""
         with self._written():

@@ -2,10 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config, StageConfig, differences
 from sslssaw_jax.data.batches import Batches
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
@@ -83,8 +84,8 @@ def train(
         keep_best=config.checkpoint.keep_best,
         selection=selection,
     ) as checkpointer:
-        data = _TrainingData(batches, config.data.skip_broken)
         restored = checkpointer.restore(template, partial(_require_same_run, workdir, stage.name, meta))
+        data = _TrainingData(batches, config.data.skip_broken)
         if restored:
             state, position, _ = restored
             data.set_position(position)
@@ -100,21 +101,17 @@ def train(
             start_step=step,
             peak_flops=peak_flops(config.peak_tflops),
         )
-        step_log = _StepLog(log, config.log_every, schedule, batches, workdir)
-        step_fn = CountedStep(
-            jax.jit(
-                partial(
-                    train_step,
-                    graphdef=stage.train_def,
-                    loss=stage.loss,
-                    optimizer=optimizer,
-                    ema_decay=stage_config.ema_decay,
-                ),
-                donate_argnums=0,
-                out_shardings=(shardings, replicated(mesh)),
-            ),
-            compiling=log.paused,
+        log_step = partial(_log_step, log, config, schedule, batches.clips, workdir)
+        pending: deque[Callable[[], None]] = deque()  # steps to log
+        step_fn = partial(
+            train_step,
+            graphdef=stage.train_def,
+            loss=stage.loss,
+            optimizer=optimizer,
+            ema_decay=stage_config.ema_decay,
         )
+        jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+        counted_step = CountedStep(jitted, compiling=log.paused)
         with log, Trace(config.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
             if restored:
                 log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
@@ -133,13 +130,17 @@ def train(
                 step += 1
                 batch, waited = data.next(log)
                 trace.before(step)
-                state, metrics = step_fn(state, shard_batch(batch, mesh), run_key)
+                state, metrics = counted_step(state, shard_batch(batch, mesh), run_key)
                 trace.after(step, metrics)
-                flops = step_fn.flops * stage_config.accumulate  # XLA counts the body of a loop once
-                step_log.add(_Step(step, batch, metrics, waited, flops))
+                flops = counted_step.flops * stage_config.accumulate  # XLA counts the body of a loop once
+                pending.append(
+                    partial(log_step, step=step, batch=batch, metrics=metrics, waited=waited, flops=flops)
+                )
                 stopping = stop.reached(step)
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
-                step_log.write(late=0 if saving else 1)
+                late = 0 if saving else 1  # a step late, so that the device never waits for the host
+                while len(pending) > late:
+                    pending.popleft()()
                 if not saving:
                     continue
                 if not all_finite(state):
@@ -192,45 +193,27 @@ class _TrainingData:
         return batch, waited
 
 
-class _Step(NamedTuple):
-    """A step that the device may still be computing."""
-
-    number: int
-    batch: Batch
-    metrics: Metrics
-    waited: float  # seconds, for the batch
-    flops: float
-
-
-class _StepLog:
-    """A log of steps that runs late, so that the device never waits for the host."""
-
-    def __init__(
-        self, log: RunLog, every_steps: int, schedule: optax.Schedule, batches: Batches, workdir: Path
-    ) -> None:
-        self._log, self._every_steps, self._schedule = log, every_steps, schedule
-        self._clips, self._workdir = batches.clips, workdir
-        self._pending: deque[_Step] = deque()
-
-    def add(self, step: _Step) -> None:
-        """Take a step that has been dispatched."""
-        self._pending.append(step)
-
-    def write(self, late: int) -> None:
-        """Check and log all steps except the last `late` ones.
-
-        Raises:
-            TrainingError: The loss or the gradient of a step is not finite.
-        """
-        while len(self._pending) > late:
-            number, batch, metrics, waited, flops = self._pending.popleft()
-            values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-            watched = {key: values[key] for key in ("loss", "grad_norm")}
-            require_finite(number, watched, batch, self._clips, self._workdir)
-            clips, frames = int(batch.valid.sum()), int(batch.frame_count.sum())
-            self._log.count(clips=clips, frames=frames, waited=waited, flops=flops)
-            if number % self._every_steps == 0:
-                self._log.write(number, values | {"lr": float(self._schedule(number - 1))})
+def _log_step(
+    log: RunLog,
+    config: Config,
+    schedule: optax.Schedule,
+    clips: Sequence[ClipInfo],
+    workdir: Path,
+    *,
+    step: int,
+    batch: Batch,
+    metrics: Metrics,
+    waited: float,
+    flops: float,
+) -> None:
+    """Wait for a step, check that it is finite, and log it."""
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    watched = {key: values[key] for key in ("loss", "grad_norm")}
+    require_finite(step, watched, batch, clips, workdir)
+    num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
+    log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
+    if step % config.log_every == 0:
+        log.write(step, values | {"lr": float(schedule(step - 1))})
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:

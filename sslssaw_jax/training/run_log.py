@@ -24,12 +24,6 @@ class RunLog:
     Call `count` after each step and `write` after each logged step; rates are those between two calls of
     `write`. Only the first of several processes writes.
 
-        with RunLog(workdir, "translate", num_steps=8880, start_step=int(state.step)) as log:
-            ...
-            log.count(clips=16, frames=1820, waited=0.004)
-            if step % log_every == 0:
-                log.write(step, {"loss": 2.5, "lr": 0.01})
-
     Args:
         workdir: Folder of the run.
         stage: Name that each line gets.
