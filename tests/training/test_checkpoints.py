@@ -137,7 +137,7 @@ DAMAGES = {
 
 
 def save_large(directory: Path, *steps: int) -> TrainState:
-    """Arrays that are large enough for a file of their own."""
+    """Save a state whose arrays are large enough for files of their own."""
     noise = np.random.default_rng(0).standard_normal((2**16,), np.float32)
     state = make_state().replace(params={"w": jnp.asarray(noise)})
     with Checkpointer(directory, keep_latest=9) as checkpointer:

@@ -1,4 +1,4 @@
-"""Two processes of two devices each on one host, against this process and its one device."""
+"""Two processes of two devices each, compared with one process of one device."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def get_config():
 
 
 def configuration(data_dir: Path) -> ml_collections.ConfigDict:
-    """Stage 2 alone: six steps, a checkpoint after each third."""
+    """Return stage 2 alone: six steps, a checkpoint after every third."""
     config = shrink(shipped("demo"), data_dir)
     config.init_from = "none"
     config.warm_start.epochs = 0
@@ -56,7 +56,7 @@ def configuration(data_dir: Path) -> ml_collections.ConfigDict:
 
 
 def interrupted(finished: Path, workdir: Path) -> Path:
-    """A copy of a finished run as it was after its first epoch."""
+    """Copy a finished run as it was after its first epoch."""
     shutil.copytree(finished, workdir, ignore=shutil.ignore_patterns("*.json", "predictions*", "heatmaps"))
     last = max((workdir / CHECKPOINTS).iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(last)
@@ -72,7 +72,7 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a run of this process."""
+    """Return the workdir of a run of this process."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     Experiment(from_config_dict(configuration(tiny_data_dir)), workdir).run("train")
     return workdir
@@ -80,7 +80,7 @@ def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The workdirs of two runs of two processes: one from its beginning, one that another began."""
+    """Return the workdirs of two runs of two processes: one new, one continued."""
     folder = tmp_path_factory.mktemp("together")
     (folder / "config.py").write_text(CONFIG_FILE.format(data_dir=str(tiny_data_dir)))
     goes_on = interrupted(alone, folder / "goes_on")
@@ -95,7 +95,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
     }
-    told = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    from_environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     flagged = [f"--coordinator_address={address}", "--num_processes=2", "--process_id=0"]
     processes = [
         subprocess.Popen(
@@ -106,7 +106,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
             stderr=subprocess.PIPE,
             text=True,
         )
-        for more, variables in ((flagged, {}), ([], told))
+        for more, variables in ((flagged, {}), ([], from_environment))
     ]
     outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -160,7 +160,7 @@ def test_one_process_goes_on_where_two_were(
         ((None, None, None), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two'"),
     ],
 )
-def test_what_does_not_make_several_processes_is_told(
+def test_settings_that_do_not_make_several_processes_are_an_error(
     arguments: tuple, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():

@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The log's clock, which stands still until it is set."""
+    """Replace the log's clock by one that stands still until it is set."""
     now = [0.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
     return now

@@ -44,7 +44,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Folder of what came out, by stage and float format."""
+    """Return the folder of the results by stage and float format."""
     folders = {run: tmp_path_factory.mktemp("_".join(run)) for run in RUNS}
     processes = [start(*run, folders[run], *meshes) for run, meshes in RUNS.items()]
     for process in processes:
@@ -54,14 +54,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 
 
 def leaves(folder: Path, mesh: str, part: str) -> dict[str, np.ndarray]:
-    """Arrays by path, of the state, the metrics or another part of what came out under a mesh."""
+    """Return the arrays of one part of a mesh's results, by path."""
     with np.load(folder / f"{mesh}.npz") as arrays:
         prefix = f"['{part}']"
         return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 
 
 def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
-    """Within `tolerance` of the leaf's largest value, or of 1 where that is smaller."""
+    """Assert equality within `tolerance` of the leaf's largest value, or of 1 if smaller."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         error = np.abs(found[name] - value.astype(float)).max() / max(np.abs(value).max(), 1)
@@ -72,7 +72,7 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], 
     ("stage", "dtype", "mesh"), [(*run, mesh) for run, meshes in RUNS.items() for mesh in meshes[1:]]
 )
 def test_a_step_on_eight_devices_is_that_of_one(outcomes, stage, dtype, mesh):
-    """Losses, gradients (the momentum), parameters, their average and batch statistics; 4x2 with remat."""
+    """Compare losses, gradients (as momentum), parameters, their average and statistics."""
     for part in ("metrics", "state"):
         expected = leaves(outcomes[stage, dtype], "1x1", part)
         assert {leaf.dtype.name for leaf in expected.values()} <= {dtype, "int32"}
@@ -106,13 +106,13 @@ def test_a_checkpoint_written_under_fsdp_restores_replicated(outcomes):
 
 
 def test_a_step_over_stacked_batches_is_that_over_one_with_all_their_clips(outcomes):
-    """In a model without BatchNorm; texts of the batches differ in length, and one batch is empty."""
+    """Use a model without BatchNorm, texts of different lengths and an empty batch."""
     folder = outcomes["translate", "float64"]
     assert_equal(leaves(folder, "accumulated", "stacked"), leaves(folder, "accumulated", "large"), 1e-12)
 
 
 def on(num_devices: int) -> AbstractMesh:
-    """A mesh of so many devices, for what is refused before any is used."""
+    """Make a mesh of devices that need not exist."""
     return AbstractMesh((num_devices, 1), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
