@@ -2,4 +2,7 @@
 
 
 class UserError(Exception):
-    """An error whose message names what is wrong and the remedy; commands print it without a traceback."""
+    """An error whose message names what is wrong and the remedy.
+
+    Commands print the message without a traceback.
+    """

@@ -1,8 +1,8 @@
-"""Checkpoints of a run, written by Orbax in the background: state, data position and notes.
+"""Checkpoints of a run: training state, data position and notes.
 
-No other module imports Orbax. A checkpoint is `DIRECTORY/<step>/{state,data,meta}`. It appears by one rename,
-so that a killed process leaves it whole or absent. A state is saved before it is evaluated; its scores are in
-`DIRECTORY/scores.json`.
+Orbax writes them in the background; no other module imports it. A checkpoint is
+`DIRECTORY/<step>/{state,data,meta}` and appears by one rename, so that a killed process leaves it whole or
+absent. A state is saved before it is evaluated; its scores are in `DIRECTORY/scores.json`.
 """
 
 import copy
@@ -28,11 +28,11 @@ _SHOWN_DIFFERENCES = 12
 
 
 class CheckpointError(UserError):
-    """An error of a checkpoint: missing, damaged, of another model, or not writable."""
+    """A checkpoint that is missing, damaged, of another model, or not writable."""
 
 
 class Checkpointer:
-    """A writer and reader of checkpoints that keeps the latest and the best.
+    """A folder of checkpoints that keeps the latest and the best.
 
     Every method must be called by all processes.
 
@@ -108,7 +108,7 @@ class Checkpointer:
     def restore(
         self, template: TrainState, check: Callable[[dict[str, Any]], None] | None = None
     ) -> tuple[TrainState, dict[str, Any], dict[str, Any]] | None:
-        """Return the latest state with its data position and notes; None if nothing is saved.
+        """Return the latest state, data position and notes, if any are saved.
 
         A damaged checkpoint is moved to `<step>.damaged` with a warning, and the previous one is restored.
         Scores of later steps are dropped.
@@ -155,7 +155,7 @@ class Checkpointer:
         return step
 
     def wait(self) -> None:
-        """Wait until everything is on disk, and raise the errors of the background."""
+        """Wait until everything is on disk; raise errors of the background."""
         with self._written():
             self._manager.wait_until_finished()
 
@@ -236,13 +236,13 @@ def _array_metadata(folder: Path) -> Any:
 
 
 def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric) -> list[int]:
-    """Return the scored steps, the best first and the later of equals first."""
+    """Return the scored steps, best first, the later of equals first."""
     scored = [step for step in steps if selection.name in scores.get(step, {})]
     return sorted(scored, key=lambda step: (selection.quality(scores[step]), step), reverse=True)
 
 
 def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, str]]:
-    """Return the first of `steps` with a whole checkpoint, and the damages of earlier ones.
+    """Return the first whole checkpoint's step, and damages by step before it.
 
     Raises:
         CheckpointError: All are damaged.
@@ -261,7 +261,7 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
 
 
 def find_damage(folder: Path) -> str:
-    """Read all of a checkpoint and say what is damaged; "" if nothing is.
+    """Return what is damaged in a checkpoint, "" if nothing is.
 
     Orbax itself would fill the terminal with tracebacks of its concurrent reads.
     """
@@ -296,7 +296,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _pure_dict(tree: dict[str, Any]) -> dict[str, Any]:
-    """Undo how Orbax saves an `nnx.State`: a level `value` per variable, numbers as strings."""
+    """Undo the levels `value` and the string keys of a saved `nnx.State`."""
     unwrapped = {_without_value(path): leaf for path, leaf in ocp.tree.to_flat_dict(tree).items()}
     return nnx.restore_int_paths(ocp.tree.from_flat_dict(unwrapped))
 
@@ -306,7 +306,7 @@ def _without_value(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _arrays(tree: Any) -> dict[tuple[str, ...], str]:
-    """Map the path of each array to its dtype and shape in words."""
+    """Map each array's path to its dtype and shape in words."""
     return {
         _without_value(path): f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]"
         for path, leaf in ocp.tree.to_flat_dict(tree).items()

@@ -1,4 +1,4 @@
-"""Faults in training: how they are detected and reported, and what is kept for inspection."""
+"""Faults in training: their detection, their message, and what is kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _FRAMES_PER_ROW = 8
 
 
 class TrainingError(UserError):
-    """An error that ends training; the message says at which step and why."""
+    """An error that ends training; its message names step and reason."""
 
 
 @jax.jit
@@ -33,7 +33,7 @@ def all_finite(tree: Any) -> jax.Array:
 def require_finite(
     step: int, values: Mapping[str, float], batch: Batch, clips: Sequence[ClipInfo], workdir: Path
 ) -> None:
-    """Check the values of a step; if any is not finite, write its batch and raise.
+    """Write the batch and raise if a value is not finite.
 
     Args:
         step: Number of the step.
@@ -81,14 +81,14 @@ def write_batch(folder: Path, batch: Batch, clips: Sequence[ClipInfo]) -> list[s
 
 
 def _micro_batches(batch: Batch) -> list[Batch]:
-    """Return the micro-batches of a step; a batch that is not stacked is its only one."""
+    """Return the micro-batches of a batch, itself if not stacked."""
     if batch.valid.ndim == 1:
         return [batch]
     return [jax.tree.map(lambda x: x[i], batch) for i in range(len(batch.valid))]  # noqa: B023
 
 
 def contact_sheet(frames_NxHxWx3: np.ndarray) -> np.ndarray:
-    """Arrange frames in rows on one image, u8[rows * H, columns * W, 3]."""
+    """Arrange frames in rows on one image, u8[H_image, W_image, 3]."""
     count, height, width, _ = frames_NxHxWx3.shape
     columns = min(count, _FRAMES_PER_ROW)
     missing = -count % columns
@@ -99,7 +99,7 @@ def contact_sheet(frames_NxHxWx3: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def explain_out_of_memory(stage: str) -> Iterator[None]:
-    """Turn "out of memory" of a device into a `TrainingError` that names the remedies."""
+    """Turn a device's "out of memory" into an error that names remedies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

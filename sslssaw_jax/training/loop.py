@@ -1,4 +1,4 @@
-"""The training loop, the same for every stage: it knows no model, and a stage knows no loop."""
+"""The training loop, the same for every stage and model."""
 
 import time
 from collections import deque
@@ -43,7 +43,7 @@ def train(
     evaluate: Evaluate | None = None,
     selection: SelectionMetric = BLEU_4,
 ) -> TrainState:
-    """Train a stage to its end, from the latest checkpoint in `workdir` if any.
+    """Train a stage to its end, from the latest checkpoint if any.
 
     A state is saved before it is evaluated, and its scores after that. Wherever the process is killed, the
     next process repeats what was not written down and ends with the same numbers.
@@ -153,7 +153,7 @@ def train(
 
 
 class _TrainingData:
-    """The batches of a run from a position on, and the broken clips that were skipped."""
+    """The batches of a run, and the broken clips skipped so far."""
 
     def __init__(self, batches: Batches, max_broken: int) -> None:
         self._batches, self._max_broken = batches, max_broken
@@ -171,7 +171,7 @@ class _TrainingData:
         self._broken.update(position["broken"])
 
     def next(self, log: RunLog) -> tuple[Batch, float]:
-        """Return the next batch and the seconds spent waiting, and report broken clips.
+        """Return the next batch and the seconds waited; report broken clips.
 
         Raises:
             TrainingError: More clips are broken than `data.skip_broken` allows.
@@ -217,7 +217,7 @@ def _log_step(
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
-    """Return the last step of every `eval_every`-th epoch and of the last epoch."""
+    """Return the last steps of each `eval_every`-th and the last epoch."""
     ends = epoch_ends.tolist()
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 
@@ -252,11 +252,12 @@ _STAGE_2_MODEL_KEYS = {"attention", "fusion", "inputs", "ssl", "copy_gate"}
 
 
 def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> list[str]:
-    """In what two runs of a stage differ that decides its parameters: model, stage, data, tokenizer, seed.
+    """Return the differences between two runs that change a stage's parameters.
 
     Args:
-        saved, meta: the notes kept with each run, `{"config": ..., "tokenizer": ...}`.
-        stage: its name; what of the model only stage 2 has is no matter to the stages before.
+        saved: The notes kept with one run, `{"config": ..., "tokenizer": ...}`.
+        meta: The notes of the other run.
+        stage: Name of the stage; earlier stages ignore the parts of the model that only stage 2 has.
     """
 
     def decisive(notes: dict[str, Any]) -> dict[str, Any]:
@@ -276,7 +277,7 @@ def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> 
 
 
 def _without_places(model: dict[str, Any]) -> dict[str, Any]:
-    """Whether a model started from pretrained weights decides its parameters; where they lie does not."""
+    """Replace the places of pretrained weights by whether there are any."""
     groups = {
         key: {**group, "weights": bool(group["weights"])}
         for key, group in model.items()

@@ -33,7 +33,7 @@ def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimConfig, num_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Make the optimizer of a stage, and return its schedule for the log.
+    """Make the optimizer of a stage and its schedule.
 
     `sgd` and `adam` add weight decay to the gradient of every parameter before the moments, like
     `torch.optim.SGD` and `Adam`. `adamw` decays weights apart from the gradient, and only matrices and

@@ -1,4 +1,4 @@
-"""Several processes as one run, each with its own devices and the frames on these devices."""
+"""Several processes as one run, each with its own devices."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ AUTO = "auto"  # JAX finds the address: SLURM, Open MPI, Kubernetes, Cloud TPU
 def initialize_processes(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-    """Make this process one of several if flags, environment or launcher say so.
+    """Join other processes if arguments, environment or launcher say so.
 
     Missing arguments are taken from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. JAX
     finds all three if the address is `auto`, or if nothing is given and `srun` or `mpirun` has started more

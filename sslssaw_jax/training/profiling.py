@@ -1,4 +1,4 @@
-"""The speed of a step: its FLOPs, the peak of its devices, and traces."""
+"""The speed of a step: FLOPs, peak of the devices, and traces."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def peak_flops(configured_tflops: float) -> float:
 
 
 class CountedStep:
-    """A jitted function, compiled once for the shapes of its first call, with its FLOPs.
+    """A jitted function that is compiled once and knows its FLOPs.
 
     Args:
         jitted: What `jax.jit` returns.
@@ -76,7 +76,7 @@ class Trace:
             self._running = True
 
     def after(self, step: int, result: Any) -> None:
-        """Stop the trace after its last step, once that step's `result` is there."""
+        """Stop the trace after its last step, once `result` is computed."""
         if self._running and step + 1 not in self._steps:
             jax.block_until_ready(result)
             self._stop()

@@ -73,7 +73,7 @@ class RunLog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time in this block out of all rates, because it is not training."""
+        """Leave the time in this block out of all rates."""
         began = time.perf_counter()
         try:
             yield
@@ -82,7 +82,7 @@ class RunLog:
             self._bar.unpause()
 
     def count(self, *, clips: int, frames: int, waited: float, flops: float = 0.0) -> None:
-        """Count one step: its clips, its frames, seconds of waiting for the data, and its FLOPs."""
+        """Count a step's clips, frames, FLOPs, and seconds waited for data."""
         self._steps += 1
         self._clips += clips
         self._frames += frames
@@ -90,7 +90,7 @@ class RunLog:
         self._flops += flops
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log a step (counted from 1) with `values` and the rates since the last call."""
+        """Log a step, counted from 1, with values and recent rates."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         scalars = {key: float(value) for key, value in values.items()} | {
             "step_time": seconds / max(self._steps, 1),
@@ -109,7 +109,7 @@ class RunLog:
         self._restart_clock()
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Show the scores on dev after a step, in TensorBoard and in the terminal."""
+        """Show scores on dev in TensorBoard and in the terminal."""
         self._plot(step, {f"dev/{key}": value for key, value in scores.items()})
         shown = "  ".join(f"{key} {value:.2f}" for key, value in scores.items())
         self.info(f"{self._stage} {step:,}: dev {shown}")

@@ -1,4 +1,4 @@
-"""The device mesh, and how batches and states are laid out on it.
+"""The device mesh, and the layout of batches and states on it.
 
 Model code is written for the global batch and knows nothing of this; the compiler adds the communication.
 """
@@ -18,9 +18,10 @@ MIN_FSDP_SIZE = 2**16  # elements; gathering a smaller leaf costs more than repl
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """Make the mesh of all devices; a size of -1 takes the remaining devices.
+    """Make the mesh of all devices.
 
-    Axes are `Auto`: with the default of `jax.make_mesh`, `Explicit`, contrastive logits do not compile.
+    A size of -1 takes the remaining devices. Axes are `Auto`: with `Explicit`, the default of JAX,
+    contrastive logits do not compile.
 
     Raises:
         ConfigError: The sizes do not multiply to the number of devices.
@@ -44,7 +45,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Return the sharding that splits one axis over all devices, including those of FSDP."""
+    """Return the sharding that splits an axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
 
 
@@ -82,7 +83,7 @@ def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
 
 
 def local_frames(mesh: Mesh, frame_budget: int) -> range:
-    """Return the range of a batch's packed frames that this process's devices hold.
+    """Return the range of packed frames on this process's devices.
 
     Raises:
         ConfigError: The frames cannot be split evenly over the devices.

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to end the run at a point where it can go on."""
+"""SIGTERM and SIGINT as requests to stop where the run can continue."""
 
 import os
 import signal
@@ -14,17 +14,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """The end of a run that was asked to stop; the message says how to go on.
+    """The end of a run that was asked to stop.
 
     Like `KeyboardInterrupt`, not an `Exception`: no library's `except Exception` may swallow it.
     """
 
 
 class StopRequest:
-    """A context in which a first signal asks the run to stop and a second one kills it.
+    """A context in which a signal asks the run to stop.
 
-    The first signal raises `Stopped` at once, unless it is deferred. With several processes, JAX listens for
-    SIGTERM itself, and all processes stop after the same step.
+    The first signal raises `Stopped` at once, unless it is deferred; a second signal kills. With several
+    processes, JAX listens for SIGTERM itself, and all processes stop after the same step.
 
         with StopRequest() as stop:
             with stop.deferred():
@@ -59,7 +59,7 @@ class StopRequest:
         os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
 
     def reached(self, step: int) -> bool:
-        """Return whether to stop after `step`; every process must ask after every step."""
+        """Return whether to stop after `step`; all processes must ask every step."""
         return bool(self._name) or multihost_utils.reached_preemption_sync_point(step)
 
     def now(self, where: str = "") -> None:
