@@ -28,13 +28,13 @@ from sslssaw_jax.evaluation.predictions import (
 )
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.training.checkpoints import SCORE, saved_steps
+from sslssaw_jax.training.checkpoints import SCORE
 from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.transfer import transfer
-from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, saved_steps, write_json
 
 
 class Evaluator:
@@ -50,7 +50,7 @@ class Evaluator:
     def __init__(self, config: Config, workdir: Path, tokenizer: Tokenizer, mesh: Mesh) -> None:
         self._config, self._workdir, self._tokenizer, self._mesh = config, workdir, tokenizer, mesh
         self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
-        self.stage = translate_stage(config, tokenizer.vocab_size, tokenizer.reader.vocab_size)
+        self.stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
 
     @cached_property
     def _translate(self) -> Translate:
