@@ -3,7 +3,7 @@
 Nothing is allocated; all figures follow from shapes. "kept" is what the traced forward pass hands to the
 backward pass: the same for every device, and more than a fusing compiler holds; a recomputed block adds its
 own memory while it runs. "working" is `memory_analysis` of the step compiled for this machine's first device.
-A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation, so that its figure does not
+A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation, so its figure does not
 predict a GPU's.
 """
 
