@@ -1,18 +1,16 @@
 import io
 import json
 import math
+import os
+import pty
 import re
+import termios
 
 import pytest
 
 from sslssaw_jax.training import run_log as logs
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.workdir import write_json, write_jsonl
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture
@@ -116,23 +114,26 @@ def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
     )
 
 
-def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "81")
-    monkeypatch.setenv("LINES", "25")
-    stream = Terminal()
-    with RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log:
+def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path):
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with (
+        open(terminal, "w") as stream,
+        RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log,
+    ):
         log.write(20, {"loss": 2.0})
         log.write(40, {"loss": 1.0})
         log.info("dev BLEU-4 20.1")
-    lines = stream.getvalue().split("\n")
-    assert "dev BLEU-4 20.1" in [line.split("\r")[-1] for line in lines]
-    assert lines[-1] == "" and len(lines) == 3  # one of the message, one of the progress
-    shown = [each for line in lines for each in line.split("\r") if each.strip()]
+    shown = os.read(screen, 2**16).decode()
+    os.close(screen)
+    lines = [line.split("\r") for line in shown.replace("\r\n", "\n").split("\n")]
+    assert len(lines) == 3 and lines[-1] == [""]  # a line of the message, and a line of progress
+    assert lines[0][-1] == "dev BLEU-4 20.1"
     for step, loss in ((20, 2), (40, 1)):
-        progress = [each for each in shown if f"{step}/1000" in each and f"loss {loss}," in each]
-        assert progress
-        assert all(re.search(r"\[\d\d:\d\d<\d\d:\d\d, ", each) for each in progress)  # the time left fits
-    assert max(map(len, shown)) <= 80
+        progress = [text for line in lines for text in line if f"{step}/1000" in text]
+        assert progress and all(len(text) < 80 for text in progress)
+        # neither the time left nor the loss is cut off
+        assert all(re.search(rf"\[\d\d:\d\d<\d\d:\d\d, .*, loss {loss},", text) for text in progress)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
