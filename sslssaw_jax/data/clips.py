@@ -2,22 +2,16 @@
 
 import copy
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.data.frames import decode_frame, decode_frames
-from sslssaw_jax.errors import UserError
-
-
-class DatasetError(UserError):
-    """The prepared dataset is absent or not whole; the message names the folder and the command to run."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +42,20 @@ class _KeepJpeg(tfds.decode.SkipDecoding):
 
 
 class ClipSource:
-    """Random access to a split of `DATA_DIR/DATASET/<newest version>`; safe to share between threads.
+    """The clips of one split by index; safe to share between threads.
 
-    Opening it reads the texts and frame counts (`clips.<split>.jsonl`) and no video.
+    Opening a source reads texts and frame counts, and no video.
 
     Raises:
-      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split; or, when a clip is
-        read, its record is gone or broken.
+        DatasetError: The dataset has no such split; or, when a clip is read, its record is gone or broken.
     """
 
-    def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
-        self.folder = newest_version(Path(data_dir), dataset)
-        self.split = split
-        rows = self.folder / f"clips.{split}.jsonl"
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        self.dataset, self.split = dataset, split
+        rows = dataset.clips_file(split)
         if not rows.is_file():
-            splits = ", ".join(path.name.split(".")[1] for path in sorted(self.folder.glob("clips.*.jsonl")))
-            raise DatasetError(f"{self.folder} has no split {split!r}; it has {splits or 'none'}")
+            known = ", ".join(dataset.splits) or "none"
+            raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}")
         with rows.open(encoding="utf-8") as lines:
             self.clips = [ClipInfo(**json.loads(line)) for line in lines]
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=int)
@@ -77,13 +69,13 @@ class ClipSource:
             record = self._records[index]
         except (OSError, RuntimeError) as error:
             raise DatasetError(
-                f"record {index} of {self.split} in {self.folder} cannot be read ({error}): bring the folder "
-                "back, or prepare the dataset again"
+                f"record {index} of {self.split} in {self.dataset.folder} cannot be read ({error}): bring the "
+                "folder back, or prepare the dataset again"
             ) from error
         video = list(record["video"])
         if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
             raise DatasetError(
-                f"clips.{self.split}.jsonl of {self.folder} does not describe its record {index}: "
+                f"{self.dataset.clips_file(self.split)} does not describe record {index}: "
                 "delete the folder and prepare the dataset again"
             )
         return Clip(**asdict(clip), video=video)
@@ -106,7 +98,7 @@ class ClipSource:
 
     @cached_property
     def _records(self) -> Sequence[dict[str, Any]]:
-        builder = tfds.builder_from_directory(self.folder)
+        builder = tfds.builder_from_directory(self.dataset.folder)
         return builder.as_data_source(self.split, decoders={"video": _KeepJpeg()})
 
     @cached_property
@@ -122,18 +114,6 @@ class TextSource(ClipSource):
 
     frame_size = (1, 1)
 
-    def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
-        super().__init__(data_dir, dataset, split)
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        super().__init__(dataset, split)
         self.num_frames = np.zeros_like(self.num_frames)
-
-
-def newest_version(data_dir: Path, dataset: str) -> Path:
-    """The folder of a prepared dataset; DatasetError where there is none."""
-    versions = [path for path in (data_dir / dataset).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    if not versions:
-        raise DatasetError(
-            f"there is no prepared dataset {dataset} in {data_dir} (expected the folder "
-            f"{data_dir / dataset / 'VERSION'}): run `python -m tfds_builders.prepare {dataset} "
-            f"--data_dir={data_dir}`"
-        )
-    return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sslssaw_jax.config.experiment import DataConfig
-from sslssaw_jax.data.clips import ClipSource, DatasetError, TextSource
+from sslssaw_jax.data.clips import ClipSource, TextSource
+from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.errors import UserError
 
 _TAIL = 2**16  # bytes; there a record file keeps the places of its records, which change with the frames
@@ -22,7 +23,7 @@ class CacheError(UserError):
     """The cache cannot be written; the message names the file, its size and what to change."""
 
 
-def open_clips(data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
+def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
     """The clips of a split, their frames decoded once and for all where `data.cache` is set.
 
     Without `video` there are only their texts.
@@ -31,15 +32,15 @@ def open_clips(data: DataConfig, split: str, *, video: bool = True) -> ClipSourc
       DatasetError: the dataset has not been prepared in `data.data_dir`, or has no such split, or no videos.
     """
     if not video:
-        return TextSource(data.data_dir, data.dataset, split)
+        return TextSource(dataset, split)
     clips = (
-        CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir, data.num_threads)
+        CachedClipSource(dataset, split, data.cache_dir, data.num_threads)
         if data.cache
-        else ClipSource(data.data_dir, data.dataset, split)
+        else ClipSource(dataset, split)
     )
     if not clips.num_frames.all():
         raise DatasetError(
-            f"{clips.folder} was prepared with --text_only and has no videos: prepare it without, "
+            f"{dataset.folder} was prepared with --text_only and has no videos: prepare it without, "
             "into another --data_dir, or set model.inputs to 'question' and init_from to 'none'"
         )
     return clips
@@ -57,12 +58,10 @@ class CachedClipSource(ClipSource):
       num_threads: that decode when building.
     """
 
-    def __init__(
-        self, data_dir: str | Path, dataset: str, split: str, cache_dir: str | Path, num_threads: int
-    ) -> None:
-        super().__init__(data_dir, dataset, split)
-        self._directory = Path(cache_dir or self.folder)
-        self._file_name = f"frames.{dataset}.{split}.{self._fingerprint()}.npy"
+    def __init__(self, dataset: Dataset, split: str, cache_dir: str | Path, num_threads: int) -> None:
+        super().__init__(dataset, split)
+        self._directory = Path(cache_dir or dataset.folder)
+        self._file_name = f"frames.{dataset.name}.{split}.{self._fingerprint()}.npy"
         self._num_threads = num_threads
         self._start = np.cumsum(self.num_frames) - self.num_frames
 
@@ -74,7 +73,7 @@ class CachedClipSource(ClipSource):
     def _fingerprint(self) -> str:
         """Of ids, counts, and the sizes and ends of the record files."""
         digest = hashlib.sha256(repr([(clip.id, clip.num_frames) for clip in self.clips]).encode())
-        for path in sorted(self.folder.glob(f"*-{self.split}.array_record-*")):
+        for path in sorted(self.dataset.folder.glob(f"*-{self.split}.array_record-*")):
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _TAIL))

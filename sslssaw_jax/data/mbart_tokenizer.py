@@ -134,7 +134,7 @@ def load_tokenizer(
     if not (folder / MODEL_FILE).is_file():
         raise TokenizerError(f"the tokenizer folder {folder} holds no {MODEL_FILE}: {remedy}")
     if language not in LANGUAGES:
-        raise TokenizerError(f"data.language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
+        raise TokenizerError(f"the language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
     return Tokenizer(folder, language, text_tower)
 
 

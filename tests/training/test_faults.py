@@ -20,7 +20,8 @@ from flax import nnx
 from sslssaw_jax.config.experiment import CheckpointConfig, Config, DataConfig, OptimConfig, StageConfig
 from sslssaw_jax.data import clips as clips_module
 from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
-from sslssaw_jax.data.clips import ClipSource, DatasetError
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.step import Stage
@@ -38,7 +39,7 @@ STEPS_AN_EPOCH = 6  # 24 clips, 4 a batch
 
 @pytest.fixture(scope="module")
 def source(tiny_data_dir: Path) -> ClipSource:
-    return ClipSource(tiny_data_dir, "avatar_qa", "train")
+    return ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
 
 
 class Brightness(nnx.Module):
@@ -64,7 +65,7 @@ class Run:
         data = DataConfig(num_threads=1, skip_broken=skip_broken)
         self.config = Config(data=data, checkpoint=CheckpointConfig(every_steps=4), log_every=1)
         self.source, self.workdir = source, workdir
-        self.tokenizer = load_tokenizer(source.folder / "tokenizer", "en_XX")
+        self.tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
         self.stop = StopRequest()
         self.evaluations = 0
         self.scores = iter(range(100))
@@ -250,7 +251,7 @@ def test_a_dataset_that_goes_while_it_is_read_is_one_error(
     how: str, tiny_data_dir: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_data_dir, tmp_path / "data")
-    run = Run(ClipSource(tmp_path / "data", "avatar_qa", "train"), tmp_path / "run")
+    run = Run(ClipSource(find_dataset(tmp_path / "data", "avatar_qa"), "train"), tmp_path / "run")
     (records,) = (tmp_path / "data").rglob("*train.array_record*")
     if how == "vanished":
         shutil.rmtree(tmp_path / "data" / "avatar_qa" / "1.0.0", ignore_errors=True)
