@@ -64,18 +64,18 @@ class ClipSource:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        clip = self.clips[index]
+        clip, folder = self.clips[index], self.dataset.folder
         try:
             record = self._records[index]
         except (OSError, RuntimeError) as error:
             raise DatasetError(
-                f"record {index} of {self.split} in {self.dataset.folder} cannot be read ({error}): bring the "
-                "folder back, or prepare the dataset again"
+                f"record {index} of {self.split} in {folder} cannot be read ({error}): bring the folder "
+                "back, or prepare the dataset again"
             ) from error
         video = list(record["video"])
         if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
             raise DatasetError(
-                f"{self.dataset.clips_file(self.split)} does not describe record {index}: "
+                f"clips.{self.split}.jsonl of {folder} does not describe its record {index}: "
                 "delete the folder and prepare the dataset again"
             )
         return Clip(**asdict(clip), video=video)
