@@ -1,4 +1,4 @@
-"""The clips of one split of a prepared dataset, by index."""
+"""Clips of one split of a prepared dataset, by index."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from sslssaw_jax.data.frames import decode_frame, decode_frames
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """All that is known of a clip without reading its video."""
+    """A clip without its video."""
 
     id: str
     num_frames: int
@@ -24,7 +24,7 @@ class ClipInfo:
     target: str
     gloss: str  # space separated
     signer: str
-    overlap: bool = False  # marked in the annotations: the question is the target
+    overlap: bool = False  # the annotations mark the question as the target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ class Clip(ClipInfo):
 
 
 class _KeepJpeg(tfds.decode.SkipDecoding):
-    """Leaves the frames encoded; the stock class cannot do so for a sequence of images."""
+    """A decoder that leaves frames encoded, which TFDS's own cannot do for a sequence of images."""
 
     def decode_batch_example_np(self, serialized_example: Any) -> Any:
         return serialized_example
 
 
 class ClipSource:
-    """The clips of one split by index; safe to share between threads.
+    """A source of one split's clips by index, safe to share between threads.
 
     Opening a source reads texts and frame counts, and no video.
 
@@ -81,17 +81,17 @@ class ClipSource:
         return Clip(**asdict(clip), video=video)
 
     def asking(self, questions: Sequence[str]) -> Self:
-        """The same clips with other questions, one each."""
+        """Return a source of the same clips with other questions, one for each."""
         other = copy.copy(self)
         pairs = zip(self.clips, questions, strict=True)
         other.clips = [replace(clip, question=question) for clip, question in pairs]
         return other
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
-        """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.
+        """Decode the `kept` frames of a clip into `frames_NxHxWx3`.
 
         Raises:
-          FrameError: a frame is broken or of another size than `frames_NxHxWx3`.
+            FrameError: A frame is broken or of another size than `frames_NxHxWx3`.
         """
         clip = self[index]
         decode_frames(clip.id, clip.video, kept, frames_NxHxWx3)
@@ -103,14 +103,14 @@ class ClipSource:
 
     @cached_property
     def frame_size(self) -> tuple[int, int]:
-        """Height and width in pixels of every frame, as the first clip's first frame has them."""
+        """Return height and width of all frames in pixels, as read from the first frame."""
         clip = self[0]
         height, width, _ = decode_frame(clip.id, clip.video, 0).shape
         return height, width
 
 
 class TextSource(ClipSource):
-    """The same clips for a model that reads no video: none of their frames is planned, read or held."""
+    """A source of clips for a model that reads no video: every clip has 0 frames."""
 
     frame_size = (1, 1)
 

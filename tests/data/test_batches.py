@@ -278,7 +278,7 @@ def test_a_broken_or_odd_sized_frame_is_named_with_its_clip() -> None:
 
     frames = np.zeros((3, 8, 16, 3), np.uint8)
     for broken in (b"", b"no image", jpeg(8, 16)[:40]):
-        with pytest.raises(FrameError, match="frame 1 of clip rain-7 is no readable JPEG"):
+        with pytest.raises(FrameError, match="frame 1 of clip rain-7 is not a readable JPEG"):
             decode_frames("rain-7", [jpeg(8, 16), broken, jpeg(8, 16)], range(3), frames)
     with pytest.raises(FrameError, match=r"frame 2 of clip rain-7 has 1 x 16 pixels.*8 x 16.*--resize"):
         decode_frames("rain-7", [jpeg(8, 16), jpeg(8, 16), jpeg(1, 16)], range(3), frames)

@@ -103,7 +103,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
     def decode(clip_id: str, video: Any, kept: Any, frames: Any) -> None:
         if clip_id in ids:
             decode_frames(clip_id, video, kept[:1], frames[:1])
-            raise FrameError(f"frame 1 of clip {clip_id} is no readable JPEG")
+            raise FrameError(f"frame 1 of clip {clip_id} is not a readable JPEG")
         decode_frames(clip_id, video, kept, frames)
 
     monkeypatch.setattr(clips_module, "decode_frames", decode)
