@@ -142,7 +142,7 @@ class _BatchSource:
 class Batches:
     """The batches of a plan in order, one per step and all of one static shape.
 
-    Threads prepare whole batches ahead; at most `data.prefetch` of them are held.
+    Threads prepare whole batches ahead and hold at most `data.prefetch` of them.
     """
 
     def __init__(self, source: _BatchSource, data: DataConfig) -> None:

@@ -1,4 +1,4 @@
-"""The tokenizer: mBART's ids, SentencePiece's pieces, clean questions, whole folders."""
+"""The tokenizer: mBART's ids, SentencePiece's pieces, folders."""
 
 import shutil
 from pathlib import Path
@@ -91,14 +91,6 @@ def test_cleaning_questions_spares_unknowns(german: Tokenizer) -> None:
     questions = phoenix("question", every=20)
     assert share_with_unknown(questions) > 0.8
     assert share_with_unknown([clean_question(question) for question in questions]) < 0.1
-
-
-def test_clean_question_removes_case_width_and_invisible_characters() -> None:
-    assert (
-        clean_question("\ufeffWie  wird\u200b das Ｗetter\u00a0\nMORGEN\u200d?\t")
-        == "wie wird das wetter morgen?"
-    )
-    assert clean_question("a\u0308 \u200b \u2060") == "ä"
 
 
 @requires_tokenizer
