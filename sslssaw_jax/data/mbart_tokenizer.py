@@ -24,35 +24,11 @@ from tokenizers import Tokenizer as Backend
 from sslssaw_jax.data.text import HAN
 from sslssaw_jax.errors import UserError
 
-LANGUAGES = tuple(
-    [
-        "ar_AR",
-        "cs_CZ",
-        "de_DE",
-        "en_XX",
-        "es_XX",
-        "et_EE",
-        "fi_FI",
-        "fr_XX",
-        "gu_IN",
-        "hi_IN",
-        "it_IT",
-        "ja_XX",
-        "kk_KZ",
-        "ko_KR",
-        "lt_LT",
-        "lv_LV",
-        "my_MM",
-        "ne_NP",
-        "nl_XX",
-        "ro_RO",
-        "ru_RU",
-        "si_LK",
-        "tr_TR",
-        "vi_VN",
-        "zh_CN",
-    ]
-)
+LANGUAGES = (
+    "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT",
+    "ja_XX", "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK",
+    "tr_TR", "vi_VN", "zh_CN",
+)  # fmt: skip
 MODEL_FILE = "sentencepiece.bpe.model"
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _WORD_MARK = "\u2581"
@@ -112,7 +88,7 @@ class Tokenizer:
             [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_WORD_MARK)]
         )
         self._backend.decoder = decoders.Metaspace(_WORD_MARK)
-        # the word mark before <mask> belongs to <mask>
+        # <mask> swallows the space before it, as in transformers
         self._backend.add_special_tokens([*_SPECIALS, *LANGUAGES, AddedToken("<mask>", lstrip=True)])
 
     @property
