@@ -141,7 +141,8 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(
         assert [clip["id"] for clip in clips] == [source.clips[i].id for i in batch.index[batch.valid]]
         assert all(clip["id"] in str(error.value) for clip in clips)
         written = np.load(tmp_path / "nan_step_7" / "batch.npz")
-        arrays = {name: array for name, array in vars(batch).items() if array is not None}
+        leaves = jax.tree.leaves_with_path(batch)
+        arrays = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
         jax.tree.map(np.testing.assert_array_equal, dict(written), arrays)
         for row, clip in enumerate(clips):
             sheet = cv2.imread(str(tmp_path / "nan_step_7" / f"{clip['id']}.png"))[..., ::-1]
