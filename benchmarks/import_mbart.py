@@ -44,17 +44,17 @@ def read(folder: Path, whole: bool) -> None:
     import jax
     import optax
 
-    from sslssaw_jax.config.experiment import default, from_config_dict
-    from sslssaw_jax.stages.pretrain import pretrain_stage
+    from sslssaw_jax.systems import default_config, read_config
     from sslssaw_jax.training.sharding import abstract_state, make_mesh
     from sslssaw_jax.weights.mbart import load_mbart
     from sslssaw_jax.weights.torch_files import Checkpoint
+    from tests.support.toy import pretrain_stage
 
-    tree = default()
+    tree = default_config()
     if whole:
         tree.model.mbart.decoder_layers = 12
         tree.model.mbart.video_layers = 0
-    config = from_config_dict(tree)
+    config = read_config(tree)
     stage = pretrain_stage(config, vocab_size=250_027)
     state = abstract_state(functools.partial(stage.init, optimizer=optax.identity()), make_mesh(config.mesh))
     before = peak_gb()

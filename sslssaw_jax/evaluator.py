@@ -133,7 +133,9 @@ class Evaluator:
         splits = {split: self._clips(split) for split in names if split in self._dataset.splits}
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
-            raise ConfigError(f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}")
+            raise ConfigError(
+                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}"
+            )
         state = self._load_best()
         for clips in splits.values():
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]

@@ -169,7 +169,9 @@ class Experiment:
 
     def _train_clips(self, stage: Stage) -> ClipSource:
         data = self.config.data
-        return self._clips(data.isolated_split if stage.isolated else data.train_split, video=stage.reads_video)
+        return self._clips(
+            data.isolated_split if stage.isolated else data.train_split, video=stage.reads_video
+        )
 
     @cached_property
     def _evaluator(self) -> Evaluator:

@@ -31,7 +31,7 @@ class Batch:
     broken clip keeps its `index`.
     Where a step accumulates over several batches, they are stacked: every array has one axis more, in front.
     `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2). With
-    `model.text="mbert"` it is in mBERT's ids, `[CLS] tokens [SEP]` with `[MASK]`, since only the text tower
+    `model.text_encoder="mbert"` it is in mBERT's ids, `[CLS] tokens [SEP]` with `[MASK]`, since only the text tower
     reads it; what else that tower reads is in `bert`, and what the decoder reads is mBART's all the same.
     """
 
@@ -46,7 +46,7 @@ class Batch:
     masked_target_mask: Array  # bool[B, L_target]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
-    bert: BertTexts | None = None  # None with `model.text="mbart"`
+    bert: BertTexts | None = None  # None with `model.text_encoder="mbart"`
 
     @property
     def read(self) -> "Batch | BertTexts":

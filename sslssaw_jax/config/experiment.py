@@ -20,7 +20,6 @@ from ml_collections.config_dict import placeholder
 from sslssaw_jax.config.checks import (
     ConfigError,
     check_range,
-    fraction,
     group,
     non_negative,
     positive,
@@ -36,7 +35,7 @@ class ComputeConfig:
     """How the same model is computed."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPUs from capability 8.0 on
-    remat: bool = setting(False, free=True)  # recompute each block in training instead of keeping it in memory
+    remat: bool = setting(False, free=True)  # recompute each block in training instead of keeping it
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sslssaw_jax.config.experiment import DataConfig
+from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.clips import ClipSource, DatasetError, TextSource
 from sslssaw_jax.errors import UserError
 

@@ -111,7 +111,9 @@ class SplitLoss:
             values = self._step(state.eval_params, state.batch_stats, shard_batch(batch, self._mesh))
             parts.append((int(batch.valid.sum()), jax.device_get(values)))
         total = sum(count for count, _ in parts)
-        return {key: sum(count * float(values[key]) for count, values in parts) / total for key in parts[0][1]}
+        return {
+            key: sum(count * float(values[key]) for count, values in parts) / total for key in parts[0][1]
+        }
 
 
 def score_predictions(predictions: Sequence[Prediction], language: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def read_question_only(run: Path, split: str, clips: Sequence[ClipInfo]) -> list
     if theirs != [(clip.id, clip.question, clip.target) for clip in clips]:
         raise ConfigError(
             f"config.evaluation.question_only_run names {run}, whose {path.name} is not of the {len(clips)} "
-            f"clips that {split} has here: evaluate that run on the same data, name another run, or none with "
+            f"clips that {split} has here: evaluate that run on the same data, name another run, or none by "
             "--config.evaluation.question_only_run="
         )
     return [row.prediction for row in predictions]

@@ -62,9 +62,7 @@ class SSAW(nnx.Module):
     """Sigmoid self-attention weighting (Eq. 3-4): a post-norm transformer block makes a gate on `f_c`."""
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.attention = Attention(
-            d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs
-        )
+        self.attention = Attention(d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs)
         self.attention_norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.linear1 = nnx.Linear(d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
         self.linear2 = nnx.Linear(config.ffn_dim, d_model, dtype=dtype, rngs=rngs)

@@ -136,9 +136,7 @@ class DecoderCache:
 class Attention(nnx.Module):
     """Multi-head attention with biases (Vaswani et al. 2017)."""
 
-    def __init__(
-        self, d_model: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ):
+    def __init__(self, d_model: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
         linear = functools.partial(nnx.Linear, d_model, d_model, dtype=dtype, rngs=rngs)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
         self.dropout = nnx.Dropout(dropout)

@@ -73,7 +73,13 @@ class SignTransformer(nnx.Module):
         if self.reads_question:
             self.question_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(
-            config.encoder_layers, config.heads, config, attention, SinusoidalPositions, dtype=dtype, rngs=rngs
+            config.encoder_layers,
+            config.heads,
+            config,
+            attention,
+            SinusoidalPositions,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.decoder = Decoder(
             config.decoder_layers, config.heads, config, SinusoidalPositions, dtype=dtype, rngs=rngs

@@ -25,8 +25,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one batch, or after stacked micro-batches whose gradient accumulates.
 
-    Randomness comes from the run's key and the step's number alone. A step on stacked micro-batches equals one
-    step on all of their clips, except for what looks at one batch at a time (BatchNorm, stage 1's contrast).
+    Randomness comes from the run's key and the step's number alone. A step on stacked micro-batches equals
+    one step on all of their clips, except for what sees one batch at a time (BatchNorm, stage 1's contrast).
     """
 
     def gradient(batch_stats: nnx.State, batch: Batch, key: jax.Array, counts: LossCounts) -> _Gradient:

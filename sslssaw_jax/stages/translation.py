@@ -49,7 +49,7 @@ def translate_step(
 ) -> Translated:
     """Return the best sentence of each clip.
 
-    Tuples of parameters and statistics are those of an ensemble, whose gate is the mean of its members' gates.
+    Tuples of parameters and statistics are those of an ensemble; its gate is the mean of the members' gates.
     """
     states = zip(params, batch_stats, strict=True) if isinstance(params, tuple) else [(params, batch_stats)]
     members = [translation.encode(nnx.merge(graphdef, *state), batch) for state in states]

@@ -19,18 +19,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import ablations
-from sslssaw_jax.config.experiment import (
-    Config,
-    ConfigError,
-    differences,
-    flag_error,
-    from_config_dict,
-    to_dict,
-)
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, differences, flag_error, to_dict
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.experiment import stage_1_workdir
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables.child_process import run_child
 from sslssaw_jax.tables.layout import PAPER, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.training.loop import run_differences
@@ -132,7 +127,7 @@ def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
         raise ConfigError(flag_error(error)) from None
     if unknown:
         raise ConfigError(f"unknown argument {unknown[0]!r}: behind -- there are flags --config.KEY=VALUE")
-    config = from_config_dict(values.config)
+    config = read_config(values.config)
     return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
 
 

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config, StageConfig, differences
+from sslssaw_jax.config.experiment import Config, differences
+from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
-from sslssaw_jax.stages.step import Stage, train_step
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer
@@ -131,9 +133,9 @@ def train(
             stage.name,
             num_steps=batches.num_batches,
             start_step=step,
-            peak_flops=peak_flops(config.peak_tflops),
+            peak_flops=peak_flops(config.logging.peak_tflops),
         )
-        trace = Trace(config.profiled_steps, workdir / PROFILE)
+        trace = Trace(config.logging.profiled_steps, workdir / PROFILE)
 
         def tell(step: int, batch: Batch, metrics: Metrics, waited: float) -> None:
             values = {key: float(value) for key, value in jax.device_get(metrics).items()}
@@ -142,7 +144,7 @@ def train(
             flops = step_fn.flops * stage_config.accumulate  # a loop is counted once
             clips, frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=clips, frames=frames, waited=waited, flops=flops)
-            if step % config.log_every == 0:
+            if step % config.logging.every_steps == 0:
                 log.write(step, values | {"lr": float(schedule(step - 1))})
 
         with log, trace, stop.deferred():

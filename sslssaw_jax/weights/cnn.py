@@ -93,7 +93,7 @@ _TORCHVISION_SHUFFLENET = _Layout(
 
 
 def pretrained_cnn(config: Config) -> Callable[[TrainState], TrainState]:
-    """The function that puts `model.cnn_weights` into a state; all is read and checked before it runs.
+    """The function that puts `model.cnn.weights` into a state; all is read and checked before it runs.
 
     Raises:
         WeightsError: as `load_cnn`.
@@ -101,7 +101,7 @@ def pretrained_cnn(config: Config) -> Callable[[TrainState], TrainState]:
     params, batch_stats = load_cnn(config.model, config.data.image_size)
 
     def start(state: TrainState) -> TrainState:
-        return fill(state, {"cnn": params}, {"cnn": batch_stats}, CNN_ALONE, config.model.cnn_weights)
+        return fill(state, {"cnn": params}, {"cnn": batch_stats}, CNN_ALONE, config.model.cnn.weights)
 
     return start
 
@@ -179,6 +179,6 @@ def _open(source: str) -> Checkpoint:
         return Checkpoint(resolve(source))
     except WeightsError as error:
         raise WeightsError(
-            f"model.cnn_weights: {error}. Name a file of torchvision, or a Hugging Face ResNet that "
-            "`hf download microsoft/resnet-18` fetches; --config.model.cnn_weights= trains from scratch"
+            f"model.cnn.weights: {error}. Name a file of torchvision, or a Hugging Face ResNet that "
+            "`hf download microsoft/resnet-18` fetches; --config.model.cnn.weights= trains from scratch"
         ) from error

@@ -9,10 +9,11 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sslssaw_jax.config.experiment import Config, from_config_dict
-from sslssaw_jax.config.model import TransformerConfig
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import newest_version
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
+from sslssaw_jax.models.mbart import MBartConfig
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
@@ -58,7 +59,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
-    config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
+    config = read_config(ml_collections.ConfigDict(meta["config"]))
     if encoder is None or not config.model.is_mbart:
         raise WeightsError(f"the model in {workdir} has no mBART part: name that of a stage 1 or 2 with one")
     loaded = _tokenizer(config, tokenizer, meta["tokenizer"])
@@ -98,7 +99,7 @@ def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokeniz
 
 
 def _write_mbart(
-    folder: Path, params: Mapping[str, Any], encoder: str, sizes: TransformerConfig, tokenizer: Tokenizer
+    folder: Path, params: Mapping[str, Any], encoder: str, sizes: MBartConfig, tokenizer: Tokenizer
 ) -> None:
     reads_text = encoder == "text_encoder"
     config = {

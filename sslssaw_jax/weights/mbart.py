@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from sslssaw_jax.config.experiment import Config, DataConfig
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, resolve
@@ -90,7 +91,7 @@ def weights_folder(config: Config) -> Path:
             f"{error}. The pretrained weights are {PRETRAINED}'s, and this command downloads them and keeps "
             f"what the dataset needs:\n  {_trim_command(config.data, weights)}\n"
             "To train from scratch: --config.model.mbart.weights= --config.data.tokenizer= "
-            "(and --config.model.cnn_weights= for the CNN)"
+            "(and --config.model.cnn.weights= for the CNN)"
         ) from error
 
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from flax import nnx, traverse_util
 
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.mbart_tokenizer import clean_question
 from sslssaw_jax.data.mbert_tokenizer import (
@@ -21,7 +20,7 @@ from sslssaw_jax.data.mbert_tokenizer import (
     load_bert_tokenizer,
     make_bert_tokenizer,
 )
-from sslssaw_jax.models.mbert import Bert
+from sslssaw_jax.models.mbert import Bert, MBertConfig
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.mbart import KeyPath, chosen_layers
 from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, require_same_tensors, resolve
@@ -83,7 +82,7 @@ def is_mbert(module: Mapping[str, Any]) -> bool:
     return "bert" in module
 
 
-def load_bert(config: BertConfig, vocab_size: int, path: Path) -> dict[str, Any]:
+def load_bert(config: MBertConfig, vocab_size: int, path: Path) -> dict[str, Any]:
     """Parameters of `models.mbert.Bert` (nested dicts of float32 NumPy arrays) from a folder or file.
 
     Names may begin with `bert.`, and LayerNorms have TensorFlow's `gamma` and `beta`, as in the published

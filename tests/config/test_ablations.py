@@ -4,8 +4,9 @@ import pytest
 
 from configs import ablations
 from configs.ablations import BASES, OWN_STAGE_1, ROWS
-from sslssaw_jax.config.experiment import Config, differences, from_config_dict, to_dict
+from sslssaw_jax.config.experiment import Config, differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables.layout import PAPER
 from sslssaw_jax.training.loop import run_differences
 
@@ -15,12 +16,12 @@ SMALL = ("demo", "phoenix_toy", "csl_daily_toy")
 
 
 def config_of(base: str, row: str) -> Config:
-    return from_config_dict(ablations.get_config(f"{base}/{row}"))
+    return read_config(ablations.get_config(f"{base}/{row}"))
 
 
 def changed_keys(base: str, row: str) -> set[str]:
     """What a row changes of its base, by the names of `ROWS`."""
-    lines = differences(to_dict(from_config_dict(BASES[base]())), to_dict(config_of(base, row)))
+    lines = differences(to_dict(read_config(BASES[base]())), to_dict(config_of(base, row)))
     return {line.split(":")[0].removeprefix("config.") for line in lines}
 
 
@@ -49,7 +50,7 @@ def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
 @pytest.mark.parametrize("base", BASES)
 def test_rows_share_a_stage_1_just_where_they_would_train_the_same(base):
     full = config_of(base, "ssl_ssaw")
-    assert full.init_from == from_config_dict(BASES[base]()).init_from
+    assert full.init_from == read_config(BASES[base]()).init_from
     configs = [config_of(base, row) for row in ALL if row not in FROM_SCRATCH]
     for first, second in itertools.combinations(configs, 2):
         assert (first.init_from == second.init_from) == (not stage_1_differences(first, second))
@@ -80,12 +81,12 @@ def test_pretrained_networks_fit_the_rows_that_name_them():
     """On the full-size bases each row starts from ImageNet weights of its own CNN."""
     for base, row in itertools.product(("phoenix", "csl_daily"), ALL):
         model = config_of(base, row).model
-        assert ("shufflenet" in model.cnn_weights) == (model.cnn == "shufflenet")
+        assert ("shufflenet" in model.cnn.weights) == (model.cnn == "shufflenet")
         assert bool(model.mbart.weights) == (row not in FROM_SCRATCH)
-        assert model.text == "mbart" or model.mbert.weights
+        assert model.text_encoder == "mbart" or model.mbert.weights
     for base, row in itertools.product(SMALL, ALL):
         model = config_of(base, row).model
-        assert not model.cnn_weights + model.mbart.weights + model.mbert.weights
+        assert not model.cnn.weights + model.mbart.weights + model.mbert.weights
 
 
 def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_but_for_the_known_one():

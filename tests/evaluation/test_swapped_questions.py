@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import Config, ConfigError
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, clean_question, load_tokenizer
@@ -21,7 +22,6 @@ from sslssaw_jax.evaluation.predictions import (
     translate_split,
     write_predictions,
 )
-from sslssaw_jax.stages.translate import Translation
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Batch, TrainState
 from tests.support.toy import toy_config
@@ -85,7 +85,7 @@ def test_a_shuffled_question_is_the_one_that_the_model_reads(clips: Clips) -> No
 
 @pytest.mark.parametrize(
     "changes",
-    [{"swap_questions": False}, {"model.inputs": "sign", "model.ssl": "off"}, {"model.inputs": "question"}],
+    [{"swap_questions": False}, {"model.inputs": "video", "model.ssl": "off"}, {"model.inputs": "question"}],
 )
 def test_questions_are_swapped_only_for_a_model_of_both_inputs(changes: dict[str, Any], clips: Clips) -> None:
     assert swapped_scores(clips, "question", toy_config(**changes)) == {}

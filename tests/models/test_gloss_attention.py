@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import TransformerConfig
 from sslssaw_jax.models.gloss_attention import ATTENTIONS, NEIGHBOURS
+from sslssaw_jax.models.mbart import MBartConfig
 from tests.support.toy import assert_close, random_model
 
 torch = pytest.importorskip("torch")
 
 D, HEADS, LENGTHS = 8, 2, (9, 1, 4, 2)
 KINDS = ["gloss", "gloss_grid_sample"]
-CONFIG = TransformerConfig(d_model=D, text_heads=HEADS, heads=HEADS)
+CONFIG = MBartConfig(d_model=D, text_heads=HEADS, heads=HEADS)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.stages.translate import translate_stage
-from tests.support.toy import VOCAB_SIZE, toy_batch, toy_config
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_batch, toy_config, translate_stage
 
 STAGES = (pretrain_stage, translate_stage)
 # softmax and losses (exp, log), norms (rsqrt), sums: of means, statistics and losses
@@ -21,7 +20,7 @@ KEY = jax.random.key(0)
 
 
 def make(stage, **changes) -> tuple[Stage, nnx.State, nnx.State]:
-    made = stage(toy_config(**{"model.compute_dtype": "bfloat16"} | changes), VOCAB_SIZE)
+    made = stage(toy_config(**{"compute.dtype": "bfloat16"} | changes), VOCAB_SIZE)
     state = jax.eval_shape(partial(made.init, optimizer=optax.sgd(1.0, 0.9), averaged=True), KEY)
     return made, state
 

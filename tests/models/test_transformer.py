@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.mbart import Decoder, Encoder
+from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig
 from tests.support.toy import assert_close, random_model
 
 torch = pytest.importorskip("torch")
 
 D, F, HEADS, LAYERS = 8, 12, 2, 2
-CONFIG = TransformerConfig(
+CONFIG = MBartConfig(
     d_model=D,
     ffn_dim=F,
     text_heads=HEADS,

@@ -41,8 +41,8 @@ class RaggedVideoEmbedding(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.cnn = TorchResNet(CONFIG.model.resnet, CONFIG.data.image_size)
-        self.conv1 = TorchConv(CONFIG.model.resnet.width, D)
+        self.cnn = TorchResNet(CONFIG.model.cnn.resnet, CONFIG.data.image_size)
+        self.conv1 = TorchConv(CONFIG.model.cnn.resnet.width, D)
         self.conv2 = TorchConv(D, D)
         self.project = torch.nn.Linear(D, D)
         self.project_norm = torch.nn.BatchNorm1d(D)

@@ -14,9 +14,10 @@ import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from sslssaw_jax.config.experiment import OptimConfig
+from sslssaw_jax.config.stages import OptimConfig
 from sslssaw_jax.stages import pretrain, translate
-from sslssaw_jax.stages.step import Stage, train_step
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training import sharding
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.optimizer import make_optimizer
@@ -39,7 +40,7 @@ STAGES = {
     "aligned": (pretrain.pretrain_stage, {"model.alignment": "text_to_video"}),
     "translate": (
         translate.translate_stage,
-        {"init_from": "none", "model.attention": "gloss", "translate.similarity_weight": 10.0},
+        {"init_from": None, "model.attention": "gloss", "translate.similarity_weight": 10.0},
     ),
 }
 KEY = jax.random.key(5)

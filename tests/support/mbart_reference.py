@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from transformers import MBartConfig, MBartForConditionalGeneration
+import transformers
+from transformers import MBartForConditionalGeneration
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
 from sslssaw_jax.types import Array
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.torch_files import Checkpoint
@@ -21,7 +21,7 @@ from sslssaw_jax.weights.torch_files import Checkpoint
 torch = pytest.importorskip("torch")
 
 PAD, EOS, LANGUAGE, VOCAB_SIZE = 1, 2, 4, 40
-CONFIG = TransformerConfig(
+CONFIG = MBartConfig(
     d_model=32, ffn_dim=48, text_layers=2, text_heads=4, decoder_layers=2, heads=2, max_positions=32
 )
 
@@ -29,7 +29,7 @@ CONFIG = TransformerConfig(
 class MBart(nnx.Module):
     """The parts together, as their owners put them together."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    def __init__(self, config: MBartConfig, rngs: nnx.Rngs):
         self.embedding = TokenEmbedding(
             VOCAB_SIZE, config.d_model, tied_head=config.tied_head, dtype=jnp.float32, rngs=rngs
         )
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
     ours: MBart  # deterministic
 
 
-def random_pair(seed: int, special_bias: float = 0.0, config: TransformerConfig = CONFIG) -> Pair:
+def random_pair(seed: int, special_bias: float = 0.0, config: MBartConfig = CONFIG) -> Pair:
     """Both with every weight, bias and scale random; `special_bias` makes </s> and <pad> likely."""
     theirs = random_hugging_face(seed, config)
     with torch.no_grad():
@@ -54,12 +54,12 @@ def random_pair(seed: int, special_bias: float = 0.0, config: TransformerConfig 
 
 
 def random_hugging_face(
-    seed: int, config: TransformerConfig = CONFIG, vocab_size: int = VOCAB_SIZE
+    seed: int, config: MBartConfig = CONFIG, vocab_size: int = VOCAB_SIZE
 ) -> MBartForConditionalGeneration:
     """Theirs with every weight, bias and scale random."""
     torch.manual_seed(seed)
     theirs = MBartForConditionalGeneration(
-        MBartConfig(
+        transformers.MBartConfig(
             vocab_size=vocab_size,
             d_model=config.d_model,
             encoder_layers=config.text_layers,
@@ -87,7 +87,7 @@ def random_hugging_face(
     return theirs
 
 
-def import_mbart(folder: Path, config: TransformerConfig = CONFIG) -> MBart:
+def import_mbart(folder: Path, config: MBartConfig = CONFIG) -> MBart:
     """Ours with the weights in a Hugging Face folder, deterministic."""
     graphdef, params = nnx.split(nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0))))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import ResNetConfig
+from sslssaw_jax.models.resnet import ResNetConfig
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

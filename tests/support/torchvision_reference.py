@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.resnet import ResNetConfig
+from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.video_embedding import make_cnn
 from sslssaw_jax.weights.cnn import load_cnn
 
@@ -123,13 +125,13 @@ class TorchvisionShuffleNet(torch.nn.Module):
         return self.conv5(x).mean((2, 3))
 
 
-def torchvision_model(config: ModelConfig) -> torch.nn.Module:
+def torchvision_model(config: CNNConfig) -> torch.nn.Module:
     if config.cnn == "shufflenet":
         return TorchvisionShuffleNet(config.shufflenet)
     return TorchvisionResNet(config.resnet)
 
 
-def imported(config: ModelConfig, side: int, dtype: str = "float32") -> nnx.Module:
+def imported(config: CNNConfig, side: int, dtype: str = "float32") -> nnx.Module:
     """The CNN of `config` with the weights that `config.cnn_weights` names."""
     model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
     for kind, values in zip((nnx.Param, nnx.BatchStat), load_cnn(config, side), strict=True):

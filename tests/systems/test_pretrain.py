@@ -6,7 +6,6 @@ from flax import nnx
 from sslssaw_jax.config.experiment import to_dict
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.models.decoder_inputs import text_stream
-from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.training.loop import run_differences
 from tests.support.toy import (
     EOS,
@@ -18,6 +17,7 @@ from tests.support.toy import (
     jit,
     one_clip,
     padded,
+    pretrain_stage,
     sgd_step,
     toy_batch,
     toy_config,

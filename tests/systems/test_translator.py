@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
 from configs.baselines import QB_GASLT, QB_SLRT
+
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
 from sslssaw_jax.models.fusion import FUSIONS
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.stages.losses import cross_entropy
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.stages.translate import encode, translate_stage, translate_step
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.translation import translate_step
+from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.types import Batch, TrainState
 from tests.support.toy import (
     EOS,
@@ -33,6 +35,7 @@ from tests.support.toy import (
     toy_batch,
     toy_config,
     toy_state,
+    translate_stage,
 )
 
 
@@ -56,7 +59,7 @@ SLRT, GASLT = (
 
 @cache
 def setup(**changes: Any) -> Setup:
-    config = toy_config(init_from="none", **{f"model.{key}": value for key, value in changes.items()})
+    config = toy_config(init_from=None, **{f"model.{key}": value for key, value in changes.items()})
     stage = translate_stage(config, VOCAB_SIZE)
     state = toy_state(stage)
     model = evaluated(stage, state)

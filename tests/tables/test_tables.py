@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sslssaw_jax.config.experiment import ConfigError
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.tables import __main__ as tables
@@ -28,14 +28,15 @@ import json, random, sys
 from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
-from sslssaw_jax.config.experiment import from_config_dict, to_dict
+from sslssaw_jax.config.experiment import to_dict
+from sslssaw_jax.systems import read_config
 
 CONFIG = config_flags.DEFINE_config_file("config")
 WORKDIR = flags.DEFINE_string("workdir", None, "")
 WORDS = "rain snow wind fog sun hail north south east west today tomorrow".split()
 
 def main(argv):
-    config, workdir, here = from_config_dict(CONFIG.value), Path(WORKDIR.value), Path(__file__).parent
+    config, workdir, here = read_config(CONFIG.value), Path(WORKDIR.value), Path(__file__).parent
     with (here / "calls").open("a") as calls:
         calls.write(f"{workdir.parent.name}/{workdir.name}\\n")
     told = (here / "told").read_text().split() if (here / "told").exists() else []

@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.experiment import CheckpointConfig, Config, DataConfig, OptimConfig, StageConfig
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.experiment import CheckpointConfig, Config
+from sslssaw_jax.config.stages import OptimConfig, StageConfig
 from sslssaw_jax.data import clips as clips_module
 from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipSource, DatasetError
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
-from sslssaw_jax.stages.step import Stage
+from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.training.faults import TrainingError, contact_sheet, device_memory_told, write_batch
 from sslssaw_jax.training.loop import train

@@ -10,7 +10,9 @@ import pytest
 import transformers
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.resnet import ResNetConfig
+from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
 from tests.support.resnet_reference import BiasedVariances, randomise_torch, torch_frames
 from tests.support.torchvision_reference import imported, save_torch, torchvision_model
@@ -20,15 +22,15 @@ torch = pytest.importorskip("torch")
 
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
 MASK = np.array([True, True, False, True])
-RESNET_18 = ModelConfig()
-RESNET_34 = ModelConfig(resnet=ResNetConfig("basic", (3, 4, 6, 3)))
-RESNET_50 = ModelConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
-SHUFFLENET = ModelConfig(cnn="shufflenet")
-TOY_RESNET = ModelConfig(resnet=ResNetConfig("basic", (1, 1), 4))
-TOY_SHUFFLENET = ModelConfig(cnn="shufflenet", shufflenet=ShuffleNetConfig((1, 2), 4, 6, 10))
+RESNET_18 = CNNConfig()
+RESNET_34 = CNNConfig(resnet=ResNetConfig("basic", (3, 4, 6, 3)))
+RESNET_50 = CNNConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
+SHUFFLENET = CNNConfig(kind="shufflenet")
+TOY_RESNET = CNNConfig(resnet=ResNetConfig("basic", (1, 1), 4))
+TOY_SHUFFLENET = CNNConfig(kind="shufflenet", shufflenet=ShuffleNetConfig((1, 2), 4, 6, 10))
 
 
-def hugging_face_model(config: ModelConfig) -> torch.nn.Module:
+def hugging_face_model(config: CNNConfig) -> torch.nn.Module:
     width, levels = config.resnet.width, range(len(config.resnet.depths))
     widths = [width * 2**level * (4 if config.resnet.block == "bottleneck" else 1) for level in levels]
     return transformers.ResNetModel(
@@ -78,7 +80,7 @@ CASES = {
 }
 
 
-def reread(config: ModelConfig, values: dict[str, torch.Tensor], folder) -> tuple[Any, Any]:
+def reread(config: CNNConfig, values: dict[str, torch.Tensor], folder) -> tuple[Any, Any]:
     """Torch's values (statistics or gradients) under our names."""
     path = save_torch(values, folder / "values.pth")
     return load_cnn(dataclasses.replace(config, cnn_weights=path), SIDE)
@@ -153,11 +155,11 @@ def test_frames_of_no_clip_change_nothing_in_a_shufflenet(tmp_path):
     assert_close(loud_stats, stats)
 
 
-def toy_weights(config: ModelConfig) -> dict[str, torch.Tensor]:
+def toy_weights(config: CNNConfig) -> dict[str, torch.Tensor]:
     return dict(torchvision_model(config).state_dict())
 
 
-def refusal(config: ModelConfig, source: Any) -> str:
+def refusal(config: CNNConfig, source: Any) -> str:
     with pytest.raises(WeightsError) as refused:
         load_cnn(dataclasses.replace(config, cnn_weights=str(source)), SIDE)
     return str(refused.value)
@@ -170,7 +172,7 @@ def test_all_tensors_that_do_not_fit_are_told_with_both_shapes(tmp_path):
     weights["layer1.0.se.weight"] = torch.zeros(2)
     path = save_torch(weights, tmp_path / "weights.pth")
     assert refusal(TOY_RESNET, path).splitlines() == [
-        f"{path} does not fit model.resnet:",
+        f"{path} does not fit model.cnn.resnet:",
         "  layer1.0.bn1.running_mean: missing in the file, (4,) in the model",
         "  layer1.0.conv1.weight: (4, 4, 1, 1) in the file, (4, 4, 3, 3) in the model",
         "  layer1.0.se.weight: (2,) in the file, unknown in the model",
@@ -180,7 +182,7 @@ def test_all_tensors_that_do_not_fit_are_told_with_both_shapes(tmp_path):
 def test_weights_of_another_architecture_are_refused_with_the_number_of_what_differs(tmp_path):
     path = save_torch(toy_weights(TOY_RESNET), tmp_path / "weights.pth")
     lines = refusal(TOY_SHUFFLENET, path).splitlines()
-    assert lines[0] == f"{path} does not fit model.shufflenet:"
+    assert lines[0] == f"{path} does not fit model.cnn.shufflenet:"
     assert len(lines) == 14 and lines[-1].startswith("  and ")
 
 
@@ -212,7 +214,7 @@ def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):
 def test_a_hub_name_is_read_from_the_cache_and_else_told_how_to_download(tmp_path, monkeypatch):
     message = refusal(TOY_RESNET, "nobody/resnet-0")
     assert "there is no folder nobody/resnet-0" in message and "`hf download" in message
-    assert "--config.model.cnn_weights= trains from scratch" in message
+    assert "--config.model.cnn.weights= trains from scratch" in message
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     cached = tmp_path / "models--nobody--resnet-0"
