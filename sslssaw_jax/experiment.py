@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, to_dict
+from sslssaw_jax.config.experiment import Config, run_differences, to_dict
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
@@ -19,7 +19,7 @@ from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.faults import explain_out_of_memory
-from sslssaw_jax.training.loop import run_differences, train
+from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint

@@ -179,27 +179,34 @@ def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "con
     return lines
 
 
-def decisive(config: Config, saved: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Return the part of a saved configuration that decides a stage's parameters.
+def run_differences(config: Config, saved: dict[str, Any], current: dict[str, Any], stage: str) -> list[str]:
+    """Return how two runs of a stage differ in what decides its parameters.
 
     Args:
-        config: Any configuration of the same system; its fields say what may change.
-        saved: The configuration as `to_dict` gave it.
+        config: The current configuration, whose fields say what may change.
+        saved: The notes kept with the one run, `{"config": to_dict(...), "tokenizer": ...}`.
+        current: The notes of the other run.
         stage: The stage's name.
     """
+
+    def decisive(notes: dict[str, Any]) -> dict[str, Any]:
+        return {**_decisive(config, notes["config"], stage), "tokenizer": notes["tokenizer"]}
+
+    return differences(decisive(saved), decisive(current))
+
+
+def _decisive(group: Any, values: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return the values of a group that decide a stage's parameters."""
     kept: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        stages, value = field.metadata.get("stages"), getattr(config, field.name)
-        free = field.metadata.get("free", False) or (stages is not None and stage not in stages)
-        if free or field.name not in saved:
+    for field in dataclasses.fields(group):
+        stages, value = field.metadata.get("stages"), values.get(field.name)
+        if field.metadata.get("free") or (stages is not None and stage not in stages):
             continue
-        old = saved[field.name]
         if field.name == "weights":  # pretrained weights decide the parameters; their place does not
-            kept[field.name] = bool(old)
-        elif dataclasses.is_dataclass(value) and isinstance(old, dict):
-            kept[field.name] = decisive(value, old, stage)  # type: ignore[arg-type]
-        else:
-            kept[field.name] = old
+            value = bool(value)
+        elif isinstance(value, dict):
+            value = _decisive(getattr(group, field.name), value, stage)
+        kept[field.name] = value
     return kept
 
 

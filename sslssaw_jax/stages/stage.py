@@ -53,7 +53,6 @@ class Stage:
     shared: bool = False  # trained once for several runs, in the folder `config.init_from`
     starts_pretrained: bool = False  # from the pretrained weights that the configuration names
     starts_from_file: bool = False  # from another project's checkpoint, which `config.init_from` names
-    )
     modules: Mapping[str, str] = field(default_factory=dict)  # here <- in the stage before
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate

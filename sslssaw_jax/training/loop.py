@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config, differences
+from sslssaw_jax.config.experiment import Config, run_differences
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.stages.stage import Stage
@@ -25,20 +25,6 @@ from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batc
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.types import Batch, Metrics, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
-
-_FREE_DATA_KEYS = {
-    "data_dir",
-    "tokenizer",
-    "num_threads",
-    "prefetch",
-    "cache",
-    "cache_dir",
-    "dev_split",
-    "test_split",
-    "skip_broken",
-}
-_FREE_MODEL_KEYS = {"remat"}
-_STAGE_2_MODEL_KEYS = {"attention", "fusion", "inputs", "ssl", "copy_gate"}
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
 
@@ -104,7 +90,7 @@ def train(
     )
 
     def same_run(saved_meta: dict[str, Any]) -> None:
-        if changed := run_differences(saved_meta, meta, stage.name):
+        if changed := run_differences(config, saved_meta, meta, stage.name):
             raise CheckpointError(
                 f"{workdir} holds a run of another configuration; go on with that one, or choose another "
                 "--workdir:\n  " + "\n  ".join(changed)
@@ -187,40 +173,6 @@ def train(
                     checkpointer.wait()
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
                 log.restart_clock()
-
-
-def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> list[str]:
-    """In what two runs of a stage differ that decides its parameters: model, stage, data, tokenizer, seed.
-
-    Args:
-        saved, meta: the notes kept with each run, `{"config": ..., "tokenizer": ...}`.
-        stage: its name; what of the model only stage 2 has is no matter to the stages before.
-    """
-
-    def decisive(notes: dict[str, Any]) -> dict[str, Any]:
-        config = notes["config"]
-        ignored = _FREE_MODEL_KEYS | (set() if stage == "translate" else _STAGE_2_MODEL_KEYS)
-        return {
-            "seed": config["seed"],
-            "data": {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS},
-            "model": {
-                key: value for key, value in _without_places(config["model"]).items() if key not in ignored
-            },
-            stage: config[stage],
-            "tokenizer": notes["tokenizer"],
-        }
-
-    return differences(decisive(saved), decisive(meta))
-
-
-def _without_places(model: dict[str, Any]) -> dict[str, Any]:
-    """Whether a model started from pretrained weights decides its parameters; where they lie does not."""
-    groups = {
-        key: {**group, "weights": bool(group["weights"])}
-        for key, group in model.items()
-        if isinstance(group, dict) and "weights" in group
-    }
-    return {**model, **groups, "cnn_weights": bool(model.get("cnn_weights"))}
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:

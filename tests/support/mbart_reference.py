@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 import transformers
+from flax import nnx
 from transformers import MBartForConditionalGeneration
 
 from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
