@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
+from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.decoder_inputs import text_stream
@@ -15,7 +16,7 @@ from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key
-from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import Batch, Metrics
 
 # (encoder states, mask, batch, counts) -> (loss, its parts)
@@ -89,3 +90,13 @@ def sign_transformer_stages(
     )
     warm_start = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
     return [*warm_start, translate]
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or a stage 1 that these systems do not have."""
+    check_cnn_start(config)
+    require(
+        config.init_from is None and config.stage == "translate",
+        f"config.init_from is {config.init_from!r} and config.stage {config.stage!r}; the system "
+        f"{config.system!r} has no stage 1: clear init_from and set stage to 'translate'",
+    )

@@ -102,6 +102,7 @@ class System:
     """A method of translation: its own configuration and the chain of stages that trains it."""
 
     config: type  # the dataclass of `config.model`
-    make_stages: Callable[[Config, StageInputs], list[Stage]]  # raises ConfigError
+    make_stages: Callable[[Config, StageInputs], list[Stage]]
+    check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
@@ -63,4 +64,14 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
         isolated=True,
         selection=None,
         remat=config.compute.remat,
+    )
+
+
+def check_cnn_start(config: Config) -> None:
+    """Raise ConfigError if the CNN would start both from weights and from a warm start."""
+    weights = config.model.cnn.weights
+    require(
+        not weights or not config.warm_start.epochs,
+        f"config.model.cnn.weights is {weights!r} and config.warm_start.epochs {config.warm_start.epochs}: a "
+        "CNN starts from one of both; clear the one or set the other to 0",
     )

@@ -25,4 +25,6 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     Raises:
         ConfigError: An unknown key, a wrong type or a value that is not allowed.
     """
-    return from_config_dict(tree, {name: system.config for name, system in SYSTEMS.items()})
+    config = from_config_dict(tree, {name: system.config for name, system in SYSTEMS.items()})
+    SYSTEMS[config.system].check(config)
+    return config

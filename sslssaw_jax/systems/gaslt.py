@@ -17,7 +17,7 @@ from sslssaw_jax.models.gloss_attention import GlossAttention
 from sslssaw_jax.models.sign_transformer import SignTransformerConfig
 from sslssaw_jax.stages.alignment import aligned_cosine, words_cosine
 from sslssaw_jax.stages.losses import similarity_loss
-from sslssaw_jax.stages.sign_transformer import sign_transformer_stages
+from sslssaw_jax.stages.sign_transformer import check, sign_transformer_stages
 from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
 from sslssaw_jax.types import Batch, Metrics
 
@@ -56,4 +56,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return sign_transformer_stages(config, inputs, attention, similarity)
 
 
-SYSTEM = System(GASLTConfig, make_stages)
+SYSTEM = System(GASLTConfig, make_stages, check)

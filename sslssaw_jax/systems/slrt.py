@@ -9,7 +9,7 @@ from typing import Literal
 
 from sslssaw_jax.config.checks import fraction, positive
 from sslssaw_jax.models.sign_transformer import SignTransformerConfig
-from sslssaw_jax.stages.sign_transformer import sign_transformer_stages
+from sslssaw_jax.stages.sign_transformer import check, sign_transformer_stages
 from sslssaw_jax.stages.stage import System
 
 
@@ -24,4 +24,4 @@ class SLRTConfig(SignTransformerConfig):
     activation_dropout: float = fraction(0.1)
 
 
-SYSTEM = System(SLRTConfig, sign_transformer_stages)
+SYSTEM = System(SLRTConfig, sign_transformer_stages, check)

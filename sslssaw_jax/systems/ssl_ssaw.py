@@ -31,7 +31,7 @@ from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, masked_me
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt, question_prompt
 from sslssaw_jax.stages.video import embed_video, split_key
-from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
 PRETRAIN_MODULES = {  # of stage 2 <- of stage 1
@@ -271,7 +271,6 @@ def translate_loss(
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     """Make the warm start, stage 1 and stage 2, without those that have no epochs or no use."""
     model: SSLSSAWConfig = config.model
-    _check(config, model)
     warm_start = warm_start_stage(config, model.cnn, inputs)
     pretrain = Stage(
         "pretrain",
@@ -311,12 +310,10 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return [warm_start, *stages] if warm else stages
 
 
-def _check(config: Config, model: SSLSSAWConfig) -> None:
-    require(
-        not model.cnn.weights or not config.warm_start.epochs,
-        f"config.model.cnn.weights is {model.cnn.weights!r} and config.warm_start.epochs "
-        f"{config.warm_start.epochs}: a CNN starts from one of both; clear the one or set the other to 0",
-    )
+def check(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or texts too long for mBERT."""
+    check_cnn_start(config)
+    model: SSLSSAWConfig = config.model
     longest = max(config.data.max_question_tokens, config.data.max_target_tokens)
     require(
         model.text_encoder != "mbert" or longest <= model.mbert.max_positions,
@@ -337,5 +334,5 @@ def _video_embedding(config: Config, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoE
 
 
 SYSTEM = System(
-    SSLSSAWConfig, make_stages, lambda model: model.mbert if model.text_encoder == "mbert" else None
+    SSLSSAWConfig, make_stages, check, lambda model: model.mbert if model.text_encoder == "mbert" else None
 )
