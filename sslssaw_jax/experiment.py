@@ -18,9 +18,9 @@ from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
-from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.sharding import local_frames, make_mesh
+from sslssaw_jax.training.sharding import make_mesh, own_frames
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, pretrained_weights
@@ -112,7 +112,7 @@ class Experiment:
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         print(f"{stage.name}: training in {workdir}")
-        with locked(workdir), explain_out_of_memory(stage.name):
+        with locked(workdir), device_memory_told(stage.name):
             state = train(
                 stage,
                 stage_config,
@@ -125,7 +125,7 @@ class Experiment:
                     self.config.data,
                     stage_config,
                     self.config.seed,
-                    local_frames(self._mesh, stage_config.frame_budget),
+                    own_frames(self._mesh, stage_config.frame_budget),
                     ask=stage.ask,
                 ),
                 meta=meta,
@@ -183,7 +183,7 @@ class Experiment:
         return Evaluator(stage, self.config, workdir, self._dataset, self._tokenizer, self._mesh)
 
     def _clips(self, split: str, *, video: bool) -> ClipSource:
-        return open_clips(self._dataset, self.config.data, split, video=video)
+        return open_clips(self.config.data, split, video=video)
 
 
 def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:

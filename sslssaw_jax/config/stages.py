@@ -35,6 +35,7 @@ class StageConfig:
     accumulate: int = positive(1)  # batches of one step
     ema_decay: float = fraction(0.0)  # of the moving average of parameters that evaluation uses; 0 disables
     eval_every: int = positive(1)  # epochs
+    patience: int = non_negative(0)  # evaluations without improvement before stopping; 0 disables
     optim: OptimConfig = group(OptimConfig)
 
 
@@ -51,4 +52,3 @@ class TranslateConfig(StageConfig):
     """Stage 2, and the only stage of most other systems: translation."""
 
     label_smoothing: float = fraction(0.0)
-    patience: int = non_negative(0)  # evaluations without a better score before stopping; 0 disables

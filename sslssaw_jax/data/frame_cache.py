@@ -33,7 +33,7 @@ def open_clips(data: DataConfig, split: str, *, video: bool = True) -> ClipSourc
     if not video:
         return TextSource(data.data_dir, data.dataset, split)
     clips = (
-        CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir, data.num_threads)
+        CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir or "", data.num_threads)
         if data.cache
         else ClipSource(data.data_dir, data.dataset, split)
     )

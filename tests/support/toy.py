@@ -13,8 +13,10 @@ from flax import nnx
 
 from configs.common import use_system
 from sslssaw_jax.config.experiment import Config, to_config_dict
+from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.translation import Translated, translate_step
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.types import Batch, Metrics, Texts, TrainState
 
@@ -55,9 +57,14 @@ def toy_config(**changes: Any) -> Config:
 
 
 def toy_system(name: str, **changes: Any) -> Config:
-    """A toy configuration of a sign transformer."""
+    """A toy configuration of any system, without dropout; `changes` has dotted keys."""
+    if name == "ssl_ssaw":
+        return toy_config(**NO_DROPOUT | {"init_from": None} | changes)
     tree = to_config_dict(toy_config())
-    use_system(tree, name)
+    if name == "question_only":
+        tree.update(system=name, model=to_config_dict(SYSTEMS[name].config()))
+    else:
+        use_system(tree, name)
     sizes = {"d_model": 16, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}
     tree.model.update(sizes | {"max_positions": 64} | dict.fromkeys(DROPOUTS, 0.0))
     tree.update_from_flattened_dict(changes)
@@ -174,6 +181,25 @@ def toy_state(stage: Stage, seed: int = 0) -> TrainState:
 def evaluated(stage: Stage, state: TrainState) -> Any:
     """The stage's model with the state's variables, as evaluation uses it."""
     return nnx.merge(stage.eval_def, state.params, state.batch_stats)
+
+
+def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> jax.Array:
+    """A translating stage's logits `[B, L, V]` for every position of a stream."""
+    encoded = stage.translation.encode(model, batch)
+    memory = encoded.encoder_states, encoded.encoder_mask
+    return encoded.logits(encoded.decoder(encoded.embed(stream.tokens), stream.mask, *memory))
+
+
+def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Translated]:
+    """`translate_step` of a stage: of parameters, statistics and a batch."""
+    ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
+    return partial(
+        translate_step,
+        graphdef=stage.eval_def,
+        translation=stage.translation,
+        decode=replace(config.decode, **decode),
+        **ids,
+    )
 
 
 def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
