@@ -3,6 +3,7 @@
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,10 +66,14 @@ class TrainState:
 
 @dataclass(frozen=True)
 class SelectionMetric:
-    """A score on dev that chooses the best checkpoint."""
+    """A score on dev by which the best checkpoint of a stage is chosen."""
 
     name: str
     higher_is_better: bool = True
+
+    def quality(self, scores: Mapping[str, float]) -> float:
+        """Return the score with the sign that makes a higher value better."""
+        return scores[self.name] if self.higher_is_better else -scores[self.name]
 
 
 BLEU_4 = SelectionMetric("bleu4")

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from sslssaw_jax.training.checkpoints import SCORE
 from sslssaw_jax.workdir import CHECKPOINTS, LOG, read_log, read_scores
 
 WIDTH, HEIGHT = 360, 220
@@ -38,7 +37,7 @@ def training_curves(workdirs: Sequence[Path]) -> str:
             losses.append(Curve("loss on dev", _points(dev, "loss"), dotted=True))
             scores = [
                 Curve(label, _points(dev, key), dotted=True)
-                for key, label in ((SCORE, "BLEU-4"), ("rouge_l", "ROUGE-L"))
+                for key, label in (("bleu4", "BLEU-4"), ("rouge_l", "ROUGE-L"))
             ]
             name = STAGES.get(stage, stage)
             figures += [draw_curves(f"{name}: loss", losses), draw_curves(f"{name}: scores on dev", scores)]

@@ -16,7 +16,6 @@ from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_be
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import figures_table, page, picture, texts_table
 from sslssaw_jax.report.word_diff import LEGEND, diff_html
-from sslssaw_jax.training.checkpoints import SCORE
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -158,7 +157,7 @@ def _scores(metrics: Mapping[str, Scores]) -> str:
         for name, _, other in _beside(scores):
             rows.append([html.escape(name), *(_figure(other, key) for key in COLUMNS)])
             if p_value := other.get("p_value"):
-                rows[-1].append(f"{p_value[SCORE]:.3f}")
+                rows[-1].append(f"{p_value['bleu4']:.3f}")
         groups.append((f"{split}, {scores['num_clips']} clips", rows))
     head, notes = ["", *COLUMNS.values()], _meanings(metrics)
     if any("intervals" in scores for scores in metrics.values()):

@@ -16,14 +16,14 @@ from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.training.signals import StopRequest
-from sslssaw_jax.types import Batch, Metrics, TrainState
+from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
@@ -41,6 +41,7 @@ def train(
     stop: StopRequest,
     start: Callable[[TrainState], TrainState] | None = None,
     evaluate: Evaluate | None = None,
+    selection: SelectionMetric = BLEU_4,
 ) -> TrainState:
     """Trains a stage to its end, going on from the latest checkpoint in `workdir` where there is one.
 
@@ -57,7 +58,8 @@ def train(
         meta: kept in each checkpoint (configuration, tokenizer).
         stop: asked after each step.
         start: puts parameters from elsewhere into the fresh state.
-        evaluate: scores on dev; those of the best checkpoint have the highest BLEU-4.
+        evaluate: scores on dev.
+        selection: by which of these scores the best checkpoint is chosen, and patience lost.
 
     Returns:
         The state after the last step.
@@ -100,6 +102,7 @@ def train(
         workdir / CHECKPOINTS,
         keep_latest=config.checkpoint.keep_latest,
         keep_best=config.checkpoint.keep_best,
+        selection=selection,
     ) as checkpointer:
         restored = checkpointer.restore(template, same_run)
         iterator = batches.iterator()
@@ -146,8 +149,9 @@ def train(
                     log.restart_clock()
                 if step == batches.num_batches:
                     return state
-                if _out_of_patience(checkpointer.scores, stage_config.patience):
-                    log.say(f"{stage.name}: no better BLEU-4 in {stage_config.patience} evaluations, the end")
+                if _out_of_patience(checkpointer.scores, selection, stage_config.patience):
+                    evaluations = f"{stage_config.patience} evaluations"
+                    log.say(f"{stage.name}: stopped, {selection.name} has not improved for {evaluations}")
                     return state
                 step += 1
                 asked = time.perf_counter()
@@ -181,9 +185,9 @@ def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 
 
-def _out_of_patience(scores: Scores, patience: int) -> bool:
-    """Whether the last `patience` evaluations found no score above the best before them; never for 0."""
-    in_order = [scores[step][SCORE] for step in sorted(scores) if SCORE in scores[step]]
+def _out_of_patience(scores: Scores, selection: SelectionMetric, patience: int) -> bool:
+    """Return whether the last `patience` evaluations improved nothing; never if 0."""
+    in_order = [selection.quality(scores[step]) for step in sorted(scores) if selection.name in scores[step]]
     return bool(patience and in_order) and len(in_order) - 1 - int(np.argmax(in_order)) >= patience
 
 

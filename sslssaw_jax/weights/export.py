@@ -15,6 +15,7 @@ from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokeniz
 from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.types import BLEU_4
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
@@ -57,7 +58,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         WeightsError: it is of the warm start or no mBART, or `out` exists.
         TokenizerError: there is no tokenizer.
     """
-    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
+    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
     config = read_config(ml_collections.ConfigDict(meta["config"]))
     if encoder is None or not config.model.is_mbart:

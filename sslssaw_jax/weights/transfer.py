@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from sslssaw_jax.training.checkpoints import CheckpointError, restore_params
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.types import BLEU_4, TrainState
 
 # module of this stage <- module of the stage before, or of the weights read
 CNN_ALONE = {"video.cnn": "cnn"}
@@ -43,7 +43,7 @@ def transfer(
         CheckpointError: nothing is saved there, it was trained with another tokenizer, or a parameter is
             missing or of another shape.
     """
-    donor_params, donor_stats, meta = restore_params(directory, best=best)
+    donor_params, donor_stats, meta = restore_params(directory, best_by=BLEU_4 if best else None)
     if tokenizer is not None and meta["tokenizer"] != tokenizer:
         raise CheckpointError(
             f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "

@@ -26,7 +26,7 @@ from sslssaw_jax.data.clips import ClipSource, DatasetError
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.training.faults import TrainingError, contact_sheet, device_memory_told, write_batch
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh
@@ -73,7 +73,7 @@ class Run:
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         self.evaluations += 1
-        return {SCORE: float(next(self.scores))}
+        return {"bleu4": float(next(self.scores))}
 
     def batches(self, evaluation: bool = False) -> Batches:
         if evaluation:

@@ -16,7 +16,7 @@ from transformers import MBartForConditionalGeneration
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer
+from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.workdir import CHECKPOINTS
@@ -41,9 +41,9 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
     meta = {"config": to_dict(config), "tokenizer": loaded.fingerprint}
     with Checkpointer(workdir / CHECKPOINTS) as checkpointer:
         checkpointer.save(best, data={}, meta=meta)
-        checkpointer.add_scores(int(best.step), {SCORE: 2.0})
+        checkpointer.add_scores(int(best.step), {"bleu4": 2.0})
         checkpointer.save(last, data={}, meta=meta)
-        checkpointer.add_scores(int(last.step), {SCORE: 1.0})
+        checkpointer.add_scores(int(last.step), {"bleu4": 1.0})
     return stage, best
 
 
