@@ -59,7 +59,7 @@ def read(folder: Path, whole: bool) -> None:
     state = abstract_state(functools.partial(stage.init, optimizer=optax.identity()), make_mesh(config.mesh))
     before = peak_gb()
     start = time.perf_counter()
-    params = load_mbart(state.params, Checkpoint(folder))
+    params = load_mbart(state, Checkpoint(folder)).params
     arrays = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)]
     jax.block_until_ready(arrays)
     seconds = time.perf_counter() - start

@@ -33,7 +33,7 @@ from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
-from sslssaw_jax.weights.transfer import transfer
+from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, write_json
 
 
@@ -199,13 +199,8 @@ class Evaluator:
         state = abstract_state(partial(self.stage.init, optimizer=optax.identity()), self._mesh)
         if is_gfslt(self._config.init_from) and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self._config, self._tokenizer, whole=True)(state)
-        return transfer(
-            state,
-            workdir / CHECKPOINTS,
-            {name: name for name in state.params},
-            tokenizer=self._tokenizer.fingerprints,
-            best=True,
-        )
+        load = trained_modules(workdir / CHECKPOINTS, tokenizer=self._tokenizer.fingerprints, best=True)
+        return load(state)
 
     @cached_property
     def _dev(self) -> ClipSource:

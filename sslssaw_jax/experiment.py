@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -29,9 +29,10 @@ from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
-from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
+from sslssaw_jax.weights.initial_state import InitialWeights, chain
+from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
-from sslssaw_jax.weights.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
+from sslssaw_jax.weights.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, trained_modules
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, write_json
 
 
@@ -54,8 +55,10 @@ class Experiment:
         self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
         folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
-            folder = weights_folder(config)
-        reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
+            folder = mbart_folder(config.model.mbart, config.data)
+        reader = (
+            bert_tokenizer(config.model.mbert, self.train_clips) if config.model.text == "mbert" else None
+        )
         self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
 
     def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
@@ -125,7 +128,7 @@ class Experiment:
         clips: ClipSource,
         workdir: Path,
         *,
-        start: Callable[[TrainState], TrainState] | None = None,
+        start: InitialWeights | None = None,
         evaluate: Callable[[TrainState], dict[str, float]] | None = None,
     ) -> None:
         """Trains a stage in `workdir` unless it is finished there."""
@@ -161,47 +164,38 @@ class Experiment:
             if jax.process_index() == 0:
                 write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
 
-    def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
+    def _start_of_translator(self) -> InitialWeights | None:
         if is_gfslt(self.config.init_from):
             return gfslt_checkpoint(self.config, self.tokenizer)
         stage_1 = stage_1_workdir(self.config, self.workdir)
         if stage_1 is None:
             return self._pretrained(self.workdir, reads_sign=self._reads_video)
         self.pretrain(stage_1)
-        return partial(
-            transfer,
-            directory=stage_1 / CHECKPOINTS,
-            modules=STAGE_2_OF_STAGE_1,
-            tokenizer=self.tokenizer.fingerprints,
+        return trained_modules(
+            stage_1 / CHECKPOINTS, STAGE_2_OF_STAGE_1, tokenizer=self.tokenizer.fingerprints
         )
 
-    def _pretrained(
-        self, workdir: Path, *, reads_sign: bool = True
-    ) -> Callable[[TrainState], TrainState] | None:
+    def _pretrained(self, workdir: Path, *, reads_sign: bool = True) -> InitialWeights | None:
         """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.
 
         None where training goes on from a checkpoint, which needs none of them.
         """
         if saved_steps(workdir / CHECKPOINTS):
             return None
-        sources: list[Callable[[TrainState], TrainState]] = []
-        if self.config.model.mbart.weights:
-            sources.append(pretrained_mbart(self.config, self.tokenizer))
-        if self.config.model.text == "mbert" and self.config.model.mbert.weights:
-            sources.append(pretrained_mbert(self.config, self.tokenizer.reader.vocab_size))
-        if reads_sign and self.config.model.cnn_weights:
-            sources.append(pretrained_cnn(self.config))
+        model = self.config.model
+        sources: list[InitialWeights] = []
+        if model.mbart.weights:
+            sources.append(pretrained_mbart(model.mbart, self.config.data, self.tokenizer))
+        if model.text == "mbert" and model.mbert.weights:
+            sources.append(pretrained_mbert(model.mbert))
+        if reads_sign and model.cnn_weights:
+            cnn = model.resnet if model.cnn == "resnet" else model.shufflenet
+            sources.append(pretrained_cnn(cnn, model.cnn_weights))
         if reads_sign and self.config.warm_start.epochs:
             self.warm_start(workdir / "warm_start")
             directory = workdir / "warm_start" / CHECKPOINTS
-            sources.append(partial(transfer, directory=directory, modules=CNN_ALONE))
-
-        def start(state: TrainState) -> TrainState:
-            for source in sources:
-                state = source(state)
-            return state
-
-        return start
+            sources.append(trained_modules(directory, CNN_ALONE))
+        return chain(sources)
 
     @cached_property
     def train_clips(self) -> ClipSource:
