@@ -28,32 +28,18 @@ class _Layout(NamedTuple):
 _TORCHVISION_RESNET = _Layout(
     {"stem": "conv1", "stem_norm": "bn1"},
     "layer{level}.{number}",
-    1,
-    {
-        "conv1": "conv1",
-        "norm1": "bn1",
-        "conv2": "conv2",
-        "norm2": "bn2",
-        "conv3": "conv3",
-        "norm3": "bn3",
-        "shortcut.conv": "downsample.0",
-        "shortcut.norm": "downsample.1",
-    },
+    first_level=1,
+    inside={f"conv{i}": f"conv{i}" for i in (1, 2, 3)}
+    | {f"norm{i}": f"bn{i}" for i in (1, 2, 3)}
+    | {"shortcut.conv": "downsample.0", "shortcut.norm": "downsample.1"},
 )
 _HUGGING_FACE_RESNET = _Layout(
     {"stem": "embedder.embedder.convolution", "stem_norm": "embedder.embedder.normalization"},
     "encoder.stages.{level}.layers.{number}",
-    0,
-    {
-        "conv1": "layer.0.convolution",
-        "norm1": "layer.0.normalization",
-        "conv2": "layer.1.convolution",
-        "norm2": "layer.1.normalization",
-        "conv3": "layer.2.convolution",
-        "norm3": "layer.2.normalization",
-        "shortcut.conv": "shortcut.convolution",
-        "shortcut.norm": "shortcut.normalization",
-    },
+    first_level=0,
+    inside={f"conv{i}": f"layer.{i - 1}.convolution" for i in (1, 2, 3)}
+    | {f"norm{i}": f"layer.{i - 1}.normalization" for i in (1, 2, 3)}
+    | {"shortcut.conv": "shortcut.convolution", "shortcut.norm": "shortcut.normalization"},
 )
 _TORCHVISION_SHUFFLENET = _Layout(
     {"stem": "conv1.0", "stem_norm": "conv1.1", "head": "conv5.0", "head_norm": "conv5.1"},

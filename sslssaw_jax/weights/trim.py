@@ -14,6 +14,7 @@ from typing import Any
 import sentencepiece
 from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2
+from tabulate import tabulate
 
 from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, MODEL_FILE, clean_question, write_tokenizer
 from sslssaw_jax.weights.initial_state import WeightsError
@@ -198,12 +199,13 @@ def _with_new_ids(value: Any, new_ids: Mapping[int, int]) -> Any:
 def _report(
     before: int, after: int, trimmed: sentencepiece.SentencePieceProcessor, reported: Mapping[str, Texts]
 ) -> str:
-    rows = [(f"{split} {kind}", texts) for split, kinds in reported.items() for kind, texts in kinds.items()]
-    width = max((len(label) for label, _ in rows), default=0)
-    lines = [f"{after:,} of {before:,} tokens kept"]
-    lines.append(f"{'':{width}}{'tokens unknown':>20}{'texts with any':>20}")
-    for label, texts in rows:
-        found = count_unknowns(trimmed, texts)
-        tokens = f"{found.unknown_tokens:,} ({found.unknown_tokens / max(found.tokens, 1):.2%})"
-        lines.append(f"{label:{width}}{tokens:>20}{f'{found.texts_with_unknown:,} of {found.texts:,}':>20}")
-    return "\n".join(lines)
+    rows = []
+    for split, kinds in reported.items():
+        for kind, texts in kinds.items():
+            found = count_unknowns(trimmed, texts)
+            tokens = f"{found.unknown_tokens:,} ({found.unknown_tokens / max(found.tokens, 1):.2%})"
+            rows.append((f"{split} {kind}", tokens, f"{found.texts_with_unknown:,} of {found.texts:,}"))
+    table = tabulate(
+        rows, ["", "tokens unknown", "texts with any"], "plain", colalign=("left", "right", "right")
+    )
+    return f"{after:,} of {before:,} tokens kept\n{table}"

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-import torch
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -50,6 +49,8 @@ from tests.support.mbart_reference import (
     relative_error,
 )
 from tests.support.toy import jit, toy_config, toy_state
+
+torch = pytest.importorskip("torch")
 
 DEEP = dataclasses.replace(CONFIG, text_layers=5, decoder_layers=4, ffn_dim=24, d_model=16)
 VARIANTS = {
