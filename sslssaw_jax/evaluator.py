@@ -33,7 +33,7 @@ from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.transfer import transfer
+from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, saved_steps, write_json
 
 
@@ -208,13 +208,9 @@ class Evaluator:
         state = abstract_state(partial(self._stage.init, optimizer=optax.identity()), self._mesh)
         if self._stage.starts_from_file and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self._config, self._tokenizer, whole=True)(state)
-        return transfer(
-            state,
-            workdir / CHECKPOINTS,
-            {name: name for name in state.params},
-            tokenizer=self._tokenizer.fingerprints,
-            best=True,
-        )
+        tokenizer, best_by = self._tokenizer.fingerprints, self._stage.selection
+        load = trained_modules(workdir / CHECKPOINTS, tokenizer=tokenizer, best_by=best_by)
+        return load(state)
 
     @cached_property
     def _dev(self) -> ClipSource:

@@ -1,7 +1,7 @@
 """An experiment: the stages of a system, each trained in its folder, and the last one evaluated."""
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -22,11 +22,12 @@ from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh, own_frames
 from sslssaw_jax.training.signals import StopRequest
+from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.initial_state import InitialWeights, chain, pretrained_weights
-from sslssaw_jax.weights.mbart import weights_folder
-from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.weights.transfer import transfer
+from sslssaw_jax.weights.initial_state import InitialWeights, chain
+from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
+from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
+from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_json, saved_steps, write_json
 
 
@@ -143,28 +144,36 @@ class Experiment:
         if stage.starts_from_file:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
         if stage.starts_pretrained:
-            sources += pretrained_weights(self.config, stage, self._tokenizer)
+            sources += self._pretrained(stage)
         if place:
             self._train(place - 1)
-            sources.append(
-                partial(
-                    transfer,
-                    directory=self._folders[place - 1] / CHECKPOINTS,
-                    modules=stage.modules,
-                    tokenizer=self._tokenizer.fingerprints,
-                )
-            )
+            directory, tokenizer = self._folders[place - 1] / CHECKPOINTS, self._tokenizer.fingerprints
+            sources.append(trained_modules(directory, stage.modules, tokenizer=tokenizer))
         return chain(sources)
+
+    def _pretrained(self, stage: Stage) -> list[InitialWeights]:
+        """Return the pretrained weights that the system's groups `mbart`, `mbert` and `cnn` name."""
+        model, sources = self.config.model, []
+        mbart, cnn = getattr(model, "mbart", None), getattr(model, "cnn", None)
+        mbert = self._system.text_tower(model)
+        if mbart and mbart.weights:
+            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
+        if mbert and mbert.weights:
+            sources.append(pretrained_mbert(mbert))
+        if cnn and cnn.weights and stage.reads_video:
+            sources.append(pretrained_cnn(cnn))
+        return sources
 
     def _load_tokenizer(self) -> Tokenizer:
         """Load the tokenizer named by the configuration, of the pretrained mBART, or of the dataset."""
         folder: str | Path = self.config.data.tokenizer or self._dataset.tokenizer_folder
         mbart = getattr(self.config.model, "mbart", None)
         if mbart and mbart.weights and not self.config.data.tokenizer:
-            folder = weights_folder(mbart)
+            folder = mbart_folder(mbart, self.config.data)
         mbert = self._system.text_tower(self.config.model)
-        train_clips = partial(self._clips, self.config.data.train_split, video=False)
-        text_tower = bert_tokenizer(mbert, train_clips) if mbert else None
+        text_tower = None
+        if mbert:
+            text_tower = bert_tokenizer(mbert, self._clips(self.config.data.train_split, video=False))
         return load_tokenizer(folder, self._dataset.language, text_tower)
 
     def _train_clips(self, stage: Stage) -> ClipSource:

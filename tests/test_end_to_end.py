@@ -13,6 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from flax import nnx
 
 import sslssaw_jax.training.loop
 from sslssaw_jax.config.checks import ConfigError
@@ -24,7 +25,7 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import CheckpointError, restore_params
 from sslssaw_jax.training.loop import run_differences
-from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import CHECKPOINTS
 from tfds_builders.prepare import prepare
 
@@ -296,7 +297,7 @@ def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file
     tiny_data_dir: Path, tmp_path: Path
 ) -> None:
     torch = pytest.importorskip("torch")
-    from tests.support.torchvision_reference import torchvision_model
+    from tests.support.torchvision_reference import imported, torchvision_model
 
     config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
     config.model.cnn.kind = "shufflenet"
@@ -305,7 +306,8 @@ def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file
     torch.save(torchvision_model(read_config(config).model).state_dict(), weights)
     config.model.cnn.weights = str(weights)
     config.pretrain.optim.update({"learning_rate": 1e-30, "final_learning_rate": 1e-30})
-    expected = load_cnn(read_config(config).model, config.data.image_size)[0]
+    cnn = imported(read_config(config).model, config.data.image_size)
+    expected = nnx.to_pure_dict(nnx.state(cnn, nnx.Param))
     run(config, tmp_path / "run")
     params = restore_params(tmp_path / "run" / CHECKPOINTS)[0]
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-20), params["video"]["cnn"], expected)

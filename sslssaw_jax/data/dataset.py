@@ -43,8 +43,8 @@ class Dataset:
             return read_json(self.folder / FACTS_FILE)["language"]
         except (OSError, KeyError, json.JSONDecodeError) as error:
             raise DatasetError(
-                f"{self.folder / FACTS_FILE} does not name the language ({error!r}): prepare the dataset again "
-                f"with `python -m tfds_builders.prepare {self.name} --overwrite`"
+                f"{self.folder / FACTS_FILE} does not name the language ({error!r}): prepare the dataset "
+                f"again with `python -m tfds_builders.prepare {self.name} --overwrite`"
             ) from None
 
 

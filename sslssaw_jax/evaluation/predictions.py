@@ -56,6 +56,7 @@ class SplitTranslator:
     """
 
     def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> None:
+        assert stage.translation is not None
         self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
         self._stage_config = getattr(config, stage.name)
         step = partial(

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import EllipsisType
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbeddi
 from sslssaw_jax.types import Array
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.torch_files import Checkpoint
+from tests.support.pretrained import state_of
 
 torch = pytest.importorskip("torch")
 
@@ -89,10 +89,9 @@ def random_hugging_face(
 
 def import_mbart(folder: Path, config: MBartConfig = CONFIG) -> MBart:
     """Ours with the weights in a Hugging Face folder, deterministic."""
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0))))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), params)
-    return nnx.view(nnx.merge(graphdef, load_mbart(params, Checkpoint(folder))), deterministic=True)
+    model = nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0)))
+    state = load_mbart(state_of(model), Checkpoint(folder))
+    return nnx.view(nnx.merge(nnx.graphdef(model), state.params), deterministic=True)
 
 
 def random_tokens(rng: np.random.Generator, lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:

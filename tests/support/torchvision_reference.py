@@ -12,7 +12,8 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.video_embedding import make_cnn
-from sslssaw_jax.weights.cnn import load_cnn
+from sslssaw_jax.weights.cnn import pretrained_cnn
+from tests.support.pretrained import load_part
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -134,11 +135,9 @@ def torchvision_model(config: CNNConfig) -> torch.nn.Module:
 def imported(config: CNNConfig, side: int, dtype: str = "float32") -> nnx.Module:
     """The CNN of `config` with the weights that `config.cnn_weights` names."""
     model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    for kind, values in zip((nnx.Param, nnx.BatchStat), load_cnn(config, side), strict=True):
-        state = nnx.state(model, kind)
-        nnx.replace_by_pure_dict(state, jax.tree.map(lambda x: jnp.asarray(x, dtype), values))
-        nnx.update(model, state)
-    return model
+    sizes = config.resnet if config.cnn == "resnet" else config.shufflenet
+    model = load_part(model, "cnn", pretrained_cnn(sizes, config.cnn_weights))
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), model)
 
 
 def save_torch(values: dict[str, torch.Tensor], path: Path) -> str:

@@ -13,7 +13,7 @@ from flax import nnx
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig
-from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from sslssaw_jax.weights.initial_state import WeightsError
 from tests.support.resnet_reference import BiasedVariances, randomise_torch, torch_frames
 from tests.support.torchvision_reference import imported, save_torch, torchvision_model
 from tests.support.toy import assert_close, jit
@@ -83,7 +83,12 @@ CASES = {
 def reread(config: CNNConfig, values: dict[str, torch.Tensor], folder) -> tuple[Any, Any]:
     """Torch's values (statistics or gradients) under our names."""
     path = save_torch(values, folder / "values.pth")
-    return load_cnn(dataclasses.replace(config, cnn_weights=path), SIDE)
+    return values_of(imported(dataclasses.replace(config, cnn_weights=path), SIDE))
+
+
+def values_of(cnn: nnx.Module) -> tuple[Any, Any]:
+    """Parameters and batch statistics."""
+    return tuple(nnx.to_pure_dict(nnx.state(cnn, kind)) for kind in (nnx.Param, nnx.BatchStat))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -161,7 +166,7 @@ def toy_weights(config: CNNConfig) -> dict[str, torch.Tensor]:
 
 def refusal(config: CNNConfig, source: Any) -> str:
     with pytest.raises(WeightsError) as refused:
-        load_cnn(dataclasses.replace(config, cnn_weights=str(source)), SIDE)
+        imported(dataclasses.replace(config, cnn_weights=str(source)), SIDE)
     return str(refused.value)
 
 
@@ -191,7 +196,7 @@ def test_a_hugging_face_resnet_that_strides_elsewhere_is_refused(tmp_path):
     model = hugging_face_model(TOY_RESNET)
     model.config.downsample_in_bottleneck = True
     model.save_pretrained(tmp_path)
-    assert "downsample_in_bottleneck=True; only False" in refusal(TOY_RESNET, tmp_path)
+    assert "downsample_in_bottleneck=True; here it is False" in refusal(TOY_RESNET, tmp_path)
 
 
 def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):
@@ -205,7 +210,7 @@ def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):
     save_torch(classifier.state_dict(), tmp_path / "classifier" / "pytorch_model.bin")
     (tmp_path / "classifier" / "config.json").write_text(json.dumps(model.config.to_dict()))
     plain, classified = (
-        load_cnn(dataclasses.replace(TOY_RESNET, cnn_weights=str(tmp_path / name)), SIDE)
+        values_of(imported(dataclasses.replace(TOY_RESNET, cnn_weights=str(tmp_path / name)), SIDE))
         for name in ("plain", "classifier")
     )
     jax.tree.map(np.testing.assert_array_equal, plain, classified)
@@ -223,7 +228,7 @@ def test_a_hub_name_is_read_from_the_cache_and_else_told_how_to_download(tmp_pat
     model = hugging_face_model(TOY_RESNET)
     model.save_pretrained(cached / "snapshots" / "abc")
     config = dataclasses.replace(TOY_RESNET, cnn_weights="nobody/resnet-0")
-    stem = load_cnn(config, SIDE)[0]["stem"]["kernel"]
+    stem = values_of(imported(config, SIDE))[0]["stem"]["kernel"]
     np.testing.assert_array_equal(
         stem, model.embedder.embedder.convolution.weight.detach().permute(2, 3, 1, 0).numpy()
     )
@@ -236,4 +241,4 @@ def test_what_is_no_weight_file_is_refused_by_its_path(tmp_path):
         (tmp_path / name).write_bytes(b"torn")
         assert f"{tmp_path / name} cannot be read" in refusal(TOY_RESNET, tmp_path / name)
     other = save_torch({"epoch": 3}, tmp_path / "other.pth")
-    assert "is no plain state dict: epoch" in refusal(TOY_RESNET, other)
+    assert "is not a plain state dict: epoch" in refusal(TOY_RESNET, other)

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from configs.baselines import QB_SLRT
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file
@@ -16,12 +15,14 @@ from transformers import MBartForConditionalGeneration
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.training.checkpoints import SCORE, Checkpointer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.mbart_reference import random_tokens, relative_error
 from tests.support.toy import evaluated, jit, pretrain_stage, toy_config, toy_state, translate_stage
+
+torch = pytest.importorskip("torch")
 
 MAKERS = {"stage 1": pretrain_stage, "stage 2": translate_stage}
 
@@ -41,9 +42,9 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
     meta = {"config": to_dict(config), "tokenizer": loaded.fingerprint}
     with Checkpointer(workdir / CHECKPOINTS) as checkpointer:
         checkpointer.save(best, data={}, meta=meta)
-        checkpointer.add_scores(int(best.step), {"bleu4": 2.0})
+        checkpointer.add_scores(int(best.step), {SCORE: 2.0})
         checkpointer.save(last, data={}, meta=meta)
-        checkpointer.add_scores(int(last.step), {"bleu4": 1.0})
+        checkpointer.add_scores(int(last.step), {SCORE: 1.0})
     return stage, best
 
 

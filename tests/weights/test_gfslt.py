@@ -21,7 +21,7 @@ from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.torch_files import WeightsError
+from sslssaw_jax.weights.initial_state import WeightsError
 from tests.models.test_video_embedding import repeat_edges
 from tests.support.gfslt_reference import SLRCLIP, GlossFreeModel, Logger, TextDecoder, save_checkpoint
 from tests.support.mbart_reference import relative_error
@@ -85,8 +85,8 @@ def test_stage_2_translates_as_the_parent_does_and_none_of_the_files_code_runs(
     assert Logger.unpickled == []
     report = capsys.readouterr().out
     assert "video, encoder, embedding, decoder taken over" in report
-    assert "left out: mbart.model.encoder.embed_tokens.weight (read by nothing" in report
-    assert "as initialised" not in report
+    assert "left out: mbart.model.encoder.embed_tokens.weight (not read" in report
+    assert "as initialized" not in report
     assert "model.mbart.heads is 2; the published configuration has 8" in report
 
     batch = toy_batch(seed=0)
@@ -116,7 +116,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
     stage, state = start(config, tokenizer)
     model = evaluated(stage, state)
     report = capsys.readouterr().out
-    assert "not in it, and as initialised: fusion, video.project, video.project_norm" in report
+    assert "not in it, and as initialized: fusion, video.project, video.project_norm" in report
     assert "left out: model_txt.* (the text tower: stage 2 has none)" in report
     before = evaluated(stage, toy_state(stage))
     for module in ("fusion", "video.project", "video.project_norm"):
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
 
     assert f"there is no {path}" in refusal()
     torch.save({"model": {"x": torch.zeros(2)}}, path)
-    assert "is no checkpoint of GFSLT-VLP" in refusal()
+    assert "is not a checkpoint of GFSLT-VLP" in refusal()
     save_checkpoint(path, stage_2)
     assert "set --config.model.mbart.tied_head=False" in refusal(**{"model.mbart.tied_head": True})
     assert "translates videos" in refusal(**{"model.inputs": "question"})

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-import torch
 from safetensors.numpy import load_file, save_file
 from transformers import MBartForConditionalGeneration, MBartTokenizer
 
@@ -19,10 +18,12 @@ from sslssaw_jax.data.mbart_tokenizer import (
 )
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.__main__ import main
-from sslssaw_jax.weights.torch_files import WeightsError
+from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
+
+torch = pytest.importorskip("torch")
 
 CORPUS = [
     "tomorrow it will rain in the north",
