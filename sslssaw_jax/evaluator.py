@@ -16,7 +16,6 @@ from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
     Translate,
-    draw_clip,
     evaluate_predictions,
     make_translate,
     read_question_only,
@@ -26,6 +25,7 @@ from sslssaw_jax.evaluation.predictions import (
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.training.checkpoints import SCORE

@@ -1,4 +1,4 @@
-"""A trained model at work: a split translated, scored, written down and drawn."""
+"""A trained model at work: a split translated, scored and written down."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,19 +14,15 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config, ConfigError
 from sslssaw_jax.data.batches import eval_batches
-from sslssaw_jax.data.clips import Clip, ClipInfo, ClipSource
-from sslssaw_jax.data.frames import decode_frame, select_frames
+from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.evaluation import leakage, metrics
-from sslssaw_jax.report.heatmap import save_frames, save_heatmap
 from sslssaw_jax.report.text_layout import has_wide
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.training.sharding import own_frames, replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
-from sslssaw_jax.workdir import FINISHED, FRAMES, HEATMAPS, predictions_file, write_jsonl
-
-FRAMES_SHOWN = 8  # of a clip
+from sslssaw_jax.workdir import FINISHED, predictions_file, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -196,28 +192,6 @@ def rouge_l(row: Prediction) -> float:
     """Of the sentence, from 0 to 100; of its characters where it is Chinese."""
     said, wanted = (metrics.tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
     return 100 * metrics.rouge_l(said, wanted)
-
-
-def draw_clip(workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, max_frames: int) -> None:
-    """`WORKDIR/heatmaps/<clip>.png` as in Fig. 4, or without a gate `WORKDIR/frames/<clip>.jpg`.
-
-    Its frames are evenly spaced ones of those that the model reads.
-    """
-    read = select_frames(clip.num_frames, max_frames, None)
-    shown = np.linspace(0, len(read) - 1, min(FRAMES_SHOWN, len(read))).round().astype(int)
-    frames = np.stack([decode_frame(clip.id, clip.video, number) for number in read[shown]])
-    if gate is None:
-        save_frames(workdir / FRAMES / f"{row.id}.jpg", frames)
-        return
-    save_heatmap(
-        workdir / HEATMAPS / f"{row.id}.png",
-        tokens=gate.tokens,
-        gate=gate.weights,
-        frames=frames,
-        question=row.question,
-        target=row.target,
-        prediction=row.prediction,
-    )
 
 
 def mean_loss(
