@@ -13,7 +13,8 @@ from sslssaw_jax.data.denoising import TargetNoise
 from sslssaw_jax.data.epoch_plan import RunPlan, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.masking import mask_words
-from sslssaw_jax.data.mbart_tokenizer import Reader, Tokenizer, clean_question
+from sslssaw_jax.data.mbart_tokenizer import Reader, Tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import Batch, BertTexts
 
 

@@ -22,7 +22,7 @@ import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
-from sslssaw_jax.data.masking import HAN
+from sslssaw_jax.data.text import HAN
 from sslssaw_jax.errors import UserError
 
 # else transformers says that models need PyTorch; its tokenizers, all that is used here, do not
@@ -39,20 +39,10 @@ _LONGEST_PIECE = 16  # SentencePiece's default
 _LONGEST_CHINESE_PIECE = 4  # characters, as many as an idiom; longer ones would be sentences learnt by heart
 _SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{HAN}]+|[^{HAN}]+")
 _NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
-_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"))
 
 
 class TokenizerError(UserError):
     """The tokenizer cannot be; the message names the folder or text and the remedy."""
-
-
-def clean_question(text: str) -> str:
-    """A question as the tokenizer should see it: NFKC, lower case, no zero-width characters, single spaces.
-
-    The targets are lower case and the questions are not: left raw, over 90 % of them hold an `<unk>`.
-    """
-    text = unicodedata.normalize("NFKC", text).translate(_ZERO_WIDTH).lower()
-    return " ".join(text.split())
 
 
 class Reader(Protocol):

@@ -16,8 +16,13 @@ from sslssaw_jax.config.experiment import Config, ConfigError
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.text import counts_characters, has_wide, tokens
 from sslssaw_jax.evaluation import leakage, metrics
+<<<<<<< HEAD
 from sslssaw_jax.report.text_layout import has_wide
+=======
+from sslssaw_jax.report.heatmap import save_frames, save_heatmap
+>>>>>>> 7e136ff
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.training.sharding import own_frames, replicated, shard_batch
@@ -96,7 +101,7 @@ def score_predictions(predictions: list[Prediction], config: Config) -> dict[str
     return metrics.score(
         [row.prediction for row in predictions],
         [row.target for row in predictions],
-        characters=config.data.language == "zh_CN",
+        characters=counts_characters(config.data.language),
     )
 
 
@@ -119,7 +124,7 @@ def evaluate_predictions(
         [row.target for row in predictions],
         questions,
         baselines,
-        characters=config.data.language == "zh_CN",
+        characters=counts_characters(config.data.language),
     )
 
 
@@ -190,7 +195,7 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
 def rouge_l(row: Prediction) -> float:
     """Of the sentence, from 0 to 100; of its characters where it is Chinese."""
-    said, wanted = (metrics.tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
+    said, wanted = (tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
     return 100 * metrics.rouge_l(said, wanted)
 
 

@@ -4,6 +4,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+<<<<<<< HEAD
+=======
+import numpy as np
+
+from sslssaw_jax.data.clips import ClipSource, newest_version
+from sslssaw_jax.data.frames import decode_frame, select_frames
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.data.text import counts_characters
+>>>>>>> 7e136ff
 from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them

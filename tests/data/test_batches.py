@@ -17,7 +17,8 @@ from sslssaw_jax.data.batches import eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipSource, DatasetError
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer, clean_question, load_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import Batch
 
 DATA = DataConfig(max_question_tokens=16, max_target_tokens=24, num_threads=2, prefetch=2)

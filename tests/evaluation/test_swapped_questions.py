@@ -11,7 +11,8 @@ import pytest
 from sslssaw_jax.config.experiment import Config, ConfigError
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer, clean_question, load_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.leakage import swapped_questions
 from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import (

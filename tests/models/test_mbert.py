@@ -19,8 +19,9 @@ from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.mbart_tokenizer import TokenizerError, clean_question, load_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.translate import encode, translate_stage

@@ -13,11 +13,11 @@ from transformers import MBartForConditionalGeneration, MBartTokenizer
 from sslssaw_jax.data.mbart_tokenizer import (
     LANGUAGES,
     MODEL_FILE,
-    clean_question,
     load_tokenizer,
     train_tokenizer,
     write_tokenizer,
 )
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.weights.torch_files import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
