@@ -135,7 +135,12 @@ class Experiment:
                 evaluate=evaluator.dev_scores if stage.selection else None,
             )
             if jax.process_index() == 0:
-                facts = {"stage": stage.name, "step": int(state.step), "reads_video": stage.reads_video}
+                facts = {
+                    "stage": stage.name,
+                    "step": int(state.step),
+                    "reads_video": stage.reads_video,
+                    "language": self._dataset.language,
+                }
                 write_json(mark, facts | meta)
 
     def _initial_weights(self, place: int) -> InitialWeights:
@@ -206,6 +211,12 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
         shared = workdir.parent / init_from if stage.shared and init_from else None
         folders.insert(0, shared or folders[0] / stage.name)
     return folders
+
+
+def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
+    """Return each stage of a configuration with its folder, without opening the dataset."""
+    stages = SYSTEMS[config.system].make_stages(config, StageInputs(0, 0, lambda split: []))
+    return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
 
 
 def _cache_compilation(parent: Path, folder: str | None) -> None:

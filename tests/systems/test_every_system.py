@@ -140,7 +140,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
 
 @pytest.mark.parametrize("variant", ["slrt", "gaslt", "question_only prefix"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
-    config, stage, *_ = setup(variant)
+    _, stage, *_ = setup(variant)
     optimizer = optax.adam(1e-2)
     state = stage.init(jax.random.key(0), optimizer)
     step = jit(partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer))
@@ -156,7 +156,7 @@ def test_a_system_learns_a_batch_by_heart(batch, variant):
 @pytest.mark.parametrize("variant", ["slrt", "gaslt"])
 def test_the_loss_is_a_sum_over_a_sentence_s_tokens_and_a_mean_over_clips(batch, variant):
     """So a batch's loss is the mean of its clips' losses, whatever their lengths."""
-    config, stage, _, model = setup(variant)
+    _, stage, _, model = setup(variant)
     loss = jit(lambda batch: stage.loss(model, batch, None)[1]["loss_sentence"])
     alone = [float(loss(one_clip(batch, row))) for row in range(len(batch.valid))]
     assert_close(loss(batch), np.float32(np.mean(alone)))

@@ -44,13 +44,13 @@ def main(argv):
         sys.exit("error: out of luck")
     if f"stop:{workdir.parent.name}/{workdir.name}" in told:
         return print("stopped by SIGTERM")
-    (workdir / "finished.json").write_text(json.dumps({"config": to_dict(config), "tokenizer": None}))
+    (workdir / "finished.json").write_text(json.dumps({"config": to_dict(config), "tokenizer": None, "language": "en_XX"}))
     if config.stage == "pretrain":
         return
     rng = random.Random(1)
     targets = [" ".join(rng.choices(WORDS, k=8)) for _ in range(30)]
     rng = random.Random(workdir.name + str(config.seed))
-    share = 0.6 if config.model.inputs == "both" else 0.9
+    share = 0.6 if getattr(config.model, "inputs", "both") == "both" else 0.9
     with (workdir / "predictions.test.jsonl").open("w") as lines:
         for target in targets:
             words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
