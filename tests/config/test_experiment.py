@@ -141,7 +141,7 @@ def test_texts_longer_than_mbert_can_read_are_refused_with_the_remedy():
     assert read_config(tree).model.text_encoder == "mbart"
     tree.model.text_encoder = "mbert"
     with pytest.raises(
-        ConfigError, match=r"mbert\.max_positions is 512; texts of 600 tokens .* lower data\."
+        ConfigError, match=r"mbert\.max_positions is 512; texts of 600 tokens .* lower config\.data\."
     ):
         read_config(tree)
 

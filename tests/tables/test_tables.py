@@ -44,7 +44,8 @@ def main(argv):
         sys.exit("error: out of luck")
     if f"stop:{workdir.parent.name}/{workdir.name}" in told:
         return print("stopped by SIGTERM")
-    (workdir / "finished.json").write_text(json.dumps({"config": to_dict(config), "tokenizer": None, "language": "en_XX"}))
+    facts = {"config": to_dict(config), "tokenizer": None, "language": "en_XX"}
+    (workdir / "finished.json").write_text(json.dumps(facts))
     if config.stage == "pretrain":
         return
     rng = random.Random(1)
@@ -94,9 +95,9 @@ def predictions(run: Path) -> tuple[list[str], list[str]]:
 
 
 def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finished_is_left_alone(runs):
-    runs.tell("fail:seed1/demo_sign", "stop:seed0/demo_question")
+    runs.tell("fail:seed1/demo_video", "stop:seed0/demo_question")
     rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
-    table = [f"seed{seed}/demo_{row}" for seed in (0, 1) for row in ("question", "sign", "ssl_ssaw")]
+    table = [f"seed{seed}/demo_{row}" for seed in (0, 1) for row in ("question", "video", "ssl_ssaw")]
     assert runs.called() == [SHARED[0], *table[:3], SHARED[1], *table[3:]]
     assert [(len(row.runs), row.failed) for row in rows] == [(1, 1), (1, 1), (2, 0)]
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
@@ -105,7 +106,7 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
     runs.tell()
     (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation had ended
     rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
-    assert sorted(runs.called()) == ["seed0/demo_question", "seed1/demo_question", "seed1/demo_sign"]
+    assert sorted(runs.called()) == ["seed0/demo_question", "seed1/demo_question", "seed1/demo_video"]
     assert [(len(row.runs), row.failed) for row in rows] == [(2, 0)] * 3
     for row in rows:
         reached = [50 / 4 + seed**2 + len(f"demo_{row.experiment}") for seed in (0, 1)]
@@ -157,18 +158,18 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
 
 
 def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
-    make_table(7, "avatar_qa", runs.workdir, only=["sign"])
-    assert runs.called() == [SHARED[0], "seed0/demo_sign"]
+    make_table(7, "avatar_qa", runs.workdir, only=["video"])
+    assert runs.called() == [SHARED[0], "seed0/demo_video"]
     for flag, folder, words in (
-        ("--config.translate.epochs=1", "demo_sign", "config.translate.epochs: 6 then, 1 now"),
-        ("--config.decode.beams=1", "demo_sign", "config.decode.beams: 4 then, 1 now"),
+        ("--config.translate.epochs=1", "demo_video", "config.translate.epochs: 6 then, 1 now"),
+        ("--config.decode.beams=1", "demo_video", "config.decode.beams: 4 then, 1 now"),
         ("--config.pretrain.epochs=1", "demo_stage1", "config.pretrain.epochs: 2 then, 1 now"),
         ("--config.warm_start.epochs=1", "demo_stage1", "config.warm_start.epochs: 5 then, 1 now"),
     ):
         with pytest.raises(TableError, match=f"{folder} is finished, with other settings") as refused:
             make_table(7, "avatar_qa", runs.workdir, run_flags=[flag])
         assert words in str(refused.value)
-    make_table(7, "avatar_qa", runs.workdir, only=["sign"], run_flags=["--config.data.num_threads=1"])
+    make_table(7, "avatar_qa", runs.workdir, only=["video"], run_flags=["--config.data.num_threads=1"])
     assert runs.called() == []
 
 
