@@ -218,4 +218,4 @@ class Evaluator:
 
     def _clips(self, split: str, *, video: bool | None = None) -> ClipSource:
         video = self._stage.reads_video if video is None else video
-        return open_clips(self._config.data, split, video=video)
+        return open_clips(self._dataset, self._config.data, split, video=video)

@@ -46,7 +46,7 @@ class Experiment:
         self._stop = StopRequest()
         _cache_compilation(workdir.parent, config.compilation_cache)
         self._mesh: Mesh = make_mesh(config.mesh)
-        self._dataset = find_dataset(Path(config.data.data_dir), config.data.dataset)
+        self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
         self._system = SYSTEMS[config.system]
         self._tokenizer = self._load_tokenizer()
         vocab_sizes = self._tokenizer.vocab_size, self._tokenizer.text_tower.vocab_size
@@ -197,7 +197,7 @@ class Experiment:
         return Evaluator(stage, self.config, workdir, self._dataset, self._tokenizer, self._mesh)
 
     def _clips(self, split: str, *, video: bool) -> ClipSource:
-        return open_clips(self.config.data, split, video=video)
+        return open_clips(self._dataset, self.config.data, split, video=video)
 
 
 def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:

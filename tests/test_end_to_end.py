@@ -18,7 +18,7 @@ from flax import nnx
 import sslssaw_jax.training.loop
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_dict
-from sslssaw_jax.data.clips import DatasetError
+from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
@@ -296,17 +296,17 @@ def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp
 def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
     tiny_data_dir: Path, tmp_path: Path
 ) -> None:
-    torch = pytest.importorskip("torch")
+    from tests.support.pytorch import torch
     from tests.support.torchvision_reference import imported, torchvision_model
 
     config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
     config.model.cnn.kind = "shufflenet"
     config.model.cnn.shufflenet.update({"depths": (1, 2), "stem": 4, "width": 4, "features": 8})
     weights = tmp_path / "cnn.pth"
-    torch.save(torchvision_model(read_config(config).model).state_dict(), weights)
+    torch.save(torchvision_model(read_config(config).model.cnn).state_dict(), weights)
     config.model.cnn.weights = str(weights)
     config.pretrain.optim.update({"learning_rate": 1e-30, "final_learning_rate": 1e-30})
-    cnn = imported(read_config(config).model, config.data.image_size)
+    cnn = imported(read_config(config).model.cnn, config.data.image_size)
     expected = nnx.to_pure_dict(nnx.state(cnn, nnx.Param))
     run(config, tmp_path / "run")
     params = restore_params(tmp_path / "run" / CHECKPOINTS)[0]
@@ -322,7 +322,7 @@ def test_missing_weights_are_told_before_anything_is_written(tiny_data_dir: Path
     config = shrink(shipped("phoenix_stage2"), tiny_data_dir)
     config.model.cnn.resnet.stem = "conv7_pool"
     config.model.cnn.weights = "nobody/resnet-0"
-    with pytest.raises(WeightsError, match=r"nobody/resnet-0.*--config\.model\.cnn_weights= trains"):
+    with pytest.raises(WeightsError, match=r"nobody/resnet-0.*--config\.model\.cnn\.weights= trains"):
         run(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -381,7 +381,7 @@ def test_where_pretrained_weights_lie_parts_no_runs_and_whether_there_are_any_do
         config.model.update_from_flattened_dict({key.replace("__", "."): v for key, v in weights.items()})
         return {"config": to_dict(read_config(config)), "tokenizer": "x"}
 
-    moved = notes(cnn_weights="./resnet.pth", mbart__weights="/moved/mbart", mbert__weights="/moved/mbert")
+    moved = notes(cnn__weights="./resnet.pth", mbart__weights="/moved/mbart", mbert__weights="/moved/mbert")
     assert run_differences(notes(), moved, "translate") == []
     told = run_differences(notes(), notes(mbart__weights=""), "translate")
     assert told == ["config.model.mbart.weights: True then, False now"]

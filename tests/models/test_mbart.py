@@ -8,8 +8,7 @@ from flax import nnx
 
 from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
 from tests.support.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
-
-torch = pytest.importorskip("torch")
+from tests.support.pytorch import torch
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, clean_question, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.models.mbert import Bert, MBertConfig
@@ -30,6 +31,7 @@ from sslssaw_jax.weights.mbert import pretrained_mbert
 from sslssaw_jax.weights.torch_files import Checkpoint
 from tests.support.mbart_reference import random_hugging_face, relative_error
 from tests.support.pretrained import load_part
+from tests.support.pytorch import torch
 from tests.support.toy import (
     NO_DROPOUT,
     VOCAB_SIZE,
@@ -43,8 +45,6 @@ from tests.support.toy import (
     toy_state,
     translate_stage,
 )
-
-torch = pytest.importorskip("torch")
 
 BERT_VOCAB_SIZE = 30
 SIZES = MBertConfig(d_model=12, ffn_dim=20, num_layers=2, heads=3, max_positions=16)
@@ -220,29 +220,29 @@ def test_what_is_no_bert_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
-    source = ClipSource(tiny_data_dir, "avatar_qa", "train")
-    reader = make_bert_tokenizer(clip.target for clip in source.clips)
-    mbart = load_tokenizer(source.folder / "tokenizer", "en_XX")
-    both = load_tokenizer(source.folder / "tokenizer", "en_XX", reader)
+    source = ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
+    text_tower = make_bert_tokenizer(clip.target for clip in source.clips)
+    mbart = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
+    both = load_tokenizer(source.dataset.tokenizer_folder, "en_XX", text_tower)
     data = dataclasses.replace(CONFIG.data, max_frames=32, prefetch=1)
     stage = dataclasses.replace(CONFIG.pretrain, epochs=1, clips_per_batch=5, frame_budget=160)
     alone, batch = (
         next(train_batches(source, tokenizer, data, stage, 0).iterator()) for tokenizer in (mbart, both)
     )
-    assert alone.bert is None and alone.read is alone
-    for key in ("frames", "question", "question_mask", "target", "target_mask", "index"):
+    assert alone.text_tower_texts is alone.decoder_texts
+    for key in ("frames", "index"):
         np.testing.assert_array_equal(getattr(batch, key), getattr(alone, key))
+    jax.tree.map(np.testing.assert_array_equal, batch.decoder_texts, alone.decoder_texts)
+    texts = batch.text_tower_texts
     for row, index in enumerate(batch.index[batch.valid]):
         clip = source.clips[index]
-        question, target = (
-            getattr(batch.bert, key)[row][getattr(batch.bert, f"{key}_mask")[row]].tolist()
-            for key in ("question", "target")
-        )
-        assert question == reader.encode(clean_question(clip.question), 16)
-        assert target == reader.encode(clip.target, 16)
-        masked = reader.pieces(batch.masked_target[row][batch.masked_target_mask[row]].tolist())
+        question = texts.question[row][texts.question_mask[row]].tolist()
+        target = texts.target[row][texts.target_mask[row]].tolist()
+        assert question == text_tower.encode(clean_question(clip.question), 16)
+        assert target == text_tower.encode(clip.target, 16)
+        masked = text_tower.pieces(batch.masked_target[row][batch.masked_target_mask[row]].tolist())
         assert masked[0] == "[CLS]" and masked[-1] == "[SEP]" and "[MASK]" in masked
-        unmasked = reader.pieces(target)
+        unmasked = text_tower.pieces(target)
         assert all(piece in (other, "[MASK]") for piece, other in zip(masked, unmasked, strict=True))
 
 

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.models.resnet import ResNet, ResNetConfig
+from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
     TorchResNet,
@@ -16,8 +17,6 @@ from tests.support.resnet_reference import (
     torch_frames,
 )
 from tests.support.toy import assert_close, jit
-
-torch = pytest.importorskip("torch")
 
 SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
 CONFIGS = {

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pytest
 from flax import nnx
 
 from sslssaw_jax.models.cnn import CNNConfig
@@ -14,8 +13,8 @@ from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.video_embedding import make_cnn
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from tests.support.pretrained import load_part
+from tests.support.pytorch import torch
 
-torch = pytest.importorskip("torch")
 F = torch.nn.functional
 BatchNorm2d, Conv2d, MaxPool2d = torch.nn.BatchNorm2d, torch.nn.Conv2d, torch.nn.MaxPool2d
 ReLU, Sequential = torch.nn.ReLU, torch.nn.Sequential
@@ -127,16 +126,15 @@ class TorchvisionShuffleNet(torch.nn.Module):
 
 
 def torchvision_model(config: CNNConfig) -> torch.nn.Module:
-    if config.cnn == "shufflenet":
+    if config.kind == "shufflenet":
         return TorchvisionShuffleNet(config.shufflenet)
     return TorchvisionResNet(config.resnet)
 
 
 def imported(config: CNNConfig, side: int, dtype: str = "float32") -> nnx.Module:
-    """The CNN of `config` with the weights that `config.cnn_weights` names."""
+    """The CNN of `config` with the weights that `config.weights` names."""
     model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    sizes = config.resnet if config.cnn == "resnet" else config.shufflenet
-    model = load_part(model, "cnn", pretrained_cnn(sizes, config.cnn_weights))
+    model = load_part(model, "cnn", pretrained_cnn(config))
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), model)
 
 

@@ -101,7 +101,7 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
     assert runs.called() == [SHARED[0], *table[:3], SHARED[1], *table[3:]]
     assert [(len(row.runs), row.failed) for row in rows] == [(1, 1), (1, 1), (2, 0)]
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert "Sign (sign): 1 of 2 runs, 1 failed." in told
+    assert "Sign (video): 1 of 2 runs, 1 failed." in told
 
     runs.tell()
     (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation had ended
@@ -149,7 +149,7 @@ def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
 
 def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, capsys):
     runs.tell("fail:seed0/demo_stage1")
-    with pytest.raises(SystemExit, match="error: question, sign, ssl_ssaw failed"):
+    with pytest.raises(SystemExit, match="error: question, video, ssl_ssaw failed"):
         main(["--table=7", "--dataset=avatar_qa", f"--workdir={runs.workdir}"])
     assert runs.called() == [SHARED[0]]
     assert "out of luck" in capsys.readouterr().err

@@ -47,9 +47,8 @@ from tests.support.mbart_reference import (
     random_tokens,
     relative_error,
 )
+from tests.support.pytorch import torch
 from tests.support.toy import jit, pretrain_stage, toy_config, toy_state, translate_stage
-
-torch = pytest.importorskip("torch")
 
 DEEP = dataclasses.replace(CONFIG, text_layers=5, decoder_layers=4, ffn_dim=24, d_model=16)
 VARIANTS = {

@@ -22,8 +22,7 @@ from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
-
-torch = pytest.importorskip("torch")
+from tests.support.pytorch import torch
 
 CORPUS = [
     "tomorrow it will rain in the north",
