@@ -107,8 +107,8 @@ class Evaluator:
                 print(format_table(scores))
                 if (run := self._question_only_run) and baselines[test] is None:
                     print(
-                        f"question-only: no run in {run}. This run's command with "
-                        f"--config.model.inputs=question --workdir={run} trains one, and --mode=eval then "
+                        f"question-only: none in {run}; this run's command with "
+                        f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
                         "compares this run with it"
                     )
 

@@ -79,11 +79,11 @@ def test_state_metrics_and_logits_are_float32(stage):
 def test_remat_wraps_every_block_in_training_alone(stage):
     """That it changes no number is shown on eight devices."""
 
-    def wrapped(remat: str) -> int:
+    def wrapped(remat: bool) -> int:
         return sum(
             e.primitive.name in ("checkpoint", "remat2")
-            for e in forward(*make(stage, **{"model.remat": remat}))
+            for e in forward(*make(stage, **{"compute.remat": remat}))
         )
 
     # stem and block of the ResNet, encoder, decoder; the text tower's encoder runs twice
-    assert (wrapped("none"), wrapped("blocks")) == (0, 6 if stage is pretrain_stage else 4)
+    assert (wrapped(False), wrapped(True)) == (0, 6 if stage is pretrain_stage else 4)

@@ -73,7 +73,7 @@ def make_ours(max_frames: int) -> VideoEmbedding:
     size = CONFIG.data.image_size
     return nnx.eval_shape(
         lambda: VideoEmbedding(
-            CONFIG.model, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
+            CONFIG.model.cnn, D, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
         )
     )
 

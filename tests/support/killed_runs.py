@@ -40,7 +40,8 @@ BROKEN = "train-005"
 def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
     """Stage 2 alone: epochs of 3 steps, each evaluated, a checkpoint every second step, and a broken clip."""
     config = shrink(shipped("demo"), data_dir)
-    config.update({"init_from": None, "num_heatmaps": 0, "peak_tflops": 0.001})
+    config.init_from = None
+    config.evaluation.num_heatmaps, config.logging.peak_tflops = 0, 0.001
     config.data.skip_broken = 1
     config.warm_start.epochs = 0
     config.translate.update({"epochs": epochs, "eval_every": 1})

@@ -20,7 +20,14 @@ from tests.support.pytorch import torch
 
 PAD, EOS, LANGUAGE, VOCAB_SIZE = 1, 2, 4, 40
 CONFIG = MBartConfig(
-    d_model=32, ffn_dim=48, text_layers=2, text_heads=4, decoder_layers=2, heads=2, max_positions=32
+    d_model=32,
+    ffn_dim=48,
+    text_layers=2,
+    text_heads=4,
+    decoder_layers=2,
+    video_heads=2,
+    decoder_heads=2,
+    max_positions=32,
 )
 
 
@@ -32,7 +39,7 @@ class MBart(nnx.Module):
             VOCAB_SIZE, config.d_model, tied_head=config.tied_head, dtype=jnp.float32, rngs=rngs
         )
         self.encoder = Encoder(config.text_layers, config.text_heads, config, rngs=rngs)
-        self.decoder = Decoder(config.decoder_layers, config.heads, config, rngs=rngs)
+        self.decoder = Decoder(config.decoder_layers, config.decoder_heads, config, rngs=rngs)
 
 
 class Pair(NamedTuple):
@@ -65,7 +72,7 @@ def random_hugging_face(
             encoder_ffn_dim=config.ffn_dim,
             decoder_ffn_dim=config.ffn_dim,
             encoder_attention_heads=config.text_heads,
-            decoder_attention_heads=config.heads,
+            decoder_attention_heads=config.decoder_heads,
             max_position_embeddings=config.max_positions,
             activation_function=config.activation,
             tie_word_embeddings=config.tied_head,

@@ -124,7 +124,14 @@ def test_loss_and_every_gradient_equal_pytorchs(variant: str) -> None:
 
 def test_a_layer_as_wide_as_mbart_large_equals_pytorchs() -> None:
     config = MBartConfig(
-        text_layers=1, decoder_layers=1, text_heads=16, heads=16, max_positions=32, d_model=1024, ffn_dim=4096
+        text_layers=1,
+        decoder_layers=1,
+        text_heads=16,
+        video_heads=16,
+        decoder_heads=16,
+        max_positions=32,
+        d_model=1024,
+        ffn_dim=4096,
     )
     theirs, ours = random_pair(2, config=config)
     rng = np.random.default_rng(2)
