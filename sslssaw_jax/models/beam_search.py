@@ -13,19 +13,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from sslssaw_jax.models.mbart import Decoder, DecoderCache, TokenEmbedding
+from sslssaw_jax.models.mbart import Decoder, DecoderCache
 
 IMPOSSIBLE = -1e9  # a score below all real ones
 
 
-class Member(NamedTuple):
-    """A model that has read a batch; several are an ensemble."""
+class EncodedModel(NamedTuple):
+    """A model that has read a batch; several of them are an ensemble."""
 
     decoder: Decoder
-    embedding: TokenEmbedding
-    logits: Callable[[jax.Array], jax.Array]  # of the decoder's states
+    embed: Callable[[jax.Array], jax.Array]  # tokens [R, L] to what the decoder reads, [R, L, D]
+    logits: Callable[[jax.Array], jax.Array]  # of the decoder's states [R, L, D], [R, L, V]
     encoder_states: jax.Array  # [B, T, D]
     encoder_mask: jax.Array  # bool[B, T]
+    gate: jax.Array | None = None  # f32[B, T], the fusion's weight of each position
 
 
 class _Search(NamedTuple):
@@ -42,7 +43,7 @@ class _Search(NamedTuple):
 
 
 def beam_search(
-    members: Sequence[Member],
+    members: Sequence[EncodedModel],
     prompt_BxP: jax.Array,
     prompt_mask_BxP: jax.Array,
     *,
@@ -65,8 +66,6 @@ def beam_search(
     tokens exceed a decoder's positions.
     """
     batch, prompt_length = prompt_BxP.shape
-    vocab_size = members[0].embedding.embed.num_embeddings
-    every_V = jnp.arange(vocab_size)
     first_row_B = jnp.arange(batch) * beams
     readers = [_reader(member) for member in members]
 
@@ -75,6 +74,8 @@ def beam_search(
         read = [reader(last_Rx1, cache) for reader, cache in zip(readers, search.caches, strict=True)]
         log_probs_MxRxV = jnp.stack([log_probs_RxV for log_probs_RxV, _ in read])
         log_probs_RxV = jax.nn.logsumexp(log_probs_MxRxV, axis=0) - math.log(len(members))
+        vocab_size = log_probs_RxV.shape[-1]
+        every_V = jnp.arange(vocab_size)
         log_probs_RxV = jnp.where(every_V == pad_id, IMPOSSIBLE, log_probs_RxV)
         forced_V = jnp.where(every_V == eos_id, 0.0, IMPOSSIBLE)
         log_probs_RxV = jnp.where(search.length == max_new_tokens - 1, forced_V, log_probs_RxV)
@@ -119,7 +120,7 @@ def beam_search(
         member.decoder.check_length(prompt_length + max_new_tokens)
         cache = member.decoder.init_cache(member.encoder_states, member.encoder_mask, slots)
         if prompt_length > 1:
-            embedded_BxPxD = member.embedding(prompt_BxP[:, :-1])
+            embedded_BxPxD = member.embed(prompt_BxP[:, :-1])
             _, cache = member.decoder.extend(embedded_BxPxD, prompt_mask_BxP[:, :-1], cache)
         caches.append(cache.take(jnp.repeat(jnp.arange(batch), beams)))
     no_tokens = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)
@@ -138,7 +139,7 @@ def beam_search(
     return end.finished[:, 0], end.finished_scores[:, 0]
 
 
-def _reader(member: Member) -> Callable[[jax.Array, DecoderCache], tuple[jax.Array, DecoderCache]]:
+def _reader(member: EncodedModel) -> Callable[[jax.Array, DecoderCache], tuple[jax.Array, DecoderCache]]:
     """Reads one more token of each row, i32[R, 1]: log-probabilities f32[R, V] of the next, and the cache."""
     # Few rows times a kernel [out, in] is up to twice as fast on CPUs: turned once, not in every step.
     decoder, kernel = member.decoder, nnx.PathContains("kernel")
@@ -147,7 +148,7 @@ def _reader(member: Member) -> Callable[[jax.Array, DecoderCache], tuple[jax.Arr
 
     def read(token_Rx1: jax.Array, cache: DecoderCache) -> tuple[jax.Array, DecoderCache]:
         decoder = nnx.merge(structure, _transpose(turned), others)
-        embedded_Rx1xD = member.embedding(token_Rx1)
+        embedded_Rx1xD = member.embed(token_Rx1)
         hidden_Rx1xD, cache = decoder.extend(embedded_Rx1xD, jnp.ones(token_Rx1.shape, bool), cache)
         return jax.nn.log_softmax(member.logits(hidden_Rx1xD)[:, 0]), cache
 

@@ -3,15 +3,12 @@
 Dimensions: B clips, H heads, T positions, Q of them as queries, S as keys, N places, K features per head.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.mbart import Attention, KeysValues, MakeAttention
+from sslssaw_jax.models.mbart import Attention, KeysValues
 
 NEIGHBOURS = (-4, -3, -2, -1, 0, 1, 2)
 
@@ -29,16 +26,17 @@ class GlossAttention(Attention):
 
     def __init__(
         self,
-        config: TransformerConfig,
+        d_model: int,
         num_heads: int,
+        dropout: float,
         *,
         grid_sample: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        super().__init__(config, num_heads, dtype=dtype, rngs=rngs)
+        super().__init__(d_model, num_heads, dropout, dtype=dtype, rngs=rngs)
         # float32: bfloat16 would round places far from the beginning to whole positions
-        self.offsets = nnx.Linear(config.d_model, num_heads * len(NEIGHBOURS), rngs=rngs)
+        self.offsets = nnx.Linear(d_model, num_heads * len(NEIGHBOURS), rngs=rngs)
         self.grid_sample = grid_sample
 
     def __call__(
@@ -77,10 +75,3 @@ class GlossAttention(Attention):
                 place_BxHxQxN - length_Bx1x1x1
             )  # the last is next to the first
         return jnp.where(mask_BxT[:, None, None, None], share, 0)
-
-
-ATTENTIONS: dict[str, MakeAttention] = {
-    "full": Attention,
-    "gloss": GlossAttention,
-    "gloss_grid_sample": partial(GlossAttention, grid_sample=True),
-}

@@ -13,7 +13,8 @@ a clip, S cache slots, T encoder positions, D features, H heads, K features per 
 
 import functools
 from collections.abc import Callable
-from typing import Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import flax.struct
 import jax
@@ -22,7 +23,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from sslssaw_jax.config.model import BertConfig, TransformerConfig
+from sslssaw_jax.config.checks import fraction, positive, require_divisor, setting
 from sslssaw_jax.models.remat import Blocks
 
 POSITION_OFFSET = 2  # fairseq's position table begins with unused rows
@@ -30,6 +31,38 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "relu": jax.nn.relu,
 }
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes that all layers of a transformer share."""
+
+    d_model: int = positive(1024)
+    ffn_dim: int = positive(4096)
+    max_positions: int = positive(1024)
+    dropout: float = fraction(0.1)
+    attention_dropout: float = fraction(0.0)
+    activation_dropout: float = fraction(0.0)  # inside the feed-forward blocks
+    activation: Literal["gelu", "relu"] = "gelu"
+
+
+@dataclass(frozen=True)
+class MBartConfig(TransformerConfig):
+    """Sizes and pretrained weights of the mBART parts; the parent project's by default."""
+
+    text_layers: int = positive(12)
+    text_heads: int = positive(16)
+    video_layers: int = positive(3)
+    video_heads: int = positive(8)
+    decoder_layers: int = positive(3)
+    decoder_heads: int = positive(8)
+    tied_head: bool = True  # the output head is the token embedding
+    weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
+    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower part takes
+
+    def __post_init__(self) -> None:
+        for key in ("text_heads", "video_heads", "decoder_heads"):
+            require_divisor(key, getattr(self, key), self.d_model)
 
 
 def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -103,12 +136,10 @@ class DecoderCache:
 class Attention(nnx.Module):
     """Multi-head attention with biases (Vaswani et al. 2017)."""
 
-    def __init__(
-        self, config: TransformerConfig | BertConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        linear = functools.partial(nnx.Linear, config.d_model, config.d_model, dtype=dtype, rngs=rngs)
+    def __init__(self, d_model: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, d_model, d_model, dtype=dtype, rngs=rngs)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
-        self.dropout = nnx.Dropout(config.attention_dropout)
+        self.dropout = nnx.Dropout(dropout)
         self.num_heads = num_heads
 
     def keys_values(self, states_BxSxD: jax.Array) -> KeysValues:
@@ -172,7 +203,9 @@ class EncoderLayer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.self_attn = attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.self_attn = attention(
+            config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
+        )
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -191,9 +224,12 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.self_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        attention = functools.partial(
+            Attention, config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
+        )
+        self.self_attn = attention()
         self.encoder_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.encoder_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.encoder_attn = attention()
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -218,7 +254,7 @@ class DecoderLayer(nnx.Module):
         return self.feed_forward(hidden_BxQxD, rngs), past
 
 
-class PositionalInput(nnx.Module):
+class LearnedPositions(nnx.Module):
     """Learned positions, layer norm and dropout: what happens to an embedded sequence before the layers."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
@@ -237,7 +273,7 @@ class PositionalInput(nnx.Module):
         return self.dropout(self.layernorm_embedding(hidden_RxLxD), rngs=rngs)
 
 
-class SinusoidalInput(nnx.Module):
+class SinusoidalPositions(nnx.Module):
     """Fixed positions (Vaswani et al. 2017), sine and cosine in turn, and dropout: without learned ones."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
@@ -254,7 +290,7 @@ class SinusoidalInput(nnx.Module):
         return self.dropout(embedded_RxLxD + waves_RxLxD, rngs=rngs)
 
 
-INPUTS = {"learned": PositionalInput, "sinusoidal": SinusoidalInput}
+Positions = type[LearnedPositions] | type[SinusoidalPositions]
 
 
 class Encoder(Blocks):
@@ -266,12 +302,13 @@ class Encoder(Blocks):
         num_heads: int,
         config: TransformerConfig,
         attention: MakeAttention = Attention,
+        positions: Positions = LearnedPositions,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
-        self.input = INPUTS[config.positions](config, rngs=rngs)
+        self.input = positions(config, rngs=rngs)
         self.layers = nnx.List(
             [EncoderLayer(config, num_heads, attention, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
@@ -300,12 +337,13 @@ class Decoder(Blocks):
         num_layers: int,
         num_heads: int,
         config: TransformerConfig,
+        positions: Positions = LearnedPositions,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
-        self.input = INPUTS[config.positions](config, rngs=rngs)
+        self.input = positions(config, rngs=rngs)
         self.layers = nnx.List(
             [DecoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )

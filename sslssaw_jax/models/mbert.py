@@ -6,16 +6,37 @@ may lie anywhere, as in `models/mbart.py`.
 Dimensions: B clips, L tokens, E BERT's features, D features of the whole model.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.config.model import BertConfig
+from sslssaw_jax.config.checks import fraction, positive, require_divisor, setting
 from sslssaw_jax.models.mbart import ACTIVATIONS, Attention
 from sslssaw_jax.models.remat import Blocks
 
 _NUM_SEGMENTS = 2  # in the pretrained table; a sentence alone is the first
+
+
+@dataclass(frozen=True)
+class MBertConfig:
+    """Sizes of the mBERT text tower; those of `bert-base-multilingual-cased` by default."""
+
+    d_model: int = positive(768)
+    ffn_dim: int = positive(3072)
+    num_layers: int = positive(12)
+    heads: int = positive(12)
+    max_positions: int = positive(512)
+    dropout: float = fraction(0.1)
+    attention_dropout: float = fraction(0.1)
+    weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
+    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower tower takes
+
+    def __post_init__(self) -> None:
+        require_divisor("heads", self.heads, self.d_model)
 
 
 def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -25,7 +46,7 @@ def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 class BertEmbeddings(nnx.Module):
     """Token, position and segment, summed and normalised."""
 
-    def __init__(self, config: BertConfig, vocab_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: MBertConfig, vocab_size: int, *, rngs: nnx.Rngs):
         self.word_embeddings = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         self.position_embeddings = nnx.Embed(config.max_positions, config.d_model, rngs=rngs)
         self.token_type_embeddings = nnx.Embed(_NUM_SEGMENTS, config.d_model, rngs=rngs)
@@ -42,8 +63,10 @@ class BertEmbeddings(nnx.Module):
 class BertLayer(nnx.Module):
     """Self-attention, then feed-forward; post-norm."""
 
-    def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.attention = Attention(config, config.heads, dtype=dtype, rngs=rngs)
+    def __init__(self, config: MBertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.attention = Attention(
+            config.d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs
+        )
         self.attention_layer_norm = _layer_norm(config.d_model, rngs)
         self.fc1 = nnx.Linear(config.d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.ffn_dim, config.d_model, dtype=dtype, rngs=rngs)
@@ -61,7 +84,7 @@ class BertLayer(nnx.Module):
 class Bert(Blocks):
     """BERT's embeddings and encoder."""
 
-    def __init__(self, config: BertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: MBertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.embeddings = BertEmbeddings(config, vocab_size, rngs=rngs)
         self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
@@ -77,7 +100,7 @@ class MBert(nnx.Module):
     """BERT and the Linear that brings its states to the width of mBART's."""
 
     def __init__(
-        self, config: BertConfig, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+        self, config: MBertConfig, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.bert = Bert(config, vocab_size, dtype=dtype, rngs=rngs)
         self.projection = nnx.Linear(config.d_model, d_model, dtype=dtype, rngs=rngs)

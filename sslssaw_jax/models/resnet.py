@@ -3,15 +3,37 @@
 N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.model import ResNetConfig
+from sslssaw_jax.config.checks import non_negative, positive, require
 from sslssaw_jax.models.cpu_gradients import convolve, max_pool
 from sslssaw_jax.models.remat import Blocks
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet-18 by default; `depths`, `width`, `stem` and `head` reach down to a toy."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = positive(64)
+    stem: Literal["conv7_pool", "conv7_stride4"] = "conv7_pool"  # stride 2 and max-pool, or stride 4
+    head: Literal["pool", "flatten"] = "pool"  # global average, or the last map through Linear-BN-ReLU
+    head_features: int = non_negative(0)  # of the flatten head
+
+    def __post_init__(self) -> None:
+        require(len(self.depths) > 0, "depths is (); it needs at least one level")
+        require(
+            (self.head == "flatten") == (self.head_features > 0),
+            f"head_features is {self.head_features} and head {self.head!r}; features go with head='flatten'",
+        )
+
 
 # torch momentum 0.1 is 0.9 here
 BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)

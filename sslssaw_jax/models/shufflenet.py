@@ -3,14 +3,30 @@
 N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.model import ShuffleNetConfig
+from sslssaw_jax.config.checks import positive, require
 from sslssaw_jax.models.cpu_gradients import max_pool
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.resnet import BatchNorm, conv
+
+
+@dataclass(frozen=True)
+class ShuffleNetConfig:
+    """ShuffleNetV2 x1.0 by default; `depths` and the widths reach its siblings and down to a toy."""
+
+    depths: tuple[int, ...] = (4, 8, 4)
+    stem: int = positive(24)  # channels
+    width: int = positive(116)  # channels of the first level, doubled at each following level
+    features: int = positive(1024)
+
+    def __post_init__(self) -> None:
+        require(len(self.depths) > 0, "depths is (); it needs at least one level")
+        require(self.width % 2 == 0, f"width is {self.width}; it is halved: make it even")
 
 
 class Separable(nnx.Module):

@@ -3,25 +3,16 @@
 B clips, N packed frames, T positions in time, C features of a frame, D features of a position.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig
-from sslssaw_jax.models.resnet import BatchNorm, ResNet
-from sslssaw_jax.models.shufflenet import ShuffleNetV2
+from sslssaw_jax.models.cnn import CNNConfig, make_cnn
+from sslssaw_jax.models.resnet import BatchNorm
 
-ACTIVATIONS = {"relu": nnx.relu, "softsign": nnx.soft_sign}
 EDGE = 8  # the parent project repeats the first frame this often; here the feature of the first frame
-
-
-def make_cnn(
-    config: ModelConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> ResNet | ShuffleNetV2:
-    """The CNN that `config.cnn` names: `(frames_NxHxWx3, mask_N)` to features `[N, cnn.features]`."""
-    if config.cnn == "shufflenet":
-        return ShuffleNetV2(config.shufflenet, dtype=dtype, rngs=rngs)
-    return ResNet(config.resnet, image_size, dtype=dtype, rngs=rngs)
 
 
 def padded_length(num_frames):
@@ -66,21 +57,22 @@ class VideoEmbedding(nnx.Module):
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: CNNConfig,
+        d_model: int,
         *,
         image_size: int,
         max_frames: int,
+        activation: Callable[[jax.Array], jax.Array] = nnx.relu,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.max_frames = max_frames
-        d_model = config.mbart.d_model
         self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         self.conv1 = TemporalConv(self.cnn.features, d_model, dtype=dtype, rngs=rngs)
         self.conv2 = TemporalConv(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
-        self.activation = config.video_activation
+        self.activation = activation
 
     def __call__(
         self,
@@ -99,4 +91,4 @@ class VideoEmbedding(nnx.Module):
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
         normed_BxTxD = self.project_norm(self.project(x_BxTxC), mask=mask_BxT[..., None])
-        return ACTIVATIONS[self.activation](normed_BxTxD), mask_BxT
+        return self.activation(normed_BxTxD), mask_BxT

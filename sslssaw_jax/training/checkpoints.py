@@ -40,7 +40,7 @@ class Checkpointer:
         directory: The folder of the checkpoints.
         keep_latest: Number of latest checkpoints to keep, at least 1.
         keep_best: Number of best checkpoints to keep.
-        selection: The score that ranks checkpoints.
+        selection: The score that ranks checkpoints; None if there are no scores.
 
     Raises:
         ValueError: `keep_latest` is less than 1.
@@ -52,7 +52,7 @@ class Checkpointer:
         *,
         keep_latest: int = 2,
         keep_best: int = 1,
-        selection: SelectionMetric = BLEU_4,
+        selection: SelectionMetric | None = BLEU_4,
     ) -> None:
         if keep_latest < 1:
             raise ValueError(f"checkpoint.keep_latest is {keep_latest}; at least 1 is needed to resume")
@@ -208,7 +208,7 @@ def restore_params(
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")
-    best_first = _best_first(steps, read_scores(directory), best_by) if best_by else []
+    best_first = _best_first(steps, read_scores(directory), best_by)
     step, damaged = _first_whole(directory, list(dict.fromkeys(best_first + steps[::-1])))
     for bad, wrong in damaged.items():
         warnings.warn(
@@ -235,8 +235,10 @@ def _array_metadata(folder: Path) -> Any:
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
-def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric) -> list[int]:
+def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric | None) -> list[int]:
     """Return the scored steps, best first, the later of equals first."""
+    if selection is None:
+        return []
     scored = [step for step in steps if selection.name in scores.get(step, {})]
     return sorted(scored, key=lambda step: (selection.quality(scores[step]), step), reverse=True)
 

@@ -12,10 +12,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config, StageConfig, differences
+from sslssaw_jax.config.experiment import Config, run_differences
+from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.data.clips import ClipInfo
-from sslssaw_jax.stages.step import Stage, train_step
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer
@@ -23,7 +25,7 @@ from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.training.signals import StopRequest
-from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
+from sslssaw_jax.types import Batch, Metrics, SelectionMetric, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
@@ -41,7 +43,6 @@ def train(
     stop: StopRequest,
     start: Callable[[TrainState], TrainState] | None = None,
     evaluate: Evaluate | None = None,
-    selection: SelectionMetric = BLEU_4,
 ) -> TrainState:
     """Train a stage to its end, from the latest checkpoint if any.
 
@@ -58,8 +59,7 @@ def train(
         meta: Notes kept in each checkpoint (configuration, tokenizer).
         stop: Asked after each step.
         start: Puts parameters from elsewhere into the fresh state.
-        evaluate: Returns the scores on dev.
-        selection: The score that chooses the best checkpoint, and that `patience` waits for.
+        evaluate: Returns the scores on dev; `stage.selection` names the score that counts.
 
     Returns:
         The state after the last step.
@@ -82,9 +82,10 @@ def train(
         workdir / CHECKPOINTS,
         keep_latest=config.checkpoint.keep_latest,
         keep_best=config.checkpoint.keep_best,
-        selection=selection,
+        selection=stage.selection,
     ) as checkpointer:
-        restored = checkpointer.restore(template, partial(_require_same_run, workdir, stage.name, meta))
+        check = partial(_require_same_run, config, workdir, stage.name, meta)
+        restored = checkpointer.restore(template, check)
         data = _TrainingData(batches, config.data.skip_broken)
         if restored:
             state, position, _ = restored
@@ -99,7 +100,7 @@ def train(
             stage.name,
             num_steps=batches.num_batches,
             start_step=step,
-            peak_flops=peak_flops(config.peak_tflops),
+            peak_flops=peak_flops(config.logging.peak_tflops),
         )
         log_step = partial(_log_step, log, config, schedule, batches.clips, workdir)
         pending: deque[Callable[[], None]] = deque()  # steps to log
@@ -112,7 +113,7 @@ def train(
         )
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
         counted_step = CountedStep(jitted, compiling=log.paused)
-        with log, Trace(config.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
+        with log, Trace(config.logging.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
             if restored:
                 log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
             while True:
@@ -123,9 +124,8 @@ def train(
                     checkpointer.add_scores(step, scores)
                 if step == batches.num_batches:
                     return state
-                if _out_of_patience(checkpointer.scores, selection, stage_config.patience):
-                    evaluations = f"{stage_config.patience} evaluations"
-                    log.info(f"{stage.name}: stopped, {selection.name} has not improved for {evaluations}")
+                if _out_of_patience(checkpointer.scores, stage.selection, stage_config.patience):
+                    log.info(f"{stage.name}: stopped, no better score in {stage_config.patience} evaluations")
                     return state
                 step += 1
                 batch, waited = data.next(log)
@@ -212,7 +212,7 @@ def _log_step(
     require_finite(step, watched, batch, clips, workdir)
     num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
     log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
-    if step % config.log_every == 0:
+    if step % config.logging.every_steps == 0:
         log.write(step, values | {"lr": float(schedule(step - 1))})
 
 
@@ -222,65 +222,19 @@ def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 
 
-def _out_of_patience(scores: Scores, selection: SelectionMetric, patience: int) -> bool:
+def _out_of_patience(scores: Scores, selection: SelectionMetric | None, patience: int) -> bool:
     """Return whether the last `patience` evaluations improved nothing; 0 is endless patience."""
-    in_order = [selection.quality(scores[step]) for step in sorted(scores) if selection.name in scores[step]]
-    return bool(patience and in_order) and len(in_order) - 1 - int(np.argmax(in_order)) >= patience
+    if not (selection and patience and scores):
+        return False
+    in_order = [selection.quality(scores[step]) for step in sorted(scores)]
+    return len(in_order) - 1 - int(np.argmax(in_order)) >= patience
 
 
-def _require_same_run(workdir: Path, stage: str, meta: dict[str, Any], saved: dict[str, Any]) -> None:
-    if changed := run_differences(saved, meta, stage):
+def _require_same_run(
+    config: Config, workdir: Path, stage: str, meta: dict[str, Any], saved: dict[str, Any]
+) -> None:
+    if changed := run_differences(config, saved, meta, stage):
         raise CheckpointError(
             f"{workdir} holds a run of another configuration; go on with that one, or choose another "
             "--workdir:\n  " + "\n  ".join(changed)
         )
-
-
-_FREE_DATA_KEYS = {
-    "data_dir",
-    "tokenizer",
-    "num_threads",
-    "prefetch",
-    "cache",
-    "cache_dir",
-    "dev_split",
-    "test_split",
-    "skip_broken",
-}
-_FREE_MODEL_KEYS = {"remat"}
-_STAGE_2_MODEL_KEYS = {"attention", "fusion", "inputs", "ssl", "copy_gate"}
-
-
-def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> list[str]:
-    """Return the differences between two runs that change a stage's parameters.
-
-    Args:
-        saved: The notes kept with one run, `{"config": ..., "tokenizer": ...}`.
-        meta: The notes of the other run.
-        stage: Name of the stage; earlier stages ignore the parts of the model that only stage 2 has.
-    """
-
-    def decisive(notes: dict[str, Any]) -> dict[str, Any]:
-        config = notes["config"]
-        ignored = _FREE_MODEL_KEYS | (set() if stage == "translate" else _STAGE_2_MODEL_KEYS)
-        return {
-            "seed": config["seed"],
-            "data": {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS},
-            "model": {
-                key: value for key, value in _without_places(config["model"]).items() if key not in ignored
-            },
-            stage: config[stage],
-            "tokenizer": notes["tokenizer"],
-        }
-
-    return differences(decisive(saved), decisive(meta))
-
-
-def _without_places(model: dict[str, Any]) -> dict[str, Any]:
-    """Replace the places of pretrained weights by whether there are any."""
-    groups = {
-        key: {**group, "weights": bool(group["weights"])}
-        for key, group in model.items()
-        if isinstance(group, dict) and "weights" in group
-    }
-    return {**model, **groups, "cnn_weights": bool(model.get("cnn_weights"))}

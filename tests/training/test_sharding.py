@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from sslssaw_jax.config.experiment import ConfigError, MeshConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, state_sharding
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
@@ -39,12 +40,13 @@ RUNS = {
     ("pretrain", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("translate", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("aligned", "float32"): ("1x1", "4x2"),
+    ("gaslt", "float32"): ("1x1", "4x2"),
 }
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Return the folder of the results by stage and float format."""
+    """Folder of what came out, by stage and float format."""
     folders = {run: tmp_path_factory.mktemp("_".join(run)) for run in RUNS}
     processes = [start(*run, folders[run], *meshes) for run, meshes in RUNS.items()]
     for process in processes:
@@ -54,14 +56,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 
 
 def leaves(folder: Path, mesh: str, part: str) -> dict[str, np.ndarray]:
-    """Return the arrays of one part of a mesh's results, by path."""
+    """Arrays by path, of the state, the metrics or another part of what came out under a mesh."""
     with np.load(folder / f"{mesh}.npz") as arrays:
         prefix = f"['{part}']"
         return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 
 
 def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
-    """Assert equality within `tolerance` of the leaf's largest value, or of 1 if smaller."""
+    """Within `tolerance` of the leaf's largest value, or of 1 where that is smaller."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         error = np.abs(found[name] - value.astype(float)).max() / max(np.abs(value).max(), 1)
@@ -72,7 +74,7 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], 
     ("stage", "dtype", "mesh"), [(*run, mesh) for run, meshes in RUNS.items() for mesh in meshes[1:]]
 )
 def test_a_step_on_eight_devices_is_that_of_one(outcomes, stage, dtype, mesh):
-    """Compare losses, gradients (as momentum), parameters, their average and statistics."""
+    """Losses, gradients (the momentum), parameters, their average and batch statistics; 4x2 with remat."""
     for part in ("metrics", "state"):
         expected = leaves(outcomes[stage, dtype], "1x1", part)
         assert {leaf.dtype.name for leaf in expected.values()} <= {dtype, "int32"}
@@ -106,13 +108,13 @@ def test_a_checkpoint_written_under_fsdp_restores_replicated(outcomes):
 
 
 def test_a_step_over_stacked_batches_is_that_over_one_with_all_their_clips(outcomes):
-    """Use a model without BatchNorm, texts of different lengths and an empty batch."""
+    """In a model without BatchNorm; texts of the batches differ in length, and one batch is empty."""
     folder = outcomes["translate", "float64"]
     assert_equal(leaves(folder, "accumulated", "stacked"), leaves(folder, "accumulated", "large"), 1e-12)
 
 
 def on(num_devices: int) -> AbstractMesh:
-    """Make a mesh of devices that need not exist."""
+    """A mesh of so many devices, for what is refused before any is used."""
     return AbstractMesh((num_devices, 1), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
