@@ -1,4 +1,4 @@
-"""Pretrained CNNs: weights of torchvision and Hugging Face for our modules, strict both ways.
+"""Pretrained CNNs of torchvision and Hugging Face, strict both ways.
 
 PyTorch's running variances are unbiased, those of our own training biased; they are taken as they are.
 """
@@ -61,7 +61,7 @@ _TORCHVISION_SHUFFLENET = _Layout(
 
 
 def pretrained_cnn(config: CNNConfig, weights: str) -> InitialWeights:
-    """Return the function that loads weights into the module `cnn`, or `video.cnn`, of a state.
+    """Return the function that loads weights into a state's `cnn` or `video.cnn`.
 
     Classifiers and counters of batches are the only tensors left out. The function raises WeightsError if a
     tensor is missing, has no place, or has another shape.

@@ -1,4 +1,4 @@
-"""Export of a trained model: its mBART part for PyTorch, and all of it as one safetensors file."""
+"""Export of a trained model for PyTorch and as one safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path

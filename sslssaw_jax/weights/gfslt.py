@@ -50,12 +50,12 @@ _PUBLISHED = {"activation": "relu", "heads": 8}  # `mytran/config.json`; no tens
 
 
 def is_gfslt(init_from: str) -> bool:
-    """Return whether `init_from` names a checkpoint of the parent project instead of a workdir."""
+    """Return whether `init_from` names a checkpoint of the parent project."""
     return init_from.endswith(".pth")
 
 
 def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = False) -> InitialWeights:
-    """Return the function that loads the checkpoint `init_from`, and prints what it took.
+    """Return the function that loads the checkpoint `init_from` and reports it.
 
     The function raises WeightsError if a tensor is missing, has no place, or has another shape.
 
@@ -102,7 +102,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
 
 
 def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
-    """Return names in the file by the names in stage 2, and the patterns of tensors left out."""
+    """Return file names by stage 2's names, and the patterns left out."""
     tensors, left_out = {}, set()
     for theirs in checkpoint.shapes:
         name = theirs.replace(".module.", ".", 1)  # of DistributedDataParallel
@@ -119,7 +119,7 @@ def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
 def _require_same_vocabulary(
     checkpoint: Checkpoint, tensors: dict[str, str], config: ModelConfig, tokenizer: Tokenizer
 ) -> None:
-    """Check the vocabulary, and remove a tied head from `tensors` if it is a copy of the embedding."""
+    """Check the vocabulary, and remove a head that copies the tied embedding."""
     if _TABLE not in tensors:
         return
     rows = checkpoint.shapes[tensors[_TABLE]][0]

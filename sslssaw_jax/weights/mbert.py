@@ -1,4 +1,4 @@
-"""Pretrained mBERT (`bert-base-multilingual-cased`, or any BERT of Hugging Face) for the text tower.
+"""Import of pretrained mBERT, or any BERT of Hugging Face, for text encoders.
 
 Strict both ways, except for the pooler and the heads of BERT's own pretraining: the tower has none.
 """
@@ -43,7 +43,7 @@ _LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 
 
 def bert_tokenizer(config: BertConfig, clips: ClipSource) -> BertTokenizer:
-    """Load the tokenizer of `config.weights`; make one of the texts of `clips` if there are no weights.
+    """Load the tokenizer of `config.weights`; None makes one from the clips' texts.
 
     Raises:
         WeightsError: the weights cannot be found.
@@ -56,7 +56,7 @@ def bert_tokenizer(config: BertConfig, clips: ClipSource) -> BertTokenizer:
 
 
 def pretrained_mbert(config: BertConfig) -> InitialWeights:
-    """Return the function that loads `config.weights` into the text encoder, if it is mBERT.
+    """Return the function that loads `config.weights` into an mBERT text encoder.
 
     Names in the file may begin with `bert.`, and LayerNorms have TensorFlow's `gamma` and `beta`, as in the
     published files. The function raises WeightsError if a tensor is missing, has no place, or has another

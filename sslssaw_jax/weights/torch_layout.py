@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts for the variables of Flax layers, in both directions."""
+"""PyTorch's names and layouts for variables of Flax, in both directions."""
 
 from collections.abc import Mapping
 
@@ -52,7 +52,7 @@ def load_tensors(
     tensors: Mapping[str, str],
     model: str = "this model",
 ) -> TrainState:
-    """Return the state with some variables taken from a checkpoint, tensor by tensor.
+    """Return the state with some variables read from a checkpoint one by one.
 
     Args:
         state: A state of arrays, or of `jax.ShapeDtypeStruct`s with a sharding.
