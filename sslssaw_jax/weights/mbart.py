@@ -98,7 +98,8 @@ def _trim_command(data: DataConfig, out: str) -> str:
 def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str = "first") -> TrainState:
     """Return the state with mBART's weights in each part that is mBART's.
 
-    The parts are embedding, encoders and decoder, as far as the state has them. Numbers of heads play no part: they divide the same weights.
+    The parts are embedding, encoders and decoder, as far as the state has them. The number of heads plays no
+    role: it divides the same weights.
 
     Args:
         state: A state of any stage; see `load_tensors`.

@@ -1,4 +1,4 @@
-"""Import of pretrained mBERT, or any BERT of Hugging Face, for text encoders.
+"""Pretrained mBERT, or any BERT of Hugging Face, for text encoders.
 
 Strict both ways, except for the pooler and the heads of BERT's own pretraining: the tower has none.
 """

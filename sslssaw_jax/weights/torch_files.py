@@ -97,7 +97,7 @@ class _SafetensorsFile:
 
 
 class _Unread:
-    """A stand-in for arguments and loggers, so that none of their code runs."""
+    """A stand-in for arguments and loggers, whose code must not run."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         return super().__new__(cls)
@@ -168,7 +168,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
-    """Return the path of a model, downloaded from the Hugging Face hub if necessary.
+    """Return the path of a model, downloaded from the hub if necessary.
 
     Args:
         model: A path, or a name on the hub. A text that begins with `.`, `/` or `~` is always a path. The
@@ -202,7 +202,7 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
 
 @contextlib.contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` at the end, or vanishes after an error.
+    """Yield a folder that becomes `out` at the end, unless anything fails.
 
     Raises:
         WeightsError: `out` exists.

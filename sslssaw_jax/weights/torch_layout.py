@@ -52,7 +52,7 @@ def load_tensors(
     tensors: Mapping[str, str],
     model: str = "this model",
 ) -> TrainState:
-    """Return the state with some variables read from a checkpoint one by one.
+    """Return the state with some variables read from a checkpoint.
 
     Args:
         state: A state of arrays, or of `jax.ShapeDtypeStruct`s with a sharding.

@@ -63,7 +63,7 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
 
 
 def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path) -> str:
-    """Write the trimmed model as a Hugging Face folder, and return a report.
+    """Write the trimmed model as a Hugging Face folder; return a report.
 
     Args:
         model: A folder of mBART: weights, `config.json`, `sentencepiece.bpe.model`.
