@@ -221,7 +221,8 @@ def _read_clips(folder: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _train_tokenizer(folder: Path, vocab_size: int) -> None:
-    from sslssaw_jax.data.mbart_tokenizer import clean_question, train_tokenizer
+    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+    from sslssaw_jax.data.text import clean_question
 
     clips = _read_clips(folder, "train")
     texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]

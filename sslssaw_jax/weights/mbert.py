@@ -10,13 +10,13 @@ from typing import Any
 
 from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.mbart_tokenizer import clean_question
 from sslssaw_jax.data.mbert_tokenizer import (
     BERT_TOKENIZER_FILE,
     BertTokenizer,
     load_bert_tokenizer,
     make_bert_tokenizer,
 )
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model

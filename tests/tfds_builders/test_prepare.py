@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.mbart_tokenizer import clean_question, load_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.data.text import clean_question
 from tests.support.phoenix_release import clip_name, write_release
 from tfds_builders import prepare as prepare_module
 from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES

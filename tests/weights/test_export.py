@@ -22,9 +22,8 @@ from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.mbart_reference import random_tokens, relative_error
+from tests.support.pytorch import torch
 from tests.support.toy import evaluated, jit, toy_config, toy_state
-
-torch = pytest.importorskip("torch")
 
 MAKERS = {"stage 1": pretrain_stage, "stage 2": translate_stage}
 

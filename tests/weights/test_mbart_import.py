@@ -48,9 +48,8 @@ from tests.support.mbart_reference import (
     random_tokens,
     relative_error,
 )
+from tests.support.pytorch import torch
 from tests.support.toy import jit, toy_config, toy_state
-
-torch = pytest.importorskip("torch")
 
 DEEP = dataclasses.replace(CONFIG, text_layers=5, decoder_layers=4, ffn_dim=24, d_model=16)
 VARIANTS = {
