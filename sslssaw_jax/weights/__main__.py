@@ -18,7 +18,7 @@ _EXPORT = """Export the best checkpoint of a run: all of it as safetensors, and 
 
 
 def _trim(options: argparse.Namespace) -> str:
-    from sslssaw_jax.data.clips import newest_version
+    from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.weights.initial_state import WeightsError
     from sslssaw_jax.weights.mbart import PRETRAINED
     from sslssaw_jax.weights.torch_files import find_model
@@ -27,9 +27,8 @@ def _trim(options: argparse.Namespace) -> str:
     if options.texts:
         kept = reported = {str(file): read_texts(file, options.glosses) for file in options.texts}
     else:
-        folder = newest_version(options.data_dir, options.dataset)
-        files = {file.name.split(".")[1]: file for file in sorted(folder.glob("clips.*.jsonl"))}
-        reported = {split: read_texts(file, options.glosses) for split, file in files.items()}
+        dataset = find_dataset(options.data_dir, options.dataset)
+        reported = {split: read_texts(dataset.clips_file(split), options.glosses) for split in dataset.splits}
         kept = {"train": reported["train"]}
     try:
         model = find_model(options.model)
