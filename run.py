@@ -37,14 +37,14 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it touches, and of errors twice
         sys.unraisablehook = lambda _: None  # and of what it was writing besides when a disk is full
     # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
-    from sslssaw_jax.config.experiment import from_config_dict
     from sslssaw_jax.errors import UserError
     from sslssaw_jax.experiment import Experiment
+    from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import join, leave
     from sslssaw_jax.training.signals import Stopped
 
     try:
-        config = from_config_dict(_CONFIG.value)
+        config = read_config(_CONFIG.value)
         join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
     except (UserError, OSError) as error:

@@ -25,13 +25,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from configs import phoenix_stage2
-from sslssaw_jax.config.experiment import Config, from_config_dict
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Batch, Texts
+from tests.support.toy import pretrain_stage, translate_stage
 
 STAGES = {"pretrain": pretrain_stage, "translate": translate_stage}
 FRAMES_A_CLIP = 120  # PHOENIX-2014T's mean is 117
@@ -76,7 +77,7 @@ def row(name: str, frames: int, remat: str) -> str:
     """Return a row of the table."""
     tree = phoenix_stage2.get_config()
     tree.model.update({"remat": remat, "compute_dtype": "bfloat16"})
-    config = from_config_dict(tree)
+    config = read_config(tree)
     clips = frames // FRAMES_A_CLIP
     stage = STAGES[name](config, VOCAB_SIZE)
     optimizer, _ = make_optimizer(getattr(config, name).optim, num_steps=1000)

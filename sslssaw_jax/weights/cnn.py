@@ -5,13 +5,12 @@ PyTorch's running variances are unbiased, those of our own training biased; they
 
 from typing import NamedTuple
 
-from sslssaw_jax.config.model import ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
 from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
 
-CNNConfig = ResNetConfig | ShuffleNetConfig
 _LEFT_OUT = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 _COUNTER = "num_batches_tracked"  # of a BatchNorm in PyTorch
 
@@ -60,28 +59,24 @@ _TORCHVISION_SHUFFLENET = _Layout(
 )
 
 
-def pretrained_cnn(config: CNNConfig, weights: str) -> InitialWeights:
-    """Return the function that loads weights into a state's `cnn` or `video.cnn`.
+def pretrained_cnn(config: CNNConfig) -> InitialWeights:
+    """Return the function that loads `config.weights` into a state's `cnn` or `video.cnn`.
 
     Classifiers and counters of batches are the only tensors left out. The function raises WeightsError if a
     tensor is missing, has no place, or has another shape.
 
-    Args:
-        config: Sizes of the CNN.
-        weights: A file (torchvision's `.pth`, or `.safetensors`), a Hugging Face folder, or a name on the
-            Hugging Face hub.
-
     Raises:
         WeightsError: there is no such file, or its settings are not those of a published ResNet.
     """
-    checkpoint = _open(weights)
+    checkpoint = _open(str(config.weights))
     tensors = {
         name.removeprefix("resnet."): name  # Hugging Face's classifiers have this prefix
         for name in checkpoint.shapes
         if name not in _LEFT_OUT and not name.endswith(_COUNTER)
     }
     layout = _torchvision_layout(config)
-    if isinstance(config, ResNetConfig) and any(name.startswith("embedder.") for name in tensors):
+    is_resnet = config.kind == "resnet"
+    if is_resnet and any(name.startswith("embedder.") for name in tensors):
         layout = _HUGGING_FACE_RESNET
         checkpoint.require_settings(
             {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
@@ -90,7 +85,7 @@ def pretrained_cnn(config: CNNConfig, weights: str) -> InitialWeights:
     def load(state: TrainState) -> TrainState:
         own = (path for path in variables(state) if "cnn" in path[:2])
         names = {path: _name(path[path.index("cnn") + 1 :], layout, config) for path in own}
-        model = "model.resnet" if isinstance(config, ResNetConfig) else "model.shufflenet"
+        model = f"config.model.cnn.{config.kind}"
         return load_tensors(state, names, checkpoint, tensors, model) if names else state
 
     return load
@@ -102,13 +97,14 @@ def torchvision_name(path: KeyPath, config: CNNConfig) -> str:
 
 
 def _torchvision_layout(config: CNNConfig) -> _Layout:
-    return _TORCHVISION_RESNET if isinstance(config, ResNetConfig) else _TORCHVISION_SHUFFLENET
+    return _TORCHVISION_RESNET if config.kind == "resnet" else _TORCHVISION_SHUFFLENET
 
 
 def _name(path: KeyPath, layout: _Layout, config: CNNConfig) -> str:
     if path[0] != "blocks":
         return f"{layout.outside[path[0]]}.{torch_leaf(path)}"
-    blocks = [(level, number) for level, depth in enumerate(config.depths) for number in range(depth)]
+    depths = config.resnet.depths if config.kind == "resnet" else config.shufflenet.depths
+    blocks = [(level, number) for level, depth in enumerate(depths) for number in range(depth)]
     level, number = blocks[path[1]]
     block = layout.block.format(level=layout.first_level + level, number=number)
     return f"{block}.{layout.inside['.'.join(map(str, path[2:-1]))]}.{torch_leaf(path)}"
@@ -119,6 +115,6 @@ def _open(weights: str) -> Checkpoint:
         return Checkpoint(find_model(weights))
     except WeightsError as error:
         raise WeightsError(
-            f"model.cnn_weights: {error}. Name a file of torchvision, or a Hugging Face ResNet that "
-            "`hf download microsoft/resnet-18` fetches; --config.model.cnn_weights= trains from scratch"
+            f"config.model.cnn.weights: {error}. Name a file of torchvision, or a Hugging Face ResNet that "
+            "`hf download microsoft/resnet-18` fetches; --config.model.cnn.weights= trains from scratch"
         ) from error

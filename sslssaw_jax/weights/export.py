@@ -9,11 +9,13 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sslssaw_jax.config.experiment import Config, from_config_dict
-from sslssaw_jax.config.model import TransformerConfig
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
+from sslssaw_jax.models.mbart import MBartConfig
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.types import BLEU_4
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
@@ -57,10 +59,10 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         WeightsError: the model has no mBART part, or `out` exists.
         TokenizerError: there is no tokenizer.
     """
-    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
+    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
-    config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
-    if encoder is None or not config.model.is_mbart:
+    config = read_config(ml_collections.ConfigDict(meta["config"]))
+    if encoder is None or config.system != "ssl_ssaw":
         raise WeightsError(
             f"the model in {workdir} has no mBART part: name the workdir of a stage 1 or 2 with mBART"
         )
@@ -90,8 +92,9 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
 def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokenizer:
     """Load the tokenizer that the model was trained with."""
     data = config.data
-    folder = folder or Path(data.tokenizer or find_dataset(data.data_dir, data.dataset).tokenizer_folder)
-    tokenizer = load_tokenizer(folder, data.language)
+    dataset = find_dataset(Path(data.data_dir), data.dataset)
+    folder = folder or Path(data.tokenizer or dataset.tokenizer_folder)
+    tokenizer = load_tokenizer(folder, dataset.language)
     if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
         raise WeightsError(
             f"the model was trained with another tokenizer ({fingerprint}) than that of {folder} "
@@ -101,7 +104,7 @@ def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokeniz
 
 
 def _write_mbart(
-    folder: Path, params: Mapping[str, Any], encoder: str, sizes: TransformerConfig, tokenizer: Tokenizer
+    folder: Path, params: Mapping[str, Any], encoder: str, sizes: MBartConfig, tokenizer: Tokenizer
 ) -> None:
     reads_text = encoder == "text_encoder"
     config = {
@@ -110,10 +113,10 @@ def _write_mbart(
         "vocab_size": tokenizer.vocab_size,
         "d_model": sizes.d_model,
         "encoder_layers": sizes.text_layers if reads_text else sizes.video_layers,
-        "encoder_attention_heads": sizes.text_heads if reads_text else sizes.heads,
+        "encoder_attention_heads": sizes.text_heads if reads_text else sizes.video_heads,
         "encoder_ffn_dim": sizes.ffn_dim,
         "decoder_layers": sizes.decoder_layers,
-        "decoder_attention_heads": sizes.heads,
+        "decoder_attention_heads": sizes.decoder_heads,
         "decoder_ffn_dim": sizes.ffn_dim,
         "max_position_embeddings": sizes.max_positions,
         "activation_function": sizes.activation,

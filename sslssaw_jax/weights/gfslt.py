@@ -3,7 +3,7 @@
 Its stage 1 (`train_vlp.py`, `train_vlp_v2.py`) gives CNN, temporal convolutions and video encoder; if it
 restored words, also the decoder with embedding and head. Its own stage 2 takes the same (except for the head,
 which it draws anew). Its stage 2 (`train_slt.py`) gives everything that it has. It has no fusion: with
-`fusion.kind="concat"`, `ssl="off"`, `inputs="sign"` the imported model computes the same.
+`fusion.kind="concat"`, `ssl="off"`, `inputs="video"` the imported model computes the same.
 """
 
 import fnmatch
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.config.model import ModelConfig
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.systems.ssl_ssaw import SSLSSAWConfig
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.cnn import torchvision_name
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
@@ -46,12 +46,8 @@ _VIDEO = {
     "project": "sign_emb.src_emb",
     "project_norm": "sign_emb.bn_ac.0",
 }
-_PUBLISHED = {"activation": "relu", "heads": 8}  # `mytran/config.json`; no tensor shows these settings
-
-
-def is_gfslt(init_from: str) -> bool:
-    """Return whether `init_from` names a checkpoint of the parent project."""
-    return init_from.endswith(".pth")
+# in its `mytran/config.json`; no tensor shows these settings
+_PUBLISHED = {"activation": "relu", "video_heads": 8, "decoder_heads": 8}
 
 
 def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = False) -> InitialWeights:
@@ -69,11 +65,11 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
         WeightsError: there is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
             or its head is not its embedding and the model's is.
     """
-    path = Path(config.init_from).expanduser()
+    path = Path(str(config.init_from)).expanduser()
     if not path.is_file():
         raise WeightsError(f"init_from: there is no {path}")
     if config.model.inputs == "question":
-        raise WeightsError(f"{path} translates videos: model.inputs is 'question', make it 'sign' or 'both'")
+        raise WeightsError(f"{path} translates videos: model.inputs is 'question', make it 'video' or 'both'")
     checkpoint = Checkpoint(path, entries=("model", "text_decoder"))
     tensors, left_out = _tensors(checkpoint)
     if "backbone.conv_1d.temporal_conv.0.weight" not in tensors:
@@ -92,7 +88,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
         if whole and rest:
             raise WeightsError(
                 f"{path} holds no {', '.join(rest)}: only a checkpoint of train_slt.py can be evaluated "
-                "untrained, with model.fusion.kind 'concat', model.ssl 'off' and model.inputs 'sign'"
+                "untrained, with model.fusion.kind 'concat', model.ssl 'off' and model.inputs 'video'"
             )
         loaded = load_tensors(state, names, checkpoint, tensors)
         print(_report(config, parts, rest, left_out))
@@ -117,7 +113,7 @@ def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
 
 
 def _require_same_vocabulary(
-    checkpoint: Checkpoint, tensors: dict[str, str], config: ModelConfig, tokenizer: Tokenizer
+    checkpoint: Checkpoint, tensors: dict[str, str], config: SSLSSAWConfig, tokenizer: Tokenizer
 ) -> None:
     """Check the vocabulary, and remove a head that copies the tied embedding."""
     if _TABLE not in tensors:
@@ -144,10 +140,9 @@ def _is_within(path: KeyPath, parts: list[str]) -> bool:
     return _part(path) in parts or path[0] in parts
 
 
-def _their_name(path: KeyPath, config: ModelConfig) -> str:
+def _their_name(path: KeyPath, config: SSLSSAWConfig) -> str:
     if path[:2] == ("video", "cnn"):
-        cnn = config.resnet if config.cnn == "resnet" else config.shufflenet
-        return f"backbone.conv_2d.resnet.{torchvision_name(path[2:], cnn)}"
+        return f"backbone.conv_2d.resnet.{torchvision_name(path[2:], config.cnn)}"
     if path[0] == "video":
         return f"{_VIDEO['.'.join(map(str, path[1:-1]))]}.{torch_leaf(path)}"
     name = f"mbart.{hugging_face_name(path)}"

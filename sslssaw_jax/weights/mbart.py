@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from sslssaw_jax.config.experiment import DataConfig
-from sslssaw_jax.config.model import TransformerConfig
+from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
+from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
@@ -42,7 +42,7 @@ _GROUPED = {"input", "feed_forward"}  # modules of ours whose parts Hugging Face
 _GROUP = re.compile(r"model\.(encoder|decoder)\.(layers\.\d+\.)?")
 
 
-def pretrained_mbart(config: TransformerConfig, data: DataConfig, tokenizer: Tokenizer) -> InitialWeights:
+def pretrained_mbart(config: MBartConfig, data: DataConfig, tokenizer: Tokenizer) -> InitialWeights:
     """Return the function that loads `config.weights`; everything but shapes is checked before.
 
     Raises:
@@ -51,7 +51,7 @@ def pretrained_mbart(config: TransformerConfig, data: DataConfig, tokenizer: Tok
     checkpoint = Checkpoint(mbart_folder(config, data))
     remedy = (
         f"trim {PRETRAINED} to this dataset with `{_trim_command(data, TRIMMED)}`, and set "
-        f"model.mbart.weights and data.tokenizer to {TRIMMED}"
+        f"config.model.mbart.weights to {TRIMMED}"
     )
     rows = checkpoint.shapes.get(SHARED, (tokenizer.vocab_size,))[0]
     if rows != tokenizer.vocab_size:
@@ -68,23 +68,23 @@ def pretrained_mbart(config: TransformerConfig, data: DataConfig, tokenizer: Tok
                 f"{remedy}"
             )
     checkpoint.require_settings({"activation_function": config.activation, "scale_embedding": True})
-    return lambda state: load_mbart(state, checkpoint, config.layers)
+    return lambda state: load_mbart(state, checkpoint, config.pretrained_layers)
 
 
-def mbart_folder(config: TransformerConfig, data: DataConfig) -> Path:
+def mbart_folder(config: MBartConfig, data: DataConfig) -> Path:
     """Return the folder of `config.weights`.
 
     Raises:
         WeightsError: there is none; the message says how to get the weights, and how to do without.
     """
     try:
-        return find_model(config.weights)
+        return find_model(str(config.weights))
     except WeightsError as error:
         raise WeightsError(
             f"{error}. The pretrained weights are {PRETRAINED}'s, and this command downloads them and keeps "
-            f"what the dataset needs:\n  {_trim_command(data, config.weights)}\n"
-            "To train from scratch: --config.model.mbart.weights= --config.data.tokenizer= "
-            "(and --config.model.cnn_weights= for the CNN)"
+            f"what the dataset needs:\n  {_trim_command(data, str(config.weights))}\n"
+            "To train from scratch: --config.model.mbart.weights= "
+            "(and --config.model.cnn.weights= for the CNN)"
         ) from error
 
 

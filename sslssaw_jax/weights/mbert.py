@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.mbert_tokenizer import (
     BERT_TOKENIZER_FILE,
@@ -17,6 +16,7 @@ from sslssaw_jax.data.mbert_tokenizer import (
     make_bert_tokenizer,
 )
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
@@ -42,7 +42,7 @@ _LAYERS = {  # within one of ours -> within BERT's
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 
 
-def bert_tokenizer(config: BertConfig, clips: ClipSource) -> BertTokenizer:
+def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
     """Load the tokenizer of `config.weights`; None makes one from the clips' texts.
 
     Raises:
@@ -55,7 +55,7 @@ def bert_tokenizer(config: BertConfig, clips: ClipSource) -> BertTokenizer:
     return make_bert_tokenizer(text for pair in texts for text in pair)
 
 
-def pretrained_mbert(config: BertConfig) -> InitialWeights:
+def pretrained_mbert(config: MBertConfig) -> InitialWeights:
     """Return the function that loads `config.weights` into an mBERT text encoder.
 
     Names in the file may begin with `bert.`, and LayerNorms have TensorFlow's `gamma` and `beta`, as in the
@@ -77,7 +77,7 @@ def pretrained_mbert(config: BertConfig) -> InitialWeights:
     tensors = {_plain_name(name): name for name in checkpoint.shapes}
     layers = {name: int(match[1]) for name in tensors if (match := _LAYER.match(name))}
     available = len(set(layers.values()))
-    chosen = choose_layers(config.layers, "text_encoder", config.num_layers, available, checkpoint)
+    chosen = choose_layers(config.pretrained_layers, "text_encoder", config.num_layers, available, checkpoint)
     tensors = {
         name: theirs
         for name, theirs in tensors.items()
@@ -109,9 +109,9 @@ def _bert_name(path: KeyPath, chosen: list[int]) -> str:
     return f"encoder.layer.{chosen[path[1]]}.{inner}.{torch_leaf(path)}"
 
 
-def _folder(config: BertConfig) -> Path:
+def _folder(config: MBertConfig) -> Path:
     try:
-        return find_model(config.weights, BERT_TOKENIZER_FILE)
+        return find_model(str(config.weights), BERT_TOKENIZER_FILE)
     except WeightsError as error:
         raise WeightsError(
             f"model.mbert.weights: {error}. `hf download {PRETRAINED_MBERT}` fetches the pretrained mBERT; "

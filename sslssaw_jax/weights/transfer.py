@@ -6,7 +6,7 @@ from pathlib import Path
 from flax import traverse_util
 
 from sslssaw_jax.training.checkpoints import restore_params
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.types import SelectionMetric, TrainState
 from sslssaw_jax.weights.initial_state import (
     InitialWeights,
     KeyPath,
@@ -16,23 +16,13 @@ from sslssaw_jax.weights.initial_state import (
     variables,
 )
 
-# module of this stage <- module of the stage before
-CNN_ALONE = {"video.cnn": "cnn"}
-STAGE_2_OF_STAGE_1 = {
-    "embedding": "embedding",
-    "text_encoder": "text_encoder",  # of mBERT; mBART's question embedding is the bare embedding
-    "video": "video",
-    "encoder": "video_encoder",
-    "decoder": "decoder",
-}
-
 
 def trained_modules(
     directory: Path,
     modules: Mapping[str, str] | None = None,
     *,
     tokenizer: str | None = None,
-    best: bool = False,
+    best_by: SelectionMetric | None = None,
 ) -> InitialWeights:
     """Return the function that copies modules from the checkpoints in `directory`.
 
@@ -44,11 +34,11 @@ def trained_modules(
         modules: Dotted names of modules there, by those here; all of the same name by default. A module that
             this model does not have (the video if only the question is read) is left out.
         tokenizer: Fingerprint that the checkpoint's tokenizer must have.
-        best: Whether to take the best checkpoint instead of the latest.
+        best_by: Metric of the best checkpoint, which is taken instead of the latest.
     """
 
     def copy(state: TrainState) -> TrainState:
-        params, batch_stats, meta = restore_params(directory, best=best)
+        params, batch_stats, meta = restore_params(directory, best_by=best_by)
         if tokenizer is not None and meta["tokenizer"] != tokenizer:
             raise WeightsError(
                 f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "

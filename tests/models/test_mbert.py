@@ -16,16 +16,14 @@ from flax import nnx, traverse_util
 from safetensors.numpy import load_file, save_file
 
 from sslssaw_jax.config.experiment import MeshConfig
-from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.data.text import clean_question
-from sslssaw_jax.models.mbert import Bert
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.translate import encode, translate_stage
+from sslssaw_jax.models.mbert import Bert, MBertConfig
+from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Texts
 from sslssaw_jax.weights.initial_state import WeightsError
@@ -42,15 +40,17 @@ from tests.support.toy import (
     evaluated,
     jit,
     padded,
+    pretrain_stage,
     toy_batch,
     toy_config,
     toy_state,
+    translate_stage,
 )
 
 BERT_VOCAB_SIZE = 30
-SIZES = BertConfig(d_model=12, ffn_dim=20, num_layers=2, heads=3, max_positions=16)
+SIZES = MBertConfig(d_model=12, ffn_dim=20, num_layers=2, heads=3, max_positions=16)
 DEEP = dataclasses.replace(SIZES, num_layers=5)
-MBERT = {"model.text": "mbert"} | {
+MBERT = {"model.text_encoder": "mbert"} | {
     f"model.mbert.{key}": getattr(SIZES, key)
     for key in ("d_model", "ffn_dim", "num_layers", "heads", "max_positions")
 }
@@ -61,7 +61,7 @@ CONFIG = toy_config(
 )
 
 
-def random_bert(config: BertConfig) -> transformers.BertModel:
+def random_bert(config: MBertConfig) -> transformers.BertModel:
     """Theirs with every weight, bias and scale random."""
     torch.manual_seed(0)
     model = transformers.BertModel(
@@ -87,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def imported(config: BertConfig, folder: Path) -> Bert:
+def imported(config: MBertConfig, folder: Path) -> Bert:
     bert = nnx.eval_shape(lambda: Bert(config, BERT_VOCAB_SIZE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
     weights = pretrained_mbert(dataclasses.replace(config, weights=str(folder)))
     loaded = load_part(nnx.Dict(bert=bert), "text_encoder", weights)
@@ -160,7 +160,7 @@ def test_a_shallower_tower_gets_the_layers_that_the_configuration_names(
     folder: Path, layers: str, chosen: list[int]
 ) -> None:
     saved = load_file(folder / "model.safetensors")
-    params = values_of(imported(dataclasses.replace(SIZES, layers=layers), folder))
+    params = values_of(imported(dataclasses.replace(SIZES, pretrained_layers=layers), folder))
     for own, number in enumerate(chosen):
         np.testing.assert_array_equal(
             params["layers"][own]["fc1"]["kernel"].T,
@@ -169,7 +169,7 @@ def test_a_shallower_tower_gets_the_layers_that_the_configuration_names(
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    def refusal(config: BertConfig, path: Path = tmp_path) -> str:
+    def refusal(config: MBertConfig, path: Path = tmp_path) -> str:
         with pytest.raises(WeightsError) as refused:
             imported(config, path)
         return str(refused.value)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.resnet import ResNetConfig
+from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.video_embedding import make_cnn
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from tests.support.pretrained import load_part
@@ -123,17 +125,16 @@ class TorchvisionShuffleNet(torch.nn.Module):
         return self.conv5(x).mean((2, 3))
 
 
-def torchvision_model(config: ModelConfig) -> torch.nn.Module:
-    if config.cnn == "shufflenet":
+def torchvision_model(config: CNNConfig) -> torch.nn.Module:
+    if config.kind == "shufflenet":
         return TorchvisionShuffleNet(config.shufflenet)
     return TorchvisionResNet(config.resnet)
 
 
-def imported(config: ModelConfig, side: int, dtype: str = "float32") -> nnx.Module:
-    """The CNN of `config` with the weights that `config.cnn_weights` names."""
+def imported(config: CNNConfig, side: int, dtype: str = "float32") -> nnx.Module:
+    """The CNN of `config` with the weights that `config.weights` names."""
     model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    sizes = config.resnet if config.cnn == "resnet" else config.shufflenet
-    model = load_part(model, "cnn", pretrained_cnn(sizes, config.cnn_weights))
+    model = load_part(model, "cnn", pretrained_cnn(config))
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), model)
 
 

@@ -16,8 +16,8 @@ from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.decoder_inputs import Stream
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.translate import encode, translate_stage
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -27,14 +27,18 @@ from tests.support.gfslt_reference import SLRCLIP, GlossFreeModel, Logger, TextD
 from tests.support.mbart_reference import relative_error
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import torch_frames
-from tests.support.toy import evaluated, jit, toy_batch, toy_config, toy_state
+from tests.support.toy import evaluated, jit, toy_batch, toy_config, toy_state, translate_stage
 
-SIGN_ALONE = {"model.inputs": "sign", "model.ssl": "off", "model.fusion.kind": "concat"}
+SIGN_ALONE = {"model.inputs": "video", "model.ssl": "off", "model.fusion.kind": "concat"}
 
 
 def config_from(checkpoint: Path, **changes: Any) -> Config:
     published = {"model.mbart.activation": "relu", "model.mbart.tied_head": False}
-    resnet = {"model.resnet.stem": "conv7_pool", "model.resnet.depths": (1, 1), "model.resnet.width": 4}
+    resnet = {
+        "model.cnn.resnet.stem": "conv7_pool",
+        "model.cnn.resnet.depths": (1, 1),
+        "model.cnn.resnet.width": 4,
+    }
     return toy_config(**published | resnet | {"init_from": str(checkpoint)} | SIGN_ALONE | changes)
 
 

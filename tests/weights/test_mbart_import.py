@@ -18,14 +18,13 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from configs import phoenix_stage2
-from sslssaw_jax.config.experiment import Config, MeshConfig, from_config_dict
-from sslssaw_jax.config.model import TransformerConfig
+from sslssaw_jax.config.experiment import Config, MeshConfig
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.stages.losses import cross_entropy
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, WeightsError
@@ -49,7 +48,7 @@ from tests.support.mbart_reference import (
     relative_error,
 )
 from tests.support.pytorch import torch
-from tests.support.toy import jit, toy_config, toy_state
+from tests.support.toy import jit, pretrain_stage, toy_config, toy_state, translate_stage
 
 DEEP = dataclasses.replace(CONFIG, text_layers=5, decoder_layers=4, ffn_dim=24, d_model=16)
 VARIANTS = {
@@ -124,8 +123,15 @@ def test_loss_and_every_gradient_equal_pytorchs(variant: str) -> None:
 
 
 def test_a_layer_as_wide_as_mbart_large_equals_pytorchs() -> None:
-    config = TransformerConfig(
-        text_layers=1, decoder_layers=1, text_heads=16, heads=16, max_positions=32, d_model=1024, ffn_dim=4096
+    config = MBartConfig(
+        text_layers=1,
+        decoder_layers=1,
+        text_heads=16,
+        video_heads=16,
+        decoder_heads=16,
+        max_positions=32,
+        d_model=1024,
+        ffn_dim=4096,
     )
     theirs, ours = random_pair(2, config=config)
     rng = np.random.default_rng(2)
@@ -369,7 +375,7 @@ def starting_from(folder: Path | str, data_dir: Path, **changes: object) -> Conf
 def test_a_stage_from_scratch_starts_from_the_weights(
     stage: str, with_tokenizer: Path, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = starting_from(with_tokenizer, tiny_data_dir, init_from="none")
+    config = starting_from(with_tokenizer, tiny_data_dir, init_from=None)
     started: list[TrainState] = []
 
     def train(
@@ -401,8 +407,12 @@ def test_a_run_demands_no_weights_that_it_has_no_use_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    absent = {"data.tokenizer": "", "model.cnn_weights": "./absent.pth", "model.resnet.stem": "conv7_pool"}
-    config = starting_from("./absent", tiny_data_dir, init_from="none", **absent | changes)
+    absent = {
+        "data.tokenizer": "",
+        "model.cnn.weights": "./absent.pth",
+        "model.cnn.resnet.stem": "conv7_pool",
+    }
+    config = starting_from("./absent", tiny_data_dir, init_from=None, **absent | changes)
     if begun:
         (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     trained = types.SimpleNamespace(step=0)
@@ -439,7 +449,7 @@ def test_absent_weights_are_told_with_the_download_and_the_way_without(
     tree.data.update({"data_dir": str(tiny_data_dir), "dataset": "avatar_qa", "language": "en_XX"})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError) as refused:
-        Experiment(from_config_dict(tree), tmp_path)
+        Experiment(read_config(tree), tmp_path)
     trim = f"trim --model=facebook/mbart-large-cc25 --data_dir={tiny_data_dir} --dataset=avatar_qa --out="
     assert trim + tree.model.mbart.weights in str(refused.value)
     assert "--config.model.mbart.weights= --config.data.tokenizer=" in str(refused.value)

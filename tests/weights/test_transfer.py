@@ -3,13 +3,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.stages.warm_start import warm_start_stage
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, trained_modules
-from tests.support.toy import VOCAB_SIZE, toy_config, toy_state
+from tests.support.toy import (
+    VOCAB_SIZE,
+    pretrain_stage,
+    toy_config,
+    toy_state,
+    translate_stage,
+    warm_start_stage,
+)
 
 CONFIG = toy_config()
 
@@ -76,7 +80,7 @@ def test_stage_2_begins_with_the_modules_of_stage_1(stage_1):
 
 def test_stage_2_goes_on_with_the_mbert_of_stage_1(tmp_path):
     sizes = {"d_model": 8, "ffn_dim": 8, "num_layers": 1, "heads": 2}
-    changes = {"model.text": "mbert"} | {f"model.mbert.{key}": size for key, size in sizes.items()}
+    changes = {"model.text_encoder": "mbert"} | {f"model.mbert.{key}": size for key, size in sizes.items()}
     donor, directory = saved(pretrain_stage(toy_config(**changes), VOCAB_SIZE, 9), tmp_path)
     own = toy_state(translate_stage(toy_config(**changes), VOCAB_SIZE, 9), seed=2)
     new = trained_modules(directory, STAGE_2_OF_STAGE_1, tokenizer="abc")(own)
