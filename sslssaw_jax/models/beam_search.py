@@ -75,7 +75,7 @@ def beam_search(
         Tokens i32[B, N] and scores f32[B].
 
     Raises:
-        ValueError: prompt and new tokens exceed a decoder's positions.
+        ValueError: Prompt and new tokens exceed a decoder's positions.
     """
     batch, prompt_length = prompt_BxP.shape
     first_row_B = jnp.arange(batch) * beams

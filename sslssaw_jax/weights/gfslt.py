@@ -62,7 +62,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
             has to.
 
     Raises:
-        WeightsError: there is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
+        WeightsError: There is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
             or its head is not its embedding and the model's is.
     """
     path = Path(str(config.init_from)).expanduser()

@@ -46,7 +46,7 @@ def pretrained_mbart(config: MBartConfig, data: DataConfig, tokenizer: Tokenizer
     """Return the function that loads `config.weights`; everything but shapes is checked before.
 
     Raises:
-        WeightsError: there are no such weights, or they have another vocabulary or activation.
+        WeightsError: There are no such weights, or they have another vocabulary or activation.
     """
     checkpoint = Checkpoint(mbart_folder(config, data))
     remedy = (
@@ -75,7 +75,7 @@ def mbart_folder(config: MBartConfig, data: DataConfig) -> Path:
     """Return the folder of `config.weights`.
 
     Raises:
-        WeightsError: there is none; the message says how to get the weights, and how to do without.
+        WeightsError: There is none; the message says how to get the weights, and how to do without.
     """
     try:
         return find_model(str(config.weights))
@@ -107,7 +107,7 @@ def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str
         pretrained_layers: Which layers a shallower encoder or decoder gets; see `choose_layers`.
 
     Raises:
-        WeightsError: a tensor is missing, has no place, or has another shape; or the embeddings differ where
+        WeightsError: A tensor is missing, has no place, or has another shape; or the embeddings differ where
             the model has one.
     """
     own = [path for path in variables(state) if _is_mbart(path)]
@@ -169,7 +169,7 @@ def _tables(checkpoint: Checkpoint, *, tied_head: bool) -> dict[str, str]:
     `model.mbart.tied_head=False`, and starts as that table if the file has none.
 
     Raises:
-        WeightsError: tables that the model keeps as one differ in the file.
+        WeightsError: Tables that the model keeps as one differ in the file.
     """
     encoder, table = (name if name in checkpoint.shapes else SHARED for name in INPUT_TABLES)
     head = HEAD if HEAD in checkpoint.shapes else table

@@ -46,8 +46,8 @@ def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
     """Load the tokenizer of `config.weights`; None makes one from the clips' texts.
 
     Raises:
-        WeightsError: the weights cannot be found.
-        TokenizerError: the weights have no tokenizer.
+        WeightsError: The weights cannot be found.
+        TokenizerError: The weights have no tokenizer.
     """
     if config.weights:
         return load_bert_tokenizer(_folder(config))
@@ -63,7 +63,7 @@ def pretrained_mbert(config: MBertConfig) -> InitialWeights:
     shape, or if there are too few layers.
 
     Raises:
-        WeightsError: there is no such file; it has another number of heads, or settings that are not BERT's.
+        WeightsError: There is no such file; it has another number of heads, or settings that are not BERT's.
     """
     checkpoint = Checkpoint(_folder(config))
     checkpoint.require_settings(

@@ -40,7 +40,7 @@ class Checkpoint:
             begin with the name of the entry. Nothing else in the file is read.
 
     Raises:
-        WeightsError: there is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
+        WeightsError: There is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
     """
 
     def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
@@ -176,7 +176,7 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
         tokenizer_file: The file to download together with configuration and weights.
 
     Raises:
-        WeightsError: there is no such file, folder or model.
+        WeightsError: There is no such file, folder or model.
     """
     path = Path(model).expanduser()
     if path.exists():

@@ -62,7 +62,7 @@ def load_tensors(
         model: What the checkpoint does not fit, for the error.
 
     Raises:
-        WeightsError: a tensor is missing, has no place, or has another shape.
+        WeightsError: A tensor is missing, has no place, or has another shape.
     """
     own = variables(state)
     found = {
@@ -91,7 +91,7 @@ def choose_layers(
         checkpoint: The file, for the error.
 
     Raises:
-        WeightsError: there are fewer layers than wanted.
+        WeightsError: There are fewer layers than wanted.
     """
     if wanted > available:
         raise WeightsError(

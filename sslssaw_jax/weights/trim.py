@@ -45,7 +45,7 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
     Another file holds a sentence a line.
 
     Raises:
-        WeightsError: there is no such file, or a line of it is not a clip.
+        WeightsError: There is no such file, or a line of it is not a clip.
     """
     if not file.is_file():
         raise WeightsError(f"there is no {file}")
