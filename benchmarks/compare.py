@@ -103,10 +103,11 @@ def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
     import jax
     import optax
 
+    from sslssaw_jax.stages.stage import StageInputs
+    from sslssaw_jax.systems import SYSTEMS
     from sslssaw_jax.training.optimizer import make_optimizer
-    from tests.support.toy import translate_stage
 
-    stage = translate_stage(config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     optimizer = make_optimizer(config.translate.optim, 1000)[0] if trained else optax.identity()
     return stage, stage.init(jax.random.key(0), optimizer), optimizer
 

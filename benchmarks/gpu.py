@@ -72,16 +72,17 @@ def ours(config: Config, steps: int) -> dict[str, Any]:
     from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.frame_cache import open_clips
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+    from sslssaw_jax.stages.stage import StageInputs
     from sslssaw_jax.stages.step import train_step
+    from sslssaw_jax.systems import SYSTEMS
     from sslssaw_jax.training.optimizer import make_optimizer
-    from tests.support.toy import translate_stage
 
     dataset = find_dataset(config.data.data_dir, config.data.dataset)
     source = open_clips(dataset, config.data, "train")
     tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language)
     iterator = train_batches(source, tokenizer, config.data, config.translate, seed=0).iterator()
     optimizer, _ = make_optimizer(config.translate.optim, config.translate.epochs)
-    stage = translate_stage(config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     state = stage.init(jax.random.key(0), optimizer)
     batch, key = next(iterator), jax.random.key(1)
     lowered = jax.jit(

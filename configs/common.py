@@ -60,9 +60,9 @@ def toy_training(config: ConfigDict) -> None:
 
 
 def use_system(config: ConfigDict, name: str) -> None:
-    """Replace the configuration's system by another of the same CNN, from scratch in one stage."""
+    """Replace the system by another with the same CNN, from scratch."""
     cnn = config.model.cnn
-    config.system = name
+    config.system, config.init_from = name, None
     config.model = to_config_dict(SYSTEMS[name].config())
-    config.model.cnn = cnn
-    config.init_from = None
+    if "cnn" in config.model:
+        config.model.cnn = cnn

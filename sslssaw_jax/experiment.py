@@ -215,7 +215,7 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
 
 def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
     """Return each stage of a configuration with its folder, without opening the dataset."""
-    stages = SYSTEMS[config.system].make_stages(config, StageInputs(0, 0, lambda split: []))
+    stages = SYSTEMS[config.system].make_stages(config, StageInputs())
     return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
 
 

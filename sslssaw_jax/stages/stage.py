@@ -92,9 +92,9 @@ def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 class StageInputs:
     """What a system needs to know of the data to make its stages."""
 
-    vocab_size: int
-    text_tower_vocab_size: int
-    clips: Callable[[str], Sequence[ClipInfo]]  # of a split, opened when asked for
+    vocab_size: int = 0
+    text_tower_vocab_size: int = 0
+    clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
 
 
 @dataclass(frozen=True)

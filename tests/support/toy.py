@@ -73,9 +73,7 @@ def toy_system(name: str, **changes: Any) -> Config:
 
 def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
     """The stages of a configuration, of a dataset without clips."""
-    return SYSTEMS[config.system].make_stages(
-        config, StageInputs(vocab_size, bert_vocab_size, lambda split: [])
-    )
+    return SYSTEMS[config.system].make_stages(config, StageInputs(vocab_size, bert_vocab_size))
 
 
 def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
