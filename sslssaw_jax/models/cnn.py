@@ -1,4 +1,4 @@
-"""The CNN of the video embedding, which turns each frame into a vector.
+"""The CNN that turns each frame into a vector.
 
 N frames, H x W pixels, C channels.
 """

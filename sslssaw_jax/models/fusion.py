@@ -1,4 +1,4 @@
-"""How the question's and the video's embeddings become the encoder's input (Sec. 3.3, Table 5).
+"""Fusion of question and video into one sequence (Sec. 3.3, Table 5).
 
 B clips, T joint positions (question first, then video), D features.
 Every fusion maps `(joint_BxTxD, mask_BxT)` to `(fused_BxTxD, gate_BxT)`; the gate is a mean weight over D,
@@ -18,7 +18,7 @@ from sslssaw_jax.models.mbart import Attention
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How question and video become one sequence (Table 5)."""
+    """Kind and sizes of the fusion of question and video (Table 5)."""
 
     kind: Literal["ssaw", "concat", "lstm", "tcn"] = "ssaw"
     heads: int = positive(8)
@@ -30,9 +30,9 @@ class FusionConfig:
 def concatenate_valid(
     question_BxLxD: jax.Array, question_mask_BxL: jax.Array, video_BxTxD: jax.Array, video_mask_BxT: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`f_c` of Eq. 3: the video right behind the question's last token, padding only at the end.
+    """Concatenate question and video (`f_c`, Eq. 3), with padding at the end.
 
-    Padding between the two would shift the encoder's learned positions and reach into convolutions.
+    Padding between question and video would shift the encoder's positions and reach into convolutions.
     """
     padded = jnp.concatenate([question_BxLxD, video_BxTxD], axis=1)
     length_Bx1 = question_mask_BxL.sum(axis=1, keepdims=True)
@@ -47,7 +47,7 @@ def concatenate_valid(
 
 
 class Concat(nnx.Module):
-    """The joint sequence as it is."""
+    """A fusion that leaves the joint sequence unchanged."""
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         del d_model, config, dtype, rngs
@@ -59,7 +59,7 @@ class Concat(nnx.Module):
 
 
 class SSAW(nnx.Module):
-    """Sigmoid self-attention weighting (Eq. 3-4): a post-norm transformer block makes a gate on `f_c`."""
+    """Sigmoid self-attention weighting (Eq. 3-4), a gate on `f_c`."""
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.attention = Attention(d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs)
@@ -84,13 +84,13 @@ class SSAW(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """A bidirectional LSTM over the joint sequence, half of D each way."""
+    """A bidirectional LSTM over the joint sequence, D / 2 each way."""
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
 
         def rnn(reverse: bool) -> nnx.RNN:
             cell = nnx.OptimizedLSTMCell(d_model, d_model // 2, dtype=dtype, rngs=rngs)
-            # without rngs=False it would keep a random key, which belongs in no checkpoint
+            # rngs=False: a random key must not become part of a checkpoint
             return nnx.RNN(cell, reverse=reverse, keep_order=True, rngs=False)
 
         self.forward, self.backward = rnn(reverse=False), rnn(reverse=True)
@@ -110,7 +110,7 @@ class LSTM(nnx.Module):
 
 
 class TCN(nnx.Module):
-    """Residual dilated convolutions over time (Bai et al. 2018), centred: a fusion may see the future."""
+    """Residual dilated convolutions (Bai et al. 2018), centered instead of causal."""
 
     DILATIONS = (1, 2, 4, 8)
 

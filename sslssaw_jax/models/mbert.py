@@ -1,7 +1,7 @@
-"""The mBERT text tower (Devlin et al. 2019, Table 6): `BertModel` of Hugging Face, projected to D.
+"""The mBERT text tower (Devlin et al. 2019, Table 6), projected to D.
 
-Unlike mBART it is post-norm, owns its embedding, and adds the learned type of the (only) segment. Padding
-may lie anywhere, as in `models/mbart.py`.
+This is `BertModel` of Hugging Face. Unlike mBART, it is post-norm, has its own embedding, and adds the
+learned type of its (only) segment. Padding may lie anywhere, as in `models/mbart.py`.
 
 Dimensions: B clips, L tokens, E BERT's features, D features of the whole model.
 """
@@ -44,7 +44,7 @@ def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class BertEmbeddings(nnx.Module):
-    """Token, position and segment, summed and normalised."""
+    """The normalized sum of token, position and segment embeddings."""
 
     def __init__(self, config: MBertConfig, vocab_size: int, *, rngs: nnx.Rngs):
         self.word_embeddings = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
@@ -61,7 +61,7 @@ class BertEmbeddings(nnx.Module):
 
 
 class BertLayer(nnx.Module):
-    """Self-attention, then feed-forward; post-norm."""
+    """A post-norm layer of self-attention and feed-forward."""
 
     def __init__(self, config: MBertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.attention = Attention(
@@ -89,7 +89,7 @@ class Bert(Blocks):
         self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
     def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """The last states f32[B, L, E]; those of padding have no meaning."""
+        """Return the last states f32[B, L, E], meaningless at padding."""
         hidden_BxLxE = self.embeddings(ids_BxL, mask_BxL, rngs)
         for layer in self.layers:
             hidden_BxLxE = self.call(layer, hidden_BxLxE, mask_BxL[:, None], rngs)
@@ -97,7 +97,7 @@ class Bert(Blocks):
 
 
 class MBert(nnx.Module):
-    """BERT and the Linear that brings its states to the width of mBART's."""
+    """BERT with a Linear that gives its states the width of mBART's."""
 
     def __init__(
         self, config: MBertConfig, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs
@@ -106,5 +106,5 @@ class MBert(nnx.Module):
         self.projection = nnx.Linear(config.d_model, d_model, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """The projected states [B, L, D] of `[CLS] tokens [SEP]` in BERT's own ids."""
+        """Return projected states [B, L, D] of BERT's `[CLS] tokens [SEP]`."""
         return self.projection(self.bert(ids_BxL, mask_BxL, rngs))

@@ -1,4 +1,4 @@
-"""ResNet over frames (He et al. 2016), torchvision's layout: the spatial half of the video embedding.
+"""ResNet over frames (He et al. 2016) in torchvision's layout.
 
 N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
 """
@@ -18,7 +18,7 @@ from sslssaw_jax.models.remat import Blocks
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """ResNet-18 by default; `depths`, `width`, `stem` and `head` reach down to a toy."""
+    """Sizes of a ResNet; those of ResNet-18 by default."""
 
     block: Literal["basic", "bottleneck"] = "basic"
     depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -42,8 +42,8 @@ BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs, *, groups: int = 1
 ) -> nnx.Conv:
-    """A square convolution without bias, as each CNN has it in front of a BatchNorm."""
-    # symmetric padding as in torch: "SAME" would shift stride-2 maps of even size by one pixel
+    """Make a square convolution without bias, for use before a BatchNorm."""
+    # symmetric padding as in PyTorch: "SAME" would shift stride-2 maps of even size by one pixel
     side = (kernel // 2, kernel // 2)
     return nnx.Conv(
         inputs,
@@ -79,7 +79,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (with the stride, as torchvision has it), 1x1, and a shortcut."""
+    """Convolutions 1x1, 3x3 (with the stride) and 1x1, and a shortcut."""
 
     expansion = 4
 
@@ -104,7 +104,7 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 
 
 class Shortcut(nnx.Module):
-    """The projection where a block changes resolution or width."""
+    """A projection for a block that changes resolution or width."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = conv(inputs, outputs, 1, stride, dtype, rngs)
@@ -127,7 +127,7 @@ def _skip(shortcut: Shortcut | None, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Arr
 
 
 class ResNet(Blocks):
-    """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
+    """A CNN from normalized frames NxHxWx3 to features NxC."""
 
     def __init__(self, config: ResNetConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.pool_stem = config.stem == "conv7_pool"
@@ -161,7 +161,7 @@ class ResNet(Blocks):
         return nnx.relu(self.head_norm(x_NxC, mask=mask_N[:, None]))
 
     def _reduce(self, frames_NxHxWx3: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
-        """Pixels to the maps that the blocks read, a quarter of the side."""
+        """Reduce pixels to the blocks' maps, a quarter of the side."""
         x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
         if self.pool_stem:
             x_NxHxWxC = max_pool(x_NxHxWxC)

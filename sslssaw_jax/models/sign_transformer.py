@@ -1,4 +1,4 @@
-"""The sign language transformer of signjoey (Camgoz et al. 2020), which SLRT and GASLT share.
+"""The transformer of signjoey (Camgoz et al. 2020), for SLRT and GASLT.
 
 Video positions and word embeddings pass through masked BatchNorm and softsign, unscaled; a question, if read,
 stands before the video.
@@ -87,7 +87,7 @@ class SignTransformer(nnx.Module):
         self.head = nnx.Linear(d_model, vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
 
     def embed_target(self, ids_BxL: jax.Array, mask_BxL: jax.Array | None = None) -> jax.Array:
-        """Embed the words `[B, L, D]` that the decoder reads; without a mask all of them count."""
+        """Embed the decoder's words as [B, L, D]; without a mask all count."""
         return self._embed(self.target_norm, ids_BxL, mask_BxL)
 
     def _embed(self, norm: nnx.BatchNorm, ids_BxL: jax.Array, mask_BxL: jax.Array | None) -> jax.Array:
@@ -117,7 +117,7 @@ class SignTransformer(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
-        """Return logits `[B, L, V]` for every position of the stream, from the positions before it."""
+        """Return logits [B, L, V] at each position, from the positions before."""
         embedded = self.embed_target(stream.tokens, stream.mask)
         return self.logits(self.decoder(embedded, stream.mask, states_BxTxD, mask_BxT, rngs))
 

@@ -1,4 +1,4 @@
-"""Trim a pretrained mBART to the tokens of a dataset, or export a trained model."""
+"""Trim a pretrained mBART to a dataset, or export a trained model."""
 
 import argparse
 import logging
@@ -83,7 +83,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and print its result, or end with the error of a user."""
+    """Run the command and print its result."""
     options = _parse_arguments(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it reads
     try:

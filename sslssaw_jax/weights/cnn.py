@@ -1,4 +1,4 @@
-"""Pretrained CNNs: weights of torchvision and Hugging Face for our modules, strict both ways.
+"""Pretrained CNNs of torchvision and Hugging Face, strict both ways.
 
 PyTorch's running variances are unbiased, those of our own training biased; they are taken as they are.
 """
@@ -66,7 +66,7 @@ def pretrained_cnn(config: CNNConfig) -> InitialWeights:
     tensor is missing, has no place, or has another shape.
 
     Raises:
-        WeightsError: there is no such file, or its settings are not those of a published ResNet.
+        WeightsError: There is no such file, or its settings are not those of a published ResNet.
     """
     checkpoint = _open(str(config.weights))
     tensors = {

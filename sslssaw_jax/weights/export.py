@@ -1,4 +1,4 @@
-"""Export of a trained model: its mBART part for PyTorch, and all of it as one safetensors file."""
+"""Export of a trained model for PyTorch and as one safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,9 +55,9 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         tokenizer: The folder of the tokenizer that the run was trained with; by default its place then.
 
     Raises:
-        CheckpointError: the workdir holds no checkpoint.
-        WeightsError: the model has no mBART part, or `out` exists.
-        TokenizerError: there is no tokenizer.
+        CheckpointError: The workdir holds no checkpoint.
+        WeightsError: The model has no mBART part, or `out` exists.
+        TokenizerError: There is no tokenizer.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)

@@ -46,12 +46,12 @@ _VIDEO = {
     "project": "sign_emb.src_emb",
     "project_norm": "sign_emb.bn_ac.0",
 }
-# `mytran/config.json`; no tensor tells
+# in its `mytran/config.json`; no tensor shows these settings
 _PUBLISHED = {"activation": "relu", "video_heads": 8, "decoder_heads": 8}
 
 
 def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = False) -> InitialWeights:
-    """Return the function that loads the checkpoint `init_from`, and prints what it took.
+    """Return the function that loads the checkpoint `init_from` and reports it.
 
     The function raises WeightsError if a tensor is missing, has no place, or has another shape.
 
@@ -62,7 +62,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
             has to.
 
     Raises:
-        WeightsError: there is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
+        WeightsError: There is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
             or its head is not its embedding and the model's is.
     """
     path = Path(str(config.init_from)).expanduser()
@@ -98,7 +98,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
 
 
 def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
-    """Return names in the file by the names in stage 2, and the patterns of tensors left out."""
+    """Return file names by stage 2's names, and the patterns left out."""
     tensors, left_out = {}, set()
     for theirs in checkpoint.shapes:
         name = theirs.replace(".module.", ".", 1)  # of DistributedDataParallel
@@ -115,7 +115,7 @@ def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
 def _require_same_vocabulary(
     checkpoint: Checkpoint, tensors: dict[str, str], config: SSLSSAWConfig, tokenizer: Tokenizer
 ) -> None:
-    """Check the vocabulary, and remove a tied head from `tensors` if it is a copy of the embedding."""
+    """Check the vocabulary, and remove a head that copies the tied embedding."""
     if _TABLE not in tensors:
         return
     rows = checkpoint.shapes[tensors[_TABLE]][0]

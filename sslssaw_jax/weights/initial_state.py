@@ -1,4 +1,4 @@
-"""Initial weights of a stage: functions from a fresh state to one with other weights."""
+"""Initial weights of a stage, as functions of its fresh state."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
@@ -18,11 +18,11 @@ Shape = tuple[int, ...]
 
 
 class WeightsError(UserError):
-    """Weights are missing or do not fit; the message names tensors or file, and the remedy."""
+    """An error about weights that are missing or do not fit."""
 
 
 def chain(weights: Iterable[InitialWeights]) -> InitialWeights:
-    """Return the function that applies all of `weights` in order; later ones win."""
+    """Return the function that applies `weights` in order; later ones win."""
     return lambda state: reduce(lambda changed, change: change(changed), weights, state)
 
 
@@ -36,7 +36,7 @@ def variables(state: TrainState) -> dict[KeyPath, Any]:
 
 
 def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) -> TrainState:
-    """Return the state with new values of some variables, on the devices of the old ones.
+    """Return the state with new values of some variables, sharded as before.
 
     Args:
         state: A state of arrays, or of `jax.ShapeDtypeStruct`s with a sharding.
@@ -54,7 +54,7 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
 
 
 def require_same(found: Mapping[str, Shape], wanted: Mapping[str, Shape], message: str) -> None:
-    """Raise WeightsError unless names and shapes in a file and a model are the same.
+    """Raise WeightsError unless file and model have the same names and shapes.
 
     Args:
         found: Shapes by name in the file.

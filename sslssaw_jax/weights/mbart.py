@@ -1,4 +1,4 @@
-"""Pretrained mBART into our models, and its parts out of them, under Hugging Face's names.
+"""Import of pretrained mBART, and export, under Hugging Face's names.
 
 Strict both ways: a tensor that is missing, has no place, or has another shape is an error that lists names.
 """
@@ -46,7 +46,7 @@ def pretrained_mbart(config: MBartConfig, data: DataConfig, tokenizer: Tokenizer
     """Return the function that loads `config.weights`; everything but shapes is checked before.
 
     Raises:
-        WeightsError: there are no such weights, or they have another vocabulary or activation.
+        WeightsError: There are no such weights, or they have another vocabulary or activation.
     """
     checkpoint = Checkpoint(mbart_folder(config, data))
     remedy = (
@@ -75,7 +75,7 @@ def mbart_folder(config: MBartConfig, data: DataConfig) -> Path:
     """Return the folder of `config.weights`.
 
     Raises:
-        WeightsError: there is none; the message says how to get the weights, and how to do without.
+        WeightsError: There is none; the message says how to get the weights, and how to do without.
     """
     try:
         return find_model(str(config.weights))
@@ -96,9 +96,10 @@ def _trim_command(data: DataConfig, out: str) -> str:
 
 
 def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str = "first") -> TrainState:
-    """Return the state with its embedding, encoders and decoder taken from mBART, as far as it has them.
+    """Return the state with mBART's weights in each part that is mBART's.
 
-    Numbers of heads play no part: they divide the same weights.
+    The parts are embedding, encoders and decoder, as far as the state has them. The number of heads plays no
+    role: it divides the same weights.
 
     Args:
         state: A state of any stage; see `load_tensors`.
@@ -106,7 +107,7 @@ def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str
         pretrained_layers: Which layers a shallower encoder or decoder gets; see `choose_layers`.
 
     Raises:
-        WeightsError: a tensor is missing, has no place, or has another shape; or the embeddings differ where
+        WeightsError: A tensor is missing, has no place, or has another shape; or the embeddings differ where
             the model has one.
     """
     own = [path for path in variables(state) if _is_mbart(path)]
@@ -131,7 +132,7 @@ def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str
 
 
 def hugging_face_name(path: KeyPath) -> str:
-    """Return the tensor that a variable of an embedding, encoder or decoder is, in the same layer."""
+    """Return Hugging Face's name of an embedding's, encoder's or decoder's variable."""
     module, *rest = path
     if module == "embedding":
         return _EMBEDDING[rest[0]]
@@ -140,7 +141,7 @@ def hugging_face_name(path: KeyPath) -> str:
 
 
 def to_hugging_face(params: Mapping[str, Any], encoder: str) -> dict[str, np.ndarray]:
-    """Return embedding, the named encoder and decoder of nested dicts under Hugging Face's names."""
+    """Return embedding, an encoder and decoder under Hugging Face's names."""
     kept = {key: params[key] for key in ("embedding", encoder, "decoder")}
     tensors = {
         hugging_face_name(path): np.ascontiguousarray(to_torch(path, np.asarray(leaf)))
@@ -156,19 +157,19 @@ def _is_mbart(path: KeyPath) -> bool:
 
 
 def _group(name: str) -> str:
-    """Return the layer that a tensor is in, or the half outside of layers, or nothing outside of both."""
+    """Return the layer of a tensor; otherwise its half, if any."""
     match = _GROUP.match(name)
     return match[0] if match else ""
 
 
 def _tables(checkpoint: Checkpoint, *, tied_head: bool) -> dict[str, str]:
-    """Return the names in the file of the model's tables of token embeddings.
+    """Return the file's names of the tables of token embeddings.
 
     Encoder and decoder of mBART have always read one table. A head of its own needs
     `model.mbart.tied_head=False`, and starts as that table if the file has none.
 
     Raises:
-        WeightsError: tables that the model keeps as one differ in the file.
+        WeightsError: Tables that the model keeps as one differ in the file.
     """
     encoder, table = (name if name in checkpoint.shapes else SHARED for name in INPUT_TABLES)
     head = HEAD if HEAD in checkpoint.shapes else table

@@ -1,4 +1,4 @@
-"""Pretrained mBERT (`bert-base-multilingual-cased`, or any BERT of Hugging Face) for the text tower.
+"""Pretrained mBERT, or any BERT of Hugging Face, for text encoders.
 
 Strict both ways, except for the pooler and the heads of BERT's own pretraining: the tower has none.
 """
@@ -43,11 +43,11 @@ _LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 
 
 def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
-    """Load the tokenizer of `config.weights`; make one of the texts of `clips` if there are no weights.
+    """Load the tokenizer of `config.weights`; None makes one from the clips' texts.
 
     Raises:
-        WeightsError: the weights cannot be found.
-        TokenizerError: the weights have no tokenizer.
+        WeightsError: The weights cannot be found.
+        TokenizerError: The weights have no tokenizer.
     """
     if config.weights:
         return load_bert_tokenizer(_folder(config))
@@ -56,14 +56,14 @@ def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
 
 
 def pretrained_mbert(config: MBertConfig) -> InitialWeights:
-    """Return the function that loads `config.weights` into the text encoder, if it is mBERT.
+    """Return the function that loads `config.weights` into an mBERT text encoder.
 
     Names in the file may begin with `bert.`, and LayerNorms have TensorFlow's `gamma` and `beta`, as in the
     published files. The function raises WeightsError if a tensor is missing, has no place, or has another
     shape, or if there are too few layers.
 
     Raises:
-        WeightsError: there is no such file; it has another number of heads, or settings that are not BERT's.
+        WeightsError: There is no such file; it has another number of heads, or settings that are not BERT's.
     """
     checkpoint = Checkpoint(_folder(config))
     checkpoint.require_settings(

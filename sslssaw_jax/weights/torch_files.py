@@ -1,4 +1,4 @@
-"""Checkpoints of other projects on disk or on the Hugging Face hub, read tensor by tensor."""
+"""Checkpoints of other projects, on disk or on the Hugging Face hub."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 class Checkpoint:
-    """A file, or several shards, of tensors that are read one by one.
+    """A file or several shards whose tensors are read one by one.
 
     No tensor is kept, so that a large model costs no more memory than the parts of it in use.
 
@@ -40,7 +40,7 @@ class Checkpoint:
             begin with the name of the entry. Nothing else in the file is read.
 
     Raises:
-        WeightsError: there is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
+        WeightsError: There is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
     """
 
     def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
@@ -63,12 +63,12 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the content of `config.json` beside the weights; empty if there is none."""
+        """Return the model's `config.json`; empty if there is none."""
         file = self.path / CONFIG_FILE
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Raise WeightsError if `config.json` has other settings; they change the function and no shape."""
+        """Raise WeightsError if `config.json` has other settings, which no shape shows."""
         config = self.config
         for key, value in settings.items():
             if config.get(key, value) != value:
@@ -97,7 +97,7 @@ class _SafetensorsFile:
 
 
 class _Unread:
-    """A stand-in for other objects in a checkpoint (arguments, loggers), so that none of their code runs."""
+    """A stand-in for arguments and loggers, whose code must not run."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         return super().__new__(cls)
@@ -168,7 +168,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
-    """Return the folder or file of a model, downloaded from the Hugging Face hub if necessary.
+    """Return the path of a model, downloaded from the hub if necessary.
 
     Args:
         model: A path, or a name on the hub. A text that begins with `.`, `/` or `~` is always a path. The
@@ -176,7 +176,7 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
         tokenizer_file: The file to download together with configuration and weights.
 
     Raises:
-        WeightsError: there is no such file, folder or model.
+        WeightsError: There is no such file, folder or model.
     """
     path = Path(model).expanduser()
     if path.exists():
@@ -202,7 +202,7 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
 
 @contextlib.contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder to write into; it is renamed to `out` at the end, or deleted after an error.
+    """Yield a folder that becomes `out` at the end, unless anything fails.
 
     Raises:
         WeightsError: `out` exists.

@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts for the variables of Flax layers, in both directions."""
+"""PyTorch's names and layouts for variables of Flax, in both directions."""
 
 from collections.abc import Mapping
 
@@ -52,7 +52,7 @@ def load_tensors(
     tensors: Mapping[str, str],
     model: str = "this model",
 ) -> TrainState:
-    """Return the state with some variables taken from a checkpoint, tensor by tensor.
+    """Return the state with some variables read from a checkpoint.
 
     Args:
         state: A state of arrays, or of `jax.ShapeDtypeStruct`s with a sharding.
@@ -62,7 +62,7 @@ def load_tensors(
         model: What the checkpoint does not fit, for the error.
 
     Raises:
-        WeightsError: a tensor is missing, has no place, or has another shape.
+        WeightsError: A tensor is missing, has no place, or has another shape.
     """
     own = variables(state)
     found = {
@@ -91,7 +91,7 @@ def choose_layers(
         checkpoint: The file, for the error.
 
     Raises:
-        WeightsError: there are fewer layers than wanted.
+        WeightsError: There are fewer layers than wanted.
     """
     if wanted > available:
         raise WeightsError(

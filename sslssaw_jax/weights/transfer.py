@@ -1,4 +1,4 @@
-"""Modules of a trained model for another one: how a stage starts from the stage before."""
+"""Modules of a trained model as initial weights of the next stage."""
 
 from collections.abc import Mapping
 from pathlib import Path

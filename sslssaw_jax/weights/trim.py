@@ -1,4 +1,4 @@
-"""mBART with only the tokens of a dataset: a few thousand embeddings instead of 250,027.
+"""mBART with a dataset's tokens: a few thousand embeddings instead of 250,027.
 
 It keeps the pieces that the given texts are segmented into, the single characters of these pieces (to write
 other texts of the same letters), special tokens, language codes and `<mask>`. The order stays, so the ids are
@@ -45,7 +45,7 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
     Another file holds a sentence a line.
 
     Raises:
-        WeightsError: there is no such file, or a line of it is not a clip.
+        WeightsError: There is no such file, or a line of it is not a clip.
     """
     if not file.is_file():
         raise WeightsError(f"there is no {file}")
@@ -64,7 +64,7 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
 
 
 def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path) -> str:
-    """Write the trimmed model as a Hugging Face folder, and return a report in words.
+    """Write the trimmed model as a Hugging Face folder; return a report.
 
     Args:
         model: A folder of mBART: weights, `config.json`, `sentencepiece.bpe.model`.
@@ -107,7 +107,7 @@ def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], 
 
 
 def kept_ids(pieces: list[int], vocab_size: int) -> list[int]:
-    """Return the full model's ids of the kept tokens, in the order of the new ids.
+    """Return the full model's ids of kept tokens, in their new order.
 
     Args:
         pieces: SentencePiece's ids of the kept pieces.
@@ -170,7 +170,7 @@ def _require_same_segmentation(
     trimmed: sentencepiece.SentencePieceProcessor,
     texts: list[str],
 ) -> None:
-    """Raise WeightsError if a text is segmented differently; the rule of what is kept excludes that."""
+    """Raise WeightsError if a text is segmented differently than before."""
     for text, before, after in zip(
         texts, full.encode(texts, out_type=str), trimmed.encode(texts, out_type=str)
     ):

@@ -19,12 +19,13 @@ from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
-from sslssaw_jax.data.mbart_tokenizer import TokenizerError, clean_question, load_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.mbert import Bert, MBertConfig
 from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
-from sslssaw_jax.types import BertTexts
+from sslssaw_jax.types import Texts
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.mbert import pretrained_mbert
@@ -159,7 +160,7 @@ def test_a_shallower_tower_gets_the_layers_that_the_configuration_names(
     folder: Path, layers: str, chosen: list[int]
 ) -> None:
     saved = load_file(folder / "model.safetensors")
-    params = values_of(imported(dataclasses.replace(SIZES, layers=layers), folder))
+    params = values_of(imported(dataclasses.replace(SIZES, pretrained_layers=layers), folder))
     for own, number in enumerate(chosen):
         np.testing.assert_array_equal(
             params["layers"][own]["fc1"]["kernel"].T,
@@ -248,9 +249,9 @@ def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
 
 def bert_batch(seed: int = 0) -> Any:
     """A toy batch whose texts are other ones for BERT."""
-    texts = BertTexts(*random_texts(seed), *random_texts(seed + 1))
+    texts = Texts(*random_texts(seed), *random_texts(seed + 1))
     return toy_batch(seed).replace(
-        bert=texts, masked_target=texts.target, masked_target_mask=texts.target_mask
+        text_tower_texts=texts, masked_target=texts.target, masked_target_mask=texts.target_mask
     )
 
 
@@ -262,13 +263,20 @@ def with_more_padding(batch: Any) -> Any:
         noise = rng.integers(0, BERT_VOCAB_SIZE, (len(text), 4))
         return np.hstack([text, noise]), np.pad(mask, ((0, 0), (0, 4)))
 
-    bert = BertTexts(
-        *longer(batch.bert.question, batch.bert.question_mask),
-        *longer(batch.bert.target, batch.bert.target_mask),
+    bert = Texts(
+        *longer(batch.text_tower_texts.question, batch.text_tower_texts.question_mask),
+        *longer(batch.text_tower_texts.target, batch.text_tower_texts.target_mask),
     )
     return padded(batch, tokens=4).replace(
-        bert=bert, masked_target=bert.target, masked_target_mask=bert.target_mask
+        text_tower_texts=bert, masked_target=bert.target, masked_target_mask=bert.target_mask
     )
+
+
+def with_other_words(batch: Any, name: str) -> Any:
+    """Other words in mBART's question or target, and the same in BERT's."""
+    ids = getattr(batch.decoder_texts, name)
+    other = {name: np.where(ids > 5, 45 - ids, ids)}
+    return batch.replace(decoder_texts=batch.decoder_texts._replace(**other))
 
 
 def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
@@ -277,17 +285,25 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
 
     @jit
     def outcome(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        states = model.text_projection(model.text_encoder(batch.bert.target, batch.bert.target_mask))
-        feature = model.text_features(batch.bert.target, batch.bert.target_mask)[0][:, 0]
+        states = model.text_projection(
+            model.text_encoder(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
+        )
+        feature = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)[0][
+            :, 0
+        ]
         return states, feature, stage.loss(model, batch, None)[1]
 
     states, feature, metrics = outcome(model, batch)
-    last = batch.bert.target_mask.sum(axis=1) - 1
+    last = batch.text_tower_texts.target_mask.sum(axis=1) - 1
     assert_close(feature, states[np.arange(len(last)), last])
     assert_close(outcome(model, with_more_padding(batch))[2], metrics)
 
-    read = batch.replace(bert=batch.bert._replace(target=(batch.bert.target + 1) % BERT_VOCAB_SIZE))
-    written = batch.replace(target=np.where(batch.target > 5, 45 - batch.target, batch.target))
+    read = batch.replace(
+        text_tower_texts=batch.text_tower_texts._replace(
+            target=(batch.text_tower_texts.target + 1) % BERT_VOCAB_SIZE
+        )
+    )
+    written = with_other_words(batch, "target")
     for changed, moved in ((read, "loss_similarity"), (written, "loss_restore")):
         found = outcome(model, changed)[2]
         differ = {key for key in ("loss_similarity", "loss_restore") if abs(found[key] - metrics[key]) > 1e-3}
@@ -310,9 +326,13 @@ def test_stage_2_fuses_what_mbert_reads_and_the_decoder_still_writes_mbarts_ques
     assert_close(longer_metrics, metrics)
     assert not np.asarray(longer_states[:, states.shape[1] :]).any()
 
-    read = batch.replace(bert=batch.bert._replace(question=(batch.bert.question + 1) % BERT_VOCAB_SIZE))
+    read = batch.replace(
+        text_tower_texts=batch.text_tower_texts._replace(
+            question=(batch.text_tower_texts.question + 1) % BERT_VOCAB_SIZE
+        )
+    )
     assert np.abs(outcome(model, read)[0] - states).max() > 0.01
-    written = batch.replace(question=np.where(batch.question > 5, 45 - batch.question, batch.question))
+    written = with_other_words(batch, "question")
     states_then, metrics_then = outcome(model, written)
     assert_close(states_then, states)
     assert abs(metrics_then["loss_question"] - metrics["loss_question"]) > 0.01
