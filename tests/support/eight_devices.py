@@ -55,7 +55,7 @@ def start(stage: str, dtype: str, out: Path, *meshes: str) -> subprocess.Popen:
         [sys.executable, "-c", (WIDE if wide else "") + call],
         env=os.environ
         | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_X64": str(int(wide)),
         },

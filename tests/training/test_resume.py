@@ -27,9 +27,10 @@ STOPPED = ["stopped_after_a_step", "stopped_in_an_evaluation"]
 def start(folder: Path, data_dir: Path, epochs: int, **chains: list[str]) -> list[tuple[str, int]]:
     """Runs each chain in a folder of its own; the moments of the last one with its processes' exit codes."""
     arguments = [f"{name}={','.join(moments)}" for name, moments in chains.items()]
-    environment = os.environ | {
+    # the runs keep what they compile in the folder of their own configuration
+    others = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
+    environment = others | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_LOG_COMPILES": "1",
     }
