@@ -26,6 +26,7 @@ from sslssaw_jax.weights.cnn import WeightsError, load_cnn
 from sslssaw_jax.workdir import CHECKPOINTS
 from tfds_builders.prepare import prepare
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 SCORES = {
     "bleu1",

@@ -20,6 +20,7 @@ from sslssaw_jax.training.processes import join
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.test_end_to_end import ROOT, rows, shipped, shrink
 
+pytestmark = pytest.mark.slow
 # As run.py is called, and once more in a folder where a checkpoint of one process lies.
 TWO_RUNS = """
 import sys

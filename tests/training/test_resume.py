@@ -17,6 +17,7 @@ from sslssaw_jax.training.checkpoints import _read_arrays
 from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 from tests.support.killed_runs import BROKEN
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("SSLSSAW_KILLS", "0"))
 RATES = {"step_time", "clips_per_s", "frames_per_s", "input_wait", "mfu"}
