@@ -1,4 +1,4 @@
-"""A prepared dataset in miniature: random frames under the name and the features of the demo dataset."""
+"""A prepared dataset in miniature: random frames under the demo dataset's name."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.mbart_tokenizer import clean_question, train_tokenizer
+from sslssaw_jax.data.dataset import write_dataset_facts
+from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+from sslssaw_jax.data.text import clean_question
 
 SIDE = 48  # pixels
 SPLITS = {"train": 24, "dev": 6, "test": 6, "isolated": 12}
@@ -20,7 +22,7 @@ PLACES = ("north", "south", "east", "west")
 
 
 def _rows(split: str) -> list[dict[str, Any]]:
-    """Rows of `clips.<split>.jsonl`; the isolated ones are single signs without a question."""
+    """Draw the rows of `clips.<split>.jsonl`; isolated clips are single signs without a question."""
     rng = np.random.default_rng(list(SPLITS).index(split))
     rows = []
     for number in range(SPLITS[split]):
@@ -76,4 +78,5 @@ def prepare(data_dir: Path) -> None:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
         (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
     texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
+    write_dataset_facts(folder, language="en_XX")
     train_tokenizer(texts, folder / "tokenizer", vocab_size=60)
