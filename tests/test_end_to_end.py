@@ -1,4 +1,4 @@
-"""Whole runs from the shipped configurations, made small: what they leave behind, and that they can go on."""
+"""Whole runs of small versions of the shipped configurations."""
 
 import importlib
 import json
@@ -53,7 +53,7 @@ def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
-    """The miniature dataset and a model that compiles in seconds; the recipe stays the configuration's."""
+    """Take the miniature dataset and a tiny model; the recipe stays the configuration's."""
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
     config.data.tokenizer = config.model.mbart.weights = ""
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
@@ -83,7 +83,7 @@ def rows(path: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def finished(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of the demo, run to its end."""
+    """Run the demo to its end; return its workdir."""
     workdir = tmp_path_factory.mktemp("runs") / "demo"
     run(shrink(shipped("demo"), tiny_data_dir), workdir)
     return workdir
@@ -259,7 +259,7 @@ def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: 
 def test_every_shipped_configuration_trains(
     name: tuple[str, ...], tiny_data_dir: Path, tmp_path: Path
 ) -> None:
-    """Real steps of its last stage, with its own optimiser, augmentation and losses."""
+    """Train the last stage with its own optimizer, augmentation and losses."""
     config = shrink(shipped(*name), tiny_data_dir)
     config.init_from = "none"
     config.warm_start.epochs = 0
@@ -271,7 +271,7 @@ def test_every_shipped_configuration_trains(
 @pytest.mark.parametrize("variant", ["", "toy"])
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_csl_daily_trains_as_phoenix_does(stage: str, variant: str) -> None:
-    """Where dataset, language and tokenizer are the same, too."""
+    """Compare both recipes on the miniature dataset."""
     phoenix, csl_daily = (
         to_dict(from_config_dict(shrink(shipped(f"{dataset}_{stage}", variant), Path("data"))))
         for dataset in ("phoenix", "csl_daily")
@@ -281,7 +281,7 @@ def test_csl_daily_trains_as_phoenix_does(stage: str, variant: str) -> None:
 
 
 def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp_path: Path) -> None:
-    """Table 6 from scratch, with a tokenizer made of the dataset's words; without a video to be quick."""
+    """Train Table 6 from scratch, without video to be quick."""
     config = shrink(shipped("phoenix_stage2", "toy"), tiny_data_dir)
     config.init_from = "none"
     config.model.update({"text": "mbert", "inputs": "question"})

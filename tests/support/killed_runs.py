@@ -1,10 +1,10 @@
-"""Starts a toy experiment again and again, each time in a new process, and ends each at a chosen moment.
+"""A toy experiment, started again and again and ended at chosen moments.
 
     python -m tests.support.killed_runs DATA_DIR FOLDER EPOCHS NAME=MOMENT,MOMENT,...
 
 The experiment in `FOLDER/<name>` gets one process for each moment, and one that is left alone. All are
-forked from this one, so that the imports are paid once. What process i prints is in
-`<name>.<i>.<moment>.txt`, and what they trained on in `<name>.order.jsonl`.
+forked from this one, so that the imports are paid once. Process i prints into `<name>.<i>.<moment>.txt`;
+`<name>.order.jsonl` has the clips of each step.
 """
 
 import json
@@ -38,7 +38,7 @@ BROKEN = "train-005"
 
 
 def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
-    """Stage 2 alone: epochs of 3 steps, each evaluated, a checkpoint every second step, and a broken clip."""
+    """Configure stage 2 alone: three steps an epoch, a checkpoint every second, a broken clip."""
     config = shrink(shipped("demo"), data_dir)
     config.update({"init_from": "none", "num_heatmaps": 0, "peak_tflops": 0.001})
     config.data.skip_broken = 1
@@ -49,7 +49,7 @@ def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
 
 
 def before(owner: Any, name: str, calls: int, number: signal.Signals) -> None:
-    """The signal comes before the so-manieth call of a function."""
+    """Send a signal to this process before call number `calls` of a function."""
     function, left = getattr(owner, name), [calls]
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +62,7 @@ def before(owner: Any, name: str, calls: int, number: signal.Signals) -> None:
 
 
 def at_random(seed: int) -> None:
-    """Up to 1.5 seconds after one of the first steps, wherever the run is then; prints where."""
+    """Kill the run up to 1.5 seconds after one of its first steps; print where."""
     rng = random.Random(seed)
     steps_left = [rng.randint(1, 6)]
     shard_batch = train.shard_batch
@@ -106,7 +106,7 @@ def break_a_clip() -> None:
 
 
 def note_order(path: Path) -> None:
-    """Writes each step that is begun, with its clips, to `path`."""
+    """Write each step that begins, with its clips, to `path`."""
     step_fn = train.CountedStep.__call__
 
     def noted(self: Any, state: Any, batch: Any, key: Any) -> Any:

@@ -25,7 +25,7 @@ CONFIG = TransformerConfig(
 
 
 class MBart(nnx.Module):
-    """The parts together, as their owners put them together."""
+    """An mBART put together from our parts, as the stages do it."""
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
         self.embedding = TokenEmbedding(
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 
 def random_pair(seed: int, special_bias: float = 0.0, config: TransformerConfig = CONFIG) -> Pair:
-    """Both with every weight, bias and scale random; `special_bias` makes </s> and <pad> likely."""
+    """Make both models with equal random weights; `special_bias` makes </s> and <pad> likely."""
     theirs = random_hugging_face(seed, config)
     with torch.no_grad():
         theirs.final_logits_bias[0, [EOS, PAD]] += special_bias
@@ -54,7 +54,7 @@ def random_pair(seed: int, special_bias: float = 0.0, config: TransformerConfig 
 def random_hugging_face(
     seed: int, config: TransformerConfig = CONFIG, vocab_size: int = VOCAB_SIZE
 ) -> MBartForConditionalGeneration:
-    """Theirs with every weight, bias and scale random."""
+    """Make Hugging Face's model with every weight, bias and scale random."""
     torch.manual_seed(seed)
     theirs = MBartForConditionalGeneration(
         MBartConfig(
@@ -86,7 +86,7 @@ def random_hugging_face(
 
 
 def import_mbart(folder: Path, config: TransformerConfig = CONFIG) -> MBart:
-    """Ours with the weights in a Hugging Face folder, deterministic."""
+    """Load our model from a Hugging Face folder, without dropout."""
     graphdef, params = nnx.split(nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0))))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), params)
@@ -94,12 +94,12 @@ def import_mbart(folder: Path, config: TransformerConfig = CONFIG) -> MBart:
 
 
 def random_tokens(rng: np.random.Generator, lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [B, max(lengths)] of ordinary words padded on the right, and their mask."""
+    """Draw ids [B, max(lengths)] of ordinary words, padded on the right, and the mask."""
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     return np.where(mask, rng.integers(5, VOCAB_SIZE, mask.shape), PAD), mask
 
 
 def relative_error(actual: Array, expected: Array, mask: Array | EllipsisType = ...) -> float:
-    """The largest difference where `mask` is True, in units of the largest value."""
+    """Return the largest difference where `mask` is True, relative to the largest value."""
     actual, expected = np.asarray(actual)[mask], np.asarray(expected)[mask]
     return float(np.abs(actual - expected).max() / np.abs(expected).max())

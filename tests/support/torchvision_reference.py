@@ -1,4 +1,4 @@
-"""ResNet and ShuffleNetV2 in PyTorch under the names that torchvision's weight files have."""
+"""ResNet and ShuffleNetV2 in PyTorch with the names of torchvision's weight files."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class ResidualBlock(torch.nn.Module):
 
 
 class TorchvisionResNet(torch.nn.Module):
-    """Frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
+    """A CNN from frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
 
     def __init__(self, config: ResNetConfig):
         super().__init__()
@@ -98,7 +98,7 @@ class ShuffleUnit(torch.nn.Module):
 
 
 class TorchvisionShuffleNet(torch.nn.Module):
-    """Frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
+    """A CNN from frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
 
     def __init__(self, config: ShuffleNetConfig):
         super().__init__()
@@ -129,7 +129,7 @@ def torchvision_model(config: ModelConfig) -> torch.nn.Module:
 
 
 def imported(config: ModelConfig, side: int, dtype: str = "float32") -> nnx.Module:
-    """The CNN of `config` with the weights that `config.cnn_weights` names."""
+    """Make the CNN of `config` with the weights that `config.cnn_weights` names."""
     model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
     for kind, values in zip((nnx.Param, nnx.BatchStat), load_cnn(config, side), strict=True):
         state = nnx.state(model, kind)

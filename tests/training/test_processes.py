@@ -1,4 +1,4 @@
-"""Two processes of two devices each on one host, against this process and its one device."""
+"""Two processes of two devices each, compared with this process and its device."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def get_config():
 
 
 def configuration(data_dir: Path) -> ml_collections.ConfigDict:
-    """Stage 2 alone: six steps, a checkpoint after each third."""
+    """Configure stage 2 alone: six steps, a checkpoint after each third."""
     config = shrink(shipped("demo"), data_dir)
     config.init_from = "none"
     config.warm_start.epochs = 0
@@ -56,7 +56,7 @@ def configuration(data_dir: Path) -> ml_collections.ConfigDict:
 
 
 def interrupted(finished: Path, workdir: Path) -> Path:
-    """A copy of a finished run as it was after its first epoch."""
+    """Copy a finished run as it was after its first epoch."""
     shutil.copytree(finished, workdir, ignore=shutil.ignore_patterns("*.json", "predictions*", "heatmaps"))
     last = max((workdir / CHECKPOINTS).iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(last)
@@ -65,7 +65,7 @@ def interrupted(finished: Path, workdir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a run of this process."""
+    """Return the workdir of a run of this process."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     Experiment(from_config_dict(configuration(tiny_data_dir)), workdir).run("train")
     return workdir
@@ -73,7 +73,7 @@ def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The workdirs of two runs of two processes: one from its beginning, one that another began."""
+    """Run two processes from the beginning, and from where one process was."""
     folder = tmp_path_factory.mktemp("together")
     (folder / "config.py").write_text(CONFIG_FILE.format(data_dir=str(tiny_data_dir)))
     goes_on = interrupted(alone, folder / "goes_on")

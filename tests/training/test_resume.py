@@ -1,4 +1,4 @@
-"""Killed with -9, or asked to stop, and started again: the run ends as if nothing had happened.
+"""A run killed or stopped, and started again, ends as if undisturbed.
 
 `SSLSSAW_KILLS=20 pytest tests/training/test_resume.py` adds a run that is killed so often at random moments.
 """
@@ -26,7 +26,7 @@ STOPPED = ["stopped_after_a_step", "stopped_in_an_evaluation"]
 
 
 def start(folder: Path, data_dir: Path, epochs: int, **chains: list[str]) -> list[tuple[str, int]]:
-    """Runs each chain in a folder of its own; the moments of the last one with its processes' exit codes."""
+    """Run each chain in a folder of its own; return the last chain's moments and exit codes."""
     arguments = [f"{name}={','.join(moments)}" for name, moments in chains.items()]
     # the runs keep what they compile in the folder of their own configuration
     others = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
@@ -51,7 +51,7 @@ def start(folder: Path, data_dir: Path, epochs: int, **chains: list[str]) -> lis
 
 
 def assert_same_end(left: Path, right: Path) -> None:
-    """Parameters, optimiser, log, data, scores, predictions and metrics are equal to the last bit."""
+    """Assert that two runs left equal states, logs, data orders, scores and predictions."""
     steps = [saved_steps(workdir / CHECKPOINTS)[-1] for workdir in (left, right)]
     assert steps[0] == steps[1]
     parts = ("step", "params", "batch_stats", "opt_state")
@@ -83,7 +83,7 @@ def assert_same_end(left: Path, right: Path) -> None:
 def chains(
     tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[tuple[str, int]]]:
-    """`whole` never ended early, and `killed` at all the designed moments."""
+    """Run `whole` undisturbed, and `killed` with an end at each designed moment."""
     folder = tmp_path_factory.mktemp("resume")
     killed = [*STOPPED[:1], *KILLED[:3], *STOPPED[1:], *KILLED[3:]]
     codes = start(folder, tiny_data_dir, 2, whole=[], killed=killed)
