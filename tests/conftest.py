@@ -54,17 +54,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory holding `avatar_qa/1.0.0` as `tfds_builders.prepare` leaves it, with random frames."""
-    data_dir = tmp_path_factory.mktemp("data")
-    tfds.disable_progress_bar()
-    builder = AvatarQa(file_format="array_record", data_dir=data_dir)
-    builder.download_and_prepare()
-    folder = data_dir / "avatar_qa" / "1.0.0"
-    for split in SPLITS:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
-        (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
-    write_dataset_facts(folder, language="en_XX")
-    texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
-    write_dataset_facts(folder, language="en_XX")
-    train_tokenizer(texts, folder / "tokenizer", vocab_size=60)
+    """Return a data directory with a tiny `avatar_qa/1.0.0`, made by the first worker that needs it."""
+    from tests.support import tiny_dataset
+
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # the folder that all workers share
+    data_dir, whole = session / "data", session / "data.whole"
+    with FileLock(session / "data.lock"):
+        if not whole.exists():
+            tiny_dataset.prepare(data_dir)
+            whole.touch()
     return data_dir

@@ -17,7 +17,7 @@ from flax import nnx
 
 import sslssaw_jax.training.loop
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import run_differences, to_dict
+from sslssaw_jax.config.experiment import differences, run_differences, to_dict
 from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
@@ -55,7 +55,7 @@ def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
-    """The miniature dataset and a model that compiles in seconds; the recipe stays the configuration's."""
+    """Take the miniature dataset and a tiny model; the recipe stays the configuration's."""
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa"})
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
@@ -278,7 +278,7 @@ def test_every_shipped_configuration_trains(
 def test_csl_daily_trains_as_phoenix_does(stage: str, variant: str) -> None:
     """Compare both recipes on the miniature dataset."""
     phoenix, csl_daily = (
-        to_dict(from_config_dict(shrink(shipped(f"{dataset}_{stage}", variant), Path("data"))))
+        to_dict(read_config(shrink(shipped(f"{dataset}_{stage}", variant), Path("data"))))
         for dataset in ("phoenix", "csl_daily")
     )
     keys = {line.split(":")[0] for line in differences(phoenix, csl_daily)}

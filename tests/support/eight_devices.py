@@ -96,7 +96,7 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.ndarray]:
-    """The state after one step, the gradient being its momentum, metrics, and a translation."""
+    """Return state, metrics and a translation after one step; its momentum is the gradient."""
     make_stage, system, own_changes = STAGES[name]
     changes = {"translate.label_smoothing": 0.2, "compute.remat": remat} | own_changes
     config = toy_system(system, **changes)
@@ -130,7 +130,7 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
 
 
 def accumulated() -> dict[str, np.ndarray]:
-    """A step over two batches and an empty one, stacked, and over one that holds their clips."""
+    """Return a step over two stacked batches and an empty one, and over one large batch."""
     stage = translate_stage(
         toy_config(**{"model.inputs": "question", "translate.label_smoothing": 0.2} | NO_DROPOUT)
     )

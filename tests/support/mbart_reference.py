@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 def random_pair(seed: int, special_bias: float = 0.0, config: MBartConfig = CONFIG) -> Pair:
-    """Both with every weight, bias and scale random; `special_bias` makes </s> and <pad> likely."""
+    """Make both models with equal random weights; `special_bias` makes </s> and <pad> likely."""
     theirs = random_hugging_face(seed, config)
     with torch.no_grad():
         theirs.final_logits_bias[0, [EOS, PAD]] += special_bias
@@ -93,7 +93,7 @@ def random_hugging_face(
 
 
 def import_mbart(folder: Path, config: MBartConfig = CONFIG) -> MBart:
-    """Ours with the weights in a Hugging Face folder, deterministic."""
+    """Load our model from a Hugging Face folder, without dropout."""
     model = nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0)))
     state = load_mbart(state_of(model), Checkpoint(folder))
     return nnx.view(nnx.merge(nnx.graphdef(model), state.params), deterministic=True)

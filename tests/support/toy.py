@@ -29,7 +29,7 @@ NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
 def toy_config(**changes: Any) -> Config:
-    """A model of some thousand parameters on frames of 16 pixels; `changes` has dotted keys."""
+    """Configure a model of some thousand parameters; `changes` has dotted keys."""
     tree = default_config()
     sizes = {
         "data.image_size": 16,
