@@ -282,7 +282,7 @@ def test_csl_daily_trains_as_phoenix_does(stage: str, variant: str) -> None:
         for dataset in ("phoenix", "csl_daily")
     )
     keys = {line.split(":")[0] for line in differences(phoenix, csl_daily)}
-    assert keys == {"config.name", "config.init_from", "config.question_only"}
+    assert keys == {"config.name", "config.init_from", "config.evaluation.question_only_run"}
 
 
 def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp_path: Path) -> None:
