@@ -119,16 +119,18 @@ def test_parameters_of_another_shape_are_refused_by_name_with_both_shapes(stage_
 
 
 @pytest.mark.parametrize(
-    ("layers", "problem"),
+    ("there", "here", "problem"),
     [
-        (2, r"decoder\.layers\.1\..*: missing in the file, .* in the model"),
-        (0, r"decoder\.layers.*: .* in the file, unknown in the model"),
+        (1, 2, r"decoder\.layers\.1\..*: missing in the file, .* in the model"),
+        (2, 1, r"decoder\.layers\.1\..*: .* in the file, unknown in the model"),
     ],
 )
-def test_a_layer_that_only_one_of_both_has_is_refused_by_name(stage_1, layers, problem):
-    own = stage_2_state(**{"model.mbart.decoder_layers": layers})
+def test_a_layer_that_only_one_of_both_has_is_refused_by_name(there, here, problem, tmp_path):
+    config = toy_config(**{"model.mbart.decoder_layers": there})
+    _, directory = saved(pretrain_stage(config, VOCAB_SIZE), tmp_path)
+    own = stage_2_state(**{"model.mbart.decoder_layers": here})
     with pytest.raises(WeightsError, match=problem):
-        trained_modules(stage_1[1], PRETRAIN_MODULES)(own)
+        trained_modules(directory, PRETRAIN_MODULES)(own)
 
 
 def test_a_module_missing_in_the_checkpoint_is_refused_by_name(tmp_path):
