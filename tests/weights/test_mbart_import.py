@@ -168,7 +168,7 @@ MAKERS: dict[str, Callable[[Config, int], Stage]] = {"stage 1": pretrain_stage, 
 
 def sized_config(**changes: object) -> Config:
     """The toy's, with mBART parts as wide as `DEEP` and less deep."""
-    sizes = {"d_model": 16, "ffn_dim": 24, "max_positions": 32, "heads": 2, "text_layers": 5}
+    sizes = {"d_model": 16, "ffn_dim": 24, "max_positions": 32, "text_layers": 5}
     sizes |= {"video_layers": 3, "decoder_layers": 2}
     return toy_config(**({f"model.mbart.{key}": value for key, value in sizes.items()} | changes))
 
