@@ -66,7 +66,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class SelectionMetric:
-    """A score on dev by which the best checkpoint of a stage is chosen."""
+    """A score on dev that chooses a stage's best checkpoint."""
 
     name: str
     higher_is_better: bool = True
