@@ -1,4 +1,4 @@
-"""Two processes of two devices each, compared with this process and its device."""
+"""Two processes of two devices each, compared with one process of one device."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
-from sslssaw_jax.training.processes import join
+from sslssaw_jax.training.processes import initialize_processes
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.test_end_to_end import ROOT, rows, shipped, shrink
 
@@ -44,7 +44,7 @@ def get_config():
 
 
 def configuration(data_dir: Path) -> ml_collections.ConfigDict:
-    """Configure stage 2 alone: six steps, a checkpoint after each third."""
+    """Return stage 2 alone: six steps, a checkpoint after every third."""
     config = shrink(shipped("demo"), data_dir)
     config.init_from = None
     config.warm_start.epochs = 0
@@ -74,7 +74,7 @@ def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Run two processes from the beginning, and from where one process was."""
+    """Return the workdirs of two runs of two processes: one new, one continued."""
     folder = tmp_path_factory.mktemp("together")
     (folder / "config.py").write_text(CONFIG_FILE.format(data_dir=str(tiny_data_dir)))
     goes_on = interrupted(alone, folder / "goes_on")
@@ -87,7 +87,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
     }
-    told = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    from_environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     flagged = [f"--coordinator_address={address}", "--num_processes=2", "--process_id=0"]
     processes = [
         subprocess.Popen(
@@ -98,7 +98,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
             stderr=subprocess.PIPE,
             text=True,
         )
-        for more, variables in ((flagged, {}), ([], told))
+        for more, variables in ((flagged, {}), ([], from_environment))
     ]
     outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -147,18 +147,18 @@ def test_one_process_goes_on_where_two_were(
     [
         (("host:1", 2, None), {}, "--process_id, too"),
         ((None, None, 1), {"JAX_NUM_PROCESSES": "2"}, "--coordinator_address, too"),
-        (("host", 2, 0), {}, "coordinator_address is 'host'; it is host:port"),
-        (("host:1", 2, 2), {}, "process_id is 2; of 2 processes"),
+        (("host", 2, 0), {}, "coordinator_address is 'host'; it must be host:port"),
+        (("host:1", 2, 2), {}, "process_id is 2; it must be 0 to 1"),
         ((None, None, None), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two'"),
     ],
 )
-def test_what_does_not_make_several_processes_is_told(
+def test_settings_that_do_not_make_several_processes_are_an_error(
     arguments: tuple, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        join(*arguments)
+        initialize_processes(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_a_process_waits_for_others_only_where_someone_counts_them(
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    join(*arguments)
+    initialize_processes(*arguments)
     assert calls == ([] if asked is None else [asked])
