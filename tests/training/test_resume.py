@@ -28,7 +28,7 @@ STOPPED = ["stopped_after_a_step", "stopped_in_an_evaluation"]
 def start(folder: Path, data_dir: Path, epochs: int, **chains: list[str]) -> list[tuple[str, int]]:
     """Run each chain in its own folder; return the last one's moments and exit codes."""
     arguments = [f"{name}={','.join(moments)}" for name, moments in chains.items()]
-    shared = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    shared = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
     environment = shared | {  # every folder has its own compilation cache, which a test reads
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
