@@ -17,7 +17,7 @@ from tests.support.torchvision_reference import torchvision_model
 class Frames(torch.nn.Module):
     def __init__(self, config: Config):
         super().__init__()
-        self.resnet = torchvision_model(config.model)
+        self.resnet = torchvision_model(config.model.cnn)
         self.resnet.fc = torch.nn.Identity()
 
 
@@ -117,7 +117,7 @@ def small_mbart(config: Config, vocab_size: int, seed: int = 3) -> MBartForCondi
     sizes = config.model.mbart
     mbart = random_hugging_face(
         seed,
-        dataclasses.replace(sizes, text_layers=sizes.video_layers, text_heads=sizes.heads),
+        dataclasses.replace(sizes, text_layers=sizes.video_layers, text_heads=sizes.video_heads),
         vocab_size,
     )
     with torch.no_grad():
