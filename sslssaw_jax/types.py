@@ -1,4 +1,4 @@
-"""The two values that flow through the system, with the names of dimensions.
+"""The values that flow through the system, and their dimensions.
 
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
@@ -15,7 +15,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Texts(NamedTuple):
-    """The questions and targets of a batch in the ids of one tokenizer."""
+    """A batch's questions and targets in the ids of one tokenizer."""
 
     question: Array  # i32[B, L_question]
     question_mask: Array  # bool[B, L_question]

@@ -41,9 +41,6 @@ class Checkpointer:
         keep_latest: Number of latest checkpoints to keep, at least 1.
         keep_best: Number of best checkpoints to keep.
         selection: The score that ranks checkpoints; None if there are no scores.
-
-    Raises:
-        ValueError: `keep_latest` is less than 1.
     """
 
     def __init__(
@@ -54,8 +51,6 @@ class Checkpointer:
         keep_best: int = 1,
         selection: SelectionMetric | None = BLEU_4,
     ) -> None:
-        if keep_latest < 1:
-            raise ValueError(f"checkpoint.keep_latest is {keep_latest}; at least 1 is needed to resume")
         self.directory = Path(directory).absolute()
         self.scores: Scores = read_scores(self.directory)
         self._keep_latest, self._keep_best, self._selection = keep_latest, keep_best, selection

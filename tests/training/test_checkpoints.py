@@ -215,11 +215,6 @@ def test_a_half_written_checkpoint_is_ignored_and_removed(tmp_path):
     assert not half.exists()
 
 
-def test_keeping_no_latest_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="keep_latest"):
-        Checkpointer(tmp_path, keep_latest=0)
-
-
 @pytest.mark.parametrize(("best_by", "step"), [(None, 3), (BLEU_4, 1), (LOWEST, 2)])
 def test_params_initialise_another_model_without_a_template(tmp_path, best_by, step):
     with Checkpointer(tmp_path) as checkpointer:
