@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from sslssaw_jax.tables.__main__ import BASES
 from sslssaw_jax.tables.layout import PAPER
-from sslssaw_jax.training.run_log import read_log
+from sslssaw_jax.workdir import read_log
 
 Points = list[tuple[int, float, float]]  # step, accuracy, and the seconds of a step
 Curves = dict[str, list[Points]]  # of each row, its seeds

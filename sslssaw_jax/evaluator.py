@@ -28,13 +28,13 @@ from sslssaw_jax.evaluation.predictions import (
 )
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.training.checkpoints import SCORE, saved_steps
+from sslssaw_jax.training.checkpoints import SCORE
 from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.transfer import transfer
-from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, saved_steps, write_json
 
 
 class Evaluator:

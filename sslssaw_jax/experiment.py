@@ -1,6 +1,5 @@
 """An experiment from its configuration: which stages run, in which folders, and what is left behind."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +20,6 @@ from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.training.checkpoints import saved_steps
 from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.loop import run_differences, train
 from sslssaw_jax.training.sharding import make_mesh, own_frames
@@ -32,7 +30,7 @@ from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
 from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_json, saved_steps, write_json
 
 
 class Experiment:
@@ -132,7 +130,7 @@ class Experiment:
         mark = workdir / FINISHED
         meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprints}
         if mark.exists():
-            changed = run_differences(json.loads(mark.read_text(encoding="utf-8")), meta, stage.name)
+            changed = run_differences(read_json(mark), meta, stage.name)
             print(f"{stage.name}: finished in {workdir}" + ", with other settings:" * bool(changed))
             for line in changed:
                 print(f"  {line}")

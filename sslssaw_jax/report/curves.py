@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from sslssaw_jax.training.checkpoints import SCORE, read_scores
-from sslssaw_jax.training.run_log import read_log
-from sslssaw_jax.workdir import CHECKPOINTS, LOG
+from sslssaw_jax.training.checkpoints import SCORE
+from sslssaw_jax.workdir import CHECKPOINTS, LOG, read_log, read_scores
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 8, 24

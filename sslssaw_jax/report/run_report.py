@@ -16,8 +16,7 @@ from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_be
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import figures_table, page, picture, texts_table
 from sslssaw_jax.report.word_diff import LEGEND, diff_html
-from sslssaw_jax.training.checkpoints import SCORE, read_meta, saved_steps
-from sslssaw_jax.training.run_log import read_log
+from sslssaw_jax.training.checkpoints import SCORE
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -27,6 +26,9 @@ from sslssaw_jax.workdir import (
     METRICS,
     REPORT,
     predictions_file,
+    read_log,
+    read_meta,
+    saved_steps,
     write_text,
 )
 

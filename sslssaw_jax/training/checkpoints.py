@@ -16,28 +16,20 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from flax import nnx
 from jax.experimental import multihost_utils
 
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.training.damage import damage, first_line, read_json
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.workdir import SCORES, write_json
+from sslssaw_jax.workdir import SCORES, Scores, read_json, read_meta, read_scores, saved_steps, write_json
 
 SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
 _SHOWN_DIFFERENCES = 12
 
-Scores = dict[int, dict[str, float]]  # by step
-
 
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or not one of this model, or it cannot be written."""
-
-
-def saved_steps(directory: Path) -> list[int]:
-    """The steps with a checkpoint in `directory`, which need not exist; the latest is last."""
-    names = [child.name for child in directory.iterdir()] if directory.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 class Checkpointer:
@@ -188,7 +180,7 @@ class Checkpointer:
             whole = saved_steps(self.directory)
             left = f"the last whole one is of step {whole[-1]}" if whole else "there is no other one"
             raise CheckpointError(
-                f"a checkpoint could not be written to {self.directory} ({first_line(error)}); {left}: make "
+                f"a checkpoint could not be written to {self.directory} ({_first_line(error)}); {left}: make "
                 "room on the disk and start again to go on"
             ) from error
 
@@ -242,18 +234,6 @@ def _array_metadata(folder: Path) -> Any:
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The notes kept with the checkpoint in `folder`, `DIRECTORY/<step>`."""
-    return read_json(folder / "meta" / "metadata")
-
-
-def read_scores(directory: Path) -> Scores:
-    """What the evaluations in training found, by step; empty where there was none."""
-    path = directory / SCORES
-    saved = read_json(path) if path.exists() else {}
-    return {int(step): scores for step, scores in saved.items()}
-
-
 def _best_first(steps: Iterable[int], scores: Scores) -> list[int]:
     """Those of `steps` that have a score, the highest first, the later one of equals."""
     scored = [step for step in steps if SCORE in scores.get(step, {})]
@@ -268,7 +248,7 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
     """
     damaged: dict[int, str] = {}
     for step in steps:
-        wrong = damage(directory / str(step))
+        wrong = find_damage(directory / str(step))
         if not wrong:
             return step, damaged
         damaged[step] = wrong
@@ -277,6 +257,37 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
         f"every checkpoint in {directory} is damaged: restore one from a copy, or delete them to begin "
         f"anew{lines}"
     )
+
+
+def find_damage(folder: Path) -> str:
+    """What is wrong with a checkpoint, in words; "" where its notes and each of its arrays can be read.
+
+    Orbax itself does not find out quietly: where one of its many concurrent reads fails, the others fill the
+    terminal with tracebacks.
+    """
+    state = folder / "state"
+    try:
+        for notes in (folder / "data" / "metadata", folder / "meta" / "metadata", state / "_sharding"):
+            read_json(notes)
+        for part in (state / "array_metadatas").iterdir():  # one of each process
+            read_json(part)
+        for leaf in read_json(state / "_METADATA")["tree_metadata"].values():
+            if not leaf["value_metadata"]["skip_deserialize"]:  # no array but an empty node
+                name = ".".join(str(level["key"]) for level in leaf["key_metadata"])
+                kvstore = {"driver": "ocdbt", "base": f"file://{state}/"}
+                array = {"driver": "zarr", "kvstore": kvstore, "path": name}
+                tensorstore.open(array, read=True).result().read().result()
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # whatever the readers below stumble over
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without what a library adds for its developers."""
+    text = str(error).split(" [tensorstore_spec")[0]
+    return next(iter(text.splitlines()), "") or type(error).__name__
 
 
 def _free_name(path: Path) -> Path:

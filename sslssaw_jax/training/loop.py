@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from sslssaw_jax.config.experiment import Config, StageConfig, differences
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, Scores
+from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
@@ -22,7 +22,7 @@ from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.types import Batch, Metrics, TrainState
-from sslssaw_jax.workdir import CHECKPOINTS, PROFILE
+from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
 
 _FREE_DATA_KEYS = {
     "data_dir",

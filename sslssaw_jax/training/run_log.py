@@ -18,7 +18,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from sslssaw_jax.workdir import LOG, TENSORBOARD, write_jsonl
+from sslssaw_jax.workdir import LOG, TENSORBOARD, read_log, write_jsonl
 
 
 class RunLog:
@@ -163,20 +163,6 @@ class RunLog:
         if self._line_is_open:
             print(file=self._stream, flush=True)
         self._line_is_open = False
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `log.jsonl`, none where there is no file; one that was cut short is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-    return rows
 
 
 def _rounded(value: float) -> float | None:

@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params, saved_steps
+from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.types import TrainState
+from sslssaw_jax.workdir import saved_steps
 
 
 class Model(nnx.Module):

@@ -24,13 +24,13 @@ from sslssaw_jax.data.clips import ClipSource, DatasetError
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params, saved_steps
+from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.training.faults import TrainingError, contact_sheet, device_memory_told, write_batch
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.training.signals import Stopped, StopRequest
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.workdir import CHECKPOINTS, WorkdirError, locked
+from sslssaw_jax.workdir import CHECKPOINTS, WorkdirError, locked, saved_steps
 from tests.support.toy import padded, toy_batch
 
 STEPS_AN_EPOCH = 6  # 24 clips, 4 a batch

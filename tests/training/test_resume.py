@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from sslssaw_jax.training.checkpoints import _read_arrays, saved_steps
-from sslssaw_jax.workdir import CHECKPOINTS
+from sslssaw_jax.training.checkpoints import _read_arrays
+from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 from tests.support.killed_runs import BROKEN
 
 ROOT = Path(__file__).parents[2]
