@@ -17,7 +17,9 @@ from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
-_LONGEST_NAME = 200  # bytes: file names have at most 255, and prefixes and suffixes are added to a clip's name
+_LONGEST_NAME = (
+    200  # bytes: file names have at most 255, and prefixes and suffixes are added to a clip's name
+)
 _GZIP_MAGIC = b"\x1f\x8b"
 
 Row = TypeVar("Row", bound=tuple)
@@ -56,6 +58,14 @@ class Question(NamedTuple):
     gloss: str
     overlap: bool = False  # the file marks the question as equal to the target
     num_frames: int = 0  # 0: not in the file
+
+
+class SplitFiles(NamedTuple):
+    """The files of a split."""
+
+    questions: Path
+    corpus: Path
+    frames: Path  # holds a folder of frames for each clip
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def read_pickled_rows(
 
     Args:
         path: The pickle, gzipped or not.
-        find_entries: Returns the entries in the pickled object, or raises a ValueError that says what it expected.
+        find_entries: Returns the entries in the pickled object, or raises a ValueError.
         parse: See `parse_rows`.
         problems: See `parse_rows`.
     """
@@ -135,7 +145,7 @@ def parse_rows(
 
     Args:
         items: What to parse, each with its place in words.
-        parse: Returns a row whose first field is the clip's name, or raises a ValueError that says what is wrong.
+        parse: Returns a row whose first field is the clip's name, or raises a ValueError.
         problems: Receives a line for each item that `parse` refuses, whose text is damaged, whose name cannot
             name a file, or whose clip has a row already.
     """
@@ -169,7 +179,7 @@ def check_name(name: str) -> None:
     """Refuse a clip's name that could not name a file in a folder.
 
     Raises:
-        ValueError: The name is empty or too long, begins with a dot, or holds a slash or unprintable characters.
+        ValueError: The name is empty, too long, begins with a dot, or has a slash or unprintable characters.
     """
     plain = name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
     if not name or not plain or len(name.encode()) > _LONGEST_NAME:
@@ -186,21 +196,9 @@ def _check_text(row: tuple) -> None:
 
 
 def merge_annotations(
-    questions: Mapping[str, Question],
-    corpus: Mapping[str, Sentence],
-    frames: Path,
-    found: Annotations,
-    question_file: Path,
+    files: SplitFiles, questions: Mapping[str, Question], corpus: Mapping[str, Sentence], found: Annotations
 ) -> None:
-    """Add the clips of a split in the order of its questions.
-
-    Args:
-        questions: The rows of the split's question file.
-        corpus: The rows of the corpus file, whose texts replace those of the question file.
-        frames: The folder that holds a folder of frames for each clip.
-        found: Receives the clips and their oddities, or a problem if no clip is usable.
-        question_file: Named in that problem.
-    """
+    """Add the clips of a split in the order of its questions, with the corpus file's texts if it has them."""
     for row in questions.values():
         known = corpus.get(row.name)
         target, question = (known.target if known else row.target), row.question
@@ -218,14 +216,14 @@ def merge_annotations(
         gloss = " ".join((known.gloss if known else row.gloss).split())
         signer = known.signer if known else ""
         found.clips.append(
-            Annotation(row.name, frames / row.name, question, target, gloss, signer, row.overlap)
+            Annotation(row.name, files.frames / row.name, question, target, gloss, signer, row.overlap)
         )
     if not found.clips and not found.problems:
-        found.problems.append(f"{question_file} holds no usable row")
+        found.problems.append(f"{files.questions} holds no usable row")
 
 
 def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Path:
-    """Return the folder of question files: `questions/`, or that of a GBT-code checkout beside the release."""
+    """Return the folder of question files: `questions/`, or that of a GBT-code checkout."""
     places = [
         manual_dir / "questions",
         release / "questions",

@@ -38,7 +38,7 @@ class _StableWriter(tfds.core.ExampleWriter):
 class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     """A builder whose subclasses say where the clips are and in which language their texts are.
 
-    `info.metadata` holds the oddities of the clips. Preparing raises `MissingInputError` and `AnnotationError`.
+    `info.metadata` holds the clips' oddities. Preparing raises `MissingInputError` or `AnnotationError`.
 
     Args:
         resize: Size of stored frames, `256` (square), `short:256` (short side), `crop:256` (middle square) or
@@ -69,7 +69,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         if not 1 <= fps <= 1000:
             raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
         self._resize, self._fps = frames.Resize.parse(resize), fps
-        self._num_workers, self._text_only = num_workers, text_only
+        self._num_workers, self.text_only = num_workers, text_only
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @abc.abstractmethod
@@ -134,7 +134,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     def _stream(self, splits: Mapping[str, Annotations], what: str) -> Iterator[frames.ClipFrames]:
         """Yield the frames of all clips, split after split, and show the progress."""
         videos = [clip.video for split in splits.values() for clip in split.clips]
-        if self._text_only:
+        stream: Iterator[frames.ClipFrames]
+        if self.text_only:
             stream = itertools.repeat(frames.ClipFrames([]), len(videos))
         else:
             stream = ordered_map(self.clip_reader(), videos, self._num_workers)
@@ -175,7 +176,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         size = None  # training packs the frames of all clips into one array, so all have the first one's size
         for clip, clip_frames in zip(split.clips, stream):
             split.unreadable += clip_frames.unreadable
-            if not clip_frames.video and not self._text_only:
+            if not clip_frames.video and not self.text_only:
                 split.note(f"{', '.join(clip_frames.odd) or 'no frames'}, left out", clip.name)
                 continue
             for oddity in clip_frames.odd:
@@ -190,7 +191,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                     )
                     break
             yield clip, clip_frames.video
-        if size is None and not self._text_only:
+        if size is None and not self.text_only:
             split.problems.append(
                 f"none of the {len(split.clips)} clips of {name} has frames; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"

@@ -1,4 +1,6 @@
-"""A contact sheet of the rendered signer: `python -m tfds_builders.avatar.sheet --out docs/avatar.png`.
+"""Draw a contact sheet of the rendered signer.
+
+    python -m tfds_builders.avatar.sheet --out=docs/avatar.png
 
 The top row shows eight signers; below, each row is one sign of the demo by two of them.
 """
@@ -16,12 +18,12 @@ from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
 GLOSSES = ("RAIN", "NORTH", "SUNDAY", "STRONG", "SEVEN", "CLOUD")
 COLUMNS = 8
 NUM_FRAMES = 14
-SHOWN = (3, 5, 7, 10)  # of those frames
+SHOWN = (3, 5, 7, 10)  # indices of frames
 
 
 def contact_sheet(side: int = 112) -> np.ndarray:
-    """`uint8[(1 + len(GLOSSES)) * side, COLUMNS * side, 3]`, RGB."""
-    # Without noise, which no PNG can compress.
+    """Return the sheet, `uint8[(1 + len(GLOSSES)) * side, COLUMNS * side, 3]`, RGB."""
+    # PNG cannot compress noise.
     people = [dataclasses.replace(Signer.of(name), noise=0.0) for name in SIGNERS[:COLUMNS]]
 
     def frames(gloss: str, person: Signer, shown: tuple[int, ...]) -> list[np.ndarray]:
@@ -45,8 +47,18 @@ def _labelled(frames: np.ndarray, gloss: str) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of the rendered signer.")
-    parser.add_argument("--out", type=Path, default=Path("docs/avatar.png"))
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.avatar.sheet",
+        description="Draw a contact sheet of the rendered signer.",
+        epilog="example: python -m tfds_builders.avatar.sheet --out=avatar.png",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("docs/avatar.png"),
+        help="picture to write (default: docs/avatar.png)",
+    )
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(out), contact_sheet()[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):

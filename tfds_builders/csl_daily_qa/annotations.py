@@ -1,8 +1,8 @@
 """The files of CSL-Daily-QA: where they lie, and how their rows read.
 
 CSL-Daily describes its clips in `sentence_label/csl2020ct_v2.pkl` (a pickled dictionary whose `info` lists a
-dictionary for each clip) or in `video_map.txt`, `index|name|length|gloss|char|word|postag`, and assigns them to
-splits in `split_1.txt`, `name|split`. The question files of GBT-code have one row a clip,
+dictionary for each clip) or in `video_map.txt`, `index|name|length|gloss|char|word|postag`, and assigns them
+to splits in `split_1.txt`, `name|split`. The question files of GBT-code have one row a clip,
 `index|name|length|gloss|char|word|question|`, whose last bar may be missing; `|Overlap!` may follow if the
 question is the sentence itself.
 """
@@ -10,7 +10,6 @@ question is the sentence itself.
 import functools
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from tfds_builders.annotation import (
     Annotations,
     Question,
     Sentence,
+    SplitFiles,
     find_questions,
     first_existing,
     merge_annotations,
@@ -58,48 +58,30 @@ class SplitRow(NamedTuple):
     split: str
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The places of the release's and the questions' files."""
-
-    release: Path
-    questions: Path
-
-    def frames(self) -> Path:
-        """Return the folder that holds a folder of frames for each clip."""
-        return first_existing([self.release / folder for folder in _FRAMES_FOLDERS])
-
-    def split_file(self) -> Path:
-        """Return the file that assigns the clips to splits."""
-        return self.release / LABELS / SPLIT_FILE
-
-    def corpus_file(self) -> Path:
-        """Return the pickle if it is there, otherwise the map."""
-        return first_existing([self.release / LABELS / name for name in (PICKLE_FILE, MAP_FILE)])
-
-    def question_file(self, split: str) -> Path:
-        """Return the question file of a split, the one with marked overlaps if it is there."""
-        marked = self.questions / f"{split}_overlap.txt"
-        return marked if marked.is_file() else self.questions / f"{split}.txt"
-
-
-def find_layout(manual_dir: Path, *, text_only: bool = False) -> Layout:
-    """Find the files in the release's root or the folder that holds it.
+def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitFiles]:
+    """Find the files of each split in the release's root or the folder that holds it.
 
     Args:
         manual_dir: The folder.
-        text_only: Require no frames.
+        text_only: Whether frames are not required.
 
     Raises:
         MissingInputError: Required files or folders are not there; all of them are named.
     """
     releases = [manual_dir, *sorted(manual_dir.glob("*/"))]
     release = next((folder for folder in releases if (folder / LABELS).is_dir()), manual_dir)
-    layout = Layout(release, find_questions(manual_dir, release, _GBT_FOLDER))
-    files = {layout.split_file(): RELEASE_SOURCE, layout.corpus_file(): RELEASE_SOURCE}
-    files |= {layout.question_file(split): QUESTION_SOURCE for split in SPLITS}
-    require(files, {} if text_only else {layout.frames(): RELEASE_SOURCE})
-    return layout
+    questions = find_questions(manual_dir, release, _GBT_FOLDER)
+    frames = first_existing([release / folder for folder in _FRAMES_FOLDERS])
+    corpus = first_existing([release / LABELS / name for name in (PICKLE_FILE, MAP_FILE)])
+    splits = {}
+    for split in SPLITS:
+        marked = questions / f"{split}_overlap.txt"
+        plain = questions / f"{split}.txt"
+        splits[split] = SplitFiles(marked if marked.is_file() else plain, corpus, frames)
+    files = {corpus.with_name(SPLIT_FILE): RELEASE_SOURCE, corpus: RELEASE_SOURCE}
+    files |= {found.questions: QUESTION_SOURCE for found in splits.values()}
+    require(files, {} if text_only else {frames: RELEASE_SOURCE})
+    return splits
 
 
 def unify(text: str) -> str:
@@ -137,29 +119,29 @@ def read_questions(
     return read_rows(path, parse, problems, header="index|name|")
 
 
-def read_annotations(layout: Layout) -> dict[str, Annotations]:
+def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
     """Read the clips of each split in the order of its question file; see `merge_annotations`.
 
-    A clip that the split file does not know (`S000007_P0003_T00`) belongs to the split of its question. A clip
-    without a question is left out (`S000005_P0004_T00`, which is not annotated either).
+    A clip that the split file does not know (`S000007_P0003_T00`) belongs to the split of its question. A
+    clip without a question is left out (`S000005_P0004_T00`, which is not annotated either).
     """
-    found = {split: Annotations() for split in SPLITS}
-    shared = found["train"].problems
-    splits = read_split(layout.split_file(), shared)
-    corpus = read_corpus(layout.corpus_file(), shared)
-    for split, part in found.items():
-        question_file = layout.question_file(split)
-        questions = read_questions(question_file, split, splits, part.problems)
-        merge_annotations(questions, corpus, layout.frames(), part, question_file)
-        for clip in part.clips:
+    corpus_file = files["train"].corpus
+    annotations = {split: Annotations() for split in files}
+    shared = annotations["train"].problems
+    splits = read_split(corpus_file.with_name(SPLIT_FILE), shared)
+    corpus = read_corpus(corpus_file, shared)
+    for split, found in annotations.items():
+        questions = read_questions(files[split].questions, split, splits, found.problems)
+        merge_annotations(files[split], questions, corpus, found)
+        for clip in found.clips:
             if clip.name not in splits:
-                part.note(f"not in {SPLIT_FILE}, kept in the split of its question", clip.name)
+                found.note(f"not in {SPLIT_FILE}, kept in the split of its question", clip.name)
             if clip.overlap and clip.question != clip.target:
-                part.note(f"marked {OVERLAP}, though the question is not the sentence", clip.name)
+                found.note(f"marked {OVERLAP}, though the question is not the sentence", clip.name)
         for name in (name for name, given in splits.items() if given == split and name not in questions):
             annotated = "" if name in corpus else "not annotated, and "
-            part.note(f"{annotated}no row in the question file, left out", name)
-    return found
+            found.note(f"{annotated}no row in the question file, left out", name)
+    return annotations
 
 
 def signer(name: str) -> str:

@@ -7,8 +7,7 @@ question files of GBT-code have one row a clip, `split/NAME TEXT%QUESTION%GLOSS`
 """
 
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tfds_builders.annotation import (
     Annotations,
     Question,
     Sentence,
+    SplitFiles,
     find_questions,
     first_existing,
     merge_annotations,
@@ -29,6 +29,7 @@ from tfds_builders.annotation import (
 FRAMES = "features/fullFrame-210x260px"
 ANNOTATIONS = "annotations/manual"
 QUESTIONS = "questions"
+CORPUS_FILE = "PHOENIX-2014-T.{split}.corpus.csv"
 CORPUS_HEADER = "name|video|start|end|speaker|orth|translation"
 
 _RELEASE_FOLDERS = (".", "PHOENIX-2014-T", "PHOENIX-2014-T-release-v3/PHOENIX-2014-T")
@@ -43,49 +44,36 @@ QUESTION_SOURCE = (
 )
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The places of the release's and the questions' files."""
-
-    release: Path
-    questions: Path
-
-    def frames(self, split: str) -> Path:
-        """Return the folder of a split's clips, whatever the size of their frames."""
-        others = sorted(self.release.glob(f"features/fullFrame-*px/{split}"))
-        return first_existing([self.release / FRAMES / split, *others])
-
-    def corpus_file(self, split: str) -> Path:
-        """Return the release's corpus file, or the parent project's labels if only they are there."""
-        folder = self.release / ANNOTATIONS
-        official = folder / f"PHOENIX-2014-T.{split}.corpus.csv"
-        return first_existing([official, folder / f"labels.{split}", self.release / f"labels.{split}"])
-
-    def question_file(self, split: str) -> Path:
-        """Return the question file of a split."""
-        return self.questions / f"{split}.txt"
-
-
-def find_layout(manual_dir: Path, *, text_only: bool = False) -> Layout:
-    """Find the files in the release's root or the folder that holds it.
+def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitFiles]:
+    """Find the files of each split in the release's root or the folder that holds it.
 
     Args:
         manual_dir: The folder.
-        text_only: Require only the question files, which hold the sentences too.
+        text_only: Whether the question files are enough, which hold the sentences too.
 
     Raises:
         MissingInputError: Required files or folders are not there; all of them are named.
     """
     releases = [manual_dir / folder for folder in _RELEASE_FOLDERS]
     release = next((folder for folder in releases if (folder / "annotations").is_dir()), manual_dir)
-    layout = Layout(release, find_questions(manual_dir, release, _GBT_FOLDER))
-    files = {layout.question_file(split): QUESTION_SOURCE for split in SPLITS}
-    folders = {}
-    if not text_only:
-        files |= {layout.corpus_file(split): RELEASE_SOURCE for split in SPLITS}
-        folders = {layout.frames(split): RELEASE_SOURCE for split in SPLITS}
-    require(files, folders)
-    return layout
+    questions = find_questions(manual_dir, release, _GBT_FOLDER)
+    splits = {}
+    for split in SPLITS:
+        official = release / ANNOTATIONS / CORPUS_FILE.format(split=split)
+        labels = [folder / f"labels.{split}" for folder in (official.parent, release)]  # the parent project's
+        resized = sorted(release.glob(f"features/fullFrame-*px/{split}"))
+        splits[split] = SplitFiles(
+            questions=questions / f"{split}.txt",
+            corpus=first_existing([official, *labels]),
+            frames=first_existing([release / FRAMES / split, *resized]),
+        )
+    files = {found.questions: QUESTION_SOURCE for found in splits.values()}
+    if text_only:
+        require(files)
+    else:
+        files |= {found.corpus: RELEASE_SOURCE for found in splits.values()}
+        require(files, {found.frames: RELEASE_SOURCE for found in splits.values()})
+    return splits
 
 
 def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
@@ -101,16 +89,17 @@ def read_questions(path: Path, split: str, problems: list[str]) -> dict[str, Que
     return read_rows(path, parse, problems, header="name%text%")
 
 
-def read_annotations(layout: Layout, split: str) -> Annotations:
-    """Read the clips of a split in the order of its question file; see `merge_annotations`."""
-    found = Annotations()
-    corpus_file, question_file = layout.corpus_file(split), layout.question_file(split)
-    corpus = read_corpus(corpus_file, found.problems) if corpus_file.is_file() else {}
-    questions = read_questions(question_file, split, found.problems)
-    merge_annotations(questions, corpus, layout.frames(split), found, question_file)
-    for name in sorted(corpus.keys() - questions.keys()):
-        found.note("no row in the question file, left out", name)
-    return found
+def read_annotations(splits: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
+    """Read the clips of each split in the order of its question file; see `merge_annotations`."""
+    annotations = {}
+    for split, files in splits.items():
+        annotations[split] = found = Annotations()
+        corpus = read_corpus(files.corpus, found.problems) if files.corpus.is_file() else {}
+        questions = read_questions(files.questions, split, found.problems)
+        merge_annotations(files, questions, corpus, found)
+        for name in sorted(corpus.keys() - questions.keys()):
+            found.note("no row in the question file, left out", name)
+    return annotations
 
 
 def _parse_sentence(line: str) -> Sentence:
