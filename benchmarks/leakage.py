@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import keep
+from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.evaluation.leakage import overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import overlap, score
 from sslssaw_jax.evaluation.significance import confidence_interval
@@ -30,7 +31,7 @@ HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU
 
 def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
     """The table's rows of some clips, one for each way to translate by the questions."""
-    characters = language == "zh_CN"
+    characters = counts_characters(language)
     targets, questions = [row.target for row in rows], [row.question for row in rows]
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
     for name, texts in question_baselines(questions, language).items():
@@ -50,7 +51,7 @@ def parts(
         yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]
         yield f"{split}, last {len(rows) - PARAPHRASES}", rows[PARAPHRASES:]
     chosen = overlap_parts(
-        [row.target for row in rows], [row.question for row in rows], characters=language == "zh_CN"
+        [row.target for row in rows], [row.question for row in rows], characters=counts_characters(language)
     )
     for name, indices in chosen.items():
         label = name.replace("_", " ") if "_" in name else f"overlap {name}"

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sslssaw_jax.data.mbart_tokenizer import clean_question
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.metrics import LABELS, score
 from sslssaw_jax.evaluation.significance import compare
 from sslssaw_jax.tables.layout import TESTED

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.mbart_tokenizer import clean_question, train_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+from sslssaw_jax.data.text import clean_question
 
 SIDE = 48  # pixels
 SPLITS = {"train": 24, "dev": 6, "test": 6, "isolated": 12}

@@ -182,7 +182,8 @@ def _plain(value: Any) -> str | int | bool:
 
 
 def _train_tokenizer(folder: Path, vocab_size: int) -> None:
-    from sslssaw_jax.data.mbart_tokenizer import clean_question, train_tokenizer
+    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+    from sslssaw_jax.data.text import clean_question
 
     clips = read_jsonl(folder / "clips.train.jsonl")
     texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]

@@ -4,8 +4,7 @@ import re
 
 import numpy as np
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese characters, for use within the brackets of a regular expression."""
+from sslssaw_jax.data.text import HAN
 
 _WORD = re.compile(rf"[{HAN}]|[^\s{HAN}]+")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sslssaw_jax.data.mbart_tokenizer import clean_question
+from sslssaw_jax.data.text import clean_question, tokens
 from sslssaw_jax.evaluation.german_questions import edit_german_question
-from sslssaw_jax.evaluation.metrics import overlap, score, tokens
+from sslssaw_jax.evaluation.metrics import overlap, score
 from sslssaw_jax.evaluation.significance import confidence_interval, paired_bootstrap
 
 BUCKETS = {"0.00-0.25": 0.25, "0.25-0.50": 0.5, "0.50-0.75": 0.75, "0.75-1.00": float("inf")}

@@ -3,11 +3,12 @@
 All scores run from 0 to 100. References are the original strings, never decoded from tokens.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
+
+from sslssaw_jax.data.text import tokens
 
 LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 """The scores that every paper of the field reports -> their names."""
@@ -53,11 +54,6 @@ def overlap(question: str, target: str, *, characters: bool = False) -> float:
     """Share of the target's distinct tokens that the question holds, case aside; 0 for an empty target."""
     asked, wanted = (set(tokens(text.lower(), characters)) for text in (question, target))
     return len(asked & wanted) / max(len(wanted), 1)
-
-
-def tokens(text: str, characters: bool) -> list[str]:
-    """What the scores count: words between whitespace, or characters with their width folded."""
-    return list("".join(unicodedata.normalize("NFKC", text).split())) if characters else text.split()
 
 
 def raw_bleu(max_order: int) -> BLEU:

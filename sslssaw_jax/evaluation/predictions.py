@@ -17,9 +17,9 @@ from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import Clip, ClipInfo, ClipSource
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.text import counts_characters, has_wide, tokens
 from sslssaw_jax.evaluation import leakage, metrics
 from sslssaw_jax.report.heatmap import save_frames, save_heatmap
-from sslssaw_jax.report.text_layout import has_wide
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.training.sharding import own_frames, replicated, shard_batch
@@ -89,8 +89,11 @@ def translate_split(
             predictions[index] = Prediction(
                 clip.id, clip.question, clip.target, text, float(found.score[row])
             )
-            question = batch.read.question[row][batch.read.question_mask[row]]
-            gates[index] = Gate(tokenizer.reader.pieces(question.tolist()), found.gate[row][found.mask[row]])
+            texts = batch.text_tower_texts
+            question = texts.question[row][texts.question_mask[row]]
+            gates[index] = Gate(
+                tokenizer.text_tower.pieces(question.tolist()), found.gate[row][found.mask[row]]
+            )
     indices = sorted(predictions)
     return [predictions[index] for index in indices], [gates[index] for index in indices]
 
@@ -100,7 +103,7 @@ def score_predictions(predictions: list[Prediction], config: Config) -> dict[str
     return metrics.score(
         [row.prediction for row in predictions],
         [row.target for row in predictions],
-        characters=config.data.language == "zh_CN",
+        characters=counts_characters(config.data.language),
     )
 
 
@@ -123,7 +126,7 @@ def evaluate_predictions(
         [row.target for row in predictions],
         questions,
         baselines,
-        characters=config.data.language == "zh_CN",
+        characters=counts_characters(config.data.language),
     )
 
 
@@ -194,7 +197,7 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
 def rouge_l(row: Prediction) -> float:
     """Of the sentence, from 0 to 100; of its characters where it is Chinese."""
-    said, wanted = (metrics.tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
+    said, wanted = (tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
     return 100 * metrics.rouge_l(said, wanted)
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from sacrebleu.metrics.base import Metric, Score
 from sacrebleu.significance import PairedTest
 
-from sslssaw_jax.evaluation.metrics import raw_bleu, rouge_l, tokens
+from sslssaw_jax.data.text import tokens
+from sslssaw_jax.evaluation.metrics import raw_bleu, rouge_l
 
 
 class Significance(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sslssaw_jax.data.clips import ClipInfo
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer, clean_question
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation import metrics
 
 

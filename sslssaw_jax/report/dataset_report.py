@@ -15,6 +15,7 @@ import numpy as np
 from sslssaw_jax.data.clips import ClipSource, newest_version
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.report.dataset_facts import SplitFacts, split_facts
 from sslssaw_jax.report.dataset_pictures import ShownClip, save_contact_sheet, save_statistics
@@ -44,7 +45,7 @@ def inspect(name: str, data_dir: Path, out: Path, *, language: str = "en_XX", se
     tokenizer = load_tokenizer(folder / "tokenizer", language) if "train" in sources else None
     train = sources["train"].clips if "train" in sources else []
     facts = {
-        split: split_facts(source.clips, train, tokenizer, characters=language == "zh_CN")
+        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(language))
         for split, source in sources.items()
     }
     title, unit = f"{name} {folder.name}", "tokens" if tokenizer else "words"

@@ -10,6 +10,8 @@ from functools import cache
 
 from matplotlib import font_manager, rc_context
 
+from sslssaw_jax.data.text import WIDE, has_wide
+
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",  # matplotlib's name for Noto's file of all of them
@@ -24,9 +26,7 @@ CHINESE_FONTS = (
     "SimHei",
     "Arial Unicode MS",
 )
-# Chinese, Japanese and Korean characters with their punctuation: twice as wide as Latin letters
-_WIDE = "\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6"
-_wide = re.compile(f"[{_WIDE}]")
+_wide = re.compile(f"[{WIDE}]")
 
 
 @contextlib.contextmanager
@@ -42,11 +42,6 @@ def fonts_for(*texts: str) -> Iterator[None]:
         yield
 
 
-def has_wide(text: str) -> bool:
-    """Whether a text is Chinese, at least in part: it then has no spaces between words."""
-    return bool(_wide.search(text))
-
-
 def columns(text: str) -> int:
     """How much room a text takes, in Latin letters."""
     return len(text) + len(_wide.findall(text))
@@ -54,7 +49,7 @@ def columns(text: str) -> int:
 
 def wrap(text: str, width: int) -> list[str]:
     """The text in lines of at most `width` columns, one at least; wide characters part anywhere."""
-    units = re.findall(rf"[{_WIDE}]\s*|[^\s{_WIDE}]{{1,{width}}}\s*", text)
+    units = re.findall(rf"[{WIDE}]\s*|[^\s{WIDE}]{{1,{width}}}\s*", text)
     lines = [""]
     for unit in units:
         if lines[-1] and columns((lines[-1] + unit).rstrip()) > width:

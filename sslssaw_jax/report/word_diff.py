@@ -17,9 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sslssaw_jax.evaluation.metrics import tokens
+from sslssaw_jax.data.text import has_wide, tokens
 from sslssaw_jax.report.html import page, texts_table
-from sslssaw_jax.report.text_layout import has_wide
 from sslssaw_jax.workdir import write_text
 
 CORRECT, WRONG, MISSED = "correct", "wrong", "missed"

@@ -27,6 +27,7 @@ from sslssaw_jax.config.experiment import (
     from_config_dict,
     to_dict,
 )
+from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
@@ -186,7 +187,7 @@ def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) 
 def _results(jobs: Sequence[_Job]) -> list[Run | None]:
     """What the rows of one seed have reached, those that are done, each compared with the last one."""
     split = jobs[0].config.data.test_split
-    characters = jobs[0].config.data.language == "zh_CN"
+    characters = counts_characters(jobs[0].config.data.language)
     *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
     runs: list[Run | None] = []
     for job, text in zip(jobs, texts):

@@ -14,13 +14,13 @@ from flax import nnx, traverse_util
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.mbart_tokenizer import clean_question
 from sslssaw_jax.data.mbert_tokenizer import (
     BERT_TOKENIZER_FILE,
     BertTokenizer,
     load_bert_tokenizer,
     make_bert_tokenizer,
 )
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.mbart import KeyPath, chosen_layers

@@ -15,7 +15,8 @@ import sentencepiece
 from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2
 
-from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, MODEL_FILE, clean_question, write_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, MODEL_FILE, write_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.mbart import BIAS, HEAD, INPUT_TABLES, SHARED
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, WeightsError, whole_folder
 from sslssaw_jax.workdir import write_json

@@ -12,10 +12,10 @@ from sslssaw_jax.data.mbart_tokenizer import (
     MODEL_FILE,
     Tokenizer,
     TokenizerError,
-    clean_question,
     load_tokenizer,
     train_tokenizer,
 )
+from sslssaw_jax.data.text import clean_question
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 
 TEXTS = [

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.mbart_tokenizer import clean_question, load_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
 from tests.support.phoenix_release import clip_name, write_release
 from tfds_builders import prepare as prepare_module

@@ -74,7 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("name", choices=CORPORA, help="the corpus to stand in for")
     parser.add_argument(
-        "--annotations", dest="annotations_dir", type=Path, required=True, help="folder of the question files"
+        "--annotations",
+        dest="annotations_dir",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of the question files",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--limit", type=_count, help="at most this many clips of each split (default: all)")
