@@ -98,13 +98,9 @@ class Annotations:
 def read_rows(
     path: Path, parse: Callable[[str], Row], problems: list[str], *, header: str = ""
 ) -> dict[str, Row]:
-    """Parse the lines of a UTF-8 file by `parse_rows`.
+    """Parse the lines of a UTF-8 file without outer spaces; see `parse_rows`.
 
-    Args:
-        path: The file; blank lines are passed over.
-        parse: Receives a line without outer spaces; see `parse_rows`.
-        problems: See `parse_rows`.
-        header: Lines that begin with it are passed over; empty if the file has no header.
+    Blank lines and lines that begin with `header` are passed over.
     """
     text = path.read_bytes().decode("utf-8-sig", errors="replace")  # `parse_rows` reports what was replaced
     lines = (
@@ -121,13 +117,9 @@ def read_pickled_rows(
     parse: Callable[[Any], Row],
     problems: list[str],
 ) -> dict[str, Row]:
-    """Parse the entries of a pickle of plain data by `parse_rows`.
+    """Parse the entries of a pickle, gzipped or not; see `parse_rows`.
 
-    Args:
-        path: The pickle, gzipped or not.
-        find_entries: Returns the entries in the pickled object, or raises a ValueError.
-        parse: See `parse_rows`.
-        problems: See `parse_rows`.
+    `find_entries` returns the entries in the pickled object, or raises a ValueError.
     """
     try:
         entries = list(find_entries(_load_pickle(path.read_bytes())))

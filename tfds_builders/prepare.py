@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslssaw_jax.data.dataset import write_dataset_facts
 from tqdm import tqdm
 
 from sslssaw_jax.errors import UserError
@@ -96,6 +97,7 @@ def prepare(
             _build(builder, name, manual_dir)
             folder = Path(builder.data_dir)
             _write_clips(builder, folder)
+            write_dataset_facts(folder, language=builder.language)
             if "train" in builder.info.splits:  # other datasets are only for translation
                 _train_tokenizer(folder, vocab_size)
             final.parent.mkdir(exist_ok=True)

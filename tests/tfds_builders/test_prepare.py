@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from sslssaw_jax.data.dataset import find_dataset
 
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import clean_question
@@ -19,7 +20,7 @@ from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
 from tests.support.phoenix_release import clip_name, write_release
 from tfds_builders import prepare as prepare_module
 from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES
-from tfds_builders.prepare import main, prepare
+from tfds_builders.prepare import PrepareError, main, prepare
 
 NAME = "phoenix2014t_qa"
 NUM_CLIPS = {"train": 4, "dev": 2, "test": 1}
@@ -234,3 +235,23 @@ def test_the_summary_counts_clips_and_names_what_was_odd(
     assert ["train", "3", "9"] in lines
     assert ["dev", "2", "6"] in lines
     assert f"odd in train: 1 clip: no frames, left out: {clip_name('train', 2)}" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], r"custom_qa needs --language=CODE.* en_XX for English, de_DE for German"),
+        (["--language=de"], r"--language=de is not a code of mBART's; known: .*de_DE"),
+        (["--language=klingon"], r"known: ar_AR, .*zh_CN"),
+    ],
+)
+def test_own_clips_need_a_language_that_mbart_knows(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main(["custom_qa", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'data'}", *options])
+    assert not snapshot(tmp_path)
+
+
+def test_the_language_is_written_down_and_known_for_a_corpus(prepared: Path) -> None:
+    assert find_dataset(prepared.parents[1], NAME).language == "de_DE"
+    with pytest.raises(PrepareError, match=r"phoenix2014t_qa are in de_DE: leave --language=en_XX out"):
+        prepare(NAME, prepared.parents[1], language="en_XX")

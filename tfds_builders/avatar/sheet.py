@@ -26,24 +26,20 @@ def contact_sheet(side: int = 112) -> np.ndarray:
     # PNG cannot compress noise.
     people = [dataclasses.replace(Signer.of(name), noise=0.0) for name in SIGNERS[:COLUMNS]]
 
-    def frames(gloss: str, person: Signer, shown: tuple[int, ...]) -> list[np.ndarray]:
+    def draw(gloss: str, person: Signer, shown: tuple[int, ...]) -> list[np.ndarray]:
         clip = render([gloss], NUM_FRAMES, signer=person, size=(side, side), seed=0, lexicon=LEXICON)
-        return list(_labelled(clip[list(shown)], gloss))
+        frames = list(clip[list(shown)])
+        for frame in frames:
+            place, font = (4, side - 5), cv2.FONT_HERSHEY_SIMPLEX
+            cv2.putText(frame, gloss, place, font, 0.32, (30,) * 3, 1, cv2.LINE_AA)
+        return frames
 
-    top = [frames(gloss, person, SHOWN[2:3])[0] for gloss, person in zip(LEXICON, people)]
+    top = [draw(gloss, person, SHOWN[2:3])[0] for gloss, person in zip(LEXICON, people)]
     rows = [top]
     for i, gloss in enumerate(GLOSSES):
         pair = people[i % COLUMNS], people[(i + 3) % COLUMNS]
-        rows.append([frame for person in pair for frame in frames(gloss, person, SHOWN)])
+        rows.append([frame for person in pair for frame in draw(gloss, person, SHOWN)])
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
-
-
-def _labelled(frames: np.ndarray, gloss: str) -> np.ndarray:
-    for frame in frames:
-        cv2.putText(
-            frame, gloss, (4, frame.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (30,) * 3, 1, cv2.LINE_AA
-        )
-    return frames
 
 
 def main() -> None:
@@ -54,10 +50,7 @@ def main() -> None:
         epilog="example: python -m tfds_builders.avatar.sheet --out=avatar.png",
     )
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("docs/avatar.png"),
-        help="picture to write (default: docs/avatar.png)",
+        "--out", type=Path, default="docs/avatar.png", help="picture to write (default: %(default)s)"
     )
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -107,13 +107,9 @@ def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
 def read_questions(
     path: Path, split: str, splits: Mapping[str, str], problems: list[str]
 ) -> dict[str, Question]:
-    """Read a question file in order by clip name; see `parse_rows`.
+    """Read the question file of a split in order by clip name; see `parse_rows`.
 
-    Args:
-        path: The file.
-        split: The split of its rows.
-        splits: The split of each clip; a row of a clip from another split is a problem.
-        problems: See `parse_rows`.
+    A row of a clip that `splits` assigns to another split is a problem.
     """
     parse = functools.partial(_parse_question, split=split, splits=splits)
     return read_rows(path, parse, problems, header="index|name|")

@@ -67,7 +67,7 @@ def read_table(table: Path) -> dict[str, Annotations]:
     problems: list[str] = []
     columns = list(_csv_rows(table, problems) if table.suffix == ".csv" else _json_rows(table, problems))
     named = {row["split"].strip() for _, row in columns}
-    if "train" in named and not named >= set(SPLITS):
+    if "train" in named and named < set(SPLITS):
         raise AnnotationError(
             f"{table} has train clips, but none in {' and '.join(sorted(set(SPLITS) - named))}: dev chooses "
             "the best checkpoint and test scores it; give each about a tenth of the clips"
@@ -114,7 +114,8 @@ def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str,
     try:
         header = [column.strip() for column in next(reader, [])]
         if problem := _columns_problem(header):
-            raise AnnotationError(f"{table}, line 1: {problem}")
+            hint = "; separate columns by commas" * (len(header) == 1)
+            raise AnnotationError(f"{table}, line 1: {problem}{hint}")
         number = reader.line_num + 1
         for fields in reader:
             if any(fields) and len(fields) != len(header):
@@ -157,7 +158,8 @@ def _columns_problem(columns: list[str]) -> str:
     if not missing and not wrong:
         return ""
     problem = f"no column {missing[0]!r}" if missing else f"column {wrong[0]!r} is unknown or there twice"
-    return f"{problem}; a table has {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}"
+    allowed = f"a table has {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}"
+    return f"{problem}; {allowed}; found {', '.join(columns)[:80]}"
 
 
 def _read_text(table: Path) -> str:

@@ -71,7 +71,7 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
     ("text", "message"),
     [
         ("", r"line 1: no column 'id'; a table has id, video, target, split, and may have question"),
-        ("id;video;target;split\n", r"line 1: no column 'id'"),
+        ("id;video;target;split\n", r"line 1: no column 'id'.*found id;video;target;split; .* by commas"),
         (f"{HEADER},qestion\n", r"line 1: column 'qestion' is unknown or there twice"),
         (f"{HEADER},id\n", r"line 1: column 'id' is unknown or there twice"),
         (f"{HEADER}\n", r"clips\.csv has no rows"),
@@ -87,6 +87,7 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
         (f"{HEADER}\n..,a.mp4,,test\n", r"line 2: '..' cannot be the name of a clip"),
         (f"{HEADER}\n{'ü' * 101},a.mp4,,test\n", r"line 2: 'ü+' cannot be the name of a clip"),
         (f"{HEADER}\nx,a.mp4,it rains,train\n", r"has train clips, but none in dev and test: .*tenth"),
+        (f"{HEADER}\nx,a.mp4,it rains,train\ny,a.mp4,it rains,val\n", r"line 3: the split is 'val'"),
         (csv_text(ROWS).replace("it snows", ""), r"line 4: no target"),
     ],
 )
