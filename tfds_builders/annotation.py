@@ -1,4 +1,4 @@
-"""Annotated clips of a dataset, and readers of the files that hold their texts.
+"""Annotated clips, and readers of the files that hold their texts.
 
 A reader passes over each row that it cannot use and adds a line with its file and line number to a list of
 problems, so that all problems are reported at once. Preparing is refused while that list holds any.
@@ -37,7 +37,7 @@ class AnnotationError(UserError):
 
 
 class MissingInputError(UserError):
-    """An error that names each file that is not there and its source."""
+    """An error that names each missing file and its source."""
 
 
 class Sentence(NamedTuple):
@@ -50,7 +50,7 @@ class Sentence(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A row of a question file; a field that is not in the file is empty."""
+    """A row of a question file; an absent field is empty."""
 
     name: str
     target: str
@@ -83,7 +83,7 @@ class Annotation:
 
 @dataclass
 class Annotations:
-    """The clips of a split in order, and what is wrong or odd with them."""
+    """The clips of a split in order, with problems and oddities."""
 
     clips: list[Annotation] = field(default_factory=list)
     odd: dict[str, list[str]] = field(default_factory=dict)  # the clips that show each oddity
@@ -133,7 +133,7 @@ def read_pickled_rows(
 def parse_rows(
     items: Iterable[tuple[str, Item]], parse: Callable[[Item], Row], problems: list[str]
 ) -> dict[str, Row]:
-    """Return the usable rows of a file in order, by the clip's name.
+    """Return the usable rows of a file, in order, by clip name.
 
     Args:
         items: What to parse, each with its place in words.
@@ -156,7 +156,7 @@ def parse_rows(
 
 
 def split_fields(line: str, form: str) -> list[str]:
-    """Return the fields of a line without outer spaces; the form, such as `name|split`, says how many.
+    """Return the fields of a line of a form such as `name|split`.
 
     Raises:
         ValueError: The line has more or fewer fields.
@@ -168,7 +168,7 @@ def split_fields(line: str, form: str) -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a clip's name that could not name a file in a folder.
+    """Refuse a clip's name that could not name a file.
 
     Raises:
         ValueError: The name is empty, too long, begins with a dot, or has a slash or unprintable characters.
@@ -190,7 +190,10 @@ def _check_text(row: tuple) -> None:
 def merge_annotations(
     files: SplitFiles, questions: Mapping[str, Question], corpus: Mapping[str, Sentence], found: Annotations
 ) -> None:
-    """Add the clips of a split in the order of its questions, with the corpus file's texts if it has them."""
+    """Add a split's clips in the order of its questions.
+
+    The texts of the corpus file, if any, replace those of the question file.
+    """
     for row in questions.values():
         known = corpus.get(row.name)
         target, question = (known.target if known else row.target), row.question
@@ -215,7 +218,7 @@ def merge_annotations(
 
 
 def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Path:
-    """Return the folder of question files: `questions/`, or that of a GBT-code checkout."""
+    """Return the folder of question files: `questions/`, or a GBT-code checkout's."""
     places = [
         manual_dir / "questions",
         release / "questions",
@@ -228,7 +231,7 @@ def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Pat
 
 
 def first_existing(paths: list[Path]) -> Path:
-    """Return the first path that exists; otherwise the first, to be named in an error."""
+    """Return the first path that exists, otherwise the first path."""
     return next(filter(Path.exists, paths), paths[0])
 
 
@@ -251,7 +254,7 @@ def require(files: Mapping[Path, str], folders: Mapping[Path, str] | None = None
 
 
 def _load_pickle(data: bytes) -> Any:
-    """Load a pickle of dictionaries, lists, tuples, texts and numbers, which cannot run code.
+    """Load a pickle of plain data, which cannot run code.
 
     Raises:
         ValueError: The pickle is damaged, or names a class or function.

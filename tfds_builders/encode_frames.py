@@ -1,4 +1,4 @@
-"""Re-encoding of a folder of frames or a video file as JPEG frames of the wanted size and rate."""
+"""Re-encoding of videos as JPEG frames of the wanted size and rate."""
 
 import math
 import os
@@ -32,14 +32,14 @@ class OptionError(UserError):
 
 @dataclass(frozen=True)
 class Resize:
-    """A size of stored frames, see `parse`; a side of 0 keeps the size."""
+    """A size of stored frames; a side of 0 keeps the size."""
 
     side: int = 256
     kind: str = ""  # "": both sides | "short": the short side | "crop": both sides, of the middle square
 
     @classmethod
     def parse(cls, text: str) -> "Resize":
-        """Parse `none`, `256` (a square), `short:256` (short side) or `crop:256` (the middle square).
+        """Parse `none`, `256`, `short:256` (short side) or `crop:256` (middle square).
 
         Raises:
             OptionError: The text is something else.
@@ -52,7 +52,7 @@ class Resize:
         return cls(int(match[2]), match[1] or "")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width after resizing a frame of this height and width."""
+        """Return a frame's height and width after resizing."""
         if not self.side:
             return height, width
         if self.kind != "short":
@@ -63,7 +63,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """The JPEG frames of a clip in order, none if it is unusable, and its oddities in words."""
+    """The JPEG frames of a clip, none if unusable, and its oddities."""
 
     video: list[bytes]
     odd: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ def read_clip(video: Path, resize: Resize, fps: float) -> ClipFrames:
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """Return the frames of a clip in order: PNG or JPEG files in `folder` or `folder/1`, if any."""
+    """Return the PNG or JPEG files in `folder` or `folder/1` in order."""
     for place in (folder, folder / "1"):
         if place.is_dir():
             files = [
@@ -96,7 +96,7 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
-    """Return a frame as JPEG of the wanted size, or None if `data` is not an image.
+    """Return an image as JPEG of the wanted size, if possible.
 
     A JPEG of the wanted size is returned unchanged.
     """
@@ -111,7 +111,7 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width from the header of a PNG or JPEG, or None if it has none."""
+    """Return height and width in a PNG's or JPEG's header, if any."""
     try:
         if data.startswith(_PNG_MAGIC):
             width, height = struct.unpack_from(">II", data, 16)
@@ -131,7 +131,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _fit(image: np.ndarray, resize: Resize) -> np.ndarray:
-    """Return the image in the wanted size; the same object if it has that size."""
+    """Return the image in the wanted size; unchanged if it fits."""
     old_height, old_width = image.shape[:2]
     if resize.kind == "crop" and old_height != old_width:
         side = min(old_height, old_width)
@@ -160,7 +160,7 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
 
 
 def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
-    """Read a video file at `fps`: at each tick the frame that is on the screen then.
+    """Read at each tick of `fps` the frame on the screen then.
 
     Frames are repeated or left out, never mixed. Only one decoded frame is held at a time.
     """
@@ -197,7 +197,7 @@ def _ticks(seconds: float, fps: float) -> int:
 
 
 def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the frames of a video with their times in seconds from 0; `step` apart if they have none."""
+    """Yield each frame with its time in seconds, by `step` without timestamps."""
     first = time = -step
     while capture.grab():
         good, image = capture.retrieve()
@@ -215,7 +215,7 @@ def _numbers(file: Path) -> tuple[int, ...]:
 
 
 def _has_gap(files: list[Path]) -> bool:
-    """Return whether the numbering from images0001 on has a gap; frames cut off at the end leave none."""
+    """Return whether the files' numbering from 1 on has a gap."""
     numbers = [_numbers(file) for file in files]
     if not numbers or any(len(number) != 1 for number in numbers):
         return False

@@ -25,7 +25,7 @@ def available_cpus() -> int:
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
 ) -> Iterator[Result]:
-    """Yield `function` of each item, in order, from a pool of spawned processes.
+    """Yield `function` of each item in order from spawned processes.
 
     At most `4 * num_workers` results are held at once, however slowly they are taken.
 
@@ -52,7 +52,7 @@ def ordered_map(
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and exit after a parent that was killed."""
+    """Leave Ctrl-C to the parent, and exit if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 

@@ -34,7 +34,7 @@ _NAMES_SHOWN = 3
 
 
 class PrepareError(UserError):
-    """An error that says why a dataset cannot be prepared and what to do."""
+    """An error that says why a dataset cannot be prepared."""
 
 
 def make_builder(name: str, folder: Path, *, language: str = "", **options: Any) -> "VideoQaBuilder":
@@ -69,7 +69,7 @@ def prepare(
     overwrite: bool = False,
     **options: Any,
 ) -> Path:
-    """Prepare a dataset unless it is there, print what it holds, and return its folder.
+    """Prepare a dataset unless it is there; return its folder.
 
     Args:
         name: One of `DATASETS`.
@@ -112,7 +112,7 @@ def prepare(
 
 
 def check(name: str, manual_dir: Path | None, **options: Any) -> None:
-    """Read all that `prepare` would read, print what is odd, and write nothing.
+    """Read all that `prepare` would read, and print what is odd.
 
     Raises:
         UserError: There are problems, which are printed, or an option is not allowed.
@@ -163,7 +163,7 @@ def _require_manual_dir(builder: "VideoQaBuilder", name: str, manual_dir: Path |
 
 
 def _write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
-    """Write `clips.<split>.jsonl` from the written records, so that row i describes record i."""
+    """Write `clips.<split>.jsonl` from the records: row i describes record i."""
     import tensorflow_datasets as tfds
 
     known = {key: feature for key, feature in builder.info.features.items() if key != "video"}
@@ -194,7 +194,7 @@ def _train_tokenizer(folder: Path, vocab_size: int) -> None:
 
 
 def _print_summary(info: Any, folder: Path) -> None:
-    """Print the number of clips and frames of each split, and the oddities."""
+    """Print the clips and frames of each split, and the oddities."""
     print(f"{'split':10}{'clips':>10}{'frames':>12}")
     for split in info.splits:
         num_frames = [clip["num_frames"] for clip in read_jsonl(folder / f"clips.{split}.jsonl")]

@@ -1,4 +1,4 @@
-"""The TFDS builder of all datasets of clips with questions: annotated clips in, JPEG frames out."""
+"""The TFDS builder of all datasets: annotated clips in, JPEG frames out."""
 
 import abc
 import functools
@@ -24,7 +24,7 @@ KeyedExample = tuple[str, dict[str, Any]]
 
 
 class _StableWriter(tfds.core.ExampleWriter):
-    """A writer of the same bytes for the same examples, whatever order a process gives their fields."""
+    """A writer that orders an example's fields: the order varies by process."""
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
         """Write the examples of a shard."""
@@ -36,7 +36,7 @@ class _StableWriter(tfds.core.ExampleWriter):
 
 
 class VideoQaBuilder(tfds.core.ShardBasedBuilder):
-    """A builder whose subclasses say where the clips are and in which language their texts are.
+    """A builder whose subclasses name the clips and their texts' language.
 
     `info.metadata` holds the clips' oddities. Preparing raises `MissingInputError` or `AnnotationError`.
 
@@ -74,14 +74,14 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     @abc.abstractmethod
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        """Return the annotated clips of each split, with the problems of reading them."""
+        """Return the annotated clips of each split, and all problems."""
 
     def clip_reader(self) -> Callable[[Any], frames.ClipFrames]:
-        """Return the function that worker processes call with the `video` of an annotation."""
+        """Return the function that reads the `video` of an annotation."""
         return functools.partial(frames.read_clip, resize=self._resize, fps=self._fps)
 
     def check(self, manual_dir: Path) -> dict[str, Annotations]:
-        """Read all that preparing reads, and return all problems and oddities with the annotations."""
+        """Read all that preparing reads; return all problems and oddities."""
         splits = self.read_annotations(manual_dir)
         stream = self._stream(splits, "checking")
         for name, split in splits.items():
@@ -132,7 +132,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         return shards
 
     def _stream(self, splits: Mapping[str, Annotations], what: str) -> Iterator[frames.ClipFrames]:
-        """Yield the frames of all clips, split after split, and show the progress."""
+        """Yield the frames of all clips in order, and show progress."""
         videos = [clip.video for split in splits.values() for clip in split.clips]
         stream: Iterator[frames.ClipFrames]
         if self.text_only:
@@ -172,7 +172,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     def _read_frames(
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames]
     ) -> Iterator[tuple[Annotation, list[bytes]]]:
-        """Yield the usable clips of a split with their frames; add oddities and problems to the split."""
+        """Yield the usable clips with frames; note problems in the split."""
         size = None  # training packs the frames of all clips into one array, so all have the first one's size
         for clip, clip_frames in zip(split.clips, stream):
             split.unreadable += clip_frames.unreadable

@@ -291,6 +291,8 @@ def test_frames_of_several_sizes_are_refused_without_a_square(tmp_path: Path) ->
     for file in (release / phoenix.FRAMES / "train" / phoenix_release.clip_name("train", 1)).iterdir():
         file.write_bytes(cv2.imencode(".png", cv2.resize(phoenix_release.picture(0), (50, 60)))[1].tobytes())
     arguments = ["phoenix2014t_qa", f"--manual_dir={release}", f"--data_dir={tmp_path / 'data'}"]
-    with pytest.raises(SystemExit, match=r"60 x 50 pixels.*40 x 32: choose a square, such as --resize=256"):
+    with pytest.raises(
+        SystemExit, match=r"60 x 50 pixels.*40 x 32 pixels: choose a square, such as --resize=256"
+    ):
         main([*arguments, "--resize=none", "--num_workers=1"])
     assert not list((tmp_path / "data").rglob("*.array_record*"))

@@ -84,7 +84,7 @@ def test_the_tokenizer_knows_every_piece_of_the_training_texts(prepared: Path) -
 
 def test_nothing_but_the_dataset_is_left(prepared: Path) -> None:
     data_dir = prepared.parents[1]
-    assert sorted(path.name for path in data_dir.iterdir()) == [NAME, f".preparing-{NAME}"]
+    assert sorted(path.name for path in data_dir.iterdir()) == [f".preparing-{NAME}", NAME]
     assert b"incomplete" not in b"".join(
         data for name, data in snapshot(prepared).items() if name.endswith("json")
     )

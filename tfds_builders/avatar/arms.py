@@ -30,7 +30,7 @@ class Layer(NamedTuple):
 
 
 def layers(pose: Pose, signer: Signer) -> list[Layer]:
-    """Return all moving shapes from back to front: mouth, other arm, dominant arm."""
+    """Return all moving shapes, from back to front."""
     return _mouth(pose, signer) + _arm(pose, signer, side=1) + _arm(pose, signer, side=0)
 
 
@@ -82,7 +82,7 @@ def _arm(pose: Pose, signer: Signer, side: int) -> list[Layer]:
 
 
 def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[Layer]:
-    """Return all outlines before all skin, so that palm and fingers form one shape."""
+    """Return all outlines, then all skin: palm and fingers form one shape."""
     hand_Tx1x2, direction_Tx1 = pose.hand[:, side, None], pose.direction[:, side, None]
     along_Tx1x2 = _pointing(direction_Tx1, side)
     across_Tx1x2 = _pointing(direction_Tx1 + np.pi / 2, side)
@@ -106,5 +106,5 @@ def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[
 
 
 def _pointing(direction: np.ndarray, side: int) -> np.ndarray:
-    """Return unit vectors [..., 2] of directions in radians from upright to the middle."""
+    """Return unit vectors of directions in radians from upright to the middle."""
     return np.stack([np.sin(direction) * SIDES[side], -np.cos(direction)], axis=-1)

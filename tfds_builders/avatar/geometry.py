@@ -23,7 +23,7 @@ class View(NamedTuple):
 
 
 def capsule(a: Points, b: Points, radius_a: float, radius_b: float, corners: int = 8) -> np.ndarray:
-    """Return the hull of discs around a and b, [..., 2 * corners, 2]."""
+    """Return the hull of two discs, [..., 2 * corners, 2]."""
     along = np.subtract(b, a)
     angle = np.arctan2(along[..., 1], along[..., 0])[..., None]
     half_turn = np.linspace(-np.pi / 2, np.pi / 2, corners)
@@ -37,7 +37,7 @@ def capsule(a: Points, b: Points, radius_a: float, radius_b: float, corners: int
 
 
 def arc(centre: Points, radius_x: float, radius_y: float, angles: np.ndarray) -> np.ndarray:
-    """Return points [..., P, 2] of an ellipse at angles [..., P], clockwise from the right."""
+    """Return an ellipse's points at angles [..., P], clockwise from the right."""
     circle = np.stack([radius_x * np.cos(angles), radius_y * np.sin(angles)], axis=-1)
     return np.asarray(centre)[..., None, :] + circle
 

@@ -21,7 +21,7 @@ AMPLITUDE = 0.26
 
 
 class Pose(NamedTuple):
-    """A sequence of T poses; side S is 0 for the dominant hand, otherwise 1."""
+    """A sequence of T poses; side 0 is the dominant hand."""
 
     hand: np.ndarray  # [T, S, 2] centre of the palm, body units
     direction: np.ndarray  # [T, S] of the fingers: radians from upright to the middle
@@ -45,7 +45,7 @@ _DISPLACEMENTS: dict[str, Callable[[np.ndarray, np.ndarray], tuple]] = {
 
 
 def poses(signs: Sequence[Sign], num_frames: int, signer: Signer, rng: np.random.Generator) -> Pose:
-    """Return the pose of each frame, from rest through all signs to rest.
+    """Return the poses from rest through all signs to rest.
 
     Coarticulation: each pose is a weighted mean of two neighbouring signs; the weights change smoothly in the
     transition between the signs. A single frame shows the middle of the clip.
@@ -68,7 +68,7 @@ def poses(signs: Sequence[Sign], num_frames: int, signer: Signer, rng: np.random
 
 
 def _schedule(num_signs: int, signer: Signer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return start and end times of (rest, *signs, rest); a rest has no duration."""
+    """Return start and end times of rest, all signs and rest."""
     hold_K = signer.tempo * rng.uniform(0.87, 1.13, num_signs)
     gap_K = np.full(num_signs + 1, TRANSITION) * rng.uniform(0.87, 1.13, num_signs + 1)
     ends, starts = [0.0], [0.0]
@@ -121,6 +121,6 @@ def _weighted_sum(weight_KxT: np.ndarray, arrays: Sequence[np.ndarray]) -> np.nd
 
 
 def _ease(t: np.ndarray) -> np.ndarray:
-    """Return a step from 0 to 1 with zero speed at both ends."""
+    """Return a step from 0 to 1, still at both ends."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)

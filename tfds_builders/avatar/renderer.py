@@ -24,7 +24,7 @@ def render(
     seed: int,
     lexicon: Mapping[str, Sign] | None = None,
 ) -> np.ndarray:
-    """Render a clip of a signer who signs the glosses from rest to rest.
+    """Render a signer who signs the glosses, from rest to rest.
 
     Args:
         glosses: Any strings; the signs are spread over the frames, and without glosses the signer rests.

@@ -30,7 +30,7 @@ MOVEMENTS = ("hold", "up", "down", "out", "in", "circle", "shake", "tap")
 
 
 class Handshape(NamedTuple):
-    """A handshape; stretch is 0 for a folded and 1 for a straight finger, thumb first."""
+    """A handshape; a folded finger has stretch 0, a straight one 1."""
 
     stretch: tuple[float, float, float, float, float]
     spread: float  # radians between neighbouring fingers
@@ -52,7 +52,7 @@ MOUTHS = {"closed": (0.0, 0.0), "open": (1.0, -0.2), "wide": (0.5, 1.0)}  # open
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign; each field is a key of the table of that name."""
+    """A sign; each field is a key of its table."""
 
     place: str
     movement: str
@@ -73,13 +73,13 @@ def stable_seed(*parts: object) -> int:
 
 
 def sign_of(gloss: str) -> Sign:
-    """Return the sign of any gloss, its fields drawn by the gloss's hash."""
+    """Return the sign of any gloss, drawn by the gloss's hash."""
     rng = np.random.default_rng(stable_seed("sign", gloss))
     return Sign(*(list(choices)[rng.integers(len(choices))] for choices in _CHOICES))
 
 
 def distinct_signs(glosses: Sequence[str]) -> dict[str, Sign]:
-    """Return signs for a closed set of glosses that differ as much as possible.
+    """Return signs that differ as much as possible for given glosses.
 
     Greedy farthest-point choice in weighted Hamming distance. Frequent choices count as nearer, which keeps
     all places, movements and handshapes about equally frequent.

@@ -1,4 +1,4 @@
-"""avatar_qa: the embedded demo of question-based sign language translation, rendered instead of read."""
+"""avatar_qa: the embedded demo, whose clips are rendered instead of read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ SEED = 0
 
 
 class Builder(VideoQaBuilder):
-    """A builder that renders clips of 48x48 pixels, see `README.md`; `resize` and `fps` change nothing."""
+    """A builder that renders 48x48 clips; `resize` and `fps` change nothing."""
 
     language = "en_XX"
     VERSION = tfds.core.Version("1.0.0")

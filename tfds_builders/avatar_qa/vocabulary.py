@@ -29,7 +29,7 @@ class Thing(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A verb of the weather, or of a person at home, in both tenses."""
+    """A verb of the weather or of a person, in both tenses."""
 
     weather: str
     weather_past: str

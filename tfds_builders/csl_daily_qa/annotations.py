@@ -59,10 +59,10 @@ class SplitRow(NamedTuple):
 
 
 def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitFiles]:
-    """Find the files of each split in the release's root or the folder that holds it.
+    """Find the files of each split in or below a folder.
 
     Args:
-        manual_dir: The folder.
+        manual_dir: The release's root, or the folder that holds it.
         text_only: Whether frames are not required.
 
     Raises:
@@ -85,20 +85,21 @@ def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitF
 
 
 def unify(text: str) -> str:
-    """Return a Chinese text without spaces, with half-width letters and digits and full-width punctuation.
+    """Return a Chinese text without spaces, its punctuation full width.
 
     The files write the same sentence with spaces between characters, between words or without any.
+    Letters and digits become half width.
     """
     return "".join(unicodedata.normalize("NFKC", text).split()).translate(_FULL_WIDTH)
 
 
 def read_split(path: Path, problems: list[str]) -> dict[str, str]:
-    """Read the split of each clip; see `parse_rows`."""
+    """Read the split of each clip by `parse_rows`."""
     return dict(read_rows(path, _parse_split, problems, header=SPLIT_HEADER).values())
 
 
 def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
-    """Read the sentences of the pickle or the map by clip name; see `parse_rows`."""
+    """Read the sentences of the pickle or the map by `parse_rows`."""
     if path.name == PICKLE_FILE:
         return read_pickled_rows(path, _entries, _parse_entry, problems)
     return read_rows(path, _parse_sentence, problems, header="index|name|")
@@ -107,7 +108,7 @@ def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
 def read_questions(
     path: Path, split: str, splits: Mapping[str, str], problems: list[str]
 ) -> dict[str, Question]:
-    """Read the question file of a split in order by clip name; see `parse_rows`.
+    """Read the question file of a split by `parse_rows`.
 
     A row of a clip that `splits` assigns to another split is a problem.
     """
@@ -116,7 +117,7 @@ def read_questions(
 
 
 def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
-    """Read the clips of each split in the order of its question file; see `merge_annotations`.
+    """Read the clips of each split by `merge_annotations`.
 
     A clip that the split file does not know (`S000007_P0003_T00`) belongs to the split of its question. A
     clip without a question is left out (`S000005_P0004_T00`, which is not annotated either).
@@ -141,7 +142,7 @@ def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
 
 
 def signer(name: str) -> str:
-    """Return the signer in a clip's name: `P0004` of `S000020_P0004_T00` (sentence, signer, take)."""
+    """Return the signer in a clip's name, `P0004` of `S000020_P0004_T00`."""
     return name.split("_")[1] if name.count("_") == 2 else ""
 
 
@@ -153,7 +154,7 @@ def _parse_split(line: str) -> SplitRow:
 
 
 def _parse_sentence(line: str) -> Sentence:
-    """Parse a row of the map, in which only the clips' names hold the signers."""
+    """Parse a row of the map; only the clips' names hold signers."""
     _, name, _, gloss, characters, words, _ = split_fields(line, MAP_HEADER)
     return Sentence(name, unify(characters or words), gloss, signer(name))
 
@@ -173,7 +174,7 @@ def _parse_entry(entry: Any) -> Sentence:
 
 
 def _join_parts(value: Any) -> str:
-    """Return a text given as one or as a list of its parts."""
+    """Return a text that may be given as a list of parts."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):

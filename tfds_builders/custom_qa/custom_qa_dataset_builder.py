@@ -1,4 +1,4 @@
-"""custom_qa: your own clips, named by a table in CSV or JSON lines."""
+"""custom_qa: your own clips, named by a CSV or JSON lines table."""
 
 import difflib
 from pathlib import Path
@@ -14,7 +14,7 @@ from tfds_builders.video_qa_builder import VideoQaBuilder
 
 
 class Builder(VideoQaBuilder):
-    """A builder that reads the table, and the video files or folders of frames in it.
+    """A builder that reads a table and the videos in it.
 
     Args:
         language: mBART's code of the language of questions and targets.

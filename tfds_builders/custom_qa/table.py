@@ -1,4 +1,7 @@
-"""The table of `custom_qa`: `clips.csv` (RFC 4180, with a header) or `clips.jsonl`, one clip a row."""
+"""The table of `custom_qa`, one clip a row.
+
+It is `clips.csv` (RFC 4180, with a header) or `clips.jsonl`.
+"""
 
 import csv
 import functools
@@ -28,7 +31,7 @@ EXPECTED = (
 
 
 class Row(NamedTuple):
-    """A row of the table; a column that is not in the table is empty."""
+    """A row of the table; an absent column is empty."""
 
     id: str
     video: str
@@ -55,7 +58,7 @@ def find_table(folder: Path) -> Path:
 
 
 def read_table(table: Path) -> dict[str, Annotations]:
-    """Read the clips of each split that the table names, in the table's order.
+    """Read the clips of each split in the table's order.
 
     A clip whose video is not there is left out and noted. A table without train clips holds clips to
     translate: it needs no other split and no targets.
@@ -109,7 +112,7 @@ def _parse_row(columns: dict[str, str], needs_target: bool) -> Row:
 
 
 def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows that are not blank, each with the number of its first line."""
+    """Yield each row with the number of its first line."""
     reader = csv.reader(io.StringIO(_read_text(table), newline=""), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
@@ -131,7 +134,7 @@ def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str,
 
 
 def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the objects in the lines that are not blank, each with the number of its line."""
+    """Yield each object with the number of its line."""
     for number, line in enumerate(
         _read_text(table).split("\n"), start=1
     ):  # splitlines() splits at U+2028 too
@@ -152,7 +155,7 @@ def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str
 
 
 def _columns_problem(columns: list[str]) -> str:
-    """Return what is wrong with the columns of a table or row, or an empty text."""
+    """Return what is wrong with the columns, if anything."""
     missing = [column for column in REQUIRED if column not in columns]
     wrong = [column for column in columns if column not in Row._fields or columns.count(column) > 1]
     if not missing and not wrong:
@@ -163,7 +166,7 @@ def _columns_problem(columns: list[str]) -> str:
 
 
 def _read_text(table: Path) -> str:
-    """Return the text of a UTF-8 file with its line ends as they are."""
+    """Return the text of a UTF-8 file with its own line ends."""
     data = table.read_bytes()
     try:
         return data.decode("utf-8-sig")

@@ -45,10 +45,10 @@ QUESTION_SOURCE = (
 
 
 def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitFiles]:
-    """Find the files of each split in the release's root or the folder that holds it.
+    """Find the files of each split in or below a folder.
 
     Args:
-        manual_dir: The folder.
+        manual_dir: The release's root, or the folder that holds it.
         text_only: Whether the question files are enough, which hold the sentences too.
 
     Raises:
@@ -77,20 +77,20 @@ def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitF
 
 
 def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
-    """Read a corpus file or the parent project's labels by clip name; see `parse_rows`."""
+    """Read a corpus file or the parent project's labels by `parse_rows`."""
     if path.name.startswith("labels."):
         return read_pickled_rows(path, _labels, _parse_label, problems)
     return read_rows(path, _parse_sentence, problems, header=CORPUS_HEADER)
 
 
 def read_questions(path: Path, split: str, problems: list[str]) -> dict[str, Question]:
-    """Read a question file of any form in order by clip name; see `parse_rows`."""
+    """Read a question file of any form by `parse_rows`."""
     parse = functools.partial(_parse_question, split=split)
     return read_rows(path, parse, problems, header="name%text%")
 
 
 def read_annotations(splits: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
-    """Read the clips of each split in the order of its question file; see `merge_annotations`."""
+    """Read the clips of each split by `merge_annotations`."""
     annotations = {}
     for split, files in splits.items():
         annotations[split] = found = Annotations()

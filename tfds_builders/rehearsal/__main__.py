@@ -28,7 +28,7 @@ def rehearse(
     size: tuple[int, int] | None = None,
     num_workers: int = 0,
 ) -> "Corpus":
-    """Render the clips of the question files in the layout of the release, except those already there.
+    """Render the clips that are not there, laid out like the release.
 
     Args:
         name: One of `CORPORA`.

@@ -1,4 +1,4 @@
-"""A rehearsal corpus: the files of a release with rendered frames in place of the licensed ones."""
+"""A rehearsal corpus: a release's files with rendered frames."""
 
 import functools
 import shutil
@@ -39,15 +39,15 @@ class Corpus:
 
 
 def draw_num_frames(name: str, num_glosses: int) -> int:
-    """Draw a frame count from the regression line and spread of PHOENIX-2014T's 8,257 clips."""
+    """Draw a frame count by a regression over PHOENIX-2014T's 8,257 clips."""
     spread = np.random.default_rng(stable_seed("num_frames", name)).normal(1, 0.24)
     return max(16, round((19 + 12.5 * num_glosses) * spread))
 
 
 def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: int) -> None:
-    """Render the clips that are not there in this size (height, width); write the annotations last.
+    """Render the clips that are not there in this size.
 
-    The folder cannot be prepared until its annotations are there.
+    The annotations are written last: the folder cannot be prepared until its annotations are there.
     """
     for parent in {out / clip.folder.parent for clip in corpus.clips}:
         parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: 
 
 
 def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) -> None:
-    """Render a clip into a folder that appears by one rename, unless it is there in this size."""
+    """Render a clip unless there; its folder appears by one rename."""
     folder = out / clip.folder
     if folder.exists():
         files = list_frames(folder)

@@ -1,4 +1,4 @@
-"""CSL-Daily-QA as a rehearsal corpus: real names, splits, texts, glosses and frame counts."""
+"""CSL-Daily-QA as a rehearsal corpus: real names, splits, texts and frame counts."""
 
 from pathlib import Path
 
