@@ -202,7 +202,7 @@ def merge_annotations(
         if not target:
             found.note("no sentence, left out", row.name)
             continue
-        if not known:
+        if corpus and not known:
             found.note("not in the corpus file, kept with the question file's texts", row.name)
         elif row.target and row.target != target:
             found.note("sentence differs from the corpus file's, which is kept", row.name)
