@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sslssaw_jax.data.clips import ClipSource, newest_version
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import counts_characters
@@ -24,31 +25,29 @@ SPLITS = ("train", "dev", "test")  # they alone are in the pictures, where there
 CLIPS_SHOWN, FRAMES_SHOWN = 12, 6
 
 
-def inspect(name: str, data_dir: Path, out: Path, *, language: str = "en_XX", seed: int = 0) -> None:
+def inspect(name: str, data_dir: Path, out: Path, *, seed: int = 0) -> None:
     """Prints the table of a prepared dataset and writes its pictures into `out`.
 
     Args:
       name: of the dataset.
       data_dir: the folder of all prepared datasets.
       out: the folder of the pictures.
-      language: mBART's code; with `zh_CN` the words are characters.
       seed: draws the clips of the contact sheet.
 
     Raises:
       DatasetError: the dataset is not prepared.
-      TokenizerError: the language is unknown.
     """
-    folder = newest_version(data_dir, name)
-    names = {path.name.split(".")[1] for path in folder.glob("clips.*.jsonl")}
-    ordered = [*filter(names.__contains__, SPLITS), *sorted(names - set(SPLITS))]
-    sources = {split: ClipSource(data_dir, name, split) for split in ordered}
-    tokenizer = load_tokenizer(folder / "tokenizer", language) if "train" in sources else None
+    dataset = find_dataset(data_dir, name)
+    splits = dataset.splits
+    ordered = [*filter(splits.__contains__, SPLITS), *filter(lambda split: split not in SPLITS, splits)]
+    sources = {split: ClipSource(dataset, split) for split in ordered}
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language) if "train" in sources else None
     train = sources["train"].clips if "train" in sources else []
     facts = {
-        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(language))
+        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(dataset.language))
         for split, source in sources.items()
     }
-    title, unit = f"{name} {folder.name}", "tokens" if tokenizer else "words"
+    title, unit = f"{name} {dataset.folder.name}", "tokens" if tokenizer else "words"
     print(format_table(title, facts, unit))
     shown = {split: facts[split] for split in SPLITS if split in facts} or facts
     pictures = [out / "statistics.png"]
@@ -127,12 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", help="of the dataset")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="default: data")
     parser.add_argument("--out", type=Path, help="of the pictures; default: runs/inspect/NAME")
-    parser.add_argument("--language", default="en_XX", help="default: en_XX; zh_CN counts characters")
     parser.add_argument("--seed", type=int, default=0, help="draws the clips that are shown")
     options = parser.parse_args(arguments)
     out = options.out or Path("runs") / "inspect" / options.name
     try:
-        inspect(options.name, options.data_dir, out, language=options.language, seed=options.seed)
+        inspect(options.name, options.data_dir, out, seed=options.seed)
     except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 
