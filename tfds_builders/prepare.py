@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslssaw_jax.data.dataset import write_dataset_facts
 from tqdm import tqdm
 
 from sslssaw_jax.data.dataset import write_dataset_facts
@@ -59,9 +58,6 @@ def make_builder(name: str, folder: Path, *, language: str = "", **options: Any)
     if language not in ("", builder.language):
         raise PrepareError(f"the texts of {name} are in {builder.language}: leave --language={language} out")
     return builder
-
-
-_LANGUAGES = {"phoenix2014t_qa": "de_DE", "csl_daily_qa": "zh_CN"}
 
 
 def prepare(
@@ -104,7 +100,6 @@ def prepare(
             write_dataset_facts(folder, language=builder.language)
             if "train" in builder.info.splits:  # other datasets are only for translation
                 _train_tokenizer(folder, vocab_size)
-            write_dataset_facts(folder, language=_LANGUAGES.get(name, "en_XX"))
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")
