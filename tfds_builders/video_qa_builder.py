@@ -193,7 +193,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             yield clip, clip_frames.video
         if size is None and not self.text_only:
             split.problems.append(
-                f"none of the {len(split.clips)} clips of {name} has frames; the first should be in "
+                f"none of the {len(split.clips):,} clips of {name} has frames; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
 

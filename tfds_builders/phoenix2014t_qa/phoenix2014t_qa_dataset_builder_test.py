@@ -111,6 +111,9 @@ def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"none of the 2 clips .*train-0.*RWTH"):
         build(tmp_path / "release", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
+    splits = phoenix.Builder(data_dir=tmp_path / "data", num_workers=1).check(tmp_path / "release")
+    assert [len(split.problems) for split in splits.values()] == [1, 1, 1]
+    assert splits["train"].odd == {"no frames, left out": [clip_name("train", i) for i in range(2)]}
 
 
 @pytest.mark.parametrize(
