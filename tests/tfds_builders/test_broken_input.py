@@ -1,4 +1,4 @@
-"""Whatever the files hold: a line for each problem, no other exception, nothing outside the folders."""
+"""Broken files give a line for each problem, no other exception, and nothing outside the folders."""
 
 import gzip
 import os
@@ -94,9 +94,9 @@ def test_every_mutated_line_gives_a_row_or_a_problem_that_names_it(reader: str, 
         path.write_bytes(b"\n".join(raw_lines))
         problems: list[str] = []
         rows = read(path, problems)
-        told = [re.match(rf"{re.escape(str(path))}, line (\d+): .", problem) for problem in problems]
-        assert all(told) and not any("\n" in problem or "\0" in problem for problem in problems)
-        numbers = {int(match[1]) for match in told if match}
+        matches = [re.match(rf"{re.escape(str(path))}, line (\d+): .", problem) for problem in problems]
+        assert all(matches) and not any("\n" in problem or "\0" in problem for problem in problems)
+        numbers = {int(match[1]) for match in matches if match}
         blank = sum(not data.decode("utf-8", errors="replace").strip("\ufeff").strip() for data in raw_lines)
         assert len(numbers) == len(problems) and len(rows) + len(problems) >= LINES_A_FILE - blank
         assert all((tmp_path / name).resolve().parent == tmp_path and name.isprintable() for name in rows)
@@ -170,7 +170,7 @@ def test_a_pickle_of_something_else_is_a_problem(kind: str, content: Any, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_mutated_frame_is_decoded_or_left_out_and_told(suffix: str, tmp_path: Path) -> None:
+def test_a_mutated_frame_is_decoded_or_left_out_and_reported(suffix: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     good = cv2.imencode(suffix, phoenix_release.picture(0))[1].tobytes()
     for i in range(400):
@@ -220,7 +220,7 @@ def _read_phoenix(folder: Path) -> dict[str, Annotations]:
     ],
     ids=["phoenix", "csl"],
 )
-def test_every_broken_tree_is_read_or_told(
+def test_every_broken_tree_is_read_or_reported(
     write: Callable[[Path], None], read: Callable[[Path], dict[str, Annotations]], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Properties of the demo's sentences, and the dataset's way through TFDS."""
+"""Properties of the demo's sentences, and the dataset that TFDS writes."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Every layout of CSL-Daily reads alike; its quirks are handled and told."""
+"""Every layout of CSL-Daily reads alike; its quirks are handled and reported."""
 
 import json
 from pathlib import Path

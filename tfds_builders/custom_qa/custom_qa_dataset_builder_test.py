@@ -36,7 +36,7 @@ def pixels(jpeg: bytes) -> np.ndarray:
 
 
 def shown(video: list[bytes]) -> list[int]:
-    """The number of the frame that each is a copy of, told by its brightness."""
+    """Return the number of the frame that each is a copy of, by its brightness."""
     middle = [pixels(jpeg)[SIZE[0] // 3 : -SIZE[0] // 3, SIZE[1] // 2 :].mean() for jpeg in video]
     return [round(value / STEP) for value in middle]
 
