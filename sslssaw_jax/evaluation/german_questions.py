@@ -1,4 +1,4 @@
-"""PHOENIX-2014T's questions turned into forecasts by hand: they see no video and learn nothing."""
+"""Rules that rewrite questions of PHOENIX-2014T as forecasts, without video and without learning."""
 
 import re
 
@@ -66,17 +66,17 @@ _FORECAST = re.compile(r"wettervorhersage|wetterbericht")
 
 
 def edit_german_question(question: str) -> str:
-    """A cleaned PHOENIX-2014T question as a forecast would say it, by three rules and no learning.
+    """Rewrite a cleaned question of PHOENIX-2014T as a sentence of a forecast.
 
-    Asked whether this is the forecast for a day, the sentence is the one that opens each; numbers are
-    spelt out; and the evening is called night, as the forecasts call it.
+    Three rules: a question about the forecast of a day becomes the sentence that opens each forecast;
+    numbers are spelt out; the evening is called night, as in the forecasts.
     """
     words = " ".join(re.sub(r"[?？.,!]", " ", question).split())
     return _opening(words) or _spell_numbers(words).replace("heute abend", "heute nacht")
 
 
 def _opening(question: str) -> str | None:
-    """`und nun die wettervorhersage für morgen WEEKDAY den DAY MONTH`, with what the question holds of it."""
+    """Return `und nun die wettervorhersage für morgen WEEKDAY den DAY MONTH`, as far as it is asked for."""
     if not _FORECAST.search(question):
         return None
     weekday = next((word for word in _WEEKDAYS if word in question), None)
@@ -93,8 +93,10 @@ def _opening(question: str) -> str | None:
 
 
 def _day(question: str) -> str | None:
-    """The day of the month as an ordinal, from an ordinal or a number in the question."""
-    ordinals = [_ordinal(number) for number in range(31, 0, -1)]  # a longer one before the one in it
+    """Return the day of the month as an ordinal, from an ordinal or a number in the question."""
+    ordinals = [
+        _ordinal(number) for number in range(31, 0, -1)
+    ]  # longer ordinals before those that they contain
     found = next((word for word in ordinals if re.search(rf"\b{word}", question)), None)
     digits = re.search(r"\d+", question)
     if not found and digits and 1 <= int(digits[0]) <= 31:
@@ -112,7 +114,7 @@ def _spell_numbers(question: str) -> str:
 def _cardinal(number: int) -> str:
     if number < 20:
         return _UNITS[number]
-    if number >= 50:  # no forecast in centigrade
+    if number >= 50:  # not a temperature
         return str(number)
     tens, units = divmod(number, 10)
     return (f"{_UNITS[units]}und" if units else "") + _TENS[tens - 2]

@@ -1,4 +1,4 @@
-"""What the questions give away of the targets, and with it what every score must be read beside."""
+"""What the questions give away of the targets, and the scores that a system must be compared with."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from sslssaw_jax.evaluation.metrics import overlap, score
 from sslssaw_jax.evaluation.significance import confidence_interval, paired_bootstrap
 
 BUCKETS = {"0.00-0.25": 0.25, "0.25-0.50": 0.5, "0.50-0.75": 0.75, "0.75-1.00": float("inf")}
-"""Name of each overlap bucket -> the overlap below which a clip falls into it."""
+"""Name of each overlap bucket -> the upper bound of its overlaps."""
 
 
 def evaluate(
@@ -23,24 +23,26 @@ def evaluate(
     *,
     characters: bool = False,
 ) -> dict[str, Any]:
-    """`metrics.score`, and beside it what the questions give away.
-
-    `intervals` has the 95 % intervals of `bleu4` and `rouge_l`. `baselines` scores each baseline's
-    translations, with `intervals` too, and with the `p_value` of the predictions' difference from it.
-    `overlap_buckets` scores the predictions (`bleu4`, `rouge_l`, `num_clips`) by how much of the target the
-    question holds: the share of the target's distinct tokens that occur in the lower-cased question.
-    `without_copies` scores those of them whose question is not the target itself, and `overlap_free`, with
-    `intervals`, those with `is_overlap_free`. A part without clips has null scores.
+    """Score translations together with what their questions give away.
 
     Args:
-        predictions: one translation a clip.
-        targets: one reference a clip.
-        questions: as they were asked, one a clip.
-        baselines: the translations of others by their names, such as `question_baselines`.
-        characters: count characters instead of words, as `metrics.score` does.
+        predictions: One translation a clip.
+        targets: One reference a clip.
+        questions: One question a clip, as it was asked.
+        baselines: Name -> the translations that the predictions are compared with.
+        characters: Whether to count characters instead of words, see `metrics.score`.
+
+    Returns:
+        `metrics.score` of the predictions, and
+        `intervals`: The 95 % intervals of `bleu4` and `rouge_l`.
+        `baselines`: Scores and intervals of each baseline, with the `p_value` of the difference from it.
+        `overlap_buckets`: `bleu4`, `rouge_l` and `num_clips` by `metrics.overlap` of question and target.
+        `without_copies`: The same of the clips whose question is not the target itself.
+        `overlap_free`: The same of the clips with `is_overlap_free`, with intervals.
+        The scores of a part without clips are None.
 
     Raises:
-        ValueError: there is no clip, or not one prediction, question and baseline's translation for each.
+        ValueError: There is no clip, or not one prediction, question and baseline's translation for each.
     """
     if len(questions) != len(targets):
         raise ValueError(f"{len(questions)} questions for {len(targets)} targets; one is needed for each")
@@ -75,7 +77,7 @@ def evaluate(
 def overlap_parts(
     targets: Sequence[str], questions: Sequence[str], *, characters: bool = False
 ) -> dict[str, list[int]]:
-    """The clips in each of `BUCKETS`, in `without_copies` and in `overlap_free`, as `evaluate` says."""
+    """Return the clips in each part that `evaluate` scores: `BUCKETS`, `without_copies`, `overlap_free`."""
     pairs = list(zip(questions, targets, strict=True))
     overlaps = [overlap(question, target, characters=characters) for question, target in pairs]
     places = np.digitize(overlaps, list(BUCKETS.values()))
@@ -94,11 +96,11 @@ def overlap_parts(
 
 
 def is_overlap_free(question: str, target: str, *, characters: bool = False) -> bool:
-    """Whether the question holds no two tokens of the target in a row (none of a target of one), case aside.
+    """Return whether the question holds no two successive tokens of the target, ignoring case.
 
-    Copied, such questions score no BLEU-2. Without any token of their target are 3 of the 642 questions of
-    PHOENIX-2014T's test split, and a list of words to overlook cannot be had from counts: its most frequent
-    ones are `und`, `es`, `im`, but also `morgen`, `nacht`, `regen`.
+    A target of one token must not occur at all. Such questions score no BLEU-2 when copied. A stricter rule
+    would leave too few clips: only 3 of the 642 questions in PHOENIX-2014T's test split hold no token of
+    their target, and frequent tokens cannot be ignored, since `morgen`, `nacht` and `regen` are among them.
     """
     asked, wanted = (tokens(text.lower(), characters) for text in (question, target))
     if len(wanted) < 2:
@@ -107,7 +109,7 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
 
 
 def question_baselines(questions: Sequence[str], language: str) -> dict[str, list[str]]:
-    """Translations made of the questions alone, without learning; of German ones the edited, too."""
+    """Return translations made from the questions by rules; German questions are also edited."""
     made = {"copy_question": [question.lower() for question in questions]}
     if language == "de_DE":
         made["edited_question"] = [edit_german_question(clean_question(question)) for question in questions]
@@ -115,10 +117,10 @@ def question_baselines(questions: Sequence[str], language: str) -> dict[str, lis
 
 
 def swapped_questions(questions: Sequence[str]) -> dict[str, list[str]]:
-    """What else to ask: `shuffled`, each clip another clip's question, and `blanked`, nothing.
+    """Return other questions to ask: `shuffled` among the clips, and `blanked`.
 
-    The shuffle is the same on every call, one ring through all clips. A single clip has none; and where no
-    question is asked there is nothing to swap.
+    The shuffle gives each clip the question of another clip, the same one on every call. A single clip has no
+    shuffled question; clips without any question have neither.
     """
     if not any(questions):
         return {}

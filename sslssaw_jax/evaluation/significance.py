@@ -1,8 +1,8 @@
-"""How far scores can be trusted: 95 % intervals, and p-values of differences, by paired bootstrap.
+"""Confidence intervals of scores and p-values of their differences, by paired bootstrap.
 
-The resampling is sacrebleu's (`PairedTest`, 1,000 resamples of the clips; Koehn, 2004), of the scores as
-`metrics.score` reports them. It is deterministic: the environment's `SACREBLEU_SEED` chooses other resamples.
-It knows the clips of a test split to be a sample; that another seed trains another model it does not know.
+sacrebleu's `PairedTest` draws 1,000 resamples of the clips (Koehn, 2004) and scores each as `metrics.score`
+does. The result is deterministic; the environment variable `SACREBLEU_SEED` chooses other resamples. The
+bootstrap covers the choice of the test clips, but not the spread between seeds of the training.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from sslssaw_jax.evaluation.metrics import raw_bleu, rouge_l
 
 
 class Significance(NamedTuple):
-    """Of one score of one system."""
+    """The 95 % interval of a system's score, and the p-value of its difference from the baseline."""
 
-    low: float  # the 95 % interval: the resamples' mean, and half the width of their middle 95 % to each side
+    low: float  # the mean of the resamples minus half the width of their middle 95 %
     high: float
-    p_value: float  # of the difference from the baseline's score, two-sided; 1 where there is none
+    p_value: float  # two-sided; 1 for the baseline itself
 
 
 def paired_bootstrap(
@@ -30,19 +30,19 @@ def paired_bootstrap(
     *,
     characters: bool = False,
 ) -> list[dict[str, Significance]]:
-    """`bleu4` and `rouge_l` of the baseline, and of each system as compared with it.
+    """Compare the `bleu4` and `rouge_l` of systems with those of a baseline.
 
     Args:
-        baseline: its translations, one a clip.
-        systems: the translations of others, of the same clips in the same order.
-        targets: one reference a clip.
-        characters: count characters instead of words, as `metrics.score` does.
+        baseline: The baseline's translations, one a clip.
+        systems: The translations of each system, of the same clips in the same order.
+        targets: One reference a clip.
+        characters: Whether to count characters instead of words, see `metrics.score`.
 
     Returns:
         One dictionary for the baseline, whose p-values are 1, then one for each system.
 
     Raises:
-        ValueError: there is no clip, or not one translation for each.
+        ValueError: There is no clip, or not one translation for each.
     """
     texts = [baseline, *systems]
     if not targets or any(len(translations) != len(targets) for translations in texts):
@@ -64,7 +64,7 @@ def paired_bootstrap(
 def confidence_interval(
     predictions: Sequence[str], targets: Sequence[str], *, characters: bool = False
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of `bleu4` and `rouge_l`; as `paired_bootstrap` without anything to compare with."""
+    """Return the 95 % intervals of `bleu4` and `rouge_l`; see `paired_bootstrap`."""
     (alone,) = paired_bootstrap(predictions, [], targets, characters=characters)
     return {metric: (each.low, each.high) for metric, each in alone.items()}
 
@@ -72,7 +72,7 @@ def confidence_interval(
 def compare(
     system: Sequence[str], baseline: Sequence[str], targets: Sequence[str], *, characters: bool = False
 ) -> dict[str, float]:
-    """p-values of the differences in `bleu4` and `rouge_l`; as `paired_bootstrap` of one system."""
+    """Return the p-values of the differences in `bleu4` and `rouge_l`; see `paired_bootstrap`."""
     _, compared = paired_bootstrap(baseline, [system], targets, characters=characters)
     return {metric: each.p_value for metric, each in compared.items()}
 
@@ -82,15 +82,14 @@ def _joined(texts: Sequence[str], characters: bool) -> list[str]:
 
 
 def _significance(found: Any, baseline: Any) -> Significance:
-    # of two equal scores sacrebleu counts the resamples that differ by more than usual: none or some, as the
-    # systems are the same or not, so that the same system twice would get the smallest p-value
+    # sacrebleu would give the same system twice its smallest p-value
     p_value = 1.0 if found.score == baseline.score else found.p_value
     low, high = max(0.0, found.mean - found.ci), min(100.0, found.mean + found.ci)
     return Significance(float(low), float(high), p_value)
 
 
 class _RougeL(Metric):
-    """`metrics.rouge_l` for sacrebleu's resampling: a clip's statistics are its F and its number, 1."""
+    """A metric that lets sacrebleu resample `metrics.rouge_l`; a clip's statistics are its F and 1."""
 
     def _preprocess_segment(self, sent: str) -> str:
         return sent

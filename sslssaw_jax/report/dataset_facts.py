@@ -1,11 +1,13 @@
-"""What `sslssaw_jax.report.dataset_report` tells of a split."""
+"""The facts of a prepared dataset that its report shows: counts, lengths, overlap, duplicates."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
@@ -15,7 +17,7 @@ from sslssaw_jax.evaluation import metrics
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What is known of a split; the keys of `shares` say in words what they are percentages of."""
+    """The facts of a split; the keys of `shares` say in words what they are percentages of."""
 
     clips: Sequence[ClipInfo]
     num_frames: np.ndarray
@@ -33,9 +35,15 @@ def split_facts(
     *,
     characters: bool = False,
 ) -> SplitFacts:
-    """The facts of one split beside train, which may be this split itself, or empty.
+    """Return the facts of a split compared with train.
 
-    Questions are seen as the model sees them, `clean_question`, and targets as they are.
+    Questions are counted as the model reads them, after `clean_question`, and targets as they are.
+
+    Args:
+        clips: The split.
+        train: The train split, which may be `clips` itself, or empty.
+        tokenizer: The dataset's tokenizer, if any.
+        characters: Whether words are characters, as in Chinese.
     """
 
     def words(text: str) -> list[str]:
@@ -58,8 +66,10 @@ def split_facts(
     if train:
         for label, sides in {"target": ("target",), "question and target": ("question", "target")}.items():
             copies = Counter(zip(*(train_texts[side] for side in sides)))
-            own = zip(*(texts[side] for side in sides))
-            shares[f"{label} of another train clip"] = _percent(copies[text] > is_train for text in own)
+            clip_texts = zip(*(texts[side] for side in sides))
+            shares[f"{label} of another train clip"] = _percent(
+                copies[text] > is_train for text in clip_texts
+            )
     raw = [(clip.question, clip.target) for clip in clips]
     return SplitFacts(
         clips=clips,
@@ -82,3 +92,44 @@ def _texts(clips: Sequence[ClipInfo]) -> dict[str, list[str]]:
 def _percent(hits: Iterable[bool]) -> float:
     values = list(hits)
     return 100 * sum(values) / max(len(values), 1)
+
+
+def format_table(title: str, facts: Mapping[str, SplitFacts], unit: str) -> str:
+    """Return a text table with a column for each split."""
+    rows: dict[str, Callable[[SplitFacts], str]] = {
+        "clips": lambda split: f"{len(split.clips):,}",
+        "  without a question": lambda split: f"{sum(not clip.question for clip in split.clips):,}",
+        "signers": lambda split: f"{len({clip.signer for clip in split.clips} - {''}):,}",
+        "frames": lambda split: f"{split.num_frames.sum():,}",
+        "least / median / most": lambda split: "",
+        "  frames a clip": lambda split: _spread(split.num_frames),
+        f"  question {unit}": lambda split: _spread(split.lengths["question"]),
+        f"  target {unit}": lambda split: _spread(split.lengths["target"]),
+        "distinct words": lambda split: "",
+        "  of questions": lambda split: f"{split.distinct['question']:,}",
+        "  of targets": lambda split: f"{split.distinct['target']:,}",
+        "percent": lambda split: "",
+    }
+    for share in max((list(split.shares) for split in facts.values()), key=len):
+        rows[f"  {share}"] = partial(_share_cell, share)
+    rows |= {
+        "  target words in the question": lambda split: f"{split.overlap.mean():.1f}",
+        "copy-question": lambda split: "",
+        "  BLEU-4": lambda split: f"{split.copy_question['bleu4']:.1f}",
+        "  ROUGE-L": lambda split: f"{split.copy_question['rouge_l']:.1f}",
+    }
+    return tabulate(
+        [[label, *map(cell, facts.values())] for label, cell in rows.items()],
+        headers=[title, *facts],
+        disable_numparse=True,
+        preserve_whitespace=True,
+        colalign=("left", *["right"] * len(facts)),
+    )
+
+
+def _share_cell(share: str, split: SplitFacts) -> str:
+    return f"{split.shares[share]:.1f}" if share in split.shares else ""
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.min()} / {np.median(values):.0f} / {values.max()}"

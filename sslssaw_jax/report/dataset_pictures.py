@@ -1,4 +1,4 @@
-"""The pictures of a dataset report: what a dataset holds in figures, and a contact sheet of clips."""
+"""The pictures of a dataset report: statistics of its splits, and a contact sheet of clips."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.report.dataset_facts import SplitFacts
-from sslssaw_jax.report.text_layout import fonts_for, wrap
+from sslssaw_jax.report.text_layout import fonts_for, labelled_lines, wrap
 
 COLOURS = ("#3d6f9e", "#e9a03b", "#b5443c", "#6b9a5b", "#7d6b9c")
 GREY = "0.35"
 DPI = 110
 BINS = 16
 
-# of the contact sheet, in inches
+CLIPS_SHOWN, FRAMES_SHOWN = 12, 6
 COLUMNS = 2
+
+# inches of the contact sheet
 STRIP = 6.6  # a clip's frames
 GAP = 0.35  # around the clips
 HEADING, LINE, LABEL = 0.26, 0.2, 0.82
@@ -28,7 +32,7 @@ CHARACTER = 0.077
 
 @dataclass(frozen=True)
 class ShownClip:
-    """One clip of the contact sheet."""
+    """A clip of the contact sheet."""
 
     heading: str
     frames: Sequence[np.ndarray]  # u8[H, W, 3], RGB, all of one size
@@ -36,21 +40,37 @@ class ShownClip:
     target: str
 
 
+def choose_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip]:
+    """Choose random clips, the same number from each split, in the order of the splits."""
+    rng = np.random.default_rng(seed)
+    shown = []
+    for split, source in sources.items():
+        count = min(max(1, CLIPS_SHOWN // len(sources)), len(source))
+        for index in sorted(rng.choice(len(source), count, replace=False).tolist()):
+            clip = source[index]
+            numbers = select_frames(clip.num_frames, FRAMES_SHOWN, rng=None).tolist()
+            frames = [decode_frame(clip.id, clip.video, number) for number in numbers]
+            signer = f", {clip.signer}" if clip.signer else ""
+            heading = f"{split}: {clip.id} ({clip.num_frames} frames{signer})"
+            shown.append(ShownClip(heading, frames, clip.question, clip.target))
+    return shown
+
+
 def save_statistics(path: Path, title: str, facts: Mapping[str, SplitFacts], unit: str) -> None:
-    """Writes `draw_statistics` as a PNG; makes its folder where there is none."""
+    """Write `draw_statistics` to a PNG file; its folder need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_statistics(title, facts, unit).savefig(path, dpi=DPI)
 
 
 def save_contact_sheet(path: Path, title: str, clips: Sequence[ShownClip]) -> None:
-    """Writes `draw_contact_sheet` as a PNG; makes its folder where there is none."""
+    """Write `draw_contact_sheet` to a PNG file; its folder need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with fonts_for(*(text for clip in clips for text in (clip.question, clip.target))):
         draw_contact_sheet(title, clips).savefig(path, dpi=DPI)
 
 
 def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> Figure:
-    """Lengths, overlap of question and target, the copy-question score, and what train does not know."""
+    """Draw lengths, overlap, copy-question scores, unknown words and duplicates."""
     figure = Figure(figsize=(15, 8.4))
     counts = ", ".join(f"{len(split.clips):,} {name}" for name, split in facts.items())
     figure.suptitle(
@@ -69,7 +89,7 @@ def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> F
     labels = max((list(split.shares) for split in facts.values()), key=len)
     shares = {name: [split.shares.get(label) for label in labels] for name, split in facts.items()}
     _bars(bottom[2], "Vocabulary and duplicates, in percent", labels, shares)
-    bottom[2].set_visible(bool(labels))  # nothing is known where there is no train split
+    bottom[2].set_visible(bool(labels))  # nothing is known without a train split
     handles = bottom[1].get_legend_handles_labels()
     figure.legend(
         *handles, loc="center right", bbox_to_anchor=(0.985, 0.955), ncols=len(facts), frameon=False
@@ -80,7 +100,7 @@ def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> F
 def _histogram(
     axes: Axes, title: str, values: Mapping[str, np.ndarray], edges: list[float] | None = None
 ) -> None:
-    """Shares of each split's clips, so that splits of all sizes can be compared; the first as a surface."""
+    """Draw shares of each split's clips, since splits differ in size; the first split is filled."""
     _style(axes, title)
     axes.set_ylabel("percent of clips", color=GREY)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -88,17 +108,18 @@ def _histogram(
         every = np.concatenate(list(values.values()))
         step = max(1, round(np.ptp(every) / BINS))
         edges = [edge - 0.5 for edge in range(every.min(), every.max() + step + 1, step)]
-    for place, (own, colour) in enumerate(zip(values.values(), COLOURS)):
+    for place, (of_split, colour) in enumerate(zip(values.values(), COLOURS)):
         look = {"alpha": 0.35} if place == 0 else {"histtype": "step", "linewidth": 2.2}
-        axes.hist(own, edges, weights=np.full(len(own), 100 / len(own)), color=colour, **look)
+        axes.hist(of_split, edges, weights=np.full(len(of_split), 100 / len(of_split)), color=colour, **look)
 
 
 def _bars(axes: Axes, title: str, labels: list[str], values: Mapping[str, list[float | None]]) -> None:
-    """A group of horizontal bars a label, with their values."""
+    """Draw a group of horizontal bars for each label, with their values."""
     _style(axes, title)
     high = 0.8 / len(values)
-    for row, ((name, own), colour) in enumerate(zip(values.items(), COLOURS)):
-        bars = [(i + (row - (len(values) - 1) / 2) * high, x) for i, x in enumerate(own) if x is not None]
+    for row, ((name, of_split), colour) in enumerate(zip(values.items(), COLOURS)):
+        middle = (row - (len(values) - 1) / 2) * high
+        bars = [(place + middle, x) for place, x in enumerate(of_split) if x is not None]
         axes.barh([y for y, _ in bars], [x for _, x in bars], high * 0.9, color=colour, label=name)
         for y, x in bars:
             axes.annotate(f"{x:.1f}", (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
@@ -114,11 +135,12 @@ def _style(axes: Axes, title: str) -> None:
 
 
 def draw_contact_sheet(title: str, clips: Sequence[ShownClip]) -> Figure:
-    """Two clips a row: frames in order, and below them the heading, the question and the target."""
+    """Draw two clips a row: frames in order, below them heading, question and target."""
     height, width, _ = clips[0].frames[0].shape
     most = max(len(clip.frames) for clip in clips)
     frame = (STRIP / most, STRIP / most * height / width)
-    texts = [_lines(clip) for clip in clips]
+    width_in_letters = int((STRIP - LABEL) / CHARACTER)
+    texts = [labelled_lines(_texts(clip), width_in_letters) for clip in clips]
     rows = [range(start, min(start + COLUMNS, len(clips))) for start in range(0, len(clips), COLUMNS)]
     highs = [frame[1] + HEADING + LINE * max(len(texts[i]) for i in row) + GAP for row in rows]
     size = (COLUMNS * (STRIP + GAP) + GAP, sum(highs) + 2 * GAP)
@@ -155,10 +177,6 @@ def _draw_clip(
         figure.text((left + LABEL) / width, y / height, line, fontsize=9.5, va="center", parse_math=False)
 
 
-def _lines(clip: ShownClip) -> list[tuple[str, str]]:
-    """Question and target in lines that fit under the frames; the name stands before the first."""
-    lines = []
-    for name, text in {"Question": clip.question, "Target": clip.target}.items():
-        first, *rest = wrap(text, int((STRIP - LABEL) / CHARACTER))
-        lines += [(name, first), *(("", line) for line in rest)] if text else []
-    return lines
+def _texts(clip: ShownClip) -> dict[str, str]:
+    texts = {"Question": clip.question, "Target": clip.target}
+    return {name: text for name, text in texts.items() if text}

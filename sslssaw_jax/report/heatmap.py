@@ -1,33 +1,35 @@
-"""The SSAW gate of one clip as a picture (Fig. 4): where the fusion lets question and video through."""
+"""Heat maps of the SSAW gate of a clip (Fig. 4)."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import image, patheffects
+import wcwidth
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sslssaw_jax.report.text_layout import columns, fonts_for, wrap
+from sslssaw_jax.report.text_layout import fonts_for, labelled_lines
 
 COLOURS = "magma"  # dark to bright
 BOX = "#e8112d"
-HIGHEST = 0.75  # of the way from a part's lowest weight to its highest: what lies above is boxed
+HIGHEST = 0.75  # of the span from a part's lowest weight to its highest; higher weights are boxed
 DPI = 110
 
-# Inches.
+# inches
 MARGIN = 0.3
 STRIP = 0.6
 HEADING = 0.35
-LABELS = 1.15  # the words, and beside them the frames; more for longer words
+LABELS = 1.15  # below the strip, for words and frames; more for longer words
 COLOURBAR = 0.9  # with its numbers
-LINE = 0.23  # of the text
+LINE, NAME, CHARACTER = 0.23, 0.95, 0.087  # of the texts: height, width of a name, width of a character
 MIN_CELL, MAX_WIDTH, MIN_WIDTH = 0.17, 24.0, 9.0
 MIN_FRAME = 0.75
+
 POINTS = 72  # an inch
-LETTER = 0.68  # of the font's size: how wide a letter is at most, on average
+LETTER = 0.68  # average width of a wide letter, in font sizes
 LONGEST = 30  # letters of a label
 
 _WORD_MARK = "▁"
@@ -42,14 +44,24 @@ class Word(NamedTuple):
 
     @property
     def is_marker(self) -> bool:
+        """Return whether the word is a marker of the tokenizer."""
         return bool(_MARKER.fullmatch(self.text))
+
+    @property
+    def label(self) -> str:
+        """Return the word, shortened if it is too long."""
+        return self.text if len(self.text) <= LONGEST else f"{self.text[: LONGEST - 1]}…"
+
+    def label_width(self, fontsize: float) -> float:
+        """Return an upper estimate of the label's width in inches."""
+        return wcwidth.width(self.label) * LETTER * fontsize / POINTS
 
 
 def words_of(tokens: list[str]) -> list[Word]:
-    """The words that a question's tokens spell, in order; their numbers of tokens add up to all of them.
+    """Join a question's tokens to words; every token belongs to one word.
 
-    SentencePiece marks the token that begins a word (`▁donner stag`), WordPiece those that go on with one
-    (`donner ##stag`). Chinese has no spaces between words: there each token stands alone.
+    SentencePiece marks the first token of a word (`▁donner stag`), WordPiece all others (`donner ##stag`).
+    Chinese has no spaces between words, so that each token stands alone.
     """
     marked = any(_WORD_MARK in token for token in tokens)
     words: list[Word] = []
@@ -65,15 +77,15 @@ def words_of(tokens: list[str]) -> list[Word]:
 def _begins_word(before: str, token: str, marked: bool) -> bool:
     if not marked:
         return not token.startswith("##")
-    if before == _WORD_MARK:  # it marks this token
+    if before == _WORD_MARK:  # a mark alone belongs to the token behind it
         return False
     if token.startswith(_WORD_MARK) or _MARKER.fullmatch(token) or _MARKER.fullmatch(before):
         return True
-    return any(columns(letter) > 1 for letter in (before[-1:], token[:1]))
+    return any(wcwidth.width(letter) > 1 for letter in (before[-1:], token[:1]))
 
 
 def word_weights(words: list[Word], weights: np.ndarray) -> np.ndarray:
-    """The mean weight of each word's tokens, at the place of each: f32[tokens] -> f32[tokens]."""
+    """Replace each token's weight by the mean over its word: f32[tokens] -> f32[tokens]."""
     if not words:
         return weights
     lengths = np.array([word.num_tokens for word in words], int)
@@ -82,10 +94,7 @@ def word_weights(words: list[Word], weights: np.ndarray) -> np.ndarray:
 
 
 def highest(weights: np.ndarray) -> list[range]:
-    """Where the weights lie in the upper quarter of what they span; neighbours are one stretch.
-
-    Nowhere, where all are the same.
-    """
+    """Return the stretches of weights in the upper quarter of their span; none if all are equal."""
     if not len(weights):
         return []
     low, high = weights.min(), weights.max()
@@ -95,7 +104,7 @@ def highest(weights: np.ndarray) -> list[range]:
 
 
 def save_heatmap(
-    path: str | Path,
+    path: Path,
     *,
     tokens: list[str],
     gate: np.ndarray,
@@ -104,37 +113,31 @@ def save_heatmap(
     target: str,
     prediction: str,
 ) -> None:
-    """Writes `draw_heatmap` to `path` as a PNG; makes its folder where there is none."""
+    """Write `draw_heatmap` to a PNG file; its folder need not exist."""
     with fonts_for(question, target, prediction):
         figure = draw_heatmap(
             tokens=tokens, gate=gate, frames=frames, question=question, target=target, prediction=prediction
         )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
-
-
-def save_frames(path: Path, frames: np.ndarray) -> None:
-    """Writes frames `u8[k, h, w, 3]`, RGB, side by side to `path` as a JPEG; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.imsave(path, np.concatenate(list(frames), axis=1))
+    figure.savefig(path, dpi=DPI)
 
 
 def draw_heatmap(
     *, tokens: list[str], gate: np.ndarray, frames: np.ndarray, question: str, target: str, prediction: str
 ) -> Figure:
-    """One strip of colour: the question's words, a dashed line, the video's positions.
+    """Draw one strip of colour: the question's words, a dashed line, the video's positions.
 
-    The brighter, the higher the weight; colours span the clip's own lowest to highest weight, since a gate
-    rarely uses all of (0, 1). A word is as wide as its tokens and has their mean weight. Boxed are the
-    `highest` among the words and among the video's positions.
+    Brighter means a higher weight. Colours span the lowest to the highest weight of the clip, since a gate
+    rarely uses all of (0, 1). A word is as wide as its tokens and has their mean weight. Boxes mark the
+    `highest` words and the `highest` positions of the video.
 
     Args:
-        tokens: the question's pieces, of SentencePiece or WordPiece.
+        tokens: The question's pieces, of SentencePiece or WordPiece.
         gate: `[len(tokens) + T]`, the gate's mean over features at each position, without padding.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip.
-        question: the question as it was asked; it and the reference are left out where they are empty.
-        target: the reference.
-        prediction: what the model said.
+        question: The question as it was asked; left out if empty.
+        target: The reference; left out if empty.
+        prediction: The model's translation.
 
     Raises:
         ValueError: `gate` has no position of the video.
@@ -154,9 +157,12 @@ def draw_heatmap(
     cell = strip_width / len(gate)
     width = strip_width + COLOURBAR + 2 * MARGIN
     texts = {"Question": question, "Reference": target, "Prediction": prediction}
-    lines = _lines({name: text for name, text in texts.items() if text or name == "Prediction"}, width)
+    lines = labelled_lines(
+        {name: text for name, text in texts.items() if text or name == "Prediction"},
+        int((width - 2 * MARGIN - NAME) / CHARACTER),
+    )
     fontsize = min(9.0, 0.75 * cell * POINTS)
-    labels = max(LABELS, _longest(words) * LETTER * fontsize / POINTS + 0.1)
+    labels = max([LABELS, *(word.label_width(fontsize) + 0.1 for word in words)])
     height = 2 * MARGIN + len(lines) * LINE + HEADING + STRIP + labels
     figure = Figure(figsize=(width, height))
 
@@ -186,33 +192,16 @@ def draw_heatmap(
     for i, (name, line) in enumerate(lines):
         y = 1 - (MARGIN + (i + 0.5) * LINE) / height
         figure.text(MARGIN / width, y, name, weight="bold", fontsize=10, va="center")
-        figure.text((MARGIN + 0.95) / width, y, line, fontsize=10, va="center", parse_math=False)
+        figure.text((MARGIN + NAME) / width, y, line, fontsize=10, va="center", parse_math=False)
     return figure
 
 
-def _lines(texts: dict[str, str], width: float) -> list[tuple[str, str]]:
-    """Each text in lines that fit the figure; its name stands before the first."""
-    lines = []
-    for name, text in texts.items():
-        first, *rest = wrap(text, int((width - 2 * MARGIN - 0.95) / 0.087))
-        lines += [(name, first)] + [("", line) for line in rest]
-    return lines
-
-
-def _longest(words: list[Word]) -> int:
-    return max((columns(_label(word)) for word in words), default=0)
-
-
-def _label(word: Word) -> str:
-    return word.text if len(word.text) <= LONGEST else f"{word.text[: LONGEST - 1]}…"
-
-
 def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -> None:
-    """Each word under the middle of its tokens, and a line between any two."""
+    """Write each word below the middle of its tokens, and draw a line between any two words."""
     ends = np.cumsum([word.num_tokens for word in words])
     middles = [end - (word.num_tokens + 1) / 2 for end, word in zip(ends, words)]
-    fits = all(columns(_label(word)) * LETTER * fontsize < word.num_tokens * cell * POINTS for word in words)
-    strip.set_xticks(middles, map(_label, words), rotation=0 if fits else 90, fontsize=fontsize)
+    fits = all(word.label_width(fontsize) < word.num_tokens * cell for word in words)
+    strip.set_xticks(middles, [word.label for word in words], rotation=0 if fits else 90, fontsize=fontsize)
     for label in strip.get_xticklabels():
         label.set_parse_math(False)
     strip.vlines(ends[:-1] - 0.5, -0.5, 0.5, color="white", linewidth=0.8)
@@ -222,10 +211,10 @@ def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -
 
 
 def _box_highest(strip: Axes, words: list[Word], weights: np.ndarray) -> None:
-    """Boxes around the `highest` stretches of the words, markers left out, and of the video."""
+    """Draw boxes around the `highest` stretches of the words, without markers, and of the video."""
     num_tokens = sum(word.num_tokens for word in words)
     is_word = np.repeat([not word.is_marker for word in words], [word.num_tokens for word in words])
-    (asked,) = np.nonzero(is_word)  # markers stand at the ends alone
+    (asked,) = np.nonzero(is_word)  # contiguous, since markers are at the ends only
     for positions in (asked, np.arange(num_tokens, len(weights))):
         for stretch in highest(weights[positions]):
             box = Rectangle((positions[stretch.start] - 0.5, -0.5), len(stretch), 1, fill=False)
@@ -237,7 +226,7 @@ def _box_highest(strip: Axes, words: list[Word], weights: np.ndarray) -> None:
 
 
 def _divide(strip: Axes, num_tokens: int, num_positions: int) -> None:
-    """The dashed line between question and video, and a heading over each."""
+    """Draw the dashed line between question and video, and a heading above each."""
     edge = num_tokens - 0.5
     headings = {"video positions": edge + num_positions / 2}
     if num_tokens:

@@ -2,15 +2,15 @@
 
 import contextlib
 import logging
-import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 
+import wcwidth
 from matplotlib import font_manager, rc_context
 
-from sslssaw_jax.data.text import WIDE, has_wide
+from sslssaw_jax.data.text import has_wide
 
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
@@ -26,14 +26,13 @@ CHINESE_FONTS = (
     "SimHei",
     "Arial Unicode MS",
 )
-_wide = re.compile(f"[{WIDE}]")
 
 
 @contextlib.contextmanager
 def fonts_for(*texts: str) -> Iterator[None]:
-    """Text drawn inside has a font for Chinese to fall back on, where one of `texts` needs it.
+    """Add a Chinese font to what is drawn inside, if any of `texts` needs one.
 
-    Tells once where none is installed: matplotlib would warn of each character.
+    Without an installed font, one message replaces matplotlib's warning about each character.
     """
     families = ["sans-serif"]
     if any(map(has_wide, texts)):
@@ -42,33 +41,31 @@ def fonts_for(*texts: str) -> Iterator[None]:
         yield
 
 
-def columns(text: str) -> int:
-    """How much room a text takes, in Latin letters."""
-    return len(text) + len(_wide.findall(text))
-
-
 def wrap(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns, one at least; wide characters part anywhere."""
-    units = re.findall(rf"[{WIDE}]\s*|[^\s{WIDE}]{{1,{width}}}\s*", text)
-    lines = [""]
-    for unit in units:
-        if lines[-1] and columns((lines[-1] + unit).rstrip()) > width:
-            lines.append("")
-        lines[-1] += unit
-    return [line.rstrip() for line in lines]
+    """Break a text into lines of at most `width` Latin letters; at least one line."""
+    return wcwidth.wrap(text, width) or [""]
+
+
+def labelled_lines(texts: Mapping[str, str], width: int) -> list[tuple[str, str]]:
+    """Break texts into lines, each with the text's name if it is its first."""
+    return [
+        ("" if number else name, line)
+        for name, text in texts.items()
+        for number, line in enumerate(wrap(text, width))
+    ]
 
 
 @cache
 def _installed_chinese_font() -> list[str]:
     installed = {font.name for font in font_manager.fontManager.ttflist}
     found = [name for name in CHINESE_FONTS if name in installed]
-    # most have no bold cut, and bold labels stand beside them
+    # most have no bold style, and matplotlib would warn about bold labels
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     if not found:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         print(
             "pictures show boxes for Chinese characters: no font for them is installed; install one, such as "
-            "the package fonts-noto-cjk, and delete matplotlib's cache of fonts: rm -r ~/.cache/matplotlib",
+            "the package fonts-noto-cjk, and delete matplotlib's font cache: rm -r ~/.cache/matplotlib",
             file=sys.stderr,
         )
     return found[:1]

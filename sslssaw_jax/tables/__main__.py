@@ -19,24 +19,19 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import ablations
-from sslssaw_jax.config.experiment import (
-    Config,
-    ConfigError,
-    differences,
-    flag_error,
-    from_config_dict,
-    to_dict,
-)
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, differences, flag_error, run_differences, to_dict
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
-from sslssaw_jax.experiment import stage_1_workdir
+from sslssaw_jax.experiment import plan_stages
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables.child_process import run_child
 from sslssaw_jax.tables.layout import PAPER, Row, Run, draw, to_csv, to_markdown
-from sslssaw_jax.training.loop import run_differences
 from sslssaw_jax.training.signals import Stopped
-from sslssaw_jax.workdir import FINISHED, METRICS, locked, predictions_file, write_text
+from sslssaw_jax.workdir import FINISHED, METRICS, locked, predictions_file, read_json, write_text
 
 ROOT = Path(__file__).parents[2]
 RUN_PY = (sys.executable, "run.py")  # in ROOT
@@ -56,8 +51,14 @@ class _Job:
     workdir: Path
 
     @property
+    def stages(self) -> list[tuple[Stage, Path]]:
+        """Return the stages with their folders, the last one in the workdir."""
+        return plan_stages(self.config, self.workdir)
+
+    @property
     def stage_1(self) -> Path | None:
-        return stage_1_workdir(self.config, self.workdir)
+        """Return the folder of the stage that rows share, if any."""
+        return next((folder for stage, folder in self.stages[:-1] if stage.shared), None)
 
     @property
     def metrics(self) -> Path:
@@ -133,19 +134,20 @@ def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
         raise ConfigError(flag_error(error)) from None
     if unknown:
         raise ConfigError(f"unknown argument {unknown[0]!r}: behind -- there are flags --config.KEY=VALUE")
-    config = from_config_dict(values.config)
+    config = read_config(values.config)
     return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
 
 
 def _require_same_settings(job: _Job) -> None:
     """Raises TableError where the row or its stage 1 is finished, but not with the settings of `job`."""
-    stages = ["warm_start", "pretrain"] if job.stage_1 else ["warm_start"]
-    for folder, its_stages in ((job.stage_1, stages), (job.workdir, [*stages, "translate"])):
-        if folder is None or not (folder / FINISHED).exists():
+    stages = job.stages
+    for place, (stage, folder) in enumerate(stages):
+        if not (stage.shared or folder == job.workdir) or not (folder / FINISHED).exists():
             continue
-        saved = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        saved = read_json(folder / FINISHED)
         meta = {**saved, "config": to_dict(job.config)}
-        changed = {line for stage in its_stages for line in run_differences(saved, meta, stage)}
+        before = [stage.name for stage, _ in stages[: place + 1]]
+        changed = {line for name in before for line in run_differences(job.config, saved, meta, name)}
         if folder == job.workdir:
             changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
         if changed:
@@ -187,7 +189,6 @@ def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) 
 def _results(jobs: Sequence[_Job]) -> list[Run | None]:
     """What the rows of one seed have reached, those that are done, each compared with the last one."""
     split = jobs[0].config.data.test_split
-    characters = counts_characters(jobs[0].config.data.language)
     *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
     runs: list[Run | None] = []
     for job, text in zip(jobs, texts):
@@ -195,6 +196,7 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             runs.append(None)
             continue
         predictions, targets = text
+        characters = counts_characters(read_json(job.workdir / FINISHED)["language"])
         p_values = {}
         if last and job is not jobs[-1]:
             if targets != last[1]:
