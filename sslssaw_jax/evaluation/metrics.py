@@ -10,12 +10,6 @@ from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
 from sslssaw_jax.data.text import tokens
-<<<<<<< HEAD
-=======
-
-LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
-"""The scores that every paper of the field reports -> their names."""
->>>>>>> 7e136ff
 
 LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 """Key of each score that the papers of the field report -> its name."""

@@ -18,11 +18,6 @@ from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.text import counts_characters, has_wide, tokens
 from sslssaw_jax.evaluation import leakage, metrics
-<<<<<<< HEAD
-from sslssaw_jax.report.text_layout import has_wide
-=======
-from sslssaw_jax.report.heatmap import save_frames, save_heatmap
->>>>>>> 7e136ff
 from sslssaw_jax.stages.step import Stage, eval_step
 from sslssaw_jax.stages.translate import Translation, translate_step
 from sslssaw_jax.training.sharding import own_frames, replicated, shard_batch

@@ -4,15 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-<<<<<<< HEAD
-=======
-import numpy as np
-
-from sslssaw_jax.data.clips import ClipSource, newest_version
-from sslssaw_jax.data.frames import decode_frame, select_frames
-from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
-from sslssaw_jax.data.text import counts_characters
->>>>>>> 7e136ff
 from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
@@ -67,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.report.dataset_report",
-        description="Show what a prepared dataset holds: a table, pictures of its statistics and of random clips.",
+        description="Show what a prepared dataset holds: a table, and pictures of statistics and of clips.",
         epilog="Example: python -m sslssaw_jax.report.dataset_report avatar_qa --data_dir=data",
     )
     parser.add_argument("name", help="the dataset, such as avatar_qa")

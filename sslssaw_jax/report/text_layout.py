@@ -64,8 +64,8 @@ def _installed_chinese_font() -> list[str]:
     if not found:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         print(
-            "pictures show boxes for Chinese characters, since no font for them is installed: install one, "
-            "such as the package fonts-noto-cjk, and delete matplotlib's font cache: rm -r ~/.cache/matplotlib",
+            "pictures show boxes for Chinese characters: no font for them is installed; install one, such as "
+            "the package fonts-noto-cjk, and delete matplotlib's font cache: rm -r ~/.cache/matplotlib",
             file=sys.stderr,
         )
     return found[:1]

@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
-from sslssaw_jax.report.dataset_facts import split_facts
-from sslssaw_jax.report.dataset_pictures import ShownClip, draw_contact_sheet, draw_statistics
-from sslssaw_jax.report.dataset_report import draw_clips, format_table, main
+from sslssaw_jax.report.dataset_facts import format_table, split_facts
+from sslssaw_jax.report.dataset_pictures import ShownClip, choose_clips, draw_contact_sheet, draw_statistics
+from sslssaw_jax.report.dataset_report import main
 
 
 def clips(*texts: tuple[str, str]) -> list[ClipInfo]:
@@ -74,7 +74,7 @@ def test_a_prepared_dataset_gives_a_table_and_two_pictures(
 
 def test_the_seed_draws_as_many_clips_of_each_split(tiny_data_dir: Path) -> None:
     sources = {split: ClipSource(tiny_data_dir, "avatar_qa", split) for split in ("train", "test")}
-    first, same, other = ([clip.heading for clip in draw_clips(sources, seed)] for seed in (0, 0, 1))
+    first, same, other = ([clip.heading for clip in choose_clips(sources, seed)] for seed in (0, 0, 1))
     assert first == same != other
     assert len(set(first)) == 12
     assert [heading.split(":")[0] for heading in first] == ["train"] * 6 + ["test"] * 6

@@ -14,9 +14,12 @@ from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.evaluation.leakage import BUCKETS
-from sslssaw_jax.evaluation.predictions import Prediction, draw_clip, worst_and_best
+from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
+from sslssaw_jax.report.__main__ import main
+from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.curves import MOST_POINTS, Curve, draw_curves
-from sslssaw_jax.report.run_report import COLUMNS, main, write_report
+from sslssaw_jax.report.run_report import write_report
+from sslssaw_jax.report.score_table import COLUMNS
 
 SCRIPT = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x'"
 VOID = {"meta", "img", "br", "line", "polyline", "circle"}
@@ -282,12 +285,12 @@ def test_a_mistake_is_told_in_a_line_and_leaves_no_file(
     workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="empty is no workdir"):
+    with pytest.raises(SystemExit, match="empty is not a workdir"):
         main([f"--workdir={tmp_path / 'empty'}"])
-    with pytest.raises(SystemExit, match="nowhere is no workdir"):
+    with pytest.raises(SystemExit, match="nowhere is not a workdir"):
         main([f"--workdir={tmp_path / 'nowhere'}"])
     (workdir / "metrics.json").write_text('{"test": ')
-    with pytest.raises(SystemExit, match=r"metrics\.json is broken"):
+    with pytest.raises(SystemExit, match=r"metrics\.json is damaged"):
         main([f"--workdir={workdir}"])
     assert not list(tmp_path.rglob("report.html"))
     (workdir / "metrics.json").unlink()

@@ -3,10 +3,11 @@
 import re
 
 import pytest
+import wcwidth
 from matplotlib.figure import Figure
 
-from sslssaw_jax.report import text_layout as lettering
-from sslssaw_jax.report.text_layout import columns, fonts_for, wrap
+from sslssaw_jax.report import text_layout
+from sslssaw_jax.report.text_layout import fonts_for, wrap
 
 TEXTS = [
     "am donnerstag regnet es im norden und in den mittelgebirgen",
@@ -21,7 +22,7 @@ TEXTS = [
 @pytest.mark.parametrize("width", [7, 20, 200])
 def test_lines_fit_and_hold_the_whole_text(text: str, width: int) -> None:
     lines = wrap(text, width)
-    assert lines and all(columns(line) <= width for line in lines)
+    assert lines and all(wcwidth.width(line) <= width for line in lines)
     assert re.sub(r"\s", "", "".join(lines)) == re.sub(r"\s", "", text)
 
 
@@ -31,7 +32,7 @@ def test_words_are_parted_only_where_they_fit_no_line() -> None:
 
 @pytest.fixture
 def forgotten() -> None:
-    lettering._installed_chinese_font.cache_clear()
+    text_layout._installed_chinese_font.cache_clear()
 
 
 def family(text: str) -> list[str]:
@@ -41,7 +42,7 @@ def family(text: str) -> list[str]:
 
 @pytest.mark.usefixtures("forgotten")
 def test_chinese_falls_back_on_the_first_font_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lettering, "CHINESE_FONTS", ("No Such Font", "DejaVu Serif", "DejaVu Sans Mono"))
+    monkeypatch.setattr(text_layout, "CHINESE_FONTS", ("No Such Font", "DejaVu Serif", "DejaVu Sans Mono"))
     assert family("明天") == ["sans-serif", "DejaVu Serif"]
     assert family("morgen") == ["sans-serif"]
 
@@ -50,7 +51,7 @@ def test_chinese_falls_back_on_the_first_font_that_is_installed(monkeypatch: pyt
 def test_a_missing_font_is_told_once_and_only_where_it_is_missed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(lettering, "CHINESE_FONTS", ("No Such Font",))
+    monkeypatch.setattr(text_layout, "CHINESE_FONTS", ("No Such Font",))
     family("morgen")
     assert not capsys.readouterr().err
     family("明天")
