@@ -63,7 +63,7 @@ def make_config(case: Case) -> Config:
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
-    """The fields of a `Batch` of noise: clips of one length, texts without padding."""
+    """The fields of a `Batch` of noise and of its texts: clips of one length, no padding."""
     rng = np.random.default_rng(0)
 
     def text(length: int) -> np.ndarray:
@@ -127,11 +127,14 @@ def ours(case: Case) -> None:
 
     from sslssaw_jax.models.beam_search import Member, beam_search
     from sslssaw_jax.stages.step import eval_step, train_step
-    from sslssaw_jax.types import Batch
+    from sslssaw_jax.types import Batch, Texts
 
     config = make_config(case)
     stage, state, optimizer = our_model(config, trained=case.what == "train")
-    batch, key = jax.device_put(Batch(**make_batch(case))), jax.random.key(1)
+    fields = make_batch(case)
+    texts = Texts(*(fields.pop(name) for name in Texts._fields))
+    batch = jax.device_put(Batch(**fields, decoder_texts=texts, text_tower_texts=texts))
+    key = jax.random.key(1)
 
     def evaluate() -> float:
         return float(compiled(state.params, state.batch_stats, batch)["loss"])

@@ -123,8 +123,8 @@ def theirs(config: Config, steps: int, kind: str) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = ClipSource(config.data.data_dir, config.data.dataset, "train")
     tokenizer = load_tokenizer(source.folder / "tokenizer", config.data.language)
-    fields = vars(next(iter(train_batches(source, tokenizer, config.data, config.translate, seed=0))))
-    x = inputs(fields, device)
+    batch = next(iter(train_batches(source, tokenizer, config.data, config.translate, seed=0)))
+    x = inputs(vars(batch) | batch.decoder_texts._asdict(), device)
     size = (config.data.image_size,) * 2
     x = x._replace(frames=torch.nn.functional.interpolate(x.frames, size, mode="bilinear"))
     peer = Peer(config, VOCAB_SIZE, repeat_frames=kind == "parent").to(device)

@@ -31,7 +31,7 @@ from sslssaw_jax.stages.step import Stage, train_step
 from sslssaw_jax.stages.translate import translate_stage
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
-from sslssaw_jax.types import Batch
+from sslssaw_jax.types import Batch, Texts
 
 STAGES = {"pretrain": pretrain_stage, "translate": translate_stage}
 FRAMES_A_CLIP = 120  # PHOENIX-2014T's mean is 117
@@ -53,14 +53,18 @@ def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     question, target = config.data.max_question_tokens, config.data.max_target_tokens
-    return Batch(
-        frames=array(jnp.uint8, frames, STORED, STORED, 3),
-        frame_start=array(jnp.int32, clips),
-        frame_count=array(jnp.int32, clips),
+    texts = Texts(
         question=array(jnp.int32, clips, question),
         question_mask=array(jnp.bool_, clips, question),
         target=array(jnp.int32, clips, target),
         target_mask=array(jnp.bool_, clips, target),
+    )
+    return Batch(
+        frames=array(jnp.uint8, frames, STORED, STORED, 3),
+        frame_start=array(jnp.int32, clips),
+        frame_count=array(jnp.int32, clips),
+        decoder_texts=texts,
+        text_tower_texts=texts,
         masked_target=array(jnp.int32, clips, target),
         masked_target_mask=array(jnp.bool_, clips, target),
         index=array(jnp.int32, clips),

@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 def inputs(batch: Mapping[str, np.ndarray], device: str = "cpu") -> Inputs:
-    """The valid clips of one of our batches, given as its fields."""
+    """The valid clips of one of our batches, given as its fields and those of its texts."""
     rows = np.flatnonzero(batch["valid"])
     lengths = batch["frame_count"][rows].tolist()
     pixels = torch.from_numpy(batch["frames"][: sum(lengths)]).to(device).float() / 255

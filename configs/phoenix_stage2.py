@@ -34,7 +34,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
     config.pretrain.epochs = 80
     # on average 16 and 8 clips a step on any of 1 to 8 devices, and 1 % of the frames for nothing: see
-    # `python -m benchmarks.packing`
+    # `benchmarks/results/answered.md`
     config.pretrain.clips_per_batch = 24
     config.pretrain.frame_budget = 1872
     config.translate.epochs = 200

@@ -50,7 +50,7 @@ class Evaluator:
     def __init__(self, config: Config, workdir: Path, tokenizer: Tokenizer, mesh: Mesh) -> None:
         self._config, self._workdir, self._tokenizer, self._mesh = config, workdir, tokenizer, mesh
         self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
-        self.stage = translate_stage(config, tokenizer.vocab_size, tokenizer.reader.vocab_size)
+        self.stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
 
     @cached_property
     def _translate(self) -> Translate:

@@ -20,6 +20,7 @@ from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.step import Stage
 from sslssaw_jax.stages.warm_start import warm_start_stage
+from sslssaw_jax.systems.target_noise import ask_noisy_targets
 from sslssaw_jax.training.faults import device_memory_told
 from sslssaw_jax.training.loop import run_differences, train
 from sslssaw_jax.training.sharding import make_mesh, own_frames
@@ -53,8 +54,8 @@ class Experiment:
         folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
             folder = weights_folder(config)
-        reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
-        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
+        text_tower = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
+        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, text_tower)
 
     def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
         """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test.
@@ -101,7 +102,7 @@ class Experiment:
 
     def pretrain(self, workdir: Path) -> None:
         """Stage 1, from pretrained weights and the warm start where the configuration has them."""
-        stage = pretrain_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
+        stage = pretrain_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.text_tower.vocab_size)
         dev = self._clips(self.config.data.dev_split)
         evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
         start = self._pretrained(workdir)
@@ -150,6 +151,7 @@ class Experiment:
                     stage_config,
                     self.config.seed,
                     own_frames(self.mesh, stage_config.frame_budget),
+                    ask_noisy_targets(clips.clips, self.config.data.denoise_targets),
                 ),
                 meta=meta,
                 stop=self.stop,
@@ -186,7 +188,7 @@ class Experiment:
         if self.config.model.mbart.weights:
             sources.append(pretrained_mbart(self.config, self.tokenizer))
         if self.config.model.text == "mbert" and self.config.model.mbert.weights:
-            sources.append(pretrained_mbert(self.config, self.tokenizer.reader.vocab_size))
+            sources.append(pretrained_mbert(self.config, self.tokenizer.text_tower.vocab_size))
         if reads_sign and self.config.model.cnn_weights:
             sources.append(pretrained_cnn(self.config))
         if reads_sign and self.config.warm_start.epochs:

@@ -45,8 +45,8 @@ class TokenizerError(UserError):
     """The tokenizer cannot be; the message names the folder or text and the remedy."""
 
 
-class Reader(Protocol):
-    """What the text tower reads with: this module's `Tokenizer`, or BERT's."""
+class TextTowerTokenizer(Protocol):
+    """A tokenizer that writes texts for the text tower: `Tokenizer` or `BertTokenizer`."""
 
     vocab_size: int
     mask_token: str
@@ -60,10 +60,10 @@ class Reader(Protocol):
 class Tokenizer:
     """Text to ids and back for one language; immutable and safe to share between threads.
 
-    `reader` is what the text tower reads with: this tokenizer itself where no other is given.
+    `text_tower` writes what the text tower reads: this tokenizer itself unless another is given.
     """
 
-    def __init__(self, folder: Path, language: str, reader: Reader | None = None) -> None:
+    def __init__(self, folder: Path, language: str, text_tower: TextTowerTokenizer | None = None) -> None:
         model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         model_bytes = (folder / MODEL_FILE).read_bytes()
         model.ParseFromString(model_bytes)
@@ -88,7 +88,7 @@ class Tokenizer:
                 f"{MODEL_FILE} there, and the version of transformers that requirements.txt names"
             )
         self.folder, self.language = folder, language
-        self.reader: Reader = reader or self
+        self.text_tower: TextTowerTokenizer = text_tower or self
         self.vocab_size = len(layout)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(_SPECIALS))
         self.language_id = len(_SPECIALS) + len(pieces) + LANGUAGES.index(language)
@@ -100,7 +100,7 @@ class Tokenizer:
     def fingerprints(self) -> str:
         """Of all that gives a batch's ids their meaning."""
         own = [self.fingerprint]
-        return "+".join(own if self.reader is self else [*own, self.reader.fingerprint])
+        return "+".join(own if self.text_tower is self else [*own, self.text_tower.fingerprint])
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
         """`tokens </s> <language>`, at most `max_tokens` ids; what is cut off are the text's last tokens."""
@@ -116,8 +116,10 @@ class Tokenizer:
         return " ".join(self._backend.decode(list(ids), skip_special_tokens=True).split())
 
 
-def load_tokenizer(folder: str | Path, language: str, reader: Reader | None = None) -> Tokenizer:
-    """The tokenizer of a folder that holds at least `sentencepiece.bpe.model`; `reader` as in `Tokenizer`.
+def load_tokenizer(
+    folder: str | Path, language: str, text_tower: TextTowerTokenizer | None = None
+) -> Tokenizer:
+    """Load a tokenizer folder, which holds at least `sentencepiece.bpe.model`.
 
     Raises:
       TokenizerError: no such folder, no model in it, an unknown language code, or ids that are not mBART's.
@@ -133,7 +135,7 @@ def load_tokenizer(folder: str | Path, language: str, reader: Reader | None = No
         raise TokenizerError(f"the tokenizer folder {folder} holds no {MODEL_FILE}: {remedy}")
     if language not in LANGUAGES:
         raise TokenizerError(f"data.language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
-    return Tokenizer(folder, language, reader)
+    return Tokenizer(folder, language, text_tower)
 
 
 def write_tokenizer(folder: Path, model: bytes) -> None:

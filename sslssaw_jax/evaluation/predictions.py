@@ -85,8 +85,11 @@ def translate_split(
             predictions[index] = Prediction(
                 clip.id, clip.question, clip.target, text, float(found.score[row])
             )
-            question = batch.read.question[row][batch.read.question_mask[row]]
-            gates[index] = Gate(tokenizer.reader.pieces(question.tolist()), found.gate[row][found.mask[row]])
+            texts = batch.text_tower_texts
+            question = texts.question[row][texts.question_mask[row]]
+            gates[index] = Gate(
+                tokenizer.text_tower.pieces(question.tolist()), found.gate[row][found.mask[row]]
+            )
     indices = sorted(predictions)
     return [predictions[index] for index in indices], [gates[index] for index in indices]
 

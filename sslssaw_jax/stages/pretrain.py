@@ -37,13 +37,13 @@ def loss(
     video = model.video_features(
         frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid, rngs=rngs
     )
-    text = model.text_features(batch.read.target, batch.read.target_mask, rngs=rngs)
+    text = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask, rngs=rngs)
     if config.model.alignment == "video_to_text":
         cosine_BxB = aligned_cosine(*text, *video).T
     else:
         cosine_BxB = aligned_cosine(*video, *text)
     l_sim, metrics = contrastive_loss(cosine_BxB, model.logit_scale[...], batch.valid, counts.clips)
-    target = text_stream(batch.target, batch.target_mask)
+    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
     l_r = cross_entropy(
         logits_BxLxV, target.labels, target.scored, config.pretrain.label_smoothing, counts.target_tokens

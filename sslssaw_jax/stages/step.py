@@ -136,8 +136,8 @@ def _count(batch: Batch) -> Counts:
     return Counts(
         clips=batch.valid.sum(),
         frames=batch.frame_count.sum(),
-        question_tokens=scored(batch.question_mask),
-        target_tokens=scored(batch.target_mask),
+        question_tokens=scored(batch.decoder_texts.question_mask),
+        target_tokens=scored(batch.decoder_texts.target_mask),
     )
 
 

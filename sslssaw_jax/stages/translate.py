@@ -42,7 +42,8 @@ def encode(
     if model.reads_sign:
         frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
         video = model.video(frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid)
-    return model.encode(batch.read.question, batch.read.question_mask, video, rngs=rngs)
+    texts = batch.text_tower_texts
+    return model.encode(texts.question, texts.question_mask, video, rngs=rngs)
 
 
 def loss(
@@ -55,8 +56,9 @@ def loss(
     augment_key, dropout_key = (None, None) if key is None else jax.random.split(key)
     rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
     encoded = encode(model, batch, config, augment_key, rngs)
-    question = text_stream(batch.question, batch.question_mask)
-    target = text_stream(batch.target, batch.target_mask)
+    texts = batch.decoder_texts
+    question = text_stream(texts.question, texts.question_mask)
+    target = text_stream(texts.target, texts.target_mask)
     question_logits = None
     if config.model.ssl == "prefix":
         logits = model.decode(joint_stream(question, target), encoded, rngs=rngs)
@@ -73,7 +75,7 @@ def loss(
         l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
         total, metrics["loss_question"] = total + l_d, l_d
     if config.translate.similarity_weight:
-        words_BxB = words_cosine(batch.target, batch.target_mask)
+        words_BxB = words_cosine(texts.target, texts.target_mask)
         l_sim = similarity_loss(_clips_cosine(encoded), words_BxB, batch.valid, counts.clips)
         total, metrics["loss_similarity"] = total + config.translate.similarity_weight * l_sim, l_sim
     return total, metrics
@@ -121,9 +123,10 @@ def translate_step(
     prompt = jnp.full((len(batch.valid), 1), language_id, jnp.int32)
     prompt_mask = batch.valid[:, None]
     if config.model.ssl == "prefix":
-        question = shift_right(batch.question, batch.question_mask)
+        texts = batch.decoder_texts
+        question = shift_right(texts.question, texts.question_mask)
         prompt = jnp.concatenate([question, prompt], axis=1)
-        prompt_mask = jnp.concatenate([batch.question_mask, prompt_mask], axis=1)
+        prompt_mask = jnp.concatenate([texts.question_mask, prompt_mask], axis=1)
     tokens, score = beam_search(
         members,
         prompt,

@@ -8,7 +8,7 @@ from flax import nnx
 from benchmarks.torch_peer import Peer, inputs
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translate import translate_stage
-from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state
+from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state, with_texts
 
 torch = pytest.importorskip("torch")
 
@@ -30,9 +30,9 @@ def test_the_peer_has_our_loss_and_our_number_of_parameters(
     stage = translate_stage(config, VOCAB_SIZE)
     state = toy_state(stage, seed=1)
     batch = toy_batch(0)
-    rows = batch.question_mask.shape
+    rows = batch.decoder_texts.question_mask.shape
     # the parent's way leaves padding between question and video, which moves the video's positions
-    batch = batch.replace(question_mask=np.ones(rows, bool))
+    batch = with_texts(batch, question_mask=np.ones(rows, bool))
     step = jit(
         lambda params, stats: eval_step(params, stats, batch, graphdef=stage.eval_def, loss=stage.loss)
     )
@@ -41,7 +41,7 @@ def test_the_peer_has_our_loss_and_our_number_of_parameters(
     peer = Peer(config, VOCAB_SIZE, repeat_frames=repeat_frames).eval()
     peer.load_ours(nnx.to_pure_dict(state.params), nnx.to_pure_dict(state.batch_stats))
     with torch.no_grad():
-        theirs = peer(inputs(vars(batch)))
+        theirs = peer(inputs(vars(batch) | batch.decoder_texts._asdict()))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == VOCAB_SIZE + sum(
         weight.numel() for weight in peer.parameters()

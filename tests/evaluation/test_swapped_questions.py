@@ -25,7 +25,7 @@ from sslssaw_jax.evaluation.predictions import (
 from sslssaw_jax.stages.translate import Translation
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Batch, TrainState
-from tests.support.toy import toy_config
+from tests.support.toy import toy_config, with_texts
 
 CONFIG: Config = toy_config(**{"translate.clips_per_batch": 4, "translate.frame_budget": 48})
 STATE = TrainState(*(4 * [None]))
@@ -51,7 +51,7 @@ def copies(field: str):
     """A model that translates each clip by what is written in a field of its batch."""
 
     def translate(params: None, batch_stats: None, batch: Batch) -> Translation:
-        tokens, mask = (np.asarray(getattr(batch, name)) for name in (field, f"{field}_mask"))
+        tokens, mask = (np.asarray(getattr(batch.decoder_texts, name)) for name in (field, f"{field}_mask"))
         return Translation(np.where(mask, tokens, 1), np.zeros(len(tokens)), np.ones(mask.shape), mask)
 
     return translate
@@ -99,9 +99,10 @@ def test_other_questions_change_neither_clips_nor_targets(clips: Clips) -> None:
         for source in (clips.source, blank)
     )
     for asked, unasked in zip(*batches, strict=True):
-        assert asked.question_mask.any() and not unasked.question_mask.any()
-        same = {"question": asked.question, "question_mask": asked.question_mask}
-        jax.tree.map(np.testing.assert_array_equal, unasked.replace(**same), asked)
+        texts = asked.decoder_texts
+        assert texts.question_mask.any() and not unasked.decoder_texts.question_mask.any()
+        same = {"question": texts.question, "question_mask": texts.question_mask}
+        jax.tree.map(np.testing.assert_array_equal, with_texts(unasked, **same), asked)
     assert all(clip.question for clip in clips.source.clips)
 
 

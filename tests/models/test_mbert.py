@@ -26,7 +26,7 @@ from sslssaw_jax.models.mbert import Bert
 from sslssaw_jax.stages.pretrain import pretrain_stage
 from sslssaw_jax.stages.translate import encode, translate_stage
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
-from sslssaw_jax.types import BertTexts
+from sslssaw_jax.types import Texts
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.mbert import load_bert, pretrained_mbert
 from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError
@@ -213,9 +213,9 @@ def test_what_is_no_bert_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
     source = ClipSource(tiny_data_dir, "avatar_qa", "train")
-    reader = make_bert_tokenizer(clip.target for clip in source.clips)
+    text_tower = make_bert_tokenizer(clip.target for clip in source.clips)
     mbart = load_tokenizer(source.folder / "tokenizer", "en_XX")
-    both = load_tokenizer(source.folder / "tokenizer", "en_XX", reader)
+    both = load_tokenizer(source.folder / "tokenizer", "en_XX", text_tower)
     data = dataclasses.replace(CONFIG.data, max_frames=32, prefetch=1)
     stage = dataclasses.replace(CONFIG.pretrain, epochs=1, clips_per_batch=5, frame_budget=160)
     alone, batch = (
@@ -227,22 +227,24 @@ def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
     for row, index in enumerate(batch.index[batch.valid]):
         clip = source.clips[index]
         question, target = (
-            getattr(batch.bert, key)[row][getattr(batch.bert, f"{key}_mask")[row]].tolist()
+            getattr(batch.text_tower_texts, key)[row][
+                getattr(batch.text_tower_texts, f"{key}_mask")[row]
+            ].tolist()
             for key in ("question", "target")
         )
-        assert question == reader.encode(clean_question(clip.question), 16)
-        assert target == reader.encode(clip.target, 16)
-        masked = reader.pieces(batch.masked_target[row][batch.masked_target_mask[row]].tolist())
+        assert question == text_tower.encode(clean_question(clip.question), 16)
+        assert target == text_tower.encode(clip.target, 16)
+        masked = text_tower.pieces(batch.masked_target[row][batch.masked_target_mask[row]].tolist())
         assert masked[0] == "[CLS]" and masked[-1] == "[SEP]" and "[MASK]" in masked
-        unmasked = reader.pieces(target)
+        unmasked = text_tower.pieces(target)
         assert all(piece in (other, "[MASK]") for piece, other in zip(masked, unmasked, strict=True))
 
 
 def bert_batch(seed: int = 0) -> Any:
     """A toy batch whose texts are other ones for BERT."""
-    texts = BertTexts(*random_texts(seed), *random_texts(seed + 1))
+    texts = Texts(*random_texts(seed), *random_texts(seed + 1))
     return toy_batch(seed).replace(
-        bert=texts, masked_target=texts.target, masked_target_mask=texts.target_mask
+        text_tower_texts=texts, masked_target=texts.target, masked_target_mask=texts.target_mask
     )
 
 
@@ -254,13 +256,20 @@ def with_more_padding(batch: Any) -> Any:
         noise = rng.integers(0, BERT_VOCAB_SIZE, (len(text), 4))
         return np.hstack([text, noise]), np.pad(mask, ((0, 0), (0, 4)))
 
-    bert = BertTexts(
-        *longer(batch.bert.question, batch.bert.question_mask),
-        *longer(batch.bert.target, batch.bert.target_mask),
+    bert = Texts(
+        *longer(batch.text_tower_texts.question, batch.text_tower_texts.question_mask),
+        *longer(batch.text_tower_texts.target, batch.text_tower_texts.target_mask),
     )
     return padded(batch, tokens=4).replace(
-        bert=bert, masked_target=bert.target, masked_target_mask=bert.target_mask
+        text_tower_texts=bert, masked_target=bert.target, masked_target_mask=bert.target_mask
     )
+
+
+def with_other_words(batch: Any, name: str) -> Any:
+    """Other words in mBART's question or target, and the same in BERT's."""
+    ids = getattr(batch.decoder_texts, name)
+    other = {name: np.where(ids > 5, 45 - ids, ids)}
+    return batch.replace(decoder_texts=batch.decoder_texts._replace(**other))
 
 
 def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
@@ -269,17 +278,25 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
 
     @jit
     def outcome(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        states = model.text_projection(model.text_encoder(batch.bert.target, batch.bert.target_mask))
-        feature = model.text_features(batch.bert.target, batch.bert.target_mask)[0][:, 0]
+        states = model.text_projection(
+            model.text_encoder(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
+        )
+        feature = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)[0][
+            :, 0
+        ]
         return states, feature, stage.loss(model, batch, None)[1]
 
     states, feature, metrics = outcome(model, batch)
-    last = batch.bert.target_mask.sum(axis=1) - 1
+    last = batch.text_tower_texts.target_mask.sum(axis=1) - 1
     assert_close(feature, states[np.arange(len(last)), last])
     assert_close(outcome(model, with_more_padding(batch))[2], metrics)
 
-    read = batch.replace(bert=batch.bert._replace(target=(batch.bert.target + 1) % BERT_VOCAB_SIZE))
-    written = batch.replace(target=np.where(batch.target > 5, 45 - batch.target, batch.target))
+    read = batch.replace(
+        text_tower_texts=batch.text_tower_texts._replace(
+            target=(batch.text_tower_texts.target + 1) % BERT_VOCAB_SIZE
+        )
+    )
+    written = with_other_words(batch, "target")
     for changed, moved in ((read, "loss_similarity"), (written, "loss_restore")):
         found = outcome(model, changed)[2]
         differ = {key for key in ("loss_similarity", "loss_restore") if abs(found[key] - metrics[key]) > 1e-3}
@@ -302,9 +319,13 @@ def test_stage_2_fuses_what_mbert_reads_and_the_decoder_still_writes_mbarts_ques
     assert_close(longer_metrics, metrics)
     assert not np.asarray(longer_states[:, states.shape[1] :]).any()
 
-    read = batch.replace(bert=batch.bert._replace(question=(batch.bert.question + 1) % BERT_VOCAB_SIZE))
+    read = batch.replace(
+        text_tower_texts=batch.text_tower_texts._replace(
+            question=(batch.text_tower_texts.question + 1) % BERT_VOCAB_SIZE
+        )
+    )
     assert np.abs(outcome(model, read)[0] - states).max() > 0.01
-    written = batch.replace(question=np.where(batch.question > 5, 45 - batch.question, batch.question))
+    written = with_other_words(batch, "question")
     states_then, metrics_then = outcome(model, written)
     assert_close(states_then, states)
     assert abs(metrics_then["loss_question"] - metrics["loss_question"]) > 0.01

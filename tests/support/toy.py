@@ -12,7 +12,7 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config, default, from_config_dict
 from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.types import Batch, Metrics, TrainState
+from sslssaw_jax.types import Batch, Metrics, Texts, TrainState
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
 TEXT = 7  # tokens of the longest question and the longest target
@@ -52,21 +52,27 @@ def toy_batch(seed: int, clips: int = 3) -> Batch:
     """Random clips of 1 to 12 frames, packed tightly; behind the texts, and between them, lies noise."""
     rng = np.random.default_rng(seed)
     frame_count = rng.integers(1, 13, clips).astype(np.int32)
-    question, question_mask = _texts(rng, clips)
-    target, target_mask = _texts(rng, clips)
+    texts = Texts(*_texts(rng, clips), *_texts(rng, clips))
+    target = texts.target
     masked = np.where((target >= FIRST_WORD) & (rng.random(target.shape) < 0.3), MASK, target)
     return Batch(
         frames=_noise(rng, (frame_count.sum(), 16, 16, 3)),
         frame_start=(np.cumsum(frame_count) - frame_count).astype(np.int32),
         frame_count=frame_count,
-        question=question,
-        question_mask=question_mask,
-        target=target,
-        target_mask=target_mask,
+        decoder_texts=texts,
+        text_tower_texts=texts,
         masked_target=masked,
-        masked_target_mask=target_mask,
+        masked_target_mask=texts.target_mask,
         index=np.arange(clips, dtype=np.int32),
         valid=np.ones(clips, bool),
+    )
+
+
+def with_texts(batch: Batch, **texts: np.ndarray) -> Batch:
+    """`batch` with some of its texts replaced, for decoder and text tower alike."""
+    return batch.replace(
+        decoder_texts=batch.decoder_texts._replace(**texts),
+        text_tower_texts=batch.text_tower_texts._replace(**texts),
     )
 
 
@@ -89,17 +95,16 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
         more_mask[: len(text), : text.shape[1]] = mask
         return more, more_mask
 
-    question, question_mask = pad_text(batch.question, batch.question_mask)
-    target, target_mask = pad_text(batch.target, batch.target_mask)
+    def pad_texts(texts: Texts) -> Texts:
+        return Texts(*pad_text(*texts[:2]), *pad_text(*texts[2:]))
+
     masked_target, masked_target_mask = pad_text(batch.masked_target, batch.masked_target_mask)
     return Batch(
         frames=np.concatenate([batch.frames, _noise(rng, (frames, *batch.frames.shape[1:]))]),
         frame_start=np.pad(batch.frame_start, (0, rows), constant_values=len(batch.frames)),
         frame_count=np.pad(batch.frame_count, (0, rows)),
-        question=question,
-        question_mask=question_mask,
-        target=target,
-        target_mask=target_mask,
+        decoder_texts=pad_texts(batch.decoder_texts),
+        text_tower_texts=pad_texts(batch.text_tower_texts),
         masked_target=masked_target,
         masked_target_mask=masked_target_mask,
         index=np.pad(batch.index, (0, rows), constant_values=-1),

@@ -22,6 +22,7 @@ from tests.support.toy import (
     toy_batch,
     toy_config,
     toy_state,
+    with_texts,
 )
 
 CONFIG = toy_config(**NO_DROPOUT)
@@ -47,9 +48,9 @@ def batch():
 def compiled_features(model, batch):
     frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
     video, _ = model.video_features(frames, frame_mask, batch.frame_start, batch.frame_count, batch.valid)
-    target = text_stream(batch.target, batch.target_mask)
+    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     restored = model.restore_words(batch.masked_target, batch.masked_target_mask, target)
-    text, _ = model.text_features(batch.target, batch.target_mask)
+    text, _ = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
     return video[:, 0], text[:, 0], restored
 
 
@@ -63,10 +64,13 @@ def test_features_depend_on_no_other_clip_and_on_no_padding(model, batch):
     more_video, more_text, more_restored = features(model, padded(batch, rows=2, frames=4, tokens=3))
     assert_close(more_video[:4], video)
     assert_close(more_text[:4], text)
-    assert_close(more_restored[:4, : restored.shape[1]][batch.target_mask], restored[batch.target_mask])
+    assert_close(
+        more_restored[:4, : restored.shape[1]][batch.decoder_texts.target_mask],
+        restored[batch.decoder_texts.target_mask],
+    )
     for row in range(4):
         alone = features(model, one_clip(batch, row))
-        mask = batch.target_mask[row]
+        mask = batch.decoder_texts.target_mask[row]
         assert_close(alone[0][0], video[row])
         assert_close(alone[1][0], text[row])
         assert_close(alone[2][0][mask], restored[row][mask])
@@ -75,13 +79,14 @@ def test_features_depend_on_no_other_clip_and_on_no_padding(model, batch):
 def test_the_text_feature_is_the_state_at_the_end_of_the_sentence(model, batch):
     @jit
     def all_features(model, batch):
-        states = model.text_encoder(model.embedding(batch.target), batch.target_mask)
+        texts = batch.text_tower_texts
+        states = model.text_encoder(model.embedding(texts.target), texts.target_mask)
         return model.text_projection(states)
 
     everywhere = jax.device_get(all_features(model, batch))
     _, text, _ = features(model, batch)
-    assert_close(text, everywhere[batch.target == EOS])
-    language = everywhere[(batch.target == LANGUAGE) & batch.target_mask]
+    assert_close(text, everywhere[batch.decoder_texts.target == EOS])
+    language = everywhere[(batch.decoder_texts.target == LANGUAGE) & batch.decoder_texts.target_mask]
     assert np.abs(text - language).max(axis=1).min() > 0.01
 
 
@@ -97,10 +102,15 @@ def test_rows_without_a_clip_and_padding_change_no_step_of_training(state, batch
 
 def test_evaluating_a_batch_without_clips_is_finite(model, batch):
     none = padded(batch, rows=1, frames=1)
-    none = none.replace(
+    texts = none.decoder_texts
+    none = with_texts(
+        none,
+        question_mask=np.zeros_like(texts.question_mask),
+        target_mask=np.zeros_like(texts.target_mask),
+    ).replace(
         frame_count=np.zeros_like(none.frame_count),
         frame_start=np.zeros_like(none.frame_start),
-        **{key: np.zeros_like(getattr(none, key)) for key in vars(none) if key.endswith("mask")},
+        masked_target_mask=np.zeros_like(none.masked_target_mask),
         valid=np.zeros_like(none.valid),
     )
     loss, metrics = jit(lambda model, batch: STAGE.loss(model, batch, None))(model, none)
@@ -142,11 +152,12 @@ def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, ba
         places = batch.frame_start, batch.frame_count, batch.valid
         _, positions = model.video(frames, frame_mask, *places)
         video = model.video_features(frames, frame_mask, *places)
-        return positions, video, model.text_features(batch.target, batch.target_mask)
+        texts = batch.text_tower_texts
+        return positions, video, model.text_features(texts.target, texts.target_mask)
 
     positions, (_, video_mask), (text, text_mask) = jax.device_get(aligned_features(aligned, batch))
     np.testing.assert_array_equal(video_mask, positions)
-    np.testing.assert_array_equal(text_mask.sum(axis=1), batch.target_mask.sum(axis=1) - 1)
+    np.testing.assert_array_equal(text_mask.sum(axis=1), batch.decoder_texts.target_mask.sum(axis=1) - 1)
     ends = text[np.arange(4), text_mask.sum(axis=1) - 1]
     assert_close(ends, features(model, batch)[1])
 

@@ -33,6 +33,7 @@ from tests.support.toy import (
     toy_batch,
     toy_config,
     toy_state,
+    with_texts,
 )
 
 
@@ -66,7 +67,8 @@ def setup(**changes: Any) -> Setup:
         return {"loss": value, **parts}
 
     def logits(model: Any, batch: Batch) -> jax.Array:
-        return model.decode(text_stream(batch.target, batch.target_mask), encode(model, batch, config))
+        texts = batch.decoder_texts
+        return model.decode(text_stream(texts.target, texts.target_mask), encode(model, batch, config))
 
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
     translate = partial(translate_step, graphdef=stage.eval_def, config=config, **ids)
@@ -117,7 +119,8 @@ def test_a_row_without_a_text_is_not_scored():
 
 def test_the_question_loss_sees_no_token_of_the_target(batch, other):
     metrics = setup(ssl="prefix").metrics
-    with_other_target = batch.replace(target=other.target, target_mask=other.target_mask)
+    texts = other.decoder_texts
+    with_other_target = with_texts(batch, target=texts.target, target_mask=texts.target_mask)
     before, after = metrics(batch), metrics(with_other_target)
     assert after["loss_question"] == before["loss_question"]
     assert abs(after["loss_sentence"] - before["loss_sentence"]) > 0.01
@@ -140,8 +143,9 @@ def test_gradients_reach_the_question_loss_from_no_target_and_the_sentence_loss_
 
     delta = jnp.zeros((len(batch.valid), 2 * TEXT, model.embedding.embed.features))
     jacobian_D, jacobian_S = jax.device_get(jit(jax.jacrev(reach))(delta))
-    question = np.hstack([batch.question_mask, np.zeros_like(batch.target_mask)])
-    target = np.hstack([np.zeros_like(batch.question_mask), batch.target_mask])
+    texts = batch.decoder_texts
+    question = np.hstack([texts.question_mask, np.zeros_like(texts.target_mask)])
+    target = np.hstack([np.zeros_like(texts.question_mask), texts.target_mask])
     reached_D, reached_S = (np.abs(jacobian).max(axis=-1) > 0 for jacobian in (jacobian_D, jacobian_S))
     last_D = question & ~np.roll(question, -1, axis=1)
     np.testing.assert_array_equal(reached_D, question & ~last_D)
@@ -165,8 +169,9 @@ def test_the_model_reads_its_inputs_and_no_other(batch, other, inputs):
     logits = setup(inputs=inputs, ssl="off").logits
     frames = np.resize(other.frames, batch.frames.shape)
     before = logits(batch)
+    texts = other.decoder_texts
     changes = {
-        "question": batch.replace(question=other.question, question_mask=other.question_mask),
+        "question": with_texts(batch, question=texts.question, question_mask=texts.question_mask),
         "sign": batch.replace(frames=frames),
     }
     for part, changed in changes.items():
@@ -178,7 +183,7 @@ def test_a_clip_without_a_question_is_translated_as_by_the_model_that_reads_none
     """The same parameters; the other clips of its batch keep their questions."""
     both, sign = setup(ssl="prefix"), setup(inputs="sign", ssl="off")
     row, asked = 1, np.arange(len(batch.valid)) != 1
-    mixed = batch.replace(question_mask=batch.question_mask & asked[:, None])
+    mixed = with_texts(batch, question_mask=batch.decoder_texts.question_mask & asked[:, None])
     found, expected = both.translate(mixed), sign.translate(batch)
     np.testing.assert_array_equal(found.tokens[row], expected.tokens[row])
     assert_close(found.score[row], expected.score[row])
@@ -187,9 +192,9 @@ def test_a_clip_without_a_question_is_translated_as_by_the_model_that_reads_none
 
 
 def test_without_any_question_the_loss_is_that_of_the_model_that_reads_none(batch):
-    no_question = batch.replace(question_mask=np.zeros_like(batch.question_mask))
+    no_question = with_texts(batch, question_mask=np.zeros_like(batch.decoder_texts.question_mask))
     metrics = setup(ssl="prefix").metrics(no_question)
-    target = text_stream(batch.target, batch.target_mask)
+    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     logits = setup(inputs="sign", ssl="off").logits(batch)
     assert metrics["loss_question"] == 0
     assert_close(metrics["loss"], cross_entropy(logits, target.labels, target.scored))
@@ -202,7 +207,7 @@ def test_a_packed_batch_equals_each_clip_alone(batch, changes):
     packed = logits(batch)
     for row in range(len(batch.valid)):
         alone = logits(one_clip(batch, row))
-        mask = batch.target_mask[row]
+        mask = batch.decoder_texts.target_mask[row]
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
 
@@ -254,9 +259,10 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, changes):
         logits_V = model.decode(stream, encode(model, batch, config))[0, length - 1]
         return logits_V.at[PAD].set(-jnp.inf).argmax()
 
+    texts = batch.decoder_texts
     for row in range(len(batch.valid)):
         clip = one_clip(batch, row)
-        words = batch.question[row][batch.question_mask[row]][:-2]
+        words = texts.question[row][texts.question_mask[row]][:-2]
         written = [LANGUAGE, *words, EOS, LANGUAGE] if changes["ssl"] == "prefix" else [LANGUAGE]
         start = len(written)
         while len(written) < start + new_tokens and written[start:][-1:] != [EOS]:
@@ -277,7 +283,7 @@ def test_padding_changes_no_step_of_training(batch):
     assert_close(found.batch_stats, expected.batch_stats)
     assert_close(found.params, expected.params, 1e-3)  # in float64 1e-7, measured
     assert np.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0.1
-    unasked = step(state, batch.replace(question_mask=np.zeros_like(batch.question_mask)))
+    unasked = step(state, with_texts(batch, question_mask=np.zeros_like(batch.decoder_texts.question_mask)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(unasked))
 
 

@@ -7,21 +7,20 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from sslssaw_jax.config.experiment import ConfigError, MeshConfig
 from sslssaw_jax.training.sharding import AXES, make_mesh, own_frames, shard_batch, state_sharding
-from sslssaw_jax.types import Batch
+from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
 
 
 def make_batch(rows: int, frames: int) -> Batch:
     tokens = np.arange(rows * 4, dtype=np.int32).reshape(rows, 4) % 64
     mask = np.ones((rows, 4), bool)
+    texts = Texts(tokens, mask, tokens % 7, mask)
     return Batch(
         frames=np.zeros((frames, 2, 2, 3), np.uint8),
         frame_start=np.zeros(rows, np.int32),
         frame_count=np.zeros(rows, np.int32),
-        question=tokens,
-        question_mask=mask,
-        target=tokens % 7,
-        target_mask=mask,
+        decoder_texts=texts,
+        text_tower_texts=texts,
         masked_target=tokens,
         masked_target_mask=mask,
         index=np.arange(rows, dtype=np.int32),

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sslssaw_jax.data.denoising import TargetNoise
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.systems.target_noise import TargetNoise, ask_noisy_targets
 
 TARGETS = [
     f"im {place} {verb} es {when}"
@@ -54,3 +55,14 @@ def test_the_shortest_targets_survive(noise, target):
 def test_questions_without_openings_leave_the_order_or_shuffle_it():
     noise = TargetNoise(["a b c d"], ["x", ""])
     assert all(set(copy.split()) <= set("abcd") for copy in copies(noise, "a b c d"))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_a_share_of_the_clips_is_asked_a_noisy_target(share):
+    clips = [ClipInfo(str(i), 0, QUESTIONS[i % 4], target, "", "") for i, target in enumerate(TARGETS)]
+    ask = ask_noisy_targets(clips, share)
+    asked = [ask(clips[0], np.random.default_rng(seed)) for seed in range(300)]
+    own = np.mean([question == clips[0].question for question in asked])
+    assert abs(own - (1 - share)) < 0.1
+    assert all(set(question.split()) <= set((TARGETS[0] + " wann schneit").split()) for question in asked)
+    assert ask_noisy_targets(clips, 0.0) is None

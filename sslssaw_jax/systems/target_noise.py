@@ -1,4 +1,4 @@
-"""Denoising pairs: a target with a corrupted copy of itself as its question.
+"""Denoising pairs: a target with a corrupted copy of the target as its question.
 
 The questions of PHOENIX-2014T-QA are mostly their targets reworded: the verb in front, a part left out.
 Restoring a target from such a copy teaches a model that starts from scratch what to keep of a question.
@@ -8,6 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
+from sslssaw_jax.data.batches import Ask
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.text import clean_question
 
 MIN_OPENINGS = 3  # rarer openings are chance
 MIN_OPENING_RATE = 0.1  # of a word's occurrences in targets; verbs are far above, articles far below
@@ -20,10 +24,11 @@ SHUFFLE_DISTANCE = 3.0  # words
 
 
 class TargetNoise:
-    """Makes a question of a target, in the way that a train split's questions are made of theirs.
+    """A maker of questions from targets, in the way of a train split's questions.
 
     Args:
-      targets, questions: the texts of the train split; their words are separated by spaces.
+        targets: The targets of the train split; spaces separate their words.
+        questions: The questions of the train split; spaces separate their words.
     """
 
     def __init__(self, targets: Sequence[str], questions: Sequence[str]) -> None:
@@ -33,11 +38,11 @@ class TargetNoise:
         self.openings = {
             word for word, count in frequent.items() if count >= MIN_OPENING_RATE * in_targets[word]
         }
-        # What opens questions and stands in no target has nothing to move: such words come in front anew.
+        # A word that opens questions and occurs in no target cannot be moved: it is added in front.
         self._foreign = sorted(self.openings, key=lambda word: (-frequent[word], word))[:4]
 
     def __call__(self, target: str, rng: np.random.Generator) -> str:
-        """A corrupted copy of `target`, never empty unless it is."""
+        """Return a corrupted copy of `target`, empty only if `target` is empty."""
         words = target.split()
         kind = rng.random()
         if kind < FRONTED:
@@ -58,6 +63,18 @@ class TargetNoise:
         if self._foreign and rng.random() < DROPPED_TAIL:
             return [self._foreign[rng.integers(len(self._foreign))], *words]
         return words
+
+
+def ask_noisy_targets(clips: Sequence[ClipInfo], share: float) -> Ask | None:
+    """Return what asks a `share` of the clips a noisy copy of their target; None for a share of 0."""
+    if not share:
+        return None
+    noise = TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
+
+    def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
+        return clip.question if rng.random() >= share else noise(clip.target, rng)
+
+    return ask
 
 
 def _drop_span(words: list[str], rng: np.random.Generator) -> list[str]:
