@@ -6,7 +6,7 @@ from configs import ablations
 from configs.ablations import BASES, OWN_STAGE_1, ROWS
 from sslssaw_jax.config.experiment import Config, differences, from_config_dict, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
-from sslssaw_jax.tables.layout import PAPER
+from sslssaw_jax.tables import PAPER
 from sslssaw_jax.training.loop import run_differences
 
 ALL = ROWS | OWN_STAGE_1
