@@ -1,7 +1,7 @@
-"""Model and decoding against PyTorch: `python -m benchmarks.compare [CASE ...]`.
+"""Compare model and decoding with PyTorch: `python -m benchmarks.compare [CASE ...]`.
 
-Each side in its own process on one core with one thread, alternately; processor time, minimum over rounds.
-`tests/benchmarks/test_torch_peer.py` shows that both sides compute the same.
+Each side runs in its own process on one core with one thread, in turn; the table has the processor time of
+the fastest round. `tests/benchmarks/test_torch_peer.py` shows that both sides compute the same.
 """
 
 import argparse
@@ -25,7 +25,7 @@ FULL = {"d_model": 1024, "ffn_dim": 4096}
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """A row of the table."""
 
     title: str
     what: str  # evaluate | train | decode
@@ -40,10 +40,10 @@ class Case:
 CASES = {
     "evaluate": Case("forward, d 256, 2 x 48 frames, 112x112", "evaluate", SMALL, 112, 2, 48, 0.85),
     "evaluate_parent": Case(
-        "the same, edge frames through theirs", "evaluate", SMALL, 112, 2, 48, 0.85, True
+        "the same, edge frames through their CNN", "evaluate", SMALL, 112, 2, 48, 0.85, True
     ),
     "train": Case("training step, d 256, 2 x 48 frames, 112x112", "train", SMALL, 112, 2, 48, 1.2),
-    "train_parent": Case("the same, edge frames through theirs", "train", SMALL, 112, 2, 48, 1.2, True),
+    "train_parent": Case("the same, edge frames through their CNN", "train", SMALL, 112, 2, 48, 1.2, True),
     "evaluate_full": Case("forward, d 1024, 2 x 48 frames, 224x224", "evaluate", FULL, 224, 2, 48, 1.3),
     "train_full": Case("training step, d 1024, 2 x 48 frames, 224x224", "train", FULL, 224, 2, 48, 1.3),
     "decode": Case("beam 4, 8 clips, d 256", "decode", SMALL, 112, 8, 1, 0.85),
@@ -63,7 +63,7 @@ def make_config(case: Case) -> Config:
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
-    """The fields of a `Batch` of noise and of its texts: clips of one length, no padding."""
+    """Return the fields of a `Batch` of noise and of its texts, without padding."""
     rng = np.random.default_rng(0)
 
     def text(length: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def make_batch(case: Case) -> dict[str, np.ndarray]:
 
 
 def make_prompt(case: Case, d_model: int) -> tuple[np.ndarray, np.ndarray]:
-    """What decoding starts from: encoder states f32[B, T, D], and the question with the language code."""
+    """Return encoder states f32[B, T, D] and the question with the language code."""
     rng = np.random.default_rng(1)
     prompt = rng.integers(4, LANGUAGE, (case.clips, QUESTION + 1), np.int32)
     prompt[:, [0, -1]] = LANGUAGE
@@ -98,7 +98,7 @@ def make_prompt(case: Case, d_model: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
-    """Stage 2, its state before the first step (the same in each process) and its optimiser."""
+    """Return stage 2, its initial state (the same in each process) and its optimizer."""
     import jax
     import optax
 
@@ -111,7 +111,7 @@ def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
 
 
 def end_sentences(params: Any) -> None:
-    """Makes `</s>` certain behind the last token but one of a sentence, and impossible elsewhere."""
+    """Make `</s>` certain at a sentence's last token and impossible elsewhere."""
     table = params["embedding"]["embed"]["embedding"]
     bias = params["embedding"]["final_logits_bias"]
     positions = params["decoder"]["input"]["embed_positions"]["embedding"]
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--worker", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
-        parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+        parser.error(f"unknown case {', '.join(unknown)}; known: {', '.join(CASES)}")
     if options.worker:
         {"ours": ours, "theirs": theirs}[options.worker](CASES[options.cases[0]])
         return
@@ -275,10 +275,10 @@ def main() -> None:
 
 
 def check_sentences(ours: list[list[int]], theirs: list[list[int]]) -> None:
-    """Both found the same, of the length that was meant."""
+    """Raise RuntimeError unless both sides found the same sentences of the intended length."""
     width = max(map(len, theirs))
     if [row[:width] for row in ours] != theirs or width != SENTENCE:
-        raise RuntimeError(f"the sentences differ, or have not {SENTENCE} tokens but {width}")
+        raise RuntimeError(f"the sentences differ, or have {width} tokens instead of {SENTENCE}")
 
 
 if __name__ == "__main__":

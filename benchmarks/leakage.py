@@ -1,9 +1,8 @@
-"""What the questions of the real corpora give away: `python -m benchmarks.leakage --annotations=DIR`.
+"""Score the questions of the real corpora: `python -m benchmarks.leakage --annotations=DIR`.
 
-`DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; what is absent is left out. No model
-is involved: the lower-cased questions are scored as the translations, and those of PHOENIX-2014T also after
-the rules of `sslssaw_jax/evaluation/german_questions.py`.
-What stands behind ± is half of the 95 % bootstrap interval.
+`DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; absent files are left out. No model
+is involved: the lower-cased questions are scored as translations, those of PHOENIX-2014T also after the rules
+of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 % bootstrap interval.
 """
 
 import argparse
@@ -30,7 +29,7 @@ HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU
 
 
 def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
-    """The table's rows of some clips, one for each way to translate by the questions."""
+    """Yield the rows of some clips, one for each way to translate by the questions."""
     characters = counts_characters(language)
     targets, questions = [row.target for row in rows], [row.question for row in rows]
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
@@ -45,7 +44,7 @@ def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[lis
 def parts(
     corpus: str, split: str, rows: list[Question], language: str
 ) -> Iterator[tuple[str, list[Question]]]:
-    """A split, and what it is read by: its halves and its overlap."""
+    """Yield a split with its name, then its halves and its parts by overlap."""
     yield split, rows
     if (corpus, split) == ("phoenix2014t_qa", "test"):
         yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]

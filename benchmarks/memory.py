@@ -1,10 +1,10 @@
-"""Memory of a full-size training step at 224x224 by frame budget: `python -m benchmarks.memory`.
+"""Memory of a full-size training step by frame budget: `python -m benchmarks.memory`.
 
-Nothing is allocated: all follows from shapes. "kept" is what the forward pass hands to the backward pass as
-it is traced: the same for every device, and more than is held where a compiler fuses; the block that is
-computed again comes on top for its time. "working" is `memory_analysis` of the step compiled for this
-machine's first device. A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation:
-its figure is no measure of a GPU's.
+Nothing is allocated; all figures follow from shapes. "kept" is what the traced forward pass hands to the
+backward pass: the same for every device, and more than a fusing compiler holds; a recomputed block adds its
+own memory while it runs. "working" is `memory_analysis` of the step compiled for this machine's first device.
+A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation, so its figure does not
+predict a GPU's.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def gigabytes(tree: Any) -> float:
 
 
 def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
-    """The shapes of a batch."""
+    """Return the shapes of a batch."""
 
     def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -73,7 +73,7 @@ def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
 
 
 def row(name: str, frames: int, remat: str) -> str:
-    """One line of the table."""
+    """Return a row of the table."""
     tree = phoenix_stage2.get_config()
     tree.model.update({"remat": remat, "compute_dtype": "bfloat16"})
     config = from_config_dict(tree)
@@ -87,7 +87,7 @@ def row(name: str, frames: int, remat: str) -> str:
     start = time.perf_counter()
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch, key)
     quick = {"xla_backend_optimization_level": 0} if jax.devices()[0].platform == "cpu" else None
-    # planned before what a CPU's compiler leaves out then
+    # without optimisation a CPU compiles faster and plans the same memory
     memory = lowered.compile(quick).memory_analysis()
     seconds = time.perf_counter() - start
     kept = jax.eval_shape(functools.partial(residuals, stage), state.params, state.batch_stats, batch, key)
@@ -99,7 +99,7 @@ def row(name: str, frames: int, remat: str) -> str:
 def residuals(
     stage: Stage, params: nnx.State, batch_stats: nnx.State, batch: Batch, key: jax.Array
 ) -> Callable:
-    """What the backward pass needs, as the arrays of a function."""
+    """Return the backward pass, whose arrays are what it needs of the forward pass."""
 
     def loss(params: nnx.State) -> jax.Array:
         return stage.loss(nnx.merge(stage.train_def, params, batch_stats, copy=True), batch, key)[0]

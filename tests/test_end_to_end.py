@@ -293,7 +293,7 @@ def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp
 def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
     tiny_data_dir: Path, tmp_path: Path
 ) -> None:
-    torch = pytest.importorskip("torch")
+    from tests.support.pytorch import torch
     from tests.support.torchvision_reference import torchvision_model
 
     config = shrink(shipped("phoenix_stage1"), tiny_data_dir)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.support.pytorch import torch  # isort: skip  # benchmarks.torch_peer needs it, too
+
 from benchmarks.torch_peer import Peer, inputs
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translate import translate_stage
 from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state, with_texts
-
-torch = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("repeat_frames", [False, True])

@@ -9,8 +9,7 @@ import transformers
 from sslssaw_jax.models.beam_search import Member, beam_search
 from sslssaw_jax.models.mbart import Decoder
 from tests.support.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
-
-torch = pytest.importorskip("torch")
+from tests.support.pytorch import torch
 
 NEW_TOKENS = 12
 BATCH, POSITIONS = 200, 6

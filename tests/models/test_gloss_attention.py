@@ -6,9 +6,8 @@ from flax import nnx
 
 from sslssaw_jax.config.model import TransformerConfig
 from sslssaw_jax.models.gloss_attention import ATTENTIONS, NEIGHBOURS
+from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
-
-torch = pytest.importorskip("torch")
 
 D, HEADS, LENGTHS = 8, 2, (9, 1, 4, 2)
 KINDS = ["gloss", "gloss_grid_sample"]

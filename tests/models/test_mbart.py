@@ -9,8 +9,7 @@ from flax import nnx
 from sslssaw_jax.config.model import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from tests.support.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
-
-torch = pytest.importorskip("torch")
+from tests.support.pytorch import torch
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.mbert import load_bert, pretrained_mbert
 from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError
 from tests.support.mbart_reference import random_hugging_face, relative_error
+from tests.support.pytorch import torch
 from tests.support.toy import (
     NO_DROPOUT,
     VOCAB_SIZE,
@@ -42,8 +43,6 @@ from tests.support.toy import (
     toy_config,
     toy_state,
 )
-
-torch = pytest.importorskip("torch")
 
 BERT_VOCAB_SIZE = 30
 SIZES = BertConfig(d_model=12, ffn_dim=20, num_layers=2, heads=3, max_positions=16)

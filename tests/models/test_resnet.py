@@ -8,6 +8,7 @@ from flax import nnx
 
 from sslssaw_jax.config.model import ResNetConfig
 from sslssaw_jax.models.resnet import ResNet
+from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
     TorchResNet,
@@ -17,8 +18,6 @@ from tests.support.resnet_reference import (
     torch_frames,
 )
 from tests.support.toy import assert_close, jit
-
-torch = pytest.importorskip("torch")
 
 SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
 CONFIGS = {

@@ -9,9 +9,8 @@ from flax import nnx
 
 from sslssaw_jax.config.model import TransformerConfig
 from sslssaw_jax.models.mbart import Decoder, Encoder
+from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
-
-torch = pytest.importorskip("torch")
 
 D, F, HEADS, LAYERS = 8, 12, 2, 2
 CONFIG = TransformerConfig(

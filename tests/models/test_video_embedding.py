@@ -8,6 +8,7 @@ from flax import nnx
 
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.models.video_embedding import VideoEmbedding, num_positions
+from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
     TorchResNet,
@@ -18,7 +19,6 @@ from tests.support.resnet_reference import (
 )
 from tests.support.toy import assert_close, jit, one_clip, padded, toy_batch, toy_config
 
-torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 CONFIG = toy_config(**{"model.mbart.d_model": 8})

@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.stages.alignment import aligned_cosine, words_cosine
+from tests.support.pytorch import torch
 from tests.support.toy import assert_close
-
-torch = pytest.importorskip("torch")
 
 LENGTHS, OTHER_LENGTHS, D = (7, 3, 1), (4, 9, 2, 1), 6
 

@@ -5,15 +5,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
 from transformers import MBartForConditionalGeneration
 
 from sslssaw_jax.config.experiment import Config
 from tests.support.mbart_reference import random_hugging_face
+from tests.support.pytorch import torch
 from tests.support.resnet_reference import randomise_torch
 from tests.support.torchvision_reference import torchvision_model
-
-torch = pytest.importorskip("torch")
 
 
 class Frames(torch.nn.Module):

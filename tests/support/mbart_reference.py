@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 from transformers import MBartConfig, MBartForConditionalGeneration
 
@@ -17,8 +16,7 @@ from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
 from sslssaw_jax.types import Array
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.torch_files import Checkpoint
-
-torch = pytest.importorskip("torch")
+from tests.support.pytorch import torch
 
 PAD, EOS, LANGUAGE, VOCAB_SIZE = 1, 2, 4, 40
 CONFIG = TransformerConfig(

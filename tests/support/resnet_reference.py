@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from sslssaw_jax.config.model import ResNetConfig
+from tests.support.pytorch import torch
 
-torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 LEAVES = {

@@ -5,14 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pytest
 from flax import nnx
 
 from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
 from sslssaw_jax.models.video_embedding import make_cnn
 from sslssaw_jax.weights.cnn import load_cnn
+from tests.support.pytorch import torch
 
-torch = pytest.importorskip("torch")
 F = torch.nn.functional
 BatchNorm2d, Conv2d, MaxPool2d = torch.nn.BatchNorm2d, torch.nn.Conv2d, torch.nn.MaxPool2d
 ReLU, Sequential = torch.nn.ReLU, torch.nn.Sequential

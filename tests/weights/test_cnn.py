@@ -12,11 +12,10 @@ from flax import nnx
 
 from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
 from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from tests.support.pytorch import torch
 from tests.support.resnet_reference import BiasedVariances, randomise_torch, torch_frames
 from tests.support.torchvision_reference import imported, save_torch, torchvision_model
 from tests.support.toy import assert_close, jit
-
-torch = pytest.importorskip("torch")
 
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
 MASK = np.array([True, True, False, True])

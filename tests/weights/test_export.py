@@ -7,7 +7,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 from transformers import MBartForConditionalGeneration
@@ -23,6 +22,7 @@ from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.mbart_reference import random_tokens, relative_error
+from tests.support.pytorch import torch
 from tests.support.toy import evaluated, jit, toy_config, toy_state
 
 MAKERS = {"stage 1": pretrain_stage, "stage 2": translate_stage}

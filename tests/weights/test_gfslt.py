@@ -25,10 +25,9 @@ from sslssaw_jax.weights.torch_files import WeightsError
 from tests.models.test_video_embedding import repeat_edges
 from tests.support.gfslt_reference import SLRCLIP, GlossFreeModel, Logger, TextDecoder, save_checkpoint
 from tests.support.mbart_reference import relative_error
+from tests.support.pytorch import torch
 from tests.support.resnet_reference import torch_frames
 from tests.support.toy import evaluated, jit, toy_batch, toy_config, toy_state
-
-torch = pytest.importorskip("torch")
 
 SIGN_ALONE = {"model.inputs": "sign", "model.ssl": "off", "model.fusion.kind": "concat"}
 

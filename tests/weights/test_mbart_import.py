@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-import torch
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -48,6 +47,7 @@ from tests.support.mbart_reference import (
     random_tokens,
     relative_error,
 )
+from tests.support.pytorch import torch
 from tests.support.toy import jit, toy_config, toy_state
 
 DEEP = dataclasses.replace(CONFIG, text_layers=5, decoder_layers=4, ffn_dim=24, d_model=16)

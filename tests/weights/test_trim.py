@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-import torch
 from safetensors.numpy import load_file, save_file
 from transformers import MBartForConditionalGeneration, MBartTokenizer
 
@@ -23,6 +22,7 @@ from sslssaw_jax.weights.torch_files import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
+from tests.support.pytorch import torch
 
 CORPUS = [
     "tomorrow it will rain in the north",
