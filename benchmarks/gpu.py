@@ -68,14 +68,16 @@ def ours(config: Config, steps: int) -> dict[str, Any]:
     import jax
 
     from sslssaw_jax.data.batches import train_batches
+    from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.frame_cache import open_clips
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
     from sslssaw_jax.stages.step import train_step
     from sslssaw_jax.stages.translate import translate_stage
     from sslssaw_jax.training.optimizer import make_optimizer
 
-    source = open_clips(config.data, "train")
-    tokenizer = load_tokenizer(source.folder / "tokenizer", config.data.language)
+    dataset = find_dataset(config.data.data_dir, config.data.dataset)
+    source = open_clips(dataset, config.data, "train")
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language)
     iterator = train_batches(source, tokenizer, config.data, config.translate, seed=0).iterator()
     optimizer, _ = make_optimizer(config.translate.optim, config.translate.epochs)
     stage = translate_stage(config, VOCAB_SIZE)
@@ -118,11 +120,13 @@ def theirs(config: Config, steps: int, kind: str) -> dict[str, Any]:
     from benchmarks.torch_peer import Peer, inputs
     from sslssaw_jax.data.batches import train_batches
     from sslssaw_jax.data.clips import ClipSource
+    from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = ClipSource(config.data.data_dir, config.data.dataset, "train")
-    tokenizer = load_tokenizer(source.folder / "tokenizer", config.data.language)
+    dataset = find_dataset(config.data.data_dir, config.data.dataset)
+    source = ClipSource(dataset, "train")
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language)
     batch = next(iter(train_batches(source, tokenizer, config.data, config.translate, seed=0)))
     x = inputs(vars(batch) | batch.decoder_texts._asdict(), device)
     size = (config.data.image_size,) * 2

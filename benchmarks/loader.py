@@ -46,6 +46,7 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     """Write rendered clips of equal length as a dataset of ours."""
     import tensorflow_datasets as tfds
 
+    from sslssaw_jax.data.dataset import write_dataset_facts
     from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 
     text = tfds.features.Text()
@@ -86,6 +87,7 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     prepared = folder / DATASET / "1.0.0"
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (prepared / "clips.train.jsonl").write_text(lines, encoding="utf-8")
+    write_dataset_facts(prepared, language="en_XX")
     train_tokenizer([row["target"] for row in rows] * 3, prepared / "tokenizer", vocab_size=24)
 
 
@@ -110,16 +112,16 @@ def encoded_clip(number: int, frames: int, size: tuple[int, int], kind: str) -> 
 def ours(folder: Path, case: Case) -> None:
     from sslssaw_jax.config.experiment import DataConfig, StageConfig
     from sslssaw_jax.data.batches import train_batches
+    from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.frame_cache import open_clips
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 
     cv2.setNumThreads(1)
-    data = DataConfig(
-        dataset=DATASET, data_dir=str(folder), num_threads=1, prefetch=1, cache=case.cache, mask_rate=0.0
-    )
+    data = DataConfig(num_threads=1, prefetch=1, cache=case.cache, mask_rate=0.0)
     stage = StageConfig(epochs=case.epochs, clips_per_batch=CLIPS, frame_budget=BUDGET)
-    source = open_clips(data, "train")
-    tokenizer = load_tokenizer(source.folder / "tokenizer", data.language)
+    dataset = find_dataset(folder, DATASET)
+    source = open_clips(dataset, data, "train")
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language)
 
     def run() -> int:
         batches = train_batches(source, tokenizer, data, stage, seed=0)

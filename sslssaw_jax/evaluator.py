@@ -9,7 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config, ConfigError
-from sslssaw_jax.data.clips import ClipSource, newest_version
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.evaluation.predictions import (
@@ -49,7 +50,7 @@ class Evaluator:
 
     def __init__(self, config: Config, workdir: Path, tokenizer: Tokenizer, mesh: Mesh) -> None:
         self._config, self._workdir, self._tokenizer, self._mesh = config, workdir, tokenizer, mesh
-        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
+        self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
         self.stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
 
     @cached_property
@@ -60,7 +61,7 @@ class Evaluator:
     def output_dir(self) -> Path:
         """The workdir; for a dataset that nothing can be trained on, a folder there of its name."""
         data = self._config.data
-        trains = (self._dataset / f"clips.{data.train_split}.jsonl").exists()
+        trains = data.train_split in self._dataset.splits
         return self._workdir if trains else self._workdir / data.dataset
 
     def dev_scores(self, state: TrainState) -> dict[str, float]:
@@ -116,11 +117,13 @@ class Evaluator:
         splits = {
             split: self._clips(split)
             for split in (data.test_split, data.dev_split, data.train_split)
-            if (self._dataset / f"clips.{split}.jsonl").exists()
+            if split in self._dataset.splits
         }
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
-            raise ConfigError(f"{self._dataset} has no clip {', '.join(missing)} in {', '.join(splits)}")
+            raise ConfigError(
+                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}"
+            )
         state = self._load_best()
         for clips in splits.values():
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
@@ -143,8 +146,7 @@ class Evaluator:
         if not run:
             return dict.fromkeys(splits)
         return {
-            split: read_question_only(run, split, open_clips(self._config.data, split, video=False).clips)
-            for split in splits
+            split: read_question_only(run, split, self._clips(split, video=False).clips) for split in splits
         }
 
     @property
@@ -215,5 +217,6 @@ class Evaluator:
     def _reads_video(self) -> bool:
         return self._config.model.inputs != "question"
 
-    def _clips(self, split: str) -> ClipSource:
-        return open_clips(self._config.data, split, video=self._reads_video)
+    def _clips(self, split: str, *, video: bool | None = None) -> ClipSource:
+        video = self._reads_video if video is None else video
+        return open_clips(self._dataset, self._config.data, split, video=video)

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config, ConfigError, StageConfig, to_dict
 from sslssaw_jax.data.batches import train_batches
-from sslssaw_jax.data.clips import ClipSource, newest_version
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation.predictions import (
@@ -50,8 +51,8 @@ class Experiment:
         self.stop = StopRequest()
         _cache_compilation(workdir.parent, config.compilation_cache)
         self.mesh: Mesh = make_mesh(config.mesh)
-        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
-        folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
+        self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
+        folder: str | Path = config.data.tokenizer or self._dataset.tokenizer_folder
         if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
             folder = weights_folder(config)
         text_tower = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
@@ -113,7 +114,7 @@ class Experiment:
         config = self.config
         begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
         start = None if begun else self._start_of_translator()
-        train = open_clips(config.data, config.data.train_split, video=self._reads_video)
+        train = open_clips(self._dataset, config.data, config.data.train_split, video=self._reads_video)
         stage, evaluate = self.evaluator.stage, self.evaluator.dev_scores
         self._train(stage, config.translate, train, self.workdir, start=start, evaluate=evaluate)
 
@@ -219,7 +220,7 @@ class Experiment:
         return self.config.model.inputs != "question"
 
     def _clips(self, split: str) -> ClipSource:
-        return open_clips(self.config.data, split)
+        return open_clips(self._dataset, self.config.data, split)
 
 
 def stage_1_workdir(config: Config, workdir: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""The two values that flow through the system, and the names of their dimensions.
+"""The two values that flow through the system, with the names of dimensions.
 
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
@@ -48,15 +48,15 @@ class Batch:
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a training step reads and writes."""
+    """A stage's variables, which a training step reads and writes."""
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
-    ema: Any = None  # moving average of `params`, where the stage keeps one
+    ema: Any = None  # exponential moving average of `params`, if any
 
     @property
     def eval_params(self) -> Any:
-        """The parameters that evaluation uses."""
+        """Return the parameters that evaluation uses."""
         return self.params if self.ema is None else self.ema

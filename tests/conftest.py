@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.dataset import write_dataset_facts
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.data.text import clean_question
 
@@ -95,5 +96,6 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
         (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
     texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
+    write_dataset_facts(folder, language="en_XX")
     train_tokenizer(texts, folder / "tokenizer", vocab_size=60)
     return data_dir

@@ -16,7 +16,7 @@ import pytest
 
 import sslssaw_jax.training.loop
 from sslssaw_jax.config.experiment import ConfigError, from_config_dict, to_dict
-from sslssaw_jax.data.clips import DatasetError
+from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sslssaw_jax.data.dataset import write_dataset_facts
 from sslssaw_jax.errors import UserError
 
 # TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
@@ -61,6 +62,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "csl_daily_qa": _csl_daily_qa,
     "phoenix2014t_qa": _phoenix2014t_qa,
 }
+
+
+_LANGUAGES = {"phoenix2014t_qa": "de_DE", "csl_daily_qa": "zh_CN"}
 
 
 def prepare(
@@ -113,6 +117,7 @@ def prepare(
             _write_clips(builder, folder)
             if "train" in builder.info.splits:  # else there is only something to translate
                 _train_tokenizer(folder, vocab_size)
+            write_dataset_facts(folder, language=_LANGUAGES.get(name, "en_XX"))
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")

@@ -1,4 +1,4 @@
-"""Stored `uint8` frames to normalised pixels, on the device: resize, one warp and colour change per clip.
+"""Stored frames to normalized pixels on the device, with augmentation per clip.
 
 B clips, N packed frames, S x S stored pixels, H x W output pixels.
 """
@@ -9,23 +9,27 @@ import jax.numpy as jnp
 from sslssaw_jax.config.experiment import AugmentConfig, DataConfig
 from sslssaw_jax.types import Batch
 
-# of ImageNet's training images, as every pretrained CNN expects them
+# of ImageNet's training images, as pretrained CNNs expect
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 def clip_of_frame(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Which clip each packed frame belongs to, and whether it belongs to any: `(i32[N], bool[N])`."""
+    """Return the clip of each packed frame, i32[N], and whether it has one, bool[N]."""
     frame_Nx1 = jnp.arange(batch.frames.shape[0])[:, None]
     inside_NxB = (frame_Nx1 >= batch.frame_start) & (frame_Nx1 < batch.frame_start + batch.frame_count)
     return inside_NxB.argmax(axis=1), inside_NxB.any(axis=1)
 
 
 def prepare_frames(batch: Batch, config: DataConfig, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Normalised pixels `f32[N, size, size, 3]` and the mask of real frames `bool[N]`.
+    """Return normalized pixels, f32[N, size, size, 3], and the mask of clips' frames, bool[N].
 
-    Stored frames are resized so that the output window covers `crop_fraction` of their side. Without a `key`
-    (evaluation) the window lies at the centre; with one, each clip gets its own warp and colour.
+    Stored frames are resized so that the output window covers `crop_fraction` of the stored side.
+
+    Args:
+        batch: Clips with stored frames.
+        config: The size of the window, and the augmentation.
+        key: Draws warp and colour of each clip; None, for evaluation, takes the window at the centre.
     """
     clip_N, mask_N = clip_of_frame(batch)
     size = config.image_size
@@ -55,7 +59,7 @@ def _warps(augment: AugmentConfig, margin: int) -> bool:
 def _draw_warps(
     key: jax.Array, augment: AugmentConfig, num_clips: int, stored: int, size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Per clip, the matrix from output to stored offsets, and the window's centre in the stored image."""
+    """Draw per clip a matrix from output to stored offsets and the window's centre."""
     turn_key, scale_key, shift_key, crop_key, mirror_key = jax.random.split(key, 5)
     angle_B = jnp.deg2rad(_symmetric(turn_key, (num_clips,), augment.rotation))
     zoom_B = 1 / (1 + _symmetric(scale_key, (num_clips,), augment.scale))
@@ -69,7 +73,7 @@ def _draw_warps(
         low = (stored - size) // 2
         whole_Bx2 = jax.random.randint(crop_key, (num_clips, 2), -low, stored - size - low + 1)
         centre_Bx2 = centre_Bx2 + whole_Bx2  # whole pixels: a crop alone does not blur
-    # an odd margin puts the window's centre between pixels; the same shift as the evaluation's centre crop
+    # with an odd margin the centre lies between pixels: shift like the centre crop of evaluation
     return matrix_Bx2x2, centre_Bx2 - 0.5 * ((stored - size) % 2)
 
 
@@ -96,7 +100,7 @@ def _warp(frames_NxSxSx3: jax.Array, matrix_Nx2x2: jax.Array, centre_Nx2: jax.Ar
 def _recolour(
     key: jax.Array, frames_NxHxWx3: jax.Array, augment: AugmentConfig, num_clips: int, clip_N: jax.Array
 ) -> jax.Array:
-    """Contrast about mid-grey per channel, and brightness, drawn per clip."""
+    """Change contrast about mid-grey per channel, and brightness, drawn per clip."""
     contrast_key, brightness_key = jax.random.split(key)
     gain_Bx3 = 1 + _symmetric(contrast_key, (num_clips, 3), augment.contrast)
     shift_Bx1 = _symmetric(brightness_key, (num_clips, 1), augment.brightness)

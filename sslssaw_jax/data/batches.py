@@ -17,6 +17,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import Batch, Texts
 
 Ask = Callable[[ClipInfo, np.random.Generator], str]
+_IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
 
 
 class _BatchSource:
@@ -87,15 +88,12 @@ class _BatchSource:
             kept = select_frames(
                 self._source.num_frames[index], data.max_frames, None if self._seed is None else rng
             )
-            start, end = end, end + len(kept)
             masked_targets.append(mask_words(clip.target, data.mask_rate, text_tower.mask_token, rng))
             questions.append(clean_question(self._ask(clip, rng)))
             targets.append(clip.target)
+            start, end = end, end + len(kept)
             try:
-                first, stop = max(start, self._local_frames.start), min(end, self._local_frames.stop)
-                if first < stop:
-                    shown = kept[first - start : stop - start]
-                    self._source.read_frames(index, shown, frames_NxHxWx3[first:stop])
+                self._read_frames(index, kept, start, frames_NxHxWx3)
                 frame_count_B[row] = len(kept)
             except FrameError:
                 frames_NxHxWx3[start:end] = 0  # what was read before the broken frame
@@ -104,45 +102,46 @@ class _BatchSource:
                 if self._seed is None or not data.skip_broken or not valid_B.any():
                     raise
 
-        def encode(
-            tokenizer: TextTowerTokenizer, texts: Sequence[str], length: int
-        ) -> tuple[np.ndarray, np.ndarray]:
-            """Return ids and mask, both [B, length]."""
-            # any id may stand behind a text: the mask hides it
+        def encode(tokenizer: TextTowerTokenizer, texts: list[str], length: int) -> _IdsAndMask:
             ids_BxL = np.full((len(valid_B), length), self._tokenizer.pad_id, np.int32)
             mask_BxL = np.zeros_like(ids_BxL, dtype=bool)
             for row, text in enumerate(texts):
-                # a clip without a question is translated without one: not even </s> stands there
+                # a clip without a question has no token at all, not even </s>
                 if valid_B[row] and text:
                     ids = tokenizer.encode(text, length)
                     ids_BxL[row, : len(ids)], mask_BxL[row, : len(ids)] = ids, True
             return ids_BxL, mask_BxL
 
-        def encode_both(tokenizer: TextTowerTokenizer) -> Texts:
-            return Texts(
-                *encode(tokenizer, questions, data.max_question_tokens),
-                *encode(tokenizer, targets, data.max_target_tokens),
-            )
+        def encode_texts(tokenizer: TextTowerTokenizer) -> Texts:
+            question = encode(tokenizer, questions, data.max_question_tokens)
+            return Texts(*question, *encode(tokenizer, targets, data.max_target_tokens))
 
-        decoder_texts = encode_both(self._tokenizer)
+        decoder_texts = encode_texts(self._tokenizer)
         masked_target, masked_target_mask = encode(text_tower, masked_targets, data.max_target_tokens)
         return Batch(
             frames=frames_NxHxWx3,
             frame_start=(np.cumsum(frame_count_B) - frame_count_B).astype(np.int32),
             frame_count=frame_count_B,
             decoder_texts=decoder_texts,
-            text_tower_texts=(decoder_texts if text_tower is self._tokenizer else encode_both(text_tower)),
+            text_tower_texts=decoder_texts if text_tower is self._tokenizer else encode_texts(text_tower),
             masked_target=masked_target,
             masked_target_mask=masked_target_mask,
             index=index_B,
             valid=valid_B,
         )
 
+    def _read_frames(self, index: int, kept: np.ndarray, start: int, frames_NxHxWx3: np.ndarray) -> None:
+        """Read the kept frames of a clip that are local into their places from `start` on."""
+        first, stop = max(start, self._local_frames.start), min(start + len(kept), self._local_frames.stop)
+        if first < stop:
+            shown = kept[first - start : stop - start]
+            self._source.read_frames(index, shown, frames_NxHxWx3[first:stop])
+
 
 class Batches:
     """The batches of a plan in order, one per step and all of one static shape.
 
-    Threads prepare whole batches ahead; at most `data.prefetch` of them are held.
+    Threads prepare whole batches ahead and hold at most `data.prefetch` of them.
     """
 
     def __init__(self, source: _BatchSource, data: DataConfig) -> None:

@@ -1,28 +1,22 @@
-"""The clips of one split of a prepared dataset, by index."""
+"""Clips of one split of a prepared dataset, by index."""
 
 import copy
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.data.frames import decode_frame, decode_frames
-from sslssaw_jax.errors import UserError
-
-
-class DatasetError(UserError):
-    """The prepared dataset is absent or not whole; the message names the folder and the command to run."""
 
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """All that is known of a clip without reading its video."""
+    """A clip without its video."""
 
     id: str
     num_frames: int
@@ -30,7 +24,7 @@ class ClipInfo:
     target: str
     gloss: str  # space separated
     signer: str
-    overlap: bool = False  # marked in the annotations: the question is the target
+    overlap: bool = False  # the annotations mark the question as the target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +35,27 @@ class Clip(ClipInfo):
 
 
 class _KeepJpeg(tfds.decode.SkipDecoding):
-    """Leaves the frames encoded; the stock class cannot do so for a sequence of images."""
+    """A decoder that leaves frames encoded, which TFDS's own cannot do for a sequence of images."""
 
     def decode_batch_example_np(self, serialized_example: Any) -> Any:
         return serialized_example
 
 
 class ClipSource:
-    """Random access to a split of `DATA_DIR/DATASET/<newest version>`; safe to share between threads.
+    """A source of one split's clips by index, safe to share between threads.
 
-    Opening it reads the texts and frame counts (`clips.<split>.jsonl`) and no video.
+    Opening a source reads texts and frame counts, and no video.
 
     Raises:
-      DatasetError: the dataset has not been prepared in `data_dir`, or has no such split; or, when a clip is
-        read, its record is gone or broken.
+        DatasetError: The dataset has no such split; or, when a clip is read, its record is gone or broken.
     """
 
-    def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
-        self.folder = newest_version(Path(data_dir), dataset)
-        self.split = split
-        rows = self.folder / f"clips.{split}.jsonl"
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        self.dataset, self.split = dataset, split
+        rows = dataset.clips_file(split)
         if not rows.is_file():
-            splits = ", ".join(path.name.split(".")[1] for path in sorted(self.folder.glob("clips.*.jsonl")))
-            raise DatasetError(f"{self.folder} has no split {split!r}; it has {splits or 'none'}")
+            known = ", ".join(dataset.splits) or "none"
+            raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}")
         with rows.open(encoding="utf-8") as lines:
             self.clips = [ClipInfo(**json.loads(line)) for line in lines]
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=int)
@@ -72,68 +64,56 @@ class ClipSource:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        clip = self.clips[index]
+        clip, folder = self.clips[index], self.dataset.folder
         try:
             record = self._records[index]
         except (OSError, RuntimeError) as error:
             raise DatasetError(
-                f"record {index} of {self.split} in {self.folder} cannot be read ({error}): bring the folder "
+                f"record {index} of {self.split} in {folder} cannot be read ({error}): bring the folder "
                 "back, or prepare the dataset again"
             ) from error
         video = list(record["video"])
         if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
             raise DatasetError(
-                f"clips.{self.split}.jsonl of {self.folder} does not describe its record {index}: "
+                f"clips.{self.split}.jsonl of {folder} does not describe its record {index}: "
                 "delete the folder and prepare the dataset again"
             )
         return Clip(**asdict(clip), video=video)
 
     def asking(self, questions: Sequence[str]) -> Self:
-        """The same clips with other questions, one each."""
+        """Return a source of the same clips with other questions, one for each."""
         other = copy.copy(self)
         pairs = zip(self.clips, questions, strict=True)
         other.clips = [replace(clip, question=question) for clip, question in pairs]
         return other
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
-        """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.
+        """Decode the `kept` frames of a clip into `frames_NxHxWx3`.
 
         Raises:
-          FrameError: a frame is broken or of another size than `frames_NxHxWx3`.
+            FrameError: A frame is broken or of another size than `frames_NxHxWx3`.
         """
         clip = self[index]
         decode_frames(clip.id, clip.video, kept, frames_NxHxWx3)
 
     @cached_property
     def _records(self) -> Sequence[dict[str, Any]]:
-        builder = tfds.builder_from_directory(self.folder)
+        builder = tfds.builder_from_directory(self.dataset.folder)
         return builder.as_data_source(self.split, decoders={"video": _KeepJpeg()})
 
     @cached_property
     def frame_size(self) -> tuple[int, int]:
-        """Height and width in pixels of every frame, as the first clip's first frame has them."""
+        """Return height and width of all frames in pixels, as read from the first frame."""
         clip = self[0]
         height, width, _ = decode_frame(clip.id, clip.video, 0).shape
         return height, width
 
 
 class TextSource(ClipSource):
-    """The same clips for a model that reads no video: none of their frames is planned, read or held."""
+    """A source of clips for a model that reads no video: every clip has 0 frames."""
 
     frame_size = (1, 1)
 
-    def __init__(self, data_dir: str | Path, dataset: str, split: str) -> None:
-        super().__init__(data_dir, dataset, split)
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        super().__init__(dataset, split)
         self.num_frames = np.zeros_like(self.num_frames)
-
-
-def newest_version(data_dir: Path, dataset: str) -> Path:
-    """The folder of a prepared dataset; DatasetError where there is none."""
-    versions = [path for path in (data_dir / dataset).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    if not versions:
-        raise DatasetError(
-            f"there is no prepared dataset {dataset} in {data_dir} (expected the folder "
-            f"{data_dir / dataset / 'VERSION'}): run `python -m tfds_builders.prepare {dataset} "
-            f"--data_dir={data_dir}`"
-        )
-    return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))

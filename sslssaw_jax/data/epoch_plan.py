@@ -1,4 +1,4 @@
-"""Which clips make which batch: packing under a frame budget, planned before any video is read."""
+"""Plan of a run's batches: clips packed under a frame budget, without reading video."""
 
 import bisect
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from sslssaw_jax.config.experiment import ConfigError
 
-OPEN_BATCHES = 16  # filled at the same time; more pack no better (0.8 % waste on PHOENIX-2014T)
+OPEN_BATCHES = 16  # filled at the same time; more do not pack better (0.8 % waste on PHOENIX-2014T)
 
 _room = itemgetter(0)
 
@@ -17,28 +17,29 @@ _room = itemgetter(0)
 def plan_epoch(
     num_frames: np.ndarray, clips_per_batch: int, frame_budget: int, seed: int, epoch: int | None
 ) -> list[np.ndarray]:
-    """Packs every clip into exactly one batch of at most `clips_per_batch` clips and `frame_budget` frames.
+    """Pack every clip of a split into one batch.
 
-    The clips come in random order, and each joins the fullest of the open batches that still has room for it
-    (best-fit bin packing), so batches stay random: neither clips nor batches are sorted by length.
+    Clips come in random order, and each joins the fullest open batch with enough room (best-fit bin packing).
+    So batches stay random: neither clips nor batches are sorted by length.
 
     Args:
-      num_frames: i[num_clips], frames of each clip, already limited to what is kept of it.
-      clips_per_batch: B.
-      frame_budget: N.
-      seed: of the run.
-      epoch: each has its own order; None keeps that of the split as far as packing allows.
+        num_frames: i[num_clips], the frames kept of each clip.
+        clips_per_batch: B, the most clips of a batch.
+        frame_budget: N, the most frames of a batch.
+        seed: The run's seed.
+        epoch: The number of the epoch, which draws its own order; None keeps the split's order as far as
+            packing allows.
 
     Returns:
-      The clips' indices, one array per batch.
+        The clips' indices, one array per batch.
 
     Raises:
-      ConfigError: a clip is longer than the budget.
+        ConfigError: A clip is longer than the budget.
     """
     longest = int(num_frames.max(initial=0))
     if longest > frame_budget:
         raise ConfigError(
-            f"clip {int(num_frames.argmax())} has {longest} frames and no batch may hold more than "
+            f"clip {int(num_frames.argmax())} has {longest} frames and a batch holds at most "
             f"{frame_budget}: raise frame_budget or lower data.max_frames to at most {frame_budget}"
         )
     rng = None if epoch is None else np.random.default_rng([seed, epoch])
@@ -63,23 +64,24 @@ def plan_epoch(
     if rng is None:
         batches.sort()
     else:
-        rng.shuffle(batches)  # else an epoch would end on what was left over
+        rng.shuffle(batches)  # otherwise an epoch would end with the emptiest batches
     return [np.array(batch) for batch in batches]
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All batches of a run in order, so that a position in the run is one integer."""
+    """A run's batches in order, so that a position in the run is one integer."""
 
     batches: Sequence[np.ndarray]
     epoch_ends: np.ndarray  # i[epochs], the number of batches up to the end of each epoch
 
     @property
     def num_batches(self) -> int:
+        """Return the number of batches of all epochs."""
         return len(self.batches)
 
     def batch(self, position: int) -> tuple[int, np.ndarray]:
-        """The epoch and the clips' indices of the batch at `position`."""
+        """Return the epoch and the clips' indices of the batch at `position`."""
         return int(np.searchsorted(self.epoch_ends, position, side="right")), self.batches[position]
 
 
@@ -91,7 +93,7 @@ def plan_run(
     epochs: int,
     multiple: int = 1,
 ) -> RunPlan:
-    """`plan_epoch` for every epoch of a run, filled up with empty batches to a multiple of `multiple`."""
+    """Plan every epoch of a run, each filled with empty batches to a multiple of `multiple`."""
     plans = [plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch) for epoch in range(epochs)]
     for plan in plans:
         plan += [np.zeros(0, int)] * (-len(plan) % multiple)

@@ -1,6 +1,5 @@
-"""Decoded frames of a split in one memory-mapped file: disk space for the time of decoding."""
+"""Decoded frames of a split in one memory-mapped file, which saves decoding."""
 
-import fcntl
 import hashlib
 import math
 import os
@@ -9,72 +8,82 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from sslssaw_jax.config.experiment import DataConfig
-from sslssaw_jax.data.clips import ClipSource, DatasetError, TextSource
+from sslssaw_jax.data.clips import ClipSource, TextSource
+from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.errors import UserError
 
-_TAIL = 2**16  # bytes; there a record file keeps the places of its records, which change with the frames
+_TAIL = 2**16  # bytes; the end of a record file holds the places of the records, which change with the frames
 
 
 class CacheError(UserError):
-    """The cache cannot be written; the message names the file, its size and what to change."""
+    """An error of writing the cache that names the file, its size and what to change."""
 
 
-def open_clips(data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
-    """The clips of a split, their frames decoded once and for all where `data.cache` is set.
+def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
+    """Open the clips of a split.
 
-    Without `video` there are only their texts.
+    Args:
+        dataset: The prepared dataset.
+        data: Whether and where decoded frames are cached.
+        split: The split's name.
+        video: Whether frames are read; False opens the texts alone.
 
     Raises:
-      DatasetError: the dataset has not been prepared in `data.data_dir`, or has no such split, or no videos.
+        DatasetError: The dataset has no such split, or no videos.
     """
     if not video:
-        return TextSource(data.data_dir, data.dataset, split)
+        return TextSource(dataset, split)
     clips = (
-        CachedClipSource(data.data_dir, data.dataset, split, data.cache_dir, data.num_threads)
+        CachedClipSource(dataset, split, data.cache_dir, data.num_threads)
         if data.cache
-        else ClipSource(data.data_dir, data.dataset, split)
+        else ClipSource(dataset, split)
     )
     if not clips.num_frames.all():
         raise DatasetError(
-            f"{clips.folder} was prepared with --text_only and has no videos: prepare it without, "
-            "into another --data_dir, or set model.inputs to 'question' and init_from to 'none'"
+            f"{dataset.folder} was prepared with --text_only and has no videos: prepare the dataset without "
+            "--text_only, into another --data_dir, or train a model with model.inputs='question'"
         )
     return clips
 
 
 class CachedClipSource(ClipSource):
-    """The same clips; the first frame asked for builds the cache where none fits.
+    """A source that reads frames from a file, which the first read builds unless it exists.
 
-    Its file's name holds a fingerprint of the split: a dataset that is prepared anew gets a new one. Of
-    several processes that need the same file one builds it, and the others wait.
+    The name holds a fingerprint of the split: a dataset that is prepared anew gets a new file. If several
+    processes need the same file, one builds it and the others wait.
 
     Args:
-      data_dir, dataset, split: as for `ClipSource`.
-      cache_dir: where the file goes; "" is the dataset's own folder.
-      num_threads: that decode when building.
+        dataset: The prepared dataset.
+        split: The split's name.
+        cache_dir: The folder of the file; the dataset's own if empty.
+        num_threads: The number of threads that decode.
     """
 
-    def __init__(
-        self, data_dir: str | Path, dataset: str, split: str, cache_dir: str | Path, num_threads: int
-    ) -> None:
-        super().__init__(data_dir, dataset, split)
-        self._directory = Path(cache_dir or self.folder)
-        self._file_name = f"frames.{dataset}.{split}.{self._fingerprint()}.npy"
+    def __init__(self, dataset: Dataset, split: str, cache_dir: str | Path | None, num_threads: int) -> None:
+        super().__init__(dataset, split)
+        self._directory = Path(cache_dir or dataset.folder)
+        self._file_name = f"frames.{dataset.name}.{split}.{self._fingerprint()}.npy"
         self._num_threads = num_threads
         self._start = np.cumsum(self.num_frames) - self.num_frames
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
-        """As `ClipSource.read_frames`; the first call may raise FrameError or CacheError when building."""
+        """Copy the `kept` frames of a clip into `frames_NxHxWx3`.
+
+        Raises:
+            FrameError: The cache is being built, and a frame is broken.
+            CacheError: The cache cannot be written.
+        """
         rows = self._start[index] + kept
         np.take(self._frames, rows, axis=0, out=frames_NxHxWx3, mode="clip")  # "raise" copies twice
 
     def _fingerprint(self) -> str:
-        """Of ids, counts, and the sizes and ends of the record files."""
+        """Return a digest of ids, frame counts, and sizes and ends of the record files."""
         digest = hashlib.sha256(repr([(clip.id, clip.num_frames) for clip in self.clips]).encode())
-        for path in sorted(self.folder.glob(f"*-{self.split}.array_record-*")):
+        for path in sorted(self.dataset.folder.glob(f"*-{self.split}.array_record-*")):
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _TAIL))
@@ -83,19 +92,16 @@ class CachedClipSource(ClipSource):
 
     @cached_property
     def _frames(self) -> np.ndarray:
-        """u8[frames of the split, H, W, 3], on disk."""
+        """Return all frames of the split from disk, u8[N, H, W, 3]."""
         path = self._directory / self._file_name
         shape = (int(self.num_frames.sum()), *self.frame_size, 3)
         try:
             if not _is_whole(path, shape):
                 self._directory.mkdir(parents=True, exist_ok=True)
-                with path.with_suffix(".lock").open("w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                    if not _is_whole(path, shape):  # else another process built it
+                with FileLock(path.with_suffix(".lock")):
+                    if not _is_whole(path, shape):  # otherwise another process has built it
                         self._build(path, shape)
-        except DatasetError:
-            raise
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter from a disk without locks
             raise CacheError(
                 f"cannot write {path} of {math.prod(shape) / 1e9:.1f} GB: {error}; choose another "
                 "data.cache_dir, or set data.cache to False"
@@ -129,5 +135,5 @@ class CachedClipSource(ClipSource):
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     try:
         return np.load(path, mmap_mode="r").shape == shape
-    except (FileNotFoundError, ValueError):  # the latter where a file is shorter than its header says
+    except (FileNotFoundError, ValueError):  # the latter if the file is shorter than its header says
         return False

@@ -14,7 +14,7 @@ _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class BertTokenizer:
-    """Text to ids for one text tower; immutable and safe to share between threads.
+    """A tokenizer of the mBERT text tower, immutable and safe to share between threads.
 
     Raises:
         TokenizerError: `backend` lacks one of BERT's special tokens.
@@ -26,7 +26,7 @@ class BertTokenizer:
         vocabulary = backend.get_vocab()
         missing = [token for token in _SPECIALS if token not in vocabulary]
         if missing:
-            raise TokenizerError(f"this is no BERT tokenizer: it has no {', '.join(missing)}")
+            raise TokenizerError(f"this is not a BERT tokenizer: it has no {', '.join(missing)}")
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
@@ -36,35 +36,36 @@ class BertTokenizer:
         self.fingerprint = hashlib.sha256(in_order.encode()).hexdigest()[:12]
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
-        """`[CLS] tokens [SEP]`, at most `max_tokens` ids; what is cut off are the text's last tokens."""
+        """Return `[CLS] tokens [SEP]`, with the text's last tokens cut off after `max_tokens` ids."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return [self._cls_id, *ids[: max_tokens - 2], self._sep_id]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The piece of each id; `##` marks one that goes on with a word."""
+        """Return the piece of each id; `##` marks a piece that continues a word."""
         return [self._backend.id_to_token(i) or "" for i in ids]
 
 
 def load_bert_tokenizer(folder: Path) -> BertTokenizer:
-    """The tokenizer of a Hugging Face BERT folder.
+    """Load the tokenizer of a Hugging Face BERT folder.
 
     Raises:
         TokenizerError: `tokenizer.json` is absent, cannot be read, or is not BERT's.
     """
     file = folder / BERT_TOKENIZER_FILE
     if not file.is_file():
-        raise TokenizerError(f"{folder} holds no {BERT_TOKENIZER_FILE}: download the model's, too")
+        raise TokenizerError(f"{folder} holds no {BERT_TOKENIZER_FILE}: download it from the model's page")
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no kind of its own
+    except Exception as error:  # the library raises plain Exceptions
         raise TokenizerError(f"{file} cannot be read: {error}; download it again") from error
     return BertTokenizer(backend)
 
 
 def make_bert_tokenizer(texts: Iterable[str]) -> BertTokenizer:
-    """A tokenizer to train mBERT from scratch with: a function of the texts, so that nothing is to be stored.
+    """Make a tokenizer for training mBERT from scratch.
 
-    Its pieces are the words that occur more than once and all characters, which spell the other words.
+    The tokenizer is a function of the texts, so it need not be stored. The pieces are the words that occur
+    more than once, and all characters, which spell the other words.
     """
     normalizer = tokenizers.normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     splitter = tokenizers.pre_tokenizers.BertPreTokenizer()

@@ -9,41 +9,38 @@ from sslssaw_jax.errors import UserError
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
 
 
-def write_dataset_report(
-    name: str, data_dir: Path, out: Path, *, language: str = "en_XX", seed: int = 0
-) -> None:
+def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0) -> None:
     """Print the table of a prepared dataset and write its pictures.
 
     Args:
         name: The dataset.
         data_dir: The folder of all prepared datasets.
         out: The folder of the pictures.
-        language: mBART's code; words are characters in `zh_CN`.
         seed: The seed that draws the clips of the contact sheet.
 
     Raises:
         DatasetError: The dataset is not prepared.
-        TokenizerError: The language is unknown.
     """
     # imported here, since they take seconds and --help need not wait
-    from sslssaw_jax.data.clips import ClipSource, newest_version
+    from sslssaw_jax.data.clips import ClipSource
+    from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
     from sslssaw_jax.data.text import counts_characters
     from sslssaw_jax.report.dataset_facts import format_table, split_facts
     from sslssaw_jax.report.dataset_pictures import DPI, choose_clips, draw_contact_sheet, draw_statistics
     from sslssaw_jax.report.text_layout import fonts_for
 
-    folder = newest_version(data_dir, name)
-    names = {path.name.split(".")[1] for path in folder.glob("clips.*.jsonl")}
-    ordered = [*filter(names.__contains__, SPLITS), *sorted(names - set(SPLITS))]
-    sources = {split: ClipSource(data_dir, name, split) for split in ordered}
-    tokenizer = load_tokenizer(folder / "tokenizer", language) if "train" in sources else None
+    dataset = find_dataset(data_dir, name)
+    splits = dataset.splits
+    ordered = [*filter(splits.__contains__, SPLITS), *(split for split in splits if split not in SPLITS)]
+    sources = {split: ClipSource(dataset, split) for split in ordered}
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language) if "train" in sources else None
     train = sources["train"].clips if "train" in sources else []
     facts = {
-        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(language))
+        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(dataset.language))
         for split, source in sources.items()
     }
-    title, unit = f"{name} {folder.name}", "tokens" if tokenizer else "words"
+    title, unit = f"{name} {dataset.folder.name}", "tokens" if tokenizer else "words"
     print(format_table(title, facts, unit))
     shown = {split: facts[split] for split in SPLITS if split in facts} or facts
     pictures = [out / "statistics.png"]
@@ -70,16 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--data_dir", type=Path, default=Path("data"), help="folder of prepared datasets; default data"
     )
     parser.add_argument("--out", type=Path, help="folder of the pictures; default runs/inspect/NAME")
-    parser.add_argument(
-        "--language", default="en_XX", help="mBART's code; zh_CN counts characters; default en_XX"
-    )
     parser.add_argument("--seed", type=int, default=0, help="seed that draws the clips; default 0")
     options = parser.parse_args(arguments)
     out = options.out or Path("runs") / "inspect" / options.name
     try:
-        write_dataset_report(
-            options.name, options.data_dir, out, language=options.language, seed=options.seed
-        )
+        write_dataset_report(options.name, options.data_dir, out, seed=options.seed)
     except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -10,7 +10,7 @@ from sslssaw_jax.errors import UserError
 
 
 def _trim(options: argparse.Namespace) -> str:
-    from sslssaw_jax.data.clips import newest_version
+    from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.weights.mbart import PRETRAINED
     from sslssaw_jax.weights.torch_files import WeightsError, resolve
     from sslssaw_jax.weights.trim import read_texts, trim
@@ -18,9 +18,8 @@ def _trim(options: argparse.Namespace) -> str:
     if options.texts:
         kept = reported = {str(file): read_texts(file, options.glosses) for file in options.texts}
     else:
-        folder = newest_version(options.data_dir, options.dataset)
-        files = {file.name.split(".")[1]: file for file in sorted(folder.glob("clips.*.jsonl"))}
-        reported = {split: read_texts(file, options.glosses) for split, file in files.items()}
+        dataset = find_dataset(options.data_dir, options.dataset)
+        reported = {split: read_texts(dataset.clips_file(split), options.glosses) for split in dataset.splits}
         kept = {"train": reported["train"]}
     try:
         model = resolve(options.model)

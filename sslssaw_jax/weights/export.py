@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from sslssaw_jax.config.experiment import Config, from_config_dict
 from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.data.clips import newest_version
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.weights.mbart import to_hugging_face
@@ -87,7 +87,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
 def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokenizer:
     """The tokenizer that the model was trained with."""
     data = config.data
-    folder = folder or Path(data.tokenizer or newest_version(Path(data.data_dir), data.dataset) / "tokenizer")
+    folder = folder or Path(data.tokenizer or find_dataset(data.data_dir, data.dataset).tokenizer_folder)
     tokenizer = load_tokenizer(folder, data.language)
     if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
         raise WeightsError(

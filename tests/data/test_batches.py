@@ -14,7 +14,8 @@ import pytest
 
 from sslssaw_jax.config.experiment import ConfigError, DataConfig, StageConfig
 from sslssaw_jax.data.batches import eval_batches, train_batches
-from sslssaw_jax.data.clips import ClipInfo, ClipSource, DatasetError
+from sslssaw_jax.data.clips import ClipInfo, ClipSource
+from sslssaw_jax.data.dataset import Dataset, DatasetError, find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
@@ -27,13 +28,18 @@ STAGE = StageConfig(epochs=3, clips_per_batch=4, frame_budget=64)
 
 
 @pytest.fixture(scope="module")
-def source(tiny_data_dir: Path) -> ClipSource:
-    return ClipSource(tiny_data_dir, "avatar_qa", "train")
+def dataset(tiny_data_dir: Path) -> Dataset:
+    return find_dataset(tiny_data_dir, "avatar_qa")
+
+
+@pytest.fixture(scope="module")
+def source(dataset: Dataset) -> ClipSource:
+    return ClipSource(dataset, "train")
 
 
 @pytest.fixture(scope="module")
 def tokenizer(source: ClipSource) -> Tokenizer:
-    return load_tokenizer(source.folder / "tokenizer", "en_XX")
+    return load_tokenizer(source.dataset.tokenizer_folder, source.dataset.language)
 
 
 def assert_equal(first: Batch, second: Batch) -> None:
@@ -57,7 +63,7 @@ def test_opening_and_planning_read_no_video(
     shutil.copytree(tiny_data_dir, tmp_path / "data")
     for records in (tmp_path / "data").rglob("*.array_record-*"):
         records.write_bytes(b"")
-    without_video = ClipSource(tmp_path / "data", "avatar_qa", "train")
+    without_video = ClipSource(find_dataset(tmp_path / "data", "avatar_qa"), "train")
     assert train_batches(without_video, tokenizer, DATA, STAGE, 0).num_batches > 0
 
 
@@ -189,8 +195,8 @@ def test_a_model_of_questions_alone_reads_no_video(
     shutil.copytree(tiny_data_dir, tmp_path / "data")
     for records in (tmp_path / "data").rglob("*.array_record-*"):
         records.unlink()
-    data = replace(DATA, data_dir=str(tmp_path / "data"), dataset="avatar_qa")
-    texts = eval_batches(open_clips(data, "train", video=False), tokenizer, data, STAGE)
+    dataset = find_dataset(tmp_path / "data", "avatar_qa")
+    texts = eval_batches(open_clips(dataset, DATA, "train", video=False), tokenizer, DATA, STAGE)
     assert not any(batch.frame_count.any() for batch in texts)
     read, filmed = (
         {
@@ -212,7 +218,7 @@ def test_a_dataset_of_texts_alone_is_told_where_video_is_asked_for(
     rows = map(json.loads, clips.read_text(encoding="utf-8").splitlines())
     clips.write_text("".join(json.dumps({**row, "num_frames": 0}) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(DatasetError, match="--text_only"):
-        open_clips(replace(DATA, data_dir=str(tmp_path / "data"), dataset="avatar_qa"), "train")
+        open_clips(find_dataset(tmp_path / "data", "avatar_qa"), DATA, "train")
 
 
 def test_other_questions_can_be_asked_in_training(source: ClipSource, tokenizer: Tokenizer) -> None:
@@ -241,10 +247,8 @@ def test_evaluation_covers_the_split_on_every_pass(source: ClipSource, tokenizer
         assert sorted(np.concatenate([batch.index[batch.valid] for batch in batches])) == list(range(24))
 
 
-def test_no_question_is_no_token_and_a_single_word_is_a_text(
-    tiny_data_dir: Path, tokenizer: Tokenizer
-) -> None:
-    isolated = ClipSource(tiny_data_dir, "avatar_qa", "isolated")
+def test_no_question_is_no_token_and_a_single_word_is_a_text(dataset: Dataset, tokenizer: Tokenizer) -> None:
+    isolated = ClipSource(dataset, "isolated")
     end = [tokenizer.eos_id, tokenizer.language_id]
     for batch in eval_batches(isolated, tokenizer, DATA, STAGE):
         assert not batch.decoder_texts.question_mask.any()
@@ -274,7 +278,7 @@ def test_a_broken_or_odd_sized_frame_is_named_with_its_clip() -> None:
 
     frames = np.zeros((3, 8, 16, 3), np.uint8)
     for broken in (b"", b"no image", jpeg(8, 16)[:40]):
-        with pytest.raises(FrameError, match="frame 1 of clip rain-7 is no readable JPEG"):
+        with pytest.raises(FrameError, match="frame 1 of clip rain-7 is not a readable JPEG"):
             decode_frames("rain-7", [jpeg(8, 16), broken, jpeg(8, 16)], range(3), frames)
     with pytest.raises(FrameError, match=r"frame 2 of clip rain-7 has 1 x 16 pixels.*8 x 16.*--resize"):
         decode_frames("rain-7", [jpeg(8, 16), jpeg(8, 16), jpeg(1, 16)], range(3), frames)
@@ -287,20 +291,29 @@ def test_an_error_in_a_thread_reaches_the_caller(source: ClipSource, tokenizer: 
         list(eval_batches(changed, tokenizer, DATA, STAGE))
 
 
-def test_a_missing_dataset_or_split_is_one_clear_error(tiny_data_dir: Path, tmp_path: Path) -> None:
+def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"python -m tfds_builders\.prepare phoenix2014t_qa --data_dir="):
-        ClipSource(tmp_path, "phoenix2014t_qa", "train")
+        find_dataset(tmp_path, "phoenix2014t_qa")
     (tmp_path / "avatar_qa" / "1.0.0.incomplete").mkdir(parents=True)
     with pytest.raises(DatasetError, match="no prepared dataset avatar_qa"):
-        ClipSource(tmp_path, "avatar_qa", "train")
+        find_dataset(tmp_path, "avatar_qa")
     with pytest.raises(DatasetError, match="no split 'valid'; it has dev, isolated, test, train"):
-        ClipSource(tiny_data_dir, "avatar_qa", "valid")
+        ClipSource(dataset, "valid")
 
 
 def test_the_newest_version_is_read(tiny_data_dir: Path, tmp_path: Path) -> None:
     for version in ("1.0.0", "1.9.0", "1.10.0"):
         shutil.copytree(tiny_data_dir / "avatar_qa" / "1.0.0", tmp_path / "avatar_qa" / version)
-    assert ClipSource(tmp_path, "avatar_qa", "dev").folder.name == "1.10.0"
+    assert find_dataset(tmp_path, "avatar_qa").folder.name == "1.10.0"
+
+
+def test_a_dataset_without_its_language_is_to_be_prepared_again(tiny_data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data_dir / "avatar_qa", tmp_path / "avatar_qa")
+    facts = tmp_path / "avatar_qa" / "1.0.0" / "dataset.json"
+    for text in ("", "{}", None):
+        facts.unlink() if text is None else facts.write_text(text)
+        with pytest.raises(DatasetError, match=r"1\.0\.0/dataset\.json .*prepare avatar_qa .*--overwrite"):
+            find_dataset(tmp_path, "avatar_qa")
 
 
 def test_a_clip_over_the_budget_is_refused_before_any_reading(

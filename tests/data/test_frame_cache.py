@@ -13,6 +13,7 @@ import pytest
 from sslssaw_jax.config.experiment import DataConfig, StageConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frame_cache import CacheError, open_clips
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.types import Batch
@@ -27,15 +28,19 @@ def data(tiny_data_dir: Path, tmp_path: Path) -> DataConfig:
     )
 
 
+def opened(data: DataConfig, split: str) -> ClipSource:
+    return open_clips(find_dataset(data.data_dir, data.dataset), data, split)
+
+
 def batches(data: DataConfig) -> list[Batch]:
-    source = open_clips(data, "train")
-    tokenizer = load_tokenizer(source.folder / "tokenizer", "en_XX")
+    source = opened(data, "train")
+    tokenizer = load_tokenizer(source.dataset.tokenizer_folder, source.dataset.language)
     return list(train_batches(source, tokenizer, data, STAGE, seed=3))
 
 
 def cached(data: DataConfig, split: str = "dev") -> np.ndarray:
     """The frames of a split's first clip."""
-    source = open_clips(data, split)
+    source = opened(data, split)
     frames = np.zeros((source.num_frames[0], *source.frame_size, 3), np.uint8)
     source.read_frames(0, np.arange(len(frames)), frames)
     return frames
@@ -67,7 +72,7 @@ def test_a_cache_is_built_once(data: DataConfig, request: pytest.FixtureRequest)
 
 
 def test_opening_builds_nothing(data: DataConfig) -> None:
-    open_clips(data, "train")
+    opened(data, "train")
     assert not Path(data.cache_dir).exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 from sslssaw_jax.config.experiment import Config, ConfigError
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.leakage import swapped_questions
@@ -41,9 +42,9 @@ class Clips:
 
 @pytest.fixture(scope="module")
 def clips(tiny_data_dir: Path) -> Clips:
-    source = ClipSource(tiny_data_dir, "avatar_qa", "test")
+    source = ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "test")
     times = ["rain", "snow", "wind", "fog", "sun", "hail"]
-    tokenizer = load_tokenizer(source.folder / "tokenizer", "en_XX")
+    tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
     return Clips(source.asking([f"what {time}" for time in times]), tokenizer)
 
 

@@ -19,6 +19,7 @@ from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.data.text import clean_question
@@ -211,10 +212,10 @@ def test_what_is_no_bert_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
-    source = ClipSource(tiny_data_dir, "avatar_qa", "train")
+    source = ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
     text_tower = make_bert_tokenizer(clip.target for clip in source.clips)
-    mbart = load_tokenizer(source.folder / "tokenizer", "en_XX")
-    both = load_tokenizer(source.folder / "tokenizer", "en_XX", text_tower)
+    mbart = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
+    both = load_tokenizer(source.dataset.tokenizer_folder, "en_XX", text_tower)
     data = dataclasses.replace(CONFIG.data, max_frames=32, prefetch=1)
     stage = dataclasses.replace(CONFIG.pretrain, epochs=1, clips_per_batch=5, frame_budget=160)
     alone, batch = (

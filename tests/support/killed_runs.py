@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-import transformers
 from absl import logging
 
 from sslssaw_jax import experiment
@@ -34,7 +33,6 @@ from sslssaw_jax.training import loop as train
 from sslssaw_jax.training.signals import Stopped
 from tests.test_end_to_end import shipped, shrink
 
-_ = transformers.MBartTokenizer  # imported when first used
 KILL, TERMINATE = signal.SIGKILL, signal.SIGTERM
 BROKEN = "train-005"
 
@@ -101,7 +99,7 @@ def break_a_clip() -> None:
 
     def broken(clip_id: str, *args: Any) -> None:
         if clip_id == BROKEN:
-            raise FrameError(f"frame 0 of clip {clip_id} is no readable JPEG")
+            raise FrameError(f"frame 0 of clip {clip_id} is not a readable JPEG")
         decode_frames(clip_id, *args)
 
     source.decode_frames = broken

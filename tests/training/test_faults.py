@@ -20,7 +20,8 @@ from flax import nnx
 from sslssaw_jax.config.experiment import CheckpointConfig, Config, DataConfig, OptimConfig, StageConfig
 from sslssaw_jax.data import clips as clips_module
 from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
-from sslssaw_jax.data.clips import ClipSource, DatasetError
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.step import Stage
@@ -38,7 +39,7 @@ STEPS_AN_EPOCH = 6  # 24 clips, 4 a batch
 
 @pytest.fixture(scope="module")
 def source(tiny_data_dir: Path) -> ClipSource:
-    return ClipSource(tiny_data_dir, "avatar_qa", "train")
+    return ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
 
 
 class Brightness(nnx.Module):
@@ -64,7 +65,7 @@ class Run:
         data = DataConfig(num_threads=1, skip_broken=skip_broken)
         self.config = Config(data=data, checkpoint=CheckpointConfig(every_steps=4), log_every=1)
         self.source, self.workdir = source, workdir
-        self.tokenizer = load_tokenizer(source.folder / "tokenizer", "en_XX")
+        self.tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
         self.stop = StopRequest()
         self.evaluations = 0
         self.scores = iter(range(100))
@@ -102,7 +103,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
     def decode(clip_id: str, video: Any, kept: Any, frames: Any) -> None:
         if clip_id in ids:
             decode_frames(clip_id, video, kept[:1], frames[:1])
-            raise FrameError(f"frame 1 of clip {clip_id} is no readable JPEG")
+            raise FrameError(f"frame 1 of clip {clip_id} is not a readable JPEG")
         decode_frames(clip_id, video, kept, frames)
 
     monkeypatch.setattr(clips_module, "decode_frames", decode)
@@ -140,7 +141,8 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(
         assert [clip["id"] for clip in clips] == [source.clips[i].id for i in batch.index[batch.valid]]
         assert all(clip["id"] in str(error.value) for clip in clips)
         written = np.load(tmp_path / "nan_step_7" / "batch.npz")
-        arrays = {name: array for name, array in vars(batch).items() if array is not None}
+        leaves = jax.tree.leaves_with_path(batch)
+        arrays = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
         jax.tree.map(np.testing.assert_array_equal, dict(written), arrays)
         for row, clip in enumerate(clips):
             sheet = cv2.imread(str(tmp_path / "nan_step_7" / f"{clip['id']}.png"))[..., ::-1]
@@ -250,7 +252,7 @@ def test_a_dataset_that_goes_while_it_is_read_is_one_error(
     how: str, tiny_data_dir: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_data_dir, tmp_path / "data")
-    run = Run(ClipSource(tmp_path / "data", "avatar_qa", "train"), tmp_path / "run")
+    run = Run(ClipSource(find_dataset(tmp_path / "data", "avatar_qa"), "train"), tmp_path / "run")
     (records,) = (tmp_path / "data").rglob("*train.array_record*")
     if how == "vanished":
         shutil.rmtree(tmp_path / "data" / "avatar_qa" / "1.0.0", ignore_errors=True)
