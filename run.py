@@ -8,6 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sslssaw_jax.config.experiment import flag_error
+from sslssaw_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
@@ -36,15 +37,14 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it touches, and of errors twice
         sys.unraisablehook = lambda _: None  # and of what it was writing besides when a disk is full
-    # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
-    from sslssaw_jax.config.experiment import from_config_dict
-    from sslssaw_jax.errors import UserError
+    # JAX, Flax and TFDS take seconds to import: wrong flags of this program are reported before
     from sslssaw_jax.experiment import Experiment
+    from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import join, leave
     from sslssaw_jax.training.signals import Stopped
 
     try:
-        config = from_config_dict(_CONFIG.value)
+        config = read_config(_CONFIG.value)
         join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
     except (UserError, OSError) as error:
@@ -57,7 +57,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are no flags; a wrong flag or config file ends the program with one message."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         told = flag_error(error).splitlines()
         if any(line.startswith("Traceback") for line in told):  # of a config file: only its end is for users
             told = [told[0], told[-1]]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import compare, keep, serve
-from sslssaw_jax.config.experiment import Config, default, from_config_dict
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.systems import default_config, read_config
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE = 2454, 1, 2, 2430  # of mBART trimmed to PHOENIX-2014T
 QUESTION, TARGET = 16, 24  # tokens
@@ -52,14 +53,14 @@ CASES = {
 
 
 def make_config(case: Case) -> Config:
-    tree = default()
+    tree = default_config()
     tree.data.image_size, tree.data.crop_fraction, tree.data.max_frames = case.image_size, 1.0, case.frames
     tree.model.mbart.update(case.sizes)
     tree.model.fusion.ffn_dim = case.sizes["ffn_dim"]
-    tree.model.compute_dtype = "float32"
+    tree.compute.dtype = "float32"
     tree.translate.label_smoothing = 0.2
     tree.translate.optim.update(name="adamw", learning_rate=1e-4)
-    return from_config_dict(tree)
+    return read_config(tree)
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
@@ -102,10 +103,11 @@ def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
     import jax
     import optax
 
-    from sslssaw_jax.stages.translate import translate_stage
+    from sslssaw_jax.stages.stage import StageInputs
+    from sslssaw_jax.systems import SYSTEMS
     from sslssaw_jax.training.optimizer import make_optimizer
 
-    stage = translate_stage(config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     optimizer = make_optimizer(config.translate.optim, 1000)[0] if trained else optax.identity()
     return stage, stage.init(jax.random.key(0), optimizer), optimizer
 
@@ -125,7 +127,7 @@ def ours(case: Case) -> None:
     import jax
     from flax import nnx
 
-    from sslssaw_jax.models.beam_search import Member, beam_search
+    from sslssaw_jax.models.beam_search import EncodedModel, beam_search
     from sslssaw_jax.stages.step import eval_step, train_step
     from sslssaw_jax.types import Batch, Texts
 
@@ -166,7 +168,7 @@ def ours(case: Case) -> None:
             model = nnx.merge(stage.eval_def, params, batch_stats)
             mask = np.ones(states.shape[:2], bool)
             tokens, _ = beam_search(
-                [Member(model.decoder, model.embedding, model.embedding.logits, states, mask)],
+                [EncodedModel(model.decoder, model.embedding, model.embedding.logits, states, mask)],
                 prompt,
                 np.ones(prompt.shape, bool),
                 beams=config.decode.beams,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import keep
-from sslssaw_jax.config.experiment import Config, from_config_dict
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.systems import read_config
 
 VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
 WARM_UP = 5  # steps that are not counted
@@ -34,20 +35,20 @@ def make_config(folder: Path, options: argparse.Namespace) -> Config:
 
     config = phoenix_stage2.get_config()
     config.data.dataset, config.data.data_dir, config.data.language = DATASET, str(folder), "en_XX"
-    config.data.tokenizer = config.model.mbart.weights = config.model.cnn_weights = ""
+    config.data.tokenizer = config.model.mbart.weights = config.model.cnn.weights = ""
     config.data.cache, config.data.num_threads = options.cache, options.threads
     config.data.mask_rate = 0.0
     config.data.max_frames = max(options.frames, 300 * (not options.toy))
-    config.model.compute_dtype = "float32" if options.toy else "bfloat16"
+    config.compute.dtype = "float32" if options.toy else "bfloat16"
     config.translate.clips_per_batch = options.clips
     config.translate.frame_budget = options.clips * options.frames
     config.translate.epochs = WARM_UP + options.steps
     if options.toy:
         config.data.image_size = 32
-        config.model.resnet.width = 8
+        config.model.cnn.resnet.width = 8
         config.model.mbart.update(d_model=32, ffn_dim=64, video_layers=1, decoder_layers=1)
         config.model.fusion.ffn_dim = 64
-    return from_config_dict(config)
+    return read_config(config)
 
 
 def timed(step: Callable[[], Any], wait: Callable[[], None], steps: int) -> float:
@@ -71,8 +72,9 @@ def ours(config: Config, steps: int) -> dict[str, Any]:
     from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.frame_cache import open_clips
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+    from sslssaw_jax.stages.stage import StageInputs
     from sslssaw_jax.stages.step import train_step
-    from sslssaw_jax.stages.translate import translate_stage
+    from sslssaw_jax.systems import SYSTEMS
     from sslssaw_jax.training.optimizer import make_optimizer
 
     dataset = find_dataset(config.data.data_dir, config.data.dataset)
@@ -80,7 +82,7 @@ def ours(config: Config, steps: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language)
     iterator = train_batches(source, tokenizer, config.data, config.translate, seed=0).iterator()
     optimizer, _ = make_optimizer(config.translate.optim, config.translate.epochs)
-    stage = translate_stage(config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     state = stage.init(jax.random.key(0), optimizer)
     batch, key = next(iterator), jax.random.key(1)
     lowered = jax.jit(
@@ -143,7 +145,7 @@ def theirs(config: Config, steps: int, kind: str) -> dict[str, Any]:
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=config.model.compute_dtype == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=config.compute.dtype == "bfloat16"):
             loss = peer(x)
         loss.backward()
         optimizer.step()

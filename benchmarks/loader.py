@@ -110,7 +110,8 @@ def encoded_clip(number: int, frames: int, size: tuple[int, int], kind: str) -> 
 
 
 def ours(folder: Path, case: Case) -> None:
-    from sslssaw_jax.config.experiment import DataConfig, StageConfig
+    from sslssaw_jax.config.data import DataConfig
+    from sslssaw_jax.config.stages import StageConfig
     from sslssaw_jax.data.batches import train_batches
     from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.frame_cache import open_clips

@@ -25,15 +25,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from configs import phoenix_stage2
-from sslssaw_jax.config.experiment import Config, from_config_dict
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Batch, Texts
 
-STAGES = {"pretrain": pretrain_stage, "translate": translate_stage}
+STAGES = ("pretrain", "translate")
 FRAMES_A_CLIP = 120  # PHOENIX-2014T's mean is 117
 VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
 STORED = 256  # pixels a side
@@ -75,10 +75,11 @@ def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
 def row(name: str, frames: int, remat: str) -> str:
     """Return a row of the table."""
     tree = phoenix_stage2.get_config()
-    tree.model.update({"remat": remat, "compute_dtype": "bfloat16"})
-    config = from_config_dict(tree)
+    tree.compute.update({"remat": remat == "blocks", "dtype": "bfloat16"})
+    tree.stage = name
+    config = read_config(tree)
     clips = frames // FRAMES_A_CLIP
-    stage = STAGES[name](config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     optimizer, _ = make_optimizer(getattr(config, name).optim, num_steps=1000)
     mesh = make_mesh(config.mesh)
     state = abstract_state(functools.partial(stage.init, optimizer=optimizer), mesh)

@@ -124,7 +124,7 @@ class Peer(nn.Module):
         model, sizes = config.model, config.model.mbart
         self.repeat_frames, self.ssl = repeat_frames, model.ssl
         self.smoothing = config.translate.label_smoothing
-        self.cnn = ResNet(model.resnet.depths, model.resnet.width)
+        self.cnn = ResNet(model.cnn.resnet.depths, model.cnn.resnet.width)
         self.conv1 = TemporalConv(self.cnn.features, sizes.d_model)
         self.conv2 = TemporalConv(sizes.d_model, sizes.d_model)
         self.project = nn.Linear(sizes.d_model, sizes.d_model)

@@ -3,6 +3,8 @@
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -60,3 +62,19 @@ class TrainState:
     def eval_params(self) -> Any:
         """Return the parameters that evaluation uses."""
         return self.params if self.ema is None else self.ema
+
+
+@dataclass(frozen=True)
+class SelectionMetric:
+    """A score on dev by which the best checkpoint of a stage is chosen."""
+
+    name: str
+    higher_is_better: bool = True
+
+    def quality(self, scores: Mapping[str, float]) -> float:
+        """Return the score with the sign that makes a higher value better."""
+        return scores[self.name] if self.higher_is_better else -scores[self.name]
+
+
+BLEU_4 = SelectionMetric("bleu4")
+LOSS = SelectionMetric("loss", higher_is_better=False)

@@ -95,6 +95,7 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in SPLITS:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
         (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
+    write_dataset_facts(folder, language="en_XX")
     texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
     write_dataset_facts(folder, language="en_XX")
     train_tokenizer(texts, folder / "tokenizer", vocab_size=60)

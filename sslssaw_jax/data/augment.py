@@ -6,7 +6,7 @@ B clips, N packed frames, S x S stored pixels, H x W output pixels.
 import jax
 import jax.numpy as jnp
 
-from sslssaw_jax.config.experiment import AugmentConfig, DataConfig
+from sslssaw_jax.config.data import AugmentConfig, DataConfig
 from sslssaw_jax.types import Batch
 
 # of ImageNet's training images, as pretrained CNNs expect

@@ -7,7 +7,9 @@ import grain
 import jax
 import numpy as np
 
-from sslssaw_jax.config.experiment import ConfigError, DataConfig, StageConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.epoch_plan import RunPlan, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames

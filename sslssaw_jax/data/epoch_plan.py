@@ -7,7 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from sslssaw_jax.config.experiment import ConfigError
+from sslssaw_jax.config.checks import ConfigError
 
 OPEN_BATCHES = 16  # filled at the same time; more do not pack better (0.8 % waste on PHOENIX-2014T)
 

@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from sslssaw_jax.config.experiment import DataConfig
+from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.clips import ClipSource, TextSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.errors import UserError

@@ -1,4 +1,4 @@
-"""Convolution and max-pooling over frames whose gradients XLA computes fast on CPUs, too.
+"""Convolution and max-pooling whose gradients are also fast on CPUs.
 
 N frames, H x W pixels, I and O channels in and out, K x K kernel, P output pixels.
 """
@@ -18,10 +18,10 @@ MIN_SIDE = 12  # of the output; XLA's own kernel gradient is as fast on smaller 
 def convolve(
     x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` as `nnx.Conv` calls it, with a kernel gradient of its own on CPUs.
+    """Convolve as `lax.conv_general_dilated`, with another kernel gradient on CPUs.
 
-    XLA takes that gradient as a convolution by a kernel as large as the map, which its CPU backend does at a
-    quarter of the speed of products over one frame after the other (`benchmarks/results/model.md`).
+    XLA computes that gradient as a convolution with a kernel as large as the map. On CPUs, matrix products
+    frame by frame are four times as fast (`benchmarks/results/model.md`).
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -50,7 +50,7 @@ def convolve(
 def _kernel_gradient(
     x_NxHxWxI: jax.Array, cotangent_NxHxWxO: jax.Array, *, side: int, stride: int, padding: Any
 ) -> jax.Array:
-    """A sum over frames, each small enough for the cache: K products of shifted inputs and cotangents."""
+    """Sum the kernel gradient frame by frame, as a frame fits into caches."""
     _, rows, columns, outputs = cotangent_NxHxWxO.shape
     inputs = x_NxHxWxI.shape[-1]
 
@@ -59,7 +59,7 @@ def _kernel_gradient(
         x_IxHxW = jnp.pad(x_IxHxW, ((0, 0), *padding))
         spans = [slice(k, k + (columns - 1) * stride + 1, stride) for k in range(side)]
         shifted_KIxHxW = jnp.concatenate([x_IxHxW[:, :, span] for span in spans])
-        shifted_KIxHxW = lax.optimization_barrier(shifted_KIxHxW)  # copied once, not for each product
+        shifted_KIxHxW = lax.optimization_barrier(shifted_KIxHxW)  # one copy for all products
         spans = [slice(k, k + (rows - 1) * stride + 1, stride) for k in range(side)]
         products = [shifted_KIxHxW[:, span].reshape(side * inputs, -1) @ cotangent_PxO for span in spans]
         return total + jnp.stack(products), None
@@ -71,7 +71,7 @@ def _kernel_gradient(
 
 @jax.custom_vjp
 def max_pool(x_NxHxWxC: jax.Array) -> jax.Array:
-    """The largest of 3 x 3 at stride 2, padded by 1, as both CNNs have it behind their stem."""
+    """Pool the largest of 3 x 3 pixels at stride 2, padded by 1."""
     return nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -81,10 +81,10 @@ def _max_pool_forward(x_NxHxWxC: jax.Array) -> tuple[jax.Array, tuple[jax.Array,
 
 
 def _max_pool_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array]:
-    """To each pixel the cotangents of the windows whose largest it is; equal largest ones all get it.
+    """Give a window's cotangent to its largest pixel, or to all equal ones.
 
-    A pixel in an even row lies in one row of windows, one in an odd row in two, and so for columns: at the
-    resolution of the windows this is elementwise. XLA's own gradient takes more than three times as long.
+    A pixel of an even row lies in one row of windows, a pixel of an odd row in two; the same holds for
+    columns. At the resolution of the windows this is elementwise, and three times as fast as XLA's gradient.
     """
     x, pooled = saved
     (height, width), (rows, columns) = x.shape[1:3], pooled.shape[1:3]

@@ -1,41 +1,32 @@
-"""Video embedding (Sec. 4.2): a CNN over packed frames, Conv1D-BN-ReLU-MaxPool twice, Linear-BN-ReLU.
+"""Video embedding (Sec. 4.2): CNN, twice Conv1D-BN-ReLU-MaxPool, Linear-BN-ReLU.
 
 B clips, N packed frames, T positions in time, C features of a frame, D features of a position.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig
-from sslssaw_jax.models.resnet import BatchNorm, ResNet
-from sslssaw_jax.models.shufflenet import ShuffleNetV2
+from sslssaw_jax.models.cnn import CNNConfig, make_cnn
+from sslssaw_jax.models.resnet import BatchNorm
 
-ACTIVATIONS = {"relu": nnx.relu, "softsign": nnx.soft_sign}
-EDGE = 8  # the parent project repeats the first frame this often; here the feature of the first frame
-
-
-def make_cnn(
-    config: ModelConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> ResNet | ShuffleNetV2:
-    """The CNN that `config.cnn` names: `(frames_NxHxWx3, mask_N)` to features `[N, cnn.features]`."""
-    if config.cnn == "shufflenet":
-        return ShuffleNetV2(config.shufflenet, dtype=dtype, rngs=rngs)
-    return ResNet(config.resnet, image_size, dtype=dtype, rngs=rngs)
+EDGE = 8  # how often the first frame is repeated, as in the parent project; here its feature is
 
 
 def padded_length(num_frames):
-    """Frames of a clip after its edges are repeated: a multiple of 4, 16 more than the clip's own."""
+    """Return the length with repeated edges: 16 more, a multiple of 4."""
     return 4 * -(-num_frames // 4) + 2 * EDGE
 
 
 def num_positions(num_frames):
-    """Positions in time that a clip of so many frames is embedded into."""
+    """Return the positions in time of a clip's frames."""
     return (((padded_length(num_frames) - 4) // 2) - 4) // 2
 
 
 class TemporalConv(nnx.Module):
-    """Conv1D (kernel 5, no padding), BN, ReLU, MaxPool2, with the lengths carried along."""
+    """Conv1D (kernel 5, no padding), BN, ReLU and MaxPool2 over clips."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = nnx.Conv(inputs, outputs, (5,), padding="VALID", dtype=dtype, rngs=rngs)
@@ -54,33 +45,34 @@ class TemporalConv(nnx.Module):
 
 
 def prefix_mask(length_B: jax.Array, valid_B: jax.Array, size: int) -> jax.Array:
-    """bool[B, size]: the first `length` positions of each valid row."""
+    """Return bool[B, size], True at the first positions of valid rows."""
     return (jnp.arange(size) < length_B[:, None]) & valid_B[:, None]
 
 
 class VideoEmbedding(nnx.Module):
-    """Packed frames to one sequence per clip: `(video_BxTxD, mask_BxT)`.
+    """An embedding of packed frames as one sequence per clip, `(video_BxTxD, mask_BxT)`.
 
-    Edge frames are repeated as features, after the CNN: the same function as repeating frames, for less work.
+    The features of edge frames are repeated, which equals repeating the frames, with less work.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: CNNConfig,
+        d_model: int,
         *,
         image_size: int,
         max_frames: int,
+        activation: Callable[[jax.Array], jax.Array] = nnx.relu,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.max_frames = max_frames
-        d_model = config.mbart.d_model
         self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         self.conv1 = TemporalConv(self.cnn.features, d_model, dtype=dtype, rngs=rngs)
         self.conv2 = TemporalConv(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
-        self.activation = config.video_activation
+        self.activation = activation
 
     def __call__(
         self,
@@ -99,4 +91,4 @@ class VideoEmbedding(nnx.Module):
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
         normed_BxTxD = self.project_norm(self.project(x_BxTxC), mask=mask_BxT[..., None])
-        return ACTIVATIONS[self.activation](normed_BxTxD), mask_BxT
+        return self.activation(normed_BxTxD), mask_BxT

@@ -69,7 +69,7 @@ def render_report(workdir: Path) -> Markup:
     predictions = _predictions(workdir, [*metrics][:1])
     if not (metrics or predictions or (workdir / LOG).exists()):
         raise UserError(f"{workdir} is not a workdir: it holds no log, scores or predictions of a run")
-    stage_1 = workdir.parent / config.get("init_from", "none")
+    stage_1 = workdir.parent / (config.get("init_from") or "")
     return render(
         "report.html",
         name=workdir.name,
@@ -111,9 +111,11 @@ def _facts(config: Mapping[str, Any]) -> list[str]:
     if not config:
         return []
     data, model = config["data"], config["model"]
-    facts = [config["name"], data["dataset"], f"seed {config['seed']}", model["cnn"], model["text"]]
-    if config["stage"] == "translate":
-        facts += [f"fusion {model['fusion']['kind']}", f"inputs {model['inputs']}", f"SSL {model['ssl']}"]
+    facts = [config["name"], data["dataset"], f"seed {config['seed']}", config["system"]]
+    for key, value in model.items():
+        kind = value.get("kind") if isinstance(value, dict) else value
+        if isinstance(kind, str):
+            facts.append(f"{key.replace('_', ' ')} {kind}")
     return facts
 
 

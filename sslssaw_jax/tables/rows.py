@@ -15,23 +15,18 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import ablations
-from sslssaw_jax.config.experiment import (
-    Config,
-    ConfigError,
-    differences,
-    flag_error,
-    from_config_dict,
-    to_dict,
-)
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, differences, flag_error, run_differences, to_dict
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
-from sslssaw_jax.experiment import stage_1_workdir
+from sslssaw_jax.experiment import plan_stages
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import BASES, PAPER
 from sslssaw_jax.tables.child_process import run_child
 from sslssaw_jax.tables.layout import Row, Run, draw, to_csv, to_markdown
-from sslssaw_jax.training.loop import run_differences
 from sslssaw_jax.workdir import (
     FINISHED,
     METRICS,
@@ -59,11 +54,18 @@ class _Job:
     workdir: Path
 
     @property
+    def stages(self) -> list[tuple[Stage, Path]]:
+        """Return the stages with their folders; the last stage is in the workdir."""
+        return plan_stages(self.config, self.workdir)
+
+    @property
     def stage_1(self) -> Path | None:
-        return stage_1_workdir(self.config, self.workdir)
+        """Return the folder of the stage that rows share, if any."""
+        return next((folder for stage, folder in self.stages[:-1] if stage.shared), None)
 
     @property
     def metrics(self) -> Path:
+        """Return the file of the row's scores."""
         return self.workdir / METRICS
 
     @property
@@ -138,19 +140,20 @@ def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
         raise ConfigError(
             f"unknown argument {unknown[0]!r}: after -- only flags --config.KEY=VALUE may follow"
         )
-    config = from_config_dict(values.config)
+    config = read_config(values.config)
     return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
 
 
 def _require_same_settings(job: _Job) -> None:
     """Raise TableError if the row or its stage 1 was finished with other settings."""
-    stages = ["warm_start", "pretrain"] if job.stage_1 else ["warm_start"]
-    for folder, its_stages in ((job.stage_1, stages), (job.workdir, [*stages, "translate"])):
-        if folder is None or not (folder / FINISHED).exists():
+    stages = job.stages
+    for place, (stage, folder) in enumerate(stages):
+        if not (stage.shared or folder == job.workdir) or not (folder / FINISHED).exists():
             continue
         saved = read_json(folder / FINISHED)
         meta = {**saved, "config": to_dict(job.config)}
-        changed = {line for stage in its_stages for line in run_differences(saved, meta, stage)}
+        before = [stage.name for stage, _ in stages[: place + 1]]
+        changed = {line for name in before for line in run_differences(job.config, saved, meta, name)}
         if folder == job.workdir:
             changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
         if changed:
@@ -191,21 +194,21 @@ def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) 
 
 def _results(jobs: Sequence[_Job]) -> list[Run | None]:
     """Return the results of one seed's rows, if done, each compared with the last row."""
-    data = jobs[0].config.data
-    characters = counts_characters(data.language)
-    *_, last = texts = [_predictions(job, data.test_split) if job.done else None for job in jobs]
+    split = jobs[0].config.data.test_split
+    *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
     runs: list[Run | None] = []
     for job, text in zip(jobs, texts):
         if text is None:
             runs.append(None)
             continue
         predictions, targets = text
+        characters = counts_characters(read_json(job.workdir / FINISHED)["language"])
         p_values = {}
         if last and job is not jobs[-1]:
             if targets != last[1]:
                 raise TableError(f"{job.workdir} and {jobs[-1].workdir} hold predictions of different clips")
             p_values = compare(predictions, last[0], targets, characters=characters)
-        scores = read_json(job.metrics)[data.test_split]
+        scores = read_json(job.metrics)[split]
         intervals = confidence_interval(predictions, targets, characters=characters)
         runs.append(Run({column: scores[column] for column in LABELS}, intervals, p_values))
     return runs

@@ -21,10 +21,9 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
 from sslssaw_jax.workdir import SCORES, Scores, read_json, read_meta, read_scores, saved_steps, write_json
 
-SCORE = "bleu4"  # of an evaluation: the best checkpoint has the highest
 _SHOWN_DIFFERENCES = 12
 
 
@@ -33,7 +32,7 @@ class CheckpointError(UserError):
 
 
 class Checkpointer:
-    """Saves and restores `TrainState`s below `directory`, keeping the latest and the best (highest `SCORE`).
+    """Saves and restores `TrainState`s below `directory`, keeping the latest and the best.
 
     With several processes, all of them call every method.
 
@@ -41,12 +40,19 @@ class Checkpointer:
         ValueError: fewer than one latest checkpoint would be kept.
     """
 
-    def __init__(self, directory: str | Path, *, keep_latest: int = 2, keep_best: int = 1) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        selection: SelectionMetric = BLEU_4,
+    ) -> None:
         if keep_latest < 1:
             raise ValueError(f"checkpoint.keep_latest is {keep_latest}; at least 1 is needed to resume")
         self.directory = Path(directory).absolute()
         self.scores: Scores = read_scores(self.directory)
-        self._keep_latest, self._keep_best = keep_latest, keep_best
+        self._keep_latest, self._keep_best, self._selection = keep_latest, keep_best, selection
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers={
@@ -60,7 +66,8 @@ class Checkpointer:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax asks which checkpoints (in the order of their steps) outlive the save of the last one."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-self._keep_latest :], *_best_first(steps, self.scores)[: self._keep_best]}
+        best_first = _best_first(steps, self.scores, self._selection)
+        kept = {*steps[-self._keep_latest :], *best_first[: self._keep_best]}
         return [step in kept for step in steps]
 
     def save(self, state: TrainState, *, data: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -150,8 +157,8 @@ class Checkpointer:
 
     @property
     def best_step(self) -> int | None:
-        """The step with the highest `SCORE`, the later one of equals; None where none has been scored."""
-        return next(iter(_best_first(self._manager.all_steps(), self.scores)), None)
+        """The step with the best score, the later one of equals; None where none has been scored."""
+        return next(iter(_best_first(self._manager.all_steps(), self.scores, self._selection)), None)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk; raises what went wrong in the background."""
@@ -186,7 +193,7 @@ class Checkpointer:
 
 
 def restore_params(
-    directory: str | Path, *, best: bool = False
+    directory: str | Path, *, best_by: SelectionMetric | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Parameters and batch statistics (nested dicts of NumPy arrays) and notes of another run's checkpoint.
 
@@ -196,7 +203,7 @@ def restore_params(
 
     Args:
         directory: what that run's `Checkpointer` was given.
-        best: take the checkpoint with the highest `SCORE`, if one has been scored, instead of the latest.
+        best_by: take the checkpoint with the best such score, if one has been scored; None: the latest.
 
     Raises:
         CheckpointError: nothing is saved there, or each checkpoint is damaged.
@@ -207,7 +214,7 @@ def restore_params(
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")
-    best_first = _best_first(steps, read_scores(directory)) if best else []
+    best_first = _best_first(steps, read_scores(directory), best_by) if best_by else []
     step, damaged = _first_whole(directory, list(dict.fromkeys(best_first + steps[::-1])))
     for bad, wrong in damaged.items():
         warnings.warn(
@@ -234,10 +241,10 @@ def _array_metadata(folder: Path) -> Any:
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
-def _best_first(steps: Iterable[int], scores: Scores) -> list[int]:
-    """Those of `steps` that have a score, the highest first, the later one of equals."""
-    scored = [step for step in steps if SCORE in scores.get(step, {})]
-    return sorted(scored, key=lambda step: (scores[step][SCORE], step), reverse=True)
+def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric) -> list[int]:
+    """Return the scored steps, the best first and the later of equals first."""
+    scored = [step for step in steps if selection.name in scores.get(step, {})]
+    return sorted(scored, key=lambda step: (selection.quality(scores[step]), step), reverse=True)
 
 
 def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, str]]:

@@ -11,32 +11,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config, StageConfig, differences
+from sslssaw_jax.config.experiment import Config, run_differences
+from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.training.signals import StopRequest
-from sslssaw_jax.types import Batch, Metrics, TrainState
+from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
-
-_FREE_DATA_KEYS = {
-    "data_dir",
-    "tokenizer",
-    "num_threads",
-    "prefetch",
-    "cache",
-    "cache_dir",
-    "dev_split",
-    "test_split",
-    "skip_broken",
-}
-_FREE_MODEL_KEYS = {"remat"}
-_STAGE_2_MODEL_KEYS = {"attention", "fusion", "inputs", "ssl", "copy_gate"}
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
 
@@ -53,6 +41,7 @@ def train(
     stop: StopRequest,
     start: Callable[[TrainState], TrainState] | None = None,
     evaluate: Evaluate | None = None,
+    selection: SelectionMetric = BLEU_4,
 ) -> TrainState:
     """Trains a stage to its end, going on from the latest checkpoint in `workdir` where there is one.
 
@@ -69,7 +58,8 @@ def train(
         meta: kept in each checkpoint (configuration, tokenizer).
         stop: asked after each step.
         start: puts parameters from elsewhere into the fresh state.
-        evaluate: scores on dev; those of the best checkpoint have the highest BLEU-4.
+        evaluate: scores on dev.
+        selection: by which of these scores the best checkpoint is chosen, and patience lost.
 
     Returns:
         The state after the last step.
@@ -102,7 +92,7 @@ def train(
     )
 
     def same_run(saved_meta: dict[str, Any]) -> None:
-        if changed := run_differences(saved_meta, meta, stage.name):
+        if changed := run_differences(config, saved_meta, meta, stage.name):
             raise CheckpointError(
                 f"{workdir} holds a run of another configuration; go on with that one, or choose another "
                 "--workdir:\n  " + "\n  ".join(changed)
@@ -112,6 +102,7 @@ def train(
         workdir / CHECKPOINTS,
         keep_latest=config.checkpoint.keep_latest,
         keep_best=config.checkpoint.keep_best,
+        selection=selection,
     ) as checkpointer:
         restored = checkpointer.restore(template, same_run)
         iterator = batches.iterator()
@@ -131,9 +122,9 @@ def train(
             stage.name,
             num_steps=batches.num_batches,
             start_step=step,
-            peak_flops=peak_flops(config.peak_tflops),
+            peak_flops=peak_flops(config.logging.peak_tflops),
         )
-        trace = Trace(config.profiled_steps, workdir / PROFILE)
+        trace = Trace(config.logging.profiled_steps, workdir / PROFILE)
 
         def tell(step: int, batch: Batch, metrics: Metrics, waited: float) -> None:
             values = {key: float(value) for key, value in jax.device_get(metrics).items()}
@@ -142,7 +133,7 @@ def train(
             flops = step_fn.flops * stage_config.accumulate  # a loop is counted once
             clips, frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=clips, frames=frames, waited=waited, flops=flops)
-            if step % config.log_every == 0:
+            if step % config.logging.every_steps == 0:
                 log.write(step, values | {"lr": float(schedule(step - 1))})
 
         with log, trace, stop.deferred():
@@ -158,8 +149,9 @@ def train(
                     log.restart_clock()
                 if step == batches.num_batches:
                     return state
-                if _out_of_patience(checkpointer.scores, stage_config.patience):
-                    log.say(f"{stage.name}: no better BLEU-4 in {stage_config.patience} evaluations, the end")
+                if _out_of_patience(checkpointer.scores, selection, stage_config.patience):
+                    evaluations = f"{stage_config.patience} evaluations"
+                    log.say(f"{stage.name}: stopped, {selection.name} has not improved for {evaluations}")
                     return state
                 step += 1
                 asked = time.perf_counter()
@@ -187,49 +179,15 @@ def train(
                 log.restart_clock()
 
 
-def run_differences(saved: dict[str, Any], meta: dict[str, Any], stage: str) -> list[str]:
-    """In what two runs of a stage differ that decides its parameters: model, stage, data, tokenizer, seed.
-
-    Args:
-        saved, meta: the notes kept with each run, `{"config": ..., "tokenizer": ...}`.
-        stage: its name; what of the model only stage 2 has is no matter to the stages before.
-    """
-
-    def decisive(notes: dict[str, Any]) -> dict[str, Any]:
-        config = notes["config"]
-        ignored = _FREE_MODEL_KEYS | (set() if stage == "translate" else _STAGE_2_MODEL_KEYS)
-        return {
-            "seed": config["seed"],
-            "data": {key: value for key, value in config["data"].items() if key not in _FREE_DATA_KEYS},
-            "model": {
-                key: value for key, value in _without_places(config["model"]).items() if key not in ignored
-            },
-            stage: config[stage],
-            "tokenizer": notes["tokenizer"],
-        }
-
-    return differences(decisive(saved), decisive(meta))
-
-
-def _without_places(model: dict[str, Any]) -> dict[str, Any]:
-    """Whether a model started from pretrained weights decides its parameters; where they lie does not."""
-    groups = {
-        key: {**group, "weights": bool(group["weights"])}
-        for key, group in model.items()
-        if isinstance(group, dict) and "weights" in group
-    }
-    return {**model, **groups, "cnn_weights": bool(model.get("cnn_weights"))}
-
-
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
     """The last step of every `eval_every`-th epoch, and of the last."""
     ends = epoch_ends.tolist()
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 
 
-def _out_of_patience(scores: Scores, patience: int) -> bool:
-    """Whether the last `patience` evaluations found no score above the best before them; never for 0."""
-    in_order = [scores[step][SCORE] for step in sorted(scores) if SCORE in scores[step]]
+def _out_of_patience(scores: Scores, selection: SelectionMetric, patience: int) -> bool:
+    """Return whether the last `patience` evaluations improved nothing; never if 0."""
+    in_order = [selection.quality(scores[step]) for step in sorted(scores) if selection.name in scores[step]]
     return bool(patience and in_order) and len(in_order) - 1 - int(np.argmax(in_order)) >= patience
 
 

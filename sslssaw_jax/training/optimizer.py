@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from sslssaw_jax.config.experiment import ConfigError, OptimConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.stages import OptimConfig
 
 
 def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:

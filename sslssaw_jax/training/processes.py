@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from sslssaw_jax.config.experiment import ConfigError
+from sslssaw_jax.config.checks import ConfigError
 
 AUTO = "auto"  # an address that jax finds out itself: SLURM, Open MPI, Kubernetes, Cloud TPU
 

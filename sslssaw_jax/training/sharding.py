@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from sslssaw_jax.config.experiment import ConfigError, MeshConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.types import Batch
 
 AXES = ("data", "fsdp")

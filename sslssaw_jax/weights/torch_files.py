@@ -1,4 +1,4 @@
-"""Checkpoints of other projects on disk or on the Hugging Face hub, read tensor by tensor."""
+"""Checkpoints of other projects, on disk or on the Hugging Face hub."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.weights.initial_state import WeightsError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -26,25 +26,21 @@ _WEIGHT_FILES = (  # in the order of preference
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_SHOWN_PROBLEMS = 12
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-class WeightsError(UserError):
-    """Weights cannot be had or do not fit; the message names the tensors or the file, and the remedy."""
-
-
 class Checkpoint:
-    """The tensors of one model. Each is read when it is asked for and none is kept, so that a model far
-    larger than its parts in use costs no more memory than those.
+    """A file or several shards whose tensors are read one by one.
+
+    No tensor is kept, so that a large model costs no more memory than the parts of it in use.
 
     Args:
-        path: a `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
-        entries: of a training checkpoint of PyTorch, the entries that are state dicts; their tensors' names
-            begin with the entry's. What else the file holds is not read.
+        path: A `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
+        entries: The entries of a PyTorch training checkpoint that are state dicts; names of their tensors
+            begin with the name of the entry. Nothing else in the file is read.
 
     Raises:
-        WeightsError: there is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
+        WeightsError: There is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
     """
 
     def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
@@ -61,18 +57,27 @@ class Checkpoint:
         }
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor, floating point numbers as float32."""
+        """Read a tensor; floating point numbers become float32."""
         array = self._files[name].read(name)
         return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False)
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `config.json` beside the weights says; empty where there is none."""
+        """Return the model's `config.json`; empty if there is none."""
         file = self.path / CONFIG_FILE
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
+    def require_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise WeightsError if `config.json` has other settings, which no shape shows."""
+        config = self.config
+        for key, value in settings.items():
+            if config.get(key, value) != value:
+                raise WeightsError(f"{self.path} has {key}={config[key]!r}; here it is {value!r}")
+
 
 class _SafetensorsFile:
+    """A file of safetensors."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
@@ -80,7 +85,7 @@ class _SafetensorsFile:
             self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
     def read(self, name: str) -> np.ndarray:
-        # opened anew for each tensor: pages of the mapped file count as memory for as long as it is open
+        # opened again for each tensor: pages of a mapped file count as memory while it is open
         with self._open() as file:
             return file.get_tensor(name)
 
@@ -92,7 +97,7 @@ class _SafetensorsFile:
 
 
 class _Unread:
-    """Stands for what a checkpoint holds besides tensors (arguments, loggers): none of its code runs."""
+    """A stand-in for arguments and loggers, whose code must not run."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         return super().__new__(cls)
@@ -105,14 +110,16 @@ class _Unread:
 
 
 class _TorchFile:
+    """A file that PyTorch saved."""
+
     def __init__(self, path: Path, entries: Sequence[str]) -> None:
         self.path, self._entries = path, entries
-        self._is_mapped = zipfile.is_zipfile(path)  # what PyTorch before 1.6 wrote cannot be
+        self._is_mapped = zipfile.is_zipfile(path)  # PyTorch before 1.6 wrote files that cannot be mapped
         tensors = self._tensors()
         others = [name for name, value in tensors.items() if not hasattr(value, "numpy")]
         if others:
             raise WeightsError(
-                f"{path} is no plain state dict: {', '.join(map(str, others[:6]))} hold no tensor"
+                f"{path} is not a plain state dict: {', '.join(map(str, others[:6]))} hold no tensor"
             )
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
@@ -122,7 +129,7 @@ class _TorchFile:
         return np.array(tensor.numpy())  # a copy, and no page of the mapped file stays in memory
 
     def _tensors(self) -> dict[str, Any]:
-        # a training checkpoint is opened once: going through its optimiser's state takes long
+        # a training checkpoint is loaded once: the state of its optimizer takes long to skip
         return self._load() if self._is_mapped and not self._entries else self._opened
 
     @cached_property
@@ -160,14 +167,16 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def resolve(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
-    """The folder or file `model`, or that of a model of this name on the Hugging Face hub.
+def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
+    """Return the path of a model, downloaded from the hub if necessary.
 
-    A name is looked up in the hub's local cache and downloaded where it is not there: configuration, weights
-    and `tokenizer_file`. What begins with `.`, `/` or `~` is never a name.
+    Args:
+        model: A path, or a name on the hub. A text that begins with `.`, `/` or `~` is always a path. The
+            model of a name is taken from the hub's local cache if it is there.
+        tokenizer_file: The file to download together with configuration and weights.
 
     Raises:
-        WeightsError: there is neither.
+        WeightsError: There is no such file, folder or model.
     """
     path = Path(model).expanduser()
     if path.exists():
@@ -191,24 +200,9 @@ def resolve(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
     raise WeightsError(f"there is no folder {model}, nor can it be had from the Hugging Face hub: {reason}")
 
 
-def require_same_tensors(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], told: str
-) -> None:
-    """Raises WeightsError, beginning with `told`, unless names and shapes in file and model are the same."""
-    problems = [
-        f"{name}: {found.get(name, 'missing')} in the file, {wanted.get(name, 'unknown')} in the model"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if len(problems) > _SHOWN_PROBLEMS:
-        problems[_SHOWN_PROBLEMS:] = [f"and {len(problems) - _SHOWN_PROBLEMS} more"]
-    if problems:
-        raise WeightsError(f"{told}:\n  " + "\n  ".join(problems))
-
-
 @contextlib.contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `out` at the end, by one rename; it vanishes if anything fails.
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` at the end, unless anything fails.
 
     Raises:
         WeightsError: `out` exists.

@@ -9,8 +9,7 @@ from tests.support.pytorch import torch  # isort: skip  # benchmarks.torch_peer 
 
 from benchmarks.torch_peer import Peer, inputs
 from sslssaw_jax.stages.step import eval_step
-from sslssaw_jax.stages.translate import translate_stage
-from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state, with_texts
+from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state, translate_stage, with_texts
 
 
 @pytest.mark.parametrize("repeat_frames", [False, True])
@@ -22,8 +21,8 @@ def test_the_peer_has_our_loss_and_our_number_of_parameters(
         **{
             "model.fusion.kind": fusion,
             "model.ssl": ssl,
-            "model.resnet.stem": "conv7_pool",
-            "model.resnet.depths": (1, 1),
+            "model.cnn.resnet.stem": "conv7_pool",
+            "model.cnn.resnet.depths": (1, 1),
             "translate.label_smoothing": 0.2,
         }
     )

@@ -1,60 +1,77 @@
 import itertools
+from typing import Any
 
 import pytest
 
 from configs import ablations
-from configs.ablations import BASES, OWN_STAGE_1, ROWS
-from sslssaw_jax.config.experiment import Config, differences, from_config_dict, to_dict
+from configs.ablations import BASES, OTHER_SYSTEMS, OWN_STAGE_1, ROWS
+from configs.systems import PUBLISHED, SMALL
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
-from sslssaw_jax.training.loop import run_differences
 
-ALL = ROWS | OWN_STAGE_1
-FROM_SCRATCH = {"qb_slrt", "qb_gaslt"}
-SMALL = ("demo", "phoenix_toy", "csl_daily_toy")
+OWN_ROWS = ROWS | OWN_STAGE_1  # of SSL-SSAW
+ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
+SMALL_BASES = ("demo", "phoenix_toy", "csl_daily_toy")
 
 
 def config_of(base: str, row: str) -> Config:
-    return from_config_dict(ablations.get_config(f"{base}/{row}"))
+    return read_config(ablations.get_config(f"{base}/{row}"))
 
 
 def changed_keys(base: str, row: str) -> set[str]:
     """What a row changes of its base, by the names of `ROWS`."""
-    lines = differences(to_dict(from_config_dict(BASES[base]())), to_dict(config_of(base, row)))
+    lines = differences(to_dict(read_config(BASES[base]())), to_dict(config_of(base, row)))
     return {line.split(":")[0].removeprefix("config.") for line in lines}
 
 
 def stage_1_differences(first: Config, second: Config) -> list[str]:
     notes = [{"config": to_dict(config), "tokenizer": None} for config in (first, second)]
-    return [line for stage in ("warm_start", "pretrain") for line in run_differences(*notes, stage)]
+    stages = ("warm_start", "pretrain")
+    return [line for stage in stages for line in run_differences(first, *notes, stage)]
 
 
 @pytest.mark.parametrize("base", BASES)
 def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
-    for row, changes in ALL.items():
-        said = {**changes} if base in SMALL else {**changes, **ablations.FULL_SIZE.get(row, {})}
+    for row, changes in OWN_ROWS.items():
+        said = {**changes}
+        if base not in SMALL_BASES and "shufflenet" in row:
+            said["model.cnn.weights"] = ablations.SHUFFLENET_WEIGHTS
         changed = changed_keys(base, row)
         assert "name" in changed
-        assert ("init_from" in changed) == (row in OWN_STAGE_1 or row in FROM_SCRATCH)
+        assert ("init_from" in changed) == (row in OWN_STAGE_1)
         assert changed - {"name", "init_from"} <= set(said)
+        require_values(config_of(base, row), f"{base}_{row}", said)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(base):
+    full = config_of(base, "ssl_ssaw")
+    for row, system in OTHER_SYSTEMS.items():
         config = config_of(base, row)
-        assert config.name == f"{base}_{row}" and config.stage == "translate"
-        for key, value in said.items():
-            found = to_dict(config)
-            for part in key.split("."):
-                found = found[part]
-            assert found == value
+        assert config.system == system and config.init_from is None
+        assert (config.data, config.model.cnn) == (full.data, full.model.cnn)
+        require_values(config, f"{base}_{row}", (SMALL if base in SMALL_BASES else PUBLISHED)[system])
+
+
+def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
+    assert config.name == name and config.stage == "translate"
+    for key, value in said.items():
+        found = to_dict(config)
+        for part in key.split("."):
+            found = found[part]
+        assert found == value
 
 
 @pytest.mark.parametrize("base", BASES)
 def test_rows_share_a_stage_1_just_where_they_would_train_the_same(base):
     full = config_of(base, "ssl_ssaw")
-    assert full.init_from == from_config_dict(BASES[base]()).init_from
-    configs = [config_of(base, row) for row in ALL if row not in FROM_SCRATCH]
+    assert full.init_from == read_config(BASES[base]()).init_from
+    configs = [config_of(base, row) for row in OWN_ROWS]
     for first, second in itertools.combinations(configs, 2):
         assert (first.init_from == second.init_from) == (not stage_1_differences(first, second))
-    for row in FROM_SCRATCH:
-        assert config_of(base, row).init_from == "none"
 
 
 def test_no_two_rows_are_the_same_experiment():
@@ -72,7 +89,7 @@ def test_the_table_before_a_row_s_name_changes_nothing():
 
 def test_an_unknown_row_is_refused_with_those_that_there_are():
     for row in ("demo/lstn", "demos/lstm", "lstm", "demo/tables5_lstm"):
-        with pytest.raises(ValueError, match=r"is unknown; .* demo, phoenix, .* ssl_ssaw, .* mbert"):
+        with pytest.raises(ConfigError, match=r"is unknown; .* demo, phoenix, .* ssl_ssaw, .* mbert"):
             ablations.get_config(row)
 
 
@@ -80,12 +97,14 @@ def test_pretrained_networks_fit_the_rows_that_name_them():
     """On the full-size bases each row starts from ImageNet weights of its own CNN."""
     for base, row in itertools.product(("phoenix", "csl_daily"), ALL):
         model = config_of(base, row).model
-        assert ("shufflenet" in model.cnn_weights) == (model.cnn == "shufflenet")
-        assert bool(model.mbart.weights) == (row not in FROM_SCRATCH)
-        assert model.text == "mbart" or model.mbert.weights
-    for base, row in itertools.product(SMALL, ALL):
+        assert ("shufflenet" in model.cnn.weights) == (model.cnn.kind == "shufflenet")
+        if row in OWN_ROWS:
+            assert model.mbart.weights
+            assert model.text_encoder == "mbart" or model.mbert.weights
+    for base, row in itertools.product(SMALL_BASES, ALL):
         model = config_of(base, row).model
-        assert not model.cnn_weights + model.mbart.weights + model.mbert.weights
+        assert model.cnn.weights is None
+        assert row not in OWN_ROWS or (model.mbart.weights, model.mbert.weights) == (None, None)
 
 
 def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_but_for_the_known_one():

@@ -1,79 +1,41 @@
+import dataclasses
 import itertools
 import json
 import re
+import typing
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
 
-from configs import baselines, csl_daily_stage1, csl_daily_stage2, demo, phoenix_stage1, phoenix_stage2
-from sslssaw_jax.config.experiment import (
-    Config,
-    ConfigError,
-    DecodeConfig,
-    default,
-    differences,
-    from_config_dict,
-    to_dict,
-)
+from configs import csl_daily_stage1, csl_daily_stage2, demo, phoenix_stage1, phoenix_stage2
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run_differences, to_dict
+from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 
-# key, a value that cannot be, words of the message besides the key
-BAD_VALUES = [
-    ("pretrain.patience", 3, "only translate"),
-    ("translate.patience", -1, "negative"),
-    ("data.skip_broken", -1, "negative"),
-    ("profile", "10-20", "START:STOP"),
-    ("stage", "train", "allowed: pretrain, translate"),
-    ("log_every", 0, "must be positive"),
-    ("data.mask_rate", 1.0, "[0, 1)"),
-    ("data.crop_fraction", 0.0, "(0, 1]"),
-    ("data.image_size", 0, "must be positive"),
-    ("data.max_frames", -1, "must be positive"),
-    ("data.max_question_tokens", 3, "at least 4"),
-    ("model.resnet.block", "wide", "allowed: basic, bottleneck"),
-    ("model.resnet.stem", "conv3", "allowed: conv7_pool, conv7_stride4"),
-    ("model.resnet.head_features", 8, "head='flatten'"),
-    ("model.resnet.depths", (), "at least one"),
-    ("model.cnn", "vit", "allowed: resnet, shufflenet"),
-    ("model.shufflenet.depths", (), "at least one"),
-    ("model.shufflenet.stem", 0, "must be positive"),
-    ("model.shufflenet.width", 7, "make it even"),
-    ("model.mbart.activation", "silu", "allowed: gelu, relu"),
-    ("model.mbart.layers", "last", "allowed: first, spread"),
-    ("model.mbart.heads", 3, "d_model 1024"),
-    ("model.mbart.text_heads", 0, "d_model 1024"),
-    ("model.mbart.dropout", 1.0, "[0, 1)"),
-    ("model.text", "bert", "allowed: mbart, mbert"),
+# key, a value that no rule of a single field refuses, words of the message
+BAD_COMBINATIONS = [
+    ("data.skip_broken", 1, "a cache holds all clips"),
+    ("logging.profile", "10-20", "START:STOP"),
+    ("model.cnn.resnet.head_features", 8, "head='flatten'"),
+    ("model.cnn.resnet.depths", (), "at least one"),
+    ("model.cnn.shufflenet.depths", (), "at least one"),
+    ("model.cnn.shufflenet.width", 7, "make it even"),
+    ("model.mbart.video_heads", 3, "d_model 1024"),
+    ("model.mbart.text_heads", 5, "d_model 1024"),
     ("model.mbert.heads", 5, "d_model 768"),
-    ("model.mbert.layers", "last", "allowed: first, spread"),
-    ("model.mbert.attention_dropout", 1.0, "[0, 1)"),
-    ("model.mbart.positions", "none", "allowed: learned, sinusoidal"),
-    ("model.alignment", "longest", "allowed: pooled, text_to_video, video_to_text"),
-    ("model.video_activation", "gelu", "allowed: relu, softsign"),
-    ("model.attention", "local", "allowed: full, gloss, gloss_grid_sample"),
-    ("model.fusion.kind", "attention", "allowed: ssaw, concat, lstm, tcn"),
     ("model.fusion.heads", 3, "d_model 1024"),
-    ("model.fusion.dropout", -0.1, "[0, 1)"),
-    ("model.inputs", "video", "allowed: question, sign, both"),
-    ("model.ssl", "on", "allowed: prefix, separate, off"),
-    ("model.compute_dtype", "float16", "allowed: auto, float32, bfloat16"),
-    ("warm_start.epochs", -1, "cannot be negative"),
-    ("pretrain.clips_per_batch", 0, "must be positive"),
-    ("translate.eval_every", 0, "must be positive"),
-    ("translate.label_smoothing", 1.0, "[0, 1)"),
-    ("translate.similarity_weight", -1.0, "cannot be negative"),
-    ("pretrain.optim.name", "lion", "allowed: sgd, adam, adamw"),
-    ("translate.optim.learning_rate", 0.0, "must be positive"),
-    ("decode.beams", 0, "must be positive"),
-    ("decode.max_new_tokens", 0, "must be positive"),
+    ("model.inputs", "video", "set ssl to 'off'"),
 ]
 BAD_TYPES = [
     ("seed", "0"),
     ("seed", 0.5),
-    ("log_every", True),
+    ("logging.every_steps", True),
     ("data.augment.crop", 1),
     ("data.dataset", 3),
-    ("model.resnet.depths", 2),
-    ("model.resnet.depths", (2, 2.5)),
+    ("model.cnn.resnet.depths", 2),
+    ("model.cnn.resnet.depths", (2, 2.5)),
     ("model.fusion", "ssaw"),
     ("translate.optim.learning_rate", "1e-3"),
 ]
@@ -90,9 +52,9 @@ FILES = {
 }
 
 
-def with_value(key: str, value: object) -> ConfigDict:
+def with_value(key: str, value: object, system: str = "ssl_ssaw") -> ConfigDict:
     """The default configuration with one value that `ConfigDict` itself might refuse."""
-    tree = default().to_dict()
+    tree = default_config(system).to_dict()
     *groups, last = key.split(".")
     group = tree
     for name in groups:
@@ -101,123 +63,178 @@ def with_value(key: str, value: object) -> ConfigDict:
     return ConfigDict(tree)
 
 
-def test_the_default_is_the_dataclasses_own():
-    assert from_config_dict(default()) == Config()
+def fields(group: Any, path: str) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Path, field and type of each setting below a group."""
+    hints = typing.get_type_hints(type(group))
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields(value, f"{path}.{field.name}")
+        else:
+            yield f"{path}.{field.name}", field, hints[field.name]
 
 
-@pytest.mark.parametrize(("key", "value", "words"), BAD_VALUES)
-def test_a_value_that_cannot_be_is_refused_by_the_name_of_its_key(key, value, words):
-    with pytest.raises(ConfigError) as refused:
-        from_config_dict(with_value(key, value))
-    message = str(refused.value)
-    assert message.startswith(f"config.{key} is {value!r}")
-    assert words in message
+def refused(key: str, value: Any, system: str = "ssl_ssaw") -> str:
+    with pytest.raises(ConfigError) as error:
+        read_config(with_value(key, value, system))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_setting_refuses_what_its_field_does_not_allow_by_name(system):
+    checked = 0
+    for path, field, hint in fields(read_config(default_config(system)), "config"):
+        key, allowed = path.removeprefix("config."), field.metadata.get("allowed")
+        if typing.get_origin(hint) is typing.Literal:
+            message = refused(key, "zzz", system)
+            assert message == f"{path} is 'zzz'; allowed: {', '.join(typing.get_args(hint))}"
+        elif allowed is not None:
+            edges = [allowed.low if not allowed.includes_low else allowed.low - 1]
+            edges += [] if allowed.high == float("inf") else [allowed.high + allowed.includes_high]
+            for edge in map(int if hint is int else float, edges):
+                assert refused(key, edge, system) == f"{path} is {edge}; it must {allowed.rule}"
+        else:
+            continue
+        checked += 1
+    assert checked > 50
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_default_is_the_dataclasses_own(system):
+    assert read_config(default_config(system)) == Config(system=system, model=SYSTEMS[system].config())
+
+
+@pytest.mark.parametrize(("key", "value", "words"), BAD_COMBINATIONS)
+def test_settings_that_do_not_fit_each_other_are_refused_by_name(key, value, words):
+    tree = with_value(key, value)
+    tree.data.cache = key == "data.skip_broken"
+    with pytest.raises(ConfigError) as error:
+        read_config(tree)
+    message = str(error.value)
+    assert message.startswith(f"config.{key.rpartition('.')[0]}.")
+    assert key.rpartition(".")[2] in message and words in message
+
+
+def test_an_unknown_system_is_refused_with_those_that_there_are():
+    assert refused("system", "slrtt") == (
+        "config.system is 'slrtt'; allowed: gaslt, question_only, slrt, ssl_ssaw"
+    )
 
 
 @pytest.mark.parametrize(("key", "value"), BAD_TYPES)
 def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"^config\.{re.escape(key)} is .*; it must be "):
-        from_config_dict(with_value(key, value))
+        read_config(with_value(key, value))
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one():
     with pytest.raises(
         ConfigError, match=r"unknown key config\.model\.fusion\.knid; .*config\.model\.fusion\.kind\?"
     ):
-        from_config_dict(with_value("model.fusion.knid", "ssaw"))
+        read_config(with_value("model.fusion.knid", "ssaw"))
     with pytest.raises(ConfigError, match=r"unknown key config\.decode\.zzz; known: beams, max_new_tokens"):
-        from_config_dict(with_value("decode.zzz", 1))
+        read_config(with_value("decode.zzz", 1))
 
 
 def test_texts_longer_than_mbert_can_read_are_refused_with_the_remedy():
     tree = with_value("data.max_target_tokens", 600)
-    assert from_config_dict(tree).model.text == "mbart"
-    tree.model.text = "mbert"
+    assert read_config(tree).model.text_encoder == "mbart"
+    tree.model.text_encoder = "mbert"
     with pytest.raises(
-        ConfigError, match=r"mbert\.max_positions is 512; texts of 600 tokens .* lower data\."
+        ConfigError, match=r"mbert\.max_positions is 512; texts of 600 tokens .* lower config\.data\."
     ):
-        from_config_dict(tree)
-
-
-def test_self_supervision_without_a_question_is_refused_with_the_remedy():
-    with pytest.raises(ConfigError, match=r"model\.inputs is 'sign'.* set model\.ssl to 'off'"):
-        from_config_dict(with_value("model.inputs", "sign"))
-    tree = with_value("model.inputs", "sign")
-    tree.model.ssl = "off"
-    assert from_config_dict(tree).model.inputs == "sign"
+        read_config(tree)
 
 
 @pytest.mark.parametrize(("key", "value"), [("stem", "conv7_stride4"), ("head", "flatten")])
 def test_pretrained_weights_for_another_layout_are_refused_with_the_remedy(key, value):
-    tree = with_value("model.cnn_weights", "microsoft/resnet-18")
-    tree.model.resnet.update({key: value, "head_features": 8 if value == "flatten" else 0})
-    with pytest.raises(ConfigError, match=r"model\.cnn_weights is .*resnet\.stem='conv7_pool' and"):
-        from_config_dict(tree)
-    tree.model.cnn = "shufflenet"
-    assert from_config_dict(tree).model.cnn_weights == "microsoft/resnet-18"
+    tree = with_value("model.cnn.weights", "microsoft/resnet-18")
+    tree.model.cnn.resnet.update({key: value, "head_features": 8 if value == "flatten" else 0})
+    with pytest.raises(ConfigError, match=r"model\.cnn\.weights is .*resnet\.stem='conv7_pool' and"):
+        read_config(tree)
+    tree.model.cnn.kind = "shufflenet"
+    assert read_config(tree).model.cnn.weights == "microsoft/resnet-18"
 
 
 def test_pretrained_weights_and_a_warm_start_are_refused_together():
-    tree = with_value("model.cnn_weights", "microsoft/resnet-18")
+    tree = with_value("model.cnn.weights", "microsoft/resnet-18")
     tree.warm_start.epochs = 1
-    with pytest.raises(ConfigError, match=r"cnn_weights is 'microsoft/resnet-18' and warm_start\.epochs 1"):
-        from_config_dict(tree)
+    with pytest.raises(
+        ConfigError, match=r"cnn\.weights is 'microsoft/resnet-18' and config\.warm_start\.epochs 1"
+    ):
+        read_config(tree)
 
 
-@pytest.mark.parametrize("change", [{"mbart.positions": "sinusoidal"}, {"attention": "gloss"}])
-def test_what_mbart_has_not_starts_from_scratch(change):
-    tree = default()
-    tree.model.update_from_flattened_dict(change)
-    with pytest.raises(ConfigError, match=r"init_from is 'stage1'.* set init_from to 'none'"):
-        from_config_dict(tree)
-    tree.model.mbart.weights = "pretrained/mbart"
-    with pytest.raises(ConfigError, match=r"weights is 'pretrained/mbart'.* set model\.mbart\.weights to ''"):
-        from_config_dict(tree)
+@pytest.mark.parametrize("system", ["slrt", "gaslt"])
+def test_a_system_of_one_stage_refuses_a_stage_1(system):
+    tree = default_config(system)
+    tree.init_from = "stage1"
+    with pytest.raises(ConfigError, match=rf"init_from is 'stage1'.*{system}.* has no stage 1: clear init"):
+        read_config(tree)
 
 
-@pytest.mark.parametrize("base", [name for name in FILES if "stage1" not in name])
-def test_baselines_are_changes_to_every_config_of_stage_2(base):
-    """As published with the sizes of its public code, and as the method alone with those of the base."""
-    published = baselines.QB_SLRT_PUBLISHED, baselines.QB_GASLT_PUBLISHED
-    for method, whole in zip((baselines.QB_SLRT, baselines.QB_GASLT), published, strict=True):
-        assert method.items() <= whole.items()
-        tree = FILES[base]()
-        tree.update_from_flattened_dict(method)
-        assert from_config_dict(tree).model.mbart.d_model == FILES[base]().model.mbart.d_model
-        tree.update_from_flattened_dict(whole)
-        assert from_config_dict(tree).model.mbart.d_model == 512
+def test_a_flag_without_text_clears_what_may_be_absent():
+    tree = default_config()
+    tree.init_from = tree.model.mbart.weights = "stage1"
+    assert read_config(tree).model.mbart.weights == "stage1"
+    tree.init_from = tree.model.mbart.weights = ""
+    assert read_config(tree).init_from is None and read_config(tree).model.mbart.weights is None
+
+
+def test_runs_differ_only_in_what_decides_their_parameters():
+    config = read_config(default_config())
+    notes = {"config": to_dict(config), "tokenizer": "x"}
+
+    def changed(stage: str, **keys: Any) -> list[str]:
+        tree = default_config()
+        tree.update_from_flattened_dict(keys)
+        return run_differences(config, notes, {"config": to_dict(read_config(tree)), "tokenizer": "x"}, stage)
+
+    free = {"data.data_dir": "/data", "decode.beams": 1, "mesh.fsdp": 2, "compute.remat": True, "name": "x"}
+    assert changed("translate", **free) == []
+    assert changed("translate", **{"model.fusion.kind": "lstm"}) == [
+        "config.model.fusion.kind: 'ssaw' then, 'lstm' now"
+    ]
+    assert changed("pretrain", **{"model.fusion.kind": "lstm", "translate.epochs": 3}) == []
+    assert changed("pretrain", **{"pretrain.epochs": 3, "seed": 1}) == [
+        "config.pretrain.epochs: 0 then, 3 now",
+        "config.seed: 0 then, 1 now",
+    ]
+    assert changed("translate", **{"model.mbart.weights": "./a"}) == [
+        "config.model.mbart.weights: False then, True now"
+    ]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_config_file_converts_and_survives_json(name):
-    config = from_config_dict(FILES[name]())
+    config = read_config(FILES[name]())
     assert config.name == name.replace(":", "_")
-    assert from_config_dict(ConfigDict(json.loads(json.dumps(to_dict(config))))) == config
+    assert read_config(ConfigDict(json.loads(json.dumps(to_dict(config))))) == config
 
 
 def test_stage_1_of_its_own_is_the_one_that_stage_2_would_train():
     """`phoenix_stage2` looks for the workdir and the model that `phoenix_stage1` leaves."""
     pairs = ((phoenix_stage1, phoenix_stage2), (csl_daily_stage1, csl_daily_stage2))
     for variant, files in itertools.product(("", "toy"), pairs):
-        first, second = (from_config_dict(file.get_config(variant)) for file in files)
+        first, second = (read_config(file.get_config(variant)) for file in files)
         assert first.name == second.init_from
         assert (first.data, first.model, first.pretrain) == (second.data, second.model, second.pretrain)
 
 
 def test_whole_numbers_and_lists_become_what_the_field_wants():
     tree = with_value("translate.optim.weight_decay", 0)
-    tree.model.resnet.depths = [1, 1]
-    config = from_config_dict(tree)
+    tree.model.cnn.resnet.depths = [1, 1]
+    config = read_config(tree)
     assert type(config.translate.optim.weight_decay) is float
-    assert config.model.resnet.depths == (1, 1)
+    assert config.model.cnn.resnet.depths == (1, 1)
 
 
 def test_differences_name_each_key_with_both_values():
     saved, current = to_dict(Config()), to_dict(Config(seed=7, decode=DecodeConfig(beams=1)))
-    del saved["log_every"]
+    del saved["logging"]["every_steps"]
     assert differences(saved, saved) == []
     assert differences(saved, current) == [
         "config.decode.beams: 4 then, 1 now",
-        "config.log_every: None then, 20 now",
+        "config.logging.every_steps: None then, 20 now",
         "config.seed: 0 then, 7 now",
     ]

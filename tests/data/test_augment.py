@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import AugmentConfig, DataConfig
+from sslssaw_jax.config.data import AugmentConfig, DataConfig
 from sslssaw_jax.data import augment
 from sslssaw_jax.data.augment import MEAN, STD, clip_of_frame, prepare_frames
 from tests.support.toy import assert_close, padded, toy_batch

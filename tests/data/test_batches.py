@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import ConfigError, DataConfig, StageConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError, find_dataset

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import ConfigError
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.epoch_plan import plan_epoch, plan_run
 from tests.support.annotations import ANNOTATIONS, requires_phoenix
 

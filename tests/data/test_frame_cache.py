@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import DataConfig, StageConfig
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset

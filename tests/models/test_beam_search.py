@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import transformers
 
-from sslssaw_jax.models.beam_search import Member, beam_search
+from sslssaw_jax.models.beam_search import EncodedModel, beam_search
 from sslssaw_jax.models.mbart import Decoder
 from tests.support.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
 from tests.support.pytorch import torch
@@ -30,7 +30,7 @@ def encoded():
 @functools.partial(jax.jit, static_argnames=("beams", "max_new_tokens"))
 def search(models, encoded, prompt, prompt_mask, beams, length_penalty=1.0, max_new_tokens=NEW_TOKENS):
     return beam_search(
-        [Member(one.decoder, one.embedding, one.embedding.logits, *encoded) for one in models],
+        [EncodedModel(one.decoder, one.embedding, one.embedding.logits, *encoded) for one in models],
         prompt,
         prompt_mask,
         beams=beams,

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.gloss_attention import ATTENTIONS, NEIGHBOURS
+from sslssaw_jax.models.gloss_attention import NEIGHBOURS, GlossAttention
 from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
 
 D, HEADS, LENGTHS = 8, 2, (9, 1, 4, 2)
 KINDS = ["gloss", "gloss_grid_sample"]
-CONFIG = TransformerConfig(d_model=D, text_heads=HEADS, heads=HEADS)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,11 @@ def sequences() -> tuple[np.ndarray, np.ndarray]:
 
 def attention_and_gradients(kind, sequences, weight):
     """What comes out, and the gradient of its sum, weighted, by states and parameters."""
-    layer = random_model(lambda: ATTENTIONS[kind](CONFIG, HEADS, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    layer = random_model(
+        lambda: GlossAttention(
+            D, HEADS, 0.0, grid_sample=kind == "gloss_grid_sample", dtype=jnp.float32, rngs=nnx.Rngs(0)
+        )
+    )
     graphdef, params = nnx.split(layer)
     states, mask = sequences
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
 from tests.support.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
 from tests.support.pytorch import torch
 
@@ -185,7 +184,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters(batch):
 
 
 def test_a_sequence_beyond_the_positions_is_refused():
-    config = TransformerConfig(d_model=8, ffn_dim=8, text_heads=2, heads=2, max_positions=4)
+    config = MBartConfig(d_model=8, ffn_dim=8, text_heads=2, video_heads=2, decoder_heads=2, max_positions=4)
     embedded, mask = jnp.zeros((1, 5, 8)), jnp.ones((1, 5), bool)
     with pytest.raises(ValueError, match=r"5 exceeds the 4 .*model\.mbart\.max_positions"):
         Encoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask)

@@ -16,22 +16,22 @@ from flax import nnx, traverse_util
 from safetensors.numpy import load_file, save_file
 
 from sslssaw_jax.config.experiment import MeshConfig
-from sslssaw_jax.config.model import BertConfig
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.data.text import clean_question
-from sslssaw_jax.models.mbert import Bert
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.translate import encode, translate_stage
+from sslssaw_jax.models.mbert import Bert, MBertConfig
+from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Texts
+from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import load_mbart
-from sslssaw_jax.weights.mbert import load_bert, pretrained_mbert
-from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError
+from sslssaw_jax.weights.mbert import pretrained_mbert
+from sslssaw_jax.weights.torch_files import Checkpoint
 from tests.support.mbart_reference import random_hugging_face, relative_error
+from tests.support.pretrained import load_part
 from tests.support.pytorch import torch
 from tests.support.toy import (
     NO_DROPOUT,
@@ -40,15 +40,17 @@ from tests.support.toy import (
     evaluated,
     jit,
     padded,
+    pretrain_stage,
     toy_batch,
     toy_config,
     toy_state,
+    translate_stage,
 )
 
 BERT_VOCAB_SIZE = 30
-SIZES = BertConfig(d_model=12, ffn_dim=20, num_layers=2, heads=3, max_positions=16)
+SIZES = MBertConfig(d_model=12, ffn_dim=20, num_layers=2, heads=3, max_positions=16)
 DEEP = dataclasses.replace(SIZES, num_layers=5)
-MBERT = {"model.text": "mbert"} | {
+MBERT = {"model.text_encoder": "mbert"} | {
     f"model.mbert.{key}": getattr(SIZES, key)
     for key in ("d_model", "ffn_dim", "num_layers", "heads", "max_positions")
 }
@@ -59,7 +61,7 @@ CONFIG = toy_config(
 )
 
 
-def random_bert(config: BertConfig) -> transformers.BertModel:
+def random_bert(config: MBertConfig) -> transformers.BertModel:
     """Theirs with every weight, bias and scale random."""
     torch.manual_seed(0)
     model = transformers.BertModel(
@@ -85,10 +87,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def imported(config: BertConfig, folder: Path) -> Bert:
+def imported(config: MBertConfig, folder: Path) -> Bert:
     bert = nnx.eval_shape(lambda: Bert(config, BERT_VOCAB_SIZE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
-    nnx.update(bert, load_bert(config, BERT_VOCAB_SIZE, folder))
-    return nnx.view(bert, deterministic=True)
+    weights = pretrained_mbert(dataclasses.replace(config, weights=str(folder)))
+    loaded = load_part(nnx.Dict(bert=bert), "text_encoder", weights)
+    return nnx.view(loaded.bert, deterministic=True)
+
+
+def values_of(bert: Bert) -> Any:
+    return nnx.to_pure_dict(nnx.state(bert, nnx.Param))
 
 
 def random_texts(seed: int, length: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +130,7 @@ def test_states_and_every_gradient_equal_pytorchs(tmp_path: Path) -> None:
     }
     assert len(own) == len(expected) == 5 + 16 * SIZES.num_layers  # all but the pooler
     save_file(expected, tmp_path / "gradients.safetensors")
-    reread = load_bert(SIZES, BERT_VOCAB_SIZE, tmp_path / "gradients.safetensors")
+    reread = values_of(imported(SIZES, tmp_path / "gradients.safetensors"))
     for path, value in traverse_util.flatten_dict(reread).items():
         if np.abs(value).max() < 1e-5:  # keys' biases: softmax does not see them
             assert np.abs(own[path]).max() < 1e-5, path
@@ -144,7 +151,7 @@ def published(folder: Path, to: Path, **tensors: np.ndarray) -> None:
 
 def test_published_files_give_the_same_weights(folder: Path, tmp_path: Path) -> None:
     published(folder, tmp_path)
-    plain, renamed = (load_bert(DEEP, BERT_VOCAB_SIZE, path) for path in (folder, tmp_path))
+    plain, renamed = (values_of(imported(DEEP, path)) for path in (folder, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, plain, renamed)
 
 
@@ -153,7 +160,7 @@ def test_a_shallower_tower_gets_the_layers_that_the_configuration_names(
     folder: Path, layers: str, chosen: list[int]
 ) -> None:
     saved = load_file(folder / "model.safetensors")
-    params = load_bert(dataclasses.replace(SIZES, layers=layers), BERT_VOCAB_SIZE, folder)
+    params = values_of(imported(dataclasses.replace(SIZES, pretrained_layers=layers), folder))
     for own, number in enumerate(chosen):
         np.testing.assert_array_equal(
             params["layers"][own]["fc1"]["kernel"].T,
@@ -162,9 +169,9 @@ def test_a_shallower_tower_gets_the_layers_that_the_configuration_names(
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    def refusal(config: BertConfig, path: Path = tmp_path) -> str:
+    def refusal(config: MBertConfig, path: Path = tmp_path) -> str:
         with pytest.raises(WeightsError) as refused:
-            load_bert(config, BERT_VOCAB_SIZE, path)
+            imported(config, path)
         return str(refused.value)
 
     published(folder, tmp_path, **{"bert.encoder.layer.0.adapter.weight": np.zeros(2)})
@@ -172,7 +179,9 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Pat
         "  embeddings.position_embeddings.weight: (16, 12) in the file, (9, 12) in the model",
         "  encoder.layer.0.adapter.weight: (2,) in the file, unknown in the model",
     ]
-    assert "has 5 layers, and model.mbert.num_layers is 6" in refusal(dataclasses.replace(DEEP, num_layers=6))
+    assert f"text_encoder has 6 layers and its counterpart in {tmp_path} 5" in refusal(
+        dataclasses.replace(DEEP, num_layers=6)
+    )
     assert "num_attention_heads=3; here it is 2" in refusal(dataclasses.replace(DEEP, heads=2), folder)
 
 
@@ -221,17 +230,15 @@ def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
     alone, batch = (
         next(train_batches(source, tokenizer, data, stage, 0).iterator()) for tokenizer in (mbart, both)
     )
-    assert alone.bert is None and alone.read is alone
-    for key in ("frames", "question", "question_mask", "target", "target_mask", "index"):
+    assert alone.text_tower_texts is alone.decoder_texts
+    for key in ("frames", "index"):
         np.testing.assert_array_equal(getattr(batch, key), getattr(alone, key))
+    jax.tree.map(np.testing.assert_array_equal, batch.decoder_texts, alone.decoder_texts)
+    texts = batch.text_tower_texts
     for row, index in enumerate(batch.index[batch.valid]):
         clip = source.clips[index]
-        question, target = (
-            getattr(batch.text_tower_texts, key)[row][
-                getattr(batch.text_tower_texts, f"{key}_mask")[row]
-            ].tolist()
-            for key in ("question", "target")
-        )
+        question = texts.question[row][texts.question_mask[row]].tolist()
+        target = texts.target[row][texts.target_mask[row]].tolist()
         assert question == text_tower.encode(clean_question(clip.question), 16)
         assert target == text_tower.encode(clip.target, 16)
         masked = text_tower.pieces(batch.masked_target[row][batch.masked_target_mask[row]].tolist())
@@ -344,9 +351,9 @@ def test_mbert_and_mbart_each_get_their_own_weights(make: Any, folder: Path, tmp
     stage = make(config, VOCAB_SIZE, BERT_VOCAB_SIZE)
     mesh = make_mesh(MeshConfig())
     state = abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh)
-    state = state.replace(params=load_mbart(state.params, Checkpoint(tmp_path)))
-    params = nnx.to_pure_dict(pretrained_mbert(config, BERT_VOCAB_SIZE)(state).params)
-    expected = load_bert(config.model.mbert, BERT_VOCAB_SIZE, folder)
+    state = load_mbart(state, Checkpoint(tmp_path))
+    params = nnx.to_pure_dict(pretrained_mbert(config.model.mbert)(state).params)
+    expected = values_of(imported(config.model.mbert, folder))
     jax.tree.map(np.testing.assert_array_equal, params["text_encoder"]["bert"], expected)
     assert isinstance(params["text_encoder"]["projection"]["kernel"], jax.ShapeDtypeStruct)
     np.testing.assert_array_equal(

@@ -9,10 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.stages.translate import translate_stage
-from tests.support.toy import VOCAB_SIZE, toy_batch, toy_config
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_batch, toy_config, translate_stage
 
 STAGES = (pretrain_stage, translate_stage)
 # softmax and losses (exp, log), norms (rsqrt), sums: of means, statistics and losses
@@ -21,7 +20,7 @@ KEY = jax.random.key(0)
 
 
 def make(stage, **changes) -> tuple[Stage, nnx.State, nnx.State]:
-    made = stage(toy_config(**{"model.compute_dtype": "bfloat16"} | changes), VOCAB_SIZE)
+    made = stage(toy_config(**{"compute.dtype": "bfloat16"} | changes), VOCAB_SIZE)
     state = jax.eval_shape(partial(made.init, optimizer=optax.sgd(1.0, 0.9), averaged=True), KEY)
     return made, state
 
@@ -80,11 +79,11 @@ def test_state_metrics_and_logits_are_float32(stage):
 def test_remat_wraps_every_block_in_training_alone(stage):
     """That it changes no number is shown on eight devices."""
 
-    def wrapped(remat: str) -> int:
+    def wrapped(remat: bool) -> int:
         return sum(
             e.primitive.name in ("checkpoint", "remat2")
-            for e in forward(*make(stage, **{"model.remat": remat}))
+            for e in forward(*make(stage, **{"compute.remat": remat}))
         )
 
     # stem and block of the ResNet, encoder, decoder; the text tower's encoder runs twice
-    assert (wrapped("none"), wrapped("blocks")) == (0, 6 if stage is pretrain_stage else 4)
+    assert (wrapped(False), wrapped(True)) == (0, 6 if stage is pretrain_stage else 4)

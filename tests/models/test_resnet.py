@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import ResNetConfig
-from sslssaw_jax.models.resnet import ResNet
+from sslssaw_jax.models.resnet import ResNet, ResNetConfig
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,

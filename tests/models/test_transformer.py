@@ -1,4 +1,4 @@
-"""Encoder and decoder as `QB_SLRT` has them, against PyTorch's own layers."""
+"""Encoder and decoder as SLRT has them, against PyTorch's own layers."""
 
 import math
 
@@ -7,21 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.mbart import Decoder, Encoder
+from sslssaw_jax.models.mbart import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
 
 D, F, HEADS, LAYERS = 8, 12, 2, 2
-CONFIG = TransformerConfig(
-    d_model=D,
-    ffn_dim=F,
-    text_heads=HEADS,
-    heads=HEADS,
-    positions="sinusoidal",
-    activation="relu",
-    dropout=0.0,
-)
+CONFIG = TransformerConfig(d_model=D, ffn_dim=F, activation="relu", dropout=0.0)
 # ours -> PyTorch's
 MODULES = {"fc1": "linear1", "fc2": "linear2", "self_attn": "self_attn", "self_attn_layer_norm": "norm1"}
 ENCODER_MODULES = MODULES | {"final_layer_norm": "norm2"}
@@ -82,7 +73,9 @@ def sequences():
 
 def test_encoder_states_equal_those_of_torch(sequences):
     source, mask, *_ = sequences
-    ours = random_model(lambda: Encoder(LAYERS, HEADS, CONFIG, rngs=nnx.Rngs(0)))
+    ours = random_model(
+        lambda: Encoder(LAYERS, HEADS, CONFIG, positions=SinusoidalPositions, rngs=nnx.Rngs(0))
+    )
     layers, norm = in_torch(ours, torch.nn.TransformerEncoderLayer, ENCODER_MODULES)
     x = torch.tensor(source) + waves(9)
     for layer in layers:
@@ -92,7 +85,9 @@ def test_encoder_states_equal_those_of_torch(sequences):
 
 def test_decoder_states_equal_those_of_torch(sequences):
     source, source_mask, target, mask = sequences
-    ours = random_model(lambda: Decoder(LAYERS, HEADS, CONFIG, rngs=nnx.Rngs(0)))
+    ours = random_model(
+        lambda: Decoder(LAYERS, HEADS, CONFIG, positions=SinusoidalPositions, rngs=nnx.Rngs(0))
+    )
     layers, norm = in_torch(ours, torch.nn.TransformerDecoderLayer, DECODER_MODULES)
     x, future = torch.tensor(target) + waves(9), torch.ones(9, 9, dtype=bool).triu(1)
     unseen = torch.tensor(~source_mask)

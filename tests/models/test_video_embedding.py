@@ -41,8 +41,8 @@ class RaggedVideoEmbedding(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.cnn = TorchResNet(CONFIG.model.resnet, CONFIG.data.image_size)
-        self.conv1 = TorchConv(CONFIG.model.resnet.width, D)
+        self.cnn = TorchResNet(CONFIG.model.cnn.resnet, CONFIG.data.image_size)
+        self.conv1 = TorchConv(CONFIG.model.cnn.resnet.width, D)
         self.conv2 = TorchConv(D, D)
         self.project = torch.nn.Linear(D, D)
         self.project_norm = torch.nn.BatchNorm1d(D)
@@ -73,7 +73,7 @@ def make_ours(max_frames: int) -> VideoEmbedding:
     size = CONFIG.data.image_size
     return nnx.eval_shape(
         lambda: VideoEmbedding(
-            CONFIG.model, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
+            CONFIG.model.cnn, D, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
         )
     )
 

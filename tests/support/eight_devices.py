@@ -14,33 +14,33 @@ import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from sslssaw_jax.config.experiment import OptimConfig
-from sslssaw_jax.stages import pretrain, translate
-from sslssaw_jax.stages.step import Stage, train_step
+from sslssaw_jax.config.stages import OptimConfig
+from sslssaw_jax.stages import sign_transformer
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.systems import ssl_ssaw
 from sslssaw_jax.training import sharding
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.types import Batch, TrainState
 from tests.support.toy import (
-    EOS,
-    LANGUAGE,
     NO_DROPOUT,
-    PAD,
-    VOCAB_SIZE,
     jit,
     padded,
+    pretrain_stage,
     random_model,
     toy_batch,
     toy_config,
+    toy_system,
+    translate_stage,
+    translator,
 )
 
 STAGES = {
-    "pretrain": (pretrain.pretrain_stage, {}),
-    "aligned": (pretrain.pretrain_stage, {"model.alignment": "text_to_video"}),
-    "translate": (
-        translate.translate_stage,
-        {"init_from": "none", "model.attention": "gloss", "translate.similarity_weight": 10.0},
-    ),
+    "pretrain": (pretrain_stage, "ssl_ssaw", {"stage": "pretrain"}),
+    "aligned": (pretrain_stage, "ssl_ssaw", {"stage": "pretrain", "model.alignment": "text_to_video"}),
+    "translate": (translate_stage, "ssl_ssaw", {}),
+    "gaslt": (translate_stage, "gaslt", {}),
 }
 KEY = jax.random.key(5)
 # Before Flax takes its defaults from it: every parameter, cast and loss is of 64 bits then.
@@ -67,13 +67,13 @@ def start(stage: str, dtype: str, out: Path, *meshes: str) -> subprocess.Popen:
 
 def main(name: str, out: str, meshes: tuple[str, ...]) -> None:
     sharding.MIN_FSDP_SIZE = 64  # elements: the toy's arrays are split, too
-    for module in (pretrain, translate):
+    for module in (ssl_ssaw, sign_transformer):
         module.compute_dtype = lambda name: jnp.dtype(jnp.float32)
     for shape in meshes:
         data, fsdp = map(int, shape.split("x"))
         devices = jax.devices()[: data * fsdp]
         mesh = jax.make_mesh((data, fsdp), sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
-        remat = "blocks" if shape == "4x2" else "none"  # in passing: it must not change anything either
+        remat = shape == "4x2"  # in passing: it must not change anything either
         np.savez(Path(out) / f"{shape}.npz", **step_on(mesh, name, remat, Path(out)))
     if name == "translate":
         np.savez(Path(out) / "accumulated.npz", **accumulated())
@@ -95,11 +95,12 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def step_on(mesh: Mesh, name: str, remat: str, folder: Path) -> dict[str, np.ndarray]:
+def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.ndarray]:
     """The state after one step, the gradient being its momentum, metrics, and a translation."""
-    changes = {"translate.label_smoothing": 0.2, "model.fusion.dropout": 0.0, "model.remat": remat}
-    make_stage, own_changes = STAGES[name]
-    stage = make_stage(toy_config(**changes, **own_changes), VOCAB_SIZE)
+    make_stage, system, own_changes = STAGES[name]
+    changes = {"translate.label_smoothing": 0.2, "compute.remat": remat} | own_changes
+    config = toy_system(system, **changes)
+    stage = make_stage(config)
     optimizer, _ = make_optimizer(OptimConfig(learning_rate=1.0, clip_norm=1.0), 10)
     state = random_state(stage, optimizer)
     shardings = sharding.state_sharding(mesh, state)
@@ -121,12 +122,8 @@ def step_on(mesh: Mesh, name: str, remat: str, folder: Path) -> dict[str, np.nda
             restored = checkpointer.restore(template)
             assert restored and all(leaf.is_fully_replicated for leaf in jax.tree.leaves(restored[0]))
             found |= flat({"restored": restored[0]})
-    if name == "translate" and mesh.shape["fsdp"] < 8:
-        ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
-        step = jit(
-            partial(translate.translate_step, graphdef=stage.eval_def, config=toy_config(), **ids),
-            out_shardings=sharding.replicated(mesh),
-        )
+    if make_stage is translate_stage and mesh.shape["fsdp"] < 8:
+        step = jit(translator(stage, config), out_shardings=sharding.replicated(mesh))
         batch = sharding.shard_batch(eight_rows(), mesh)
         found |= flat({"translation": step(state.params, state.batch_stats, batch)})
     return found
@@ -134,8 +131,8 @@ def step_on(mesh: Mesh, name: str, remat: str, folder: Path) -> dict[str, np.nda
 
 def accumulated() -> dict[str, np.ndarray]:
     """A step over two batches and an empty one, stacked, and over one that holds their clips."""
-    stage = translate.translate_stage(
-        toy_config(**{"model.inputs": "question", "translate.label_smoothing": 0.2} | NO_DROPOUT), VOCAB_SIZE
+    stage = translate_stage(
+        toy_config(**{"model.inputs": "question", "translate.label_smoothing": 0.2} | NO_DROPOUT)
     )
     optimizer = optax.sgd(1.0)
     step = jit(

@@ -37,7 +37,7 @@ class FeatureExtracter(torch.nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.conv_2d = Frames(config)
-        resnet = config.model.resnet
+        resnet = config.model.cnn.resnet
         self.conv_1d = Convolutions(resnet.width * 2 ** (len(resnet.depths) - 1), config.model.mbart.d_model)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:

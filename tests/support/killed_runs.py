@@ -24,10 +24,10 @@ import ml_collections
 from absl import logging
 
 from sslssaw_jax import experiment
-from sslssaw_jax.config.experiment import from_config_dict
 from sslssaw_jax.data import clips as source
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.evaluation import predictions as evaluation
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training import checkpoints as checkpointing
 from sslssaw_jax.training import loop as train
 from sslssaw_jax.training.signals import Stopped
@@ -40,7 +40,8 @@ BROKEN = "train-005"
 def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
     """Stage 2 alone: epochs of 3 steps, each evaluated, a checkpoint every second step, and a broken clip."""
     config = shrink(shipped("demo"), data_dir)
-    config.update({"init_from": "none", "num_heatmaps": 0, "peak_tflops": 0.001})
+    config.init_from = None
+    config.evaluation.num_heatmaps, config.logging.peak_tflops = 0, 0.001
     config.data.skip_broken = 1
     config.warm_start.epochs = 0
     config.translate.update({"epochs": epochs, "eval_every": 1})
@@ -126,7 +127,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, moment: str) -> None:
     else:
         MOMENTS[moment]()
     try:
-        experiment.Experiment(from_config_dict(config), workdir).run("train")
+        experiment.Experiment(read_config(config), workdir).run("train")
     except Stopped as stopped:
         print(stopped)
 

@@ -5,34 +5,41 @@ from pathlib import Path
 from types import EllipsisType
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+import transformers
 from flax import nnx
-from transformers import MBartConfig, MBartForConditionalGeneration
+from transformers import MBartForConditionalGeneration
 
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding
+from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
 from sslssaw_jax.types import Array
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.torch_files import Checkpoint
+from tests.support.pretrained import state_of
 from tests.support.pytorch import torch
 
 PAD, EOS, LANGUAGE, VOCAB_SIZE = 1, 2, 4, 40
-CONFIG = TransformerConfig(
-    d_model=32, ffn_dim=48, text_layers=2, text_heads=4, decoder_layers=2, heads=2, max_positions=32
+CONFIG = MBartConfig(
+    d_model=32,
+    ffn_dim=48,
+    text_layers=2,
+    text_heads=4,
+    decoder_layers=2,
+    video_heads=2,
+    decoder_heads=2,
+    max_positions=32,
 )
 
 
 class MBart(nnx.Module):
     """The parts together, as their owners put them together."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    def __init__(self, config: MBartConfig, rngs: nnx.Rngs):
         self.embedding = TokenEmbedding(
             VOCAB_SIZE, config.d_model, tied_head=config.tied_head, dtype=jnp.float32, rngs=rngs
         )
         self.encoder = Encoder(config.text_layers, config.text_heads, config, rngs=rngs)
-        self.decoder = Decoder(config.decoder_layers, config.heads, config, rngs=rngs)
+        self.decoder = Decoder(config.decoder_layers, config.decoder_heads, config, rngs=rngs)
 
 
 class Pair(NamedTuple):
@@ -40,7 +47,7 @@ class Pair(NamedTuple):
     ours: MBart  # deterministic
 
 
-def random_pair(seed: int, special_bias: float = 0.0, config: TransformerConfig = CONFIG) -> Pair:
+def random_pair(seed: int, special_bias: float = 0.0, config: MBartConfig = CONFIG) -> Pair:
     """Both with every weight, bias and scale random; `special_bias` makes </s> and <pad> likely."""
     theirs = random_hugging_face(seed, config)
     with torch.no_grad():
@@ -52,12 +59,12 @@ def random_pair(seed: int, special_bias: float = 0.0, config: TransformerConfig 
 
 
 def random_hugging_face(
-    seed: int, config: TransformerConfig = CONFIG, vocab_size: int = VOCAB_SIZE
+    seed: int, config: MBartConfig = CONFIG, vocab_size: int = VOCAB_SIZE
 ) -> MBartForConditionalGeneration:
     """Theirs with every weight, bias and scale random."""
     torch.manual_seed(seed)
     theirs = MBartForConditionalGeneration(
-        MBartConfig(
+        transformers.MBartConfig(
             vocab_size=vocab_size,
             d_model=config.d_model,
             encoder_layers=config.text_layers,
@@ -65,7 +72,7 @@ def random_hugging_face(
             encoder_ffn_dim=config.ffn_dim,
             decoder_ffn_dim=config.ffn_dim,
             encoder_attention_heads=config.text_heads,
-            decoder_attention_heads=config.heads,
+            decoder_attention_heads=config.decoder_heads,
             max_position_embeddings=config.max_positions,
             activation_function=config.activation,
             tie_word_embeddings=config.tied_head,
@@ -85,12 +92,11 @@ def random_hugging_face(
     return theirs
 
 
-def import_mbart(folder: Path, config: TransformerConfig = CONFIG) -> MBart:
+def import_mbart(folder: Path, config: MBartConfig = CONFIG) -> MBart:
     """Ours with the weights in a Hugging Face folder, deterministic."""
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0))))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), params)
-    return nnx.view(nnx.merge(graphdef, load_mbart(params, Checkpoint(folder))), deterministic=True)
+    model = nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0)))
+    state = load_mbart(state_of(model), Checkpoint(folder))
+    return nnx.view(nnx.merge(nnx.graphdef(model), state.params), deterministic=True)
 
 
 def random_tokens(rng: np.random.Generator, lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sslssaw_jax.config.model import ResNetConfig
+from sslssaw_jax.models.resnet import ResNetConfig
 from tests.support.pytorch import torch
 
 F = torch.nn.functional

@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.resnet import ResNetConfig
+from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.video_embedding import make_cnn
-from sslssaw_jax.weights.cnn import load_cnn
+from sslssaw_jax.weights.cnn import pretrained_cnn
+from tests.support.pretrained import load_part
 from tests.support.pytorch import torch
 
 F = torch.nn.functional
@@ -122,20 +125,17 @@ class TorchvisionShuffleNet(torch.nn.Module):
         return self.conv5(x).mean((2, 3))
 
 
-def torchvision_model(config: ModelConfig) -> torch.nn.Module:
-    if config.cnn == "shufflenet":
+def torchvision_model(config: CNNConfig) -> torch.nn.Module:
+    if config.kind == "shufflenet":
         return TorchvisionShuffleNet(config.shufflenet)
     return TorchvisionResNet(config.resnet)
 
 
-def imported(config: ModelConfig, side: int, dtype: str = "float32") -> nnx.Module:
-    """The CNN of `config` with the weights that `config.cnn_weights` names."""
+def imported(config: CNNConfig, side: int, dtype: str = "float32") -> nnx.Module:
+    """The CNN of `config` with the weights that `config.weights` names."""
     model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    for kind, values in zip((nnx.Param, nnx.BatchStat), load_cnn(config, side), strict=True):
-        state = nnx.state(model, kind)
-        nnx.replace_by_pure_dict(state, jax.tree.map(lambda x: jnp.asarray(x, dtype), values))
-        nnx.update(model, state)
-    return model
+    model = load_part(model, "cnn", pretrained_cnn(config))
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), model)
 
 
 def save_torch(values: dict[str, torch.Tensor], path: Path) -> str:

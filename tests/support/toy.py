@@ -1,6 +1,7 @@
 """A tiny configuration and random batches, for every test of models and stages."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,42 +11,77 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sslssaw_jax.config.experiment import Config, default, from_config_dict
-from sslssaw_jax.stages.step import Stage, train_step
+from configs.common import use_system
+from sslssaw_jax.config.experiment import Config, to_config_dict
+from sslssaw_jax.models.decoder_inputs import Stream
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.translation import Translated, translate_step
+from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.types import Batch, Metrics, Texts, TrainState
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
 TEXT = 7  # tokens of the longest question and the longest target
 # twice as fast to compile, which is nearly all the time that a toy takes
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
 def toy_config(**changes: Any) -> Config:
     """A model of some thousand parameters on frames of 16 pixels; `changes` has dotted keys."""
-    tree = default()
+    tree = default_config()
     sizes = {
         "data.image_size": 16,
         "data.crop_fraction": 1.0,
         "data.max_frames": 12,
-        "model.resnet.depths": (1,),
-        "model.resnet.width": 6,
-        "model.resnet.stem": "conv7_stride4",
+        "model.cnn.resnet.depths": (1,),
+        "model.cnn.resnet.width": 6,
+        "model.cnn.resnet.stem": "conv7_stride4",
         "model.mbart.d_model": 16,
         "model.mbart.ffn_dim": 24,
         "model.mbart.text_layers": 1,
         "model.mbart.text_heads": 4,
         "model.mbart.video_layers": 1,
         "model.mbart.decoder_layers": 1,
-        "model.mbart.heads": 2,
+        "model.mbart.video_heads": 2,
+        "model.mbart.decoder_heads": 2,
         "model.mbart.max_positions": 64,
         "model.fusion.heads": 2,
         "model.fusion.ffn_dim": 24,
-        "model.compute_dtype": "float32",
+        "compute.dtype": "float32",
         "decode.max_new_tokens": 6,
     }
     tree.update_from_flattened_dict(sizes | changes)
-    return from_config_dict(tree)
+    return read_config(tree)
+
+
+def toy_system(name: str, **changes: Any) -> Config:
+    """A toy configuration of any system, without dropout; `changes` has dotted keys."""
+    if name == "ssl_ssaw":
+        return toy_config(**NO_DROPOUT | {"init_from": None} | changes)
+    tree = to_config_dict(toy_config())
+    if name == "question_only":
+        tree.update(system=name, model=to_config_dict(SYSTEMS[name].config()))
+    else:
+        use_system(tree, name)
+    sizes = {"d_model": 16, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}
+    tree.model.update(sizes | {"max_positions": 64} | dict.fromkeys(DROPOUTS, 0.0))
+    tree.update_from_flattened_dict(changes)
+    return read_config(tree)
+
+
+def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
+    """The stages of a configuration, of a dataset without clips."""
+    return SYSTEMS[config.system].make_stages(config, StageInputs(vocab_size, bert_vocab_size))
+
+
+def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
+    return make_stages(config, vocab_size, bert_vocab_size)[-1]
+
+
+def pretrain_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
+    return make_stages(replace(config, stage="pretrain"), vocab_size, bert_vocab_size)[-1]
 
 
 def toy_batch(seed: int, clips: int = 3) -> Batch:
@@ -143,6 +179,25 @@ def toy_state(stage: Stage, seed: int = 0) -> TrainState:
 def evaluated(stage: Stage, state: TrainState) -> Any:
     """The stage's model with the state's variables, as evaluation uses it."""
     return nnx.merge(stage.eval_def, state.params, state.batch_stats)
+
+
+def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> jax.Array:
+    """A translating stage's logits `[B, L, V]` for every position of a stream."""
+    encoded = stage.translation.encode(model, batch)
+    memory = encoded.encoder_states, encoded.encoder_mask
+    return encoded.logits(encoded.decoder(encoded.embed(stream.tokens), stream.mask, *memory))
+
+
+def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Translated]:
+    """`translate_step` of a stage: of parameters, statistics and a batch."""
+    ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
+    return partial(
+        translate_step,
+        graphdef=stage.eval_def,
+        translation=stage.translation,
+        decode=replace(config.decode, **decode),
+        **ids,
+    )
 
 
 def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:

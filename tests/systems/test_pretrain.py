@@ -3,11 +3,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.experiment import to_dict
-from sslssaw_jax.data.augment import prepare_frames
+from sslssaw_jax.config.experiment import run_differences, to_dict
 from sslssaw_jax.models.decoder_inputs import text_stream
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.training.loop import run_differences
+from sslssaw_jax.stages.video import embed_video
 from tests.support.toy import (
     EOS,
     LANGUAGE,
@@ -18,6 +16,7 @@ from tests.support.toy import (
     jit,
     one_clip,
     padded,
+    pretrain_stage,
     sgd_step,
     toy_batch,
     toy_config,
@@ -46,8 +45,7 @@ def batch():
 
 @jit
 def compiled_features(model, batch):
-    frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
-    video, _ = model.video_features(frames, frame_mask, batch.frame_start, batch.frame_count, batch.valid)
+    video, _ = model.video_features(*embed_video(model.video, batch, CONFIG.data, None), batch.valid)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     restored = model.restore_words(batch.masked_target, batch.masked_target_mask, target)
     text, _ = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
@@ -148,10 +146,9 @@ def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, ba
 
     @jit
     def aligned_features(model, batch):
-        frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
-        places = batch.frame_start, batch.frame_count, batch.valid
-        _, positions = model.video(frames, frame_mask, *places)
-        video = model.video_features(frames, frame_mask, *places)
+        embedded = embed_video(model.video, batch, CONFIG.data, None)
+        _, positions = embedded
+        video = model.video_features(*embedded, batch.valid)
         texts = batch.text_tower_texts
         return positions, video, model.text_features(texts.target, texts.target_mask)
 
@@ -167,5 +164,5 @@ def test_stage_1_of_another_alignment_is_another():
         {"config": to_dict(toy_config(**{"model.alignment": alignment})), "tokenizer": "x"}
         for alignment in ("pooled", "video_to_text")
     )
-    told = run_differences(pooled, aligned, "pretrain")
+    told = run_differences(toy_config(), pooled, aligned, "pretrain")
     assert told == ["config.model.alignment: 'pooled' then, 'video_to_text' now"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sslssaw_jax.config.experiment import ConfigError
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.tables import PAPER
@@ -30,14 +30,15 @@ import json, random, sys
 from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
-from sslssaw_jax.config.experiment import from_config_dict, to_dict
+from sslssaw_jax.config.experiment import to_dict
+from sslssaw_jax.systems import read_config
 
 CONFIG = config_flags.DEFINE_config_file("config")
 WORKDIR = flags.DEFINE_string("workdir", None, "")
 WORDS = "rain snow wind fog sun hail north south east west today tomorrow".split()
 
 def main(argv):
-    config, workdir, here = from_config_dict(CONFIG.value), Path(WORKDIR.value), Path(__file__).parent
+    config, workdir, here = read_config(CONFIG.value), Path(WORKDIR.value), Path(__file__).parent
     with (here / "calls").open("a") as calls:
         calls.write(f"{workdir.parent.name}/{workdir.name}\\n")
     told = (here / "told").read_text().split() if (here / "told").exists() else []
@@ -45,13 +46,14 @@ def main(argv):
         sys.exit("error: out of luck")
     if f"stop:{workdir.parent.name}/{workdir.name}" in told:
         return print("stopped by SIGTERM")
-    (workdir / "finished.json").write_text(json.dumps({"config": to_dict(config), "tokenizer": None}))
+    facts = {"config": to_dict(config), "tokenizer": None, "language": "en_XX"}
+    (workdir / "finished.json").write_text(json.dumps(facts))
     if config.stage == "pretrain":
         return
     rng = random.Random(1)
     targets = [" ".join(rng.choices(WORDS, k=8)) for _ in range(30)]
     rng = random.Random(workdir.name + str(config.seed))
-    share = 0.6 if config.model.inputs == "both" else 0.9
+    share = 0.6 if getattr(config.model, "inputs", "both") == "both" else 0.9
     with (workdir / "predictions.test.jsonl").open("w") as lines:
         for target in targets:
             words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
@@ -95,18 +97,18 @@ def predictions(run: Path) -> tuple[list[str], list[str]]:
 
 
 def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finished_is_left_alone(runs):
-    runs.tell("fail:seed1/demo_sign", "stop:seed0/demo_question")
+    runs.tell("fail:seed1/demo_video", "stop:seed0/demo_question")
     rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
-    table = [f"seed{seed}/demo_{row}" for seed in (0, 1) for row in ("question", "sign", "ssl_ssaw")]
+    table = [f"seed{seed}/demo_{row}" for seed in (0, 1) for row in ("question", "video", "ssl_ssaw")]
     assert runs.called() == [SHARED[0], *table[:3], SHARED[1], *table[3:]]
     assert [(len(row.runs), row.failed) for row in rows] == [(1, 1), (1, 1), (2, 0)]
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert "Sign (sign): 1 of 2 runs, 1 failed." in told
+    assert "Sign (video): 1 of 2 runs, 1 failed." in told
 
     runs.tell()
     (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation had ended
     rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
-    assert sorted(runs.called()) == ["seed0/demo_question", "seed1/demo_question", "seed1/demo_sign"]
+    assert sorted(runs.called()) == ["seed0/demo_question", "seed1/demo_question", "seed1/demo_video"]
     assert [(len(row.runs), row.failed) for row in rows] == [(2, 0)] * 3
     for row in rows:
         reached = [50 / 4 + seed**2 + len(f"demo_{row.experiment}") for seed in (0, 1)]
@@ -149,7 +151,7 @@ def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
 
 def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, capsys):
     runs.tell("fail:seed0/demo_stage1")
-    with pytest.raises(SystemExit, match="error: question, sign, ssl_ssaw failed"):
+    with pytest.raises(SystemExit, match="error: question, video, ssl_ssaw failed"):
         main(["--table=7", "--dataset=avatar_qa", f"--workdir={runs.workdir}"])
     assert runs.called() == [SHARED[0]]
     assert "out of luck" in capsys.readouterr().err
@@ -158,18 +160,18 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
 
 
 def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
-    make_table(7, "avatar_qa", runs.workdir, only=["sign"])
-    assert runs.called() == [SHARED[0], "seed0/demo_sign"]
+    make_table(7, "avatar_qa", runs.workdir, only=["video"])
+    assert runs.called() == [SHARED[0], "seed0/demo_video"]
     for flag, folder, words in (
-        ("--config.translate.epochs=1", "demo_sign", "config.translate.epochs: 6 then, 1 now"),
-        ("--config.decode.beams=1", "demo_sign", "config.decode.beams: 4 then, 1 now"),
+        ("--config.translate.epochs=1", "demo_video", "config.translate.epochs: 6 then, 1 now"),
+        ("--config.decode.beams=1", "demo_video", "config.decode.beams: 4 then, 1 now"),
         ("--config.pretrain.epochs=1", "demo_stage1", "config.pretrain.epochs: 2 then, 1 now"),
         ("--config.warm_start.epochs=1", "demo_stage1", "config.warm_start.epochs: 5 then, 1 now"),
     ):
         with pytest.raises(TableError, match=f"{folder} is finished, with other settings") as refused:
             make_table(7, "avatar_qa", runs.workdir, run_flags=[flag])
         assert words in str(refused.value)
-    make_table(7, "avatar_qa", runs.workdir, only=["sign"], run_flags=["--config.data.num_threads=1"])
+    make_table(7, "avatar_qa", runs.workdir, only=["video"], run_flags=["--config.data.num_threads=1"])
     assert runs.called() == []
 
 

@@ -10,9 +10,11 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
+from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
 from sslssaw_jax.workdir import saved_steps
+
+LOWEST = SelectionMetric("bleu4", higher_is_better=False)
 
 
 class Model(nnx.Module):
@@ -33,7 +35,7 @@ def make_state(step: int = 0, width: int = 3, seed: int = 0) -> TrainState:
 def save(checkpointer: Checkpointer, step: int, score: float | None = None) -> None:
     checkpointer.save(make_state(step, seed=step), data={}, meta={"step": step})
     if score is not None:
-        checkpointer.add_scores(step, {SCORE: score})
+        checkpointer.add_scores(step, {"bleu4": score})
 
 
 def assert_same(a, b) -> None:
@@ -118,7 +120,7 @@ def test_scores_behind_the_restored_step_are_forgotten(tmp_path):
     shutil.rmtree(tmp_path / "3")
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.restore(make_state())
-        assert checkpointer.scores == {1: {SCORE: 1.0}, 2: {SCORE: 2.0}}
+        assert checkpointer.scores == {1: {"bleu4": 1.0}, 2: {"bleu4": 2.0}}
 
 
 def largest_file(folder: Path) -> Path:
@@ -171,7 +173,7 @@ def test_the_best_of_the_whole_ones_is_taken(tmp_path):
             save(checkpointer, step, score)
     DAMAGES["no notes"](tmp_path / "2")
     with pytest.warns(UserWarning, match="damaged"):
-        assert restore_params(tmp_path, best=True)[2] == {"step": 1}
+        assert restore_params(tmp_path, best_by=BLEU_4)[2] == {"step": 1}
 
 
 def test_only_damaged_checkpoints_are_an_error_that_changes_nothing(tmp_path):
@@ -222,12 +224,13 @@ def test_keeping_no_latest_checkpoint_is_refused(tmp_path):
         Checkpointer(tmp_path, keep_latest=0)
 
 
-@pytest.mark.parametrize(("best", "step"), [(False, 2), (True, 1)])
-def test_params_initialise_another_model_without_a_template(tmp_path, best, step):
+@pytest.mark.parametrize(("best_by", "step"), [(None, 3), (BLEU_4, 1), (LOWEST, 2)])
+def test_params_initialise_another_model_without_a_template(tmp_path, best_by, step):
     with Checkpointer(tmp_path) as checkpointer:
         save(checkpointer, 1, score=2.0)
         save(checkpointer, 2, score=1.0)
-    params, batch_stats, meta = restore_params(tmp_path, best=best)
+        save(checkpointer, 3)
+    params, batch_stats, meta = restore_params(tmp_path, best_by=best_by)
     other = make_state(seed=5)
     nnx.replace_by_pure_dict(other.params, params)
     nnx.replace_by_pure_dict(other.batch_stats, batch_stats)

@@ -17,15 +17,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.experiment import CheckpointConfig, Config, DataConfig, OptimConfig, StageConfig
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.experiment import CheckpointConfig, Config, LoggingConfig, to_dict
+from sslssaw_jax.config.stages import OptimConfig, StageConfig
 from sslssaw_jax.data import clips as clips_module
 from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer, CheckpointError, restore_params
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.training.faults import TrainingError, contact_sheet, device_memory_told, write_batch
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh
@@ -40,6 +42,9 @@ STEPS_AN_EPOCH = 6  # 24 clips, 4 a batch
 @pytest.fixture(scope="module")
 def source(tiny_data_dir: Path) -> ClipSource:
     return ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
+
+
+LOGGING = LoggingConfig(every_steps=1)
 
 
 class Brightness(nnx.Module):
@@ -63,7 +68,7 @@ class Run:
         defaults = {"epochs": 2, "clips_per_batch": 4, "frame_budget": 128}
         self.stage_config = StageConfig(**defaults | changes)
         data = DataConfig(num_threads=1, skip_broken=skip_broken)
-        self.config = Config(data=data, checkpoint=CheckpointConfig(every_steps=4), log_every=1)
+        self.config = Config(data=data, checkpoint=CheckpointConfig(every_steps=4), logging=LOGGING)
         self.source, self.workdir = source, workdir
         self.tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
         self.stop = StopRequest()
@@ -72,7 +77,7 @@ class Run:
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         self.evaluations += 1
-        return {SCORE: float(next(self.scores))}
+        return {"bleu4": float(next(self.scores))}
 
     def batches(self, evaluation: bool = False) -> Batches:
         if evaluation:
@@ -87,7 +92,7 @@ class Run:
             workdir=self.workdir,
             mesh=make_mesh(self.config.mesh),
             batches=self.batches(),
-            meta={"config": {"seed": 0, "data": {}, "model": {}, "translate": {}}, "tokenizer": ""},
+            meta={"config": to_dict(self.config), "tokenizer": ""},
             stop=self.stop,
             evaluate=self.evaluate,
         )
@@ -308,7 +313,7 @@ def test_a_device_without_memory_names_the_knobs() -> None:
 
 def test_chosen_steps_are_traced(source: ClipSource, tmp_path: Path) -> None:
     run = Run(source, tmp_path, epochs=1)
-    run.config = replace(run.config, profile="2:3")
+    run.config = replace(run.config, logging=replace(LOGGING, profile="2:3"))
     run()
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 

@@ -8,7 +8,8 @@ import optax
 import pytest
 from flax import nnx
 
-from sslssaw_jax.config.experiment import ConfigError, OptimConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.stages import OptimConfig
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.types import TrainState

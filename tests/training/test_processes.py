@@ -14,8 +14,9 @@ import ml_collections
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import ConfigError, from_config_dict
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.processes import join
 from sslssaw_jax.workdir import CHECKPOINTS
@@ -30,9 +31,9 @@ import run
 from tests.training.test_processes import configuration
 run.parse_flags([sys.argv[0], *sys.argv[3:]])
 run.main([])
-from sslssaw_jax.config.experiment import from_config_dict
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.experiment import Experiment
-Experiment(from_config_dict(configuration(Path(sys.argv[1]))), Path(sys.argv[2])).run("train")
+Experiment(read_config(configuration(Path(sys.argv[1]))), Path(sys.argv[2])).run("train")
 """
 CONFIG_FILE = """
 from pathlib import Path
@@ -45,9 +46,9 @@ def get_config():
 def configuration(data_dir: Path) -> ml_collections.ConfigDict:
     """Stage 2 alone: six steps, a checkpoint after each third."""
     config = shrink(shipped("demo"), data_dir)
-    config.init_from = "none"
+    config.init_from = None
     config.warm_start.epochs = 0
-    config.model.resnet.depths = (1,)
+    config.model.cnn.resnet.depths = (1,)
     config.data.augment.contrast = 0.0
     config.translate.update({"epochs": 2, "eval_every": 1, "ema_decay": 0.5})
     config.translate.optim.update({"name": "sgd", "learning_rate": 0.05})
@@ -74,7 +75,7 @@ def quick_compilation() -> Iterator[None]:
 def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run of this process."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    Experiment(from_config_dict(configuration(tiny_data_dir)), workdir).run("train")
+    Experiment(read_config(configuration(tiny_data_dir)), workdir).run("train")
     return workdir
 
 
@@ -144,7 +145,7 @@ def test_one_process_goes_on_where_two_were(
     alone: Path, together: dict[str, Path], tiny_data_dir: Path, tmp_path: Path
 ) -> None:
     workdir = interrupted(together["whole"], tmp_path / "run")
-    Experiment(from_config_dict(configuration(tiny_data_dir)), workdir).run("train")
+    Experiment(read_config(configuration(tiny_data_dir)), workdir).run("train")
     one, again = rows(alone / "log.jsonl"), rows(workdir / "log.jsonl")
     np.testing.assert_allclose([row["loss"] for row in again], [row["loss"] for row in one], rtol=2e-5)
     assert [row["step"] for row in again] == [row["step"] for row in one]

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from sslssaw_jax.config.experiment import ConfigError, MeshConfig
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.training.sharding import AXES, make_mesh, own_frames, shard_batch, state_sharding
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
@@ -39,6 +40,7 @@ RUNS = {
     ("pretrain", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("translate", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("aligned", "float32"): ("1x1", "4x2"),
+    ("gaslt", "float32"): ("1x1", "4x2"),
 }
 
 

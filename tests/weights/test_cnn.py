@@ -10,8 +10,10 @@ import pytest
 import transformers
 from flax import nnx
 
-from sslssaw_jax.config.model import ModelConfig, ResNetConfig, ShuffleNetConfig
-from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.resnet import ResNetConfig
+from sslssaw_jax.models.shufflenet import ShuffleNetConfig
+from sslssaw_jax.weights.initial_state import WeightsError
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import BiasedVariances, randomise_torch, torch_frames
 from tests.support.torchvision_reference import imported, save_torch, torchvision_model
@@ -19,15 +21,15 @@ from tests.support.toy import assert_close, jit
 
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
 MASK = np.array([True, True, False, True])
-RESNET_18 = ModelConfig()
-RESNET_34 = ModelConfig(resnet=ResNetConfig("basic", (3, 4, 6, 3)))
-RESNET_50 = ModelConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
-SHUFFLENET = ModelConfig(cnn="shufflenet")
-TOY_RESNET = ModelConfig(resnet=ResNetConfig("basic", (1, 1), 4))
-TOY_SHUFFLENET = ModelConfig(cnn="shufflenet", shufflenet=ShuffleNetConfig((1, 2), 4, 6, 10))
+RESNET_18 = CNNConfig()
+RESNET_34 = CNNConfig(resnet=ResNetConfig("basic", (3, 4, 6, 3)))
+RESNET_50 = CNNConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
+SHUFFLENET = CNNConfig(kind="shufflenet")
+TOY_RESNET = CNNConfig(resnet=ResNetConfig("basic", (1, 1), 4))
+TOY_SHUFFLENET = CNNConfig(kind="shufflenet", shufflenet=ShuffleNetConfig((1, 2), 4, 6, 10))
 
 
-def hugging_face_model(config: ModelConfig) -> torch.nn.Module:
+def hugging_face_model(config: CNNConfig) -> torch.nn.Module:
     width, levels = config.resnet.width, range(len(config.resnet.depths))
     widths = [width * 2**level * (4 if config.resnet.block == "bottleneck" else 1) for level in levels]
     return transformers.ResNetModel(
@@ -77,10 +79,15 @@ CASES = {
 }
 
 
-def reread(config: ModelConfig, values: dict[str, torch.Tensor], folder) -> tuple[Any, Any]:
+def reread(config: CNNConfig, values: dict[str, torch.Tensor], folder) -> tuple[Any, Any]:
     """Torch's values (statistics or gradients) under our names."""
     path = save_torch(values, folder / "values.pth")
-    return load_cnn(dataclasses.replace(config, cnn_weights=path), SIDE)
+    return values_of(imported(dataclasses.replace(config, weights=path), SIDE))
+
+
+def values_of(cnn: nnx.Module) -> tuple[Any, Any]:
+    """Parameters and batch statistics."""
+    return tuple(nnx.to_pure_dict(nnx.state(cnn, kind)) for kind in (nnx.Param, nnx.BatchStat))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,7 +95,7 @@ def test_a_cnn_of_full_size_equals_torch_in_evaluation(case, tmp_path):
     make, config = CASES[case]
     theirs = make(config).eval()
     randomise_torch(theirs, seed=1)
-    config = dataclasses.replace(config, cnn_weights=save(theirs, tmp_path))
+    config = dataclasses.replace(config, weights=save(theirs, tmp_path))
     frames = random_frames(2)
     with torch.no_grad():
         expected = features_of(theirs, frames)
@@ -103,7 +110,7 @@ def test_a_cnn_of_full_size_equals_torch_in_training(case, tmp_path):
     make, config = CASES[case]
     theirs = make(config).train()
     randomise_torch(theirs, seed=1)
-    config = dataclasses.replace(config, cnn_weights=save(theirs, tmp_path))
+    config = dataclasses.replace(config, weights=save(theirs, tmp_path))
     frames = random_frames(2).astype(np.float64)
     variances = BiasedVariances(theirs.double())
     with torch.no_grad():
@@ -128,7 +135,7 @@ def test_gradients_of_a_toy_shufflenet_equal_torchs(tmp_path):
     """In float64: a bias in front of a convolution and a BatchNorm has the gradient 0, but for rounding."""
     theirs = torchvision_model(TOY_SHUFFLENET)
     randomise_torch(theirs, seed=3)
-    config = dataclasses.replace(TOY_SHUFFLENET, cnn_weights=save(theirs, tmp_path))
+    config = dataclasses.replace(TOY_SHUFFLENET, weights=save(theirs, tmp_path))
     frames = random_frames(4).astype(np.float64)
     cotangent = np.random.default_rng(5).normal(size=(len(MASK), 10)) * MASK[:, None]
     features = features_of(theirs.double().train(), frames[MASK])
@@ -143,7 +150,7 @@ def test_gradients_of_a_toy_shufflenet_equal_torchs(tmp_path):
 def test_frames_of_no_clip_change_nothing_in_a_shufflenet(tmp_path):
     theirs = torchvision_model(TOY_SHUFFLENET)
     randomise_torch(theirs, seed=3)
-    ours = imported(dataclasses.replace(TOY_SHUFFLENET, cnn_weights=save(theirs, tmp_path)), SIDE)
+    ours = imported(dataclasses.replace(TOY_SHUFFLENET, weights=save(theirs, tmp_path)), SIDE)
     frames = random_frames(4)
     loud = np.where(MASK[:, None, None, None], frames, 1e3 * random_frames(5))
     features, stats = trained(ours, frames)
@@ -152,13 +159,13 @@ def test_frames_of_no_clip_change_nothing_in_a_shufflenet(tmp_path):
     assert_close(loud_stats, stats)
 
 
-def toy_weights(config: ModelConfig) -> dict[str, torch.Tensor]:
+def toy_weights(config: CNNConfig) -> dict[str, torch.Tensor]:
     return dict(torchvision_model(config).state_dict())
 
 
-def refusal(config: ModelConfig, source: Any) -> str:
+def refusal(config: CNNConfig, source: Any) -> str:
     with pytest.raises(WeightsError) as refused:
-        load_cnn(dataclasses.replace(config, cnn_weights=str(source)), SIDE)
+        imported(dataclasses.replace(config, weights=str(source)), SIDE)
     return str(refused.value)
 
 
@@ -169,7 +176,7 @@ def test_all_tensors_that_do_not_fit_are_told_with_both_shapes(tmp_path):
     weights["layer1.0.se.weight"] = torch.zeros(2)
     path = save_torch(weights, tmp_path / "weights.pth")
     assert refusal(TOY_RESNET, path).splitlines() == [
-        f"{path} does not fit model.resnet:",
+        f"{path} does not fit config.model.cnn.resnet:",
         "  layer1.0.bn1.running_mean: missing in the file, (4,) in the model",
         "  layer1.0.conv1.weight: (4, 4, 1, 1) in the file, (4, 4, 3, 3) in the model",
         "  layer1.0.se.weight: (2,) in the file, unknown in the model",
@@ -179,7 +186,7 @@ def test_all_tensors_that_do_not_fit_are_told_with_both_shapes(tmp_path):
 def test_weights_of_another_architecture_are_refused_with_the_number_of_what_differs(tmp_path):
     path = save_torch(toy_weights(TOY_RESNET), tmp_path / "weights.pth")
     lines = refusal(TOY_SHUFFLENET, path).splitlines()
-    assert lines[0] == f"{path} does not fit model.shufflenet:"
+    assert lines[0] == f"{path} does not fit config.model.cnn.shufflenet:"
     assert len(lines) == 14 and lines[-1].startswith("  and ")
 
 
@@ -188,7 +195,7 @@ def test_a_hugging_face_resnet_that_strides_elsewhere_is_refused(tmp_path):
     model = hugging_face_model(TOY_RESNET)
     model.config.downsample_in_bottleneck = True
     model.save_pretrained(tmp_path)
-    assert "downsample_in_bottleneck=True; only False" in refusal(TOY_RESNET, tmp_path)
+    assert "downsample_in_bottleneck=True; here it is False" in refusal(TOY_RESNET, tmp_path)
 
 
 def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):
@@ -202,7 +209,7 @@ def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):
     save_torch(classifier.state_dict(), tmp_path / "classifier" / "pytorch_model.bin")
     (tmp_path / "classifier" / "config.json").write_text(json.dumps(model.config.to_dict()))
     plain, classified = (
-        load_cnn(dataclasses.replace(TOY_RESNET, cnn_weights=str(tmp_path / name)), SIDE)
+        values_of(imported(dataclasses.replace(TOY_RESNET, weights=str(tmp_path / name)), SIDE))
         for name in ("plain", "classifier")
     )
     jax.tree.map(np.testing.assert_array_equal, plain, classified)
@@ -211,7 +218,7 @@ def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):
 def test_a_hub_name_is_read_from_the_cache_and_else_told_how_to_download(tmp_path, monkeypatch):
     message = refusal(TOY_RESNET, "nobody/resnet-0")
     assert "there is no folder nobody/resnet-0" in message and "`hf download" in message
-    assert "--config.model.cnn_weights= trains from scratch" in message
+    assert "--config.model.cnn.weights= trains from scratch" in message
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     cached = tmp_path / "models--nobody--resnet-0"
@@ -219,8 +226,8 @@ def test_a_hub_name_is_read_from_the_cache_and_else_told_how_to_download(tmp_pat
     (cached / "refs" / "main").write_text("abc")
     model = hugging_face_model(TOY_RESNET)
     model.save_pretrained(cached / "snapshots" / "abc")
-    config = dataclasses.replace(TOY_RESNET, cnn_weights="nobody/resnet-0")
-    stem = load_cnn(config, SIDE)[0]["stem"]["kernel"]
+    config = dataclasses.replace(TOY_RESNET, weights="nobody/resnet-0")
+    stem = values_of(imported(config, SIDE))[0]["stem"]["kernel"]
     np.testing.assert_array_equal(
         stem, model.embedder.embedder.convolution.weight.detach().permute(2, 3, 1, 0).numpy()
     )
@@ -233,4 +240,4 @@ def test_what_is_no_weight_file_is_refused_by_its_path(tmp_path):
         (tmp_path / name).write_bytes(b"torn")
         assert f"{tmp_path / name} cannot be read" in refusal(TOY_RESNET, tmp_path / name)
     other = save_torch({"epoch": 3}, tmp_path / "other.pth")
-    assert "is no plain state dict: epoch" in refusal(TOY_RESNET, other)
+    assert "is not a plain state dict: epoch" in refusal(TOY_RESNET, other)

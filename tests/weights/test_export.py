@@ -7,23 +7,21 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from configs.baselines import QB_SLRT
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 from transformers import MBartForConditionalGeneration
 
-from configs.baselines import QB_SLRT
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.checkpoints import SCORE, Checkpointer
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.mbart_reference import random_tokens, relative_error
 from tests.support.pytorch import torch
-from tests.support.toy import evaluated, jit, toy_config, toy_state
+from tests.support.toy import evaluated, jit, pretrain_stage, toy_config, toy_state, translate_stage
 
 MAKERS = {"stage 1": pretrain_stage, "stage 2": translate_stage}
 
@@ -108,7 +106,7 @@ def test_the_whole_model_is_written_with_its_keys_and_configuration(tokenizer: P
 def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, tmp_path: Path) -> None:
     sizes = {"d_model": 8, "ffn_dim": 8, "num_layers": 1, "heads": 2}
     config = toy_config(
-        **{"data.tokenizer": str(tokenizer), "model.text": "mbert"},
+        **{"data.tokenizer": str(tokenizer), "model.text_encoder": "mbert"},
         **{f"model.mbert.{key}": size for key, size in sizes.items()},
     )
     _, state = finished(partial(pretrain_stage, bert_vocab_size=9), config, tokenizer, tmp_path / "run")

@@ -16,25 +16,29 @@ from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.decoder_inputs import Stream
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.translate import encode, translate_stage
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.torch_files import WeightsError
+from sslssaw_jax.weights.initial_state import WeightsError
 from tests.models.test_video_embedding import repeat_edges
 from tests.support.gfslt_reference import SLRCLIP, GlossFreeModel, Logger, TextDecoder, save_checkpoint
 from tests.support.mbart_reference import relative_error
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import torch_frames
-from tests.support.toy import evaluated, jit, toy_batch, toy_config, toy_state
+from tests.support.toy import evaluated, jit, toy_batch, toy_config, toy_state, translate_stage
 
-SIGN_ALONE = {"model.inputs": "sign", "model.ssl": "off", "model.fusion.kind": "concat"}
+SIGN_ALONE = {"model.inputs": "video", "model.ssl": "off", "model.fusion.kind": "concat"}
 
 
 def config_from(checkpoint: Path, **changes: Any) -> Config:
     published = {"model.mbart.activation": "relu", "model.mbart.tied_head": False}
-    resnet = {"model.resnet.stem": "conv7_pool", "model.resnet.depths": (1, 1), "model.resnet.width": 4}
+    resnet = {
+        "model.cnn.resnet.stem": "conv7_pool",
+        "model.cnn.resnet.depths": (1, 1),
+        "model.cnn.resnet.width": 4,
+    }
     return toy_config(**published | resnet | {"init_from": str(checkpoint)} | SIGN_ALONE | changes)
 
 
@@ -80,8 +84,8 @@ def test_stage_2_translates_as_the_parent_does_and_none_of_the_files_code_runs(
     assert Logger.unpickled == []
     report = capsys.readouterr().out
     assert "video, encoder, embedding, decoder taken over" in report
-    assert "left out: mbart.model.encoder.embed_tokens.weight (read by nothing" in report
-    assert "as initialised" not in report
+    assert "left out: mbart.model.encoder.embed_tokens.weight (not read" in report
+    assert "as initialized" not in report
     assert "model.mbart.heads is 2; the published configuration has 8" in report
 
     batch = toy_batch(seed=0)
@@ -111,7 +115,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
     stage, state = start(config, tokenizer)
     model = evaluated(stage, state)
     report = capsys.readouterr().out
-    assert "not in it, and as initialised: fusion, video.project, video.project_norm" in report
+    assert "not in it, and as initialized: fusion, video.project, video.project_norm" in report
     assert "left out: model_txt.* (the text tower: stage 2 has none)" in report
     before = evaluated(stage, toy_state(stage))
     for module in ("fusion", "video.project", "video.project_norm"):
@@ -165,7 +169,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
 
     assert f"there is no {path}" in refusal()
     torch.save({"model": {"x": torch.zeros(2)}}, path)
-    assert "is no checkpoint of GFSLT-VLP" in refusal()
+    assert "is not a checkpoint of GFSLT-VLP" in refusal()
     save_checkpoint(path, stage_2)
     assert "set --config.model.mbart.tied_head=False" in refusal(**{"model.mbart.tied_head": True})
     assert "translates videos" in refusal(**{"model.inputs": "question"})

@@ -18,26 +18,26 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from configs import phoenix_stage2
-from sslssaw_jax.config.experiment import Config, MeshConfig, from_config_dict
-from sslssaw_jax.config.model import TransformerConfig
-from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
+from sslssaw_jax.config.experiment import Config, MeshConfig
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.stages.losses import cross_entropy
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.translate import translate_stage
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import TrainState
+from sslssaw_jax.weights.initial_state import InitialWeights, WeightsError
 from sslssaw_jax.weights.mbart import (
     HEAD,
     INPUT_TABLES,
     SHARED,
-    chosen_layers,
     load_mbart,
     pretrained_mbart,
     to_hugging_face,
 )
-from sslssaw_jax.weights.torch_files import Checkpoint, WeightsError, resolve
+from sslssaw_jax.weights.torch_files import Checkpoint, find_model
+from sslssaw_jax.weights.torch_layout import choose_layers
 from tests.support.mbart_reference import (
     CONFIG,
     VOCAB_SIZE,
@@ -48,7 +48,7 @@ from tests.support.mbart_reference import (
     relative_error,
 )
 from tests.support.pytorch import torch
-from tests.support.toy import jit, toy_config, toy_state
+from tests.support.toy import jit, pretrain_stage, toy_config, toy_state, translate_stage
 
 DEEP = dataclasses.replace(CONFIG, text_layers=5, decoder_layers=4, ffn_dim=24, d_model=16)
 VARIANTS = {
@@ -123,8 +123,15 @@ def test_loss_and_every_gradient_equal_pytorchs(variant: str) -> None:
 
 
 def test_a_layer_as_wide_as_mbart_large_equals_pytorchs() -> None:
-    config = TransformerConfig(
-        text_layers=1, decoder_layers=1, text_heads=16, heads=16, max_positions=32, d_model=1024, ffn_dim=4096
+    config = MBartConfig(
+        text_layers=1,
+        decoder_layers=1,
+        text_heads=16,
+        video_heads=16,
+        decoder_heads=16,
+        max_positions=32,
+        d_model=1024,
+        ffn_dim=4096,
     )
     theirs, ours = random_pair(2, config=config)
     rng = np.random.default_rng(2)
@@ -166,10 +173,14 @@ def sized_config(**changes: object) -> Config:
     return toy_config(**({f"model.mbart.{key}": value for key, value in sizes.items()} | changes))
 
 
-def params_of(stage: Stage) -> nnx.State:
-    """The stage's parameters without values."""
+def empty_state(stage: Stage) -> TrainState:
+    """The stage's state without values."""
     mesh = make_mesh(MeshConfig())
-    return abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh).params
+    return abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh)
+
+
+def load_params(state: TrainState, checkpoint: Checkpoint, **options: str) -> nnx.State:
+    return load_mbart(state, checkpoint, **options).params
 
 
 @pytest.mark.parametrize("layers", ["first", "spread"])
@@ -179,8 +190,8 @@ def test_shallower_parts_get_the_layers_that_the_configuration_names(folder: Pat
         "spread": {"text_encoder": [0, 1, 2, 3, 4], "video_encoder": [0, 2, 4], "decoder": [0, 3]},
     }[layers]
     saved = load_file(folder / "model.safetensors")
-    params = load_mbart(
-        params_of(pretrain_stage(sized_config(), VOCAB_SIZE)), Checkpoint(folder), layers=layers
+    params = load_params(
+        empty_state(pretrain_stage(sized_config(), VOCAB_SIZE)), Checkpoint(folder), pretrained_layers=layers
     )
     for module, numbers in chosen.items():
         half = "decoder" if module == "decoder" else "encoder"
@@ -190,7 +201,8 @@ def test_shallower_parts_get_the_layers_that_the_configuration_names(folder: Pat
                 saved[f"model.{half}.layers.{number}.fc1.weight"],
             )
     np.testing.assert_array_equal(params["embedding"]["embed"]["embedding"][...], saved[SHARED])
-    assert chosen_layers("spread", 3, 12) == [0, 6, 11] and chosen_layers("spread", 1, 12) == [0]
+    for wanted, numbers in ((3, [0, 6, 11]), (1, [0])):
+        assert choose_layers("spread", "decoder", wanted, 12, Checkpoint(folder)) == numbers
 
 
 def change(folder: Path, to: Path, **tensors: np.ndarray | None) -> Checkpoint:
@@ -210,13 +222,13 @@ def change(folder: Path, to: Path, **tensors: np.ndarray | None) -> Checkpoint:
     ("changes", "told"),
     [
         ({"model__decoder__layers__0__encoder_attn__k_proj__bias": None},
-         r"model\.decoder\.layers\.0\.encoder_attn\.k_proj\.bias: missing, of shape \(16,\) here"),
+         r"model\.decoder\.layers\.0\.encoder_attn\.k_proj\.bias: missing in the file, \(16,\) in the model"),
         ({"model__encoder__layers__0__adapter__weight": np.zeros(3, np.float32)},
-         r"model\.encoder\.layers\.0\.adapter\.weight: no place in this model"),
+         r"model\.encoder\.layers\.0\.adapter\.weight: \(3,\) in the file, unknown in the model"),
         ({"model__encoder__layers__1__fc2__weight": np.zeros((16, 20), np.float32)},
-         r"model\.encoder\.layers\.1\.fc2\.weight: of shape \(16, 20\) there, \(16, 24\) here"),
+         r"model\.encoder\.layers\.1\.fc2\.weight: \(16, 20\) in the file, \(16, 24\) in the model"),
         ({"model__decoder__embed_positions__weight": np.zeros((66, 16), np.float32)},
-         r"model\.decoder\.embed_positions\.weight: of shape \(66, 16\) there, \(34, 16\) here"),
+         r"model\.decoder\.embed_positions\.weight: \(66, 16\) in the file, \(34, 16\) in the model"),
     ],
     ids=["missing", "extra", "misshaped", "positions"],
 )  # fmt: skip
@@ -225,32 +237,32 @@ def test_a_tensor_that_does_not_fit_is_named(
 ) -> None:
     checkpoint = change(folder, tmp_path, **changes)
     with pytest.raises(WeightsError, match=told):
-        load_mbart(params_of(MAKERS[stage](sized_config(), VOCAB_SIZE)), checkpoint)
+        load_mbart(empty_state(MAKERS[stage](sized_config(), VOCAB_SIZE)), checkpoint)
 
 
 def test_a_part_deeper_than_the_checkpoint_is_refused(folder: Path) -> None:
     config = sized_config(**{"model.mbart.decoder_layers": 6})
-    with pytest.raises(WeightsError, match=r"the decoder has 6 layers and the decoder in .* 4"):
-        load_mbart(params_of(translate_stage(config, VOCAB_SIZE)), Checkpoint(folder))
+    with pytest.raises(WeightsError, match=r"the decoder has 6 layers and its counterpart in .* 4"):
+        load_mbart(empty_state(translate_stage(config, VOCAB_SIZE)), Checkpoint(folder))
 
 
 def test_tables_that_are_one_here_must_be_equal_there(folder: Path, tmp_path: Path) -> None:
     table = load_file(folder / "model.safetensors")[SHARED]
     tied, untied = (
-        params_of(translate_stage(sized_config(**{"model.mbart.tied_head": head}), VOCAB_SIZE))
+        empty_state(translate_stage(sized_config(**{"model.mbart.tied_head": head}), VOCAB_SIZE))
         for head in (True, False)
     )
     names = (name.replace(".", "__") for name in (*INPUT_TABLES, HEAD))
     copies = change(folder, tmp_path, **dict.fromkeys(names, table))
-    np.testing.assert_array_equal(load_mbart(tied, copies)["embedding"]["embed"]["embedding"][...], table)
+    np.testing.assert_array_equal(load_params(tied, copies)["embedding"]["embed"]["embedding"][...], table)
 
     with_head = change(folder, tmp_path, lm_head__weight=table + 1)
     with pytest.raises(WeightsError, match=r"lm_head\.weight .*--config\.model\.mbart\.tied_head=False"):
         load_mbart(tied, with_head)
-    embedding = load_mbart(untied, with_head)["embedding"]
+    embedding = load_params(untied, with_head)["embedding"]
     np.testing.assert_array_equal(embedding["lm_head"]["embedding"][...], table + 1)
     np.testing.assert_array_equal(embedding["embed"]["embedding"][...], table)
-    from_tied = load_mbart(untied, Checkpoint(folder))["embedding"]
+    from_tied = load_params(untied, Checkpoint(folder))["embedding"]
     np.testing.assert_array_equal(from_tied["lm_head"]["embedding"][...], table)
 
     with pytest.raises(WeightsError, match=r"model\.encoder\.embed_tokens\.weight and model\.shared"):
@@ -272,9 +284,9 @@ def write_as(kind: str, folder: Path, to: Path) -> None:
 @pytest.mark.parametrize("kind", ["sharded safetensors", "pytorch", "old pytorch"])
 def test_every_format_holds_the_same_weights(folder: Path, tmp_path: Path, kind: str) -> None:
     write_as(kind, folder, tmp_path)
-    template = params_of(translate_stage(sized_config(), VOCAB_SIZE))
+    template = empty_state(translate_stage(sized_config(), VOCAB_SIZE))
     expected, actual = (
-        jax.tree.leaves(load_mbart(template, Checkpoint(path))["decoder"]) for path in (folder, tmp_path)
+        jax.tree.leaves(load_params(template, Checkpoint(path))["decoder"]) for path in (folder, tmp_path)
     )
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
@@ -307,7 +319,7 @@ def test_files_that_cannot_be_read_are_told_with_the_remedy(
     with pytest.raises(WeightsError, match=r"lacks model-1-of-2\.safetensors"):
         Checkpoint(tmp_path)
     torch.save({"epoch": 3}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match="no plain state dict: epoch"):
+    with pytest.raises(WeightsError, match="not a plain state dict: epoch"):
         Checkpoint(tmp_path / "x.pth")
     (tmp_path / "y.bin").write_bytes(b"no checkpoint")
     with pytest.raises(WeightsError, match=r"y\.bin cannot be read"):
@@ -329,11 +341,11 @@ def test_a_name_is_looked_up_on_the_hub_and_a_path_is_not(
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert resolve(folder) == folder
+    assert find_model(folder) == folder
     with pytest.raises(WeightsError, match=r"^there is no \./pretrained/mbart$"):
-        resolve("./pretrained/mbart")
+        find_model("./pretrained/mbart")
     assert asked == []
-    assert resolve("facebook/mbart") == folder
+    assert find_model("facebook/mbart") == folder
     assert asked == [("facebook/mbart", "model*.safetensors*"), ("facebook/mbart", "pytorch_model*.bin*")]
 
 
@@ -341,7 +353,7 @@ def test_a_name_that_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"no folder nobody/nothing, nor .* Hugging Face hub: \w"):
-        resolve("nobody/nothing")
+        find_model("nobody/nothing")
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +375,7 @@ def starting_from(folder: Path | str, data_dir: Path, **changes: object) -> Conf
 def test_a_stage_from_scratch_starts_from_the_weights(
     stage: str, with_tokenizer: Path, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = starting_from(with_tokenizer, tiny_data_dir, init_from="none")
+    config = starting_from(with_tokenizer, tiny_data_dir, init_from=None)
     started: list[TrainState] = []
 
     def train(
@@ -395,8 +407,12 @@ def test_a_run_demands_no_weights_that_it_has_no_use_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    absent = {"data.tokenizer": "", "model.cnn_weights": "./absent.pth", "model.resnet.stem": "conv7_pool"}
-    config = starting_from("./absent", tiny_data_dir, init_from="none", **absent | changes)
+    absent = {
+        "data.tokenizer": "",
+        "model.cnn.weights": "./absent.pth",
+        "model.cnn.resnet.stem": "conv7_pool",
+    }
+    config = starting_from("./absent", tiny_data_dir, init_from=None, **absent | changes)
     if begun:
         (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     trained = types.SimpleNamespace(step=0)
@@ -410,16 +426,20 @@ def test_weights_of_another_tokenizer_or_function_are_refused(
 ) -> None:
     tokenizer = load_tokenizer(with_tokenizer, "en_XX")
     other = load_tokenizer(tiny_data_dir / "avatar_qa" / "1.0.0" / "tokenizer", "en_XX")
+
+    def pretrained(config: Config, tokenizer: Tokenizer) -> InitialWeights:
+        return pretrained_mbart(config.model.mbart, config.data, tokenizer)
+
     told = rf"embeds 40 tokens, and the tokenizer has {tokenizer.vocab_size}: trim facebook/mbart-large-cc25"
     with pytest.raises(WeightsError, match=told):
-        pretrained_mbart(starting_from(folder, tiny_data_dir), tokenizer)
+        pretrained(starting_from(folder, tiny_data_dir), tokenizer)
     random_hugging_face(5, DEEP, other.vocab_size).save_pretrained(tmp_path)
     shutil.copy(with_tokenizer / "sentencepiece.bpe.model", tmp_path)
     with pytest.raises(WeightsError, match=r"its own tokenizer .* data\.tokenizer is another"):
-        pretrained_mbart(starting_from(tmp_path, tiny_data_dir), other)
+        pretrained(starting_from(tmp_path, tiny_data_dir), other)
     relu = starting_from(with_tokenizer, tiny_data_dir, **{"model.mbart.activation": "relu"})
-    with pytest.raises(WeightsError, match=r"activation_function is 'gelu' in .* 'relu' here"):
-        pretrained_mbart(relu, tokenizer)
+    with pytest.raises(WeightsError, match=r"activation_function='gelu'; here it is 'relu'"):
+        pretrained(relu, tokenizer)
 
 
 def test_absent_weights_are_told_with_the_download_and_the_way_without(
@@ -429,7 +449,7 @@ def test_absent_weights_are_told_with_the_download_and_the_way_without(
     tree.data.update({"data_dir": str(tiny_data_dir), "dataset": "avatar_qa", "language": "en_XX"})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError) as refused:
-        Experiment(from_config_dict(tree), tmp_path)
+        Experiment(read_config(tree), tmp_path)
     trim = f"trim --model=facebook/mbart-large-cc25 --data_dir={tiny_data_dir} --dataset=avatar_qa --out="
     assert trim + tree.model.mbart.weights in str(refused.value)
     assert "--config.model.mbart.weights= --config.data.tokenizer=" in str(refused.value)

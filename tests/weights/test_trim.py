@@ -18,7 +18,7 @@ from sslssaw_jax.data.mbart_tokenizer import (
 )
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.__main__ import main
-from sslssaw_jax.weights.torch_files import WeightsError
+from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
