@@ -40,15 +40,15 @@ def main(argv: list[str]) -> None:
     # JAX, Flax and TFDS take seconds to import: wrong flags of this program are reported before
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.systems import read_config
-    from sslssaw_jax.training.processes import join, leave
+    from sslssaw_jax.training.processes import exit_run, initialize_processes
     from sslssaw_jax.training.signals import Stopped
 
     try:
         config = read_config(_CONFIG.value)
-        join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        initialize_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
     except (UserError, OSError) as error:
-        leave(f"error: {error}")
+        exit_run(f"error: {error}")
     except Stopped as stopped:
         print(stopped)
 

@@ -34,7 +34,7 @@ def make_config(folder: Path, options: argparse.Namespace) -> Config:
     from configs import phoenix_stage2
 
     config = phoenix_stage2.get_config()
-    config.data.dataset, config.data.data_dir, config.data.language = DATASET, str(folder), "en_XX"
+    config.data.dataset, config.data.data_dir = DATASET, str(folder)
     config.data.tokenizer = config.model.mbart.weights = config.model.cnn.weights = ""
     config.data.cache, config.data.num_threads = options.cache, options.threads
     config.data.mask_rate = 0.0

@@ -29,7 +29,7 @@ from sslssaw_jax.evaluation.predictions import (
 from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.faults import device_memory_told
+from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -189,7 +189,7 @@ class Evaluator:
     def _translations(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
     ) -> tuple[list[Prediction], list[Gate | None]]:
-        with device_memory_told(self._stage.name):
+        with explain_out_of_memory(self._stage.name):
             return self._translate(state, clips, only)
 
     def _load_best(self) -> TrainState:

@@ -18,9 +18,9 @@ from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
-from sslssaw_jax.training.faults import device_memory_told
+from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.sharding import make_mesh, own_frames
+from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -113,7 +113,7 @@ class Experiment:
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         print(f"{stage.name}: training in {workdir}")
-        with locked(workdir), device_memory_told(stage.name):
+        with locked(workdir), explain_out_of_memory(stage.name):
             state = train(
                 stage,
                 stage_config,
@@ -126,7 +126,7 @@ class Experiment:
                     self.config.data,
                     stage_config,
                     self.config.seed,
-                    own_frames(self._mesh, stage_config.frame_budget),
+                    local_frames(self._mesh, stage_config.frame_budget),
                     ask=stage.ask,
                 ),
                 meta=meta,

@@ -1,4 +1,4 @@
-"""The two values that flow through the system, with the names of dimensions.
+"""The values that flow through the system, and their dimensions.
 
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
@@ -15,7 +15,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Texts(NamedTuple):
-    """The questions and targets of a batch in the ids of one tokenizer."""
+    """A batch's questions and targets in the ids of one tokenizer."""
 
     question: Array  # i32[B, L_question]
     question_mask: Array  # bool[B, L_question]
@@ -66,7 +66,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class SelectionMetric:
-    """A score on dev by which the best checkpoint of a stage is chosen."""
+    """A score on dev that chooses a stage's best checkpoint."""
 
     name: str
     higher_is_better: bool = True

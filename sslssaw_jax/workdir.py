@@ -1,4 +1,4 @@
-"""The folder of a run: its file names, its lock, and how its files are read and written."""
+"""The folder of a run: file names, lock, and reading and writing."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class WorkdirError(UserError):
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Keep other runs out of a workdir until this process leaves the block or dies.
+    """Lock a workdir until this process leaves the block or dies.
 
     Raises:
         WorkdirError: Another run holds the lock.
@@ -104,7 +104,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a training log, without a last line that was cut short."""
+    """Return the rows of a log, without a last line cut short."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8") as lines:

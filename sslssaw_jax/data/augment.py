@@ -15,14 +15,14 @@ STD = (0.229, 0.224, 0.225)
 
 
 def clip_of_frame(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Return the clip of each packed frame, i32[N], and whether it has one, bool[N]."""
+    """Return each packed frame's clip, i32[N], and whether there is one, bool[N]."""
     frame_Nx1 = jnp.arange(batch.frames.shape[0])[:, None]
     inside_NxB = (frame_Nx1 >= batch.frame_start) & (frame_Nx1 < batch.frame_start + batch.frame_count)
     return inside_NxB.argmax(axis=1), inside_NxB.any(axis=1)
 
 
 def prepare_frames(batch: Batch, config: DataConfig, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Return normalized pixels, f32[N, size, size, 3], and the mask of clips' frames, bool[N].
+    """Return normalized pixels, f32[N, size, size, 3], and their mask, bool[N].
 
     Stored frames are resized so that the output window covers `crop_fraction` of the stored side.
 
@@ -59,7 +59,7 @@ def _warps(augment: AugmentConfig, margin: int) -> bool:
 def _draw_warps(
     key: jax.Array, augment: AugmentConfig, num_clips: int, stored: int, size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw per clip a matrix from output to stored offsets and the window's centre."""
+    """Draw each clip's matrix, output to stored offsets, and window centre."""
     turn_key, scale_key, shift_key, crop_key, mirror_key = jax.random.split(key, 5)
     angle_B = jnp.deg2rad(_symmetric(turn_key, (num_clips,), augment.rotation))
     zoom_B = 1 / (1 + _symmetric(scale_key, (num_clips,), augment.scale))

@@ -1,4 +1,4 @@
-"""Batches of a run, read and decoded by threads ahead of the training loop."""
+"""Batches of a run, prepared by threads ahead of the loop."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ _IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
 
 
 class _BatchSource:
-    """A source of batches by step: the same bytes on any thread, in any order.
+    """A source of batches by step, the same in any order.
 
     Args:
         source: The clips.
@@ -62,7 +62,7 @@ class _BatchSource:
 
     @property
     def epoch_ends(self) -> np.ndarray:
-        """Return the number of steps up to the end of each epoch, i[epochs]."""
+        """Return the step at the end of each epoch, i[epochs]."""
         return self._plan.epoch_ends // self._stage.accumulate
 
     def __getitem__(self, step: int) -> Batch:
@@ -133,7 +133,7 @@ class _BatchSource:
         )
 
     def _read_frames(self, index: int, kept: np.ndarray, start: int, frames_NxHxWx3: np.ndarray) -> None:
-        """Read the kept frames of a clip that are local into their places from `start` on."""
+        """Read a clip's kept frames, as far as they are local."""
         first, stop = max(start, self._local_frames.start), min(start + len(kept), self._local_frames.stop)
         if first < stop:
             shown = kept[first - start : stop - start]
@@ -141,7 +141,7 @@ class _BatchSource:
 
 
 class Batches:
-    """The batches of a plan in order, one per step and all of one static shape.
+    """A plan's batches in order, all of one static shape.
 
     Threads prepare whole batches ahead and hold at most `data.prefetch` of them.
     """
@@ -178,7 +178,7 @@ def train_batches(
     local_frames: range | None = None,
     ask: Ask | None = None,
 ) -> Batches:
-    """Return all batches of `stage.epochs` epochs: shuffled, with frames and masks drawn anew.
+    """Return all batches of `stage.epochs` epochs, each shuffled and masked anew.
 
     With `stage.accumulate` above 1 each is a batch of that many stacked micro-batches.
 
@@ -210,9 +210,9 @@ def eval_batches(
     local_frames: range | None = None,
     only: Sequence[int] | None = None,
 ) -> Batches:
-    """Return the batches of one pass, the same on every call and never stacked.
+    """Return the batches of one pass, the same on every call.
 
-    Clips come in packed order: `Batch.index` names them.
+    Clips come in packed order: `Batch.index` names them. Batches are never stacked.
 
     Args:
         source: The clips of a split.

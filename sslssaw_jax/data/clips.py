@@ -35,14 +35,14 @@ class Clip(ClipInfo):
 
 
 class _KeepJpeg(tfds.decode.SkipDecoding):
-    """A decoder that leaves frames encoded, which TFDS's own cannot do for a sequence of images."""
+    """A decoder that leaves frames encoded; TFDS's own fails on sequences."""
 
     def decode_batch_example_np(self, serialized_example: Any) -> Any:
         return serialized_example
 
 
 class ClipSource:
-    """A source of one split's clips by index, safe to share between threads.
+    """A split's clips by index, safe to share between threads.
 
     Opening a source reads texts and frame counts, and no video.
 
@@ -81,7 +81,7 @@ class ClipSource:
         return Clip(**asdict(clip), video=video)
 
     def asking(self, questions: Sequence[str]) -> Self:
-        """Return a source of the same clips with other questions, one for each."""
+        """Return a source of the same clips with other questions."""
         other = copy.copy(self)
         pairs = zip(self.clips, questions, strict=True)
         other.clips = [replace(clip, question=question) for clip, question in pairs]
@@ -103,14 +103,14 @@ class ClipSource:
 
     @cached_property
     def frame_size(self) -> tuple[int, int]:
-        """Return height and width of all frames in pixels, as read from the first frame."""
+        """Return the height and width of the frames in pixels."""
         clip = self[0]
         height, width, _ = decode_frame(clip.id, clip.video, 0).shape
         return height, width
 
 
 class TextSource(ClipSource):
-    """A source of clips for a model that reads no video: every clip has 0 frames."""
+    """A source for models without video: every clip has 0 frames."""
 
     frame_size = (1, 1)
 

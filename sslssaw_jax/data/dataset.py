@@ -1,4 +1,4 @@
-"""A prepared dataset: its folder, language and splits, found once and passed on."""
+"""A prepared dataset: its folder, language, splits and tokenizer."""
 
 import json
 import re
@@ -12,7 +12,7 @@ FACTS = "dataset.json"
 
 
 class DatasetError(UserError):
-    """An error of a prepared dataset that names its folder and the command to run."""
+    """A dataset error; the message names the command to run."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Dataset:
 
     @property
     def tokenizer_folder(self) -> Path:
-        """Return the folder of the dataset's own tokenizer, which exists only with a train split."""
+        """Return the tokenizer's folder; without a train split there is none."""
         return self.folder / "tokenizer"
 
     def clips_file(self, split: str) -> Path:
@@ -67,5 +67,5 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
 
 
 def write_dataset_facts(folder: Path, *, language: str) -> None:
-    """Write what `find_dataset` reads of a dataset, at the end of its preparation."""
+    """Write the facts of a dataset that is being prepared."""
     write_json(folder / FACTS, {"language": language})

@@ -1,4 +1,4 @@
-"""Plan of a run's batches: clips packed under a frame budget, without reading video."""
+"""A run's batches: clips packed under a frame budget."""
 
 import bisect
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def plan_epoch(
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run's batches in order, so that a position in the run is one integer."""
+    """A run's batches in order; one integer is a position."""
 
     batches: Sequence[np.ndarray]
     epoch_ends: np.ndarray  # i[epochs], the number of batches up to the end of each epoch
@@ -93,7 +93,7 @@ def plan_run(
     epochs: int,
     multiple: int = 1,
 ) -> RunPlan:
-    """Plan every epoch of a run, each filled with empty batches to a multiple of `multiple`."""
+    """Plan a run, with empty batches up to a multiple of `multiple`."""
     plans = [plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch) for epoch in range(epochs)]
     for plan in plans:
         plan += [np.zeros(0, int)] * (-len(plan) % multiple)

@@ -20,7 +20,7 @@ _TAIL = 2**16  # bytes; the end of a record file holds the places of the records
 
 
 class CacheError(UserError):
-    """An error of writing the cache that names the file, its size and what to change."""
+    """An error of writing the cache; the message names what to change."""
 
 
 def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
@@ -51,7 +51,7 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
 
 
 class CachedClipSource(ClipSource):
-    """A source that reads frames from a file, which the first read builds unless it exists.
+    """A source that reads frames from a file, built at first use.
 
     The name holds a fingerprint of the split: a dataset that is prepared anew gets a new file. If several
     processes need the same file, one builds it and the others wait.
@@ -81,7 +81,7 @@ class CachedClipSource(ClipSource):
         np.take(self._frames, rows, axis=0, out=frames_NxHxWx3, mode="clip")  # "raise" copies twice
 
     def _fingerprint(self) -> str:
-        """Return a digest of ids, frame counts, and sizes and ends of the record files."""
+        """Return a digest of ids, frame counts and record files."""
         digest = hashlib.sha256(repr([(clip.id, clip.num_frames) for clip in self.clips]).encode())
         for path in sorted(self.dataset.folder.glob(f"*-{self.split}.array_record-*")):
             with path.open("rb") as file:

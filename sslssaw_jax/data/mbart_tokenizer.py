@@ -39,7 +39,7 @@ _NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
 
 
 class TokenizerError(UserError):
-    """An error of a tokenizer that names the folder or text and the remedy."""
+    """An error of a tokenizer; the message names the remedy."""
 
 
 class TextTowerTokenizer(Protocol):
@@ -98,7 +98,7 @@ class Tokenizer:
         return "+".join(tokenizer.fingerprint for tokenizer in tokenizers)
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
-        """Return `tokens </s> <language>`, with the text's last tokens cut off after `max_tokens` ids."""
+        """Return `tokens </s> <language>`, the text cut to fit `max_tokens` ids."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return [*ids[: max_tokens - 2], self.eos_id, self.language_id]
 
@@ -107,7 +107,7 @@ class Tokenizer:
         return [self._backend.id_to_token(i) or "" for i in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, single spaced, without special tokens and language codes."""
+        """Return the text of `ids` without special tokens and language codes."""
         return " ".join(self._backend.decode(list(ids), skip_special_tokens=True).split())
 
 
@@ -197,7 +197,7 @@ def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> Non
 
 
 def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
-    """Return substrings of words that occur more than once, with the number of characters covered.
+    """Return substrings that occur more than once, with the characters covered.
 
     SentencePiece's own seeds are counted over distinct words: in a small closed vocabulary no word occurs
     inside another, so no whole word would ever become a piece. Chinese has no spaces: any short run of

@@ -14,7 +14,7 @@ _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class BertTokenizer:
-    """A tokenizer of the mBERT text tower, immutable and safe to share between threads.
+    """The mBERT text tower's tokenizer, safe to share between threads.
 
     Raises:
         TokenizerError: `backend` lacks one of BERT's special tokens.
@@ -36,12 +36,12 @@ class BertTokenizer:
         self.fingerprint = hashlib.sha256(in_order.encode()).hexdigest()[:12]
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
-        """Return `[CLS] tokens [SEP]`, with the text's last tokens cut off after `max_tokens` ids."""
+        """Return `[CLS] tokens [SEP]`, the text cut to fit `max_tokens` ids."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return [self._cls_id, *ids[: max_tokens - 2], self._sep_id]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return the piece of each id; `##` marks a piece that continues a word."""
+        """Return the piece of each id; `##` marks a continued word."""
         return [self._backend.id_to_token(i) or "" for i in ids]
 
 

@@ -23,7 +23,7 @@ def counts_characters(language: str) -> bool:
 
 
 def has_wide(text: str) -> bool:
-    """Return whether a text is Chinese at least in part, and so without spaces between words."""
+    """Return whether a text is Chinese at least in part."""
     return bool(_wide.search(text))
 
 

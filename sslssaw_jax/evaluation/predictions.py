@@ -21,7 +21,7 @@ from sslssaw_jax.evaluation import leakage, metrics
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translation import translate_step
-from sslssaw_jax.training.sharding import own_frames, replicated, shard_batch
+from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.workdir import FINISHED, predictions_file, read_json, read_jsonl, write_jsonl
 
@@ -75,7 +75,7 @@ class SplitTranslator:
     ) -> tuple[list[Prediction], list[Gate | None]]:
         """Translate a split, or the clips `only`; return predictions and gates in the split's order."""
         tokenizer, mesh = self._tokenizer, self._mesh
-        frames = own_frames(mesh, self._stage_config.frame_budget)
+        frames = local_frames(mesh, self._stage_config.frame_budget)
         batches = eval_batches(clips, tokenizer, self._config.data, self._stage_config, frames, only)
         found: dict[int, tuple[Prediction, Gate | None]] = {}
         for batch in batches:
@@ -106,7 +106,7 @@ class SplitLoss:
 
     def __call__(self, state: TrainState, clips: ClipSource) -> dict[str, float]:
         """Return the loss and its parts, means over batches weighted by their clips."""
-        frames = own_frames(self._mesh, self._stage_config.frame_budget)
+        frames = local_frames(self._mesh, self._stage_config.frame_budget)
         parts = []
         for batch in eval_batches(clips, self._tokenizer, self._config.data, self._stage_config, frames):
             values = self._step(state.eval_params, state.batch_stats, shard_batch(batch, self._mesh))

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: the training state, the data position and notes, written by Orbax in the background.
+"""Checkpoints of a run: training state, data position and notes.
 
-The only module that knows Orbax. A checkpoint is `DIRECTORY/<step>/{state,data,meta}`; it appears by one
-rename, so that a killed process leaves it whole or absent. What the evaluations found is in
-`DIRECTORY/scores.json`: a state is saved before it is evaluated.
+Orbax writes them in the background; no other module imports it. A checkpoint is
+`DIRECTORY/<step>/{state,data,meta}` and appears by one rename, so that a killed process leaves it whole or
+absent. A state is saved before it is evaluated; its scores are in `DIRECTORY/scores.json`.
 """
 
 import copy
@@ -28,16 +28,19 @@ _SHOWN_DIFFERENCES = 12
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or not one of this model, or it cannot be written."""
+    """A checkpoint that is missing, damaged, of another model, or not writable."""
 
 
 class Checkpointer:
-    """Saves and restores `TrainState`s below `directory`, keeping the latest and the best.
+    """A folder of checkpoints that keeps the latest and the best.
 
-    With several processes, all of them call every method.
+    Every method must be called by all processes.
 
-    Raises:
-        ValueError: fewer than one latest checkpoint would be kept.
+    Args:
+        directory: The folder of the checkpoints.
+        keep_latest: Number of latest checkpoints to keep, at least 1.
+        keep_best: Number of best checkpoints to keep.
+        selection: The score that ranks checkpoints; None if there are no scores.
     """
 
     def __init__(
@@ -46,10 +49,8 @@ class Checkpointer:
         *,
         keep_latest: int = 2,
         keep_best: int = 1,
-        selection: SelectionMetric = BLEU_4,
+        selection: SelectionMetric | None = BLEU_4,
     ) -> None:
-        if keep_latest < 1:
-            raise ValueError(f"checkpoint.keep_latest is {keep_latest}; at least 1 is needed to resume")
         self.directory = Path(directory).absolute()
         self.scores: Scores = read_scores(self.directory)
         self._keep_latest, self._keep_best, self._selection = keep_latest, keep_best, selection
@@ -64,26 +65,26 @@ class Checkpointer:
         )
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax asks which checkpoints (in the order of their steps) outlive the save of the last one."""
+        """Tell Orbax which checkpoints to keep; part of its `PreservationPolicy`."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         best_first = _best_first(steps, self.scores, self._selection)
         kept = {*steps[-self._keep_latest :], *best_first[: self._keep_best]}
         return [step in kept for step in steps]
 
     def save(self, state: TrainState, *, data: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Starts writing `state` as step `state.step`; its buffers may be donated as soon as this returns.
+        """Start writing a checkpoint; the buffers of `state` may be donated afterwards.
 
         Args:
-            state: the state; arrays on any devices, under any sharding.
-            data: the position of the data, JSON.
-            meta: notes, JSON (the configuration, the tokenizer's fingerprint).
+            state: The state; arrays on any devices, under any sharding.
+            data: The position in the data, as JSON.
+            meta: Notes as JSON (the configuration, the tokenizer's fingerprint).
 
         Raises:
-            CheckpointError: this step or a later one is saved already, or the disk took this checkpoint or
-                the one before only in part.
+            CheckpointError: This step or a later step is already saved, or this checkpoint or the previous
+                one could not be written.
         """
         step = int(state.step)
-        # JSON is written later, in the background: by then the caller may have changed it.
+        # JSON is written later in the background, when the caller may have changed it
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             data=ocp.args.JsonSave(copy.deepcopy(data)),
@@ -95,29 +96,27 @@ class Checkpointer:
             raise CheckpointError(f"{self.directory} has a checkpoint of step {step} or of a later one")
 
     def add_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Notes what an evaluation of the state saved as `step` found."""
+        """Add the scores of the state saved as `step`."""
         self.scores[step] = dict(scores)
-        if jax.process_index() == 0:
-            write_json(self.directory / SCORES, self.scores)
+        write_json(self.directory / SCORES, self.scores)
 
     def restore(
         self, template: TrainState, check: Callable[[dict[str, Any]], None] | None = None
     ) -> tuple[TrainState, dict[str, Any], dict[str, Any]] | None:
-        """The latest state with its data position and notes; None where nothing is saved.
+        """Return the latest state, data position and notes, if any are saved.
 
-        A damaged checkpoint is moved aside, to `<step>.damaged`, with a warning, and the one before is taken.
-        Scores of later steps are forgotten.
+        A damaged checkpoint is moved to `<step>.damaged` with a warning, and the previous one is restored.
+        Scores of later steps are dropped.
 
         Args:
-            template: a state of the same structure; its leaves are arrays or `jax.ShapeDtypeStruct`s, whose
-                shardings the restored arrays get.
-            check: raises where the notes are not those of this run; called before the arrays are read.
+            template: A state of arrays or `jax.ShapeDtypeStruct`s; the restored arrays get their shardings.
+            check: Raises if the notes belong to another run; called before the arrays are read.
 
         Raises:
-            CheckpointError: the checkpoint's arrays are not those of `template`, or each one is damaged.
+            CheckpointError: The arrays do not fit `template`, or every checkpoint is damaged.
         """
         self.wait()
-        # the first process decides, so that none waits for another that could not read its part
+        # the first process decides: others must not wait for a process that could not read its part
         step = int(multihost_utils.broadcast_one_to_all(np.int32(self._whole_step())))
         self._manager.reload()
         if step < 0:
@@ -135,7 +134,7 @@ class Checkpointer:
         return restored.state, restored.data, restored.meta
 
     def _whole_step(self) -> int:
-        """The latest step that is whole, those behind it moved aside; -1 where nothing is saved."""
+        """Return the latest whole step, or -1, and move damaged ones aside."""
         steps = saved_steps(self.directory)
         if jax.process_index() or not steps:
             return -1
@@ -150,23 +149,13 @@ class Checkpointer:
             )
         return step
 
-    @property
-    def latest_step(self) -> int | None:
-        """The last step saved; None where nothing is."""
-        return self._manager.latest_step()
-
-    @property
-    def best_step(self) -> int | None:
-        """The step with the best score, the later one of equals; None where none has been scored."""
-        return next(iter(_best_first(self._manager.all_steps(), self.scores, self._selection)), None)
-
     def wait(self) -> None:
-        """Returns when all that was saved is on disk; raises what went wrong in the background."""
+        """Wait until everything is on disk; raise errors of the background."""
         with self._written():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes writing and lets go of the directory."""
+        """Finish writing and release the directory."""
         with self._written():
             self._manager.close()
 
@@ -178,7 +167,7 @@ class Checkpointer:
 
     @contextmanager
     def _written(self) -> Iterator[None]:
-        """Makes one error of all that Orbax and the libraries below it raise when a write fails."""
+        """Turn the errors of a failed write into one `CheckpointError`."""
         try:
             yield
         except (CheckpointError, jax.errors.JaxRuntimeError):  # of a device, not of the disk
@@ -195,18 +184,18 @@ class Checkpointer:
 def restore_params(
     directory: str | Path, *, best_by: SelectionMetric | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Parameters and batch statistics (nested dicts of NumPy arrays) and notes of another run's checkpoint.
+    """Return parameters, batch statistics and notes of a checkpoint of another run.
 
-    The parameters are those that evaluation uses: the moving average where the stage kept one. Reads neither
-    the optimiser's state nor a template, and changes nothing in `directory`: a damaged checkpoint is passed
-    over with a warning. The dicts are what `nnx.to_pure_dict` gives and `nnx.replace_by_pure_dict` takes.
+    The parameters are those for evaluation: the moving average, if any. A damaged checkpoint is skipped with
+    a warning, and nothing in `directory` changes. The first two are nested dicts of NumPy arrays, as
+    `nnx.replace_by_pure_dict` takes them.
 
     Args:
-        directory: what that run's `Checkpointer` was given.
-        best_by: take the checkpoint with the best such score, if one has been scored; None: the latest.
+        directory: The folder of the checkpoints.
+        best_by: The score that chooses the checkpoint; None, or no such score, chooses the latest.
 
     Raises:
-        CheckpointError: nothing is saved there, or each checkpoint is damaged.
+        CheckpointError: Nothing is saved there, or every checkpoint is damaged.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
@@ -214,11 +203,11 @@ def restore_params(
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")
-    best_first = _best_first(steps, read_scores(directory), best_by) if best_by else []
+    best_first = _best_first(steps, read_scores(directory), best_by)
     step, damaged = _first_whole(directory, list(dict.fromkeys(best_first + steps[::-1])))
     for bad, wrong in damaged.items():
         warnings.warn(
-            f"the checkpoint {directory / str(bad)} is damaged ({wrong}): taking that of step {step}",
+            f"the checkpoint {directory / str(bad)} is damaged ({wrong}): using step {step} instead",
             stacklevel=2,
         )
     folder = directory / str(step)
@@ -229,7 +218,7 @@ def restore_params(
 
 
 def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
-    """The named parts of a saved state as nested dicts of NumPy arrays."""
+    """Return parts of a saved state as nested dicts of NumPy arrays."""
     saved = _array_metadata(folder)
     wanted = {key: saved[key] for key in parts}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
@@ -241,17 +230,19 @@ def _array_metadata(folder: Path) -> Any:
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
 
 
-def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric) -> list[int]:
-    """Return the scored steps, the best first and the later of equals first."""
+def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric | None) -> list[int]:
+    """Return the scored steps, best first, the later of equals first."""
+    if selection is None:
+        return []
     scored = [step for step in steps if selection.name in scores.get(step, {})]
     return sorted(scored, key=lambda step: (selection.quality(scores[step]), step), reverse=True)
 
 
 def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, str]]:
-    """The first of `steps` with a whole checkpoint, and what is wrong with those before it.
+    """Return the first whole checkpoint's step, and damages by step before it.
 
     Raises:
-        CheckpointError: all are damaged.
+        CheckpointError: All are damaged.
     """
     damaged: dict[int, str] = {}
     for step in steps:
@@ -267,32 +258,31 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
 
 
 def find_damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, in words; "" where its notes and each of its arrays can be read.
+    """Return what is damaged in a checkpoint, "" if nothing is.
 
-    Orbax itself does not find out quietly: where one of its many concurrent reads fails, the others fill the
-    terminal with tracebacks.
+    Orbax itself would fill the terminal with tracebacks of its concurrent reads.
     """
     state = folder / "state"
     try:
         for notes in (folder / "data" / "metadata", folder / "meta" / "metadata", state / "_sharding"):
             read_json(notes)
-        for part in (state / "array_metadatas").iterdir():  # one of each process
+        for part in (state / "array_metadatas").iterdir():  # one per process
             read_json(part)
         for leaf in read_json(state / "_METADATA")["tree_metadata"].values():
-            if not leaf["value_metadata"]["skip_deserialize"]:  # no array but an empty node
+            if not leaf["value_metadata"]["skip_deserialize"]:  # an empty node, not an array
                 name = ".".join(str(level["key"]) for level in leaf["key_metadata"])
                 kvstore = {"driver": "ocdbt", "base": f"file://{state}/"}
                 array = {"driver": "zarr", "kvstore": kvstore, "path": name}
                 tensorstore.open(array, read=True).result().read().result()
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # whatever the readers below stumble over
+    except Exception as error:  # damaged bytes can raise anything
         return _first_line(error)
     return ""
 
 
 def _first_line(error: Exception) -> str:
-    """What went wrong, without what a library adds for its developers."""
+    """Return the first line of an error, without TensorStore's specification."""
     text = str(error).split(" [tensorstore_spec")[0]
     return next(iter(text.splitlines()), "") or type(error).__name__
 
@@ -303,7 +293,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _pure_dict(tree: dict[str, Any]) -> dict[str, Any]:
-    """Undoes what Orbax makes of an `nnx.State`: a level `value` per variable, numbers as strings."""
+    """Undo the levels `value` and the string keys of a saved `nnx.State`."""
     unwrapped = {_without_value(path): leaf for path, leaf in ocp.tree.to_flat_dict(tree).items()}
     return nnx.restore_int_paths(ocp.tree.from_flat_dict(unwrapped))
 
@@ -313,7 +303,7 @@ def _without_value(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _arrays(tree: Any) -> dict[tuple[str, ...], str]:
-    """Path of each array in `tree` -> its dtype and shape, in words."""
+    """Map each array's path to its dtype and shape in words."""
     return {
         _without_value(path): f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]"
         for path, leaf in ocp.tree.to_flat_dict(tree).items()
@@ -325,7 +315,7 @@ def _require_same_arrays(saved_tree: Any, template: TrainState, path: Path) -> N
     differing = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
     if not differing:
         return
-    # A parameter's own line comes before those of its copies in the optimiser's state.
+    # a parameter before its copies in the state of the optimizer
     differing.sort(key=lambda key: (key[0] == "opt_state", key))
     lines = [
         f"  {'.'.join(key)}: saved {saved.get(key, 'nothing')}, the model has {wanted.get(key, 'nothing')}"
@@ -334,6 +324,6 @@ def _require_same_arrays(saved_tree: Any, template: TrainState, path: Path) -> N
     if len(differing) > _SHOWN_DIFFERENCES:
         lines.append(f"  and {len(differing) - _SHOWN_DIFFERENCES} more")
     raise CheckpointError(
-        f"the checkpoint {path} is of another model or optimiser; restore it with the configuration "
-        "it was trained with, or start in another workdir:\n" + "\n".join(lines)
+        f"the checkpoint {path} is of another model or optimizer; restore it with the configuration that it "
+        "was trained with, or start in another workdir:\n" + "\n".join(lines)
     )

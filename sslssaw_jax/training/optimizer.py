@@ -1,4 +1,4 @@
-"""The optimiser and its schedule, as PyTorch's `SGD`, `Adam` and `AdamW` do them."""
+"""The optimizer and its schedule, equal to PyTorch's `SGD`, `Adam` and `AdamW`."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from sslssaw_jax.config.stages import OptimConfig
 
 
 def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate by step: up from 0 linearly for `warmup_steps`, then down a cosine.
+    """Make the schedule: a linear warm-up from 0, then a cosine.
 
     The peak is at step `warmup_steps`; `final_learning_rate` is reached at step `num_steps` and stays.
 
     Raises:
-        ConfigError: the warm-up leaves no step for the cosine.
+        ConfigError: The warm-up leaves no step for the cosine.
     """
     if not 0 <= config.warmup_steps < max(num_steps, 1):
         raise ConfigError(
@@ -34,20 +34,19 @@ def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimConfig, num_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The gradient transformation of one stage and the schedule inside it, for the log.
+    """Make the optimizer of a stage and its schedule.
 
-    `sgd` and `adam` add weight decay to the gradient before the moments, for every parameter, as
-    `torch.optim.SGD` and `Adam` do and the public codes use them. `adamw` decays weights apart from the
-    gradient, and only those of matrices and kernels: pulling a bias or a norm's scale to zero regularises
-    nothing.
-    Gradients are clipped by their global norm before either, where `clip_norm` is positive.
+    `sgd` and `adam` add weight decay to the gradient of every parameter before the moments, like
+    `torch.optim.SGD` and `Adam`. `adamw` decays weights apart from the gradient, and only matrices and
+    kernels: pulling a bias or a norm's scale to zero regularizes nothing. If `clip_norm` is positive,
+    gradients are first clipped by their global norm.
 
     Args:
-        config: the `optim` group of a stage.
-        num_steps: steps of the stage, over which the learning rate falls.
+        config: The `optim` group of a stage.
+        num_steps: Steps of the stage, over which the learning rate falls.
 
     Raises:
-        ConfigError: the warm-up is not shorter than the stage.
+        ConfigError: The warm-up is not shorter than the stage.
     """
     schedule = make_schedule(config, num_steps)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []

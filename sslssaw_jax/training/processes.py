@@ -1,4 +1,4 @@
-"""Several processes as one run: each drives its own devices and decodes the frames that lie on them."""
+"""Several processes as one run, each with its own devices."""
 
 import os
 import sys
@@ -8,23 +8,25 @@ import jax
 
 from sslssaw_jax.config.checks import ConfigError
 
-AUTO = "auto"  # an address that jax finds out itself: SLURM, Open MPI, Kubernetes, Cloud TPU
+AUTO = "auto"  # JAX finds the address: SLURM, Open MPI, Kubernetes, Cloud TPU
 
 
-def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Makes this process one of several; one that nobody counts among others stays alone.
+def initialize_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Join other processes if arguments, environment or launcher say so.
 
-    What is not given is taken from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. All
-    three are found out where the address is `auto`, or nothing is given and `srun` or `mpirun` has started
-    more than one process. To be called before anything runs on a device.
+    Missing arguments are taken from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. JAX
+    finds all three if the address is `auto`, or if nothing is given and `srun` or `mpirun` has started more
+    than one process. Call this function before anything runs on a device.
 
     Args:
         coordinator_address: `host:port` of process 0, or `auto`.
-        num_processes: of all hosts together.
-        process_id: from 0 on; process 0 alone prints and writes files.
+        num_processes: Number of processes on all hosts together.
+        process_id: From 0 on; only process 0 prints and writes files.
 
     Raises:
-        ConfigError: only some of the three are known, or they cannot be.
+        ConfigError: Only some of the three are known, or one is not valid.
     """
     given = {
         "coordinator_address": coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS"),
@@ -38,21 +40,21 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
         return
     elif missing:
         raise ConfigError(
-            f"several processes need --{' and --'.join(missing)}, too; --coordinator_address={AUTO} finds all"
+            f"several processes need --{' and --'.join(missing)}, too, or --coordinator_address={AUTO}"
         )
     else:
         _check(**given)  # type: ignore[arg-type]
         jax.distributed.initialize(**given)  # type: ignore[arg-type]
-    sys.excepthook = _leave_with_traceback
+    sys.excepthook = _exit_with_traceback
     if jax.process_index():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one process speaks for all
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only process 0 prints
 
 
-def leave(message: str) -> NoReturn:
-    """Ends this process with a message, and so the whole run.
+def exit_run(message: str) -> NoReturn:
+    """End this process with a message, and thereby the whole run.
 
-    One of several goes without the farewell that jax waits minutes for: the others, in the middle of a step,
-    notice that it is gone.
+    One of several processes skips the shutdown of JAX, which would wait minutes for the others; in the middle
+    of a step, they notice that a process is gone.
     """
     if not jax.distributed.is_initialized():
         sys.exit(message)
@@ -60,7 +62,7 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
-def _leave_with_traceback(*error: Any) -> NoReturn:
+def _exit_with_traceback(*error: Any) -> NoReturn:
     sys.__excepthook__(*error)
     sys.stderr.flush()
     os._exit(1)
@@ -69,9 +71,9 @@ def _leave_with_traceback(*error: Any) -> NoReturn:
 def _check(coordinator_address: str, num_processes: int, process_id: int) -> None:
     host, _, port = coordinator_address.rpartition(":")
     if not host or not port.isdigit():
-        raise ConfigError(f"coordinator_address is {coordinator_address!r}; it is host:port, or {AUTO}")
+        raise ConfigError(f"coordinator_address is {coordinator_address!r}; it must be host:port or {AUTO}")
     if not 0 <= process_id < num_processes:
-        raise ConfigError(f"process_id is {process_id}; of {num_processes} processes it is one from 0 on")
+        raise ConfigError(f"process_id is {process_id}; it must be 0 to {num_processes - 1}")
 
 
 def _number(variable: str) -> int | None:
@@ -82,5 +84,8 @@ def _number(variable: str) -> int | None:
 
 
 def _launched_with_others() -> bool:
-    """Whether a launcher counts several; a shell inside an allocation is alone, whatever `SLURM_NTASKS`."""
+    """Return whether a launcher started several processes.
+
+    `SLURM_NTASKS` does not say so: a shell inside an allocation has it, too.
+    """
     return any((_number(variable) or 1) > 1 for variable in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))

@@ -1,6 +1,6 @@
-"""One mesh, and what lies where on it: batches split by rows, the state replicated or split (FSDP).
+"""The device mesh, and the layout of batches and states on it.
 
-Model code knows none of this: it is written for the global batch, and the compiler adds the communication.
+Model code is written for the global batch and knows nothing of this; the compiler adds the communication.
 """
 
 import math
@@ -15,16 +15,17 @@ from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.types import Batch
 
 AXES = ("data", "fsdp")
-MIN_FSDP_SIZE = 2**16  # elements; below it, gathering a leaf costs more than holding it everywhere
+MIN_FSDP_SIZE = 2**16  # elements; gathering a smaller leaf costs more than replicating it
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh of all devices, axes ("data", "fsdp"); a size of -1 takes the devices that are left.
+    """Make the mesh of all devices.
 
-    Axes are `Auto`: with `jax.make_mesh`'s own default, `Explicit`, contrastive logits do not compile.
+    A size of -1 takes the remaining devices. Axes are `Auto`: with `Explicit`, the default of JAX,
+    contrastive logits do not compile.
 
     Raises:
-        ConfigError: the sizes do not multiply to the number of devices.
+        ConfigError: The sizes do not multiply to the number of devices.
     """
     num_devices = jax.device_count()
     sizes = [config.data, config.fsdp]
@@ -40,24 +41,24 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Return the sharding that holds the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """An axis over all devices: FSDP splits the state, and its devices take rows all the same."""
+    """Return the sharding that splits an axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
 
 
 def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
-    """A sharding for each leaf of a state (parameters, statistics and the optimiser's state alike).
+    """Return a sharding for each leaf of a state.
 
-    Large leaves (`MIN_FSDP_SIZE` elements and more) are split over "fsdp" along their largest axis that it
-    divides; small leaves, leaves with no such axis, and everything where "fsdp" is 1 are replicated.
+    Leaves of at least `MIN_FSDP_SIZE` elements are split over "fsdp" along their largest divisible axis.
+    Other leaves are replicated, and so are all leaves if "fsdp" is 1.
 
     Args:
-        mesh: from `make_mesh`.
-        abstract_state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+        mesh: The mesh from `make_mesh`.
+        abstract_state: A tree of arrays or `jax.ShapeDtypeStruct`s.
     """
     return jax.tree.map(
         lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract_state
@@ -65,7 +66,7 @@ def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
 
 
 def abstract_state(init: Callable[[jax.Array], Any], mesh: Mesh) -> Any:
-    """What `init(key)` returns, without making it: shapes, dtypes and where each leaf lies on the mesh."""
+    """Return shapes, dtypes and shardings of what `init(key)` would return."""
     abstract = jax.eval_shape(init, jax.random.key(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -82,11 +83,11 @@ def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     return PartitionSpec(*(None,) * largest, "fsdp")
 
 
-def own_frames(mesh: Mesh, frame_budget: int) -> range:
-    """Which of a batch's packed frames this process's devices hold, from the first to the last of them.
+def local_frames(mesh: Mesh, frame_budget: int) -> range:
+    """Return the range of packed frames on this process's devices.
 
     Raises:
-        ConfigError: the frames cannot be split evenly over the devices.
+        ConfigError: The frames cannot be split evenly over the devices.
     """
     _require_even("frames", frame_budget, mesh)
     indices = batch_sharding(mesh).addressable_devices_indices_map((frame_budget,)).values()
@@ -95,14 +96,14 @@ def own_frames(mesh: Mesh, frame_budget: int) -> range:
 
 
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """The batch on the devices: rows, and likewise frames, split evenly over all of them.
+    """Put a batch on the devices, with rows and frames split evenly.
 
-    Every process has the same batch; only of its frames none but `own_frames` is looked at.
+    Every process has the same batch, but only its `local_frames` need to be filled.
 
     Raises:
-        ConfigError: rows or frames cannot be split evenly over the devices.
+        ConfigError: Rows or frames cannot be split evenly over the devices.
     """
-    axis = batch.valid.ndim - 1  # behind that of the micro-batches, where there is one
+    axis = batch.valid.ndim - 1  # behind the axis of micro-batches, if any
     sharding = batch_sharding(mesh, axis)
     for path, value in jax.tree.leaves_with_path(batch):
         name = jax.tree_util.keystr(path, simple=True, separator=".")

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request: the run ends where it can go on, not where it happens to be."""
+"""SIGTERM and SIGINT as requests to stop where the run can continue."""
 
 import os
 import signal
@@ -14,16 +14,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and did; the message says how to go on.
+    """The end of a run that was asked to stop.
 
-    As with `KeyboardInterrupt`, no library's `except Exception` may keep it.
+    Like `KeyboardInterrupt`, not an `Exception`: no library's `except Exception` may swallow it.
     """
 
 
 class StopRequest:
-    """From entering on, a signal raises `Stopped` at once, unless that is deferred; a second one kills.
+    """A context in which a signal asks the run to stop.
 
-    With several processes JAX listens for SIGTERM itself, and all of them stop after the same step.
+    The first signal raises `Stopped` at once, unless it is deferred; a second signal kills. With several
+    processes, JAX listens for SIGTERM itself, and all processes stop after the same step.
 
         with StopRequest() as stop:
             with stop.deferred():
@@ -37,15 +38,15 @@ class StopRequest:
     def __init__(self) -> None:
         self._name = ""  # of the signal that came
         self._deferred = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if jax.process_count() == 1:
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -54,20 +55,20 @@ class StopRequest:
             signal.signal(each, signal.SIG_DFL)
         if not self._deferred:
             self.now()
-        # the signal may have come in the middle of a print, which allows no other
+        # print is not reentrant, and the signal may have interrupted one
         os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
 
     def reached(self, step: int) -> bool:
-        """Whether the run is to stop after `step`, the same on all processes; asked once a step by all."""
+        """Return whether to stop after `step`; all processes must ask every step."""
         return bool(self._name) or multihost_utils.reached_preemption_sync_point(step)
 
     def now(self, where: str = "") -> None:
-        """Raises `Stopped`."""
+        """Raise `Stopped`."""
         raise Stopped(f"stopped by {self._name or 'SIGTERM'}{where}: start again to go on")
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """In here a signal only makes `reached` true."""
+        """Make a signal in this block set `reached` only."""
         before, self._deferred = self._deferred, True
         try:
             yield
@@ -76,7 +77,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """In here a signal raises `Stopped` again, and so does one that came before."""
+        """Make an earlier signal, or a signal in this block, raise `Stopped`."""
         before, self._deferred = self._deferred, False
         try:
             if self._name:

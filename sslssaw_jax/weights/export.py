@@ -10,7 +10,7 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.dataset import Dataset, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
 from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.systems import read_config
@@ -19,8 +19,8 @@ from sslssaw_jax.types import BLEU_4
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
-from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder
-from sslssaw_jax.workdir import CHECKPOINTS, write_json
+from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder, find_model
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_json, write_json
 
 MBART_FOLDER = "mbart"
 RUN_CONFIG_FILE = "run_config.json"
@@ -66,7 +66,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         raise WeightsError(
             f"the model in {workdir} has no mBART part: name the workdir of a stage 1 or 2 with mBART"
         )
-    loaded = _tokenizer(config, tokenizer, meta["tokenizer"])
+    loaded = _tokenizer(config, workdir, tokenizer, meta["tokenizer"])
     tensors = {
         ".".join(map(str, path)): np.ascontiguousarray(leaf)
         for tree in (params, batch_stats)
@@ -89,12 +89,19 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokenizer:
-    """Load the tokenizer that the model was trained with."""
-    data = config.data
-    dataset = find_dataset(Path(data.data_dir), data.dataset)
-    folder = folder or Path(data.tokenizer or dataset.tokenizer_folder)
-    tokenizer = load_tokenizer(folder, dataset.language)
+def _tokenizer(config: Config, workdir: Path, folder: Path | None, fingerprint: str) -> Tokenizer:
+    """Load the tokenizer that the model was trained with; a finished run needs no dataset for it."""
+    data, mark = config.data, workdir / FINISHED
+
+    def dataset() -> Dataset:
+        return find_dataset(data.data_dir, data.dataset)
+
+    if folder is None:
+        weights = config.model.mbart.weights
+        pretrained = find_model(weights) if weights and not data.tokenizer else None
+        folder = Path(data.tokenizer or pretrained or dataset().tokenizer_folder)
+    language = read_json(mark)["language"] if mark.exists() else dataset().language
+    tokenizer = load_tokenizer(folder, language)
     if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
         raise WeightsError(
             f"the model was trained with another tokenizer ({fingerprint}) than that of {folder} "

@@ -1,4 +1,4 @@
-"""Starts a toy experiment again and again, each time in a new process, and ends each at a chosen moment.
+"""A toy experiment, started again and again in new processes that end at chosen moments.
 
     python -m tests.support.killed_runs DATA_DIR FOLDER EPOCHS NAME=MOMENT,MOMENT,...
 
@@ -38,7 +38,7 @@ BROKEN = "train-005"
 
 
 def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
-    """Stage 2 alone: epochs of 3 steps, each evaluated, a checkpoint every second step, and a broken clip."""
+    """Return stage 2 alone: evaluated epochs of 3 steps, a checkpoint every second step."""
     config = shrink(shipped("demo"), data_dir)
     config.init_from = None
     config.evaluation.num_heatmaps, config.logging.peak_tflops = 0, 0.001
@@ -50,7 +50,7 @@ def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
 
 
 def before(owner: Any, name: str, calls: int, number: signal.Signals) -> None:
-    """The signal comes before the so-manieth call of a function."""
+    """Send a signal before the given call of a function."""
     function, left = getattr(owner, name), [calls]
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
@@ -63,7 +63,7 @@ def before(owner: Any, name: str, calls: int, number: signal.Signals) -> None:
 
 
 def at_random(seed: int) -> None:
-    """Up to 1.5 seconds after one of the first steps, wherever the run is then; prints where."""
+    """Kill up to 1.5 seconds after one of the first steps, and print where."""
     rng = random.Random(seed)
     steps_left = [rng.randint(1, 6)]
     shard_batch = train.shard_batch
@@ -107,7 +107,7 @@ def break_a_clip() -> None:
 
 
 def note_order(path: Path) -> None:
-    """Writes each step that is begun, with its clips, to `path`."""
+    """Write each step that is begun, with its clips, to `path`."""
     step_fn = train.CountedStep.__call__
 
     def noted(self: Any, state: Any, batch: Any, key: Any) -> Any:

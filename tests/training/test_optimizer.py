@@ -104,7 +104,7 @@ def test_a_warm_up_as_long_as_the_stage_is_an_error():
 
 
 def test_the_average_forgets_its_beginning_and_then_decays_as_asked():
-    """After the first step it is that step's parameters, whatever it was made with."""
+    """Expect the first step to replace the initial average altogether."""
 
     def loss(model, batch, key, counts):
         return model.kernel[...].sum(), {}

@@ -1,4 +1,4 @@
-"""Two processes of two devices each on one host, against this process and its one device."""
+"""Two processes of two devices each, compared with one process of one device."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
-from sslssaw_jax.training.processes import join
+from sslssaw_jax.training.processes import initialize_processes
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.test_end_to_end import ROOT, rows, shipped, shrink
 
@@ -44,7 +44,7 @@ def get_config():
 
 
 def configuration(data_dir: Path) -> ml_collections.ConfigDict:
-    """Stage 2 alone: six steps, a checkpoint after each third."""
+    """Return stage 2 alone: six steps, a checkpoint after every third."""
     config = shrink(shipped("demo"), data_dir)
     config.init_from = None
     config.warm_start.epochs = 0
@@ -57,7 +57,7 @@ def configuration(data_dir: Path) -> ml_collections.ConfigDict:
 
 
 def interrupted(finished: Path, workdir: Path) -> Path:
-    """A copy of a finished run as it was after its first epoch."""
+    """Copy a finished run as it was after its first epoch."""
     shutil.copytree(finished, workdir, ignore=shutil.ignore_patterns("*.json", "predictions*", "heatmaps"))
     last = max((workdir / CHECKPOINTS).iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(last)
@@ -73,7 +73,7 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a run of this process."""
+    """Return the workdir of a run of this process."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     Experiment(read_config(configuration(tiny_data_dir)), workdir).run("train")
     return workdir
@@ -81,7 +81,7 @@ def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The workdirs of two runs of two processes: one from its beginning, one that another began."""
+    """Return the workdirs of two runs of two processes: one new, one continued."""
     folder = tmp_path_factory.mktemp("together")
     (folder / "config.py").write_text(CONFIG_FILE.format(data_dir=str(tiny_data_dir)))
     goes_on = interrupted(alone, folder / "goes_on")
@@ -96,7 +96,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
     }
-    told = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    from_environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     flagged = [f"--coordinator_address={address}", "--num_processes=2", "--process_id=0"]
     processes = [
         subprocess.Popen(
@@ -107,7 +107,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
             stderr=subprocess.PIPE,
             text=True,
         )
-        for more, variables in ((flagged, {}), ([], told))
+        for more, variables in ((flagged, {}), ([], from_environment))
     ]
     outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -156,18 +156,18 @@ def test_one_process_goes_on_where_two_were(
     [
         (("host:1", 2, None), {}, "--process_id, too"),
         ((None, None, 1), {"JAX_NUM_PROCESSES": "2"}, "--coordinator_address, too"),
-        (("host", 2, 0), {}, "coordinator_address is 'host'; it is host:port"),
-        (("host:1", 2, 2), {}, "process_id is 2; of 2 processes"),
+        (("host", 2, 0), {}, "coordinator_address is 'host'; it must be host:port"),
+        (("host:1", 2, 2), {}, "process_id is 2; it must be 0 to 1"),
         ((None, None, None), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two'"),
     ],
 )
-def test_what_does_not_make_several_processes_is_told(
+def test_settings_that_do_not_make_several_processes_are_an_error(
     arguments: tuple, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        join(*arguments)
+        initialize_processes(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -194,5 +194,5 @@ def test_a_process_waits_for_others_only_where_someone_counts_them(
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    join(*arguments)
+    initialize_processes(*arguments)
     assert calls == ([] if asked is None else [asked])

@@ -1,4 +1,4 @@
-"""Killed with -9, or asked to stop, and started again: the run ends as if nothing had happened.
+"""A run that is killed or stopped, and started again, ends as if nothing had happened.
 
 `SSLSSAW_KILLS=20 pytest tests/training/test_resume.py` adds a run that is killed so often at random moments.
 """
@@ -25,9 +25,10 @@ STOPPED = ["stopped_after_a_step", "stopped_in_an_evaluation"]
 
 
 def start(folder: Path, data_dir: Path, epochs: int, **chains: list[str]) -> list[tuple[str, int]]:
-    """Runs each chain in a folder of its own; the moments of the last one with its processes' exit codes."""
+    """Run each chain in its own folder; return the last one's moments and exit codes."""
     arguments = [f"{name}={','.join(moments)}" for name, moments in chains.items()]
-    environment = os.environ | {
+    shared = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment = shared | {  # every folder has its own compilation cache, which a test reads
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -44,12 +45,12 @@ def start(folder: Path, data_dir: Path, epochs: int, **chains: list[str]) -> lis
     ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = [line.split() for line in done.stdout.splitlines()]
-    return [(moment, int(code)) for name, moment, code in told if name == list(chains)[-1]]
+    outcomes = [line.split() for line in done.stdout.splitlines()]
+    return [(moment, int(code)) for name, moment, code in outcomes if name == list(chains)[-1]]
 
 
 def assert_same_end(left: Path, right: Path) -> None:
-    """Parameters, optimiser, log, data, scores, predictions and metrics are equal to the last bit."""
+    """Assert that states, logs, data, scores, predictions and metrics are bit-equal."""
     steps = [saved_steps(workdir / CHECKPOINTS)[-1] for workdir in (left, right)]
     assert steps[0] == steps[1]
     parts = ("step", "params", "batch_stats", "opt_state")
@@ -81,7 +82,7 @@ def assert_same_end(left: Path, right: Path) -> None:
 def chains(
     tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[tuple[str, int]]]:
-    """`whole` never ended early, and `killed` at all the designed moments."""
+    """Return the folder of `whole` and `killed`, and the exit codes of `killed`."""
     folder = tmp_path_factory.mktemp("resume")
     killed = [*STOPPED[:1], *KILLED[:3], *STOPPED[1:], *KILLED[3:]]
     codes = start(folder, tiny_data_dir, 2, whole=[], killed=killed)
@@ -98,15 +99,15 @@ def test_a_stopped_run_says_where_it_goes_on(chains) -> None:
     folder, _ = chains
     (after_a_step,) = folder.glob("killed.*.stopped_after_a_step.txt")
     (in_evaluation,) = folder.glob("killed.*.stopped_in_an_evaluation.txt")
-    told = "stopped by SIGTERM after step 1 of translate, which is saved: start again to go on"
-    assert after_a_step.read_text().splitlines()[-1] == told
+    message = "stopped by SIGTERM after step 1 of translate, which is saved: start again to go on"
+    assert after_a_step.read_text().splitlines()[-1] == message
     assert in_evaluation.read_text().splitlines()[-1] == "stopped by SIGTERM: start again to go on"
     for output in (after_a_step, in_evaluation):
         assert "Traceback" not in output.read_text()
 
 
 def test_evaluations_share_one_compiled_translation(chains) -> None:
-    """Two evaluations in training, and the report's two splits."""
+    """Cover two evaluations in training and two splits after it."""
     folder, _ = chains
     output = (folder / "whole.0.never.txt").read_text()
     assert output.count("translate 3: dev") == output.count("translate 6: dev") == 1
@@ -120,7 +121,7 @@ def test_a_restart_loads_what_was_compiled(chains) -> None:
     assert sorted(programs) == ["jit_train_step", "jit_translate_step"]  # none under another key
 
 
-def test_a_broken_clip_is_skipped_and_told_once(chains) -> None:
+def test_a_broken_clip_is_skipped_and_reported_once(chains) -> None:
     folder, _ = chains
     output = (folder / "whole.0.never.txt").read_text()
     assert output.count(f"skipped the broken clip {BROKEN}: 1 of at most 1") == 1

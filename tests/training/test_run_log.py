@@ -1,6 +1,10 @@
 import io
 import json
 import math
+import os
+import pty
+import re
+import termios
 
 import pytest
 
@@ -9,14 +13,9 @@ from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.workdir import write_json, write_jsonl
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    """The log's clock, which stands still until it is set."""
+    """Replace the log's clock by one that stands still until it is set."""
     now = [0.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
     return now
@@ -63,9 +62,10 @@ def test_a_line_holds_the_values_and_the_rates_since_the_line_before(tmp_path, c
 
 def test_time_of_an_evaluation_is_not_counted(tmp_path, clock):
     with RunLog(tmp_path, "translate", num_steps=10, stream=io.StringIO()) as log:
-        clock[0] += 100.0
-        log.restart_clock()
-        clock[0] += 1.0
+        clock[0] += 0.25
+        with log.paused():
+            clock[0] += 100.0
+        clock[0] += 0.75
         log.count(clips=4, frames=40, waited=0.0)
         log.write(1, {"loss": 1.0})
     assert read(tmp_path)[0]["clips_per_s"] == 4.0
@@ -109,22 +109,31 @@ def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
             log.count(clips=8, frames=900, waited=0.05, flops=1e12)
         log.write(20, {"loss": 2.34567})
     assert stream.getvalue() == (
-        "translate 20/1,000  loss 2.346  0.5 s/step  16.0 clips/s  1,800 frames/s  MFU 20%  "
-        "input wait 10%  ETA 0:08:10\n"
+        "translate 20/1,000  loss 2.346  16.0 clips/s  1,800 frames/s  MFU 20%  input wait 10%  "
+        "0.5 s/step  ETA 0:08:10\n"
     )
 
 
-def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    stream = Terminal()
-    with RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log:
+def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path):
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with (
+        open(terminal, "w") as stream,
+        RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log,
+    ):
         log.write(20, {"loss": 2.0})
         log.write(40, {"loss": 1.0})
-        log.say("dev BLEU-4 20.1")
-    first, second, rest = stream.getvalue().split("\x1b[K")
-    assert first.startswith("\rtranslate 20/1,000") and second.startswith("\rtranslate 40/1,000")
-    assert len(first) == len(second) == 40
-    assert rest == "\ndev BLEU-4 20.1\n"
+        log.info("dev BLEU-4 20.1")
+    shown = os.read(screen, 2**16).decode()
+    os.close(screen)
+    lines = [line.split("\r") for line in shown.replace("\r\n", "\n").split("\n")]
+    assert len(lines) == 3 and lines[-1] == [""]  # a line of the message, and a line of progress
+    assert lines[0][-1] == "dev BLEU-4 20.1"
+    for step, loss in ((20, 2), (40, 1)):
+        progress = [text for line in lines for text in line if f"{step}/1000" in text]
+        assert progress and all(len(text) < 80 for text in progress)
+        # neither the time left nor the loss is cut off
+        assert all(re.search(rf"\[\d\d:\d\d<\d\d:\d\d, .*, loss {loss},", text) for text in progress)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
-from sslssaw_jax.training.sharding import AXES, make_mesh, own_frames, shard_batch, state_sharding
+from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, state_sharding
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
 
@@ -121,7 +121,7 @@ def on(num_devices: int) -> AbstractMesh:
 def test_what_does_not_divide_is_an_error_that_names_the_knob():
     rows = error_of(lambda: shard_batch(make_batch(rows=12, frames=32), on(8)))
     assert rows == "batch.frame_start has 12 rows for 8 devices; make clips_per_batch a multiple of 8"
-    for call in (lambda: shard_batch(make_batch(rows=16, frames=30), on(8)), lambda: own_frames(on(8), 30)):
+    for call in (lambda: shard_batch(make_batch(rows=16, frames=30), on(8)), lambda: local_frames(on(8), 30)):
         assert error_of(call) == "batch.frames has 30 rows for 8 devices; make frame_budget a multiple of 8"
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs.baselines import QB_SLRT
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 from transformers import MBartForConditionalGeneration
@@ -15,13 +14,21 @@ from transformers import MBartForConditionalGeneration
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.checkpoints import SCORE, Checkpointer
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.__main__ import main
-from sslssaw_jax.workdir import CHECKPOINTS
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, write_json
 from tests.support.mbart_reference import random_tokens, relative_error
 from tests.support.pytorch import torch
-from tests.support.toy import evaluated, jit, pretrain_stage, toy_config, toy_state, translate_stage
+from tests.support.toy import (
+    evaluated,
+    jit,
+    pretrain_stage,
+    toy_config,
+    toy_state,
+    toy_system,
+    translate_stage,
+)
 
 MAKERS = {"stage 1": pretrain_stage, "stage 2": translate_stage}
 
@@ -41,9 +48,10 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
     meta = {"config": to_dict(config), "tokenizer": loaded.fingerprint}
     with Checkpointer(workdir / CHECKPOINTS) as checkpointer:
         checkpointer.save(best, data={}, meta=meta)
-        checkpointer.add_scores(int(best.step), {SCORE: 2.0})
+        checkpointer.add_scores(int(best.step), {BLEU_4.name: 2.0})
         checkpointer.save(last, data={}, meta=meta)
-        checkpointer.add_scores(int(last.step), {SCORE: 1.0})
+        checkpointer.add_scores(int(last.step), {BLEU_4.name: 1.0})
+    write_json(workdir / FINISHED, {"language": "en_XX"})
     return stage, best
 
 
@@ -79,9 +87,12 @@ def test_pytorch_computes_the_same_logits(
     assert relative_error(actual, expected, target_mask) < 1e-5
 
 
-def test_the_whole_model_is_written_with_its_keys_and_configuration(tokenizer: Path, tmp_path: Path) -> None:
-    config = toy_config(**{"data.tokenizer": str(tokenizer)})
+def test_the_whole_model_is_written_with_its_keys_and_configuration(
+    tokenizer: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    config = toy_config(**{"data.tokenizer": str(tokenizer), "data.data_dir": str(tiny_data_dir)})
     _, state = finished(translate_stage, config, tokenizer, tmp_path / "run")
+    (tmp_path / "run" / FINISHED).unlink()  # the dataset says the language of a run that still goes on
     out = tmp_path / "out"
     main(["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"])
     written = load_file(out / "model.safetensors")
@@ -122,7 +133,7 @@ def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, t
 def test_mistakes_are_one_message_and_leave_nothing(tokenizer: Path, tmp_path: Path) -> None:
     config = toy_config(**{"data.tokenizer": str(tokenizer)})
     finished(translate_stage, config, tokenizer, tmp_path / "run")
-    finished(translate_stage, toy_config(**QB_SLRT), tokenizer, tmp_path / "slrt")
+    finished(translate_stage, toy_system("slrt"), tokenizer, tmp_path / "slrt")
     other = tmp_path / "other"
     train_tokenizer(["quite other words than those"] * 3, other, vocab_size=30)
 
