@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.report.dataset_facts import SplitFacts
-from sslssaw_jax.report.text_layout import fonts_for, labelled_lines, wrap
+from sslssaw_jax.report.text_layout import labelled_lines, wrap
 
 COLOURS = ("#3d6f9e", "#e9a03b", "#b5443c", "#6b9a5b", "#7d6b9c")
 GREY = "0.35"
@@ -54,19 +53,6 @@ def choose_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip
             heading = f"{split}: {clip.id} ({clip.num_frames} frames{signer})"
             shown.append(ShownClip(heading, frames, clip.question, clip.target))
     return shown
-
-
-def save_statistics(path: Path, title: str, facts: Mapping[str, SplitFacts], unit: str) -> None:
-    """Write `draw_statistics` to a PNG file; its folder need not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_statistics(title, facts, unit).savefig(path, dpi=DPI)
-
-
-def save_contact_sheet(path: Path, title: str, clips: Sequence[ShownClip]) -> None:
-    """Write `draw_contact_sheet` to a PNG file; its folder need not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with fonts_for(*(text for clip in clips for text in (clip.question, clip.target))):
-        draw_contact_sheet(title, clips).savefig(path, dpi=DPI)
 
 
 def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> Figure:

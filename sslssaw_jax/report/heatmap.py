@@ -1,7 +1,6 @@
 """Heat maps of the SSAW gate of a clip (Fig. 4)."""
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sslssaw_jax.report.text_layout import fonts_for, labelled_lines
+from sslssaw_jax.report.text_layout import labelled_lines
 
 COLOURS = "magma"  # dark to bright
 BOX = "#e8112d"
 HIGHEST = 0.75  # of the span from a part's lowest weight to its highest; higher weights are boxed
-DPI = 110
 
 # inches
 MARGIN = 0.3
@@ -101,25 +99,6 @@ def highest(weights: np.ndarray) -> list[range]:
     is_high = weights > low + HIGHEST * (high - low)
     edges = np.flatnonzero(np.diff(is_high, prepend=False, append=False)).tolist()
     return [range(*edge) for edge in zip(edges[::2], edges[1::2])]
-
-
-def save_heatmap(
-    path: Path,
-    *,
-    tokens: list[str],
-    gate: np.ndarray,
-    frames: np.ndarray,
-    question: str,
-    target: str,
-    prediction: str,
-) -> None:
-    """Write `draw_heatmap` to a PNG file; its folder need not exist."""
-    with fonts_for(question, target, prediction):
-        figure = draw_heatmap(
-            tokens=tokens, gate=gate, frames=frames, question=question, target=target, prediction=prediction
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
 
 
 def draw_heatmap(
