@@ -7,7 +7,10 @@ from sslssaw_jax.systems import SYSTEMS
 
 
 def small_cnn(config: ConfigDict) -> None:
-    """Shrink the CNN; at 48 pixels the last 3x3 map is kept, since its mean forgets where the hands are."""
+    """Shrink the CNN.
+
+    At 48 pixels the last 3x3 map is kept, since its mean forgets where the hands are.
+    """
     config.data.crop_fraction = 1.0
     config.model.cnn.resnet.depths = (1, 1, 1)
     config.model.cnn.resnet.width = 16
@@ -41,7 +44,7 @@ def small_model(config: ConfigDict) -> None:
 
 
 def toy_training(config: ConfigDict) -> None:
-    """Change sizes and epochs to what a CPU trains in minutes, from scratch."""
+    """Change sizes and epochs for minutes on a CPU, from scratch."""
     small_model(config)
     config.model.cnn.weights = config.model.mbart.weights = config.model.mbert.weights = None
     config.data.image_size = 48

@@ -93,7 +93,7 @@ def _opening(question: str) -> str | None:
 
 
 def _day(question: str) -> str | None:
-    """Return the day of the month as an ordinal, from an ordinal or a number in the question."""
+    """Return the day of the month in a question as an ordinal."""
     ordinals = [
         _ordinal(number) for number in range(31, 0, -1)
     ]  # longer ordinals before those that they contain

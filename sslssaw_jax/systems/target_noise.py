@@ -66,7 +66,7 @@ class TargetNoise:
 
 
 def ask_noisy_targets(clips: Sequence[ClipInfo], share: float) -> Ask | None:
-    """Return what asks a `share` of the clips a noisy copy of their target; None for a share of 0."""
+    """Return what asks a `share` of clips noisy targets, if any."""
     if not share:
         return None
     noise = TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
