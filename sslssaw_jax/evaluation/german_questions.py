@@ -76,7 +76,7 @@ def edit_german_question(question: str) -> str:
 
 
 def _opening(question: str) -> str | None:
-    """Return `und nun die wettervorhersage für morgen WEEKDAY den DAY MONTH`, as far as it is asked for."""
+    """Return a forecast's opening with the weekday, day and month, if any."""
     if not _FORECAST.search(question):
         return None
     weekday = next((word for word in _WEEKDAYS if word in question), None)
