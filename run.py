@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse flags; end the program with one message for a wrong flag or config file."""
+    """Parse flags; end with one message for a wrong flag or file."""
     try:
         return flags.FLAGS(argv)
     except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -41,7 +41,7 @@ def small_model(config: ConfigDict) -> None:
 
 
 def toy_training(config: ConfigDict) -> None:
-    """Shrink sizes and epochs to what a CPU trains in minutes, from scratch."""
+    """Shrink sizes and epochs for minutes on a CPU, from scratch."""
     small_model(config)
     config.model.cnn.weights = config.model.mbart.weights = config.model.mbert.weights = None
     config.data.image_size = 48

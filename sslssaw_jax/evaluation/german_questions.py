@@ -48,7 +48,7 @@ def _opening(question: str) -> str | None:
 
 
 def _day(question: str) -> str | None:
-    """Return the day of the month as an ordinal, from an ordinal or a number in the question."""
+    """Return the day of the month in a question as an ordinal."""
     ordinals = map(_ordinal, range(31, 0, -1))  # longer ordinals come before those that they contain
     found = next((word for word in ordinals if re.search(rf"\b{word}", question)), None)
     digits = re.search(r"\d+", question)

@@ -17,7 +17,7 @@ DPI = 110
 
 
 def draw_clip(workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, max_frames: int) -> None:
-    """Draw a clip's heat map (Fig. 4), or its frames without a gate.
+    """Draw a clip's heat map (Fig. 4); without a gate, its frames.
 
     The picture is `WORKDIR/heatmaps/<clip>.png` or `WORKDIR/frames/<clip>.jpg`. Its frames are evenly spaced
     over those that the model reads, at most `max_frames`.

@@ -40,7 +40,7 @@ class ShownClip:
 
 
 def choose_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip]:
-    """Choose random clips, the same number from each split, in the order of the splits."""
+    """Choose the same number of random clips from each split, in order."""
     rng = np.random.default_rng(seed)
     shown = []
     for split, source in sources.items():
@@ -86,7 +86,7 @@ def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> F
 def _histogram(
     axes: Axes, title: str, values: Mapping[str, np.ndarray], edges: list[float] | None = None
 ) -> None:
-    """Draw shares of each split's clips, since splits differ in size; the first split is filled."""
+    """Draw shares of each split's clips; the first split is filled."""
     _style(axes, title)
     axes.set_ylabel("percent of clips", color=GREY)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -121,7 +121,7 @@ def _style(axes: Axes, title: str) -> None:
 
 
 def draw_contact_sheet(title: str, clips: Sequence[ShownClip]) -> Figure:
-    """Draw two clips a row: frames in order, below them heading, question and target."""
+    """Draw two clips a row: frames above heading, question and target."""
     height, width, _ = clips[0].frames[0].shape
     most = max(len(clip.frames) for clip in clips)
     frame = (STRIP / most, STRIP / most * height / width)

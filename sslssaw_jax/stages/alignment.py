@@ -42,7 +42,7 @@ def aligned_cosine(
 
 
 def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
-    """Return the cosine of the token counts of each two texts, f32[B, B].
+    """Return the cosine of token counts of each two texts, f32[B,B].
 
     Texts are `w_1 .. w_n </s> <language>`; the last two tokens do not count.
     """
@@ -55,7 +55,7 @@ def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
 
 
 def _interpolation(kept_mask_BxT: jax.Array, stretched_mask_CxL: jax.Array) -> jax.Array:
-    """Return the weights of L positions in each of T, f32[B, C, T, L]."""
+    """Return the weights of L positions in each of T, f32[B,C,T,L]."""
     length_Bx1x1 = jnp.maximum(kept_mask_BxT.sum(axis=1), 1)[:, None, None]
     length_Cx1 = jnp.maximum(stretched_mask_CxL.sum(axis=1), 1)[:, None]
     centre_T = jnp.arange(kept_mask_BxT.shape[1]) + 0.5

@@ -12,7 +12,7 @@ from sslssaw_jax.types import Metrics
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
-    """Return the mean of `values` under the mask; 0 under an empty mask."""
+    """Return the mean of `values` under the mask; empty masks give 0."""
     return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum() if count is None else count, 1)
 
 

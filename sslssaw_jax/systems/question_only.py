@@ -77,12 +77,12 @@ class QuestionModel(nnx.Module):
     def decode(
         self, stream: Stream, batch: Batch, states_BxLxD: jax.Array, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits `[B, L, V]` for every position of the stream, from the positions before it."""
+        """Return logits `[B,L,V]` of each position from the positions before it."""
         embedded, mask = self.embedding(stream.tokens), batch.decoder_texts.question_mask
         return self.logits(self.decoder(embedded, stream.mask, states_BxLxD, mask, rngs), batch, states_BxLxD)
 
     def logits(self, hidden_RxLxD: jax.Array, batch: Batch, states_BxLxD: jax.Array) -> jax.Array:
-        """Return logits of the next token up to a constant, f32[R, L, V].
+        """Return next-token logits up to a constant, f32[R, L, V].
 
         R rows are the clips, or clips x beams with the beams innermost.
         """
@@ -101,7 +101,7 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the cross-entropy of the sentence, and with SSL that of the question (Eq. 5-7)."""
+    """Return the sentence's cross-entropy, with SSL plus the question's (Eq. 5-7)."""
     # the first half of a key is for augmentation, which only a video has
     rngs = None if key is None else nnx.Rngs(dropout=jax.random.split(key)[1])
     states, texts = model.encode(batch, rngs), batch.decoder_texts
