@@ -38,7 +38,7 @@ def read_curves(workdir: Path) -> Curves:
 
 
 def draw(curves: Curves) -> Figure:
-    """A panel a table, of those that have a row here."""
+    """Draw one panel for each table that has a row here."""
     tables: dict[tuple[str, ...], list[str]] = {}  # 1 and 2 have the same rows
     for number, names in TABLES.items():
         if shown := tuple(name for name in names if name in curves):
