@@ -36,7 +36,8 @@ def read_curves(workdir: Path) -> Curves:
 def draw(curves: Curves) -> Figure:
     """Draw a panel for each table with a row in `curves`.
 
-    Tables of the same rows share a panel."""
+    Tables of the same rows share a panel.
+    """
     tables: dict[tuple[str, ...], list[str]] = {}
     for number, folders in FOLDERS.items():
         if shown := tuple(name for name in folders if name in curves):

@@ -50,7 +50,8 @@ class Row:
     def p_value(self, metric: str) -> float | None:
         """Return the largest p-value of any seed.
 
-        It is small only if every seed shows the difference."""
+        It is small only if every seed shows the difference.
+        """
         return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
 
 
@@ -137,7 +138,8 @@ def to_csv(number: int, rows: list[Row]) -> str:
 def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
     """Draw the BLEU-4 of each row.
 
-    Ours is a bar with its interval, the paper's a diamond."""
+    Ours is a bar with its interval, the paper's a diamond.
+    """
     table = PAPER[str(number)]
     figure = Figure(figsize=(7, 1.3 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
