@@ -7,7 +7,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sslssaw_jax.config import flag_error
+from sslssaw_jax.config.experiment import flag_error
+from sslssaw_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
@@ -36,33 +37,18 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it touches, and of errors twice
         sys.unraisablehook = lambda _: None  # and of what it was writing besides when a disk is full
-    # JAX, Flax and TFDS take seconds to import: wrong flags are told before that
-    from sslssaw_jax.checkpointing import CheckpointError
-    from sslssaw_jax.config import ConfigError, from_config_dict
-    from sslssaw_jax.data.frames import FrameError
-    from sslssaw_jax.data.tokenizer import TokenizerError
-    from sslssaw_jax.distributed import join, leave
+    # JAX, Flax and TFDS take seconds to import: wrong flags of this program are reported before
     from sslssaw_jax.experiment import Experiment
-    from sslssaw_jax.faults import TrainingError
-    from sslssaw_jax.stopping import Stopped
-    from sslssaw_jax.weights.files import WeightsError
-    from sslssaw_jax.workdir import WorkdirError
+    from sslssaw_jax.systems import read_config
+    from sslssaw_jax.training.processes import exit_run, initialize_processes
+    from sslssaw_jax.training.signals import Stopped
 
     try:
-        config = from_config_dict(_CONFIG.value)
-        join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        config = read_config(_CONFIG.value)
+        initialize_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
-    except (
-        CheckpointError,
-        ConfigError,
-        FrameError,
-        OSError,
-        TokenizerError,
-        TrainingError,
-        WeightsError,
-        WorkdirError,
-    ) as error:
-        leave(f"error: {error}")
+    except (UserError, OSError) as error:
+        exit_run(f"error: {error}")
     except Stopped as stopped:
         print(stopped)
 
@@ -71,7 +57,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are no flags; a wrong flag or config file ends the program with one message."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         told = flag_error(error).splitlines()
         if any(line.startswith("Traceback") for line in told):  # of a config file: only its end is for users
             told = [told[0], told[-1]]

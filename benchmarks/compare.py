@@ -1,7 +1,7 @@
-"""Model and decoding against PyTorch: `python -m benchmarks.compare [CASE ...]`.
+"""Compare model and decoding with PyTorch: `python -m benchmarks.compare [CASE ...]`.
 
-Each side in its own process on one core with one thread, alternately; processor time, minimum over rounds.
-`tests/test_torch_peer.py` shows that both sides compute the same.
+Each side runs in its own process on one core with one thread, in turn; the table has the processor time of
+the fastest round. `tests/benchmarks/test_torch_peer.py` shows that both sides compute the same.
 """
 
 import argparse
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import compare, keep, serve
-from sslssaw_jax.config import Config, default, from_config_dict
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.systems import default_config, read_config
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE = 2454, 1, 2, 2430  # of mBART trimmed to PHOENIX-2014T
 QUESTION, TARGET = 16, 24  # tokens
@@ -25,7 +26,7 @@ FULL = {"d_model": 1024, "ffn_dim": 4096}
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """A row of the table."""
 
     title: str
     what: str  # evaluate | train | decode
@@ -40,10 +41,10 @@ class Case:
 CASES = {
     "evaluate": Case("forward, d 256, 2 x 48 frames, 112x112", "evaluate", SMALL, 112, 2, 48, 0.85),
     "evaluate_parent": Case(
-        "the same, edge frames through theirs", "evaluate", SMALL, 112, 2, 48, 0.85, True
+        "the same, edge frames through their CNN", "evaluate", SMALL, 112, 2, 48, 0.85, True
     ),
     "train": Case("training step, d 256, 2 x 48 frames, 112x112", "train", SMALL, 112, 2, 48, 1.2),
-    "train_parent": Case("the same, edge frames through theirs", "train", SMALL, 112, 2, 48, 1.2, True),
+    "train_parent": Case("the same, edge frames through their CNN", "train", SMALL, 112, 2, 48, 1.2, True),
     "evaluate_full": Case("forward, d 1024, 2 x 48 frames, 224x224", "evaluate", FULL, 224, 2, 48, 1.3),
     "train_full": Case("training step, d 1024, 2 x 48 frames, 224x224", "train", FULL, 224, 2, 48, 1.3),
     "decode": Case("beam 4, 8 clips, d 256", "decode", SMALL, 112, 8, 1, 0.85),
@@ -52,18 +53,18 @@ CASES = {
 
 
 def make_config(case: Case) -> Config:
-    tree = default()
+    tree = default_config()
     tree.data.image_size, tree.data.crop_fraction, tree.data.max_frames = case.image_size, 1.0, case.frames
     tree.model.mbart.update(case.sizes)
     tree.model.fusion.ffn_dim = case.sizes["ffn_dim"]
-    tree.model.compute_dtype = "float32"
+    tree.compute.dtype = "float32"
     tree.translate.label_smoothing = 0.2
     tree.translate.optim.update(name="adamw", learning_rate=1e-4)
-    return from_config_dict(tree)
+    return read_config(tree)
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
-    """The fields of a `Batch` of noise: clips of one length, texts without padding."""
+    """Return the fields of a `Batch` of noise and of its texts, without padding."""
     rng = np.random.default_rng(0)
 
     def text(length: int) -> np.ndarray:
@@ -90,7 +91,7 @@ def make_batch(case: Case) -> dict[str, np.ndarray]:
 
 
 def make_prompt(case: Case, d_model: int) -> tuple[np.ndarray, np.ndarray]:
-    """What decoding starts from: encoder states f32[B, T, D], and the question with the language code."""
+    """Return encoder states f32[B, T, D] and the question with the language code."""
     rng = np.random.default_rng(1)
     prompt = rng.integers(4, LANGUAGE, (case.clips, QUESTION + 1), np.int32)
     prompt[:, [0, -1]] = LANGUAGE
@@ -98,20 +99,21 @@ def make_prompt(case: Case, d_model: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
-    """Stage 2, its state before the first step (the same in each process) and its optimiser."""
+    """Return stage 2, its initial state (the same in each process) and its optimizer."""
     import jax
     import optax
 
-    from sslssaw_jax.optim import make_optimizer
-    from sslssaw_jax.stages.translate import translate_stage
+    from sslssaw_jax.stages.stage import StageInputs
+    from sslssaw_jax.systems import SYSTEMS
+    from sslssaw_jax.training.optimizer import make_optimizer
 
-    stage = translate_stage(config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     optimizer = make_optimizer(config.translate.optim, 1000)[0] if trained else optax.identity()
     return stage, stage.init(jax.random.key(0), optimizer), optimizer
 
 
 def end_sentences(params: Any) -> None:
-    """Makes `</s>` certain behind the last token but one of a sentence, and impossible elsewhere."""
+    """Make `</s>` certain at a sentence's last token and impossible elsewhere."""
     table = params["embedding"]["embed"]["embedding"]
     bias = params["embedding"]["final_logits_bias"]
     positions = params["decoder"]["input"]["embed_positions"]["embedding"]
@@ -125,13 +127,16 @@ def ours(case: Case) -> None:
     import jax
     from flax import nnx
 
-    from sslssaw_jax.decoding import Member, beam_search
+    from sslssaw_jax.models.beam_search import EncodedModel, beam_search
     from sslssaw_jax.stages.step import eval_step, train_step
-    from sslssaw_jax.types import Batch
+    from sslssaw_jax.types import Batch, Texts
 
     config = make_config(case)
     stage, state, optimizer = our_model(config, trained=case.what == "train")
-    batch, key = jax.device_put(Batch(**make_batch(case))), jax.random.key(1)
+    fields = make_batch(case)
+    texts = Texts(*(fields.pop(name) for name in Texts._fields))
+    batch = jax.device_put(Batch(**fields, decoder_texts=texts, text_tower_texts=texts))
+    key = jax.random.key(1)
 
     def evaluate() -> float:
         return float(compiled(state.params, state.batch_stats, batch)["loss"])
@@ -163,7 +168,7 @@ def ours(case: Case) -> None:
             model = nnx.merge(stage.eval_def, params, batch_stats)
             mask = np.ones(states.shape[:2], bool)
             tokens, _ = beam_search(
-                [Member(model.decoder, model.embedding, model.embedding.logits, states, mask)],
+                [EncodedModel(model.decoder, model.embedding, model.embedding.logits, states, mask)],
                 prompt,
                 np.ones(prompt.shape, bool),
                 beams=config.decode.beams,
@@ -242,7 +247,7 @@ def main() -> None:
     parser.add_argument("--worker", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
-        parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+        parser.error(f"unknown case {', '.join(unknown)}; known: {', '.join(CASES)}")
     if options.worker:
         {"ours": ours, "theirs": theirs}[options.worker](CASES[options.cases[0]])
         return
@@ -272,10 +277,10 @@ def main() -> None:
 
 
 def check_sentences(ours: list[list[int]], theirs: list[list[int]]) -> None:
-    """Both found the same, of the length that was meant."""
+    """Raise RuntimeError unless both sides found the same sentences of the intended length."""
     width = max(map(len, theirs))
     if [row[:width] for row in ours] != theirs or width != SENTENCE:
-        raise RuntimeError(f"the sentences differ, or have not {SENTENCE} tokens but {width}")
+        raise RuntimeError(f"the sentences differ, or have {width} tokens instead of {SENTENCE}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ours and theirs measured alternately, each in its own process on one core, and the table kept."""
+"""Measure two sides in turn, each in a process on one core, and keep the table."""
 
 import datetime
 import importlib.metadata
@@ -39,12 +39,12 @@ class Worker:
         self.setup = self._answer()
 
     def round(self) -> dict[str, Any]:
-        """What one more round measured."""
+        """Run one more round and return its measurements."""
         self._send("round")
         return self._answer()
 
     def close(self) -> float:
-        """Ends the process; its peak memory in GB."""
+        """End the process and return its peak memory in GB."""
         self._send("end")
         answer = self._answer()
         self._process.wait()
@@ -64,7 +64,7 @@ class Worker:
 
 
 def serve(run: Callable[[], Any], **setup: Any) -> None:
-    """The worker's side: `run` once for every request, its processor time told; then the peak memory."""
+    """Answer requests: run once and report the processor time; at the end, the peak memory."""
     print(json.dumps(setup), flush=True)
     for line in sys.stdin:
         if line.strip() == "end":
@@ -79,7 +79,7 @@ def serve(run: Callable[[], Any], **setup: Any) -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found of each side, by the names "ours" and "theirs"."""
+    """The measurements of both sides, by the names "ours" and "theirs"."""
 
     seconds: dict[str, float]  # processor time of the fastest round
     results: dict[str, Any]  # of the last round
@@ -92,7 +92,7 @@ class Comparison:
 
 
 def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) -> Comparison:
-    """Both sides alternately, `rounds` times after one that is not counted."""
+    """Run both sides in turn, `rounds` times after a first round that does not count."""
     workers = {"ours": Worker(ours, core), "theirs": Worker(theirs, core)}
     answers = [{side: worker.round() for side, worker in workers.items()} for _ in range(rounds + 1)]
     return Comparison(
@@ -104,7 +104,7 @@ def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) 
 
 
 def keep(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table and appends it to `benchmarks/results/<name>.md` with date, machine and command."""
+    """Print a table and append it to `results/<name>.md` with date, machine and command."""
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     table = "\n".join(lines)
@@ -119,7 +119,7 @@ def keep(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[s
 
 
 def machine() -> str:
-    """Processor, cores and the versions that matter."""
+    """Return processor, cores and the versions that matter."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")

@@ -1,8 +1,8 @@
-"""What the questions of the real corpora give away: `python -m benchmarks.leakage --annotations=DIR`.
+"""Score the questions of the real corpora: `python -m benchmarks.leakage --annotations=DIR`.
 
-`DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; what is absent is left out. No model
-is involved: the lower-cased questions are scored as the translations, and those of PHOENIX-2014T also after
-the rules of `sslssaw_jax/german_questions.py`. What stands behind ± is half of the 95 % bootstrap interval.
+`DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; absent files are left out. No model
+is involved: the lower-cased questions are scored as translations, those of PHOENIX-2014T also after the rules
+of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 % bootstrap interval.
 """
 
 import argparse
@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import keep
-from sslssaw_jax.leakage import overlap_parts, question_baselines
-from sslssaw_jax.metrics import overlap, score
-from sslssaw_jax.significance import confidence_interval
+from sslssaw_jax.data.text import counts_characters
+from sslssaw_jax.evaluation.leakage import overlap_parts, question_baselines
+from sslssaw_jax.evaluation.metrics import overlap, score
+from sslssaw_jax.evaluation.significance import confidence_interval
 from tfds_builders.annotation import SPLITS, AnnotationError, Question
 from tfds_builders.csl_daily_qa.annotations import read_questions as read_csl
 from tfds_builders.phoenix2014t_qa.annotations import read_questions as read_phoenix
@@ -28,8 +29,8 @@ HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU
 
 
 def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
-    """The table's rows of some clips, one for each way to translate by the questions."""
-    characters = language == "zh_CN"
+    """Yield the rows of some clips, one for each way to translate by the questions."""
+    characters = counts_characters(language)
     targets, questions = [row.target for row in rows], [row.question for row in rows]
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
     for name, texts in question_baselines(questions, language).items():
@@ -43,13 +44,13 @@ def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[lis
 def parts(
     corpus: str, split: str, rows: list[Question], language: str
 ) -> Iterator[tuple[str, list[Question]]]:
-    """A split, and what it is read by: its halves and its overlap."""
+    """Yield a split with its name, then its halves and its parts by overlap."""
     yield split, rows
     if (corpus, split) == ("phoenix2014t_qa", "test"):
         yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]
         yield f"{split}, last {len(rows) - PARAPHRASES}", rows[PARAPHRASES:]
     chosen = overlap_parts(
-        [row.target for row in rows], [row.question for row in rows], characters=language == "zh_CN"
+        [row.target for row in rows], [row.question for row in rows], characters=counts_characters(language)
     )
     for name, indices in chosen.items():
         label = name.replace("_", " ") if "_" in name else f"overlap {name}"

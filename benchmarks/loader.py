@@ -1,8 +1,8 @@
-"""From stored frames to ready batches, against the parent project's loader: `python -m benchmarks.loader`.
+"""Compare loading with the parent project's loader: `python -m benchmarks.loader`.
 
-Theirs reads each frame with OpenCV, makes a PIL image of it, resizes, turns it into a normalised float32
-tensor, crops, and repeats the clip's edges; ours makes packed `uint8` batches, and resizing, crop and
-normalisation are left to the device. Augmentation is off on both sides. Each in its own process on one core,
+Their loader reads each frame with OpenCV, converts it to a PIL image, resizes it, makes a normalised float32
+tensor, crops it and repeats the clip's edges. Ours makes packed `uint8` batches and leaves resizing, crop and
+normalisation to the device. Augmentation is off on both sides. Each side runs in its own process on one core,
 by one thread, alternately; processor time, minimum over rounds. The files are in the page cache.
 """
 
@@ -26,13 +26,13 @@ DATASET, BUDGET = "loader_qa", CLIPS * FRAMES
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table: ours, from JPEG or from the cache, and their files."""
+    """A row of the table: ours, from JPEG or from the cache, and their files."""
 
     title: str
     cache: bool
     theirs: str
     goal: str
-    epochs: int = 1  # of ours in a round: short ones are hard to measure
+    epochs: int = 1  # of ours in a round, since short rounds are hard to measure
 
 
 CASES = {
@@ -43,10 +43,11 @@ CASES = {
 
 
 def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
-    """Rendered clips, all of so many frames, as a dataset of ours."""
+    """Write rendered clips of equal length as a dataset of ours."""
     import tensorflow_datasets as tfds
 
-    from sslssaw_jax.data.tokenizer import train_tokenizer
+    from sslssaw_jax.data.dataset import write_dataset_facts
+    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 
     text = tfds.features.Text()
     info_features = {
@@ -86,11 +87,12 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     prepared = folder / DATASET / "1.0.0"
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (prepared / "clips.train.jsonl").write_text(lines, encoding="utf-8")
+    write_dataset_facts(prepared, language="en_XX")
     train_tokenizer([row["target"] for row in rows] * 3, prepared / "tokenizer", vocab_size=24)
 
 
 def write_files(folder: Path) -> None:
-    """The same clips as files, `theirs/<type>/<clip>/<number>.<type>`."""
+    """Write the same clips as files, `theirs/<type>/<clip>/<number>.<type>`."""
     for kind, size in (("jpg", PREPARED), ("png", RELEASED)):
         for number in range(CLIPS):
             files = folder / "theirs" / kind / f"clip{number}"
@@ -108,18 +110,19 @@ def encoded_clip(number: int, frames: int, size: tuple[int, int], kind: str) -> 
 
 
 def ours(folder: Path, case: Case) -> None:
-    from sslssaw_jax.config import DataConfig, StageConfig
-    from sslssaw_jax.data.cache import open_clips
-    from sslssaw_jax.data.pipeline import train_batches
-    from sslssaw_jax.data.tokenizer import load_tokenizer
+    from sslssaw_jax.config.data import DataConfig
+    from sslssaw_jax.config.stages import StageConfig
+    from sslssaw_jax.data.batches import train_batches
+    from sslssaw_jax.data.dataset import find_dataset
+    from sslssaw_jax.data.frame_cache import open_clips
+    from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 
     cv2.setNumThreads(1)
-    data = DataConfig(
-        dataset=DATASET, data_dir=str(folder), num_threads=1, prefetch=1, cache=case.cache, mask_rate=0.0
-    )
+    data = DataConfig(num_threads=1, prefetch=1, cache=case.cache, mask_rate=0.0)
     stage = StageConfig(epochs=case.epochs, clips_per_batch=CLIPS, frame_budget=BUDGET)
-    source = open_clips(data, "train")
-    tokenizer = load_tokenizer(source.folder / "tokenizer", data.language)
+    dataset = find_dataset(folder, DATASET)
+    source = open_clips(dataset, data, "train")
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language)
 
     def run() -> int:
         batches = train_batches(source, tokenizer, data, stage, seed=0)
@@ -140,7 +143,7 @@ def theirs(folder: Path, case: Case) -> None:
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
     def load(path: Path) -> torch.Tensor:
-        """Resized, and what torchvision's `ToTensor` and `Normalize` do."""
+        """Load and resize a frame, then do what torchvision's `ToTensor` and `Normalize` do."""
         image = Image.fromarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)).resize(PREPARED)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return pixels.sub_(mean).div_(std)

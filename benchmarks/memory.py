@@ -1,10 +1,10 @@
-"""Memory of a full-size training step at 224x224 by frame budget: `python -m benchmarks.memory`.
+"""Memory of a full-size training step by frame budget: `python -m benchmarks.memory`.
 
-Nothing is allocated: all follows from shapes. "kept" is what the forward pass hands to the backward pass as
-it is traced: the same for every device, and more than is held where a compiler fuses; the block that is
-computed again comes on top for its time. "working" is `memory_analysis` of the step compiled for this
-machine's first device. A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation:
-its figure is no measure of a GPU's.
+Nothing is allocated; all figures follow from shapes. "kept" is what the traced forward pass hands to the
+backward pass: the same for every device, and more than a fusing compiler holds; a recomputed block adds its
+own memory while it runs. "working" is `memory_analysis` of the step compiled for this machine's first device.
+A CPU's compiler turns bfloat16 products into float32 and undoes rematerialisation, so its figure does not
+predict a GPU's.
 """
 
 import argparse
@@ -25,15 +25,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from configs import phoenix_stage2
-from sslssaw_jax.config import Config, from_config_dict
-from sslssaw_jax.optim import make_optimizer
-from sslssaw_jax.sharding import abstract_state, make_mesh
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage, train_step
-from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.types import Batch
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.systems import SYSTEMS, read_config
+from sslssaw_jax.training.optimizer import make_optimizer
+from sslssaw_jax.training.sharding import abstract_state, make_mesh
+from sslssaw_jax.types import Batch, Texts
 
-STAGES = {"pretrain": pretrain_stage, "translate": translate_stage}
+STAGES = ("pretrain", "translate")
 FRAMES_A_CLIP = 120  # PHOENIX-2014T's mean is 117
 VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
 STORED = 256  # pixels a side
@@ -47,20 +47,24 @@ def gigabytes(tree: Any) -> float:
 
 
 def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
-    """The shapes of a batch."""
+    """Return the shapes of a batch."""
 
     def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     question, target = config.data.max_question_tokens, config.data.max_target_tokens
-    return Batch(
-        frames=array(jnp.uint8, frames, STORED, STORED, 3),
-        frame_start=array(jnp.int32, clips),
-        frame_count=array(jnp.int32, clips),
+    texts = Texts(
         question=array(jnp.int32, clips, question),
         question_mask=array(jnp.bool_, clips, question),
         target=array(jnp.int32, clips, target),
         target_mask=array(jnp.bool_, clips, target),
+    )
+    return Batch(
+        frames=array(jnp.uint8, frames, STORED, STORED, 3),
+        frame_start=array(jnp.int32, clips),
+        frame_count=array(jnp.int32, clips),
+        decoder_texts=texts,
+        text_tower_texts=texts,
         masked_target=array(jnp.int32, clips, target),
         masked_target_mask=array(jnp.bool_, clips, target),
         index=array(jnp.int32, clips),
@@ -69,12 +73,13 @@ def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
 
 
 def row(name: str, frames: int, remat: str) -> str:
-    """One line of the table."""
+    """Return a row of the table."""
     tree = phoenix_stage2.get_config()
-    tree.model.update({"remat": remat, "compute_dtype": "bfloat16"})
-    config = from_config_dict(tree)
+    tree.compute.update({"remat": remat == "blocks", "dtype": "bfloat16"})
+    tree.stage = name
+    config = read_config(tree)
     clips = frames // FRAMES_A_CLIP
-    stage = STAGES[name](config, VOCAB_SIZE)
+    stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     optimizer, _ = make_optimizer(getattr(config, name).optim, num_steps=1000)
     mesh = make_mesh(config.mesh)
     state = abstract_state(functools.partial(stage.init, optimizer=optimizer), mesh)
@@ -83,7 +88,7 @@ def row(name: str, frames: int, remat: str) -> str:
     start = time.perf_counter()
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch, key)
     quick = {"xla_backend_optimization_level": 0} if jax.devices()[0].platform == "cpu" else None
-    # planned before what a CPU's compiler leaves out then
+    # without optimisation a CPU compiles faster and plans the same memory
     memory = lowered.compile(quick).memory_analysis()
     seconds = time.perf_counter() - start
     kept = jax.eval_shape(functools.partial(residuals, stage), state.params, state.batch_stats, batch, key)
@@ -95,7 +100,7 @@ def row(name: str, frames: int, remat: str) -> str:
 def residuals(
     stage: Stage, params: nnx.State, batch_stats: nnx.State, batch: Batch, key: jax.Array
 ) -> Callable:
-    """What the backward pass needs, as the arrays of a function."""
+    """Return the backward pass, whose arrays are what it needs of the forward pass."""
 
     def loss(params: nnx.State) -> jax.Array:
         return stage.loss(nnx.merge(stage.train_def, params, batch_stats, copy=True), batch, key)[0]

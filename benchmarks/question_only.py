@@ -1,10 +1,10 @@
-"""Scores predictions of models that see no frame: `python -m benchmarks.question_only --annotations=DIR`.
+"""Score models that see no frame: `python -m benchmarks.question_only --annotations=DIR`.
 
 `DIR` holds the question files of PHOENIX-2014T-QA. Each `results/question_only*.predictions.tsv`
 (`id<TAB>prediction`, the clips of test) becomes rows for benchmarks/results/question_only.md: the whole test
 split, its first 380 lines (paraphrases, as those of dev) and its last 262 (near-verbatim inversions), with
 p-values of the differences from copy-question or `--against=NAME` (paired bootstrap).
-`--write NAME=WORKDIR` makes such a file of a run's `predictions.test.jsonl` first.
+`--write NAME=WORKDIR` first makes such a file from a run's `predictions.test.jsonl`.
 """
 
 import argparse
@@ -13,11 +13,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sslssaw_jax.data.tokenizer import clean_question
-from sslssaw_jax.logs import write_text
-from sslssaw_jax.metrics import LABELS, score
-from sslssaw_jax.significance import compare
-from sslssaw_jax.table_layout import TESTED
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.evaluation.metrics import LABELS, score
+from sslssaw_jax.evaluation.significance import compare
+from sslssaw_jax.tables.layout import TESTED
+from sslssaw_jax.workdir import write_text
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 
@@ -29,7 +29,7 @@ PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice
 
 
 def write_predictions(name: str, workdir: Path) -> None:
-    """`results/NAME.predictions.tsv` of what a run said of test."""
+    """Write a run's predictions of test to `results/NAME.predictions.tsv`."""
     with (workdir / "predictions.test.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     text = "".join(f"{row['id']}\t{row['prediction']}\n" for row in rows)
@@ -47,7 +47,11 @@ def rows_of(
     baseline: Mapping[str, str],
     questions: Mapping[str, Question],
 ) -> list[str]:
-    """A row of the table for each part of the split; SystemExit where a clip has no prediction."""
+    """Return the table's rows, one for each part of the split.
+
+    Raises:
+        SystemExit: A clip has no prediction.
+    """
     if missing := questions.keys() - predictions.keys():
         raise SystemExit(f"error: {name} has no prediction for {len(missing)} clips, such as {min(missing)}")
     rows = []
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in sorted(RESULTS.glob(f"question_only*{SUFFIX}")):
         systems[path.name.removesuffix(SUFFIX)] = read_predictions(path)
     if options.against not in systems:
-        parser.error(f"--against={options.against}: there is {', '.join(systems)}")
+        parser.error(f"--against={options.against}: unknown; known: {', '.join(systems)}")
     columns = [*LABELS.values(), *(f"p, {LABELS[key]}" for key in TESTED)]
     print(f"| system | lines | {' | '.join(columns)} |")
     print("| --- | --- |" + " ---: |" * len(columns))

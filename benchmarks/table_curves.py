@@ -14,9 +14,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sslssaw_jax.logs import read_log
-from sslssaw_jax.table_layout import PAPER
-from sslssaw_jax.tables import BASES
+from sslssaw_jax.tables.__main__ import BASES
+from sslssaw_jax.tables.layout import PAPER
+from sslssaw_jax.workdir import read_log
 
 Points = list[tuple[int, float, float]]  # step, accuracy, and the seconds of a step
 Curves = dict[str, list[Points]]  # of each row, its seeds

@@ -1,7 +1,8 @@
-"""The same model in PyTorch, in the style of the parent project (GFSLT-VLP), as the peer of every benchmark.
+"""The same model in PyTorch, in the style of the parent project (GFSLT-VLP).
 
-Ragged concatenation of frames through a ResNet-18, padded features, temporal convolutions, Hugging Face's
-mBART. With the weights of ours (`load_ours`) it computes the same loss, `tests/test_torch_peer.py` shows.
+It concatenates frames through a ResNet-18, pads the features, and uses temporal convolutions and Hugging
+Face's mBART. With our weights (`load_ours`) it computes the same loss:
+`tests/benchmarks/test_torch_peer.py`.
 """
 
 from collections.abc import Mapping
@@ -15,14 +16,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MBartConfig, MBartForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from sslssaw_jax.config import Config
+from sslssaw_jax.config.experiment import Config
 
-EDGE = 8  # times that a clip's first frame is repeated
+EDGE = 8  # repetitions of a clip's first frame
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 
 
 class Inputs(NamedTuple):
-    """A batch as the parent project's loader gives it."""
+    """A batch as the parent project's loader makes it."""
 
     frames: Tensor  # f32[N, 3, H, W], normalised; of all clips, one after the other
     lengths: list[int]  # frames of each clip
@@ -33,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 def inputs(batch: Mapping[str, np.ndarray], device: str = "cpu") -> Inputs:
-    """The valid clips of one of our batches, given as its fields."""
+    """Convert the valid clips of our batch, given as its fields and those of its texts."""
     rows = np.flatnonzero(batch["valid"])
     lengths = batch["frame_count"][rows].tolist()
     pixels = torch.from_numpy(batch["frames"][: sum(lengths)]).to(device).float() / 255
@@ -67,7 +68,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Frames [N, 3, H, W] to features [N, C]."""
+    """A CNN from frames [N, 3, H, W] to features [N, C]."""
 
     def __init__(self, depths: tuple[int, ...], width: int):
         super().__init__()
@@ -87,7 +88,7 @@ class ResNet(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Conv1D-BN-ReLU-MaxPool2 over padded clips [B, C, T]."""
+    """A Conv1D-BN-ReLU-MaxPool2 over padded clips [B, C, T]."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
@@ -98,7 +99,7 @@ class TemporalConv(nn.Module):
 
 
 class SSAW(nn.Module):
-    """Eq. 3 and 4: torch's own post-norm layer makes the gate."""
+    """A fusion by Eq. 3 and 4, whose gate torch's own post-norm layer computes."""
 
     def __init__(self, d_model: int, heads: int, ffn_dim: int, dropout: float):
         super().__init__()
@@ -109,12 +110,12 @@ class SSAW(nn.Module):
 
 
 class Peer(nn.Module):
-    """The translator of `config` (fusion `ssaw` or `concat`, SSL `prefix` or `off`).
+    """A translator for a configuration (fusion `ssaw` or `concat`, SSL `prefix` or `off`).
 
     Args:
-        config: of ours.
-        vocab_size: tokens.
-        repeat_frames: repeat a clip's edge frames before the CNN, as the parent project does; False repeats
+        config: Our configuration.
+        vocab_size: Number of tokens.
+        repeat_frames: Whether to repeat a clip's edge frames before the CNN, as the parent project does, or
             their features, as ours does: the same function in evaluation, for less work.
     """
 
@@ -123,7 +124,7 @@ class Peer(nn.Module):
         model, sizes = config.model, config.model.mbart
         self.repeat_frames, self.ssl = repeat_frames, model.ssl
         self.smoothing = config.translate.label_smoothing
-        self.cnn = ResNet(model.resnet.depths, model.resnet.width)
+        self.cnn = ResNet(model.cnn.resnet.depths, model.cnn.resnet.width)
         self.conv1 = TemporalConv(self.cnn.features, sizes.d_model)
         self.conv2 = TemporalConv(sizes.d_model, sizes.d_model)
         self.project = nn.Linear(sizes.d_model, sizes.d_model)
@@ -149,7 +150,7 @@ class Peer(nn.Module):
         )
 
     def video(self, x: Inputs) -> tuple[Tensor, Tensor]:
-        """The video embedding [B, T, D] and its mask [B, T]."""
+        """Return the video embedding [B, T, D] and its mask [B, T]."""
         clips = x.frames.split(x.lengths)
         if self.repeat_frames:
             clips = [repeat_edges(clip) for clip in clips]
@@ -163,7 +164,7 @@ class Peer(nn.Module):
         return hidden.transpose(1, 2), mask.long().to(hidden.device)
 
     def encode(self, x: Inputs) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, T, D] and their mask [B, T]."""
+        """Return encoder states [B, T, D] and their mask [B, T]."""
         video, video_mask = self.video(x)
         question = self.mbart.get_input_embeddings()(x.question)
         joint, mask = torch.cat([question, video], 1), torch.cat([x.question_mask, video_mask], 1)
@@ -172,7 +173,7 @@ class Peer(nn.Module):
         return self.mbart.get_encoder()(inputs_embeds=joint, attention_mask=mask).last_hidden_state, mask
 
     def forward(self, x: Inputs) -> Tensor:
-        """The loss: label-smoothed on the sentence (Eq. 6), plus the question's (Eq. 5) with SSL."""
+        """Return the loss: label-smoothed on the sentence (Eq. 6), plus the question's (Eq. 5) with SSL."""
         states, mask = self.encode(x)
         tokens, tokens_mask = _shift_right(x.target, x.target_mask), x.target_mask
         if self.ssl == "prefix":
@@ -192,8 +193,8 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def load_ours(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> None:
-        """Takes all weights and running statistics of our model, given as nested plain dictionaries."""
-        from flax import traverse_util  # here: a process that only measures torch shall not hold JAX
+        """Copy all weights and running statistics of our model from nested dictionaries."""
+        from flax import traverse_util  # here, since a process that measures torch must not load JAX
 
         from sslssaw_jax.weights.mbart import to_hugging_face
 
@@ -224,7 +225,7 @@ class Peer(nn.Module):
 
 
 def repeat_edges(clip: Tensor) -> Tensor:
-    """A clip's frames [L, ...], or their features, with the first and the last repeated."""
+    """Repeat the first and the last of a clip's frames [L, ...] or features."""
     after = -len(clip) % 4 + EDGE
     return torch.cat([clip[:1].expand(EDGE, *clip.shape[1:]), clip, clip[-1:].expand(after, *clip.shape[1:])])
 
@@ -235,7 +236,7 @@ def _shift_right(text: Tensor, mask: Tensor) -> Tensor:
 
 
 def _loss(logits: Tensor, text: Tensor, mask: Tensor, smoothing: float) -> Tensor:
-    """The mean over the tokens up to `</s>`; the language code behind it is not predicted."""
+    """Return the mean over the tokens up to `</s>`, without the language code after it."""
     scored = F.pad(mask[:, 1:], (0, 1)) == 1
     labels = text.masked_fill(~scored, -100)
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)

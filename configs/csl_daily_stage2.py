@@ -15,9 +15,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = phoenix_stage2.get_config(variant)
     config.name = config.name.replace("phoenix", "csl_daily")
     config.init_from = config.init_from.replace("phoenix", "csl_daily")
-    config.question_only = config.question_only.replace("phoenix", "csl_daily")
+    question_only_run = config.evaluation.question_only_run
+    config.evaluation.question_only_run = question_only_run.replace("phoenix", "csl_daily")
     config.data.dataset = "csl_daily_qa"
-    config.data.language = "zh_CN"
     if config.model.mbart.weights:
-        config.data.tokenizer = config.model.mbart.weights = PRETRAINED
+        config.model.mbart.weights = PRETRAINED
     return config

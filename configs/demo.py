@@ -2,14 +2,15 @@
 
 import ml_collections
 
-from sslssaw_jax.config import default
+from configs.common import small_model
+from sslssaw_jax.systems import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = default()
+    config = default_config()
     config.name = "demo"
     config.init_from = "demo_stage1"
-    config.question_only = "demo_question"
+    config.evaluation.question_only_run = "demo_question"
     small_model(config)
 
     config.data.image_size = 48
@@ -39,33 +40,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.translate.epochs = 6
     config.translate.eval_every = 2
     config.translate.label_smoothing = 0.1
-    config.log_every = 10
+    config.logging.every_steps = 10
     return config
-
-
-def small_model(config: ml_collections.ConfigDict) -> None:
-    """1.5 million parameters. At 48 pixels the last 3x3 map is kept: its mean forgets where the hands are."""
-    config.data.crop_fraction = 1.0
-    config.model.resnet.depths = (1, 1, 1)
-    config.model.resnet.width = 16
-    config.model.resnet.stem = "conv7_stride4"
-    config.model.resnet.head = "flatten"
-    config.model.resnet.head_features = 128
-    config.model.shufflenet.depths = (2, 4, 2)
-    config.model.shufflenet.width = 48
-    config.model.shufflenet.features = 128
-    config.model.mbart.d_model = 128
-    config.model.mbart.ffn_dim = 512
-    config.model.mbart.text_layers = 2
-    config.model.mbart.text_heads = 4
-    config.model.mbart.video_layers = 2
-    config.model.mbart.decoder_layers = 2
-    config.model.mbart.heads = 4
-    config.model.mbart.max_positions = 256
-    config.model.mbert.d_model = 64
-    config.model.mbert.ffn_dim = 256
-    config.model.mbert.num_layers = 2
-    config.model.mbert.heads = 4
-    config.model.mbert.max_positions = 128
-    config.model.fusion.heads = 4
-    config.model.fusion.ffn_dim = 512

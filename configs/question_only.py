@@ -7,31 +7,20 @@ before the first run; dev is scored at the end, and chooses nothing.
 
 import ml_collections
 
-from sslssaw_jax.config import default
+from sslssaw_jax.systems import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = default()
+    config = default_config("question_only")
     config.name = "question_only"
-    config.init_from = "none"
     config.data.dataset = "phoenix2014t_qa"
-    config.data.language = "de_DE"
     config.data.max_question_tokens = 32
     config.data.max_target_tokens = 34
     config.data.num_threads = 1
-    config.data.denoise_targets = 0.5
-    config.model.inputs = "question"
-    config.model.ssl = "off"
-    config.model.copy_gate = True
-    config.model.fusion.kind = "concat"
-    config.model.mbart.d_model = 192
-    config.model.mbart.ffn_dim = 768
-    config.model.mbart.video_layers = 2
-    config.model.mbart.decoder_layers = 2
-    config.model.mbart.heads = 4
-    config.model.mbart.max_positions = 256
-    config.model.mbart.dropout = 0.2
-    config.model.fusion.heads = 4
+    config.model.d_model = 192
+    config.model.ffn_dim = 768
+    config.model.max_positions = 256
+    config.model.dropout = 0.2
     config.decode.beams = 5
     config.decode.max_new_tokens = 60
     stage = config.translate

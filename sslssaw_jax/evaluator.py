@@ -1,4 +1,4 @@
-"""Stage 2 at work: its scores during training, and what a run leaves behind at its end."""
+"""The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
 
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -8,121 +8,134 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.checkpointing import SCORE, saved_steps
-from sslssaw_jax.config import Config, ConfigError
-from sslssaw_jax.data.cache import open_clips
-from sslssaw_jax.data.source import ClipSource, newest_version
-from sslssaw_jax.data.tokenizer import Tokenizer
-from sslssaw_jax.evaluation import (
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import Dataset
+from sslssaw_jax.data.frame_cache import open_clips
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
-    Translate,
-    draw_clip,
+    SplitLoss,
+    SplitTranslator,
     evaluate_predictions,
-    make_translate,
     read_question_only,
     score_predictions,
     score_swapped_questions,
-    translate_split,
     worst_and_best,
     write_predictions,
 )
-from sslssaw_jax.faults import device_memory_told
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.score_table import format_table
-from sslssaw_jax.sharding import abstract_state
-from sslssaw_jax.stages.translate import translate_stage
-from sslssaw_jax.train import CHECKPOINTS
-from sslssaw_jax.transfer import transfer
+from sslssaw_jax.report.clip_pictures import draw_clip
+from sslssaw_jax.report.score_table import format_table
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
-from sslssaw_jax.workdir import locked
+from sslssaw_jax.weights.gfslt import gfslt_checkpoint
+from sslssaw_jax.weights.transfer import trained_modules
+from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, saved_steps, write_json
 
 
 class Evaluator:
-    """Translates with a state in training, and with the best checkpoint after it.
+    """An evaluator of a stage, with a state in training and with the best checkpoint after it.
 
     Args:
-        config: of the run.
-        workdir: of its stage 2.
-        tokenizer: of the dataset.
-        mesh: the devices.
+        stage: The stage, in most methods one that translates.
+        config: Of the run.
+        workdir: Of the stage.
+        dataset: The prepared dataset.
+        tokenizer: Of the dataset.
+        mesh: The devices.
     """
 
-    def __init__(self, config: Config, workdir: Path, tokenizer: Tokenizer, mesh: Mesh) -> None:
-        self._config, self._workdir, self._tokenizer, self._mesh = config, workdir, tokenizer, mesh
-        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
-        self.stage = translate_stage(config, tokenizer.vocab_size, tokenizer.reader.vocab_size)
+    def __init__(
+        self,
+        stage: Stage,
+        config: Config,
+        workdir: Path,
+        dataset: Dataset,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+    ) -> None:
+        self._stage, self._config, self._workdir = stage, config, workdir
+        self._dataset, self._tokenizer, self._mesh = dataset, tokenizer, mesh
 
     @cached_property
-    def _translate(self) -> Translate:
-        return make_translate(self.stage, self._config, self._tokenizer, self._mesh)
+    def _translate(self) -> SplitTranslator:
+        return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh)
+
+    @cached_property
+    def _loss(self) -> SplitLoss:
+        return SplitLoss(self._stage, self._config, self._tokenizer, self._mesh)
 
     @property
     def output_dir(self) -> Path:
-        """The workdir; for a dataset that nothing can be trained on, a folder there of its name."""
-        data = self._config.data
-        trains = (self._dataset / f"clips.{data.train_split}.jsonl").exists()
-        return self._workdir if trains else self._workdir / data.dataset
+        """Return the workdir, or a folder in it for a dataset without a train split."""
+        trains = self._config.data.train_split in self._dataset.splits
+        return self._workdir if trains else self._workdir / self._dataset.name
 
     def dev_scores(self, state: TrainState) -> dict[str, float]:
-        """BLEU-4 and ROUGE-L on dev."""
+        """Return BLEU-4 and ROUGE-L on dev, or the loss for a stage that does not translate."""
+        if self._stage.translation is None:
+            return self._loss(state, self._dev)
         predictions, _ = self._translations(state, self._dev)
-        scores = score_predictions(predictions, self._config)
-        return {key: scores[key] for key in (SCORE, "rouge_l")}
+        scores = score_predictions(predictions, self._dataset.language)
+        return {key: scores[key] for key in ("bleu4", "rouge_l")}
 
     def evaluate(self) -> None:
-        """Translates dev and test with the best checkpoint, writes `metrics.json` and prints its table.
+        """Translate dev and test with the best checkpoint, write `metrics.json` and print its table.
 
         Raises:
-            CheckpointError: the workdir holds no checkpoint of this model.
-            ConfigError: `question_only` names a run that cannot stand beside this one.
+            CheckpointError: The workdir holds no checkpoint of this model.
+            ConfigError: `question_only_run` names a run that cannot be compared with this one.
         """
         state, test = self._load_best(), self._config.data.test_split
+        language = self._dataset.language
         with locked(self._workdir):
-            beside = self.question_only()
+            baselines = self.question_only_translations()
             scores = {
-                split: evaluate_predictions(self._translate_split(state, split), self._config, question_only)
-                for split, question_only in beside.items()
+                split: evaluate_predictions(self._translate_split(state, split), language, question_only)
+                for split, question_only in baselines.items()
             }
-            scores[test]["questions"] = score_swapped_questions(
-                self._translate, state, self._clips(test), self._tokenizer, self._config, self._mesh
-            )
+            scores[test]["questions"] = {}
+            if self._config.evaluation.swap_questions and self._reads_both:
+                clips = self._clips(test)
+                scores[test]["questions"] = score_swapped_questions(self._translate, state, clips, language)
             if jax.process_index() == 0:
-                write_json(self.output_dir / "metrics.json", scores)
+                write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
-                if (run := self._question_only_run) and beside[test] is None:
+                if (run := self._question_only_run) and baselines[test] is None:
                     print(
                         f"question-only: none in {run}; this run's command with "
                         f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
-                        "sets its scores beside these"
+                        "compares this run with it"
                     )
 
     def translate_test(self) -> None:
-        """Writes predictions and pictures of test.
+        """Write predictions and pictures of test.
 
         Raises:
-            CheckpointError: the workdir holds no checkpoint of this model.
+            CheckpointError: The workdir holds no checkpoint of this model.
         """
         state = self._load_best()
         with locked(self._workdir):
             self._translate_split(state, self._config.data.test_split)
 
     def translate_clips(self, clip_ids: Sequence[str]) -> None:
-        """Translates these clips alone, of whichever splits; prints and draws each.
+        """Translate these clips alone, of any split; print and draw each.
 
         Raises:
-            ConfigError: the dataset has no such clip.
+            ConfigError: The dataset has no such clip.
         """
         data = self._config.data
-        splits = {
-            split: self._clips(split)
-            for split in (data.test_split, data.dev_split, data.train_split)
-            if (self._dataset / f"clips.{split}.jsonl").exists()
-        }
+        names = (data.test_split, data.dev_split, data.train_split)
+        splits = {split: self._clips(split) for split in names if split in self._dataset.splits}
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
-            raise ConfigError(f"{self._dataset} has no clip {', '.join(missing)} in {', '.join(splits)}")
+            raise ConfigError(
+                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}"
+            )
         state = self._load_best()
         for clips in splits.values():
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
@@ -135,59 +148,53 @@ class Evaluator:
                     self._draw(clips, index, row, gate)
         print(f"pictures: {self.output_dir}")
 
-    def question_only(self) -> dict[str, list[str] | None]:
-        """The translations of dev and test that the run named by `question_only` has left; None without them.
+    def question_only_translations(self) -> dict[str, list[str] | None]:
+        """Return the question-only run's translations of dev and test; None if it has none.
 
         Raises:
-            ConfigError: that run cannot stand beside this one.
+            ConfigError: That run cannot be compared with this one.
         """
         run, splits = self._question_only_run, (self._config.data.dev_split, self._config.data.test_split)
-        if not run:
+        if run is None:
             return dict.fromkeys(splits)
         return {
-            split: read_question_only(run, split, open_clips(self._config.data, split, video=False).clips)
-            for split in splits
+            split: read_question_only(run, split, self._clips(split, video=False).clips) for split in splits
         }
 
     @property
     def _question_only_run(self) -> Path | None:
-        """The workdir of the run whose scores stand beside this one's."""
-        beside = self._config.question_only
-        return self._workdir.parent / beside if beside and self._reads_video else None
+        run = self._config.evaluation.question_only_run
+        return self._workdir.parent / run if run and self._stage.reads_video else None
+
+    @property
+    def _reads_both(self) -> bool:
+        return self._stage.reads_video and self._stage.reads_question
 
     def _translate_split(self, state: TrainState, split: str) -> list[Prediction]:
-        """The predictions of a split, written down; the worst and the best of test are drawn."""
+        """Translate a split, write its predictions and draw the worst and the best clips of test."""
         clips = self._clips(split)
         predictions, gates = self._translations(state, clips)
         if jax.process_index() == 0:
             write_predictions(self.output_dir, split, predictions)
             if split == self._config.data.test_split:
-                for index in worst_and_best(predictions)[: self._config.num_heatmaps]:
+                for index in worst_and_best(predictions)[: self._config.evaluation.num_heatmaps]:
                     self._draw(clips, index, predictions[index], gates[index])
         return predictions
 
-    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate) -> None:
-        """What the model saw of a clip, and what its gate let through where it has one."""
-        if not self._reads_video:
-            return
-        model = self._config.model
-        has_gate = model.fusion.kind == "ssaw" and model.inputs == "both"
-        draw_clip(
-            self.output_dir, clips[index], row, gate if has_gate else None, self._config.data.max_frames
-        )
+    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate | None) -> None:
+        if self._stage.reads_video:  # without a question the gate has nothing to weigh against
+            shown = gate if self._stage.reads_question else None
+            draw_clip(self.output_dir, clips[index], row, shown, self._config.data.max_frames)
 
     def _translations(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
-    ) -> tuple[list[Prediction], list[Gate]]:
-        """See `translate_split`."""
-        with device_memory_told("translate"):
-            return translate_split(
-                self._translate, state, clips, self._tokenizer, self._config, self._mesh, only=only
-            )
+    ) -> tuple[list[Prediction], list[Gate | None]]:
+        with explain_out_of_memory(self._stage.name):
+            return self._translate(state, clips, only)
 
     def _load_best(self) -> TrainState:
-        """What translates; the members' parameters as tuples where it is an ensemble."""
-        folders = [self._workdir.parent / name for name in self._config.ensemble]
+        """Load the best checkpoint; an ensemble's parameters are tuples over its members."""
+        folders = [self._workdir.parent / name for name in self._config.evaluation.ensemble]
         if not folders:
             return self._load_best_of(self._workdir)
         members = [self._load_best_of(folder) for folder in folders]
@@ -198,24 +205,17 @@ class Evaluator:
         )
 
     def _load_best_of(self, workdir: Path) -> TrainState:
-        state = abstract_state(partial(self.stage.init, optimizer=optax.identity()), self._mesh)
-        if is_gfslt(self._config.init_from) and not saved_steps(workdir / CHECKPOINTS):
+        state = abstract_state(partial(self._stage.init, optimizer=optax.identity()), self._mesh)
+        if self._stage.starts_from_file and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self._config, self._tokenizer, whole=True)(state)
-        return transfer(
-            state,
-            workdir / CHECKPOINTS,
-            {name: name for name in state.params},
-            tokenizer=self._tokenizer.fingerprints,
-            best=True,
-        )
+        tokenizer, best_by = self._tokenizer.fingerprints, self._stage.selection
+        load = trained_modules(workdir / CHECKPOINTS, tokenizer=tokenizer, best_by=best_by)
+        return load(state)
 
     @cached_property
     def _dev(self) -> ClipSource:
         return self._clips(self._config.data.dev_split)
 
-    @property
-    def _reads_video(self) -> bool:
-        return self._config.model.inputs != "question"
-
-    def _clips(self, split: str) -> ClipSource:
-        return open_clips(self._config.data, split, video=self._reads_video)
+    def _clips(self, split: str, *, video: bool | None = None) -> ClipSource:
+        video = self._stage.reads_video if video is None else video
+        return open_clips(self._dataset, self._config.data, split, video=video)

@@ -1,236 +1,225 @@
-"""An experiment from its configuration: which stages run, in which folders, and what is left behind."""
+"""An experiment: the stages of a system, each trained in its folder, and the last one evaluated."""
 
-import json
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
-from sslssaw_jax.checkpointing import saved_steps
-from sslssaw_jax.config import Config, ConfigError, StageConfig, to_dict
-from sslssaw_jax.data.cache import open_clips
-from sslssaw_jax.data.pipeline import train_batches
-from sslssaw_jax.data.source import ClipSource, newest_version
-from sslssaw_jax.data.tokenizer import Tokenizer, load_tokenizer
-from sslssaw_jax.evaluation import (
-    mean_loss,
-)
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, run_differences, to_dict
+from sslssaw_jax.data.batches import train_batches
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.frame_cache import open_clips
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.faults import device_memory_told
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.report import write_report
-from sslssaw_jax.sharding import make_mesh, own_frames
-from sslssaw_jax.stages.pretrain import pretrain_stage
-from sslssaw_jax.stages.step import Stage
-from sslssaw_jax.stages.warm_start import warm_start_stage
-from sslssaw_jax.stopping import StopRequest
-from sslssaw_jax.train import CHECKPOINTS, run_differences, train
-from sslssaw_jax.transfer import CNN_ALONE, STAGE_2_OF_STAGE_1, transfer
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.report.run_report import write_report
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.loop import train
+from sslssaw_jax.training.sharding import local_frames, make_mesh
+from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.weights.cnn import pretrained_cnn
-from sslssaw_jax.weights.gfslt import gfslt_checkpoint, is_gfslt
-from sslssaw_jax.weights.mbart import pretrained_mbart, weights_folder
+from sslssaw_jax.weights.gfslt import gfslt_checkpoint
+from sslssaw_jax.weights.initial_state import InitialWeights, chain
+from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
-from sslssaw_jax.workdir import FINISHED, locked
+from sslssaw_jax.weights.transfer import trained_modules
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_json, saved_steps, write_json
 
 
 class Experiment:
-    """What all stages of one experiment share: configuration, devices, tokenizer and clips.
+    """An experiment's stages with what they share: configuration, devices, dataset and tokenizer.
 
     Raises:
-        DatasetError: the dataset has not been prepared.
-        TokenizerError: `data.tokenizer` is no mBART tokenizer of `data.language`.
-        WeightsError: `data.tokenizer` and `model.mbart.weights` are one folder, and it is absent; or
-            `model.mbert.weights`, which holds mBERT's tokenizer, is.
-        ConfigError: the mesh does not fit the devices.
+        DatasetError: The dataset has not been prepared.
+        TokenizerError: `data.tokenizer` is not an mBART tokenizer.
+        WeightsError: There is no folder of the pretrained weights that bring the tokenizer.
+        ConfigError: The mesh does not fit the devices, or the system cannot be made.
     """
 
     def __init__(self, config: Config, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
-        self.stop = StopRequest()
+        self._stop = StopRequest()
         _cache_compilation(workdir.parent, config.compilation_cache)
-        self.mesh: Mesh = make_mesh(config.mesh)
-        self._dataset = newest_version(Path(config.data.data_dir), config.data.dataset)
-        folder: str | Path = config.data.tokenizer or self._dataset / "tokenizer"
-        if folder == config.model.mbart.weights:  # one folder for both: where it is absent, both are
-            folder = weights_folder(config)
-        reader = bert_tokenizer(config, self.train_clips) if config.model.text == "mbert" else None
-        self.tokenizer: Tokenizer = load_tokenizer(folder, config.data.language, reader)
+        self._mesh: Mesh = make_mesh(config.mesh)
+        self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
+        self._system = SYSTEMS[config.system]
+        self._tokenizer = self._load_tokenizer()
+        vocab_sizes = self._tokenizer.vocab_size, self._tokenizer.text_tower.vocab_size
+        inputs = StageInputs(*vocab_sizes, lambda split: self._clips(split, video=False).clips)
+        self._stages = self._system.make_stages(config, inputs)
+        self._folders = stage_folders(self._stages, workdir, config.init_from)
 
     def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
-        """`train` trains what is missing and evaluates; `eval` evaluates; `translate` translates test.
+        """Train what is missing and evaluate, or evaluate or translate alone.
 
-        With `clip_ids`, `translate` translates and draws no others than those clips, of any split.
+        Args:
+            mode: `train`, `eval` (dev and test) or `translate` (test without scores).
+            clip_ids: With `translate`, translate and draw only these clips, of any split.
 
         Raises:
-            Stopped: by a signal; starting again goes on.
-            WorkdirError: another run writes into the workdir.
+            Stopped: A signal asked to stop; starting again goes on.
+            WorkdirError: Another run writes into the workdir.
         """
-        with self.stop:
+        with self._stop:
             self._run(mode, clip_ids)
 
     def _run(self, mode: str, clip_ids: Sequence[str]) -> None:
-        stage_config = getattr(self.config, self.config.stage)
-        if mode == "train" and self.config.ensemble:
-            raise ConfigError("ensemble names runs that are trained already: use --mode=eval or translate")
-        if mode == "train" and not stage_config.epochs:
-            raise ConfigError(f"{self.config.stage}.epochs is 0: there is nothing to train")
+        last = self._stages[-1]
+        translates = last.translation is not None
+        if mode == "train" and self.config.evaluation.ensemble:
+            raise ConfigError(
+                "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
+            )
+        if mode == "train" and not getattr(self.config, last.name).epochs:
+            raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
             raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
-        if self.config.stage == "pretrain":
-            if mode != "train":
-                raise ConfigError(f"--mode={mode} translates, and stage 1 cannot: use a config of stage 2")
-            self.pretrain(self.workdir)
-        elif clip_ids:
-            self.evaluator.translate_clips(clip_ids)
+        if mode != "train" and not translates:
+            raise ConfigError(
+                f"--mode={mode} translates, and the stage {last.name} cannot: use a config of a later stage"
+            )
+        if clip_ids:
+            self._evaluator.translate_clips(clip_ids)
             return
-        elif mode == "translate":
-            self.evaluator.translate_test()
+        if mode == "translate":
+            self._evaluator.translate_test()
         else:
             if mode == "train":
-                self.evaluator.question_only()  # what cannot stand beside the scores is told before training
-                self.train_translator()
-            self.evaluator.evaluate()
+                self._evaluator.question_only_translations()  # a run that cannot be compared fails here
+                self._train(len(self._stages) - 1)
+            if translates:
+                self._evaluator.evaluate()
         if jax.process_index() == 0:
-            print(f"report: {write_report(self.evaluator.output_dir)}")
+            print(f"report: {write_report(self._evaluator.output_dir)}")
 
-    def warm_start(self, workdir: Path) -> None:
-        """Trains the CNN on isolated signs."""
-        clips = self._clips(self.config.data.isolated_split)
-        stage = warm_start_stage(self.config, [clip.gloss for clip in clips.clips])
-        self._train(stage, self.config.warm_start, clips, workdir)
-
-    def pretrain(self, workdir: Path) -> None:
-        """Stage 1, from pretrained weights and the warm start where the configuration has them."""
-        stage = pretrain_stage(self.config, self.tokenizer.vocab_size, self.tokenizer.reader.vocab_size)
-        dev = self._clips(self.config.data.dev_split)
-        evaluate = mean_loss(stage, dev, self.tokenizer, self.config, self.mesh)
-        start = self._pretrained(workdir)
-        self._train(stage, self.config.pretrain, self.train_clips, workdir, start=start, evaluate=evaluate)
-
-    def train_translator(self) -> None:
-        """Stage 2, from stage 1 (trained first where `init_from` holds none that is finished)."""
-        config = self.config
-        begun = bool(saved_steps(self.workdir / CHECKPOINTS))  # goes on, and needs no stage 1
-        start = None if begun else self._start_of_translator()
-        train = open_clips(config.data, config.data.train_split, video=self._reads_video)
-        stage, evaluate = self.evaluator.stage, self.evaluator.dev_scores
-        self._train(stage, config.translate, train, self.workdir, start=start, evaluate=evaluate)
-
-    def _train(
-        self,
-        stage: Stage,
-        stage_config: StageConfig,
-        clips: ClipSource,
-        workdir: Path,
-        *,
-        start: Callable[[TrainState], TrainState] | None = None,
-        evaluate: Callable[[TrainState], dict[str, float]] | None = None,
-    ) -> None:
-        """Trains a stage in `workdir` unless it is finished there."""
+    def _train(self, place: int) -> None:
+        """Train a stage in its folder unless it is finished, after the stages that it starts from."""
+        stage, workdir = self._stages[place], self._folders[place]
+        meta = {"config": to_dict(self.config), "tokenizer": self._tokenizer.fingerprints}
         mark = workdir / FINISHED
-        meta = {"config": to_dict(self.config), "tokenizer": self.tokenizer.fingerprints}
         if mark.exists():
-            changed = run_differences(json.loads(mark.read_text(encoding="utf-8")), meta, stage.name)
+            changed = run_differences(self.config, read_json(mark), meta, stage.name)
             print(f"{stage.name}: finished in {workdir}" + ", with other settings:" * bool(changed))
             for line in changed:
                 print(f"  {line}")
             return
+        stage_config = getattr(self.config, stage.name)
+        begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
+        start = None if begun else self._initial_weights(place)
+        evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         print(f"{stage.name}: training in {workdir}")
-        with locked(workdir), device_memory_told(stage.name):
+        with locked(workdir), explain_out_of_memory(stage.name):
             state = train(
                 stage,
                 stage_config,
                 self.config,
                 workdir=workdir,
-                mesh=self.mesh,
+                mesh=self._mesh,
                 batches=train_batches(
-                    clips,
-                    self.tokenizer,
+                    self._train_clips(stage),
+                    self._tokenizer,
                     self.config.data,
                     stage_config,
                     self.config.seed,
-                    own_frames(self.mesh, stage_config.frame_budget),
+                    local_frames(self._mesh, stage_config.frame_budget),
+                    ask=stage.ask,
                 ),
                 meta=meta,
-                stop=self.stop,
+                stop=self._stop,
                 start=start,
-                evaluate=evaluate,
+                evaluate=evaluator.dev_scores if stage.selection else None,
             )
             if jax.process_index() == 0:
-                write_json(mark, {"stage": stage.name, "step": int(state.step), **meta})
+                facts = {
+                    "stage": stage.name,
+                    "step": int(state.step),
+                    "reads_video": stage.reads_video,
+                    "language": self._dataset.language,
+                }
+                write_json(mark, facts | meta)
 
-    def _start_of_translator(self) -> Callable[[TrainState], TrainState] | None:
-        if is_gfslt(self.config.init_from):
-            return gfslt_checkpoint(self.config, self.tokenizer)
-        stage_1 = stage_1_workdir(self.config, self.workdir)
-        if stage_1 is None:
-            return self._pretrained(self.workdir, reads_sign=self._reads_video)
-        self.pretrain(stage_1)
-        return partial(
-            transfer,
-            directory=stage_1 / CHECKPOINTS,
-            modules=STAGE_2_OF_STAGE_1,
-            tokenizer=self.tokenizer.fingerprints,
+    def _initial_weights(self, place: int) -> InitialWeights:
+        """Return what fills a stage's fresh state, after training the stage before it."""
+        stage, sources = self._stages[place], []
+        if stage.starts_from_file:
+            sources.append(gfslt_checkpoint(self.config, self._tokenizer))
+        if stage.starts_pretrained:
+            sources += self._pretrained(stage)
+        if place:
+            self._train(place - 1)
+            directory, tokenizer = self._folders[place - 1] / CHECKPOINTS, self._tokenizer.fingerprints
+            sources.append(trained_modules(directory, stage.modules, tokenizer=tokenizer))
+        return chain(sources)
+
+    def _pretrained(self, stage: Stage) -> list[InitialWeights]:
+        """Return the pretrained weights that the system's groups `mbart`, `mbert` and `cnn` name."""
+        model, sources = self.config.model, []
+        mbart, cnn = getattr(model, "mbart", None), getattr(model, "cnn", None)
+        mbert = self._system.text_tower(model)
+        if mbart and mbart.weights:
+            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
+        if mbert and mbert.weights:
+            sources.append(pretrained_mbert(mbert))
+        if cnn and cnn.weights and stage.reads_video:
+            sources.append(pretrained_cnn(cnn))
+        return sources
+
+    def _load_tokenizer(self) -> Tokenizer:
+        """Load the tokenizer named by the configuration, of the pretrained mBART, or of the dataset."""
+        folder: str | Path = self.config.data.tokenizer or self._dataset.tokenizer_folder
+        mbart = getattr(self.config.model, "mbart", None)
+        if mbart and mbart.weights and not self.config.data.tokenizer:
+            folder = mbart_folder(mbart, self.config.data)
+        mbert = self._system.text_tower(self.config.model)
+        text_tower = None
+        if mbert:
+            text_tower = bert_tokenizer(mbert, self._clips(self.config.data.train_split, video=False))
+        return load_tokenizer(folder, self._dataset.language, text_tower)
+
+    def _train_clips(self, stage: Stage) -> ClipSource:
+        data = self.config.data
+        return self._clips(
+            data.isolated_split if stage.isolated else data.train_split, video=stage.reads_video
         )
 
-    def _pretrained(
-        self, workdir: Path, *, reads_sign: bool = True
-    ) -> Callable[[TrainState], TrainState] | None:
-        """Puts pretrained weights, or the CNN of the warm start (trained first), into a fresh state.
-
-        None where training goes on from a checkpoint, which needs none of them.
-        """
-        if saved_steps(workdir / CHECKPOINTS):
-            return None
-        sources: list[Callable[[TrainState], TrainState]] = []
-        if self.config.model.mbart.weights:
-            sources.append(pretrained_mbart(self.config, self.tokenizer))
-        if self.config.model.text == "mbert" and self.config.model.mbert.weights:
-            sources.append(pretrained_mbert(self.config, self.tokenizer.reader.vocab_size))
-        if reads_sign and self.config.model.cnn_weights:
-            sources.append(pretrained_cnn(self.config))
-        if reads_sign and self.config.warm_start.epochs:
-            self.warm_start(workdir / "warm_start")
-            directory = workdir / "warm_start" / CHECKPOINTS
-            sources.append(partial(transfer, directory=directory, modules=CNN_ALONE))
-
-        def start(state: TrainState) -> TrainState:
-            for source in sources:
-                state = source(state)
-            return state
-
-        return start
-
     @cached_property
-    def train_clips(self) -> ClipSource:
-        """Opened where there is something to train: clips to translate need no train split."""
-        return self._clips(self.config.data.train_split)
+    def _evaluator(self) -> Evaluator:
+        """Return the last stage's evaluator, compiled once for training and what follows."""
+        return self._make_evaluator(-1)
 
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        """Compiled once for the evaluations in training and after it."""
-        return Evaluator(self.config, self.workdir, self.tokenizer, self.mesh)
+    def _make_evaluator(self, place: int) -> Evaluator:
+        stage, workdir = self._stages[place], self._folders[place]
+        return Evaluator(stage, self.config, workdir, self._dataset, self._tokenizer, self._mesh)
 
-    @property
-    def _reads_video(self) -> bool:
-        """Whether stage 2 does; the stages before it always do."""
-        return self.config.model.inputs != "question"
-
-    def _clips(self, split: str) -> ClipSource:
-        return open_clips(self.config.data, split)
+    def _clips(self, split: str, *, video: bool) -> ClipSource:
+        return open_clips(self._dataset, self.config.data, split, video=video)
 
 
-def stage_1_workdir(config: Config, workdir: Path) -> Path | None:
-    """Where the stage 1 of a stage 2 in `workdir` is trained; None where it starts from none of ours."""
-    if config.init_from == "none" or is_gfslt(config.init_from) or not config.pretrain.epochs:
-        return None
-    return workdir.parent / config.init_from
+def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:
+    """Return the folder of each stage.
+
+    The last stage is trained in the workdir, a shared stage in the folder `init_from` beside the workdir, any
+    other stage in a folder of its name inside that of the next stage.
+    """
+    folders = [workdir]
+    for stage in reversed(stages[:-1]):
+        shared = workdir.parent / init_from if stage.shared and init_from else None
+        folders.insert(0, shared or folders[0] / stage.name)
+    return folders
 
 
-def _cache_compilation(parent: Path, folder: str) -> None:
-    """Keeps what is compiled in `PARENT/FOLDER`, unless `folder` is "" or the environment names another."""
+def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
+    """Return each stage of a configuration with its folder, without opening the dataset."""
+    stages = SYSTEMS[config.system].make_stages(config, StageInputs())
+    return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
+
+
+def _cache_compilation(parent: Path, folder: str | None) -> None:
+    """Keep compiled programs in `PARENT/FOLDER`, unless the environment names another folder."""
     if folder and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str((parent / folder).absolute()))

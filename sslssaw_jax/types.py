@@ -1,8 +1,10 @@
-"""The two values that flow through the system, and the names of their dimensions.
+"""The values that flow through the system, and their dimensions.
 
 B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -12,8 +14,8 @@ Array = Any  # np.ndarray on the host, jax.Array on the devices
 Metrics = dict[str, jax.Array]
 
 
-class BertTexts(NamedTuple):
-    """Question and target as mBERT reads them: `[CLS] tokens [SEP]`, in its own ids."""
+class Texts(NamedTuple):
+    """A batch's questions and targets in the ids of one tokenizer."""
 
     question: Array  # i32[B, L_question]
     question_mask: Array  # bool[B, L_question]
@@ -23,48 +25,56 @@ class BertTexts(NamedTuple):
 
 @flax.struct.dataclass
 class Batch:
-    """Clips packed frame after frame; texts are `tokens </s> <language>`, as mBART's tokenizer writes them.
+    """Clips packed frame after frame, with their texts.
 
-    A clip without a question has nothing there: `question_mask` is False.
     Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
-    A row that holds no clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; that of a
-    broken clip keeps its `index`.
-    Where a step accumulates over several batches, they are stacked: every array has one axis more, in front.
-    `masked_target` is the target with some words replaced by one `<mask>` each (Eq. 2). With
-    `model.text="mbert"` it is in mBERT's ids, `[CLS] tokens [SEP]` with `[MASK]`, since only the text tower
-    reads it; what else that tower reads is in `bert`, and what the decoder reads is mBART's all the same.
+    A row without a clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; the row of a
+    broken clip keeps its `index`. A clip without a question has a `question_mask` of False.
+    In a batch of stacked micro-batches every array has one more axis, in front.
+
+    `decoder_texts` are `tokens </s> <language>` in mBART's ids. `text_tower_texts` are the same arrays
+    unless the text tower is mBERT: `[CLS] tokens [SEP]` in BERT's ids. `masked_target` is the text tower's
+    target with one `<mask>` or `[MASK]` in place of each masked word (Eq. 2).
     """
 
     frames: Array  # u8[N, H, W, 3], RGB
     frame_start: Array  # i32[B]
     frame_count: Array  # i32[B]
-    question: Array  # i32[B, L_question]
-    question_mask: Array  # bool[B, L_question]
-    target: Array  # i32[B, L_target]
-    target_mask: Array  # bool[B, L_target]
+    decoder_texts: Texts
+    text_tower_texts: Texts
     masked_target: Array  # i32[B, L_target]
     masked_target_mask: Array  # bool[B, L_target]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
-    bert: BertTexts | None = None  # None with `model.text="mbart"`
-
-    @property
-    def read(self) -> "Batch | BertTexts":
-        """What holds question and target as the text tower reads them."""
-        return self.bert or self
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a training step reads and writes."""
+    """A stage's variables, which a training step reads and writes."""
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
-    ema: Any = None  # moving average of `params`, where the stage keeps one
+    ema: Any = None  # exponential moving average of `params`, if any
 
     @property
     def eval_params(self) -> Any:
-        """The parameters that evaluation uses."""
+        """Return the parameters that evaluation uses."""
         return self.params if self.ema is None else self.ema
+
+
+@dataclass(frozen=True)
+class SelectionMetric:
+    """A score on dev that chooses a stage's best checkpoint."""
+
+    name: str
+    higher_is_better: bool = True
+
+    def quality(self, scores: Mapping[str, float]) -> float:
+        """Return the score with the sign that makes a higher value better."""
+        return scores[self.name] if self.higher_is_better else -scores[self.name]
+
+
+BLEU_4 = SelectionMetric("bleu4")
+LOSS = SelectionMetric("loss", higher_is_better=False)

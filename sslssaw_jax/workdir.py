@@ -1,46 +1,128 @@
-"""One process at a time writes into a workdir."""
+"""The folder of a run: file names, lock, and reading and writing."""
 
-import fcntl
+import json
 import os
 import socket
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import jax
+from filelock import FileLock, Timeout
 
-LOCK = "lock"
+from sslssaw_jax.errors import UserError
+
+LOCK, LOCK_HOLDER = "lock", "lock.holder"
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+CHECKPOINTS = "checkpoints"
+SCORES = "scores.json"  # in CHECKPOINTS: scores on dev, by step
+LOG, TENSORBOARD = "log.jsonl", "tensorboard"
+METRICS, REPORT = "metrics.json", "report.html"
+HEATMAPS, FRAMES = "heatmaps", "frames"
+PROFILE = "profile"
+
+Scores = dict[int, dict[str, float]]  # by step
 
 
-class WorkdirError(RuntimeError):
-    """Another process writes into the workdir; the message names it."""
+def predictions_file(split: str) -> str:
+    """Return the name of the file that holds a split's predictions."""
+    return f"predictions.{split}.jsonl"
+
+
+class WorkdirError(UserError):
+    """An error that names the process which already writes into the workdir."""
 
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of `workdir`; the system unlocks it when this process ends, however it ends.
+    """Lock a workdir until this process leaves the block or dies.
 
     Raises:
-        WorkdirError: another run is in there.
+        WorkdirError: Another run holds the lock.
     """
-    if jax.process_index():  # the first of several processes does all the writing
+    if not is_first_process():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise WorkdirError(
-                f"{workdir} is in use by {file.read() or 'another process'}: wait for its end, or choose "
-                "another --workdir"
-            ) from None
-        except OSError as error:
-            warnings.warn(f"{workdir} cannot be locked ({error}): let no other run use it", stacklevel=3)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    lock, holder = FileLock(workdir / LOCK), workdir / LOCK_HOLDER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        other = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise WorkdirError(
+            f"{workdir} is in use by {other}: wait for its end, or choose another --workdir"
+        ) from None
+    except (OSError, NotImplementedError) as error:  # some network disks have no locks
+        warnings.warn(f"{workdir} cannot be locked ({error}): let no other run use it", stacklevel=3)
+    try:
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield
+    finally:
+        lock.release()
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes the files of the run."""
+    jax = sys.modules.get("jax")  # a process that has not imported JAX is alone
+    return jax is None or jax.process_index() == 0
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the objects in a file of one JSON object a line."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write an object as indented JSON; see `write_text`."""
+    write_text(path, json.dumps(obj, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line; see `write_text`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text atomically, in the first process only."""
+    if not is_first_process():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a log, without a last line cut short."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Return the steps with a checkpoint in ascending order, if any."""
+    names = [child.name for child in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+    """Return the notes kept with a checkpoint, `CHECKPOINTS/<step>`."""
+    return read_json(checkpoint / "meta" / "metadata")
+
+
+def read_scores(checkpoints: Path) -> Scores:
+    """Return the scores on dev by step, if any."""
+    path = checkpoints / SCORES
+    return {int(step): scores for step, scores in read_json(path).items()} if path.exists() else {}

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.tokenizer import clean_question, train_tokenizer
+from sslssaw_jax.data.dataset import write_dataset_facts
+from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+from sslssaw_jax.data.text import clean_question
 
 SIDE = 48  # pixels
 SPLITS = {"train": 24, "dev": 6, "test": 6, "isolated": 12}
@@ -93,6 +95,8 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in SPLITS:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
         (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
+    write_dataset_facts(folder, language="en_XX")
     texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
+    write_dataset_facts(folder, language="en_XX")
     train_tokenizer(texts, folder / "tokenizer", vocab_size=60)
     return data_dir

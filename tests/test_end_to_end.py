@@ -13,16 +13,19 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from flax import nnx
 
-import sslssaw_jax.train
-from sslssaw_jax.checkpointing import CheckpointError, restore_params
-from sslssaw_jax.config import ConfigError, from_config_dict, to_dict
-from sslssaw_jax.data.source import DatasetError
-from sslssaw_jax.data.tokenizer import TokenizerError
-from sslssaw_jax.evaluation import Prediction, worst_and_best
+import sslssaw_jax.training.loop
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import run_differences, to_dict
+from sslssaw_jax.data.dataset import DatasetError
+from sslssaw_jax.data.mbart_tokenizer import TokenizerError
+from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
-from sslssaw_jax.train import CHECKPOINTS, run_differences
-from sslssaw_jax.weights.cnn import WeightsError, load_cnn
+from sslssaw_jax.systems import read_config
+from sslssaw_jax.training.checkpoints import CheckpointError, restore_params
+from sslssaw_jax.weights.initial_state import WeightsError
+from sslssaw_jax.workdir import CHECKPOINTS
 from tfds_builders.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -56,17 +59,21 @@ def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
 
 def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
     """The miniature dataset and a model that compiles in seconds; the recipe stays the configuration's."""
-    config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa", "language": "en_XX"})
-    config.data.tokenizer = config.model.mbart.weights = ""
+    config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa"})
     config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
-    config.model.cnn_weights = ""
-    config.model.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
-    config.model.mbart.update({"d_model": 16, "ffn_dim": 32, "text_layers": 1, "text_heads": 2})
-    config.model.mbart.update({"video_layers": 1, "decoder_layers": 1, "heads": 2, "max_positions": 64})
-    config.model.fusion.update({"heads": 2, "ffn_dim": 32})
+    transformer = {"d_model": 16, "ffn_dim": 32, "max_positions": 64, "decoder_layers": 1}
+    if "cnn" in config.model:
+        config.model.cnn.weights = None
+        config.model.cnn.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
+    if "mbart" in config.model:
+        config.model.mbart.update(transformer | {"text_layers": 1, "text_heads": 2, "weights": None})
+        config.model.mbart.update({"video_layers": 1, "video_heads": 2, "decoder_heads": 2})
+        config.model.fusion.update({"heads": 2, "ffn_dim": 32})
+    else:
+        config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
     config.decode.update({"beams": 2, "max_new_tokens": 8})
-    config.update({"log_every": 1, "num_heatmaps": 2})
+    config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
     for stage in (config.warm_start, config.pretrain, config.translate):
         stage.update({"epochs": min(stage.epochs, 1), "clips_per_batch": 8, "frame_budget": 160})
         stage.optim.warmup_steps = 0
@@ -76,7 +83,7 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
 def run(
     config: ml_collections.ConfigDict, workdir: Path, mode: str = "train", clips: Sequence[str] = ()
 ) -> None:
-    Experiment(from_config_dict(config), workdir).run(mode, clips)
+    Experiment(read_config(config), workdir).run(mode, clips)
 
 
 def rows(path: Path) -> list[dict]:
@@ -178,10 +185,8 @@ def test_a_question_only_run_stands_beside_the_scores(
         folder.mkdir()
     (workdir / CHECKPOINTS).symlink_to(finished / CHECKPOINTS)
     config = shrink(shipped("demo"), tiny_data_dir)
-    config.swap_questions = False
-    notes = {"config": to_dict(from_config_dict(config))}
-    notes["config"]["model"]["inputs"] = "question"
-    (beside / "finished.json").write_text(json.dumps(notes))
+    config.evaluation.swap_questions = False
+    (beside / "finished.json").write_text(json.dumps({"reads_video": False}))
     for split in ("dev", "test"):  # as if it translated everything right
         right = [row | {"prediction": row["target"]} for row in rows(finished / f"predictions.{split}.jsonl")]
         (beside / f"predictions.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in right))
@@ -205,9 +210,10 @@ def test_a_finished_stage_of_other_settings_is_used_and_told(
     config = shrink(shipped("demo"), tiny_data_dir)
     config.model.fusion.kind = "concat"  # no part of stage 1
     config.pretrain.mask_weight = 0.5
-    Experiment(from_config_dict(config), finished).pretrain(finished.parent / "demo_stage1")
-    _, *told = capsys.readouterr().out.splitlines()
-    assert told == ["  config.pretrain.mask_weight: 1.0 then, 0.5 now"]
+    config.stage = "pretrain"
+    run(config, finished.parent / "demo_stage1")
+    _, told, _ = capsys.readouterr().out.splitlines()
+    assert told == "  config.pretrain.mask_weight: 1.0 then, 0.5 now"
 
 
 def test_translate_writes_predictions_for_test_alone(
@@ -223,7 +229,7 @@ def test_translate_writes_predictions_for_test_alone(
 
 def test_an_ensemble_translates_with_the_checkpoints_of_its_runs(finished: Path, tiny_data_dir: Path) -> None:
     config = shrink(shipped("demo"), tiny_data_dir)
-    config.ensemble = (finished.name, finished.name)
+    config.evaluation.ensemble = (finished.name, finished.name)
     together = finished.parent / "ensemble"
     with pytest.raises(ConfigError, match="--mode=eval"):
         run(config, together)
@@ -271,7 +277,7 @@ def test_every_shipped_configuration_trains(
 ) -> None:
     """Real steps of its last stage, with its own optimiser, augmentation and losses."""
     config = shrink(shipped(*name), tiny_data_dir)
-    config.init_from = "none"
+    config.init_from = None
     config.warm_start.epochs = 0
     run(config, tmp_path)
     losses = [row["loss"] for row in rows(tmp_path / "log.jsonl")]
@@ -281,8 +287,8 @@ def test_every_shipped_configuration_trains(
 def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp_path: Path) -> None:
     """Table 6 from scratch, with a tokenizer made of the dataset's words; without a video to be quick."""
     config = shrink(shipped("phoenix_stage2", "toy"), tiny_data_dir)
-    config.init_from = "none"
-    config.model.update({"text": "mbert", "inputs": "question"})
+    config.init_from = None
+    config.model.update({"text_encoder": "mbert", "inputs": "question"})
     config.model.mbert.update({"d_model": 12, "ffn_dim": 16, "num_layers": 1, "heads": 2})
     run(config, tmp_path)
     assert np.isfinite([row["loss"] for row in rows(tmp_path / "log.jsonl")]).all()
@@ -292,17 +298,18 @@ def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp
 def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
     tiny_data_dir: Path, tmp_path: Path
 ) -> None:
-    torch = pytest.importorskip("torch")
-    from tests.torchvision_reference import torchvision_model
+    from tests.support.pytorch import torch
+    from tests.support.torchvision_reference import imported, torchvision_model
 
     config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
-    config.model.cnn = "shufflenet"
-    config.model.shufflenet.update({"depths": (1, 2), "stem": 4, "width": 4, "features": 8})
+    config.model.cnn.kind = "shufflenet"
+    config.model.cnn.shufflenet.update({"depths": (1, 2), "stem": 4, "width": 4, "features": 8})
     weights = tmp_path / "cnn.pth"
-    torch.save(torchvision_model(from_config_dict(config).model).state_dict(), weights)
-    config.model.cnn_weights = str(weights)
+    torch.save(torchvision_model(read_config(config).model.cnn).state_dict(), weights)
+    config.model.cnn.weights = str(weights)
     config.pretrain.optim.update({"learning_rate": 1e-30, "final_learning_rate": 1e-30})
-    expected = load_cnn(from_config_dict(config).model, config.data.image_size)[0]
+    cnn = imported(read_config(config).model.cnn, config.data.image_size)
+    expected = nnx.to_pure_dict(nnx.state(cnn, nnx.Param))
     run(config, tmp_path / "run")
     params = restore_params(tmp_path / "run" / CHECKPOINTS)[0]
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-20), params["video"]["cnn"], expected)
@@ -315,9 +322,9 @@ def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file
 
 def test_missing_weights_are_told_before_anything_is_written(tiny_data_dir: Path, tmp_path: Path) -> None:
     config = shrink(shipped("phoenix_stage2"), tiny_data_dir)
-    config.model.resnet.stem = "conv7_pool"
-    config.model.cnn_weights = "nobody/resnet-0"
-    with pytest.raises(WeightsError, match=r"nobody/resnet-0.*--config\.model\.cnn_weights= trains"):
+    config.model.cnn.resnet.stem = "conv7_pool"
+    config.model.cnn.weights = "nobody/resnet-0"
+    with pytest.raises(WeightsError, match=r"nobody/resnet-0.*--config\.model\.cnn\.weights= trains"):
         run(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -326,13 +333,13 @@ def test_an_interrupted_stage_1_ends_as_an_uninterrupted_one(
     tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = shrink(shipped("demo"), tiny_data_dir)
-    config.update({"stage": "pretrain", "init_from": "none"})
+    config.stage, config.init_from = "pretrain", None
     config.warm_start.epochs = 0
     config.pretrain.epochs = 2
     config.checkpoint.every_steps = 2
     run(config, tmp_path / "whole")
 
-    shard_batch, calls = sslssaw_jax.train.shard_batch, []
+    shard_batch, calls = sslssaw_jax.training.loop.shard_batch, []
 
     def interrupted(batch, mesh):
         calls.append(batch)
@@ -341,7 +348,7 @@ def test_an_interrupted_stage_1_ends_as_an_uninterrupted_one(
         return shard_batch(batch, mesh)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sslssaw_jax.train, "shard_batch", interrupted)
+        patched.setattr(sslssaw_jax.training.loop, "shard_batch", interrupted)
         run(config, tmp_path / "interrupted")
     assert not (tmp_path / "interrupted" / "finished.json").exists()
     run(config, tmp_path / "interrupted")
@@ -371,20 +378,22 @@ def test_another_configuration_is_refused_with_what_differs(finished: Path, tiny
 
 
 def test_where_pretrained_weights_lie_parts_no_runs_and_whether_there_are_any_does() -> None:
+    shipped_config = read_config(shipped("phoenix_stage2"))
+
     def notes(**weights: str) -> dict:
         config = shipped("phoenix_stage2")
         config.model.update_from_flattened_dict({key.replace("__", "."): v for key, v in weights.items()})
-        return {"config": to_dict(from_config_dict(config)), "tokenizer": "x"}
+        return {"config": to_dict(read_config(config)), "tokenizer": "x"}
 
-    moved = notes(cnn_weights="./resnet.pth", mbart__weights="/moved/mbart", mbert__weights="/moved/mbert")
-    assert run_differences(notes(), moved, "translate") == []
-    told = run_differences(notes(), notes(mbart__weights=""), "translate")
+    moved = notes(cnn__weights="./resnet.pth", mbart__weights="/moved/mbart", mbert__weights="/moved/mbert")
+    assert run_differences(shipped_config, notes(), moved, "translate") == []
+    told = run_differences(shipped_config, notes(), notes(mbart__weights=""), "translate")
     assert told == ["config.model.mbart.weights: True then, False now"]
 
 
 def test_a_workdir_that_cannot_be_written_is_told(tiny_data_dir: Path) -> None:
     config = shrink(shipped("demo"), tiny_data_dir)
-    config.init_from = "none"
+    config.init_from = None
     config.warm_start.epochs = 0
     with pytest.raises(OSError, match="/proc/run"):
         run(config, Path("/proc/run"))
@@ -399,7 +408,6 @@ def test_a_workdir_that_cannot_be_written_is_told(tiny_data_dir: Path) -> None:
         (
             [
                 "--config.data.data_dir={data_dir}",
-                "--config.data.tokenizer=./a",
                 "--config.model.mbart.weights=./a",
             ],
             "weights trim --model=facebook/mbart-large-cc25",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sslssaw_jax.errors import UserError
+
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
 _LONGEST_NAME = 200  # bytes: a file name has 255 at most, and ours get prefixes and suffixes
@@ -20,7 +22,7 @@ Row = TypeVar("Row", bound=tuple)
 Item = TypeVar("Item")
 
 
-class AnnotationError(ValueError):
+class AnnotationError(UserError):
     """Rows cannot be read; `args` are the problems, each naming its file and line."""
 
     def __str__(self) -> str:
@@ -30,7 +32,7 @@ class AnnotationError(ValueError):
         return "\n".join(shown)
 
 
-class MissingInputError(FileNotFoundError):
+class MissingInputError(UserError):
     """A file of the dataset is not there; the message names it and where it comes from."""
 
 

@@ -21,11 +21,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sslssaw_jax.data.dataset import write_dataset_facts
+from sslssaw_jax.errors import UserError
+
 # TFDS and the builders are imported where they are used: each process of a builder's pool imports this module
 DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about mBART's own, trimmed to PHOENIX-2014T
 
 
-class PrepareError(ValueError):
+class PrepareError(UserError):
     """The dataset cannot be prepared; the message says what to do."""
 
 
@@ -59,6 +62,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "csl_daily_qa": _csl_daily_qa,
     "phoenix2014t_qa": _phoenix2014t_qa,
 }
+
+
+_LANGUAGES = {"phoenix2014t_qa": "de_DE", "csl_daily_qa": "zh_CN"}
 
 
 def prepare(
@@ -111,6 +117,7 @@ def prepare(
             _write_clips(builder, folder)
             if "train" in builder.info.splits:  # else there is only something to translate
                 _train_tokenizer(folder, vocab_size)
+            write_dataset_facts(folder, language=_LANGUAGES.get(name, "en_XX"))
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")
@@ -219,7 +226,8 @@ def _read_clips(folder: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _train_tokenizer(folder: Path, vocab_size: int) -> None:
-    from sslssaw_jax.data.tokenizer import clean_question, train_tokenizer
+    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+    from sslssaw_jax.data.text import clean_question
 
     clips = _read_clips(folder, "train")
     texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
@@ -272,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check(**options)
         else:
             prepare(**options)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         command = f"python -m tfds_builders.prepare {shlex.join(given)}"
         raise SystemExit(f"error: {error}\nOnce that is mended, run again: {command}") from error

@@ -1,22 +1,24 @@
-"""Which frames of a clip are kept, and their pixels."""
+"""The frames kept of a clip, and their pixels."""
 
 from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
+from sslssaw_jax.errors import UserError
 
-class FrameError(ValueError):
-    """A stored frame cannot be used; the message names clip and frame."""
+
+class FrameError(UserError):
+    """An error of a stored frame that names clip and frame."""
 
 
 def select_frames(count: int, max_frames: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Indices of the frames kept of a clip of `count`: all of them, or `max_frames` in their order.
+    """Return the indices of the frames kept of a clip, in order.
 
     Args:
-      count: frames of the clip.
-      max_frames: the most that are kept.
-      rng: draws a random subset, for training; None takes the middles of `max_frames` equal parts.
+        count: Frames of the clip.
+        max_frames: The most that are kept.
+        rng: Draws a random subset, for training; None takes the middles of `max_frames` equal parts.
     """
     if count <= max_frames:
         return np.arange(count)
@@ -26,26 +28,28 @@ def select_frames(count: int, max_frames: int, rng: np.random.Generator | None) 
 
 
 def decode_frame(clip_id: str, video: Sequence[bytes], number: int) -> np.ndarray:
-    """One frame of a clip, u8[H, W, 3] in RGB.
+    """Decode one frame of a clip, u8[H, W, 3] in RGB.
 
     Raises:
-      FrameError: its bytes are no readable image.
+        FrameError: The frame's bytes are not a readable image.
     """
     jpeg = np.frombuffer(video[number], np.uint8)
-    # opencv raises for empty bytes and returns None for all other broken ones
+    # OpenCV raises for empty bytes and returns None for all other broken images
     image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if jpeg.size else None
     if image is None:
-        raise FrameError(f"frame {number} of clip {clip_id} is no readable JPEG: prepare the dataset again")
+        raise FrameError(
+            f"frame {number} of clip {clip_id} is not a readable JPEG: prepare the dataset again"
+        )
     return image
 
 
 def decode_frames(
     clip_id: str, video: Sequence[bytes], kept: Iterable[int], frames_NxHxWx3: np.ndarray
 ) -> None:
-    """Decodes the `kept` frames of a clip into `frames_NxHxWx3`.
+    """Decode the `kept` frames of a clip into `frames_NxHxWx3`.
 
     Raises:
-      FrameError: a frame is broken or of another size than `frames_NxHxWx3`.
+        FrameError: A frame is broken or of another size than `frames_NxHxWx3`.
     """
     height, width = frames_NxHxWx3.shape[1:3]
     for place, number in enumerate(kept):
@@ -53,6 +57,6 @@ def decode_frames(
         if image_HxWx3.shape[:2] != (height, width):
             raise FrameError(
                 f"frame {number} of clip {clip_id} has {image_HxWx3.shape[0]} x {image_HxWx3.shape[1]} "
-                f"pixels, the first of its split {height} x {width}: prepare the dataset again with --resize"
+                f"pixels, the first of the split {height} x {width}: prepare the dataset again with --resize"
             )
         frames_NxHxWx3[place] = image_HxWx3

@@ -4,18 +4,22 @@ import re
 
 import numpy as np
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese characters, for use within the brackets of a regular expression."""
+from sslssaw_jax.data.text import HAN
 
 _WORD = re.compile(rf"[{HAN}]|[^\s{HAN}]+")
 
 
 def mask_words(text: str, rate: float, mask_token: str, rng: np.random.Generator) -> str:
-    """Replaces whole words of `text` by one `mask_token` each.
+    """Replace some words of `text` by one `mask_token` each.
 
-    Words stand between spaces; a Chinese character is a word of its own, as it is in the metrics. Each word
-    is masked with probability `rate`; where chance spares them all, one is masked nevertheless, since a
-    sentence without a mask has nothing to restore. A rate of 0 leaves the text as it is.
+    Words stand between spaces; a Chinese character is a word, as in the metrics.
+
+    Args:
+        text: A sentence.
+        rate: The probability of each word. If chance spares all words, one is masked nevertheless, since a
+            sentence without a mask has nothing to restore; 0 masks none.
+        mask_token: The tokenizer's mask.
+        rng: Draws the words.
     """
     num_words = len(_WORD.findall(text))
     if not num_words or rate == 0:

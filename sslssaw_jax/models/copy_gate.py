@@ -13,7 +13,7 @@ EPSILON = 1e-9  # a probability that float32 can take the logarithm of
 
 
 class CopyGate(nnx.Module):
-    """The next token is drawn from the vocabulary or copied from the question; a gate decides by how much."""
+    """A learned mixture of the vocabulary's distribution and copies of question tokens."""
 
     def __init__(self, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.query = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
@@ -28,12 +28,14 @@ class CopyGate(nnx.Module):
         tokens_BxS: jax.Array,
         mask_BxS: jax.Array,
     ) -> jax.Array:
-        """Log-probabilities of the mixture, f32[R, L, V]; a row without a question copies nothing.
+        """Return log-probabilities f32[R, L, V]; rows without a question copy nothing.
 
         Args:
-            hidden_RxLxD: the decoder's states.
-            logits_RxLxV: what the vocabulary's head makes of them.
-            states_BxSxD, tokens_BxS, mask_BxS: the encoder's states of the question, and its tokens.
+            hidden_RxLxD: The decoder's states.
+            logits_RxLxV: The logits of the decoder's states over the vocabulary.
+            states_BxSxD: The encoder's states of the question.
+            tokens_BxS: The tokens of the question.
+            mask_BxS: Where the question holds a token.
         """
         batch = len(states_BxSxD)
         by_clip = (batch, -1, hidden_RxLxD.shape[-1])

@@ -1,23 +1,38 @@
-"""How the question's and the video's embeddings become the encoder's input (Sec. 3.3, Table 5).
+"""Fusion of question and video into one sequence (Sec. 3.3, Table 5).
 
 B clips, T joint positions (question first, then video), D features.
-Every fusion maps `(joint_BxTxD, mask_BxT)` to `(fused_BxTxD, gate_BxT)`, the gate being a mean weight over D.
+Every fusion maps `(joint_BxTxD, mask_BxT)` to `(fused_BxTxD, gate_BxT)`; the gate is a mean weight over D,
+and None for a fusion without one.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.model_config import FusionConfig, TransformerConfig
+from sslssaw_jax.config.checks import fraction, positive
 from sslssaw_jax.models.mbart import Attention
 
 
-def join(
+@dataclass(frozen=True)
+class FusionConfig:
+    """Kind and sizes of the fusion of question and video (Table 5)."""
+
+    kind: Literal["ssaw", "concat", "lstm", "tcn"] = "ssaw"
+    heads: int = positive(8)
+    ffn_dim: int = positive(4096)
+    dropout: float = fraction(0.1)
+    attention_dropout: float = fraction(0.0)
+
+
+def concatenate_valid(
     question_BxLxD: jax.Array, question_mask_BxL: jax.Array, video_BxTxD: jax.Array, video_mask_BxT: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`f_c` of Eq. 3: the video right behind the question's last token, padding only at the end.
+    """Concatenate question and video (`f_c`, Eq. 3), with padding at the end.
 
-    Padding between the two would shift the encoder's learned positions and reach into convolutions.
+    Padding between question and video would shift the encoder's positions and reach into convolutions.
     """
     padded = jnp.concatenate([question_BxLxD, video_BxTxD], axis=1)
     length_Bx1 = question_mask_BxL.sum(axis=1, keepdims=True)
@@ -32,23 +47,22 @@ def join(
 
 
 class Concat(nnx.Module):
-    """The joint sequence as it is."""
+    """A fusion that leaves the joint sequence unchanged."""
 
-    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        del mbart, config, dtype, rngs
+    def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        del d_model, config, dtype, rngs
 
     def __call__(
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        return joint_BxTxD, mask_BxT.astype(jnp.float32)
+    ) -> tuple[jax.Array, None]:
+        return joint_BxTxD, None
 
 
 class SSAW(nnx.Module):
-    """Sigmoid self-attention weighting (Eq. 3-4): a post-norm transformer block makes a gate on `f_c`."""
+    """Sigmoid self-attention weighting (Eq. 3-4), a gate on `f_c`."""
 
-    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        d_model = mbart.d_model
-        self.attention = Attention(mbart, config.heads, dtype=dtype, rngs=rngs)
+    def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.attention = Attention(d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs)
         self.attention_norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.linear1 = nnx.Linear(d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
         self.linear2 = nnx.Linear(config.ffn_dim, d_model, dtype=dtype, rngs=rngs)
@@ -70,14 +84,13 @@ class SSAW(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """A bidirectional LSTM over the joint sequence, half of D each way."""
+    """A bidirectional LSTM over the joint sequence, D / 2 each way."""
 
-    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        d_model = mbart.d_model
+    def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
 
         def rnn(reverse: bool) -> nnx.RNN:
             cell = nnx.OptimizedLSTMCell(d_model, d_model // 2, dtype=dtype, rngs=rngs)
-            # without rngs=False it would keep a random key, which belongs in no checkpoint
+            # rngs=False: a random key must not become part of a checkpoint
             return nnx.RNN(cell, reverse=reverse, keep_order=True, rngs=False)
 
         self.forward, self.backward = rnn(reverse=False), rnn(reverse=True)
@@ -85,7 +98,7 @@ class LSTM(nnx.Module):
 
     def __call__(
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, None]:
         length_B = mask_BxT.sum(axis=1)
         zero_BxD = jnp.zeros((joint_BxTxD.shape[0], joint_BxTxD.shape[2] // 2), joint_BxTxD.dtype)
         states = [
@@ -93,16 +106,15 @@ class LSTM(nnx.Module):
             for rnn in (self.forward, self.backward)
         ]
         fused_BxTxD = self.dropout(jnp.concatenate(states, axis=-1), rngs=rngs)
-        return fused_BxTxD * mask_BxT[..., None], mask_BxT.astype(jnp.float32)
+        return fused_BxTxD * mask_BxT[..., None], None
 
 
 class TCN(nnx.Module):
-    """Residual dilated convolutions over time (Bai et al. 2018), centred: a fusion may see the future."""
+    """Residual dilated convolutions (Bai et al. 2018), centered instead of causal."""
 
     DILATIONS = (1, 2, 4, 8)
 
-    def __init__(self, mbart: TransformerConfig, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        d_model = mbart.d_model
+    def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
 
         def conv(dilation: int) -> nnx.Conv:
             return nnx.Conv(d_model, d_model, (3,), kernel_dilation=dilation, dtype=dtype, rngs=rngs)
@@ -115,12 +127,12 @@ class TCN(nnx.Module):
 
     def __call__(
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, None]:
         x_BxTxD = joint_BxTxD
         for conv, norm in zip(self.convs, self.norms, strict=True):
             y_BxTxD = self.dropout(nnx.relu(norm(conv(x_BxTxD))), rngs=rngs)
             x_BxTxD = (x_BxTxD + y_BxTxD) * mask_BxT[..., None]
-        return x_BxTxD, mask_BxT.astype(jnp.float32)
+        return x_BxTxD, None
 
 
 FUSIONS = {"ssaw": SSAW, "concat": Concat, "lstm": LSTM, "tcn": TCN}

@@ -1,50 +1,48 @@
-"""Gloss attention (Yin et al. 2023): each position attends to a few places around it, which it may move.
+"""Gloss attention (Yin et al. 2023) to a few learned places nearby.
 
 Dimensions: B clips, H heads, T positions, Q of them as queries, S as keys, N places, K features per head.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.model_config import TransformerConfig
-from sslssaw_jax.models.mbart import Attention, KeysValues, MakeAttention
+from sslssaw_jax.models.mbart import Attention, KeysValues
 
 NEIGHBOURS = (-4, -3, -2, -1, 0, 1, 2)
 
 
 class GlossAttention(Attention):
-    """Self-attention to seven places between the positions, where keys and values are interpolated linearly.
+    """Self-attention to seven places between positions, with linearly interpolated keys and values.
 
-    Query t looks at `t + r + offset`, r from -4 to 2; its offsets are a Linear of the query, one for each
-    head and r. What leaves a clip at one end comes in at the other: places are modulo its own length.
+    Query t attends to `t + r + offset` for r from -4 to 2; a Linear of the query gives the offset of each
+    head and r. Places are modulo the length of the clip.
 
-    With `grid_sample` they are what that function is called for in the public code, on a clip by itself:
-    modulo the length less one, then stretched by half a position at either end, beyond which there is
-    nothing, and every key and value is halved.
+    With `grid_sample`, keys and values are what the public code gets of that function for a clip by itself:
+    places are modulo the length minus one and stretched by half a position at both ends, with zeros beyond,
+    and every key and value is halved.
     """
 
     def __init__(
         self,
-        config: TransformerConfig,
+        d_model: int,
         num_heads: int,
+        dropout: float,
         *,
         grid_sample: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        super().__init__(config, num_heads, dtype=dtype, rngs=rngs)
+        super().__init__(d_model, num_heads, dropout, dtype=dtype, rngs=rngs)
         # float32: bfloat16 would round places far from the beginning to whole positions
-        self.offsets = nnx.Linear(config.d_model, num_heads * len(NEIGHBOURS), rngs=rngs)
+        self.offsets = nnx.Linear(d_model, num_heads * len(NEIGHBOURS), rngs=rngs)
         self.grid_sample = grid_sample
 
     def __call__(
         self, hidden_BxTxD: jax.Array, past: KeysValues, mask_Bx1xT: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """The attended states [B, T, D] of a sequence whose own keys and values are `past`."""
+        """Return the attended states [B, T, D]."""
         query_BxTxD = self.q_proj(hidden_BxTxD)
         share_BxHxQxNxS = self._shares(self._heads(self.offsets(query_BxTxD)), mask_Bx1xT[:, 0])
         query_BxHxQxK = self._heads(query_BxTxD)
@@ -52,14 +50,14 @@ class GlossAttention(Attention):
         products_BxHxQxS = jnp.einsum(
             "BHQK,BHSK->BHQS", query_BxHxQxK, past.keys, preferred_element_type=jnp.float32
         )
-        # A product with an interpolated key is an interpolated product; so it is with values.
+        # Products are interpolated instead of keys and values; interpolation is linear.
         scores_BxHxQxN = jnp.einsum("BHQNS,BHQS->BHQN", share_BxHxQxNxS, products_BxHxQxS)
         weights_BxHxQxN = self.dropout(jax.nn.softmax(scores_BxHxQxN), rngs=rngs)
         weights_BxHxQxS = jnp.einsum("BHQN,BHQNS->BHQS", weights_BxHxQxN, share_BxHxQxNxS)
         return self._attend(weights_BxHxQxS, past.values)
 
     def _shares(self, offset_BxHxQxN: jax.Array, mask_BxT: jax.Array) -> jax.Array:
-        """How much of each position lies at each place, f32[B, H, Q, N, S]."""
+        """Return each position's share at each place, f32[B, H, Q, N, S]."""
         position_BxT = jnp.cumsum(mask_BxT, axis=1) - 1.0
         place_BxHxQxN = position_BxT[:, None, :, None] + jnp.asarray(NEIGHBOURS) + offset_BxHxQxN
         length_Bx1x1x1 = jnp.maximum(mask_BxT.sum(axis=1), 1)[:, None, None, None]
@@ -77,10 +75,3 @@ class GlossAttention(Attention):
                 place_BxHxQxN - length_Bx1x1x1
             )  # the last is next to the first
         return jnp.where(mask_BxT[:, None, None, None], share, 0)
-
-
-ATTENTIONS: dict[str, MakeAttention] = {
-    "full": Attention,
-    "gloss": GlossAttention,
-    "gloss_grid_sample": partial(GlossAttention, grid_sample=True),
-}

@@ -1,11 +1,11 @@
-"""mBART (Liu et al. 2020) as Hugging Face's `MBartForConditionalGeneration` computes it, in its parts.
+"""The parts of Hugging Face's `MBartForConditionalGeneration` (Liu et al. 2020).
 
-Modules and their parameters carry Hugging Face's names. The token embedding is owned by whoever owns the
-whole model: encoder and decoder take embedded sequences, so that the tied head stays one array.
+Modules and their parameters have Hugging Face's names. Encoder and decoder read embedded sequences; the token
+embedding belongs to the whole model, so that embedding and tied head are one array.
 
-Padding may lie anywhere: masks are True where a token is, and a token's position is the number of tokens
-before it. With padding on the right this is what Hugging Face computes. Products run in `dtype`;
-parameters, the residual stream, layer norms and softmax are float32.
+Padding may lie anywhere: masks are True at tokens, and a token's position is the number of tokens before it.
+With padding on the right, the numbers are Hugging Face's. Products run in `dtype`; parameters, the residual
+stream, layer norms and softmax are float32.
 
 Dimensions: B clips, R rows (clips, or clips x beams, beams innermost), L tokens, Q tokens of all beams of
 a clip, S cache slots, T encoder positions, D features, H heads, K features per head, V vocabulary.
@@ -13,7 +13,8 @@ a clip, S cache slots, T encoder positions, D features, H heads, K features per 
 
 import functools
 from collections.abc import Callable
-from typing import Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import flax.struct
 import jax
@@ -22,7 +23,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from sslssaw_jax.model_config import BertConfig, TransformerConfig
+from sslssaw_jax.config.checks import fraction, positive, require_divisor, setting
 from sslssaw_jax.models.remat import Blocks
 
 POSITION_OFFSET = 2  # fairseq's position table begins with unused rows
@@ -32,17 +33,49 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes that all layers of a transformer share."""
+
+    d_model: int = positive(1024)
+    ffn_dim: int = positive(4096)
+    max_positions: int = positive(1024)
+    dropout: float = fraction(0.1)
+    attention_dropout: float = fraction(0.0)
+    activation_dropout: float = fraction(0.0)  # inside the feed-forward blocks
+    activation: Literal["gelu", "relu"] = "gelu"
+
+
+@dataclass(frozen=True)
+class MBartConfig(TransformerConfig):
+    """Sizes and pretrained weights of the mBART parts."""
+
+    text_layers: int = positive(12)
+    text_heads: int = positive(16)
+    video_layers: int = positive(3)
+    video_heads: int = positive(8)
+    decoder_layers: int = positive(3)
+    decoder_heads: int = positive(8)
+    tied_head: bool = True  # the output head is the token embedding
+    weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
+    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower part takes
+
+    def __post_init__(self) -> None:
+        for key in ("text_heads", "video_heads", "decoder_heads"):
+            require_divisor(key, getattr(self, key), self.d_model)
+
+
 def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
 
 
 class TokenEmbedding(nnx.Module):
-    """The token embedding and the output head: the same table, or, untied, one of its own."""
+    """The token embedding and the head, one table if tied."""
 
     def __init__(
         self, vocab_size: int, d_model: int, *, tied_head: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
     ):
-        # The scale by sqrt(D) makes embedded tokens of unit variance; the head's logits begin so, too.
+        # Scaled by sqrt(D), embedded tokens have unit variance; so have the first logits.
         init = nnx.initializers.normal(d_model**-0.5)
         self.scale = d_model**0.5
         table = functools.partial(nnx.Embed, vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
@@ -53,28 +86,28 @@ class TokenEmbedding(nnx.Module):
         self.final_logits_bias = nnx.Param(jnp.zeros(vocab_size))
 
     def __call__(self, ids_BxL: jax.Array) -> jax.Array:
-        """Embedded tokens [B, L, D], scaled by sqrt(D)."""
+        """Embed tokens as [B, L, D], scaled by sqrt(D)."""
         return self.embed(ids_BxL) * self.scale
 
     def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
-        """Logits of the next token, f32[B, L, V]."""
-        # A buffer in the reference: imported and saved with the parameters, never trained.
+        """Return logits of the next token, f32[B, L, V]."""
+        # A buffer in the reference: saved with the parameters, never trained.
         bias_V = lax.stop_gradient(self.final_logits_bias[...])
         head = self.embed if self.tied_head else self.lm_head
         hidden, table = head.promote_dtype((hidden_BxLxD, head.embedding[...]), dtype=head.dtype)
-        # not `attend`: it rounds the logits to `dtype`
+        # `head.attend` would round the logits to `dtype`
         return jnp.dot(hidden, table.T, preferred_element_type=jnp.float32) + bias_V
 
 
 @flax.struct.dataclass
 class KeysValues:
-    """What an attention layer attends to."""
+    """The keys and values that an attention layer attends to."""
 
     keys: jax.Array  # [B, H, S, K]
     values: jax.Array  # [B, H, S, K]
 
     def write(self, new: Self, slot: jax.Array) -> Self:
-        """These with `new` in the slots from `slot` on."""
+        """Return these keys and values with `new` ones from `slot` on."""
 
         def update(old_BxHxSxK: jax.Array, new_BxHxLxK: jax.Array) -> jax.Array:
             return lax.dynamic_update_slice_in_dim(old_BxHxSxK, new_BxHxLxK, slot, axis=2)
@@ -84,9 +117,9 @@ class KeysValues:
 
 @flax.struct.dataclass
 class DecoderCache:
-    """What the decoder needs of its past and of the encoder's states; slots are filled in order.
+    """Keys and values of the decoder's past and the encoder's states.
 
-    The beams of a clip share its slots: which of them are its own past is all that a beam has for itself.
+    Slots are filled in order. The beams of a clip share its slots; `mask` says which are a beam's past.
     """
 
     past: tuple[KeysValues, ...]  # per layer, [B, H, S, K]
@@ -96,54 +129,52 @@ class DecoderCache:
     encoder_mask: jax.Array  # bool[B, T]
 
     def take(self, rows: jax.Array) -> Self:
-        """The cache whose row r continues row `rows[r]` of this one; rows of a clip stay with it."""
+        """Return the cache whose row r continues row `rows[r]` of its clip."""
         return self.replace(mask=self.mask[rows])  # type: ignore[attr-defined]
 
 
 class Attention(nnx.Module):
     """Multi-head attention with biases (Vaswani et al. 2017)."""
 
-    def __init__(
-        self, config: TransformerConfig | BertConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        linear = functools.partial(nnx.Linear, config.d_model, config.d_model, dtype=dtype, rngs=rngs)
+    def __init__(self, d_model: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, d_model, d_model, dtype=dtype, rngs=rngs)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
-        self.dropout = nnx.Dropout(config.attention_dropout)
+        self.dropout = nnx.Dropout(dropout)
         self.num_heads = num_heads
 
     def keys_values(self, states_BxSxD: jax.Array) -> KeysValues:
-        """The keys and values of states to attend to."""
+        """Return the keys and values of states."""
         return KeysValues(self._heads(self.k_proj(states_BxSxD)), self._heads(self.v_proj(states_BxSxD)))
 
     def __call__(
         self, hidden_BxLxD: jax.Array, past: KeysValues, mask_BxLxS: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """The attended states [B, L, D]. A query that may attend to nothing gets a finite value."""
+        """Return the attended states [B, L, D], finite even without any key."""
         query_BxHxLxK = self._heads(self.q_proj(hidden_BxLxD))
         query_BxHxLxK = query_BxHxLxK * query_BxHxLxK.shape[-1] ** -0.5
         scores_BxHxLxS = jnp.einsum(
             "BHLK,BHSK->BHLS", query_BxHxLxK, past.keys, preferred_element_type=jnp.float32
         )
-        lowest = jnp.finfo(jnp.float32).min  # not -inf: its softmax is NaN where nothing may be attended to
+        lowest = jnp.finfo(jnp.float32).min  # the softmax of -inf everywhere would be NaN
         scores_BxHxLxS = jnp.where(mask_BxLxS[:, None], scores_BxHxLxS, lowest)
         return self._attend(self.dropout(jax.nn.softmax(scores_BxHxLxS), rngs=rngs), past.values)
 
     def _attend(self, weights_BxHxLxS: jax.Array, values_BxHxSxK: jax.Array) -> jax.Array:
-        """The weighted values of all heads through the output projection, [B, L, D]."""
+        """Project the weighted values of all heads to [B, L, D]."""
         weights_BxHxLxS = weights_BxHxLxS.astype(values_BxHxSxK.dtype)
         attended_BxLxHxK = jnp.einsum("BHLS,BHSK->BLHK", weights_BxHxLxS, values_BxHxSxK)
         return self.out_proj(attended_BxLxHxK.reshape(*attended_BxLxHxK.shape[:2], -1))
 
     def _heads(self, x_BxLxD: jax.Array) -> jax.Array:
-        """[B, H, L, K]: products over L and K of each head lie together, so no step copies a whole cache."""
+        """Split heads as [B, H, L, K], so that no step copies a cache."""
         return x_BxLxD.reshape(*x_BxLxD.shape[:2], self.num_heads, -1).swapaxes(1, 2)
 
 
-MakeAttention = Callable[..., Attention]  # that or another kind of it, made with the same arguments
+MakeAttention = Callable[..., Attention]  # with the arguments of Attention
 
 
 class FeedForward(nnx.Module):
-    """The pre-norm feed-forward block with its residual."""
+    """A pre-norm feed-forward block with its residual."""
 
     def __init__(self, config: TransformerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.final_layer_norm = _layer_norm(config.d_model, rngs)
@@ -160,7 +191,7 @@ class FeedForward(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention, then feed-forward; pre-norm."""
+    """A pre-norm layer of self-attention and feed-forward."""
 
     def __init__(
         self,
@@ -172,7 +203,9 @@ class EncoderLayer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.self_attn = attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.self_attn = attention(
+            config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
+        )
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -187,13 +220,16 @@ class EncoderLayer(nnx.Module):
 
 
 class DecoderLayer(nnx.Module):
-    """Causal self-attention, attention to the encoder's states, then feed-forward; pre-norm."""
+    """A pre-norm layer of causal self-attention, attention to the encoder, and feed-forward."""
 
     def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.self_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        attention = functools.partial(
+            Attention, config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
+        )
+        self.self_attn = attention()
         self.encoder_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.encoder_attn = Attention(config, num_heads, dtype=dtype, rngs=rngs)
+        self.encoder_attn = attention()
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -218,11 +254,11 @@ class DecoderLayer(nnx.Module):
         return self.feed_forward(hidden_BxQxD, rngs), past
 
 
-class PositionalInput(nnx.Module):
-    """Learned positions, layer norm and dropout: what happens to an embedded sequence before the layers."""
+class LearnedPositions(nnx.Module):
+    """Learned positions, layer norm and dropout, applied before the layers."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        # The reference's 0.02 would drown beside tokens of unit variance when training from scratch.
+        # From scratch, the reference's 0.02 would be too small next to tokens of unit variance.
         init = nnx.initializers.normal(0.1)
         rows = config.max_positions + POSITION_OFFSET
         self.embed_positions = nnx.Embed(rows, config.d_model, embedding_init=init, rngs=rngs)
@@ -232,13 +268,13 @@ class PositionalInput(nnx.Module):
     def __call__(
         self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        # Padding before the first token has position -1: one of the unused rows.
+        # Padding before the first token has position -1, which is one of the unused rows.
         hidden_RxLxD = embedded_RxLxD + self.embed_positions(positions_RxL + POSITION_OFFSET)
         return self.dropout(self.layernorm_embedding(hidden_RxLxD), rngs=rngs)
 
 
-class SinusoidalInput(nnx.Module):
-    """Fixed positions (Vaswani et al. 2017), sine and cosine in turn, and dropout: without learned ones."""
+class SinusoidalPositions(nnx.Module):
+    """Fixed positions (Vaswani et al. 2017), alternating sine and cosine, and dropout."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         del rngs
@@ -249,16 +285,16 @@ class SinusoidalInput(nnx.Module):
     ) -> jax.Array:
         d_model = embedded_RxLxD.shape[-1]
         frequency_D = 10_000.0 ** -(jnp.arange(d_model) // 2 * 2 / d_model)
-        phase_D = jnp.arange(d_model) % 2 * (jnp.pi / 2)  # a cosine is a sine a quarter ahead
+        phase_D = jnp.arange(d_model) % 2 * (jnp.pi / 2)  # a cosine is a shifted sine
         waves_RxLxD = jnp.sin(positions_RxL[..., None] * frequency_D + phase_D)
         return self.dropout(embedded_RxLxD + waves_RxLxD, rngs=rngs)
 
 
-INPUTS = {"learned": PositionalInput, "sinusoidal": SinusoidalInput}
+Positions = type[LearnedPositions] | type[SinusoidalPositions]
 
 
 class Encoder(Blocks):
-    """mBART's encoder, or with another kind of self-attention."""
+    """mBART's encoder; attention and positions may be of another kind."""
 
     def __init__(
         self,
@@ -266,12 +302,13 @@ class Encoder(Blocks):
         num_heads: int,
         config: TransformerConfig,
         attention: MakeAttention = Attention,
+        positions: Positions = LearnedPositions,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
-        self.input = INPUTS[config.positions](config, rngs=rngs)
+        self.input = positions(config, rngs=rngs)
         self.layers = nnx.List(
             [EncoderLayer(config, num_heads, attention, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
@@ -280,9 +317,10 @@ class Encoder(Blocks):
     def __call__(
         self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """The encoded states f32[B, T, D]; those of padding have no meaning.
+        """Return the encoded states f32[B, T, D], meaningless at padding.
 
-        Raises ValueError where T exceeds the model's positions.
+        Raises:
+            ValueError: T exceeds the model's positions.
         """
         _check_length(embedded_BxTxD.shape[1], self.max_positions)
         positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
@@ -293,19 +331,20 @@ class Encoder(Blocks):
 
 
 class Decoder(Blocks):
-    """mBART's decoder. Teacher forcing, prompt and single step are one computation: `extend`."""
+    """mBART's decoder; teacher forcing, prompt and single step all run `extend`."""
 
     def __init__(
         self,
         num_layers: int,
         num_heads: int,
         config: TransformerConfig,
+        positions: Positions = LearnedPositions,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
-        self.input = INPUTS[config.positions](config, rngs=rngs)
+        self.input = positions(config, rngs=rngs)
         self.layers = nnx.List(
             [DecoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
@@ -319,22 +358,23 @@ class Decoder(Blocks):
         encoder_mask_BxT: jax.Array,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
-        """Teacher forcing: states f32[B, L, D], each computed from the tokens up to its own.
+        """Return states f32[B, L, D] with teacher forcing, from tokens so far.
 
-        Raises ValueError where L exceeds the model's positions.
+        Raises:
+            ValueError: L exceeds the model's positions.
         """
         self.check_length(embedded_BxLxD.shape[1])
         cache = self.init_cache(encoder_states_BxTxD, encoder_mask_BxT, embedded_BxLxD.shape[1])
         return self.extend(embedded_BxLxD, mask_BxL, cache, rngs)[0]
 
     def check_length(self, length: int) -> None:
-        """Raises ValueError where a sequence of this length exceeds the model's positions."""
+        """Raise ValueError if a sequence of this length exceeds the model's positions."""
         _check_length(length, self.max_positions)
 
     def init_cache(
         self, encoder_states_BxTxD: jax.Array, encoder_mask_BxT: jax.Array, slots: int
     ) -> DecoderCache:
-        """An empty cache of so many slots: one for each token of a clip, over all its beams."""
+        """Return an empty cache; each token of a clip's beams takes a slot."""
         encoder = tuple(layer.encoder_attn.keys_values(encoder_states_BxTxD) for layer in self.layers)
 
         def empty(x: jax.Array) -> jax.Array:
@@ -355,15 +395,15 @@ class Decoder(Blocks):
         cache: DecoderCache,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, DecoderCache]:
-        """The states f32[R, L, D] of L tokens that follow those in the cache, and the cache with them in it.
+        """Return the states f32[R, L, D] of more tokens, and the longer cache.
 
-        Each beam sees its own past and its own new tokens, and those of a clip are computed side by side.
-        The caller keeps within the cache's slots: beyond them the last ones would be overwritten.
+        Each beam sees its own past and its own new tokens; all beams of a clip are computed together. The
+        caller must not exceed the cache's slots: tokens beyond would overwrite the last slots.
         """
         rows, length, d_model = embedded_RxLxD.shape
         batch, num_slots = len(cache.encoder_mask), cache.mask.shape[1]
         positions_RxL = cache.mask.sum(axis=1, keepdims=True) + jnp.cumsum(mask_RxL, axis=1) - 1
-        # new tokens take slots beam by beam: which beam's each slot is, and the how-manieth of it
+        # new tokens take slots beam by beam: the beam of each slot, and the slot's place within the beam
         beam_S, place_S = jnp.divmod(jnp.arange(num_slots) - cache.slot, length)
         own_RxS = beam_S == jnp.arange(rows)[:, None] % (rows // batch)
         new_RxS = own_RxS & jnp.take(mask_RxL, place_S, axis=1)
@@ -389,5 +429,5 @@ def _check_length(length: int, max_positions: int) -> None:
     if length > max_positions:
         raise ValueError(
             f"a sequence of {length} exceeds the {max_positions} positions of the model: "
-            "raise model.mbart.max_positions or shorten the input"
+            "raise max_positions in config.model, or shorten the input"
         )

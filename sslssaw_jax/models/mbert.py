@@ -1,21 +1,42 @@
-"""The mBERT text tower (Devlin et al. 2019, Table 6): `BertModel` of Hugging Face, projected to D.
+"""The mBERT text tower (Devlin et al. 2019, Table 6), projected to D.
 
-Unlike mBART it is post-norm, owns its embedding, and adds the learned type of the (only) segment. Padding
-may lie anywhere, as in `models/mbart.py`.
+This is `BertModel` of Hugging Face. Unlike mBART, it is post-norm, has its own embedding, and adds the
+learned type of its (only) segment. Padding may lie anywhere, as in `models/mbart.py`.
 
 Dimensions: B clips, L tokens, E BERT's features, D features of the whole model.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.model_config import BertConfig
+from sslssaw_jax.config.checks import fraction, positive, require_divisor, setting
 from sslssaw_jax.models.mbart import ACTIVATIONS, Attention
 from sslssaw_jax.models.remat import Blocks
 
 _NUM_SEGMENTS = 2  # in the pretrained table; a sentence alone is the first
+
+
+@dataclass(frozen=True)
+class MBertConfig:
+    """Sizes of the mBERT text tower; those of `bert-base-multilingual-cased` by default."""
+
+    d_model: int = positive(768)
+    ffn_dim: int = positive(3072)
+    num_layers: int = positive(12)
+    heads: int = positive(12)
+    max_positions: int = positive(512)
+    dropout: float = fraction(0.1)
+    attention_dropout: float = fraction(0.1)
+    weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
+    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower tower takes
+
+    def __post_init__(self) -> None:
+        require_divisor("heads", self.heads, self.d_model)
 
 
 def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -23,9 +44,9 @@ def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class BertEmbeddings(nnx.Module):
-    """Token, position and segment, summed and normalised."""
+    """The normalized sum of token, position and segment embeddings."""
 
-    def __init__(self, config: BertConfig, vocab_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: MBertConfig, vocab_size: int, *, rngs: nnx.Rngs):
         self.word_embeddings = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         self.position_embeddings = nnx.Embed(config.max_positions, config.d_model, rngs=rngs)
         self.token_type_embeddings = nnx.Embed(_NUM_SEGMENTS, config.d_model, rngs=rngs)
@@ -40,10 +61,12 @@ class BertEmbeddings(nnx.Module):
 
 
 class BertLayer(nnx.Module):
-    """Self-attention, then feed-forward; post-norm."""
+    """A post-norm layer of self-attention and feed-forward."""
 
-    def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.attention = Attention(config, config.heads, dtype=dtype, rngs=rngs)
+    def __init__(self, config: MBertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.attention = Attention(
+            config.d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs
+        )
         self.attention_layer_norm = _layer_norm(config.d_model, rngs)
         self.fc1 = nnx.Linear(config.d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.ffn_dim, config.d_model, dtype=dtype, rngs=rngs)
@@ -61,12 +84,12 @@ class BertLayer(nnx.Module):
 class Bert(Blocks):
     """BERT's embeddings and encoder."""
 
-    def __init__(self, config: BertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: MBertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.embeddings = BertEmbeddings(config, vocab_size, rngs=rngs)
         self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
     def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """The last states f32[B, L, E]; those of padding have no meaning."""
+        """Return the last states f32[B, L, E], meaningless at padding."""
         hidden_BxLxE = self.embeddings(ids_BxL, mask_BxL, rngs)
         for layer in self.layers:
             hidden_BxLxE = self.call(layer, hidden_BxLxE, mask_BxL[:, None], rngs)
@@ -74,14 +97,14 @@ class Bert(Blocks):
 
 
 class MBert(nnx.Module):
-    """BERT and the Linear that brings its states to the width of mBART's."""
+    """BERT with a Linear that gives its states the width of mBART's."""
 
     def __init__(
-        self, config: BertConfig, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+        self, config: MBertConfig, vocab_size: int, d_model: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.bert = Bert(config, vocab_size, dtype=dtype, rngs=rngs)
         self.projection = nnx.Linear(config.d_model, d_model, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """The projected states [B, L, D] of `[CLS] tokens [SEP]` in BERT's own ids."""
+        """Return projected states [B, L, D] of BERT's `[CLS] tokens [SEP]`."""
         return self.projection(self.bert(ids_BxL, mask_BxL, rngs))

@@ -1,11 +1,11 @@
-"""Which number format the matrix work runs in; parameters and statistics are always float32."""
+"""The number format of matrix products; parameters and statistics are always float32."""
 
 import jax
 import jax.numpy as jnp
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """`float32`, `bfloat16`, or `auto`: bfloat16 on TPUs and on GPUs of compute capability 8.0."""
+    """Return a format by name; `auto` is bfloat16 where hardware has it."""
     if name != "auto":
         return jnp.dtype(name)
     device = jax.devices()[0]

@@ -1,4 +1,4 @@
-"""Rematerialisation by block: less memory in training for computing forward twice."""
+"""Rematerialization by block: less memory for a second forward pass."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from flax import nnx
 
 
 class Blocks(nnx.Module):
-    """A row of blocks; with `nnx.view(model, remat=True)` the backward pass keeps only what joins them."""
+    """A sequence of blocks, recomputed in the backward pass with `nnx.view(model, remat=True)`."""
 
     remat = False
 
     def set_view(self, remat: bool | None = None) -> None:
-        """What `nnx.view` may change: whether the backward pass computes each block's inside again."""
+        """Set whether the backward pass recomputes each block; `nnx.view` calls this."""
         if remat is not None:
             self.remat = remat
 
     def call(self, block: nnx.Module, *args: Any, method: str = "__call__") -> Any:
-        """`block(*args)`, or another method of it."""
+        """Call a block, or another method of it, with rematerialization if set."""
         function = getattr(type(block), method)
         return (nnx.remat(function) if self.remat else function)(block, *args)

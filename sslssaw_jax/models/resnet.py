@@ -1,17 +1,39 @@
-"""ResNet over frames (He et al. 2016), torchvision's layout: the spatial half of the video embedding.
+"""ResNet over frames (He et al. 2016) in torchvision's layout.
 
 N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.model_config import ResNetConfig
-from sslssaw_jax.models.convolution import convolve, max_pool
+from sslssaw_jax.config.checks import non_negative, positive, require
+from sslssaw_jax.models.cpu_gradients import convolve, max_pool
 from sslssaw_jax.models.remat import Blocks
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Sizes of a ResNet; those of ResNet-18 by default."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = positive(64)
+    stem: Literal["conv7_pool", "conv7_stride4"] = "conv7_pool"  # stride 2 and max-pool, or stride 4
+    head: Literal["pool", "flatten"] = "pool"  # global average, or the last map through Linear-BN-ReLU
+    head_features: int = non_negative(0)  # of the flatten head
+
+    def __post_init__(self) -> None:
+        require(len(self.depths) > 0, "depths is (); it needs at least one level")
+        require(
+            (self.head == "flatten") == (self.head_features > 0),
+            f"head_features is {self.head_features} and head {self.head!r}; features go with head='flatten'",
+        )
+
 
 # torch momentum 0.1 is 0.9 here
 BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
@@ -20,8 +42,8 @@ BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs, *, groups: int = 1
 ) -> nnx.Conv:
-    """A square convolution without bias, as each CNN has it in front of a BatchNorm."""
-    # symmetric padding as in torch: "SAME" would shift stride-2 maps of even size by one pixel
+    """Make a square convolution without bias, for use before a BatchNorm."""
+    # symmetric padding as in PyTorch: "SAME" would shift stride-2 maps of even size by one pixel
     side = (kernel // 2, kernel // 2)
     return nnx.Conv(
         inputs,
@@ -57,7 +79,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (with the stride, as torchvision has it), 1x1, and a shortcut."""
+    """Convolutions 1x1, 3x3 (with the stride) and 1x1, and a shortcut."""
 
     expansion = 4
 
@@ -82,7 +104,7 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 
 
 class Shortcut(nnx.Module):
-    """The projection where a block changes resolution or width."""
+    """A projection for a block that changes resolution or width."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = conv(inputs, outputs, 1, stride, dtype, rngs)
@@ -105,7 +127,7 @@ def _skip(shortcut: Shortcut | None, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Arr
 
 
 class ResNet(Blocks):
-    """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
+    """A CNN from normalized frames NxHxWx3 to features NxC."""
 
     def __init__(self, config: ResNetConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.pool_stem = config.stem == "conv7_pool"
@@ -139,7 +161,7 @@ class ResNet(Blocks):
         return nnx.relu(self.head_norm(x_NxC, mask=mask_N[:, None]))
 
     def _reduce(self, frames_NxHxWx3: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
-        """Pixels to the maps that the blocks read, a quarter of the side."""
+        """Reduce pixels to the blocks' maps, a quarter of the side."""
         x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
         if self.pool_stem:
             x_NxHxWxC = max_pool(x_NxHxWxC)

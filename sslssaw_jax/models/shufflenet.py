@@ -1,20 +1,36 @@
-"""ShuffleNetV2 over frames (Ma et al. 2018), torchvision's layout: the lighter CNN of the video embedding.
+"""ShuffleNetV2 over frames (Ma et al. 2018) in torchvision's layout.
 
 N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong to a clip.
 """
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.model_config import ShuffleNetConfig
-from sslssaw_jax.models.convolution import max_pool
+from sslssaw_jax.config.checks import positive, require
+from sslssaw_jax.models.cpu_gradients import max_pool
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.resnet import BatchNorm, conv
 
 
+@dataclass(frozen=True)
+class ShuffleNetConfig:
+    """Sizes of a ShuffleNetV2; those of x1.0 by default."""
+
+    depths: tuple[int, ...] = (4, 8, 4)
+    stem: int = positive(24)  # channels
+    width: int = positive(116)  # channels of the first level, doubled at each following level
+    features: int = positive(1024)
+
+    def __post_init__(self) -> None:
+        require(len(self.depths) > 0, "depths is (); it needs at least one level")
+        require(self.width % 2 == 0, f"width is {self.width}; it is halved: make it even")
+
+
 class Separable(nnx.Module):
-    """Depthwise 3x3-BN, then 1x1-BN-ReLU."""
+    """A depthwise convolution 3x3-BN, then 1x1-BN-ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.depthwise = conv(inputs, inputs, 3, stride, dtype, rngs, groups=inputs)
@@ -28,7 +44,10 @@ class Separable(nnx.Module):
 
 
 class Unit(nnx.Module):
-    """Half of the outputs is computed; the rest is half of the inputs, or a second branch with stride 2."""
+    """A unit that computes one half of its outputs.
+
+    The other half are inputs, or with stride 2 the outputs of a second branch.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         half = outputs // 2
@@ -45,13 +64,13 @@ class Unit(nnx.Module):
             skip_NxHxWxC = self.shortcut(x_NxHxWxC, mask_Nx1x1x1)
         x_NxHxWxC = nnx.relu(self.reduce_norm(self.reduce(x_NxHxWxC), mask=mask_Nx1x1x1))
         x_NxHxWxC = self.branch(x_NxHxWxC, mask_Nx1x1x1)
-        # channel shuffle over two groups: the halves interleave, and the next split holds some of both
+        # channel shuffle over two groups: interleaved halves, so that the next split has channels of both
         shuffled_NxHxWxCx2 = jnp.stack([skip_NxHxWxC, x_NxHxWxC], axis=-1)
         return shuffled_NxHxWxCx2.reshape(*x_NxHxWxC.shape[:-1], -1)
 
 
 class ShuffleNetV2(Blocks):
-    """Normalised frames `float[N, H, W, 3]` to features `[N, features]`."""
+    """A CNN from normalized frames NxHxWx3 to features NxC."""
 
     def __init__(self, config: ShuffleNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.stem = conv(3, config.stem, 3, 2, dtype, rngs)

@@ -1,45 +1,77 @@
 """Warm start: the CNN learns isolated signs frame by frame, the small stand-in for ImageNet weights."""
 
-from functools import partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sslssaw_jax.augment import clip_of_frame, prepare_frames
-from sslssaw_jax.config import Config
-from sslssaw_jax.losses import cross_entropy, masked_mean
+from sslssaw_jax.config.checks import require
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
+from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.precision import compute_dtype
-from sslssaw_jax.models.sign_classifier import SignClassifier
-from sslssaw_jax.stages.step import OWN, Counts, Stage
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs
 from sslssaw_jax.types import Batch, Metrics
 
+CNN_MODULES = {"video.cnn": "cnn"}  # what a next stage takes
 
-def warm_start_stage(config: Config, glosses: list[str]) -> Stage:
-    """Classify each frame of a clip that shows one sign; `glosses[i]` names the sign of clip i."""
-    signs, labels = np.unique(glosses, return_inverse=True)
+
+class SignClassifier(nnx.Module):
+    """A CNN that classifies the sign of a single frame; later stages take its `cnn`."""
+
+    def __init__(
+        self, config: CNNConfig, image_size: int, num_signs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(self.cnn.features, num_signs, dtype=dtype, rngs=rngs)
+
+    def __call__(self, frames_NxHxWx3: jax.Array, frame_mask_N: jax.Array) -> jax.Array:
+        """Return logits `[N, num_signs]`."""
+        return self.head(self.cnn(frames_NxHxWx3, frame_mask_N))
+
+
+def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Stage:
+    """Make the stage that classifies each frame of a clip of one sign by the clip's gloss."""
+
+    @cache
+    def signs() -> tuple[np.ndarray, np.ndarray]:
+        glosses = [clip.gloss for clip in inputs.clips(config.data.isolated_split)]
+        names, label_of_clip = np.unique(glosses, return_inverse=True)
+        return names, label_of_clip
 
     def make_model(key: jax.Array) -> nnx.Module:
-        dtype = compute_dtype(config.model.compute_dtype)
-        return SignClassifier(config.model, config.data, len(signs), dtype=dtype, rngs=nnx.Rngs(key))
+        dtype = compute_dtype(config.compute.dtype)
+        size = config.data.image_size
+        return SignClassifier(cnn, size, len(signs()[0]), dtype=dtype, rngs=nnx.Rngs(key))
 
-    remat = config.model.remat == "blocks"
-    return Stage("warm_start", make_model, partial(loss, config=config, labels=labels), remat)
+    def loss(
+        model: SignClassifier, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+    ) -> tuple[jax.Array, Metrics]:
+        frames_NxHxWx3, mask_N = prepare_frames(batch, config.data, key)
+        logits_NxS = model(frames_NxHxWx3, mask_N)
+        label_N = jnp.asarray(signs()[1])[batch.index][clip_of_frame(batch)[0]]
+        accuracy = masked_mean(logits_NxS.argmax(axis=-1) == label_N, mask_N, counts.frames)
+        return cross_entropy(logits_NxS, label_N, mask_N, count=counts.frames), {"accuracy": accuracy}
+
+    return Stage(
+        "warm_start",
+        make_model,
+        loss,
+        reads_question=False,
+        isolated=True,
+        selection=None,
+        remat=config.compute.remat,
+    )
 
 
-def loss(
-    model: SignClassifier,
-    batch: Batch,
-    key: jax.Array | None,
-    counts: Counts = OWN,
-    *,
-    config: Config,
-    labels: np.ndarray,
-) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy over frames."""
-    frames_NxHxWx3, mask_N = prepare_frames(batch, config.data, key)
-    logits_NxS = model(frames_NxHxWx3, mask_N)
-    label_N = jnp.asarray(labels)[batch.index][clip_of_frame(batch)[0]]
-    accuracy = masked_mean(logits_NxS.argmax(axis=-1) == label_N, mask_N, counts.frames)
-    return cross_entropy(logits_NxS, label_N, mask_N, count=counts.frames), {"accuracy": accuracy}
+def check_cnn_start(config: Config) -> None:
+    """Raise ConfigError if the CNN would start both from weights and from a warm start."""
+    weights = config.model.cnn.weights
+    require(
+        not weights or not config.warm_start.epochs,
+        f"config.model.cnn.weights is {weights!r} and config.warm_start.epochs {config.warm_start.epochs}: a "
+        "CNN starts from one of both; clear the one or set the other to 0",
+    )

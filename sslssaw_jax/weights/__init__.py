@@ -1,1 +1,1 @@
-"""Weights of other projects in, and ours out: `python -m sslssaw_jax.weights --help`."""
+"""Weights of other projects for our models, and the export of ours."""

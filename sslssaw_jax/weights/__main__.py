@@ -1,4 +1,4 @@
-"""`python -m sslssaw_jax.weights trim|export`: pretrained mBART made small, and trained models taken out."""
+"""Trim a pretrained mBART to a dataset, or export a trained model."""
 
 import argparse
 import logging
@@ -6,22 +6,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sslssaw_jax.errors import UserError
+
+_TRIM = """Keep the tokens of mBART that a dataset uses.
+
+  python -m sslssaw_jax.weights trim --model=facebook/mbart-large-cc25 \\
+      --dataset=phoenix2014t_qa --out=pretrained/mbart_trimmed"""
+_EXPORT = """Export the best checkpoint of a run: all of it as safetensors, and its mBART part for PyTorch.
+
+  python -m sslssaw_jax.weights export --workdir=runs/demo --out=exported/demo"""
+
 
 def _trim(options: argparse.Namespace) -> str:
-    from sslssaw_jax.data.source import newest_version
-    from sslssaw_jax.weights.files import WeightsError, resolve
+    from sslssaw_jax.data.dataset import find_dataset
+    from sslssaw_jax.weights.initial_state import WeightsError
     from sslssaw_jax.weights.mbart import PRETRAINED
+    from sslssaw_jax.weights.torch_files import find_model
     from sslssaw_jax.weights.trim import read_texts, trim
 
     if options.texts:
         kept = reported = {str(file): read_texts(file, options.glosses) for file in options.texts}
     else:
-        folder = newest_version(options.data_dir, options.dataset)
-        files = {file.name.split(".")[1]: file for file in sorted(folder.glob("clips.*.jsonl"))}
-        reported = {split: read_texts(file, options.glosses) for split, file in files.items()}
+        dataset = find_dataset(options.data_dir, options.dataset)
+        reported = {split: read_texts(dataset.clips_file(split), options.glosses) for split in dataset.splits}
         kept = {"train": reported["train"]}
     try:
-        model = resolve(options.model)
+        model = find_model(options.model)
     except WeightsError as error:
         raise WeightsError(
             f"{error}\nDownload config.json, sentencepiece.bpe.model and pytorch_model.bin of {PRETRAINED} "
@@ -34,39 +44,51 @@ def _export(options: argparse.Namespace) -> str:
     from sslssaw_jax.weights.export import export
 
     export(options.workdir, options.out, options.tokenizer)
-    return f"written: {options.out}; its README.md says what is what"
+    return f"written: {options.out}; its README.md lists the files and tensors"
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sslssaw_jax.weights", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    trim = commands.add_parser("trim", help="keep the tokens of mBART that a dataset uses")
-    trim.set_defaults(run=_trim)
+    def add(name: str, description: str, run: object) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=description.splitlines()[0],
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--out", type=Path, required=True, help="folder to write")
+        return command
+
+    trim = add("trim", _TRIM, _trim)
     trim.add_argument("--model", required=True, help="folder or Hugging Face name of an mBART")
     source = trim.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataset", help="a prepared dataset: its train split decides what is kept")
+    source.add_argument("--dataset", help="prepared dataset whose train split decides what is kept")
     source.add_argument(
-        "--texts", type=Path, nargs="+", help="files of a sentence a line, or clips.<split>.jsonl"
+        "--texts", type=Path, nargs="+", help="files with one sentence a line, or clips.<split>.jsonl"
     )
-    trim.add_argument("--data_dir", type=Path, default=Path("data"), help="of --dataset; default: data")
-    trim.add_argument("--glosses", action="store_true", help="keep the tokens of glosses, too")
-    trim.add_argument("--out", type=Path, required=True, help="the folder to write")
+    trim.add_argument(
+        "--data_dir", type=Path, default=Path("data"), help="parent folder of --dataset (default: data)"
+    )
+    trim.add_argument("--glosses", action="store_true", help="also keep the tokens of glosses")
 
-    export = commands.add_parser("export", help="take a trained model out, its mBART part for PyTorch")
-    export.set_defaults(run=_export)
-    export.add_argument("--workdir", type=Path, required=True, help="of a run of stage 1 or 2")
-    export.add_argument("--out", type=Path, required=True, help="the folder to write")
-    export.add_argument("--tokenizer", type=Path, help="its folder, where it has moved since the training")
+    export = add("export", _EXPORT, _export)
+    export.add_argument("--workdir", type=Path, required=True, help="workdir of a run of stage 1 or 2")
+    export.add_argument(
+        "--tokenizer", type=Path, help="folder of the tokenizer, if it moved after the training"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and print its result."""
     options = _parse_arguments(arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it touches
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it reads
     try:
         print(options.run(options))
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

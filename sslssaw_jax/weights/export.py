@@ -1,4 +1,4 @@
-"""A trained model out: its mBART part for PyTorch, and the whole as one safetensors file."""
+"""Export of a trained model for PyTorch and as one safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +9,18 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sslssaw_jax.checkpointing import restore_params
-from sslssaw_jax.config import Config, from_config_dict
-from sslssaw_jax.data.source import newest_version
-from sslssaw_jax.data.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.model_config import TransformerConfig
-from sslssaw_jax.train import CHECKPOINTS
-from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, WeightsError, whole_folder
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.dataset import Dataset, find_dataset
+from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
+from sslssaw_jax.models.mbart import MBartConfig
+from sslssaw_jax.systems import read_config
+from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.types import BLEU_4
+from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
+from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder, find_model
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_json, write_json
 
 MBART_FOLDER = "mbart"
 RUN_CONFIG_FILE = "run_config.json"
@@ -36,7 +38,7 @@ The best checkpoint of a run of sslssaw_jax (stage `{stage}`).
 | --- | --- |
 {keys}
 """
-_READS = {  # in the order of preference
+_READS = {  # the exported encoder, in the order of preference
     "encoder": "Its encoder reads the fusion of question and video: give it as `inputs_embeds`.",
     "text_encoder": "Its encoder reads text.",
     "video_encoder": "Its encoder reads [CLS] and the video: give them as `inputs_embeds`.",
@@ -45,30 +47,32 @@ _MBERT = " mBERT, the text tower, is not in it; its keys below begin with `text_
 
 
 def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
-    """Writes `OUT/mbart/`, `OUT/model.safetensors`, `OUT/run_config.json` and `OUT/README.md`.
+    """Write `OUT/mbart/`, `OUT/model.safetensors`, `OUT/run_config.json` and `OUT/README.md`.
 
     Args:
-        workdir: of a run of stage 1 or 2; its best checkpoint is taken.
-        out: the folder to write, whole or not at all.
-        tokenizer: the folder of the tokenizer that the run was trained with; by default where it was then.
+        workdir: The folder of a run of stage 1 or 2, whose best checkpoint is exported.
+        out: The folder to write; nothing is left of it after an error.
+        tokenizer: The folder of the tokenizer that the run was trained with; by default its place then.
 
     Raises:
-        CheckpointError: the workdir holds no checkpoint.
-        WeightsError: it is of the warm start or no mBART, or `out` exists.
-        TokenizerError: there is no tokenizer.
+        CheckpointError: The workdir holds no checkpoint.
+        WeightsError: The model has no mBART part, or `out` exists.
+        TokenizerError: There is no tokenizer.
     """
-    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best=True)
+    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
     encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
-    config = from_config_dict(ml_collections.ConfigDict(meta["config"]))
-    if encoder is None or not config.model.is_mbart:
-        raise WeightsError(f"the model in {workdir} has no mBART part: name that of a stage 1 or 2 with one")
-    loaded = _tokenizer(config, tokenizer, meta["tokenizer"])
+    config = read_config(ml_collections.ConfigDict(meta["config"]))
+    if encoder is None or config.system != "ssl_ssaw":
+        raise WeightsError(
+            f"the model in {workdir} has no mBART part: name the workdir of a stage 1 or 2 with mBART"
+        )
+    loaded = _tokenizer(config, workdir, tokenizer, meta["tokenizer"])
     tensors = {
         ".".join(map(str, path)): np.ascontiguousarray(leaf)
         for tree in (params, batch_stats)
         for path, leaf in traverse_util.flatten_dict(tree).items()
     }
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         _write_mbart(folder / MBART_FOLDER, params, encoder, config.model.mbart, loaded)
         save_file(tensors, folder / WEIGHTS_FILE)
         write_json(folder / RUN_CONFIG_FILE, meta["config"])
@@ -85,11 +89,19 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokenizer:
-    """The tokenizer that the model was trained with."""
-    data = config.data
-    folder = folder or Path(data.tokenizer or newest_version(Path(data.data_dir), data.dataset) / "tokenizer")
-    tokenizer = load_tokenizer(folder, data.language)
+def _tokenizer(config: Config, workdir: Path, folder: Path | None, fingerprint: str) -> Tokenizer:
+    """Load the tokenizer that the model was trained with; a finished run needs no dataset for it."""
+    data, mark = config.data, workdir / FINISHED
+
+    def dataset() -> Dataset:
+        return find_dataset(data.data_dir, data.dataset)
+
+    if folder is None:
+        weights = config.model.mbart.weights
+        pretrained = find_model(weights) if weights and not data.tokenizer else None
+        folder = Path(data.tokenizer or pretrained or dataset().tokenizer_folder)
+    language = read_json(mark)["language"] if mark.exists() else dataset().language
+    tokenizer = load_tokenizer(folder, language)
     if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
         raise WeightsError(
             f"the model was trained with another tokenizer ({fingerprint}) than that of {folder} "
@@ -99,7 +111,7 @@ def _tokenizer(config: Config, folder: Path | None, fingerprint: str) -> Tokeniz
 
 
 def _write_mbart(
-    folder: Path, params: Mapping[str, Any], encoder: str, sizes: TransformerConfig, tokenizer: Tokenizer
+    folder: Path, params: Mapping[str, Any], encoder: str, sizes: MBartConfig, tokenizer: Tokenizer
 ) -> None:
     reads_text = encoder == "text_encoder"
     config = {
@@ -108,10 +120,10 @@ def _write_mbart(
         "vocab_size": tokenizer.vocab_size,
         "d_model": sizes.d_model,
         "encoder_layers": sizes.text_layers if reads_text else sizes.video_layers,
-        "encoder_attention_heads": sizes.text_heads if reads_text else sizes.heads,
+        "encoder_attention_heads": sizes.text_heads if reads_text else sizes.video_heads,
         "encoder_ffn_dim": sizes.ffn_dim,
         "decoder_layers": sizes.decoder_layers,
-        "decoder_attention_heads": sizes.heads,
+        "decoder_attention_heads": sizes.decoder_heads,
         "decoder_ffn_dim": sizes.ffn_dim,
         "max_position_embeddings": sizes.max_positions,
         "activation_function": sizes.activation,

@@ -1,8 +1,8 @@
-"""mBART with the tokens that a dataset uses: its embedding shrinks from 250,027 rows to a few thousand.
+"""mBART with a dataset's tokens: a few thousand embeddings instead of 250,027.
 
-What is kept: the pieces that the kept texts are segmented into, the single characters they consist of (so
-that other texts of the same letters can be written, too), special tokens, language codes and `<mask>`. The
-order stays, so the ids are mBART's with gaps closed.
+It keeps the pieces that the given texts are segmented into, the single characters of these pieces (to write
+other texts of the same letters), special tokens, language codes and `<mask>`. The order stays, so the ids are
+mBART's with gaps closed.
 """
 
 import json
@@ -14,21 +14,24 @@ from typing import Any
 import sentencepiece
 from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2
+from tabulate import tabulate
 
-from sslssaw_jax.data.tokenizer import LANGUAGES, MODEL_FILE, clean_question, write_tokenizer
-from sslssaw_jax.logs import write_json
-from sslssaw_jax.weights.files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, WeightsError, whole_folder
+from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, MODEL_FILE, write_tokenizer
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import BIAS, HEAD, INPUT_TABLES, SHARED
+from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, atomic_folder
+from sslssaw_jax.workdir import write_json
 
 _NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>; SentencePiece has its own three before its first piece
 _WORD_MARK = "\u2581"
 
-Texts = dict[str, list[str]]  # of one split: "question", "target", ... -> as the tokenizer will see them
+Texts = dict[str, list[str]]  # of one split: "question", "target", ... -> texts as the tokenizer sees them
 
 
 @dataclass(frozen=True)
 class Unknowns:
-    """How much of some texts the trimmed tokenizer cannot write."""
+    """A count of the tokens that the trimmed tokenizer cannot write."""
 
     texts: int
     texts_with_unknown: int
@@ -37,10 +40,12 @@ class Unknowns:
 
 
 def read_texts(file: Path, glosses: bool = False) -> Texts:
-    """Targets and cleaned questions, glosses on request, of `clips.<split>.jsonl`; else a sentence a line.
+    """Read targets, cleaned questions and, if asked, glosses of `clips.<split>.jsonl`.
+
+    Another file holds a sentence a line.
 
     Raises:
-        WeightsError: there is no such file, or a line of it is not a clip.
+        WeightsError: There is no such file, or a line of it is not a clip.
     """
     if not file.is_file():
         raise WeightsError(f"there is no {file}")
@@ -59,35 +64,35 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
 
 
 def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path) -> str:
-    """Writes the trimmed model as a Hugging Face folder, whole or not at all, and returns a report in words.
+    """Write the trimmed model as a Hugging Face folder; return a report.
 
     Args:
-        model: a folder of mBART: weights, `config.json`, `sentencepiece.bpe.model`.
-        kept: texts that keep their segmentation, by split or file.
-        reported: texts whose share of unknown tokens is reported.
-        out: the folder to write.
+        model: A folder of mBART: weights, `config.json`, `sentencepiece.bpe.model`.
+        kept: Texts that keep their segmentation, by split or file.
+        reported: Texts whose share of unknown tokens is reported.
+        out: The folder to write; nothing is left of it after an error.
 
     Raises:
-        WeightsError: `model` is not whole, its vocabulary is not its tokenizer's, or `out` exists.
+        WeightsError: `model` is incomplete, its vocabulary is not its tokenizer's, or `out` exists.
     """
     proto = _read_model(model / MODEL_FILE)
     checkpoint = Checkpoint(model)
     if not checkpoint.config:
-        raise WeightsError(f"{model} holds no {CONFIG_FILE}: download the model's, too")
+        raise WeightsError(f"{model} holds no {CONFIG_FILE}: download that of the model, too")
     vocab_size = len(proto.pieces) + 1 + len(LANGUAGES) + 1  # fairseq's <pad>, the codes, <mask>
     rows = checkpoint.shapes.get(SHARED, (0,))[0]
     if rows != vocab_size:
         raise WeightsError(f"{model} embeds {rows:,} tokens and its {MODEL_FILE} gives {vocab_size:,}")
     texts = [text for split in kept.values() for kind in split.values() for text in kind]
     if not texts:
-        raise WeightsError("there is no text to keep the tokens of")
+        raise WeightsError("there is no text whose tokens could be kept")
     full = _processor(proto)
     pieces = _kept_pieces(full, proto, texts)
     trimmed_proto = _with_pieces(proto, pieces)
     trimmed = _processor(trimmed_proto)
     _require_same_segmentation(full, trimmed, texts)
     ids = kept_ids(pieces, vocab_size)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         write_tokenizer(folder, trimmed_proto.SerializeToString(deterministic=True))
         config = checkpoint.config | {"vocab_size": len(ids)}
         write_json(folder / CONFIG_FILE, _with_new_ids(config, {old: new for new, old in enumerate(ids)}))
@@ -102,7 +107,12 @@ def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], 
 
 
 def kept_ids(pieces: list[int], vocab_size: int) -> list[int]:
-    """The full model's ids that are kept, in the order of the new ids; `pieces` are SentencePiece's ids."""
+    """Return the full model's ids of kept tokens, in their new order.
+
+    Args:
+        pieces: SentencePiece's ids of the kept pieces.
+        vocab_size: Tokens of the full model.
+    """
     return [
         *range(_NUM_SPECIALS),
         *(piece + 1 for piece in pieces if piece + 1 >= _NUM_SPECIALS),
@@ -111,7 +121,7 @@ def kept_ids(pieces: list[int], vocab_size: int) -> list[int]:
 
 
 def count_unknowns(processor: sentencepiece.SentencePieceProcessor, texts: Iterable[str]) -> Unknowns:
-    """What of `texts` the tokenizer cannot write."""
+    """Count the tokens of texts that the tokenizer cannot write."""
     unknown = [[piece == processor.unk_id() for piece in ids] for ids in processor.encode(list(texts))]
     return Unknowns(
         texts=len(unknown),
@@ -123,7 +133,7 @@ def count_unknowns(processor: sentencepiece.SentencePieceProcessor, texts: Itera
 
 def _read_model(file: Path) -> Any:
     if not file.is_file():
-        raise WeightsError(f"{file.parent} holds no {MODEL_FILE}: download the model's, too")
+        raise WeightsError(f"{file.parent} holds no {MODEL_FILE}: download that of the model, too")
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(file.read_bytes())
     return proto
@@ -134,7 +144,7 @@ def _processor(proto: Any) -> sentencepiece.SentencePieceProcessor:
 
 
 def _kept_pieces(full: sentencepiece.SentencePieceProcessor, proto: Any, texts: list[str]) -> list[int]:
-    """SentencePiece's ids of what is kept, ascending."""
+    """Return SentencePiece's ids of the pieces to keep, ascending."""
     segmented = full.encode(texts)
     used = {piece for ids in segmented for piece in ids}
     characters = {character for piece in used for character in full.id_to_piece(piece)} | {_WORD_MARK}
@@ -160,7 +170,7 @@ def _require_same_segmentation(
     trimmed: sentencepiece.SentencePieceProcessor,
     texts: list[str],
 ) -> None:
-    """Without the other pieces the best segmentation is still there, and nothing better can have come."""
+    """Raise WeightsError if a text is segmented differently than before."""
     for text, before, after in zip(
         texts, full.encode(texts, out_type=str), trimmed.encode(texts, out_type=str)
     ):
@@ -169,14 +179,14 @@ def _require_same_segmentation(
 
 
 def _without_tied_copies(checkpoint: Checkpoint) -> list[str]:
-    """Names of what is written: not the copies that loading ties again."""
+    """Return the names of all tensors except copies that loading ties again."""
     tied = checkpoint.config.get("tie_word_embeddings", True)
     copies = {HEAD, *INPUT_TABLES} if tied else set()
     return [name for name in checkpoint.shapes if name not in copies]
 
 
 def _with_new_ids(value: Any, new_ids: Mapping[int, int]) -> Any:
-    """A configuration whose `..._token_id` entries, on any level, are the trimmed vocabulary's."""
+    """Return a configuration with new ids in `..._token_id` entries on any level."""
     if not isinstance(value, dict):
         return value
     return {
@@ -190,12 +200,13 @@ def _with_new_ids(value: Any, new_ids: Mapping[int, int]) -> Any:
 def _report(
     before: int, after: int, trimmed: sentencepiece.SentencePieceProcessor, reported: Mapping[str, Texts]
 ) -> str:
-    rows = [(f"{split} {kind}", texts) for split, kinds in reported.items() for kind, texts in kinds.items()]
-    width = max((len(label) for label, _ in rows), default=0)
-    lines = [f"{after:,} of {before:,} tokens kept"]
-    lines.append(f"{'':{width}}{'tokens unknown':>20}{'texts with any':>20}")
-    for label, texts in rows:
-        found = count_unknowns(trimmed, texts)
-        tokens = f"{found.unknown_tokens:,} ({found.unknown_tokens / max(found.tokens, 1):.2%})"
-        lines.append(f"{label:{width}}{tokens:>20}{f'{found.texts_with_unknown:,} of {found.texts:,}':>20}")
-    return "\n".join(lines)
+    rows = []
+    for split, kinds in reported.items():
+        for kind, texts in kinds.items():
+            found = count_unknowns(trimmed, texts)
+            tokens = f"{found.unknown_tokens:,} ({found.unknown_tokens / max(found.tokens, 1):.2%})"
+            rows.append((f"{split} {kind}", tokens, f"{found.texts_with_unknown:,} of {found.texts:,}"))
+    table = tabulate(
+        rows, ["", "tokens unknown", "texts with any"], "plain", colalign=("left", "right", "right")
+    )
+    return f"{after:,} of {before:,} tokens kept\n{table}"

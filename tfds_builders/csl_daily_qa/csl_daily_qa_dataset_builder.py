@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.annotation import Annotations
 from tfds_builders.csl_daily_qa import annotations
-from tfds_builders.video_qa import VideoQaBuilder
+from tfds_builders.video_qa_builder import VideoQaBuilder
 
 
 class Builder(VideoQaBuilder):

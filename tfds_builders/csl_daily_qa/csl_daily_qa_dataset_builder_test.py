@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations import ANNOTATIONS, requires_csl
-from tests.csl_release import GLOSS, QUESTION, TARGET, write_release
+from tests.support.annotations import ANNOTATIONS, requires_csl
+from tests.support.csl_release import GLOSS, QUESTION, TARGET, write_release
 from tfds_builders.annotation import Annotations
 from tfds_builders.csl_daily_qa import annotations
 from tfds_builders.csl_daily_qa.annotations import FRAMES, MAP_FILE, PICKLE_FILE, unify

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_builders import frames
+from tfds_builders import encode_frames as frames
 from tfds_builders.annotation import MissingInputError
 from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder
-from tfds_builders.frames import Resize, read_clip
+from tfds_builders.encode_frames import Resize, read_clip
 
 CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
 SIZE = (48, 64)  # height, width

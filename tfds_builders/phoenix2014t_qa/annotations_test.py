@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations import ANNOTATIONS, requires_phoenix
-from tests.phoenix_release import write_release
+from tests.support.annotations import ANNOTATIONS, requires_phoenix
+from tests.support.phoenix_release import write_release
 from tfds_builders.annotation import Question
 from tfds_builders.phoenix2014t_qa import annotations
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tests.phoenix_release import SIZE, clip_name, picture, write_release
+from tests.support.phoenix_release import SIZE, clip_name, picture, write_release
 from tfds_builders.annotation import MissingInputError
-from tfds_builders.frames import Resize
+from tfds_builders.encode_frames import Resize
 from tfds_builders.phoenix2014t_qa import phoenix2014t_qa_dataset_builder as phoenix
 from tfds_builders.phoenix2014t_qa.annotations import FRAMES
 
@@ -76,7 +76,7 @@ def test_jpeg_frames_pass_through_unchanged_without_resize(tmp_path: Path) -> No
 def test_broken_clips_are_left_out_in_order_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfds_builders.video_qa.CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr("tfds_builders.video_qa_builder.CLIPS_PER_SHARD", 2)
     write_release(tmp_path / "release", {"train": 7, "dev": 1, "test": 1})
     train = tmp_path / "release" / FRAMES / "train"
     for i in (1, 5, 6):  # the last shard holds no clip at all

@@ -1,0 +1,40 @@
+"""The systems beside SSL-SSAW in Tables 1 and 2: small sizes, and the recipes of their public codes.
+
+Their defaults are the published sizes. QB-GFSLT-VLP is a row of Table 4: SSL-SSAW without SSAW and SSL.
+"""
+
+from typing import Any
+
+_SMALL = {
+    "model.d_model": 128,
+    "model.ffn_dim": 512,
+    "model.encoder_layers": 2,
+    "model.decoder_layers": 2,
+    "model.heads": 4,
+    "model.max_positions": 256,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.0,
+    "model.activation_dropout": 0.0,
+}
+SMALL: dict[str, dict[str, Any]] = {"slrt": _SMALL, "gaslt": _SMALL}
+"""What each system changes on a small base."""
+
+_SIGNJOEY = {
+    "translate.optim.name": "adam",
+    "translate.optim.b1": 0.9,
+    "translate.optim.b2": 0.998,
+    "translate.optim.weight_decay": 1e-3,
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "slrt": {
+        **_SIGNJOEY,
+        "translate.label_smoothing": 0.0,
+        "translate.optim.learning_rate": 1e-3,
+    },
+    "gaslt": {
+        **_SIGNJOEY,
+        "translate.label_smoothing": 0.4,
+        "translate.optim.learning_rate": 5e-4,
+    },
+}
+"""The recipe of each system's public code: neccam/slt and YinAoXiong/GASLT."""

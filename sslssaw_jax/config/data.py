@@ -1,0 +1,61 @@
+"""The configuration of the data: where clips come from and what a batch holds."""
+
+from dataclasses import dataclass
+
+from sslssaw_jax.config.checks import (
+    SHARE,
+    Range,
+    fraction,
+    group,
+    non_negative,
+    positive,
+    require,
+    setting,
+)
+
+TOKENS = Range(4, float("inf"), True, False, "be at least 4")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """On-device augmentation, drawn once per clip; zeros switch each part off."""
+
+    rotation: float = 0.0  # degrees, uniform in +-
+    scale: float = 0.0  # relative, uniform in 1 +-
+    translation: float = 0.0  # relative to the image's side, uniform in +-
+    crop: bool = False  # draws the output window anywhere in the stored image instead of its centre
+    brightness: float = 0.0  # relative to full range, uniform in +-
+    contrast: float = 0.0  # relative, uniform in 1 +-, per colour channel
+    mirror: bool = False  # off by default: handedness carries meaning
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the clips come from and what a batch holds."""
+
+    dataset: str = "avatar_qa"
+    data_dir: str = setting("data", free=True)
+    # folder of an mBART tokenizer; None: that of the pretrained mBART if any, otherwise the dataset's
+    tokenizer: str | None = setting(None, free=True)
+    train_split: str = "train"
+    dev_split: str = setting("dev", free=True)
+    test_split: str = setting("test", free=True)
+    isolated_split: str = "isolated"  # clips of one sign each, for the warm start
+    image_size: int = positive(224)  # side in pixels of the square that the CNN sees
+    crop_fraction: float = setting(0.875, SHARE)  # share of a stored frame's side that the square covers
+    max_frames: int = positive(300)
+    max_question_tokens: int = setting(64, TOKENS)  # with </s> and the language code
+    max_target_tokens: int = setting(64, TOKENS)
+    mask_rate: float = fraction(0.15)  # share of a sentence's words that stage 1 masks
+    num_threads: int = positive(8, free=True)
+    prefetch: int = positive(4, free=True)  # batches held ready
+    skip_broken: int = non_negative(0, free=True)  # unreadable clips that training may leave out
+    cache: bool = setting(False, free=True)  # keep decoded frames in a file: H * W * 3 bytes each
+    cache_dir: str | None = setting(None, free=True)  # where that file goes; None: the dataset's folder
+    augment: AugmentConfig = group(AugmentConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            not (self.cache and self.skip_broken),
+            f"cache is True and skip_broken {self.skip_broken}: a cache holds all clips; choose one",
+        )

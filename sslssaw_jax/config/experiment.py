@@ -1,0 +1,252 @@
+"""The configuration of an experiment as frozen dataclasses; the only reader of `ConfigDict`.
+
+A config file starts from `systems.default_config()`, changes what it wants and returns the `ConfigDict`;
+`from_config_dict` turns it into a `Config`. An unknown key or a value that is not allowed is a `ConfigError`.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from sslssaw_jax.config.checks import (
+    ConfigError,
+    check_range,
+    group,
+    non_negative,
+    positive,
+    require,
+    setting,
+)
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.stages import PretrainConfig, StageConfig, TranslateConfig
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How the same model is computed."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPUs from capability 8.0 on
+    remat: bool = setting(False, free=True)  # recompute each block in training instead of keeping it
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Beam search; one beam is greedy."""
+
+    beams: int = positive(4)
+    max_new_tokens: int = positive(150)
+    length_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices per mesh axis; -1 takes all that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is saved and which saves are kept."""
+
+    every_steps: int = positive(1000)  # in addition to the end of each evaluated epoch
+    keep_latest: int = positive(2)
+    keep_best: int = non_negative(1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What translates and what the scores are compared with.
+
+    Runs are named by their workdirs, relative to the parent of this run's workdir.
+    """
+
+    ensemble: tuple[str, ...] = ()  # runs that translate together, by the mean of their probabilities
+    question_only_run: str | None = setting(None)  # a run without video whose scores the report compares
+    swap_questions: bool = True  # translate test also with shuffled questions, and without any
+    num_heatmaps: int = non_negative(6)  # test clips drawn: the worst, the best, the second worst, and so on
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What is logged, and how often."""
+
+    every_steps: int = positive(20)
+    peak_tflops: float = non_negative(0.0)  # of one device, for the MFU; 0: looked up by the device's name
+    profile: str | None = setting(None)  # "START:STOP": a trace of those steps, for TensorBoard
+
+    def __post_init__(self) -> None:
+        require(
+            self.profile is None or re.fullmatch(r"\d+:\d+", self.profile) is not None,
+            f"profile is {self.profile!r}; it must be START:STOP, two steps",
+        )
+
+    @property
+    def profiled_steps(self) -> range:
+        """Return the steps that are traced, counted from 1."""
+        if self.profile is None:
+            return range(0)
+        start, stop = map(int, self.profile.split(":"))
+        return range(start, stop + 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment: the data, the system, and the stages that train it.
+
+    `warm_start` trains the CNN on isolated signs (the small stand-in for ImageNet weights), `pretrain` is
+    stage 1, `translate` is stage 2. A stage without epochs is left out.
+    """
+
+    name: str = setting("unnamed", free=True)
+    system: str = "ssl_ssaw"  # a key of `systems.SYSTEMS`
+    # the last stage to train
+    stage: Literal["pretrain", "translate"] = setting("translate", free=True)
+    seed: int = non_negative(0)
+    # workdir of stage 1, relative to the parent of this workdir; or a checkpoint.pth of GFSLT-VLP, of either
+    # stage; None: from pretrained weights or from scratch
+    init_from: str | None = setting(None, free=True)
+    data: DataConfig = group(DataConfig)
+    model: Any = None  # the system's own group
+    warm_start: StageConfig = group(StageConfig, stages=("warm_start",))
+    pretrain: PretrainConfig = group(PretrainConfig, stages=("pretrain",))
+    translate: TranslateConfig = group(TranslateConfig, stages=("translate",))
+    compute: ComputeConfig = group(ComputeConfig)
+    decode: DecodeConfig = group(DecodeConfig, free=True)
+    evaluation: EvaluationConfig = group(EvaluationConfig, free=True)
+    mesh: MeshConfig = group(MeshConfig, free=True)
+    checkpoint: CheckpointConfig = group(CheckpointConfig, free=True)
+    logging: LoggingConfig = group(LoggingConfig, free=True)
+    # a folder in the parent of the workdir, so that a restart compiles nothing; None: no cache
+    compilation_cache: str | None = setting("compiled", free=True)
+
+
+def to_config_dict(config: Any) -> ml_collections.ConfigDict:
+    """Return a `ConfigDict` that a config file or a flag may change."""
+    tree = ml_collections.ConfigDict()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_config_dict(value)
+        elif value is None:
+            value = placeholder(str)  # a plain None would take no text from a flag
+        tree[field.name] = value
+    return tree
+
+
+def from_config_dict(tree: ml_collections.ConfigDict, model_groups: Mapping[str, type]) -> Config:
+    """Return the checked `Config`.
+
+    Args:
+        tree: The configuration.
+        model_groups: The class of `config.model` of each system.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or a value that is not allowed.
+    """
+    values = tree.to_dict()
+    system = values.get("system")
+    require(
+        system in model_groups, f"config.system is {system!r}; allowed: {', '.join(sorted(model_groups))}"
+    )
+    return _build(Config, values, "config", {"model": model_groups[system]})
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return plain dictionaries and lists, as JSON keeps them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "config") -> list[str]:
+    """Return `key: saved value then, current value now` for each key that differs."""
+    lines = []
+    for key in sorted(saved.keys() | current.keys()):
+        old, new = saved.get(key), current.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{path}.{key}")
+        elif old != new:
+            lines.append(f"{path}.{key}: {old!r} then, {new!r} now")
+    return lines
+
+
+def run_differences(config: Config, saved: dict[str, Any], current: dict[str, Any], stage: str) -> list[str]:
+    """Return how two runs of a stage differ in what decides its parameters.
+
+    Args:
+        config: The current configuration, whose fields say what may change.
+        saved: The notes kept with the one run, `{"config": to_dict(...), "tokenizer": ...}`.
+        current: The notes of the other run.
+        stage: The stage's name.
+    """
+
+    def decisive(notes: dict[str, Any]) -> dict[str, Any]:
+        return {**_decisive(config, notes["config"], stage), "tokenizer": notes["tokenizer"]}
+
+    return differences(decisive(saved), decisive(current))
+
+
+def _decisive(group: Any, values: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return the values of a group that decide a stage's parameters."""
+    kept: dict[str, Any] = {}
+    for field in dataclasses.fields(group):
+        stages, value = field.metadata.get("stages"), values.get(field.name)
+        if field.metadata.get("free") or (stages is not None and stage not in stages):
+            continue
+        if field.name == "weights":  # pretrained weights decide the parameters; their place does not
+            value = bool(value)
+        elif isinstance(value, dict):
+            value = _decisive(getattr(group, field.name), value, stage)
+        kept[field.name] = value
+    return kept
+
+
+def flag_error(error: Exception) -> str:
+    """Return what absl and ml_collections say of a wrong flag, without their quotes."""
+    return str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip()
+
+
+def _build(cls: type, values: dict[str, Any], path: str, hints: Mapping[str, Any] | None = None) -> Any:
+    hints = typing.get_type_hints(cls) | dict(hints or {})
+    if unknown := sorted(set(values) - set(hints)):
+        near = difflib.get_close_matches(unknown[0], hints, n=1)
+        hint = f"; did you mean {path}.{near[0]}?" if near else f"; known: {', '.join(hints)}"
+        raise ConfigError(f"unknown key {path}.{unknown[0]}{hint}")
+    converted = {}
+    for field in dataclasses.fields(cls):
+        if field.name in values:
+            key = f"{path}.{field.name}"
+            converted[field.name] = _convert(hints[field.name], values[field.name], key)
+            check_range(field, converted[field.name], key)
+    try:
+        return cls(**converted)
+    except ConfigError as error:  # a group knows its keys, not its own path
+        raise ConfigError(f"{path}.{error}") from None
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        require(isinstance(value, dict), f"{path} is {value!r}; it must be a group of keys")
+        return _build(typing.cast(type, hint), value, path)
+    if typing.get_origin(hint) is Literal:
+        allowed = typing.get_args(hint)
+        require(value in allowed, f"{path} is {value!r}; allowed: {', '.join(map(str, allowed))}")
+        return value
+    if isinstance(hint, types.UnionType):  # str | None; a flag without text clears the setting
+        return None if value in (None, "") else _convert(typing.get_args(hint)[0], value, path)
+    if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
+        require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
+        return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
+    return value

@@ -1,0 +1,239 @@
+"""Batches of a run, prepared by threads ahead of the loop."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import grain
+import jax
+import numpy as np
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.stages import StageConfig
+from sslssaw_jax.data.clips import ClipInfo, ClipSource
+from sslssaw_jax.data.epoch_plan import RunPlan, plan_epoch, plan_run
+from sslssaw_jax.data.frames import FrameError, select_frames
+from sslssaw_jax.data.masking import mask_words
+from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.types import Batch, Texts
+
+Ask = Callable[[ClipInfo, np.random.Generator], str]
+_IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
+
+
+class _BatchSource:
+    """A source of batches by step, the same in any order.
+
+    Args:
+        source: The clips.
+        tokenizer: The decoder's tokenizer, which holds the text tower's.
+        data: What a batch holds.
+        stage: The size of a batch.
+        plan: The clips of each batch.
+        seed: Draws frames, masks and questions anew in each epoch; None draws the same ones on every pass.
+        local_frames: The packed frames to read, the others stay zero; None reads all.
+        ask: The text of a clip's question.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource,
+        tokenizer: Tokenizer,
+        data: DataConfig,
+        stage: StageConfig,
+        plan: RunPlan,
+        seed: int | None,
+        local_frames: range | None,
+        ask: Ask,
+    ) -> None:
+        self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
+        self.clips = source.clips
+        self._plan, self._seed, self._ask = plan, seed, ask
+        self._local_frames = local_frames or range(stage.frame_budget)
+        if data.skip_broken and len(self._local_frames) < stage.frame_budget:
+            raise ConfigError(
+                "data.skip_broken is for a single process, since the others would not know of the broken "
+                "clip: set it to 0 and prepare the dataset again"
+            )
+
+    def __len__(self) -> int:
+        return self._plan.num_batches // self._stage.accumulate
+
+    @property
+    def epoch_ends(self) -> np.ndarray:
+        """Return the step at the end of each epoch, i[epochs]."""
+        return self._plan.epoch_ends // self._stage.accumulate
+
+    def __getitem__(self, step: int) -> Batch:
+        count = self._stage.accumulate
+        # zeroed pages take no memory until written: frames of other processes cost nothing
+        frames = np.zeros((count, self._stage.frame_budget, *self._source.frame_size, 3), np.uint8)
+        parts = [self._batch(count * step + i, frames[i]) for i in range(count)]
+        if count == 1:
+            return parts[0]
+        texts = [part.replace(frames=None) for part in parts]  # type: ignore[attr-defined]
+        return jax.tree.map(lambda *rows: np.stack(rows), *texts).replace(frames=frames)
+
+    def _batch(self, position: int, frames_NxHxWx3: np.ndarray) -> Batch:
+        data, text_tower = self._data, self._tokenizer.text_tower
+        epoch, indices = self._plan.batch(position)
+        frame_count_B = np.zeros(self._stage.clips_per_batch, np.int32)
+        index_B = np.full_like(frame_count_B, -1)
+        index_B[: len(indices)] = indices
+        valid_B = index_B >= 0
+        questions, targets, masked_targets = [], [], []
+        end = 0
+        for row, index in enumerate(indices.tolist()):
+            rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
+            clip = self.clips[index]
+            kept = select_frames(
+                self._source.num_frames[index], data.max_frames, None if self._seed is None else rng
+            )
+            masked_targets.append(mask_words(clip.target, data.mask_rate, text_tower.mask_token, rng))
+            questions.append(clean_question(self._ask(clip, rng)))
+            targets.append(clip.target)
+            start, end = end, end + len(kept)
+            try:
+                self._read_frames(index, kept, start, frames_NxHxWx3)
+                frame_count_B[row] = len(kept)
+            except FrameError:
+                frames_NxHxWx3[start:end] = 0  # what was read before the broken frame
+                valid_B[row], end = False, start
+                # evaluation must score the whole split, and a batch needs a clip
+                if self._seed is None or not data.skip_broken or not valid_B.any():
+                    raise
+
+        def encode(tokenizer: TextTowerTokenizer, texts: list[str], length: int) -> _IdsAndMask:
+            ids_BxL = np.full((len(valid_B), length), self._tokenizer.pad_id, np.int32)
+            mask_BxL = np.zeros_like(ids_BxL, dtype=bool)
+            for row, text in enumerate(texts):
+                # a clip without a question has no token at all, not even </s>
+                if valid_B[row] and text:
+                    ids = tokenizer.encode(text, length)
+                    ids_BxL[row, : len(ids)], mask_BxL[row, : len(ids)] = ids, True
+            return ids_BxL, mask_BxL
+
+        def encode_texts(tokenizer: TextTowerTokenizer) -> Texts:
+            question = encode(tokenizer, questions, data.max_question_tokens)
+            return Texts(*question, *encode(tokenizer, targets, data.max_target_tokens))
+
+        decoder_texts = encode_texts(self._tokenizer)
+        masked_target, masked_target_mask = encode(text_tower, masked_targets, data.max_target_tokens)
+        return Batch(
+            frames=frames_NxHxWx3,
+            frame_start=(np.cumsum(frame_count_B) - frame_count_B).astype(np.int32),
+            frame_count=frame_count_B,
+            decoder_texts=decoder_texts,
+            text_tower_texts=decoder_texts if text_tower is self._tokenizer else encode_texts(text_tower),
+            masked_target=masked_target,
+            masked_target_mask=masked_target_mask,
+            index=index_B,
+            valid=valid_B,
+        )
+
+    def _read_frames(self, index: int, kept: np.ndarray, start: int, frames_NxHxWx3: np.ndarray) -> None:
+        """Read a clip's kept frames, as far as they are local."""
+        first, stop = max(start, self._local_frames.start), min(start + len(kept), self._local_frames.stop)
+        if first < stop:
+            shown = kept[first - start : stop - start]
+            self._source.read_frames(index, shown, frames_NxHxWx3[first:stop])
+
+
+class Batches:
+    """A plan's batches in order, all of one static shape.
+
+    Threads prepare whole batches ahead and hold at most `data.prefetch` of them.
+    """
+
+    def __init__(self, source: _BatchSource, data: DataConfig) -> None:
+        self.clips = source.clips
+        self.num_batches = len(source)
+        self.epoch_ends = source.epoch_ends
+        # a thread without a place in the buffer would have nothing to do
+        options = grain.ReadOptions(
+            num_threads=min(data.num_threads, data.prefetch), prefetch_buffer_size=data.prefetch
+        )
+        self._dataset = grain.MapDataset.source(source).to_iter_dataset(options)
+
+    def iterator(self, start: int = 0) -> grain.DatasetIterator[Batch]:
+        """Return an iterator that begins at batch `start`.
+
+        The value of its `get_state` can be written as JSON, and `set_state` continues bit for bit.
+        """
+        iterator = iter(self._dataset)
+        iterator.set_state({"next_index": start})
+        return iterator
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterator()
+
+
+def train_batches(
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    stage: StageConfig,
+    seed: int,
+    local_frames: range | None = None,
+    ask: Ask | None = None,
+) -> Batches:
+    """Return all batches of `stage.epochs` epochs, each shuffled and masked anew.
+
+    With `stage.accumulate` above 1 each is a batch of that many stacked micro-batches.
+
+    Args:
+        source: The clips to train on.
+        tokenizer: The decoder's tokenizer, which holds the text tower's.
+        data: What a batch holds.
+        stage: The size of a batch.
+        seed: The run's seed.
+        local_frames: The packed frames of this process, the others stay zero; None reads all.
+        ask: The text of a clip's question, drawn anew in each epoch; None asks the clip's own.
+
+    Raises:
+        ConfigError: A clip does not fit into `stage.frame_budget`, or several processes skip broken clips.
+    """
+    num_frames = np.minimum(source.num_frames, data.max_frames)
+    plan = plan_run(
+        num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate
+    )
+    batches = _BatchSource(source, tokenizer, data, stage, plan, seed, local_frames, ask or _ask_own_question)
+    return Batches(batches, data)
+
+
+def eval_batches(
+    source: ClipSource,
+    tokenizer: Tokenizer,
+    data: DataConfig,
+    stage: StageConfig,
+    local_frames: range | None = None,
+    only: Sequence[int] | None = None,
+) -> Batches:
+    """Return the batches of one pass, the same on every call.
+
+    Clips come in packed order: `Batch.index` names them. Batches are never stacked.
+
+    Args:
+        source: The clips of a split.
+        tokenizer: The decoder's tokenizer, which holds the text tower's.
+        data: What a batch holds.
+        stage: The size of a batch.
+        local_frames: The packed frames of this process, the others stay zero; None reads all.
+        only: The indices of the clips to read; None reads all.
+
+    Raises:
+        ConfigError: A clip does not fit into `stage.frame_budget`.
+    """
+    chosen = np.arange(len(source)) if only is None else np.array(only, int)
+    num_frames = np.minimum(source.num_frames[chosen], data.max_frames)
+    places = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
+    plan = RunPlan([chosen[batch] for batch in places], epoch_ends=np.array([len(places)]))
+    stage = replace(stage, accumulate=1)
+    return Batches(
+        _BatchSource(source, tokenizer, data, stage, plan, None, local_frames, _ask_own_question), data
+    )
+
+
+def _ask_own_question(clip: ClipInfo, rng: np.random.Generator) -> str:
+    return clip.question

@@ -1,0 +1,139 @@
+"""Decoded frames of a split in one memory-mapped file, which saves decoding."""
+
+import hashlib
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.data.clips import ClipSource, TextSource
+from sslssaw_jax.data.dataset import Dataset, DatasetError
+from sslssaw_jax.errors import UserError
+
+_TAIL = 2**16  # bytes; the end of a record file holds the places of the records, which change with the frames
+
+
+class CacheError(UserError):
+    """An error of writing the cache; the message names what to change."""
+
+
+def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
+    """Open the clips of a split.
+
+    Args:
+        dataset: The prepared dataset.
+        data: Whether and where decoded frames are cached.
+        split: The split's name.
+        video: Whether frames are read; False opens the texts alone.
+
+    Raises:
+        DatasetError: The dataset has no such split, or no videos.
+    """
+    if not video:
+        return TextSource(dataset, split)
+    clips = (
+        CachedClipSource(dataset, split, data.cache_dir, data.num_threads)
+        if data.cache
+        else ClipSource(dataset, split)
+    )
+    if not clips.num_frames.all():
+        raise DatasetError(
+            f"{dataset.folder} was prepared with --text_only and has no videos: prepare the dataset without "
+            "--text_only, into another --data_dir, or train a model with model.inputs='question'"
+        )
+    return clips
+
+
+class CachedClipSource(ClipSource):
+    """A source that reads frames from a file, built at first use.
+
+    The name holds a fingerprint of the split: a dataset that is prepared anew gets a new file. If several
+    processes need the same file, one builds it and the others wait.
+
+    Args:
+        dataset: The prepared dataset.
+        split: The split's name.
+        cache_dir: The folder of the file; the dataset's own if empty.
+        num_threads: The number of threads that decode.
+    """
+
+    def __init__(self, dataset: Dataset, split: str, cache_dir: str | Path | None, num_threads: int) -> None:
+        super().__init__(dataset, split)
+        self._directory = Path(cache_dir or dataset.folder)
+        self._file_name = f"frames.{dataset.name}.{split}.{self._fingerprint()}.npy"
+        self._num_threads = num_threads
+        self._start = np.cumsum(self.num_frames) - self.num_frames
+
+    def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
+        """Copy the `kept` frames of a clip into `frames_NxHxWx3`.
+
+        Raises:
+            FrameError: The cache is being built, and a frame is broken.
+            CacheError: The cache cannot be written.
+        """
+        rows = self._start[index] + kept
+        np.take(self._frames, rows, axis=0, out=frames_NxHxWx3, mode="clip")  # "raise" copies twice
+
+    def _fingerprint(self) -> str:
+        """Return a digest of ids, frame counts and record files."""
+        digest = hashlib.sha256(repr([(clip.id, clip.num_frames) for clip in self.clips]).encode())
+        for path in sorted(self.dataset.folder.glob(f"*-{self.split}.array_record-*")):
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL))
+                digest.update(f"{path.name} {size}".encode() + file.read())
+        return digest.hexdigest()[:12]
+
+    @cached_property
+    def _frames(self) -> np.ndarray:
+        """Return all frames of the split from disk, u8[N, H, W, 3]."""
+        path = self._directory / self._file_name
+        shape = (int(self.num_frames.sum()), *self.frame_size, 3)
+        try:
+            if not _is_whole(path, shape):
+                self._directory.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_suffix(".lock")):
+                    if not _is_whole(path, shape):  # otherwise another process has built it
+                        self._build(path, shape)
+        except (OSError, NotImplementedError) as error:  # the latter from a disk without locks
+            raise CacheError(
+                f"cannot write {path} of {math.prod(shape) / 1e9:.1f} GB: {error}; choose another "
+                "data.cache_dir, or set data.cache to False"
+            ) from error
+        return np.load(path, mmap_mode="r")
+
+    def _build(self, path: Path, shape: tuple[int, ...]) -> None:
+        partial = path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                # a mapped page that finds the disk full would kill the process
+                os.posix_fallocate(file.fileno(), file.tell(), math.prod(shape))
+            frames = np.load(partial, mmap_mode="r+")
+
+            def decode(index: int) -> None:
+                start, count = self._start[index], self.num_frames[index]
+                ClipSource.read_frames(self, index, np.arange(count), frames[start : start + count])
+
+            with ThreadPoolExecutor(self._num_threads) as pool:
+                decoded = pool.map(decode, range(len(self)))
+                for _ in tqdm(decoded, f"decoding {self.split}", len(self), unit="clip", leave=False):
+                    pass
+            frames.flush()
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        return np.load(path, mmap_mode="r").shape == shape
+    except (FileNotFoundError, ValueError):  # the latter if the file is shorter than its header says
+        return False

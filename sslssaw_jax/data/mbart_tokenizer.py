@@ -1,0 +1,217 @@
+"""mBART's tokenizer: SentencePiece pieces, one code per language, `<mask>`.
+
+The layout of ids is fairseq's, which pretrained mBART weights expect: `<s>` 0, `<pad>` 1, `</s>` 2,
+`<unk>` 3, then every SentencePiece piece at its own id + 1, the 25 language codes in fairseq's order, and
+`<mask>` last.
+"""
+
+import hashlib
+import io
+import json
+import re
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from sslssaw_jax.data.text import HAN
+from sslssaw_jax.errors import UserError
+
+LANGUAGES = (
+    "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT",
+    "ja_XX", "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK",
+    "tr_TR", "vi_VN", "zh_CN",
+)  # fmt: skip
+MODEL_FILE = "sentencepiece.bpe.model"
+_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+_WORD_MARK = "\u2581"
+_LONGEST_PIECE = 16  # SentencePiece's default
+_LONGEST_CHINESE_PIECE = 4  # characters, as many as an idiom: longer pieces would be memorized sentences
+_SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{HAN}]+|[^{HAN}]+")
+_NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
+
+
+class TokenizerError(UserError):
+    """An error of a tokenizer; the message names the remedy."""
+
+
+class TextTowerTokenizer(Protocol):
+    """A tokenizer that writes texts for the text tower: `Tokenizer` or `BertTokenizer`."""
+
+    vocab_size: int
+    mask_token: str
+    fingerprint: str
+
+    def encode(self, text: str, max_tokens: int) -> list[int]:
+        """Return at most `max_tokens` ids, those of the end included."""
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the piece of each id."""
+        ...
+
+
+class Tokenizer:
+    """A tokenizer of one language, immutable and safe to share between threads.
+
+    Args:
+        folder: Holds mBART's `sentencepiece.bpe.model`, the only file that is read.
+        language: mBART's code.
+        text_tower: Writes what the text tower reads; None is this tokenizer itself.
+    """
+
+    def __init__(self, folder: Path, language: str, text_tower: TextTowerTokenizer | None = None) -> None:
+        model_bytes = (folder / MODEL_FILE).read_bytes()
+        model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+        model.ParseFromString(model_bytes)
+        vocabulary = [(token, 0.0) for token in _SPECIALS]
+        vocabulary += [(piece.piece, piece.score) for piece in model.pieces[_NUM_MODEL_SPECIALS:]]
+        first_language = len(vocabulary)
+        vocabulary += [(token, 0.0) for token in (*LANGUAGES, "<mask>")]
+        self.folder, self.language = folder, language
+        self.text_tower: TextTowerTokenizer = text_tower or self
+        self.vocab_size = len(vocabulary)
+        self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(_SPECIALS))
+        self.language_id = first_language + LANGUAGES.index(language)
+        self.mask_id, self.mask_token = self.vocab_size - 1, "<mask>"
+        self.fingerprint = hashlib.sha256(model_bytes).hexdigest()[:12]
+        self._backend = Backend(models.Unigram(vocabulary, unk_id=self.unk_id))
+        self._backend.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+        self._backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_WORD_MARK)]
+        )
+        self._backend.decoder = decoders.Metaspace(_WORD_MARK)
+        # <mask> swallows the space before it, as in transformers
+        self._backend.add_special_tokens([*_SPECIALS, *LANGUAGES, AddedToken("<mask>", lstrip=True)])
+
+    @property
+    def fingerprints(self) -> str:
+        """Return the fingerprints of all tokenizers that wrote a batch."""
+        tokenizers = [self] if self.text_tower is self else [self, self.text_tower]
+        return "+".join(tokenizer.fingerprint for tokenizer in tokenizers)
+
+    def encode(self, text: str, max_tokens: int) -> list[int]:
+        """Return `tokens </s> <language>`, the text cut to fit `max_tokens` ids."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        return [*ids[: max_tokens - 2], self.eos_id, self.language_id]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the piece of each id, with SentencePiece's word mark."""
+        return [self._backend.id_to_token(i) or "" for i in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` without special tokens and language codes."""
+        return " ".join(self._backend.decode(list(ids), skip_special_tokens=True).split())
+
+
+def load_tokenizer(
+    folder: str | Path, language: str, text_tower: TextTowerTokenizer | None = None
+) -> Tokenizer:
+    """Load the tokenizer of a folder that holds mBART's `sentencepiece.bpe.model`.
+
+    Args:
+        folder: The tokenizer folder.
+        language: mBART's code.
+        text_tower: Writes what the text tower reads; None is the loaded tokenizer itself.
+
+    Raises:
+        TokenizerError: There is no such folder or no model in it, or the language code is unknown.
+    """
+    folder = Path(folder)
+    remedy = (
+        f"copy mBART's {MODEL_FILE} there, or leave data.tokenizer unset to use the tokenizer prepared with "
+        "the dataset; a dataset without a train split has none: name the one that the model was trained with"
+    )
+    if not folder.is_dir():
+        raise TokenizerError(f"there is no tokenizer folder {folder}: {remedy}")
+    if not (folder / MODEL_FILE).is_file():
+        raise TokenizerError(f"the tokenizer folder {folder} holds no {MODEL_FILE}: {remedy}")
+    if language not in LANGUAGES:
+        raise TokenizerError(f"the language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
+    return Tokenizer(folder, language, text_tower)
+
+
+def write_tokenizer(folder: Path, model: bytes) -> None:
+    """Write the files of a tokenizer folder, for `load_tokenizer` and for transformers."""
+    (folder / MODEL_FILE).write_bytes(model)
+    config = json.dumps({"tokenizer_class": "MBartTokenizer"}) + "\n"
+    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+
+
+def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> None:
+    """Train a SentencePiece unigram model and write its tokenizer folder.
+
+    The same texts in the same order give the same model.
+
+    Args:
+        texts: One sentence each.
+        out_dir: The folder to write; it must not exist yet.
+        vocab_size: The most pieces, fewer if the texts do not support as many. `Tokenizer.vocab_size` also
+            counts the special tokens, the language codes and `<mask>`.
+
+    Raises:
+        TokenizerError: There is no text, or `vocab_size` is less than the number of characters.
+        FileExistsError: `out_dir` exists.
+    """
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise TokenizerError("a tokenizer cannot be trained without any text")
+    if out_dir.exists():
+        raise FileExistsError(f"{out_dir} exists: delete it to train the tokenizer again")
+    model = io.BytesIO()
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as seeds:
+            seeds.writelines(f"{piece}\t{score}\n" for piece, score in _seed_pieces(texts))
+            seeds.flush()
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=vocab_size,
+                seed_sentencepieces_file=seeds.name,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                normalization_rule_name="nmt_nfkc",
+                byte_fallback=False,
+                num_threads=1,
+                shuffle_input_sentence=False,
+                minloglevel=2,
+            )
+    except RuntimeError as error:
+        raise TokenizerError(
+            f"no tokenizer of {vocab_size} pieces from {len(texts)} texts: {error}"
+        ) from error
+    trained = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    trained.ParseFromString(model.getvalue())
+    # the name of a temporary file would make the bytes of equal models differ
+    trained.trainer_spec.ClearField("seed_sentencepieces_file")
+    out_dir.mkdir(parents=True)
+    write_tokenizer(out_dir, trained.SerializeToString(deterministic=True))
+
+
+def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
+    """Return substrings that occur more than once, with the characters covered.
+
+    SentencePiece's own seeds are counted over distinct words: in a small closed vocabulary no word occurs
+    inside another, so no whole word would ever become a piece. Chinese has no spaces: any short run of
+    characters that distinct sentences share may be a word, and no run reaches over a mark.
+    """
+    words = Counter(
+        _WORD_MARK + word for text in texts for word in unicodedata.normalize("NFKC", text).split()
+    )
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for run in _SAME_SCRIPT.findall(word):
+            chinese = re.match(f"[{HAN}]", run[-1])
+            longest = _LONGEST_CHINESE_PIECE if chinese else _LONGEST_PIECE
+            for start in range(len(run)):
+                for end in range(start + 2, min(start + longest, len(run)) + 1):
+                    counts[run[start:end]] += 1 if chinese else count
+    return [(piece, count * len(piece)) for piece, count in counts.items() if count > 1]

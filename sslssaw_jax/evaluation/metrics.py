@@ -1,0 +1,70 @@
+"""Scores of translations as the field reports them.
+
+All scores run from 0 to 100. References are the original strings, never decoded from tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics import BLEU, CHRF
+
+from sslssaw_jax.data.text import tokens
+
+LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
+"""Key of each score that the papers of the field report -> its name."""
+
+ROUGE_BETA = 1.2  # as in the COCO caption evaluation, which sign language translation adopted
+
+
+def score(predictions: Sequence[str], targets: Sequence[str], *, characters: bool = False) -> dict[str, Any]:
+    """Score translations of a corpus.
+
+    `bleu1` to `bleu4` are raw corpus BLEU over whitespace tokens without smoothing, `rouge_l` is the mean F
+    of the longest common subsequence, `chrf` and `sacrebleu` are sacrebleu's with its defaults.
+
+    Args:
+        predictions: One translation a clip; may be empty strings.
+        targets: One reference a clip.
+        characters: Whether to count characters instead of words, as is usual for Chinese. Spaces and full
+            or half width are then ignored, since a tokenizer writes the comma `，` as `,`.
+
+    Raises:
+        ValueError: There is no clip, or not one prediction for each.
+    """
+    if len(predictions) != len(targets) or not targets:
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; one is needed for each")
+    hypotheses = [tokens(text, characters) for text in predictions]
+    references = [tokens(text, characters) for text in targets]
+    if characters:
+        predictions, targets = (["".join(text) for text in texts] for texts in (hypotheses, references))
+    joined = [" ".join(words) for words in hypotheses], [[" ".join(words) for words in references]]
+    scores: dict[str, Any] = {f"bleu{n}": raw_bleu(n).corpus_score(*joined).score for n in (1, 2, 3, 4)}
+    scores["rouge_l"] = 100 * sum(map(rouge_l, hypotheses, references)) / len(references)
+    scores["chrf"] = CHRF().corpus_score(predictions, [targets]).score
+    # `force` only silences a warning about references that end in " ."
+    sacrebleu = BLEU(tokenize="zh" if characters else "13a", force=True)
+    scores["sacrebleu"] = sacrebleu.corpus_score(predictions, [targets]).score
+    scores["sacrebleu_signature"] = str(sacrebleu.get_signature())
+    scores["num_clips"] = len(targets)
+    return scores
+
+
+def overlap(question: str, target: str, *, characters: bool = False) -> float:
+    """Return the share of the target's distinct tokens in the question, ignoring case; 0 without any."""
+    asked, wanted = (set(tokens(text.lower(), characters)) for text in (question, target))
+    return len(asked & wanted) / max(len(wanted), 1)
+
+
+def raw_bleu(max_order: int) -> BLEU:
+    """Return corpus BLEU without smoothing, for texts that are `tokens` joined by spaces."""
+    return BLEU(max_ngram_order=max_order, tokenize="none", smooth_method="none", force=True)
+
+
+def rouge_l(hypothesis: list[str], reference: list[str]) -> float:
+    """Return the F of the longest common subsequence (Lin, 2004, Eq. 2-4), from 0 to 1."""
+    common = LCSseq.similarity(hypothesis, reference)
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(hypothesis), common / len(reference)
+    return (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)

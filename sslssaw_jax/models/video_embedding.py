@@ -1,0 +1,94 @@
+"""Video embedding (Sec. 4.2): CNN, twice Conv1D-BN-ReLU-MaxPool, Linear-BN-ReLU.
+
+B clips, N packed frames, T positions in time, C features of a frame, D features of a position.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.models.cnn import CNNConfig, make_cnn
+from sslssaw_jax.models.resnet import BatchNorm
+
+EDGE = 8  # how often the first frame is repeated, as in the parent project; here its feature is
+
+
+def padded_length(num_frames):
+    """Return the length with repeated edges: 16 more, a multiple of 4."""
+    return 4 * -(-num_frames // 4) + 2 * EDGE
+
+
+def num_positions(num_frames):
+    """Return the positions in time of a clip's frames."""
+    return (((padded_length(num_frames) - 4) // 2) - 4) // 2
+
+
+class TemporalConv(nnx.Module):
+    """Conv1D (kernel 5, no padding), BN, ReLU and MaxPool2 over clips."""
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(inputs, outputs, (5,), padding="VALID", dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x_BxTxC: jax.Array, length_B: jax.Array, valid_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        x_BxTxC = self.conv(x_BxTxC)
+        length_B = length_B - 4
+        x_BxTxC = nnx.relu(
+            self.norm(x_BxTxC, mask=prefix_mask(length_B, valid_B, x_BxTxC.shape[1])[..., None])
+        )
+        x_BxTxC = nnx.max_pool(x_BxTxC, (2,), (2,))
+        return x_BxTxC, length_B // 2
+
+
+def prefix_mask(length_B: jax.Array, valid_B: jax.Array, size: int) -> jax.Array:
+    """Return bool[B, size], True at the first positions of valid rows."""
+    return (jnp.arange(size) < length_B[:, None]) & valid_B[:, None]
+
+
+class VideoEmbedding(nnx.Module):
+    """An embedding of packed frames as one sequence per clip, `(video_BxTxD, mask_BxT)`.
+
+    The features of edge frames are repeated, which equals repeating the frames, with less work.
+    """
+
+    def __init__(
+        self,
+        config: CNNConfig,
+        d_model: int,
+        *,
+        image_size: int,
+        max_frames: int,
+        activation: Callable[[jax.Array], jax.Array] = nnx.relu,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.max_frames = max_frames
+        self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+        self.conv1 = TemporalConv(self.cnn.features, d_model, dtype=dtype, rngs=rngs)
+        self.conv2 = TemporalConv(d_model, d_model, dtype=dtype, rngs=rngs)
+        self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
+        self.project_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
+        self.activation = activation
+
+    def __call__(
+        self,
+        frames_NxHxWx3: jax.Array,
+        frame_mask_N: jax.Array,
+        frame_start_B: jax.Array,
+        frame_count_B: jax.Array,
+        valid_B: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
+        offset_T = jnp.arange(padded_length(self.max_frames)) - EDGE
+        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
+        x_BxTxC = features_NxC[frame_start_B[:, None] + jnp.clip(offset_T, 0, last_Bx1)]
+        length_B = padded_length(frame_count_B)
+        x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
+        x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
+        mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
+        normed_BxTxD = self.project_norm(self.project(x_BxTxC), mask=mask_BxT[..., None])
+        return self.activation(normed_BxTxD), mask_BxT

@@ -1,0 +1,29 @@
+"""The command that writes a run's report again: `python -m sslssaw_jax.report --workdir=runs/demo`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sslssaw_jax.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sslssaw_jax.report",
+        description="Write WORKDIR/report.html, a page with all that the run in WORKDIR has left there.",
+        epilog="Example: python -m sslssaw_jax.report --workdir=runs/demo",
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the run, such as runs/demo")
+    options = parser.parse_args(arguments)
+    # imported here, since JAX takes seconds and --help need not wait
+    from sslssaw_jax.report.run_report import write_report
+
+    try:
+        print(write_report(options.workdir))
+    except (UserError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

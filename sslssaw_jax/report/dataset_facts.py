@@ -1,0 +1,135 @@
+"""The facts of a prepared dataset that its report shows: counts, lengths, overlap, duplicates."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.evaluation import metrics
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """The facts of a split; the keys of `shares` say in words what they are percentages of."""
+
+    clips: Sequence[ClipInfo]
+    num_frames: np.ndarray
+    lengths: dict[str, np.ndarray]  # of question and target, in tokens; in words without a tokenizer
+    distinct: dict[str, int]  # words of question and target
+    shares: dict[str, float]
+    overlap: np.ndarray  # of each clip, in percent
+    copy_question: dict[str, Any]  # scores
+
+
+def split_facts(
+    clips: Sequence[ClipInfo],
+    train: Sequence[ClipInfo],
+    tokenizer: Tokenizer | None,
+    *,
+    characters: bool = False,
+) -> SplitFacts:
+    """Return the facts of a split compared with train.
+
+    Questions are counted as the model reads them, after `clean_question`, and targets as they are.
+
+    Args:
+        clips: The split.
+        train: The train split, which may be `clips` itself, or empty.
+        tokenizer: The dataset's tokenizer, if any.
+        characters: Whether words are characters, as in Chinese.
+    """
+
+    def words(text: str) -> list[str]:
+        return list("".join(text.split())) if characters else text.split()
+
+    texts, train_texts = _texts(clips), _texts(train)
+    is_train = clips is train
+    lengths, distinct, shares = {}, {}, {}
+    for side in texts:
+        cuts: list[list[Any]] = [words(text) for text in texts[side]]
+        running = [word for cut in cuts for word in cut]
+        distinct[side] = len(set(running))
+        if tokenizer:
+            cuts = [tokenizer.encode(text, 10**9)[:-2] for text in texts[side]]
+            shares[f"{side} tokens unknown"] = _percent(i == tokenizer.unk_id for cut in cuts for i in cut)
+        lengths[side] = np.array([len(cut) for cut in cuts])
+        if train and not is_train:
+            known = {word for text in train_texts[side] for word in words(text)}
+            shares[f"{side} words not in train"] = _percent(word not in known for word in running)
+    if train:
+        for label, sides in {"target": ("target",), "question and target": ("question", "target")}.items():
+            copies = Counter(zip(*(train_texts[side] for side in sides)))
+            clip_texts = zip(*(texts[side] for side in sides))
+            shares[f"{label} of another train clip"] = _percent(
+                copies[text] > is_train for text in clip_texts
+            )
+    raw = [(clip.question, clip.target) for clip in clips]
+    return SplitFacts(
+        clips=clips,
+        num_frames=np.array([clip.num_frames for clip in clips]),
+        lengths=lengths,
+        distinct=distinct,
+        shares=shares,
+        overlap=np.array([100 * metrics.overlap(q, t, characters=characters) for q, t in raw]),
+        copy_question=metrics.score([q.lower() for q, _ in raw], [t for _, t in raw], characters=characters),
+    )
+
+
+def _texts(clips: Sequence[ClipInfo]) -> dict[str, list[str]]:
+    return {
+        "question": [clean_question(clip.question) for clip in clips],
+        "target": [clip.target for clip in clips],
+    }
+
+
+def _percent(hits: Iterable[bool]) -> float:
+    values = list(hits)
+    return 100 * sum(values) / max(len(values), 1)
+
+
+def format_table(title: str, facts: Mapping[str, SplitFacts], unit: str) -> str:
+    """Return a text table with a column for each split."""
+    rows: dict[str, Callable[[SplitFacts], str]] = {
+        "clips": lambda split: f"{len(split.clips):,}",
+        "  without a question": lambda split: f"{sum(not clip.question for clip in split.clips):,}",
+        "signers": lambda split: f"{len({clip.signer for clip in split.clips} - {''}):,}",
+        "frames": lambda split: f"{split.num_frames.sum():,}",
+        "least / median / most": lambda split: "",
+        "  frames a clip": lambda split: _spread(split.num_frames),
+        f"  question {unit}": lambda split: _spread(split.lengths["question"]),
+        f"  target {unit}": lambda split: _spread(split.lengths["target"]),
+        "distinct words": lambda split: "",
+        "  of questions": lambda split: f"{split.distinct['question']:,}",
+        "  of targets": lambda split: f"{split.distinct['target']:,}",
+        "percent": lambda split: "",
+    }
+    for share in max((list(split.shares) for split in facts.values()), key=len):
+        rows[f"  {share}"] = partial(_share_cell, share)
+    rows |= {
+        "  target words in the question": lambda split: f"{split.overlap.mean():.1f}",
+        "copy-question": lambda split: "",
+        "  BLEU-4": lambda split: f"{split.copy_question['bleu4']:.1f}",
+        "  ROUGE-L": lambda split: f"{split.copy_question['rouge_l']:.1f}",
+    }
+    return tabulate(
+        [[label, *map(cell, facts.values())] for label, cell in rows.items()],
+        headers=[title, *facts],
+        disable_numparse=True,
+        preserve_whitespace=True,
+        colalign=("left", *["right"] * len(facts)),
+    )
+
+
+def _share_cell(share: str, split: SplitFacts) -> str:
+    return f"{split.shares[share]:.1f}" if share in split.shares else ""
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.min()} / {np.median(values):.0f} / {values.max()}"

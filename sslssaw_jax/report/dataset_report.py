@@ -1,0 +1,76 @@
+"""The report of a prepared dataset: a table, `statistics.png`, and `clips.png` with random clips."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sslssaw_jax.errors import UserError
+
+SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
+
+
+def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0) -> None:
+    """Print the table of a prepared dataset and write its pictures.
+
+    Args:
+        name: The dataset.
+        data_dir: The folder of all prepared datasets.
+        out: The folder of the pictures.
+        seed: The seed that draws the clips of the contact sheet.
+
+    Raises:
+        DatasetError: The dataset is not prepared.
+    """
+    # imported here, since they take seconds and --help need not wait
+    from sslssaw_jax.data.clips import ClipSource
+    from sslssaw_jax.data.dataset import find_dataset
+    from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+    from sslssaw_jax.data.text import counts_characters
+    from sslssaw_jax.report.dataset_facts import format_table, split_facts
+    from sslssaw_jax.report.dataset_pictures import choose_clips, save_contact_sheet, save_statistics
+
+    dataset = find_dataset(data_dir, name)
+    splits = dataset.splits
+    ordered = [*filter(splits.__contains__, SPLITS), *filter(lambda split: split not in SPLITS, splits)]
+    sources = {split: ClipSource(dataset, split) for split in ordered}
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language) if "train" in sources else None
+    train = sources["train"].clips if "train" in sources else []
+    facts = {
+        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(dataset.language))
+        for split, source in sources.items()
+    }
+    title, unit = f"{name} {dataset.folder.name}", "tokens" if tokenizer else "words"
+    print(format_table(title, facts, unit))
+    shown = {split: facts[split] for split in SPLITS if split in facts} or facts
+    pictures = [out / "statistics.png"]
+    save_statistics(pictures[0], title, shown, unit)
+    with_video = {split: sources[split] for split in shown if sources[split].num_frames.any()}
+    if with_video:  # a dataset may hold texts only
+        pictures.append(out / "clips.png")
+        save_contact_sheet(pictures[1], title, choose_clips(with_video, seed))
+    print(f"pictures: {', '.join(map(str, pictures))}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sslssaw_jax.report.dataset_report",
+        description="Show what a prepared dataset holds: a table, and pictures of statistics and of clips.",
+        epilog="Example: python -m sslssaw_jax.report.dataset_report avatar_qa --data_dir=data",
+    )
+    parser.add_argument("name", help="the dataset, such as avatar_qa")
+    parser.add_argument(
+        "--data_dir", type=Path, default=Path("data"), help="folder of prepared datasets; default data"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the pictures; default runs/inspect/NAME")
+    parser.add_argument("--seed", type=int, default=0, help="seed that draws the clips; default 0")
+    options = parser.parse_args(arguments)
+    out = options.out or Path("runs") / "inspect" / options.name
+    try:
+        write_dataset_report(options.name, options.data_dir, out, seed=options.seed)
+    except (UserError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

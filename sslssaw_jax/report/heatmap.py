@@ -1,0 +1,247 @@
+"""Heat maps of the SSAW gate of a clip (Fig. 4)."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import wcwidth
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from sslssaw_jax.report.text_layout import fonts_for, labelled_lines
+
+COLOURS = "magma"  # dark to bright
+BOX = "#e8112d"
+HIGHEST = 0.75  # of the span from a part's lowest weight to its highest; higher weights are boxed
+DPI = 110
+
+# inches
+MARGIN = 0.3
+STRIP = 0.6
+HEADING = 0.35
+LABELS = 1.15  # below the strip, for words and frames; more for longer words
+COLOURBAR = 0.9  # with its numbers
+LINE, NAME, CHARACTER = 0.23, 0.95, 0.087  # of the texts: height, width of a name, width of a character
+MIN_CELL, MAX_WIDTH, MIN_WIDTH = 0.17, 24.0, 9.0
+MIN_FRAME = 0.75
+
+POINTS = 72  # an inch
+LETTER = 0.68  # average width of a wide letter, in font sizes
+LONGEST = 30  # letters of a label
+
+_WORD_MARK = "▁"
+_MARKER = re.compile(r"</?s>|\[(CLS|SEP)\]|[a-z]{2}_[A-Z]{2}")
+
+
+class Word(NamedTuple):
+    """A word of the question, or a marker such as `</s>`, and the number of its tokens."""
+
+    text: str
+    num_tokens: int
+
+    @property
+    def is_marker(self) -> bool:
+        """Return whether the word is a marker of the tokenizer."""
+        return bool(_MARKER.fullmatch(self.text))
+
+    @property
+    def label(self) -> str:
+        """Return the word, shortened if it is too long."""
+        return self.text if len(self.text) <= LONGEST else f"{self.text[: LONGEST - 1]}…"
+
+    def label_width(self, fontsize: float) -> float:
+        """Return an upper estimate of the label's width in inches."""
+        return wcwidth.width(self.label) * LETTER * fontsize / POINTS
+
+
+def words_of(tokens: list[str]) -> list[Word]:
+    """Join a question's tokens to words; every token belongs to one word.
+
+    SentencePiece marks the first token of a word (`▁donner stag`), WordPiece all others (`donner ##stag`).
+    Chinese has no spaces between words, so that each token stands alone.
+    """
+    marked = any(_WORD_MARK in token for token in tokens)
+    words: list[Word] = []
+    for i, token in enumerate(tokens):
+        text = token.replace(_WORD_MARK, "") if marked else token.removeprefix("##")
+        if i == 0 or _begins_word(tokens[i - 1], token, marked):
+            words.append(Word(text, 1))
+        else:
+            words[-1] = Word(words[-1].text + text, words[-1].num_tokens + 1)
+    return words
+
+
+def _begins_word(before: str, token: str, marked: bool) -> bool:
+    if not marked:
+        return not token.startswith("##")
+    if before == _WORD_MARK:  # a mark alone belongs to the token behind it
+        return False
+    if token.startswith(_WORD_MARK) or _MARKER.fullmatch(token) or _MARKER.fullmatch(before):
+        return True
+    return any(wcwidth.width(letter) > 1 for letter in (before[-1:], token[:1]))
+
+
+def word_weights(words: list[Word], weights: np.ndarray) -> np.ndarray:
+    """Replace each token's weight by the mean over its word: f32[tokens] -> f32[tokens]."""
+    if not words:
+        return weights
+    lengths = np.array([word.num_tokens for word in words], int)
+    starts = np.cumsum(lengths) - lengths
+    return np.repeat(np.add.reduceat(weights, starts) / lengths, lengths)
+
+
+def highest(weights: np.ndarray) -> list[range]:
+    """Return the stretches of weights in the upper quarter of their span; none if all are equal."""
+    if not len(weights):
+        return []
+    low, high = weights.min(), weights.max()
+    is_high = weights > low + HIGHEST * (high - low)
+    edges = np.flatnonzero(np.diff(is_high, prepend=False, append=False)).tolist()
+    return [range(*edge) for edge in zip(edges[::2], edges[1::2])]
+
+
+def save_heatmap(
+    path: Path,
+    *,
+    tokens: list[str],
+    gate: np.ndarray,
+    frames: np.ndarray,
+    question: str,
+    target: str,
+    prediction: str,
+) -> None:
+    """Write `draw_heatmap` to a PNG file; its folder need not exist."""
+    with fonts_for(question, target, prediction):
+        figure = draw_heatmap(
+            tokens=tokens, gate=gate, frames=frames, question=question, target=target, prediction=prediction
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_heatmap(
+    *, tokens: list[str], gate: np.ndarray, frames: np.ndarray, question: str, target: str, prediction: str
+) -> Figure:
+    """Draw one strip of colour: the question's words, a dashed line, the video's positions.
+
+    Brighter means a higher weight. Colours span the lowest to the highest weight of the clip, since a gate
+    rarely uses all of (0, 1). A word is as wide as its tokens and has their mean weight. Boxes mark the
+    `highest` words and the `highest` positions of the video.
+
+    Args:
+        tokens: The question's pieces, of SentencePiece or WordPiece.
+        gate: `[len(tokens) + T]`, the gate's mean over features at each position, without padding.
+        frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip.
+        question: The question as it was asked; left out if empty.
+        target: The reference; left out if empty.
+        prediction: The model's translation.
+
+    Raises:
+        ValueError: `gate` has no position of the video.
+    """
+    num_positions = len(gate) - len(tokens)
+    if gate.ndim != 1 or num_positions < 1:
+        raise ValueError(f"a gate of shape {gate.shape} has no video behind {len(tokens)} question tokens")
+    words = words_of(tokens)
+    shown = np.concatenate([word_weights(words, gate[: len(tokens)]), gate[len(tokens) :]])
+
+    cell = max(
+        MIN_CELL,
+        (MIN_WIDTH - 2 * MARGIN - COLOURBAR) / len(gate),
+        MIN_FRAME * len(frames) / num_positions,
+    )
+    strip_width = min(cell * len(gate), MAX_WIDTH - 2 * MARGIN - COLOURBAR)
+    cell = strip_width / len(gate)
+    width = strip_width + COLOURBAR + 2 * MARGIN
+    texts = {"Question": question, "Reference": target, "Prediction": prediction}
+    lines = labelled_lines(
+        {name: text for name, text in texts.items() if text or name == "Prediction"},
+        int((width - 2 * MARGIN - NAME) / CHARACTER),
+    )
+    fontsize = min(9.0, 0.75 * cell * POINTS)
+    labels = max([LABELS, *(word.label_width(fontsize) + 0.1 for word in words)])
+    height = 2 * MARGIN + len(lines) * LINE + HEADING + STRIP + labels
+    figure = Figure(figsize=(width, height))
+
+    def axes(left: float, bottom: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+    strip = axes(MARGIN, MARGIN + labels, strip_width, STRIP)
+    colours = strip.imshow(shown[None], cmap=COLOURS, aspect="auto", interpolation="nearest")
+    _label_words(strip, words, cell, fontsize)
+    _box_highest(strip, words, shown)
+    _divide(strip, len(tokens), num_positions)
+    colourbar_axes = axes(MARGIN + strip_width + 0.15, MARGIN + labels, 0.14, STRIP)
+    colourbar = figure.colorbar(colours, cax=colourbar_axes, ticks=[shown.min(), shown.max()], format="%.3f")
+    colourbar.ax.tick_params(labelsize=8, length=0)
+    colourbar.ax.set_title("gate", fontsize=9, color="0.35", loc="left", pad=8)
+    colourbar.outline.set_visible(False)
+
+    frames_left, frames_width = MARGIN + len(tokens) * cell, num_positions * cell
+    for i, frame in enumerate(frames):
+        slot = frames_width / len(frames)
+        side = min(slot * 0.94, (LABELS - 0.1) * frame.shape[1] / frame.shape[0])
+        high = side * frame.shape[0] / frame.shape[1]
+        left = frames_left + (i + 0.5) * slot - side / 2
+        picture = axes(left, MARGIN + labels - 0.1 - high, side, high)
+        picture.imshow(frame, aspect="auto")
+        picture.set_axis_off()
+    for i, (name, line) in enumerate(lines):
+        y = 1 - (MARGIN + (i + 0.5) * LINE) / height
+        figure.text(MARGIN / width, y, name, weight="bold", fontsize=10, va="center")
+        figure.text((MARGIN + NAME) / width, y, line, fontsize=10, va="center", parse_math=False)
+    return figure
+
+
+def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -> None:
+    """Write each word below the middle of its tokens, and draw a line between any two words."""
+    ends = np.cumsum([word.num_tokens for word in words])
+    middles = [end - (word.num_tokens + 1) / 2 for end, word in zip(ends, words)]
+    fits = all(word.label_width(fontsize) < word.num_tokens * cell for word in words)
+    strip.set_xticks(middles, [word.label for word in words], rotation=0 if fits else 90, fontsize=fontsize)
+    for label in strip.get_xticklabels():
+        label.set_parse_math(False)
+    strip.vlines(ends[:-1] - 0.5, -0.5, 0.5, color="white", linewidth=0.8)
+    strip.set_yticks([])
+    strip.tick_params(length=2, pad=2)
+    strip.spines[:].set_visible(False)
+
+
+def _box_highest(strip: Axes, words: list[Word], weights: np.ndarray) -> None:
+    """Draw boxes around the `highest` stretches of the words, without markers, and of the video."""
+    num_tokens = sum(word.num_tokens for word in words)
+    is_word = np.repeat([not word.is_marker for word in words], [word.num_tokens for word in words])
+    (asked,) = np.nonzero(is_word)  # contiguous, since markers are at the ends only
+    for positions in (asked, np.arange(num_tokens, len(weights))):
+        for stretch in highest(weights[positions]):
+            box = Rectangle((positions[stretch.start] - 0.5, -0.5), len(stretch), 1, fill=False)
+            box.set(edgecolor=BOX, linewidth=2.2, clip_on=False, zorder=3)
+            box.set_path_effects(
+                [patheffects.Stroke(linewidth=4.5, foreground="white"), patheffects.Normal()]
+            )
+            strip.add_patch(box)
+
+
+def _divide(strip: Axes, num_tokens: int, num_positions: int) -> None:
+    """Draw the dashed line between question and video, and a heading above each."""
+    edge = num_tokens - 0.5
+    headings = {"video positions": edge + num_positions / 2}
+    if num_tokens:
+        headings["question words"] = (num_tokens - 1) / 2
+        (line,) = strip.plot([edge, edge], [-0.75, 0.5], color="black", linestyle="--", clip_on=False)
+        line.set_path_effects([patheffects.Stroke(linewidth=3, foreground="white"), patheffects.Normal()])
+    for heading, centre in headings.items():
+        strip.annotate(
+            heading,
+            (centre, -0.5),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color="0.35",
+        )
+    strip.set_xlim(-0.5, edge + num_positions)
+    strip.set_ylim(0.5, -0.5)

@@ -1,0 +1,180 @@
+"""The report of a run: what its workdir holds, on one page that needs no other file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_best
+from sslssaw_jax.report.curves import training_curves
+from sslssaw_jax.report.html import data_uri, render
+from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows
+from sslssaw_jax.report.word_diff import diff_html
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    FRAMES,
+    HEATMAPS,
+    LOG,
+    METRICS,
+    REPORT,
+    predictions_file,
+    read_json,
+    read_jsonl,
+    read_log,
+    read_meta,
+    saved_steps,
+    write_text,
+)
+
+SHOWN = 6  # clips, half of them the worst
+
+
+class Picture(NamedTuple):
+    """A picture that is part of the page."""
+
+    kind: str  # heatmap | frames
+    alt: str
+    source: str
+
+
+class ClipEntry(NamedTuple):
+    """A clip with its texts and what the model saw."""
+
+    heading: str
+    caption: str
+    texts: list[tuple[str, str]]  # name, text
+    picture: Picture | None
+
+
+def write_report(workdir: Path) -> Path:
+    """Write `WORKDIR/report.html` and return its path.
+
+    Raises:
+        UserError: The folder is not a workdir of a run, or one of its files is damaged.
+    """
+    path = workdir / REPORT
+    write_text(path, render_report(workdir.resolve()))
+    return path
+
+
+def render_report(workdir: Path) -> Markup:
+    """Return the page of a workdir, given by its absolute path."""
+    config, log = _config(workdir), read_log(workdir / LOG)
+    metrics = dict(reversed(_read(workdir / METRICS).items()))  # test first
+    predictions = _predictions(workdir, [*metrics][:1])
+    if not (metrics or predictions or (workdir / LOG).exists()):
+        raise UserError(f"{workdir} is not a workdir: it holds no log, scores or predictions of a run")
+    stage_1 = workdir.parent / (config.get("init_from") or "")
+    return render(
+        "report.html",
+        name=workdir.name,
+        facts=_facts(config),
+        notice=_notice(workdir, log, metrics),
+        **_scores({split: score_rows(scores) for split, scores in metrics.items()}),
+        clips=_clip_entries(workdir, predictions),
+        has_heatmaps=(workdir / HEATMAPS).is_dir(),
+        curves=training_curves([stage_1 / "warm_start", stage_1, workdir / "warm_start", workdir]),
+        config=json.dumps(config, ensure_ascii=False, indent=2) if config else "",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty without a file."""
+    try:
+        return read_json(path) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}): run with --mode=eval to write it again") from None
+
+
+def _config(workdir: Path) -> dict[str, Any]:
+    """Return the configuration of the finished run, or of its latest checkpoint, if any."""
+    steps = saved_steps(workdir / CHECKPOINTS)
+    notes = _read(workdir / FINISHED)
+    if not notes and steps:
+        notes = read_meta(workdir / CHECKPOINTS / str(steps[-1]))
+    return notes.get("config", {})
+
+
+def _predictions(workdir: Path, splits: Sequence[str]) -> list[Prediction]:
+    """Return the predictions of one of these splits, or else those of any split."""
+    files = [workdir / predictions_file(split) for split in splits]
+    found = [file for file in files if file.exists()] or sorted(workdir.glob("predictions.*.jsonl"))
+    return [Prediction(**row) for row in read_jsonl(found[-1])] if found else []
+
+
+def _facts(config: Mapping[str, Any]) -> list[str]:
+    if not config:
+        return []
+    data, model = config["data"], config["model"]
+    facts = [config["name"], data["dataset"], f"seed {config['seed']}", config["system"]]
+    for key, value in model.items():
+        kind = value.get("kind") if isinstance(value, dict) else value
+        if isinstance(kind, str):
+            facts.append(f"{key.replace('_', ' ')} {kind}")
+    return facts
+
+
+def _notice(workdir: Path, log: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
+    """Return a sentence about what the workdir lacks, if anything."""
+    if not (workdir / LOG).exists():  # nothing is trained here
+        return ""
+    notes = _read(workdir / FINISHED)
+    if not notes:
+        end = f": its log ends at step {log[-1]['step']:,} of {log[-1]['stage']}" if log else ""
+        return f"This run has not finished{end}."
+    if notes["stage"] != "translate":
+        return "A stage before translation: it has curves, and nothing to score."
+    return "" if metrics else "Trained, but not evaluated: run with --mode=eval."
+
+
+def _scores(splits: Mapping[str, Sequence[ScoreRow]]) -> dict[str, Any]:
+    """Return what the templates show of the scores."""
+    tiles: list[tuple[str, ScoreRow, str]] = []
+    comparisons, parts = [], []
+    for split, (run, *others) in splits.items():
+        if not tiles:
+            copied = [row for row in others if row.key == "copy_question"]
+            tiles = [(f"BLEU-4 on {split}", run, "bleu4"), ("ROUGE-L", run, "rouge_l")]
+            tiles += [("BLEU-4 of the question copied", row, "bleu4") for row in copied]
+            tiles += [("clips", run, "num_clips")]
+        compared = [row for kind in ("baseline", "questions") for row in others if row.kind == kind]
+        comparisons.append((f"{split}, {run.text('num_clips')} clips", [run, *compared]))
+        parts.append((split, [run._replace(key="all clips"), *(row for row in others if row.kind == "part")]))
+    rows = [*chain.from_iterable(splits.values())]
+    return {
+        "splits": splits,
+        "tiles": tiles,
+        "comparisons": comparisons,
+        "parts": parts,
+        "columns": COLUMNS | ({"p": "p"} if any(row.text("p") for row in rows) else {}),
+        "meanings": {row.label: row.meaning for _, group in comparisons for row in group if row.meaning},
+        "has_intervals": any("intervals" in row.scores for row in rows),
+    }
+
+
+def _clip_entries(workdir: Path, predictions: Sequence[Prediction]) -> list[ClipEntry]:
+    """Return the worst clips, then the best ones."""
+    places = worst_and_best(predictions)[:SHOWN]
+    named = [("Worst", place) for place in places[::2]] + [("Best", place) for place in places[1::2]]
+    return [_clip_entry(workdir, name, predictions[place]) for name, place in named]
+
+
+def _clip_entry(workdir: Path, name: str, row: Prediction) -> ClipEntry:
+    caption, prediction = f"the model's score {row.score:.2f}", row.prediction
+    if row.target:  # nothing is right or wrong without a reference
+        caption = f"ROUGE-L {rouge_l(row):.1f}, {caption}"
+        prediction = diff_html(row.target, row.prediction)
+    texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
+    heatmap, frames = workdir / HEATMAPS / f"{row.id}.png", workdir / FRAMES / f"{row.id}.jpg"
+    picture = None
+    if heatmap.exists():
+        alt = f"Weights of the question's words and of the video of {row.id}"
+        picture = Picture("heatmap", alt, data_uri(heatmap))
+    elif frames.exists():
+        picture = Picture("frames", f"Frames of {row.id}", data_uri(frames))
+    return ClipEntry(f"{name}: {row.id}", caption, [item for item in texts.items() if item[1]], picture)

@@ -1,0 +1,94 @@
+"""The scores of `metrics.json` as rows, and the text of these rows that ends a run."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from sslssaw_jax.evaluation.metrics import LABELS
+
+COLUMNS = LABELS | {"chrf": "chrF"}
+BASELINE_LABELS = {
+    "copy_question": ("question copied", "the lower-cased question taken as the translation"),
+    "edited_question": ("question edited", "the question rewritten by fixed rules, without learning"),
+    "question_only": ("question only", "a model trained without any video"),
+    "shuffled": ("questions shuffled", "this run, each clip with the question of another"),
+    "blanked": ("questions blanked", "this run without any question"),
+}
+"""Key of each baseline and of each swap of the questions -> its name and what it is."""
+
+_TERMINAL_COLUMNS = COLUMNS | {"sacrebleu": "sacreBLEU", "num_clips": "clips", "p": "p"}
+_FORMATS = {"num_clips": "d", "p": ".3f"}
+_NOTES = """\
+± 95 %: half the bootstrap interval over the clips; p: of this run's difference in BLEU-4, paired bootstrap
+overlap: share of the target's distinct tokens that the question holds
+without copies: the clips whose question is not the target itself
+overlap free: the clips whose question holds no two tokens of the target in a row
+shuffled, blanked: this run, where each clip is asked another clip's question, or none"""
+
+
+class ScoreRow(NamedTuple):
+    """A row of scores: of a run, of a part of its clips, or of what the run is compared with."""
+
+    kind: str  # run | part | questions | baseline
+    key: str
+    scores: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return the name of the row for readers."""
+        return BASELINE_LABELS[self.key][0] if self.key in BASELINE_LABELS else self.key.replace("_", " ")
+
+    @property
+    def meaning(self) -> str:
+        """Return what the row is, in words, if its label does not say so."""
+        return BASELINE_LABELS[self.key][1] if self.key in BASELINE_LABELS else ""
+
+    def text(self, column: str) -> str:
+        """Return the figure of a column; "" if it is unknown."""
+        value = self.scores.get("p_value", {}).get("bleu4") if column == "p" else self.scores.get(column)
+        return "" if value is None else format(value, _FORMATS.get(column, ".2f"))
+
+    def interval(self, column: str) -> tuple[float, float] | None:
+        """Return the 95 % interval of a score, if any."""
+        return self.scores.get("intervals", {}).get(column)
+
+
+def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
+    """Return the rows of a split, the run first; parts that an older run lacks are left out.
+
+    Args:
+        scores: What `leakage.evaluate` returns, and `questions` if they were swapped.
+    """
+    parts = {f"overlap {name}": part for name, part in scores.get("overlap_buckets", {}).items()}
+    parts |= {key: scores[key] for key in ("without_copies", "overlap_free") if key in scores}
+    groups = {
+        "run": {"this run": scores},
+        "part": parts,
+        "questions": scores.get("questions", {}),
+        "baseline": scores.get("baselines", {}),
+    }
+    return [ScoreRow(kind, key, found) for kind, group in groups.items() for key, found in group.items()]
+
+
+def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the text table of a `metrics.json`, `{split: scores}`."""
+    table = []
+    for split, scores in metrics.items():
+        for row in score_rows(scores):
+            name = row.key.replace("_", "-") if row.kind == "baseline" else row.label
+            indent = "" if row.kind in ("run", "baseline") else "  "
+            cells = map(row.text, _TERMINAL_COLUMNS)
+            table.append([split if row.kind == "run" else "", indent + name, *cells])
+            if row.kind != "baseline" and "intervals" in row.scores:
+                halves = {key: (high - low) / 2 for key, (low, high) in row.scores["intervals"].items()}
+                cells = map(ScoreRow("interval", "", halves).text, _TERMINAL_COLUMNS)
+                table.append(["", "    ± 95 %", *cells])
+    text = tabulate(
+        table,
+        headers=["split", "system", *_TERMINAL_COLUMNS.values()],
+        disable_numparse=True,
+        preserve_whitespace=True,
+        colalign=("left", "left", *["right"] * len(_TERMINAL_COLUMNS)),
+    )
+    return f"{text}\n{_NOTES}"

@@ -1,0 +1,102 @@
+"""The stages of the sign transformers: an optional warm start of the CNN, then translation."""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from sslssaw_jax.config.checks import require
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.decoder_inputs import text_stream
+from sslssaw_jax.models.mbart import Attention, MakeAttention
+from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.sign_transformer import SignTransformer
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
+from sslssaw_jax.stages.translation import language_prompt
+from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.types import Batch, Metrics
+
+# (encoder states, mask, batch, counts) -> (loss, its parts)
+AddedLoss = Callable[[jax.Array, jax.Array, Batch, LossCounts], tuple[jax.Array, Metrics]]
+
+
+def sign_transformer_stages(
+    config: Config,
+    inputs: StageInputs,
+    attention: MakeAttention = Attention,
+    added_loss: AddedLoss | None = None,
+) -> list[Stage]:
+    """Make the translation stage of a sign transformer, after the warm start if it has epochs.
+
+    Args:
+        config: Its `model` is a `SignTransformerConfig`.
+        inputs: The facts of the data.
+        attention: The encoder's self-attention.
+        added_loss: A term of the loss besides the cross-entropy.
+    """
+
+    def make_model(key: jax.Array) -> SignTransformer:
+        return SignTransformer(
+            config.model,
+            inputs.vocab_size,
+            attention,
+            image_size=config.data.image_size,
+            max_frames=config.data.max_frames,
+            dtype=compute_dtype(config.compute.dtype),
+            rngs=nnx.Rngs(key),
+        )
+
+    def read(
+        model: SignTransformer, batch: Batch, augment_key: jax.Array | None, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array]:
+        video = embed_video(model.video, batch, config.data, augment_key)
+        texts = batch.decoder_texts
+        return model.encode(texts.question, texts.question_mask, video, rngs=rngs)
+
+    def loss(
+        model: SignTransformer, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+    ) -> tuple[jax.Array, Metrics]:
+        """Return the cross-entropy of a sentence's tokens, summed, as a mean over clips."""
+        augment_key, rngs = split_key(key)
+        states, mask = read(model, batch, augment_key, rngs)
+        target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
+        logits = model.decode(target, states, mask, rngs=rngs)
+        clips = batch.valid.sum() if counts.clips is None else counts.clips
+        smoothing = config.translate.label_smoothing
+        total = cross_entropy(logits, target.labels, target.scored, smoothing, clips)
+        hits = logits.argmax(axis=-1) == target.labels
+        metrics = {"loss_sentence": total, "accuracy": masked_mean(hits, target.scored, counts.target_tokens)}
+        if added_loss is not None:
+            added, parts = added_loss(states, mask, batch, counts)
+            total, metrics = total + added, metrics | parts
+        return total, metrics
+
+    def encode(model: SignTransformer, batch: Batch) -> EncodedModel:
+        states, mask = read(model, batch, None, None)
+        return EncodedModel(model.decoder, model.embed_target, model.logits, states, mask)
+
+    translate = Stage(
+        "translate",
+        make_model,
+        loss,
+        reads_question=config.model.reads_question,
+        starts_pretrained=True,
+        modules=CNN_MODULES,
+        translation=Translation(encode, language_prompt),
+        remat=config.compute.remat,
+    )
+    warm_start = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
+    return [*warm_start, translate]
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or a stage 1 that these systems do not have."""
+    check_cnn_start(config)
+    require(
+        config.init_from is None and config.stage == "translate",
+        f"config.init_from is {config.init_from!r} and config.stage {config.stage!r}; the system "
+        f"{config.system!r} has no stage 1: clear init_from and set stage to 'translate'",
+    )

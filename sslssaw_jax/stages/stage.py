@@ -1,0 +1,108 @@
+"""What a stage of training is, and what a system is: a chain of stages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.mbert import MBertConfig
+from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
+
+# (model, batch, key, counts) -> (loss, parts of the loss); without a key: evaluation
+Loss = Callable[..., tuple[jax.Array, Metrics]]
+
+
+class LossCounts(NamedTuple):
+    """The denominators of the loss means over all micro-batches; None means those of the batch itself."""
+
+    clips: jax.Array | None = None
+    frames: jax.Array | None = None
+    question_tokens: jax.Array | None = None
+    target_tokens: jax.Array | None = None
+
+
+OWN_COUNTS = LossCounts()
+
+
+class Translation(NamedTuple):
+    """How a stage's model translates: two functions that beam search needs."""
+
+    encode: Callable[[Any, Batch], EncodedModel]  # of a model and a batch
+    prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # tokens and mask, of a batch and a language
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training: its model, its loss, what it reads and where it starts."""
+
+    name: str  # also of its group in the configuration
+    make_model: Callable[[jax.Array], nnx.Module]  # from a random key
+    loss: Loss
+    reads_question: bool = True
+    reads_video: bool = True
+    isolated: bool = False  # trains on the clips of isolated signs
+    shared: bool = False  # trained once for several runs, in the folder `config.init_from`
+    starts_pretrained: bool = False  # from the pretrained weights that the configuration names
+    starts_from_file: bool = False  # from another project's checkpoint, which `config.init_from` names
+    modules: Mapping[str, str] = field(default_factory=dict)  # here <- in the stage before
+    selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
+    translation: Translation | None = None  # None: the stage does not translate
+    ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
+    remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
+
+    def init(
+        self, key: jax.Array, optimizer: optax.GradientTransformation, averaged: bool = False
+    ) -> TrainState:
+        """Return the state before the first step, with room for a moving average if `averaged`."""
+        params, batch_stats = split_model(self.make_model(key))[1:]
+        ema = jax.tree.map(jnp.zeros_like, params) if averaged else None
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
+
+    @cached_property
+    def train_def(self) -> nnx.GraphDef:
+        """Return the model's static structure, with dropout and the batch's own statistics."""
+        return split_model(nnx.view(self._abstract_model, raise_if_not_found=False, remat=self.remat))[0]
+
+    @cached_property
+    def eval_def(self) -> nnx.GraphDef:
+        """Return the same structure without dropout and with the running statistics."""
+        modes = {"deterministic": True, "use_running_average": True}
+        return split_model(nnx.view(self._abstract_model, raise_if_not_found=False, **modes))[0]
+
+    @cached_property
+    def _abstract_model(self) -> nnx.Module:
+        return nnx.eval_shape(lambda: self.make_model(jax.random.key(0)))
+
+
+def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Split a model into structure, parameters and batch statistics."""
+    return nnx.split(model, nnx.Param, ...)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a system needs to know of the data to make its stages."""
+
+    vocab_size: int = 0
+    text_tower_vocab_size: int = 0
+    clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
+
+
+@dataclass(frozen=True)
+class System:
+    """A method of translation: its own configuration and the chain of stages that trains it."""
+
+    config: type  # the dataclass of `config.model`
+    make_stages: Callable[[Config, StageInputs], list[Stage]]
+    check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
+    # of `config.model`: the mBERT that reads texts in place of mBART, if any
+    text_tower: Callable[[Any], MBertConfig | None] = lambda model: None

@@ -1,0 +1,69 @@
+"""Translation of a batch by beam search, the same for every system."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config.experiment import DecodeConfig
+from sslssaw_jax.models.beam_search import beam_search
+from sslssaw_jax.models.decoder_inputs import shift_right
+from sslssaw_jax.stages.stage import Translation
+from sslssaw_jax.types import Batch
+
+
+class Translated(NamedTuple):
+    """The sentences that beam search found, and the fusion's gate for the heat map."""
+
+    tokens: jax.Array  # i32[B, max_new_tokens], padded behind </s>
+    score: jax.Array  # f32[B], log-probability over length ** length_penalty
+    gate: jax.Array | None  # f32[B, T]: the question's tokens, then the video's positions; None without SSAW
+    mask: jax.Array  # bool[B, T]
+
+
+def language_prompt(batch: Batch, language_id: int) -> tuple[jax.Array, jax.Array]:
+    """Return `<language>` alone: what a decoder reads first."""
+    return jnp.full((len(batch.valid), 1), language_id, jnp.int32), batch.valid[:, None]
+
+
+def question_prompt(batch: Batch, language_id: int) -> tuple[jax.Array, jax.Array]:
+    """Return the complete question, then `<language>`: the prefix of self-supervision (Eq. 6)."""
+    question, mask = batch.decoder_texts.question, batch.decoder_texts.question_mask
+    language, valid = language_prompt(batch, language_id)
+    tokens = jnp.concatenate([shift_right(question, mask), language], axis=1)
+    return tokens, jnp.concatenate([mask, valid], axis=1)
+
+
+def translate_step(
+    params: nnx.State | tuple[nnx.State, ...],
+    batch_stats: nnx.State | tuple[nnx.State, ...],
+    batch: Batch,
+    *,
+    graphdef: nnx.GraphDef,
+    translation: Translation,
+    decode: DecodeConfig,
+    language_id: int,
+    eos_id: int,
+    pad_id: int,
+) -> Translated:
+    """Return the best sentence of each clip.
+
+    Tuples of parameters and statistics are those of an ensemble; its gate is the mean of the members' gates.
+    """
+    states = zip(params, batch_stats, strict=True) if isinstance(params, tuple) else [(params, batch_stats)]
+    members = [translation.encode(nnx.merge(graphdef, *state), batch) for state in states]
+    gates = [member.gate for member in members if member.gate is not None]
+    prompt, prompt_mask = translation.prompt(batch, language_id)
+    tokens, score = beam_search(
+        members,
+        prompt,
+        prompt_mask,
+        beams=decode.beams,
+        max_new_tokens=decode.max_new_tokens,
+        length_penalty=decode.length_penalty,
+        eos_id=eos_id,
+        pad_id=pad_id,
+    )
+    gate = jnp.stack(gates).mean(axis=0) if gates else None
+    return Translated(tokens, score, gate, members[0].encoder_mask)

@@ -1,0 +1,30 @@
+"""The systems of Tables 1 and 2, one file each; this table is the only place that lists them."""
+
+import ml_collections
+
+from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
+from sslssaw_jax.stages.stage import System
+from sslssaw_jax.systems import gaslt, question_only, slrt, ssl_ssaw
+
+SYSTEMS: dict[str, System] = {
+    "ssl_ssaw": ssl_ssaw.SYSTEM,
+    "slrt": slrt.SYSTEM,
+    "gaslt": gaslt.SYSTEM,
+    "question_only": question_only.SYSTEM,
+}
+
+
+def default_config(system: str = "ssl_ssaw") -> ml_collections.ConfigDict:
+    """Return the full-size defaults of a system, as a `ConfigDict` that a config file may change."""
+    return to_config_dict(Config(system=system, model=SYSTEMS[system].config()))
+
+
+def read_config(tree: ml_collections.ConfigDict) -> Config:
+    """Return the checked configuration.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or a value that is not allowed.
+    """
+    config = from_config_dict(tree, {name: system.config for name, system in SYSTEMS.items()})
+    SYSTEMS[config.system].check(config)
+    return config

@@ -1,0 +1,143 @@
+"""A model that sees no frame: how far the questions alone lead.
+
+It is not the paper's question-only row, which is SSL-SSAW with `inputs="question"`. A copy gate and denoising
+pairs make the most of the text; `docs/leakage.md` has what comes of it.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sslssaw_jax.config.checks import fraction, positive, require_divisor
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.copy_gate import CopyGate
+from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
+from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding, TransformerConfig
+from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.translation import language_prompt, question_prompt
+from sslssaw_jax.systems.target_noise import TargetNoise
+from sslssaw_jax.types import Batch, Metrics
+
+
+@dataclass(frozen=True)
+class QuestionOnlyConfig(TransformerConfig):
+    """Sizes, the copy gate, and how the question is used."""
+
+    encoder_layers: int = positive(2)
+    decoder_layers: int = positive(2)
+    heads: int = positive(4)
+    copy_gate: bool = True
+    ssl: Literal["prefix", "off"] = "off"
+    # share of training clips whose question is a corrupted copy of their target
+    denoise_targets: float = fraction(0.5)
+
+    def __post_init__(self) -> None:
+        require_divisor("heads", self.heads, self.d_model)
+
+
+class QuestionModel(nnx.Module):
+    """An encoder-decoder over the question's tokens, with a copy gate if configured."""
+
+    def __init__(self, config: Config, vocab_size: int, *, rngs: nnx.Rngs):
+        model: QuestionOnlyConfig = config.model
+        dtype = compute_dtype(config.compute.dtype)
+        self.embedding = TokenEmbedding(vocab_size, model.d_model, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(model.encoder_layers, model.heads, model, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(model.decoder_layers, model.heads, model, dtype=dtype, rngs=rngs)
+        self.copies = model.copy_gate
+        if self.copies:
+            self.copy_gate = CopyGate(model.d_model, dtype=dtype, rngs=rngs)
+
+    def encode(self, batch: Batch, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Return the states of the question's tokens, f32[B, L, D]."""
+        texts = batch.decoder_texts
+        return self.encoder(self.embedding(texts.question), texts.question_mask, rngs)
+
+    def decode(
+        self, stream: Stream, batch: Batch, states_BxLxD: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Return logits `[B, L, V]` for every position of the stream, from the positions before it."""
+        embedded, mask = self.embedding(stream.tokens), batch.decoder_texts.question_mask
+        return self.logits(self.decoder(embedded, stream.mask, states_BxLxD, mask, rngs), batch, states_BxLxD)
+
+    def logits(self, hidden_RxLxD: jax.Array, batch: Batch, states_BxLxD: jax.Array) -> jax.Array:
+        """Return logits of the next token up to a constant, f32[R, L, V].
+
+        R rows are the clips, or clips x beams with the beams innermost.
+        """
+        logits_RxLxV = self.embedding.logits(hidden_RxLxD)
+        if not self.copies:
+            return logits_RxLxV
+        texts = batch.decoder_texts
+        return self.copy_gate(hidden_RxLxD, logits_RxLxV, states_BxLxD, texts.question, texts.question_mask)
+
+
+def translate_loss(
+    model: QuestionModel,
+    batch: Batch,
+    key: jax.Array | None,
+    counts: LossCounts = OWN_COUNTS,
+    *,
+    config: Config,
+) -> tuple[jax.Array, Metrics]:
+    """Return the cross-entropy of the sentence, and with SSL that of the question (Eq. 5-7)."""
+    # the first half of a key is for augmentation, which only a video has
+    rngs = None if key is None else nnx.Rngs(dropout=jax.random.split(key)[1])
+    states, texts = model.encode(batch, rngs), batch.decoder_texts
+    question = text_stream(texts.question, texts.question_mask)
+    target = text_stream(texts.target, texts.target_mask)
+    has_ssl = config.model.ssl == "prefix"
+    logits = model.decode(joint_stream(question, target) if has_ssl else target, batch, states, rngs)
+    question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1] if has_ssl else 0], axis=1)
+    smoothing, count = config.translate.label_smoothing, counts.target_tokens
+    total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
+    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)
+    metrics = {"loss_sentence": l_s, "accuracy": accuracy}
+    if has_ssl:
+        l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
+        total, metrics["loss_question"] = total + l_d, l_d
+    return total, metrics
+
+
+def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
+    """Make the only stage: question to sentence."""
+    model: QuestionOnlyConfig = config.model
+
+    def encode(model: QuestionModel, batch: Batch) -> EncodedModel:
+        states = model.encode(batch)
+        logits = partial(model.logits, batch=batch, states_BxLxD=states)
+        mask = batch.decoder_texts.question_mask
+        return EncodedModel(model.decoder, model.embedding, logits, states, mask)
+
+    @cache
+    def noise() -> TargetNoise:
+        clips = inputs.clips(config.data.train_split)
+        return TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
+
+    def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
+        return noise()(clip.target, rng) if rng.random() < model.denoise_targets else clip.question
+
+    return [
+        Stage(
+            "translate",
+            lambda key: QuestionModel(config, inputs.vocab_size, rngs=nnx.Rngs(key)),
+            partial(translate_loss, config=config),
+            reads_video=False,
+            translation=Translation(encode, question_prompt if model.ssl == "prefix" else language_prompt),
+            ask=ask if model.denoise_targets else None,
+            remat=config.compute.remat,
+        )
+    ]
+
+
+SYSTEM = System(QuestionOnlyConfig, make_stages)

@@ -1,0 +1,338 @@
+"""SSL-SSAW, the paper's system: shared feature space, SSAW fusion, question self-supervision.
+
+Stage 1 (Sec. 3.2) brings a video tower and a text tower into one feature space and restores masked words.
+Stage 2 (Sec. 3.3) fuses question and video and translates. QB-GFSLT-VLP and GFSLT-VLP are the rows without
+SSAW and SSL, and without the question.
+
+B clips, T positions in time, L tokens, D features, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config.checks import group, require, require_divisor, setting
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
+from sslssaw_jax.models.fusion import FUSIONS, FusionConfig, concatenate_valid
+from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
+from sslssaw_jax.models.mbert import MBert, MBertConfig
+from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.video_embedding import VideoEmbedding
+from sslssaw_jax.stages.alignment import aligned_cosine
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, masked_mean
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.translation import language_prompt, question_prompt
+from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.types import LOSS, Batch, Metrics
+
+PRETRAIN_MODULES = {  # of stage 2 <- of stage 1
+    "embedding": "embedding",
+    "text_encoder": "text_encoder",  # of mBERT; mBART's question embedding is the bare embedding
+    "video": "video",
+    "encoder": "video_encoder",
+    "decoder": "decoder",
+}
+
+
+@dataclass(frozen=True)
+class SSLSSAWConfig:
+    """The model of both stages, and the paper's ablations of it."""
+
+    cnn: CNNConfig = group(CNNConfig)
+    # reads sentences in stage 1 and questions in stage 2 (Table 6)
+    text_encoder: Literal["mbart", "mbert"] = "mbart"
+    mbart: MBartConfig = group(MBartConfig)
+    mbert: MBertConfig = group(MBertConfig)
+    # what stage 1 compares (Table 3)
+    alignment: Literal["pooled", "text_to_video", "video_to_text"] = "pooled"
+    fusion: FusionConfig = group(FusionConfig, stages=("translate",))  # Table 5
+    inputs: Literal["question", "video", "both"] = setting("both", stages=("translate",))  # Table 7
+    ssl: Literal["prefix", "separate", "off"] = setting("prefix", stages=("translate",))  # Eq. 5-7
+
+    def __post_init__(self) -> None:
+        require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
+        require(
+            self.inputs != "video" or self.ssl == "off",
+            "inputs is 'video', which reads no question: set ssl to 'off'",
+        )
+
+
+class PretrainModel(nnx.Module):
+    """A model of both towers, their projections (Eq. 1) and the decoder that restores words (Eq. 2)."""
+
+    def __init__(self, config: Config, inputs: StageInputs, *, rngs: nnx.Rngs):
+        model: SSLSSAWConfig = config.model
+        mbart, dtype = model.mbart, compute_dtype(config.compute.dtype)
+        d_model = mbart.d_model
+        self.embedding = TokenEmbedding(
+            inputs.vocab_size, d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
+        )
+        self.video = _video_embedding(config, dtype, rngs)
+        self.cls = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (d_model,), jnp.float32))
+        self.video_encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
+        self.text_encoder: Encoder | MBert
+        if model.text_encoder == "mbert":
+            bert_size = inputs.text_tower_vocab_size
+            self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
+        else:
+            self.text_encoder = Encoder(mbart.text_layers, mbart.text_heads, mbart, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
+        self.video_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
+        self.text_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
+        self.pooled = model.alignment == "pooled"
+        self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), jnp.float32))  # learned, as in CLIP
+
+    def video_features(
+        self, video_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, *, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return `I_v` of Eq. 1 with its mask: the projected state at [CLS], `[B, 1, D]`.
+
+        For aligned sequences (Table 3): the projected states at all positions but [CLS], `[B, T, D]`.
+        """
+        cls_Bx1xD = jnp.broadcast_to(self.cls[...], (len(valid_B), 1, video_BxTxD.shape[-1]))
+        with_cls = jnp.concatenate([cls_Bx1xD.astype(video_BxTxD.dtype), video_BxTxD], axis=1)
+        mask = jnp.concatenate([valid_B[:, None], mask_BxT], axis=1)
+        states = self.video_encoder(with_cls, mask, rngs)
+        kept = slice(None, 1) if self.pooled else slice(1, None)
+        return self.video_projection(states[:, kept]), mask[:, kept]
+
+    def text_features(
+        self, text_BxL: jax.Array, mask_BxL: jax.Array, *, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return `I_s` of Eq. 1 with its mask: the projected state at the text's end, `[B, 1, D]`.
+
+        The end is `</s>`, or mBERT's `[SEP]`; the parent project's argmax picks the language code behind
+        `</s>`. For aligned sequences (Table 3): the projected states of words and end, `[B, L - 1, D]`.
+        """
+        states_BxLxD = self._read(text_BxL, mask_BxL, rngs)
+        # without mBERT's [CLS] in front or mBART's language code behind, the end comes last
+        kept = slice(1, None) if isinstance(self.text_encoder, MBert) else slice(None, -1)
+        states_BxLxD, mask_BxL = states_BxLxD[:, kept], mask_BxL[:, 1:]
+        if self.pooled:
+            end_Bx1 = jnp.maximum(mask_BxL.sum(axis=1, keepdims=True) - 1, 0)
+            states_BxLxD = jnp.take_along_axis(states_BxLxD, end_Bx1[..., None], axis=1)
+            mask_BxL = mask_BxL[:, :1]
+        return self.text_projection(states_BxLxD), mask_BxL
+
+    def restore_words(
+        self, masked_BxL: jax.Array, mask_BxL: jax.Array, target: Stream, *, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Return logits `[B, L, V]` for the sentence, read from its masked copy (Eq. 2)."""
+        states_BxLxD = self._read(masked_BxL, mask_BxL, rngs)
+        embedded_BxLxD = self.embedding(target.tokens)
+        return self.embedding.logits(self.decoder(embedded_BxLxD, target.mask, states_BxLxD, mask_BxL, rngs))
+
+    def _read(self, text_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        text = text_BxL if isinstance(self.text_encoder, MBert) else self.embedding(text_BxL)
+        return self.text_encoder(text, mask_BxL, rngs)
+
+
+def pretrain_loss(
+    model: PretrainModel,
+    batch: Batch,
+    key: jax.Array | None,
+    counts: LossCounts = OWN_COUNTS,
+    *,
+    config: Config,
+) -> tuple[jax.Array, Metrics]:
+    """Return L1 = L_sim (Eq. 1) + lambda * L_R (Eq. 2) with its parts.
+
+    The metrics have the shares of clips and sentences whose counterpart is the nearest of the batch.
+    """
+    augment_key, rngs = split_key(key)
+    video = embed_video(model.video, batch, config.data, augment_key)
+    video = model.video_features(*video, batch.valid, rngs=rngs)
+    tower = batch.text_tower_texts
+    text = model.text_features(tower.target, tower.target_mask, rngs=rngs)
+    if config.model.alignment == "video_to_text":
+        cosine_BxB = aligned_cosine(*text, *video).T
+    else:
+        cosine_BxB = aligned_cosine(*video, *text)
+    l_sim, metrics = contrastive_loss(cosine_BxB, model.logit_scale[...], batch.valid, counts.clips)
+    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
+    logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
+    smoothing, count = config.pretrain.label_smoothing, counts.target_tokens
+    l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, smoothing, count)
+    total = l_sim + config.pretrain.mask_weight * l_r
+    return total, {"loss_similarity": l_sim, "loss_restore": l_r, **metrics}
+
+
+class Encoded(NamedTuple):
+    """The states that the decoder attends to, and the fusion's weight of each position."""
+
+    states: jax.Array  # [B, T, D]
+    mask: jax.Array  # bool[B, T]
+    gate: jax.Array | None  # f32[B, T]; None for a fusion without a gate
+
+
+class TranslationModel(nnx.Module):
+    """A model of stage 2: question and video fused, and an mBART encoder-decoder."""
+
+    def __init__(self, config: Config, inputs: StageInputs, *, rngs: nnx.Rngs):
+        model: SSLSSAWConfig = config.model
+        mbart, dtype = model.mbart, compute_dtype(config.compute.dtype)
+        d_model = mbart.d_model
+        self.reads_question, self.reads_video = model.inputs != "video", model.inputs != "question"
+        self.embedding = TokenEmbedding(
+            inputs.vocab_size, d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
+        )
+        self.embeds_with_mbert = self.reads_question and model.text_encoder == "mbert"
+        if self.embeds_with_mbert:
+            bert_size = inputs.text_tower_vocab_size
+            self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
+        if self.reads_video:
+            self.video = _video_embedding(config, dtype, rngs)
+        self.fusion = FUSIONS[model.fusion.kind](d_model, model.fusion, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
+
+    def encode(
+        self,
+        question_BxL: jax.Array,
+        question_mask_BxL: jax.Array,
+        video: tuple[jax.Array, jax.Array] | None,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Encoded:
+        """Encode question tokens and the video `(video_BxTxD, mask_BxT)` through fusion and encoder."""
+        parts = [video] if video else []
+        if self.reads_question:
+            embedded_BxLxD = (
+                self.text_encoder(question_BxL, question_mask_BxL, rngs)
+                if self.embeds_with_mbert
+                else self.embedding(question_BxL)
+            )
+            parts.insert(0, (embedded_BxLxD, question_mask_BxL))
+        joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else concatenate_valid(*parts[0], *parts[1])
+        fused_BxTxD, gate_BxT = self.fusion(joint_BxTxD, mask_BxT, rngs)
+        return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)
+
+    def decode(self, stream: Stream, encoded: Encoded, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Return logits `[B, L, V]` for every position of the stream, from the positions before it."""
+        embedded = self.embedding(stream.tokens)
+        hidden = self.decoder(embedded, stream.mask, encoded.states, encoded.mask, rngs)
+        return self.embedding.logits(hidden)
+
+
+def encode_batch(
+    model: TranslationModel,
+    batch: Batch,
+    config: Config,
+    augment_key: jax.Array | None = None,
+    rngs: nnx.Rngs | None = None,
+) -> Encoded:
+    """Encode a batch's frames and questions."""
+    video = embed_video(model.video, batch, config.data, augment_key) if model.reads_video else None
+    tower = batch.text_tower_texts
+    return model.encode(tower.question, tower.question_mask, video, rngs=rngs)
+
+
+def translate_loss(
+    model: TranslationModel,
+    batch: Batch,
+    key: jax.Array | None,
+    counts: LossCounts = OWN_COUNTS,
+    *,
+    config: Config,
+) -> tuple[jax.Array, Metrics]:
+    """Return L = L_D + L_S (Eq. 7), each a mean over its own tokens; without SSL L_S alone."""
+    augment_key, rngs = split_key(key)
+    encoded = encode_batch(model, batch, config, augment_key, rngs)
+    texts = batch.decoder_texts
+    question = text_stream(texts.question, texts.question_mask)
+    target = text_stream(texts.target, texts.target_mask)
+    question_logits = None
+    if config.model.ssl == "prefix":
+        logits = model.decode(joint_stream(question, target), encoded, rngs=rngs)
+        question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1]], axis=1)
+    else:
+        target_logits = model.decode(target, encoded, rngs=rngs)
+        if config.model.ssl == "separate":
+            question_logits = model.decode(question, encoded, rngs=rngs)
+    smoothing, count = config.translate.label_smoothing, counts.target_tokens
+    total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
+    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)
+    metrics = {"loss_sentence": l_s, "accuracy": accuracy}
+    if question_logits is not None:
+        l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
+        total, metrics["loss_question"] = total + l_d, l_d
+    return total, metrics
+
+
+def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
+    """Make the warm start, stage 1 and stage 2, without those that have no epochs or no use."""
+    model: SSLSSAWConfig = config.model
+    warm_start = warm_start_stage(config, model.cnn, inputs)
+    pretrain = Stage(
+        "pretrain",
+        lambda key: PretrainModel(config, inputs, rngs=nnx.Rngs(key)),
+        partial(pretrain_loss, config=config),
+        reads_question=False,
+        shared=True,
+        starts_pretrained=True,
+        modules=CNN_MODULES,
+        selection=LOSS,
+        remat=config.compute.remat,
+    )
+    from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
+    has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file
+
+    def encode(model: TranslationModel, batch: Batch) -> EncodedModel:
+        states, mask, gate = encode_batch(model, batch, config)
+        return EncodedModel(model.decoder, model.embedding, model.embedding.logits, states, mask, gate)
+
+    translate = Stage(
+        "translate",
+        lambda key: TranslationModel(config, inputs, rngs=nnx.Rngs(key)),
+        partial(translate_loss, config=config),
+        reads_question=model.inputs != "video",
+        reads_video=model.inputs != "question",
+        starts_pretrained=not (has_pretrain or from_file),
+        starts_from_file=from_file,
+        modules=PRETRAIN_MODULES if has_pretrain else CNN_MODULES,
+        translation=Translation(encode, question_prompt if model.ssl == "prefix" else language_prompt),
+        remat=config.compute.remat,
+    )
+    if config.stage == "pretrain":
+        stages = [pretrain]
+    else:
+        stages = [pretrain, translate] if has_pretrain else [translate]
+    warm = config.warm_start.epochs and stages[0].reads_video and not stages[0].starts_from_file
+    return [warm_start, *stages] if warm else stages
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or texts too long for mBERT."""
+    check_cnn_start(config)
+    model: SSLSSAWConfig = config.model
+    longest = max(config.data.max_question_tokens, config.data.max_target_tokens)
+    require(
+        model.text_encoder != "mbert" or longest <= model.mbert.max_positions,
+        f"config.model.mbert.max_positions is {model.mbert.max_positions}; texts of {longest} tokens need as "
+        "many: raise it, or lower config.data.max_question_tokens and config.data.max_target_tokens",
+    )
+
+
+def _video_embedding(config: Config, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoEmbedding:
+    return VideoEmbedding(
+        config.model.cnn,
+        config.model.mbart.d_model,
+        image_size=config.data.image_size,
+        max_frames=config.data.max_frames,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+SYSTEM = System(
+    SSLSSAWConfig, make_stages, check, lambda model: model.mbert if model.text_encoder == "mbert" else None
+)

@@ -1,0 +1,168 @@
+"""A table of the paper with our figures in it: Markdown, CSV and a picture."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from sslssaw_jax.evaluation.metrics import LABELS
+
+TESTED = ("bleu4", "rouge_l")  # with intervals and p-values
+PAPER = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
+"""Number of each table -> its layout, and the paper's figures in the order of `LABELS`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one seed of a row has reached on the test split."""
+
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]  # of `TESTED`, as `significance.confidence_interval`
+    p_values: dict[str, float]  # against the same seed of the last row; {} where there is none
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: what the paper says, and what our seeds have reached."""
+
+    labels: list[str]
+    experiment: str
+    paper: list[float]
+    runs: list[Run]  # those that have ended
+    failed: int = 0  # runs that have not, though they were tried
+
+    def mean(self, column: str) -> float:
+        return statistics.fmean(run.scores[column] for run in self.runs)
+
+    def deviation(self, column: str) -> float | None:
+        """The sample's standard deviation; None from a single run."""
+        return statistics.stdev(run.scores[column] for run in self.runs) if len(self.runs) > 1 else None
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """From the lowest bound of any seed to the highest."""
+        lows, highs = zip(*(run.intervals[metric] for run in self.runs))
+        return min(lows), max(highs)
+
+    def p_value(self, metric: str) -> float | None:
+        """The largest of any seed: it is small only where each seed by itself shows the difference."""
+        return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
+
+
+def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int) -> str:
+    """The table in the paper's layout, the paper's own figures in parentheses behind ours."""
+    table = PAPER[str(number)]
+    head = [*table["columns"], *LABELS.values()]
+    for metric in TESTED:
+        head += [f"{LABELS[metric]} 95 %", "p"]
+    num_labels = len(table["columns"])
+    lines = [
+        f"Table {number}: {table['title']}. Test split of {dataset}, "
+        + (f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed")
+        + f"; in parentheses the paper's figures, on {table['dataset']}.",
+        "",
+        _line(head),
+        _line(["---"] * num_labels + ["---:"] * (len(head) - num_labels)),
+        *(_line([*row.labels, *_cells(row)]) for row in rows),
+        "",
+    ]
+    return "\n".join(lines + [f"- {note}" for note in _notes(number, rows, seeds)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Row) -> list[str]:
+    cells = []
+    for column, paper in zip(LABELS, row.paper):
+        ours = "failed" if row.failed else "–"
+        if row.runs:
+            deviation = row.deviation(column)
+            ours = f"{row.mean(column):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+        cells.append(f"{ours} ({paper:.2f})")
+    for metric in TESTED:
+        p_value = row.p_value(metric)
+        cells.append("{:.2f} to {:.2f}".format(*row.interval(metric)) if row.runs else "")
+        cells.append("" if p_value is None else f"{p_value:.3f}")
+    return cells
+
+
+def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
+    """What is to be said below a table."""
+    table = PAPER[str(number)]
+    names = [_name(table["columns"], row) for row in rows]
+    notes = [
+        "95 % and p: paired bootstrap over the clips of the test split (sacrebleu's, 1,000 resamples); p is "
+        f"that of the difference from {names[-1]}."
+    ]
+    if seeds > 1:
+        notes.append("Each seed is tested by itself; the widest bounds and the largest p stand here.")
+    for name, row in zip(names, rows):
+        if len(row.runs) < seeds:
+            failed = f", {row.failed} failed" if row.failed else ""
+            notes.append(f"{name} ({row.experiment}): {len(row.runs)} of {seeds} runs{failed}.")
+    if all(row.runs for row in rows):
+        places = range(len(rows))
+        ours = sorted(places, key=lambda place: rows[place].mean("bleu4"))
+        papers = sorted(places, key=lambda place: rows[place].paper[list(LABELS).index("bleu4")])
+        notes.append(f"By BLEU-4: {' < '.join(names[place] for place in ours)}.")
+        in_paper = " < ".join(names[place] for place in papers)
+        notes.append("The paper has the same order." if ours == papers else f"In the paper: {in_paper}.")
+    return [*notes, table["note"]] if "note" in table else notes
+
+
+def to_csv(number: int, rows: list[Row]) -> str:
+    """One line a row: its labels, the number of runs, and what is known of each column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = [f"{column}_{what}" for column in LABELS for what in ("mean", "std", "paper")]
+    parts += [f"{metric}_{what}" for metric in TESTED for what in ("low", "high", "p")]
+    writer.writerow([*PAPER[str(number)]["columns"], "experiment", "runs", *parts])
+    for row in rows:
+        cells: list[Any] = [*row.labels, row.experiment, len(row.runs)]
+        for column, paper in zip(LABELS, row.paper):
+            cells += [row.mean(column), row.deviation(column), paper] if row.runs else ["", "", paper]
+        for metric in TESTED:
+            cells += [*row.interval(metric), row.p_value(metric)] if row.runs else ["", "", ""]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
+    """BLEU-4 of each row: ours as a bar with its interval, each seed as a dot, the paper's as a diamond."""
+    table = PAPER[str(number)]
+    figure = Figure(figsize=(7, 1.3 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        if row.runs:
+            mean, (low, high) = row.mean("bleu4"), row.interval("bleu4")
+            axes.barh(place, mean, color="#9db8d2", height=0.6, zorder=1)
+            axes.hlines(place, low, high, color="#2f4b66", linewidth=1.5, zorder=2)
+            seeds = [run.scores["bleu4"] for run in row.runs]
+            axes.plot(seeds, [place] * len(seeds), "o", color="#2f4b66", markersize=4, zorder=3)
+        else:
+            axes.text(0, place, " failed" if row.failed else " not trained", va="center", color="#777777")
+        paper = row.paper[list(LABELS).index("bleu4")]
+        axes.plot(paper, place, "D", color="#d1495b", markersize=6, zorder=4)
+    axes.set_yticks(range(len(rows)), [_name(table["columns"], row) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0)
+    axes.set_xlabel(
+        f"BLEU-4 on test. Bars: mean; dots: seeds; lines: 95 %; diamonds: the paper's, on {table['dataset']}",
+        fontsize=8,
+    )
+    axes.set_title(f"Table {number} on {dataset}: {table['title']}", loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _name(columns: list[str], row: Row) -> str:
+    """A row in one word: its labels, where they say yes the columns' names."""
+    named = [column if label == "yes" else label for column, label in zip(columns, row.labels) if label]
+    return " + ".join(named) or "none"

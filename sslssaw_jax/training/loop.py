@@ -1,0 +1,240 @@
+"""The training loop, the same for every stage and model."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from sslssaw_jax.config.experiment import Config, run_differences
+from sslssaw_jax.config.stages import StageConfig
+from sslssaw_jax.data.batches import Batches
+from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
+from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
+from sslssaw_jax.training.optimizer import make_optimizer
+from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
+from sslssaw_jax.training.run_log import RunLog
+from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
+from sslssaw_jax.training.signals import StopRequest
+from sslssaw_jax.types import Batch, Metrics, SelectionMetric, TrainState
+from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
+
+Evaluate = Callable[[TrainState], Mapping[str, float]]
+
+
+def train(
+    stage: Stage,
+    stage_config: StageConfig,
+    config: Config,
+    *,
+    workdir: Path,
+    mesh: Mesh,
+    batches: Batches,
+    meta: dict[str, Any],
+    stop: StopRequest,
+    start: Callable[[TrainState], TrainState] | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainState:
+    """Train a stage to its end, from the latest checkpoint if any.
+
+    A state is saved before it is evaluated, and its scores after that. Wherever the process is killed, the
+    next process repeats what was not written down and ends with the same numbers.
+
+    Args:
+        stage: The model and its loss.
+        stage_config: Epochs, optimizer, and how often to evaluate.
+        config: The run's configuration: seed, logging, checkpoints.
+        workdir: Gets `log.jsonl`, `tensorboard/`, `checkpoints/` and `profile/`.
+        mesh: The devices.
+        batches: All batches of the stage, one a step.
+        meta: Notes kept in each checkpoint (configuration, tokenizer).
+        stop: Asked after each step.
+        start: Puts parameters from elsewhere into the fresh state.
+        evaluate: Returns the scores on dev; `stage.selection` names the score that counts.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        CheckpointError: The workdir holds a checkpoint of another model or another configuration, or only
+            damaged checkpoints; or a checkpoint cannot be written.
+        TrainingError: A loss or gradient is not finite, or too many clips are broken.
+        Stopped: `stop` was requested; the state is saved.
+    """
+    optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    # device_put cannot put a key on devices of other processes
+    run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
+    init = partial(stage.init, optimizer=optimizer, averaged=stage_config.ema_decay > 0)
+    template = abstract_state(init, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    evaluated = _evaluated_steps(batches.epoch_ends, stage_config.eval_every)
+    with Checkpointer(
+        workdir / CHECKPOINTS,
+        keep_latest=config.checkpoint.keep_latest,
+        keep_best=config.checkpoint.keep_best,
+        selection=stage.selection,
+    ) as checkpointer:
+        check = partial(_require_same_run, config, workdir, stage.name, meta)
+        restored = checkpointer.restore(template, check)
+        data = _TrainingData(batches, config.data.skip_broken)
+        if restored:
+            state, position, _ = restored
+            data.set_position(position)
+        else:
+            # not under jit: compiling all the random draws takes longer than making them
+            state = jax.device_put(init(init_key), shardings)
+            state = start(state) if start else state
+        step = int(state.step)
+        log = RunLog(
+            workdir,
+            stage.name,
+            num_steps=batches.num_batches,
+            start_step=step,
+            peak_flops=peak_flops(config.logging.peak_tflops),
+        )
+        log_step = partial(_log_step, log, config, schedule, batches.clips, workdir)
+        pending: deque[Callable[[], None]] = deque()  # steps to log
+        step_fn = partial(
+            train_step,
+            graphdef=stage.train_def,
+            loss=stage.loss,
+            optimizer=optimizer,
+            ema_decay=stage_config.ema_decay,
+        )
+        jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+        counted_step = CountedStep(jitted, compiling=log.paused)
+        with log, Trace(config.logging.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
+            if restored:
+                log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
+            while True:
+                if evaluate and step in evaluated and step not in checkpointer.scores:
+                    with log.paused(), stop.at_once():
+                        scores = dict(evaluate(state))
+                    log.write_scores(step, scores)
+                    checkpointer.add_scores(step, scores)
+                if step == batches.num_batches:
+                    return state
+                if _out_of_patience(checkpointer.scores, stage.selection, stage_config.patience):
+                    log.info(f"{stage.name}: stopped, no better score in {stage_config.patience} evaluations")
+                    return state
+                step += 1
+                batch, waited = data.next(log)
+                trace.before(step)
+                state, metrics = counted_step(state, shard_batch(batch, mesh), run_key)
+                trace.after(step, metrics)
+                flops = counted_step.flops * stage_config.accumulate  # XLA counts the body of a loop once
+                pending.append(
+                    partial(log_step, step=step, batch=batch, metrics=metrics, waited=waited, flops=flops)
+                )
+                stopping = stop.reached(step)
+                saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
+                late = 0 if saving else 1  # a step late, so that the device never waits for the host
+                while len(pending) > late:
+                    pending.popleft()()
+                if not saving:
+                    continue
+                if not all_finite(state):
+                    raise TrainingError(f"the state after step {step:,} is not finite, though its loss is")
+                with log.paused():
+                    checkpointer.save(state, data=data.position, meta=meta)
+                if stopping:
+                    checkpointer.wait()
+                    stop.now(f" after step {step:,} of {stage.name}, which is saved")
+
+
+class _TrainingData:
+    """The batches of a run, and the broken clips skipped so far."""
+
+    def __init__(self, batches: Batches, max_broken: int) -> None:
+        self._batches, self._max_broken = batches, max_broken
+        self._iterator = batches.iterator()
+        self._broken: set[int] = set()
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Return the position behind the last batch, as JSON."""
+        return {"iterator": self._iterator.get_state(), "broken": sorted(self._broken)}
+
+    def set_position(self, position: dict[str, Any]) -> None:
+        """Go on from a saved position."""
+        self._iterator.set_state(position["iterator"])
+        self._broken.update(position["broken"])
+
+    def next(self, log: RunLog) -> tuple[Batch, float]:
+        """Return the next batch and the seconds waited; report broken clips.
+
+        Raises:
+            TrainingError: More clips are broken than `data.skip_broken` allows.
+        """
+        began = time.perf_counter()
+        batch = next(self._iterator)
+        waited = time.perf_counter() - began
+        found = set(batch.index[(batch.index >= 0) & ~batch.valid].tolist()) - self._broken
+        self._broken |= found
+        clips, number, limit = self._batches.clips, len(self._broken), self._max_broken
+        for index in sorted(found):
+            log.info(f"skipped the broken clip {clips[index].id}: {number} of at most {limit}")
+        if number > limit:
+            ids = ", ".join(clips[index].id for index in sorted(self._broken))
+            raise TrainingError(
+                f"more than {limit} clips are broken: {ids}. Prepare the dataset again, or raise "
+                "data.skip_broken"
+            )
+        return batch, waited
+
+
+def _log_step(
+    log: RunLog,
+    config: Config,
+    schedule: optax.Schedule,
+    clips: Sequence[ClipInfo],
+    workdir: Path,
+    *,
+    step: int,
+    batch: Batch,
+    metrics: Metrics,
+    waited: float,
+    flops: float,
+) -> None:
+    """Wait for a step, check that it is finite, and log it."""
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    watched = {key: values[key] for key in ("loss", "grad_norm")}
+    require_finite(step, watched, batch, clips, workdir)
+    num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
+    log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
+    if step % config.logging.every_steps == 0:
+        log.write(step, values | {"lr": float(schedule(step - 1))})
+
+
+def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
+    """Return the last steps of each `eval_every`-th and the last epoch."""
+    ends = epoch_ends.tolist()
+    return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
+
+
+def _out_of_patience(scores: Scores, selection: SelectionMetric | None, patience: int) -> bool:
+    """Return whether the last `patience` evaluations improved nothing; 0 is endless patience."""
+    if not (selection and patience and scores):
+        return False
+    in_order = [selection.quality(scores[step]) for step in sorted(scores)]
+    return len(in_order) - 1 - int(np.argmax(in_order)) >= patience
+
+
+def _require_same_run(
+    config: Config, workdir: Path, stage: str, meta: dict[str, Any], saved: dict[str, Any]
+) -> None:
+    if changed := run_differences(config, saved, meta, stage):
+        raise CheckpointError(
+            f"{workdir} holds a run of another configuration; go on with that one, or choose another "
+            "--workdir:\n  " + "\n  ".join(changed)
+        )

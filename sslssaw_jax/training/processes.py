@@ -1,0 +1,91 @@
+"""Several processes as one run, each with its own devices."""
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import jax
+
+from sslssaw_jax.config.checks import ConfigError
+
+AUTO = "auto"  # JAX finds the address: SLURM, Open MPI, Kubernetes, Cloud TPU
+
+
+def initialize_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Join other processes if arguments, environment or launcher say so.
+
+    Missing arguments are taken from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. JAX
+    finds all three if the address is `auto`, or if nothing is given and `srun` or `mpirun` has started more
+    than one process. Call this function before anything runs on a device.
+
+    Args:
+        coordinator_address: `host:port` of process 0, or `auto`.
+        num_processes: Number of processes on all hosts together.
+        process_id: From 0 on; only process 0 prints and writes files.
+
+    Raises:
+        ConfigError: Only some of the three are known, or one is not valid.
+    """
+    given = {
+        "coordinator_address": coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        "num_processes": _number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
+        "process_id": _number("JAX_PROCESS_ID") if process_id is None else process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if given["coordinator_address"] == AUTO or (len(missing) == 3 and _launched_with_others()):
+        jax.distributed.initialize()
+    elif len(missing) == 3 or given["num_processes"] == 1:
+        return
+    elif missing:
+        raise ConfigError(
+            f"several processes need --{' and --'.join(missing)}, too, or --coordinator_address={AUTO}"
+        )
+    else:
+        _check(**given)  # type: ignore[arg-type]
+        jax.distributed.initialize(**given)  # type: ignore[arg-type]
+    sys.excepthook = _exit_with_traceback
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only process 0 prints
+
+
+def exit_run(message: str) -> NoReturn:
+    """End this process with a message, and thereby the whole run.
+
+    One of several processes skips the shutdown of JAX, which would wait minutes for the others; in the middle
+    of a step, they notice that a process is gone.
+    """
+    if not jax.distributed.is_initialized():
+        sys.exit(message)
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _exit_with_traceback(*error: Any) -> NoReturn:
+    sys.__excepthook__(*error)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _check(coordinator_address: str, num_processes: int, process_id: int) -> None:
+    host, _, port = coordinator_address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"coordinator_address is {coordinator_address!r}; it must be host:port or {AUTO}")
+    if not 0 <= process_id < num_processes:
+        raise ConfigError(f"process_id is {process_id}; it must be 0 to {num_processes - 1}")
+
+
+def _number(variable: str) -> int | None:
+    value = os.environ.get(variable)
+    if value is not None and not value.isdigit():
+        raise ConfigError(f"the environment variable {variable} is {value!r}; it must be a number")
+    return None if value is None else int(value)
+
+
+def _launched_with_others() -> bool:
+    """Return whether a launcher started several processes.
+
+    `SLURM_NTASKS` does not say so: a shell inside an allocation has it, too.
+    """
+    return any((_number(variable) or 1) > 1 for variable in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))

@@ -1,0 +1,93 @@
+"""The speed of a step: FLOPs, peak of the devices, and traces."""
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+# Dense bfloat16 TFLOP/s (float16 on devices without bfloat16) from the vendor's data sheets. The first entry
+# whose words are all in the device's name counts.
+PEAK_TFLOPS = {
+    "B200": 2250.0,
+    "GH200": 989.0,
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+    "A10": 125.0,
+    "V100": 125.0,
+    "T4": 65.0,
+}
+
+
+def peak_flops(configured_tflops: float) -> float:
+    """Return the peak FLOP/s of all devices together; 0 if unknown.
+
+    Args:
+        configured_tflops: Peak of one device; 0 looks it up by the device's name.
+    """
+    words = set(re.split(r"[\s-]+", jax.devices()[0].device_kind))
+    known = next((peak for name, peak in PEAK_TFLOPS.items() if words.issuperset(name.split())), 0.0)
+    return (configured_tflops or known) * 1e12 * jax.device_count()
+
+
+class CountedStep:
+    """A jitted function that is compiled once and knows its FLOPs.
+
+    Args:
+        jitted: What `jax.jit` returns.
+        compiling: Makes a context in which the function is compiled.
+    """
+
+    def __init__(
+        self, jitted: Any, compiling: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self._jitted, self._compiling = jitted, compiling
+        self._compiled: Callable[..., Any] | None = None
+        self.flops = 0.0  # of one call, on all devices together; the body of a loop counts once
+
+    def __call__(self, *args: Any) -> Any:
+        if self._compiled is None:
+            with self._compiling():
+                lowered = self._jitted.lower(*args)
+                # before compilation: the compiled program hides what cuDNN and cuBLAS do
+                self.flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
+                self._compiled = lowered.compile()
+        return self._compiled(*args)
+
+
+class Trace:
+    """A `jax.profiler` trace of the steps in `steps`."""
+
+    def __init__(self, steps: range, directory: Path) -> None:
+        self._steps, self._directory = steps, directory
+        self._running = False
+
+    def before(self, step: int) -> None:
+        """Start the trace before its first step."""
+        if step in self._steps and not self._running:
+            jax.profiler.start_trace(str(self._directory))
+            self._running = True
+
+    def after(self, step: int, result: Any) -> None:
+        """Stop the trace after its last step, once `result` is computed."""
+        if self._running and step + 1 not in self._steps:
+            jax.block_until_ready(result)
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()

@@ -1,0 +1,166 @@
+"""The log of a run: `log.jsonl`, TensorBoard, and progress in the terminal."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+from tqdm import tqdm
+
+from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, write_jsonl
+
+
+class RunLog:
+    """A log of one stage: `WORKDIR/log.jsonl`, `WORKDIR/tensorboard/STAGE/` and a progress bar.
+
+    Call `count` after each step and `write` after each logged step; rates are those between two calls of
+    `write`. Only the first of several processes writes.
+
+    Args:
+        workdir: Folder of the run.
+        stage: Name that each line gets.
+        num_steps: Steps of the stage in all.
+        start_step: Steps already taken. Later lines of this stage, from an interrupted run that got further
+            than its last checkpoint, are dropped, so that no step is logged twice.
+        peak_flops: Peak FLOP/s of all devices, for the MFU; 0 if unknown.
+        stream: Where progress goes: a progress bar in a terminal, otherwise one line each time.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        stage: str,
+        *,
+        num_steps: int,
+        start_step: int = 0,
+        peak_flops: float = 0.0,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._stage, self._num_steps, self._peak_flops = stage, num_steps, peak_flops
+        self._stream = stream or sys.stderr
+        self._writes = is_first_process()
+        self._bar = tqdm(
+            desc=stage,
+            total=num_steps,
+            initial=start_step,
+            unit="step",
+            file=self._stream,
+            dynamic_ncols=True,
+            mininterval=0,
+            miniters=1,
+            disable=not (self._writes and self._stream.isatty()),
+        )
+        self._restart_clock()
+        if not self._writes:
+            return
+        path, folder = workdir / LOG, workdir / TENSORBOARD / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_log(path) if row["stage"] != stage or row["step"] <= start_step]
+        write_jsonl(path, kept)
+        self._file = path.open("a", encoding="utf-8")
+        # not `SummaryWriter`: if its thread dies on a full disk, the run waits for the thread forever
+        self._tensorboard = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)  # hides what an interrupted run wrote from here on
+        self._tensorboard.write_event(Event(step=start_step + 1, session_log=start))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time in this block out of all rates."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - began
+            self._bar.unpause()
+
+    def count(self, *, clips: int, frames: int, waited: float, flops: float = 0.0) -> None:
+        """Count a step's clips, frames, FLOPs, and seconds waited for data."""
+        self._steps += 1
+        self._clips += clips
+        self._frames += frames
+        self._waited += waited
+        self._flops += flops
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log a step, counted from 1, with values and recent rates."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        scalars = {key: float(value) for key, value in values.items()} | {
+            "step_time": seconds / max(self._steps, 1),
+            "clips_per_s": self._clips / seconds,
+            "frames_per_s": self._frames / seconds,
+            "input_wait": min(self._waited / seconds, 1.0),
+        }
+        if self._peak_flops and self._flops:
+            scalars["mfu"] = self._flops / seconds / self._peak_flops
+        if self._writes:
+            row = {"step": step, "stage": self._stage} | {key: _rounded(x) for key, x in scalars.items()}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        self._plot(step, scalars)
+        self._show(step, scalars)
+        self._restart_clock()
+
+    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Show scores on dev in TensorBoard and in the terminal."""
+        self._plot(step, {f"dev/{key}": value for key, value in scores.items()})
+        shown = "  ".join(f"{key} {value:.2f}" for key, value in scores.items())
+        self.info(f"{self._stage} {step:,}: dev {shown}")
+
+    def info(self, message: str) -> None:
+        """Print a message above the progress bar."""
+        if self._writes:
+            tqdm.write(message, file=self._stream)
+
+    def _plot(self, step: int, scalars: Mapping[str, float]) -> None:
+        if not self._writes:
+            return
+        for key, value in scalars.items():
+            event = Event(wall_time=time.time(), step=step, summary=scalar(key, value))
+            self._tensorboard.write_event(event)
+        self._tensorboard.flush()
+
+    def _show(self, step: int, scalars: Mapping[str, float]) -> None:
+        facts = [
+            f"loss {scalars['loss']:.4g}",
+            f"{scalars['clips_per_s']:,.1f} clips/s",
+            f"{scalars['frames_per_s']:,.0f} frames/s",
+            *([f"MFU {scalars['mfu']:.0%}"] if "mfu" in scalars else []),
+            f"input wait {scalars['input_wait']:.0%}",
+        ]
+        if self._bar.disable:
+            left = timedelta(seconds=round((self._num_steps - step) * scalars["step_time"]))
+            facts += [f"{scalars['step_time']:.3g} s/step", f"ETA {left}"]
+            self.info("  ".join([f"{self._stage} {step:,}/{self._num_steps:,}", *facts]))
+        self._bar.set_postfix_str(", ".join(facts), refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def _restart_clock(self) -> None:
+        self._since = time.perf_counter()
+        self._steps = self._clips = self._frames = 0
+        self._waited = self._flops = 0.0
+
+    def close(self) -> None:
+        """End the progress bar and close the files."""
+        self._bar.close()
+        if self._writes:
+            self._file.close()
+            self._tensorboard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _rounded(value: float) -> float | None:
+    """Return six significant digits; None stands for numbers that JSON lacks."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

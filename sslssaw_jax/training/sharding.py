@@ -1,0 +1,121 @@
+"""The device mesh, and the layout of batches and states on it.
+
+Model code is written for the global batch and knows nothing of this; the compiler adds the communication.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import MeshConfig
+from sslssaw_jax.types import Batch
+
+AXES = ("data", "fsdp")
+MIN_FSDP_SIZE = 2**16  # elements; gathering a smaller leaf costs more than replicating it
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """Make the mesh of all devices.
+
+    A size of -1 takes the remaining devices. Axes are `Auto`: with `Explicit`, the default of JAX,
+    contrastive logits do not compile.
+
+    Raises:
+        ConfigError: The sizes do not multiply to the number of devices.
+    """
+    num_devices = jax.device_count()
+    sizes = [config.data, config.fsdp]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and num_devices % known == 0:
+        sizes[sizes.index(-1)] = num_devices // known
+    if min(sizes) < 1 or math.prod(sizes) != num_devices:
+        raise ConfigError(
+            f"mesh.data={config.data} and mesh.fsdp={config.fsdp} do not fit {num_devices} "
+            f"device{'s' if num_devices > 1 else ''}: their product must be {num_devices}, and one may be -1"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that holds the whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Return the sharding that splits an axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
+
+
+def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
+    """Return a sharding for each leaf of a state.
+
+    Leaves of at least `MIN_FSDP_SIZE` elements are split over "fsdp" along their largest divisible axis.
+    Other leaves are replicated, and so are all leaves if "fsdp" is 1.
+
+    Args:
+        mesh: The mesh from `make_mesh`.
+        abstract_state: A tree of arrays or `jax.ShapeDtypeStruct`s.
+    """
+    return jax.tree.map(
+        lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract_state
+    )
+
+
+def abstract_state(init: Callable[[jax.Array], Any], mesh: Mesh) -> Any:
+    """Return shapes, dtypes and shardings of what `init(key)` would return."""
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        state_sharding(mesh, abstract),
+    )
+
+
+def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or math.prod(shape) < MIN_FSDP_SIZE or not divisible:
+        return PartitionSpec()
+    largest = max(divisible, key=lambda axis: shape[axis])
+    return PartitionSpec(*(None,) * largest, "fsdp")
+
+
+def local_frames(mesh: Mesh, frame_budget: int) -> range:
+    """Return the range of packed frames on this process's devices.
+
+    Raises:
+        ConfigError: The frames cannot be split evenly over the devices.
+    """
+    _require_even("frames", frame_budget, mesh)
+    indices = batch_sharding(mesh).addressable_devices_indices_map((frame_budget,)).values()
+    parts = [range(frame_budget)[index[0]] for index in indices if index]
+    return range(min(part.start for part in parts), max(part.stop for part in parts))
+
+
+def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """Put a batch on the devices, with rows and frames split evenly.
+
+    Every process has the same batch, but only its `local_frames` need to be filled.
+
+    Raises:
+        ConfigError: Rows or frames cannot be split evenly over the devices.
+    """
+    axis = batch.valid.ndim - 1  # behind the axis of micro-batches, if any
+    sharding = batch_sharding(mesh, axis)
+    for path, value in jax.tree.leaves_with_path(batch):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        _require_even(name, value.shape[axis], mesh)
+    return jax.tree.map(
+        lambda value: jax.make_array_from_callback(value.shape, sharding, value.__getitem__), batch
+    )
+
+
+def _require_even(name: str, size: int, mesh: Mesh) -> None:
+    if size % mesh.size:
+        knob = "frame_budget" if name == "frames" else "clips_per_batch"
+        raise ConfigError(
+            f"batch.{name} has {size} rows for {mesh.size} devices; make {knob} a multiple of {mesh.size}"
+        )

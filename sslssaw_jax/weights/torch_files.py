@@ -1,0 +1,220 @@
+"""Checkpoints of other projects, on disk or on the Hugging Face hub."""
+
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import ml_dtypes  # noqa: F401  lets NumPy know bfloat16
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE
+from sslssaw_jax.weights.initial_state import WeightsError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_WEIGHT_FILES = (  # in the order of preference
+    WEIGHTS_FILE,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+class Checkpoint:
+    """A file or several shards whose tensors are read one by one.
+
+    No tensor is kept, so that a large model costs no more memory than the parts of it in use.
+
+    Args:
+        path: A `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
+        entries: The entries of a PyTorch training checkpoint that are state dicts; names of their tensors
+            begin with the name of the entry. Nothing else in the file is read.
+
+    Raises:
+        WeightsError: There is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
+    """
+
+    def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
+        self.path = path
+        file = path if path.is_file() else _weight_file(path)
+        if file is None:
+            raise WeightsError(f"{path} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}")
+        self._files: dict[str, _SafetensorsFile | _TorchFile] = {}
+        for shard in _shards(file) if file.suffix == ".json" else [file]:
+            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else _TorchFile(shard, entries)
+            self._files |= dict.fromkeys(opened.shapes, opened)
+        self.shapes: dict[str, tuple[int, ...]] = {
+            name: file.shapes[name] for name, file in self._files.items()
+        }
+
+    def read(self, name: str) -> np.ndarray:
+        """Read a tensor; floating point numbers become float32."""
+        array = self._files[name].read(name)
+        return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the model's `config.json`; empty if there is none."""
+        file = self.path / CONFIG_FILE
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def require_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise WeightsError if `config.json` has other settings, which no shape shows."""
+        config = self.config
+        for key, value in settings.items():
+            if config.get(key, value) != value:
+                raise WeightsError(f"{self.path} has {key}={config[key]!r}; here it is {value!r}")
+
+
+class _SafetensorsFile:
+    """A file of safetensors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            names = file.keys()
+            self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+    def read(self, name: str) -> np.ndarray:
+        # opened again for each tensor: pages of a mapped file count as memory while it is open
+        with self._open() as file:
+            return file.get_tensor(name)
+
+    def _open(self) -> Any:
+        try:
+            return safe_open(self.path, "numpy")
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
+
+
+class _Unread:
+    """A stand-in for arguments and loggers, whose code must not run."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _TorchFile:
+    """A file that PyTorch saved."""
+
+    def __init__(self, path: Path, entries: Sequence[str]) -> None:
+        self.path, self._entries = path, entries
+        self._is_mapped = zipfile.is_zipfile(path)  # PyTorch before 1.6 wrote files that cannot be mapped
+        tensors = self._tensors()
+        others = [name for name, value in tensors.items() if not hasattr(value, "numpy")]
+        if others:
+            raise WeightsError(
+                f"{path} is not a plain state dict: {', '.join(map(str, others[:6]))} hold no tensor"
+            )
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        tensor = self._tensors()[name]
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        return np.array(tensor.numpy())  # a copy, and no page of the mapped file stays in memory
+
+    def _tensors(self) -> dict[str, Any]:
+        # a training checkpoint is loaded once: the state of its optimizer takes long to skip
+        return self._load() if self._is_mapped and not self._entries else self._opened
+
+    @cached_property
+    def _opened(self) -> dict[str, Any]:
+        return self._load()
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            import torch
+        except ImportError:
+            raise WeightsError(
+                f"{self.path} is PyTorch's: `pip install torch` to read it, or use the model's safetensors"
+            ) from None
+        try:
+            unread = torch.serialization.get_unsafe_globals_in_checkpoint(self.path) if self._entries else []
+            with torch.serialization.safe_globals([(_Unread, name) for name in unread]):
+                loaded = torch.load(self.path, map_location="cpu", mmap=self._is_mapped, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a broken file
+            raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
+        if not self._entries:
+            return loaded
+        groups = {entry: loaded[entry] for entry in self._entries if entry in loaded}
+        return {f"{entry}.{name}": value for entry, group in groups.items() for name, value in group.items()}
+
+
+def _weight_file(folder: Path) -> Path | None:
+    return next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise WeightsError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
+    return [index.parent / name for name in names]
+
+
+def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
+    """Return the path of a model, downloaded from the hub if necessary.
+
+    Args:
+        model: A path, or a name on the hub. A text that begins with `.`, `/` or `~` is always a path. The
+            model of a name is taken from the hub's local cache if it is there.
+        tokenizer_file: The file to download together with configuration and weights.
+
+    Raises:
+        WeightsError: There is no such file, folder or model.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if not _HUB_NAME.fullmatch(str(model)):
+        raise WeightsError(f"there is no {model}")
+    from huggingface_hub import snapshot_download
+
+    failure: Exception | None = None
+    for weights in ("model*.safetensors*", "pytorch_model*.bin*"):
+        try:
+            folder = Path(
+                snapshot_download(str(model), allow_patterns=[CONFIG_FILE, tokenizer_file, weights])
+            )
+        except (OSError, ValueError) as error:  # the hub's errors are of these kinds
+            failure = error
+            continue
+        if _weight_file(folder):
+            return folder
+    reason = str(failure).strip().splitlines()[0] if failure else "it has no weights there"
+    raise WeightsError(f"there is no folder {model}, nor can it be had from the Hugging Face hub: {reason}")
+
+
+@contextlib.contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` at the end, unless anything fails.
+
+    Raises:
+        WeightsError: `out` exists.
+    """
+    if out.exists():
+        raise WeightsError(f"{out} exists: delete it to write it again, or choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp keeps others out
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise

@@ -1,0 +1,73 @@
+"""Modules of a trained model as initial weights of the next stage."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flax import traverse_util
+
+from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.types import SelectionMetric, TrainState
+from sslssaw_jax.weights.initial_state import (
+    InitialWeights,
+    KeyPath,
+    WeightsError,
+    replace_variables,
+    require_same,
+    variables,
+)
+
+
+def trained_modules(
+    directory: Path,
+    modules: Mapping[str, str] | None = None,
+    *,
+    tokenizer: str | None = None,
+    best_by: SelectionMetric | None = None,
+) -> InitialWeights:
+    """Return the function that copies modules from the checkpoints in `directory`.
+
+    The function raises CheckpointError if nothing is saved there, and WeightsError if the checkpoint was
+    trained with another tokenizer, or a variable is missing, has no place, or has another shape.
+
+    Args:
+        directory: The checkpoints of another run.
+        modules: Dotted names of modules there, by those here; all of the same name by default. A module that
+            this model does not have (the video if only the question is read) is left out.
+        tokenizer: Fingerprint that the checkpoint's tokenizer must have.
+        best_by: Metric of the best checkpoint, which is taken instead of the latest.
+    """
+
+    def copy(state: TrainState) -> TrainState:
+        params, batch_stats, meta = restore_params(directory, best_by=best_by)
+        if tokenizer is not None and meta["tokenizer"] != tokenizer:
+            raise WeightsError(
+                f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "
+                f"{tokenizer}): set data.tokenizer to that one, or choose another init_from or workdir"
+            )
+        donor = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
+        own = variables(state)
+        sources: dict[KeyPath, KeyPath] = {}  # path here -> path there, of the donor's variables
+        wanted: dict[str, tuple[int, ...]] = {}
+        for here, there in (modules or {path[0]: path[0] for path in own}).items():
+            prefix, donor_prefix = tuple(here.split(".")), tuple(there.split("."))
+            within = {_dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
+            if within:
+                wanted |= within
+                sources |= {
+                    (*prefix, *path[len(donor_prefix) :]): path
+                    for path in donor
+                    if _starts(path, donor_prefix)
+                }
+        found = {_dotted(path): donor[theirs].shape for path, theirs in sources.items()}
+        require_same(found, wanted, f"the model in {directory} does not fit this one")
+        return replace_variables(state, ((path, donor[theirs]) for path, theirs in sources.items()))
+
+    return copy
+
+
+def _starts(path: KeyPath, prefix: KeyPath) -> bool:
+    return path[: len(prefix)] == prefix
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(map(str, path))

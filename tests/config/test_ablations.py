@@ -1,0 +1,130 @@
+import itertools
+from typing import Any
+
+import pytest
+
+from configs import ablations
+from configs.ablations import BASES, OTHER_SYSTEMS, OWN_STAGE_1, ROWS
+from configs.systems import PUBLISHED, SMALL
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
+from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.systems import read_config
+from sslssaw_jax.tables.layout import PAPER
+
+OWN_ROWS = ROWS | OWN_STAGE_1  # of SSL-SSAW
+ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
+SMALL_BASES = ("demo", "phoenix_toy", "csl_daily_toy")
+
+
+def config_of(base: str, row: str) -> Config:
+    return read_config(ablations.get_config(f"{base}/{row}"))
+
+
+def changed_keys(base: str, row: str) -> set[str]:
+    """What a row changes of its base, by the names of `ROWS`."""
+    lines = differences(to_dict(read_config(BASES[base]())), to_dict(config_of(base, row)))
+    return {line.split(":")[0].removeprefix("config.") for line in lines}
+
+
+def stage_1_differences(first: Config, second: Config) -> list[str]:
+    notes = [{"config": to_dict(config), "tokenizer": None} for config in (first, second)]
+    stages = ("warm_start", "pretrain")
+    return [line for stage in stages for line in run_differences(first, *notes, stage)]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
+    for row, changes in OWN_ROWS.items():
+        said = {**changes}
+        if base not in SMALL_BASES and "shufflenet" in row:
+            said["model.cnn.weights"] = ablations.SHUFFLENET_WEIGHTS
+        changed = changed_keys(base, row)
+        assert "name" in changed
+        assert ("init_from" in changed) == (row in OWN_STAGE_1)
+        assert changed - {"name", "init_from"} <= set(said)
+        require_values(config_of(base, row), f"{base}_{row}", said)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(base):
+    full = config_of(base, "ssl_ssaw")
+    for row, system in OTHER_SYSTEMS.items():
+        config = config_of(base, row)
+        assert config.system == system and config.init_from is None
+        assert (config.data, config.model.cnn) == (full.data, full.model.cnn)
+        require_values(config, f"{base}_{row}", (SMALL if base in SMALL_BASES else PUBLISHED)[system])
+
+
+def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
+    assert config.name == name and config.stage == "translate"
+    for key, value in said.items():
+        found = to_dict(config)
+        for part in key.split("."):
+            found = found[part]
+        assert found == value
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_rows_share_a_stage_1_just_where_they_would_train_the_same(base):
+    full = config_of(base, "ssl_ssaw")
+    assert full.init_from == read_config(BASES[base]()).init_from
+    configs = [config_of(base, row) for row in OWN_ROWS]
+    for first, second in itertools.combinations(configs, 2):
+        assert (first.init_from == second.init_from) == (not stage_1_differences(first, second))
+
+
+def test_no_two_rows_are_the_same_experiment():
+    for base in BASES:
+        configs = [{**to_dict(config_of(base, row)), "name": "", "init_from": ""} for row in ALL]
+        assert all(first != second for first, second in itertools.combinations(configs, 2))
+
+
+def test_the_table_before_a_row_s_name_changes_nothing():
+    for number, table in PAPER.items():
+        for row in table["rows"]:
+            name = row["experiment"]
+            assert config_of("demo", f"table{number}_{name}") == config_of("demo", name)
+
+
+def test_an_unknown_row_is_refused_with_those_that_there_are():
+    for row in ("demo/lstn", "demos/lstm", "lstm", "demo/tables5_lstm"):
+        with pytest.raises(ConfigError, match=r"is unknown; .* demo, phoenix, .* ssl_ssaw, .* mbert"):
+            ablations.get_config(row)
+
+
+def test_pretrained_networks_fit_the_rows_that_name_them():
+    """On the full-size bases each row starts from ImageNet weights of its own CNN."""
+    for base, row in itertools.product(("phoenix", "csl_daily"), ALL):
+        model = config_of(base, row).model
+        assert ("shufflenet" in model.cnn.weights) == (model.cnn.kind == "shufflenet")
+        if row in OWN_ROWS:
+            assert model.mbart.weights
+            assert model.text_encoder == "mbart" or model.mbert.weights
+    for base, row in itertools.product(SMALL_BASES, ALL):
+        model = config_of(base, row).model
+        assert model.cnn.weights is None
+        assert row not in OWN_ROWS or (model.mbart.weights, model.mbert.weights) == (None, None)
+
+
+def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_but_for_the_known_one():
+    printed: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for number, table in PAPER.items():
+        for row in table["rows"]:
+            assert len(row["labels"]) == len(table["columns"]) and len(row["paper"]) == len(LABELS)
+            printed.setdefault((table["dataset"], row["experiment"]), {})[number] = row["paper"]
+    assert {experiment for _, experiment in printed} == set(ALL)
+    unlike = {key: figures for key, figures in printed.items() if len(set(map(tuple, figures.values()))) > 1}
+    concat = ("phoenix2014t_qa", "qb_ssl")
+    assert set(unlike) == {concat}
+    assert (
+        unlike[concat]["5"] == printed["phoenix2014t_qa", "qb"]["4"]
+    )  # the paper's slip, told below Table 5
+    assert all(f"{figure:.2f}" in PAPER["5"]["note"] for figure in unlike[concat]["4"])
+
+
+def test_the_paper_s_figures_fall_from_bleu_1_to_bleu_4_and_its_full_system_is_best():
+    for table in PAPER.values():
+        *others, full = (row["paper"] for row in table["rows"])
+        assert all(b1 > b2 > b3 > b4 for b1, b2, b3, b4, _ in (*others, full))
+        assert all(ours > theirs for other in others for ours, theirs in zip(full, other))

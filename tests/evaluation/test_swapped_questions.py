@@ -1,0 +1,133 @@
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.batches import eval_batches
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.evaluation.leakage import swapped_questions
+from sslssaw_jax.evaluation.metrics import score
+from sslssaw_jax.evaluation.predictions import (
+    Prediction,
+    SplitTranslator,
+    read_question_only,
+    score_swapped_questions,
+    write_predictions,
+)
+from sslssaw_jax.stages.translation import Translated
+from sslssaw_jax.training.sharding import make_mesh
+from sslssaw_jax.types import Batch, TrainState
+from tests.support.toy import toy_config, translate_stage, with_texts
+
+CONFIG: Config = toy_config(**{"translate.clips_per_batch": 4, "translate.frame_budget": 48})
+STATE = TrainState(*(4 * [None]))
+
+
+@dataclass
+class Clips:
+    """The miniature test split, each clip with a question of its own."""
+
+    source: ClipSource
+    tokenizer: Tokenizer
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_data_dir: Path) -> Clips:
+    source = ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "test")
+    times = ["rain", "snow", "wind", "fog", "sun", "hail"]
+    tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
+    return Clips(source.asking([f"what {time}" for time in times]), tokenizer)
+
+
+def copies(clips: Clips, field: str) -> SplitTranslator:
+    """A translator whose model repeats what is written in a field of its batch."""
+    translator = SplitTranslator(translate_stage(CONFIG), CONFIG, clips.tokenizer, make_mesh(CONFIG.mesh))
+
+    def translate(params: None, batch_stats: None, batch: Batch) -> Translated:
+        tokens, mask = (np.asarray(getattr(batch.decoder_texts, name)) for name in (field, f"{field}_mask"))
+        return Translated(np.where(mask, tokens, 1), np.zeros(len(tokens)), None, mask)
+
+    translator._translate = translate  # type: ignore[assignment]
+    return translator
+
+
+def translated(clips: Clips, source: ClipSource, field: str) -> list[str]:
+    predictions, _ = copies(clips, field)(STATE, source)
+    return [row.prediction for row in predictions]
+
+
+def test_swapped_questions_tell_a_model_that_reads_them_from_one_that_does_not(clips: Clips) -> None:
+    targets = [clip.target for clip in clips.source.clips]
+    for field, reads in {"question": True, "target": False}.items():
+        asked = score(translated(clips, clips.source, field), targets)
+        swapped = score_swapped_questions(copies(clips, field), STATE, clips.source, "en_XX")
+        assert swapped.keys() == {"shuffled", "blanked"}
+        assert [found != asked for found in swapped.values()] == [reads, reads]
+
+
+def test_a_shuffled_question_is_the_one_that_the_model_reads(clips: Clips) -> None:
+    questions = [clip.question for clip in clips.source.clips]
+    shuffled = swapped_questions(questions)["shuffled"]
+    read = translated(clips, clips.source.asking(shuffled), "question")
+    assert read == list(map(clean_question, shuffled)) != list(map(clean_question, questions))
+
+
+def test_other_questions_change_neither_clips_nor_targets(clips: Clips) -> None:
+    blank = clips.source.asking(swapped_questions([clip.question for clip in clips.source.clips])["blanked"])
+    batches = (
+        eval_batches(source, clips.tokenizer, CONFIG.data, CONFIG.translate)
+        for source in (clips.source, blank)
+    )
+    for asked, unasked in zip(*batches, strict=True):
+        texts = asked.decoder_texts
+        assert texts.question_mask.any() and not unasked.decoder_texts.question_mask.any()
+        same = {"question": texts.question, "question_mask": texts.question_mask}
+        jax.tree.map(np.testing.assert_array_equal, with_texts(unasked, **same), asked)
+    assert all(clip.question for clip in clips.source.clips)
+
+
+def leave_run(run: Path, clips: Clips, *, reads_video: bool = False) -> list[str]:
+    """A finished run's folder, as far as it is read; the translations in it."""
+    texts = [f"translation {number}" for number in range(len(clips.source))]
+    rows = zip(clips.source.clips, texts)
+    predictions = [Prediction(clip.id, clip.question, clip.target, text, 0.0) for clip, text in rows]
+    write_predictions(run, "test", predictions)
+    (run / "finished.json").write_text(json.dumps({"reads_video": reads_video}))
+    return texts
+
+
+def test_translations_of_a_question_only_run_are_found_where_it_is_finished(
+    clips: Clips, tmp_path: Path
+) -> None:
+    assert read_question_only(tmp_path / "nowhere", "test", clips.source.clips) is None
+    texts = leave_run(tmp_path, clips)
+    assert read_question_only(tmp_path, "test", clips.source.clips) == texts
+    assert read_question_only(tmp_path, "dev", []) is None
+    (tmp_path / "finished.json").unlink()
+    assert read_question_only(tmp_path, "test", clips.source.clips) is None
+
+
+@pytest.mark.parametrize("field", ["id", "question", "target"])
+def test_translations_of_other_clips_are_refused(field: str, clips: Clips, tmp_path: Path) -> None:
+    leave_run(tmp_path, clips)
+    *same, last = clips.source.clips
+    told = r"question_only_run names .*predictions.test.jsonl is not of the 6 clips .*question_only_run="
+    with pytest.raises(ConfigError, match=told):
+        read_question_only(tmp_path, "test", [*same, dataclasses.replace(last, **{field: "other"})])
+    with pytest.raises(ConfigError, match="not of the 5 clips"):
+        read_question_only(tmp_path, "test", same)
+
+
+def test_a_run_that_sees_the_signs_is_no_question_only_run(clips: Clips, tmp_path: Path) -> None:
+    leave_run(tmp_path, clips, reads_video=True)
+    with pytest.raises(ConfigError, match=r"trained with video"):
+        read_question_only(tmp_path, "test", clips.source.clips)

@@ -1,0 +1,171 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+
+from sslssaw_jax.models.beam_search import EncodedModel, beam_search
+from sslssaw_jax.models.mbart import Decoder
+from tests.support.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
+from tests.support.pytorch import torch
+
+NEW_TOKENS = 12
+BATCH, POSITIONS = 200, 6
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return random_pair(seed=4, special_bias=3.5)
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    rng = np.random.default_rng(1)
+    mask = np.arange(POSITIONS) < rng.integers(1, POSITIONS + 1, (BATCH, 1))
+    return rng.normal(size=(BATCH, POSITIONS, CONFIG.d_model)).astype(np.float32), mask
+
+
+@functools.partial(jax.jit, static_argnames=("beams", "max_new_tokens"))
+def search(models, encoded, prompt, prompt_mask, beams, length_penalty=1.0, max_new_tokens=NEW_TOKENS):
+    return beam_search(
+        [EncodedModel(one.decoder, one.embedding, one.embedding.logits, *encoded) for one in models],
+        prompt,
+        prompt_mask,
+        beams=beams,
+        max_new_tokens=max_new_tokens,
+        length_penalty=length_penalty,
+        eos_id=EOS,
+        pad_id=PAD,
+    )
+
+
+def prompts(length):
+    """Prompts of ordinary words that end in the language code."""
+    prompt = np.random.default_rng(length).integers(5, VOCAB_SIZE, (BATCH, length))
+    prompt[:, -1] = LANGUAGE
+    return prompt, np.ones_like(prompt, bool)
+
+
+def generate(pair, encoded, prompt, beams, length_penalty):
+    """Hugging Face's tokens [B, N] and scores [B] (None for one beam)."""
+    states, mask = encoded
+    result = pair.theirs.generate(
+        encoder_outputs=transformers.modeling_outputs.BaseModelOutput(last_hidden_state=torch.tensor(states)),
+        attention_mask=torch.tensor(mask).long(),
+        decoder_input_ids=torch.tensor(prompt),
+        decoder_start_token_id=int(prompt[0, 0]),  # all rows' first token, or it is put before the prompt
+        num_beams=beams,
+        length_penalty=length_penalty,
+        max_new_tokens=NEW_TOKENS,
+        eos_token_id=EOS,
+        forced_eos_token_id=EOS,
+        suppress_tokens=[PAD],
+        early_stopping=False,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    tokens = np.full((BATCH, NEW_TOKENS), PAD)
+    generated = result.sequences.numpy()[:, prompt.shape[1] :]
+    tokens[:, : generated.shape[1]] = generated
+    return tokens, result.get("sequences_scores")
+
+
+@pytest.mark.parametrize("length_penalty", [0.6, 1.0, 1.5])
+@pytest.mark.parametrize("beams", [1, 4, 5])
+def test_beam_search_equals_hugging_face_generate(pair, encoded, beams, length_penalty):
+    prompt, mask = prompts(length=1)
+    tokens, scores = search([pair.ours], encoded, prompt, mask, beams=beams, length_penalty=length_penalty)
+    expected_tokens, expected_scores = generate(pair, encoded, prompt, beams, length_penalty)
+    np.testing.assert_array_equal(tokens, expected_tokens)
+    if expected_scores is not None:
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+    lengths = (np.asarray(tokens) != PAD).sum(axis=1)
+    assert len(set(lengths)) > 3, "were all sentences of one length, the comparison would say little"
+
+
+def test_beam_search_after_a_longer_prompt_equals_hugging_face_generate(pair, encoded):
+    prompt, mask = prompts(length=4)
+    prompt[:, 0] = LANGUAGE
+    tokens, scores = search([pair.ours], encoded, prompt, mask, beams=4)
+    expected_tokens, expected_scores = generate(pair, encoded, prompt, beams=4, length_penalty=1.0)
+    np.testing.assert_array_equal(tokens, expected_tokens)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+
+
+def test_padding_in_the_prompt_changes_nothing(pair, encoded):
+    prompt, mask = prompts(length=4)
+    spread_prompt = np.insert(prompt, [0, 2, 3, 3], 9, axis=1)
+    spread_mask = np.insert(mask, [0, 2, 3, 3], False, axis=1)
+    tokens, scores = search([pair.ours], encoded, prompt, mask, beams=4)
+    spread_tokens, spread_scores = search([pair.ours], encoded, spread_prompt, spread_mask, beams=4)
+    np.testing.assert_array_equal(spread_tokens, tokens)
+    np.testing.assert_allclose(spread_scores, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_one_beam_equals_a_greedy_loop_without_cache(pair, encoded, members):
+    states, states_mask = encoded
+    prompt, mask = prompts(length=4)
+    models = [pair.ours, random_pair(seed=5, special_bias=3.5).ours][:members]
+
+    @jax.jit
+    def best_next(sequence):
+        probs = 0
+        for model in models:
+            embedded, seen = model.embedding(sequence), jnp.ones(sequence.shape, bool)
+            probs += jax.nn.softmax(
+                model.embedding.logits(model.decoder(embedded, seen, states, states_mask))
+            )
+        return probs.at[..., PAD].set(0).argmax(axis=-1)
+
+    sequence = np.pad(prompt, ((0, 0), (0, NEW_TOKENS)), constant_values=PAD)
+    ended = np.zeros(BATCH, bool)
+    for slot in range(prompt.shape[1], sequence.shape[1]):
+        last = slot == sequence.shape[1] - 1
+        token = EOS if last else np.asarray(best_next(sequence))[:, slot - 1]
+        sequence[:, slot] = np.where(ended, PAD, token)
+        ended |= sequence[:, slot] == EOS
+    tokens, _ = search(models, encoded, prompt, mask, beams=1)
+    np.testing.assert_array_equal(tokens, sequence[:, prompt.shape[1] :])
+
+
+def test_a_row_without_a_clip_gets_padding_and_leaves_the_others_alone(pair, encoded):
+    states, states_mask = encoded
+    prompt, mask = prompts(length=4)
+    has_clip = np.arange(BATCH) % 3 > 0
+    expected, _ = search([pair.ours], encoded, prompt, mask, beams=4)
+    tokens, scores = search(
+        [pair.ours],
+        (states, states_mask & has_clip[:, None]),
+        prompt,
+        mask & has_clip[:, None],
+        beams=4,
+    )
+    np.testing.assert_array_equal(tokens[has_clip], expected[has_clip])
+    assert (tokens[~has_clip] == PAD).all()
+    assert np.isfinite(scores).all()
+
+
+def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
+    pair = random_pair(seed=4, special_bias=30.0)  # ends at once
+    steps: list[int] = []
+    extend = Decoder.extend
+
+    def counted(*arguments):
+        jax.debug.callback(lambda: steps.append(1))
+        return extend(*arguments)
+
+    monkeypatch.setattr(Decoder, "extend", counted)
+    tokens, _ = search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=NEW_TOKENS - 1)
+    jax.block_until_ready(tokens)
+    jax.effects_barrier()
+    assert (tokens[:, 0] == EOS).all()
+    assert len(steps) == 1
+
+
+def test_more_new_tokens_than_positions_are_refused(pair, encoded):
+    with pytest.raises(ValueError, match=r"positions of the model: raise model\.mbart\.max_positions"):
+        search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=CONFIG.max_positions)

@@ -1,0 +1,51 @@
+"""Our gradients of convolution and max-pooling are those of XLA."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from sslssaw_jax.models import cpu_gradients as convolution
+from sslssaw_jax.models.cpu_gradients import convolve, max_pool
+from tests.support.toy import assert_close, jit
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "groups"),
+    [(28, 25, 7, 2, 1), (12, 13, 3, 1, 1), (25, 24, 3, 2, 1), (24, 24, 1, 2, 1), (12, 12, 3, 1, 2)],
+)
+def test_gradients_of_a_convolution_are_those_of_xla(
+    height: int, width: int, kernel: int, stride: int, groups: int
+) -> None:
+    side = (kernel // 2, kernel // 2)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+    x, weights = normal(3, height, width, 4), normal(kernel, kernel, 4 // groups, 6)
+
+    def gradients(function):
+        call = lambda x, weights: function(x, weights, (stride, stride), (side, side), **options)  # noqa: E731
+        y, pullback = jax.vjp(call, x, weights)
+        return y, pullback(jax.numpy.cos(y))
+
+    assert -(-height // stride) >= convolution.MIN_SIDE
+    assert_close(jit(lambda: gradients(convolve))(), jit(lambda: gradients(lax.conv_general_dilated))())
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 5)])
+def test_the_gradient_of_max_pooling_is_that_of_xla(height: int, width: int) -> None:
+    x = normal(2, height, width, 3)
+
+    def gradient(pool):
+        y, pullback = jax.vjp(pool, x)
+        return y, pullback(jax.numpy.cos(y))
+
+    def reference(x: jax.Array) -> jax.Array:
+        return nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+    assert_close(jit(lambda: gradient(max_pool))(), jit(lambda: gradient(reference))())

@@ -1,0 +1,89 @@
+"""What stays float32 where the products are bfloat16, read from the traced programs."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_batch, toy_config, translate_stage
+
+STAGES = (pretrain_stage, translate_stage)
+# softmax and losses (exp, log), norms (rsqrt), sums: of means, statistics and losses
+STATISTICS = {"exp", "exp2", "log", "log1p", "logistic", "rsqrt", "sqrt", "reduce_sum", "cumsum"}
+KEY = jax.random.key(0)
+
+
+def make(stage, **changes) -> tuple[Stage, nnx.State, nnx.State]:
+    made = stage(toy_config(**{"compute.dtype": "bfloat16"} | changes), VOCAB_SIZE)
+    state = jax.eval_shape(partial(made.init, optimizer=optax.sgd(1.0, 0.9), averaged=True), KEY)
+    return made, state
+
+
+def equations(jaxpr) -> Iterator:
+    """Every equation, those of inner programs too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def forward(stage: Stage, state) -> list:
+    def loss(params, batch_stats, batch):
+        return stage.loss(nnx.merge(stage.train_def, params, batch_stats, copy=True), batch, KEY)[0]
+
+    return list(equations(jax.make_jaxpr(loss)(state.params, state.batch_stats, toy_batch(0)).jaxpr))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_softmax_losses_and_statistics_are_float32_and_products_bfloat16(stage):
+    found = forward(*make(stage))
+    formats = {name: set() for name in STATISTICS | {"dot_general", "conv_general_dilated"}}
+    for equation in found:
+        name = equation.primitive.name
+        if name in formats:
+            formats[name] |= {
+                x.aval.dtype.name for x in equation.invars if x.aval.dtype.name.startswith(("f", "b"))
+            }
+    assert {name for name in STATISTICS if "bfloat16" in formats[name]} == set()
+    assert {"exp", "log", "rsqrt", "reduce_sum"} <= {
+        name for name in STATISTICS if "float32" in formats[name]
+    }
+    assert formats["conv_general_dilated"] == {"bfloat16"}
+    assert "bfloat16" in formats["dot_general"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_state_metrics_and_logits_are_float32(stage):
+    made, state = make(stage)
+    step = partial(train_step, graphdef=made.train_def, loss=made.loss, optimizer=optax.sgd(1.0, 0.9))
+    after = jax.eval_shape(step, state, toy_batch(0), KEY)
+    formats = {leaf.dtype for leaf in jax.tree.leaves(after) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert formats == {jnp.dtype("float32")}
+    logits = [
+        e
+        for e in forward(made, state)
+        if e.primitive.name == "dot_general" and e.outvars[0].aval.shape[-1] == VOCAB_SIZE
+    ]
+    assert logits and all(e.outvars[0].aval.dtype == jnp.float32 for e in logits)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_remat_wraps_every_block_in_training_alone(stage):
+    """That it changes no number is shown on eight devices."""
+
+    def wrapped(remat: bool) -> int:
+        return sum(
+            e.primitive.name in ("checkpoint", "remat2")
+            for e in forward(*make(stage, **{"compute.remat": remat}))
+        )
+
+    # stem and block of the ResNet, encoder, decoder; the text tower's encoder runs twice
+    assert (wrapped(False), wrapped(True)) == (0, 6 if stage is pretrain_stage else 4)

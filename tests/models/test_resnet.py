@@ -1,0 +1,97 @@
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sslssaw_jax.models.resnet import ResNet, ResNetConfig
+from tests.support.pytorch import torch
+from tests.support.resnet_reference import (
+    BiasedVariances,
+    TorchResNet,
+    copy_weights,
+    randomise_torch,
+    to_ours,
+    torch_frames,
+)
+from tests.support.toy import assert_close, jit
+
+SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
+CONFIGS = {
+    "basic": ResNetConfig("basic", (1, 2), 4, "conv7_pool", "flatten", head_features=5),
+    "bottleneck": ResNetConfig("bottleneck", (1, 1), 4, "conv7_stride4", "pool"),
+}
+MASK = np.array([True, True, False, True, True, False, True])
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request):
+    """Torch's and ours, with the same random weights and running statistics."""
+    config = CONFIGS[request.param]
+    theirs = TorchResNet(config, SIDE)
+    randomise_torch(theirs, seed=1)
+    ours = nnx.eval_shape(lambda: ResNet(config, SIDE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    copy_weights(ours, theirs)
+    return theirs, ours
+
+
+def random_frames(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(len(MASK), SIDE, SIDE, 3)).astype(np.float32)
+
+
+def random_cotangent(model: ResNet) -> np.ndarray:
+    """Of the features; zero where the frame belongs to no clip."""
+    cotangent = np.random.default_rng(2).normal(size=(len(MASK), model.features)).astype(np.float32)
+    return cotangent * MASK[:, None]
+
+
+@jit
+def trained(model, frames, cotangent):
+    """Features, new statistics and the gradient of `sum(features * cotangent)`."""
+    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
+
+    def objective(params):
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        features = model(frames, MASK)
+        return (features * cotangent).sum(), (features, nnx.state(model, nnx.BatchStat))
+
+    gradients, (features, stats) = jax.grad(objective, has_aux=True)(params)
+    return features, stats, gradients
+
+
+def test_evaluation_equals_torch(pair):
+    theirs, ours = pair
+    frames = random_frames(0)
+    with torch.no_grad():
+        expected = theirs.eval()(torch_frames(frames))
+    model = nnx.view(ours, use_running_average=True)
+    features = jit(lambda model, frames: model(frames, MASK))(model, frames)
+    assert_close(features, expected.numpy())
+
+
+def test_training_on_the_real_frames_equals_torch_on_them_alone(pair):
+    theirs, ours = pair
+    frames, cotangent = random_frames(1), random_cotangent(ours)
+    theirs = copy.deepcopy(theirs).train()
+    variances = BiasedVariances(theirs)
+    expected = theirs(torch_frames(frames[MASK]))
+    (expected * torch.tensor(cotangent[MASK])).sum().backward()
+
+    features, stats, gradients = trained(ours, frames, cotangent)
+    assert_close(features[MASK], expected.detach().numpy())
+    assert_close(stats, to_ours(variances.state_dict(), stats))
+    their_gradients = {name: value.grad for name, value in theirs.named_parameters()}
+    assert_close(gradients, to_ours(their_gradients, gradients), 1e-4)
+
+
+def test_frames_of_no_clip_change_neither_features_nor_statistics(pair):
+    _, ours = pair
+    frames, cotangent = random_frames(3), random_cotangent(ours)
+    features, stats, gradients = trained(ours, frames, cotangent)
+    loud = np.where(MASK[:, None, None, None], frames, 1e3 * random_frames(4))
+    loud_features, loud_stats, loud_gradients = trained(ours, loud, cotangent)
+    assert_close(loud_features[MASK], features[MASK])
+    assert_close(loud_stats, stats)
+    assert_close(loud_gradients, gradients)

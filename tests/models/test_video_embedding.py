@@ -1,0 +1,166 @@
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sslssaw_jax.data.augment import prepare_frames
+from sslssaw_jax.models.video_embedding import VideoEmbedding, num_positions
+from tests.support.pytorch import torch
+from tests.support.resnet_reference import (
+    BiasedVariances,
+    TorchResNet,
+    copy_weights,
+    randomise_torch,
+    to_ours,
+    torch_frames,
+)
+from tests.support.toy import assert_close, jit, one_clip, padded, toy_batch, toy_config
+
+F = torch.nn.functional
+
+CONFIG = toy_config(**{"model.mbart.d_model": 8})
+D = CONFIG.model.mbart.d_model
+
+
+class TorchConv(torch.nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = torch.nn.Conv1d(inputs, outputs, 5)
+        self.norm = torch.nn.BatchNorm1d(outputs)
+
+    def forward(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        clips = split_norm(self.norm, [self.conv(clip[None])[0].T for clip in clips])
+        return [F.max_pool1d(F.relu(clip.T), 2) for clip in clips]
+
+
+class RaggedVideoEmbedding(torch.nn.Module):
+    """One clip after the other, each of its own length; edge frames repeated before the CNN."""
+
+    def __init__(self):
+        super().__init__()
+        self.cnn = TorchResNet(CONFIG.model.cnn.resnet, CONFIG.data.image_size)
+        self.conv1 = TorchConv(CONFIG.model.cnn.resnet.width, D)
+        self.conv2 = TorchConv(D, D)
+        self.project = torch.nn.Linear(D, D)
+        self.project_norm = torch.nn.BatchNorm1d(D)
+
+    def forward(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        return self.temporal([self.cnn(repeat_edges(clip)) for clip in clips])
+
+    def temporal(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        clips = self.conv2(self.conv1([clip.T for clip in features]))
+        clips = split_norm(self.project_norm, [self.project(clip.T) for clip in clips])
+        return [F.relu(clip) for clip in clips]
+
+
+def split_norm(norm: torch.nn.Module, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+    """BatchNorm over the positions of all clips together."""
+    return list(norm(torch.cat(clips)).split([len(clip) for clip in clips]))
+
+
+def repeat_edges(clip: torch.Tensor) -> torch.Tensor:
+    """8 times the first frame in front; the last one behind, up to 4 * ceil(L / 4) + 16 frames."""
+    length = -(-len(clip) // 4) * 4 + 16
+    last = clip[-1:].expand(length - 8 - len(clip), *clip.shape[1:])
+    return torch.cat([clip[:1].expand(8, *clip.shape[1:]), clip, last])
+
+
+def make_ours(max_frames: int) -> VideoEmbedding:
+    """Without values: they are copied."""
+    size = CONFIG.data.image_size
+    return nnx.eval_shape(
+        lambda: VideoEmbedding(
+            CONFIG.model.cnn, D, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=nnx.Rngs(0)
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Torch's and ours, with the same random weights and running statistics."""
+    theirs = RaggedVideoEmbedding()
+    randomise_torch(theirs, seed=3)
+    ours = make_ours(CONFIG.data.max_frames)
+    copy_weights(ours, theirs)
+    return theirs, ours
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return padded(toy_batch(seed=0, clips=5), rows=2, frames=3)
+
+
+def embed(model, batch):
+    """The embedding, its mask, the statistics after it."""
+    return jax.device_get(compiled_embed(model, batch))
+
+
+@jit
+def compiled_embed(model, batch):
+    frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
+    arguments = batch.frame_start, batch.frame_count, batch.valid
+    return *model(frames, frame_mask, *arguments), nnx.state(model, nnx.BatchStat)
+
+
+def clips_of(batch) -> list[torch.Tensor]:
+    frames = torch_frames(np.asarray(prepare_frames(batch, CONFIG.data, None)[0]))
+    rows = np.flatnonzero(batch.valid)
+    return [frames[batch.frame_start[b] :][: batch.frame_count[b]] for b in rows]
+
+
+def test_a_packed_batch_equals_torch_clip_by_clip(pair, batch):
+    theirs, ours = pair
+    with torch.no_grad():
+        expected = theirs.eval()(clips_of(batch))
+    video, mask, _ = embed(nnx.view(ours, use_running_average=True), batch)
+    assert not mask[len(expected) :].any()
+    for row, clip in enumerate(expected):
+        assert_close(video[row][mask[row]], clip.numpy())
+
+
+def test_training_statistics_are_those_of_the_real_positions(pair, batch):
+    theirs, ours = pair
+    theirs = copy.deepcopy(theirs).train()
+    variances = BiasedVariances(theirs)
+    clips = clips_of(batch)
+    # ours repeats features, so each real frame counts once in the CNN's statistics
+    features = theirs.cnn(torch.cat(clips)).split([len(clip) for clip in clips])
+    expected = theirs.temporal([repeat_edges(clip) for clip in features])
+    video, mask, stats = embed(nnx.clone(ours), batch)
+    assert_close(video[mask], torch.cat(expected).detach().numpy())
+    assert_close(stats, to_ours(variances.state_dict(), stats))
+
+
+def test_a_packed_batch_equals_each_clip_alone(pair, batch):
+    model = nnx.view(pair[1], use_running_average=True)
+    video, mask, _ = embed(model, batch)
+    for row in np.flatnonzero(batch.valid):
+        alone_video, alone_mask, _ = embed(model, one_clip(batch, row))
+        np.testing.assert_array_equal(alone_mask[0], mask[row])
+        assert_close(alone_video[alone_mask], video[row][mask[row]])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_more_padding_and_more_max_frames_change_nothing(pair, batch, training):
+    ours = nnx.clone(pair[1])
+    roomier = make_ours(max_frames=CONFIG.data.max_frames + 9)
+    nnx.update(roomier, nnx.state(ours))
+    if not training:
+        ours, roomier = (nnx.view(model, use_running_average=True) for model in (ours, roomier))
+    video, mask, stats = embed(ours, batch)
+    padded_video, padded_mask, padded_stats = embed(roomier, padded(batch, rows=2, frames=4))
+    assert padded_mask.shape[1] > mask.shape[1]
+    np.testing.assert_array_equal(padded_mask.sum(axis=1), np.pad(mask.sum(axis=1), (0, 2)))
+    assert_close(padded_video[padded_mask], video[mask])
+    assert_close(padded_stats, stats)
+
+
+def test_the_number_of_positions_is_that_of_the_layers():
+    video = TorchConv(1, 1).eval()
+    for frames in range(1, 41):
+        clip = repeat_edges(torch.zeros(frames, 1)).T
+        with torch.no_grad():
+            assert num_positions(frames) == video(video([clip]))[0].shape[1]

@@ -1,0 +1,145 @@
+import cv2
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from sslssaw_jax.report.heatmap import draw_heatmap, highest, save_heatmap, word_weights, words_of
+
+LONG = ["▁wird", "▁es", "▁donner", "stag", "▁im", "▁norden", "▁in", "▁den", "▁mittel", "gebirgen"]
+
+
+def arguments(num_tokens: int = 40, num_positions: int = 60, **changes) -> dict:
+    """A clip with a long German question, as PHOENIX has them."""
+    rng = np.random.default_rng(0)
+    tokens = [*(LONG * 10)[: num_tokens - 2], "</s>", "de_DE"]
+    return {
+        "tokens": tokens,
+        "gate": rng.uniform(0.4, 0.6, num_tokens + num_positions).astype(np.float32),
+        "frames": rng.integers(0, 256, (8, 52, 42, 3), np.uint8),
+        "question": "Wird es am Donnerstag im Norden und in den Mittelgebirgen gewittern? " * 5,
+        "target": "im norden und in den mittelgebirgen schauer und gewitter",
+        "prediction": "am donnerstag schauer",
+    } | changes
+
+
+CHINESE = {
+    "tokens": ["▁", "明天", "下午", "三点", "在", "哪里", "见面", "</s>"],
+    "question": "明天下午三点我们在哪里见面？" * 8,
+    "target": "明天下午三点在学校门口见面。",
+}
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_positions", "changes"),
+    [(40, 60, {}), (64, 79, {}), (8, 10, {}), (8, 10, CHINESE), (8, 10, {"target": "", "question": ""})],
+    ids=["common", "long", "short", "Chinese", "no question, no reference"],
+)
+@pytest.mark.filterwarnings("ignore:Glyph")  # a box is as wide as the character
+def test_no_text_leaves_the_picture_or_lies_on_another(num_tokens, num_positions, changes):
+    figure = draw_heatmap(**arguments(num_tokens, num_positions, **changes))
+    FigureCanvasAgg(figure).draw()
+    strip = figure.axes[0]
+    texts = [*figure.texts, *strip.texts, *strip.get_xticklabels(), *figure.axes[1].get_yticklabels()]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    pictures = [axes.get_window_extent() for axes in figure.axes]
+    for i, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, texts[i]
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, texts[i]
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :]), texts[i]
+        assert not any(box.overlaps(picture) for picture in pictures), texts[i]
+
+
+def test_a_higher_gate_is_brighter_at_its_own_position():
+    gate = np.full(100, 0.5, np.float32)
+    gate[[7, 70]] = 0.9, 0.1  # both are words or positions of one token
+    figure = draw_heatmap(**arguments(gate=gate))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].sum(-1)
+    middle = figure.axes[0].transData.transform([(position, 0) for position in range(100)]).astype(int)
+    brightness = pixels[pixels.shape[0] - middle[:, 1], middle[:, 0]]
+    assert brightness.argmax() == 7 and brightness.argmin() == 70
+    assert len(set(brightness)) == 3
+
+
+def test_words_are_labelled_in_order_and_the_dashed_line_follows_them():
+    figure = draw_heatmap(**arguments())
+    strip = figure.axes[0]
+    labels = [label.get_text() for label in strip.get_xticklabels()]
+    assert labels[:4] == ["wird", "es", "donnerstag", "im"] and labels[-1] == "de_DE"
+    assert strip.get_xticks()[:4].tolist() == [0, 1, 2.5, 4]
+    (line,) = strip.lines
+    assert line.get_linestyle() == "--" and set(line.get_xdata()) == {39.5}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ("▁wird ▁es ▁donner stag ? </s> de_DE", "wird es donnerstag? </s> de_DE"),
+        ("▁ nieder schlag ▁am </s> de_DE", "niederschlag am </s> de_DE"),
+        ("▁ 明天 下午 3 点 ? </s> zh_CN", "明天 下午 3 点 ? </s> zh_CN"),
+        ("▁in 北京 ▁park en", "in 北京 parken"),
+        ("[CLS] donner ##stag im nor ##den ? [SEP]", "[CLS] donnerstag im norden ? [SEP]"),
+        ("[CLS] 明 天 [SEP]", "[CLS] 明 天 [SEP]"),
+        ("", ""),
+    ],
+)
+def test_words_are_what_their_tokens_spell(tokens, words):
+    found = words_of(tokens.split())
+    assert " ".join(word.text for word in found) == words
+    assert sum(word.num_tokens for word in found) == len(tokens.split())
+
+
+def test_a_word_has_the_mean_weight_of_its_tokens():
+    words = words_of(["▁a", "▁b", "b", "b", "▁c", "c", "</s>"])
+    weights = np.array([1, 2, 3, 7, 10, 20, 5], np.float32)
+    np.testing.assert_array_equal(word_weights(words, weights), [1, 4, 4, 4, 15, 15, 5])
+    assert word_weights([], weights[:0]).size == 0
+
+
+def test_the_highest_stretches_are_those_in_the_upper_quarter():
+    assert highest(np.array([0.0, 1, 0.74, 0.76, 0.9, 0.5, 0.8])) == [range(1, 2), range(3, 5), range(6, 7)]
+    assert highest(np.full(5, 0.3)) == highest(np.zeros(0)) == []
+
+
+def test_boxes_stand_around_the_highest_words_and_the_highest_video_but_no_marker():
+    tokens = ["▁wird", "▁es", "▁donner", "stag", "▁im", "</s>", "de_DE"]
+    gate = np.array([0.2, 0.1, 0.5, 0.7, 0.58, 0.9, 0.1, *[0.3, 0.4, 0.4, 0.3]], np.float32)
+    figure = draw_heatmap(**arguments(tokens=tokens, gate=gate))
+    boxes = [(box.get_x(), box.get_width()) for box in figure.axes[0].patches]
+    assert boxes == [(1.5, 3), (7.5, 2)]  # `donnerstag im`, two positions of the video
+
+
+def test_frames_lie_in_order_under_the_video():
+    shown = arguments()
+    figure = draw_heatmap(**shown)
+    strip, _, *pictures = figure.axes
+    for picture, frame in zip(pictures, shown["frames"], strict=True):
+        np.testing.assert_array_equal(picture.images[0].get_array(), frame)
+    lefts = [picture.get_position().x0 for picture in pictures]
+    assert lefts == sorted(lefts)
+    edge = figure.transFigure.inverted().transform(strip.transData.transform((39.5, 0)))[0]
+    assert edge <= lefts[0] and pictures[-1].get_position().x1 <= strip.get_position().x1
+    assert pictures[0].get_position().y1 < strip.get_position().y0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"question": "Kostet es $x_{$ oder \\frac?", "tokens": ["$x_{$"] * 40, "prediction": ""},
+        {"gate": np.full(100, 0.5, np.float32)},
+        {"tokens": []},
+    ],
+    ids=["dollar signs", "constant gate", "no question"],
+)
+def test_odd_clips_give_a_readable_file(tmp_path, changes):
+    path = tmp_path / "heatmaps" / "clip.png"
+    save_heatmap(path, **arguments(**changes))
+    height, width, _ = cv2.imread(str(path)).shape
+    assert 200 < height < 800 and 900 < width < 2700
+
+
+def test_a_gate_without_video_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no video behind 40 question tokens"):
+        save_heatmap(tmp_path / "clip.png", **arguments(gate=np.ones(40, np.float32)))
+    assert not list(tmp_path.iterdir())

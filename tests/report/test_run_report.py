@@ -1,0 +1,298 @@
+"""The page shows what the workdir holds, needs nothing beside it, and takes no text for markup."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from sslssaw_jax.config.experiment import Config, to_dict
+from sslssaw_jax.data.clips import Clip
+from sslssaw_jax.data.frames import select_frames
+from sslssaw_jax.evaluation.leakage import BUCKETS
+from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
+from sslssaw_jax.report.__main__ import main
+from sslssaw_jax.report.clip_pictures import draw_clip
+from sslssaw_jax.report.curves import MOST_POINTS, Curve, draw_curves
+from sslssaw_jax.report.run_report import write_report
+from sslssaw_jax.report.score_table import COLUMNS
+
+SCRIPT = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x'"
+VOID = {"meta", "img", "br", "line", "polyline", "circle"}
+
+
+class Page(HTMLParser):
+    """Its elements with their attributes, and its tables as rows of texts; fails where tags do not pair."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(self.source)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "small":
+            self.handle_data(" ")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        self.text += data
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+
+    def tags(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in names]
+
+
+def scores(rng: np.random.Generator, **more: Any) -> dict[str, Any]:
+    return {key: float(rng.uniform(0, 100)) for key in COLUMNS} | {"num_clips": 8} | more
+
+
+def split_scores(seed: int) -> dict[str, Any]:
+    """All that an evaluation may hold."""
+    rng = np.random.default_rng(seed)
+    return scores(
+        rng,
+        intervals={key: sorted(rng.uniform(0, 100, 2).tolist()) for key in COLUMNS},
+        baselines={
+            "copy_question": scores(rng, p_value={"bleu4": 0.004}),
+            "question_only": scores(rng, p_value={"bleu4": 0.25}),
+        },
+        questions={"shuffled": scores(rng), "blanked": scores(rng)},
+        overlap_buckets={name: scores(rng) for name in BUCKETS}
+        | {"0.75-1.00": {"bleu4": None, "rouge_l": None, "num_clips": 0}},
+        without_copies=scores(rng),
+        overlap_free=scores(rng),
+    )
+
+
+def predictions(target: str = "the rain comes from the west", question: str = "what comes ?") -> list[dict]:
+    words = target.split()
+    said = [" ".join(words[: 6 - i] + ["x"] * i) for i in range(7)]
+    return [
+        {"id": f"clip{i}", "question": question, "target": target, "prediction": text, "score": -0.1 * i}
+        for i, text in enumerate([*said, "nothing"])
+    ]
+
+
+def write_log(workdir: Path, stage: str, *parts: str) -> None:
+    rows = [
+        {"step": step, "stage": stage, "loss": 9 / step, **dict.fromkeys(parts, 0.5)} for step in range(1, 40)
+    ]
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_mark(workdir: Path, config: dict[str, Any]) -> None:
+    mark = {"stage": config["stage"], "step": 39, "config": config}
+    (workdir / "finished.json").write_text(json.dumps(mark), encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    """A finished run beside its stage 1, without a training."""
+    workdir = tmp_path / "runs" / "whole"
+    write_log(tmp_path / "runs" / "stage1", "pretrain", "loss_restore")
+    write_log(workdir, "translate", "loss_sentence")
+    (workdir / "checkpoints").mkdir()
+    (workdir / "checkpoints" / "scores.json").write_text('{"20": {"bleu4": 31.0, "rouge_l": 40.0}}')
+    write_mark(workdir, to_dict(Config()))
+    (workdir / "metrics.json").write_text(json.dumps({"dev": split_scores(0), "test": split_scores(1)}))
+    for split in ("dev", "test"):
+        write_jsonl(workdir / f"predictions.{split}.jsonl", predictions())
+    (workdir / "heatmaps").mkdir()
+    for i in (0, 7):
+        cv2.imwrite(str(workdir / "heatmaps" / f"clip{i}.png"), np.full((4, 4 + i, 3), 200, np.uint8))
+    return workdir
+
+
+def test_the_figures_are_those_of_metrics_json_with_intervals_and_p_values(workdir: Path) -> None:
+    page = Page(write_report(workdir))
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert [row for row in page.rows if row[0].endswith("8 clips")] == [["test, 8 clips"], ["dev, 8 clips"]]
+    for split in ("test", "dev"):
+        found = metrics[split]
+        shown = [
+            f"{found[key]:.2f} {low:.1f} to {high:.1f}" for key, (low, high) in found["intervals"].items()
+        ]
+        assert ["this run", *shown, ""] in page.rows
+        for name, other, p in (
+            ("question copied", found["baselines"]["copy_question"], "0.004"),
+            ("question only", found["baselines"]["question_only"], "0.250"),
+            ("questions shuffled", found["questions"]["shuffled"], ""),
+            ("questions blanked", found["questions"]["blanked"], ""),
+        ):
+            assert [name, *(f"{other[key]:.2f}" for key in COLUMNS), p] in page.rows
+        for name in ("without_copies", "overlap_free"):
+            part = found[name]
+            figures = ["8", f"{part['bleu4']:.2f}", f"{part['rouge_l']:.2f}"]
+            assert [name.replace("_", " "), *figures] in page.rows
+        assert ["overlap 0.75\u20111.00", "0", "–", "–"] in page.rows
+
+
+def test_the_page_needs_nothing_beside_it(workdir: Path) -> None:
+    page = Page(write_report(workdir))
+    assert not page.tags("script", "link", "iframe", "object", "embed", "base", "a")
+    sources = [value for _, attributes in page.elements for key, value in attributes.items() if key == "src"]
+    assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not any("href" in attributes for _, attributes in page.elements)
+    for outside in ("http:", "https:", "url(", "@import"):
+        assert outside not in page.source
+
+
+def test_texts_are_no_markup_wherever_they_stand(workdir: Path) -> None:
+    rows = predictions(f"the rain {SCRIPT}", f"{SCRIPT} ?")
+    write_jsonl(workdir / "predictions.test.jsonl", [row | {"id": row["id"] + SCRIPT[5:]} for row in rows])
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    metrics["test"]["baselines"][SCRIPT] = metrics["test"]["baselines"].pop("copy_question")
+    (workdir / "metrics.json").write_text(json.dumps({SCRIPT: metrics["dev"], "test": metrics["test"]}))
+    config = to_dict(Config())
+    config["name"] = config["data"]["dataset"] = SCRIPT
+    write_mark(workdir, config)
+    page = Page(write_report(workdir))
+    assert not page.tags("script", "img")  # the heat maps are other clips'
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+    assert page.text.count("<script>alert(1)</script>") > 10
+
+
+@pytest.mark.parametrize(
+    ("missing", "told", "not_told"),
+    [
+        (["heatmaps"], ["Scores", "Worst: clip7", "Stage 2: loss"], []),
+        (["finished.json"], ["This run has not finished: its log ends at step 39"], ["Configuration"]),
+        (["metrics.json"], ["not evaluated: run with --mode=eval", "Worst: clip7"], ["Scores", "give away"]),
+        (["log.jsonl"], ["Scores", "Worst: clip7", "Stage 1: loss"], ["Stage 2", "not finished"]),
+        (["predictions.dev.jsonl", "predictions.test.jsonl"], ["Scores"], ["Worst"]),
+        (["../stage1"], ["Scores", "Stage 2: loss"], ["Stage 1"]),
+        (["checkpoints", "log.jsonl", "../stage1", "finished.json"], ["Scores"], ["Training", "finished"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_is_missing_is_left_out(
+    workdir: Path, missing: list[str], told: list[str], not_told: list[str]
+) -> None:
+    for name in missing:
+        path = workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = Page(write_report(workdir))
+    assert all(text in page.text for text in told)
+    assert not any(text in page.text for text in not_told)
+
+
+def test_scores_of_an_older_run_are_shown(workdir: Path) -> None:
+    found = split_scores(0)
+    old = {key: found[key] for key in (*COLUMNS, "num_clips", "overlap_buckets", "without_copies")}
+    (workdir / "metrics.json").write_text(json.dumps({"test": old}))
+    page = Page(write_report(workdir))
+    assert ["this run", *(f"{old[key]:.2f}" for key in COLUMNS)] in page.rows
+    assert "interval" not in page.text and "bootstrap" not in page.text
+
+
+def test_stage_1_alone_has_curves_and_says_that_there_is_nothing_to_score(workdir: Path) -> None:
+    stage_1 = workdir.parent / "stage1"
+    write_mark(stage_1, to_dict(Config(stage="pretrain")))
+    page = Page(write_report(stage_1))
+    assert "Stage 1: loss" in page.text and "nothing to score" in page.text
+    assert "Scores" not in page.text and "Stage 2" not in page.text
+    (stage_1 / "log.jsonl").write_text("")  # fewer steps than are logged
+    assert "Training" not in Page(write_report(stage_1)).text
+
+
+def test_a_clip_without_a_gate_is_shown_by_its_frames(workdir: Path) -> None:
+    shutil.rmtree(workdir / "heatmaps")
+    (workdir / "frames").mkdir()
+    cv2.imwrite(str(workdir / "frames" / "clip7.jpg"), np.zeros((4, 9, 3), np.uint8))
+    (image,) = Page(write_report(workdir)).tags("img")
+    assert str(image["src"]).startswith("data:image/jpeg;base64,") and image["alt"] == "Frames of clip7"
+
+
+def test_frames_are_evenly_spaced_ones_of_those_that_the_model_reads(tmp_path: Path) -> None:
+    shades = np.arange(0, 200, 10)
+    video = [cv2.imencode(".jpg", np.full((16, 16, 3), shade, np.uint8))[1].tobytes() for shade in shades]
+    clip = Clip("clip0", len(video), "", "", "", "anna", video=video)
+    draw_clip(tmp_path, clip, Prediction("clip0", "", "", "", 0.0), None, max_frames=10)
+    picture = cv2.imread(str(tmp_path / "frames" / "clip0.jpg"), cv2.IMREAD_GRAYSCALE)
+    read = np.abs(picture[8, 8::16].astype(int)[:, None] - shades).argmin(axis=1)
+    assert read.tolist() == select_frames(20, 10, None)[[0, 1, 3, 4, 5, 6, 8, 9]].tolist()
+
+
+def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workdir: Path) -> None:
+    row = {"id": "a", "question": "", "target": "明天，下雨", "prediction": "今天,下雨", "score": -1.0}
+    write_jsonl(workdir / "predictions.test.jsonl", [row])
+    page = Page(write_report(workdir))
+    spans = '<span class="wrong">今</span><span class="correct">天,下雨</span>'
+    assert spans in page.source
+    assert [cells for cells in page.rows if cells[0] == "Reference"] == [["Reference", "明天，下雨"]]
+    assert "Question" not in [cells[0] for cells in page.rows]
+
+
+def test_a_clip_without_a_reference_has_nothing_marked_as_wrong(workdir: Path) -> None:
+    row = {"id": "mine", "question": "what\u2028comes ?", "target": "", "prediction": "rain", "score": -1.0}
+    write_jsonl(workdir / "predictions.test.jsonl", [row])
+    page = Page(write_report(workdir))
+    assert ["Prediction", "rain"] in page.rows and "Reference" not in [cells[0] for cells in page.rows]
+    assert '<span class="wrong">rain' not in page.source and "ROUGE-L 0.0" not in page.text
+
+
+def test_the_worst_and_the_best_come_in_turn_and_each_once() -> None:
+    rows = [
+        Prediction("middle", "", "a b c d", "a b x y", -0.1),
+        Prediction("best", "", "a b c d", "a b c d", -0.1),
+        Prediction("good, less sure", "", "a b c d", "a b c d", -0.9),
+        Prediction("worst", "", "a b c d", "x y", -0.1),
+        Prediction("bad", "", "a b c d", "a x y z", -0.1),
+    ]
+    assert [rows[i].id for i in worst_and_best(rows)] == ["worst", "best", "bad", "good, less sure", "middle"]
+
+
+def test_a_curve_falls_where_its_values_do_and_long_ones_are_thinned() -> None:
+    falling = draw_curves("loss", [Curve("a", [(step, 1e4 - step) for step in range(1, 10_000)])])
+    (points,) = [part.split('"')[0] for part in falling.split('points="')[1:]]
+    places = np.array([[float(x) for x in point.split(",")] for point in points.split()])
+    assert len(places) == MOST_POINTS
+    assert (np.diff(places[:, 0]) >= 0).all() and (np.diff(places[:, 1]) >= 0).all()  # y grows downwards
+    assert draw_curves("constant", [Curve("a", [(5, 0.0)])]).count("<polyline") == 1
+    assert draw_curves("nothing", [Curve("a", [])]) == ""
+
+
+def test_a_mistake_is_told_in_a_line_and_leaves_no_file(
+    workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="empty is not a workdir"):
+        main([f"--workdir={tmp_path / 'empty'}"])
+    with pytest.raises(SystemExit, match="nowhere is not a workdir"):
+        main([f"--workdir={tmp_path / 'nowhere'}"])
+    (workdir / "metrics.json").write_text('{"test": ')
+    with pytest.raises(SystemExit, match=r"metrics\.json is damaged"):
+        main([f"--workdir={workdir}"])
+    assert not list(tmp_path.rglob("report.html"))
+    (workdir / "metrics.json").unlink()
+    main([f"--workdir={workdir}"])
+    assert capsys.readouterr().out.strip() == str(workdir / "report.html")

@@ -1,0 +1,46 @@
+from sslssaw_jax.evaluation.leakage import evaluate, question_baselines
+from sslssaw_jax.evaluation.metrics import score
+from sslssaw_jax.report.score_table import format_table
+
+TARGETS, QUESTIONS = ["regen im norden", "schnee im süden"], ["Im Norden", "wo"]
+BASELINES = question_baselines(QUESTIONS, "de_DE") | {"question_only": ["regen", ""]}
+
+
+def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_bucket():
+    metrics = {
+        "dev": evaluate(["regen im norden", "regen"], TARGETS, QUESTIONS, BASELINES),
+        "test": evaluate(TARGETS, TARGETS, QUESTIONS, BASELINES),
+    }
+    metrics["test"]["questions"] = {"shuffled": score(["regen", "regen"], TARGETS)}
+    lines = format_table(metrics).splitlines()
+    assert max(map(len, lines)) <= 120
+    head = "split system BLEU-1 BLEU-2 BLEU-3 BLEU-4 ROUGE-L chrF sacreBLEU clips p"
+    assert " ".join(lines[0].split()) == head
+    cells = [line.split() for line in lines]
+    dev, test = (next(i for i, row in enumerate(cells) if row[0] == split) for split in metrics)
+    assert cells[dev][:4] == ["dev", "this", "run", f"{metrics['dev']['bleu1']:.2f}"]
+    assert cells[dev][-1] == "2"
+    assert cells[test][3] == "100.00"
+    low, high = metrics["dev"]["intervals"]["rouge_l"]
+    assert cells[dev + 1] == ["±", "95", "%", "0.00", f"{(high - low) / 2:.2f}"]
+    assert ["overlap", "0.25-0.50", "0"] in cells[dev:test]
+    for name, baseline in metrics["dev"]["baselines"].items():
+        row = next(row for row in cells[dev:test] if row[0] == name.replace("_", "-"))
+        assert row[1] == f"{baseline['bleu1']:.2f}"
+        assert row[-1] == f"{baseline['p_value']['bleu4']:.3f}"
+    shuffled = [row for row in cells if row[:2] == ["questions", "shuffled"]]
+    assert [row[2] for row in shuffled] == [f"{metrics['test']['questions']['shuffled']['bleu1']:.2f}"]
+
+
+def test_the_metrics_of_an_older_run_are_shown_without_what_they_lack():
+    """As they were written before there were intervals, other baselines and swapped questions."""
+    old = score(["regen im norden", "regen"], TARGETS)
+    old |= {
+        "baselines": {"copy_question": score(["im norden", "wo"], TARGETS)},
+        "overlap_buckets": {"0.00-0.25": {"bleu4": None, "rouge_l": None, "num_clips": 0}},
+        "without_copies": {"bleu4": 1.5, "rouge_l": 2.5, "num_clips": 2},
+    }
+    text = format_table({"test": old})
+    assert f"{old['baselines']['copy_question']['rouge_l']:.2f}" in text
+    assert "overlap free" not in text.split("without copies:")[0]
+    assert not any(line.split()[0] in ("±", "questions") for line in text.splitlines()[1:-5])

@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslssaw_jax.stages.alignment import aligned_cosine
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, similarity_loss
+
+jitted_cross_entropy = jax.jit(cross_entropy)
+
+
+@jax.jit
+def jitted_contrastive_loss(video, text, logit_scale, valid):
+    """Of a vector for each clip and each sentence."""
+    one = valid[:, None]
+    return contrastive_loss(aligned_cosine(video[:, None], one, text[:, None], one), logit_scale, valid)
+
+
+RNG = np.random.default_rng(0)
+SCALE = jnp.log(1 / 0.07)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_cross_entropy_equals_torch(label_smoothing):
+    torch = pytest.importorskip("torch")
+    logits = RNG.normal(size=(3, 5, 7)).astype(np.float32) * 3
+    labels = RNG.integers(0, 7, (3, 5))
+    mask = RNG.random((3, 5)) < 0.6
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=label_smoothing, ignore_index=-100)(
+        torch.tensor(logits).flatten(0, 1), torch.tensor(np.where(mask, labels, -100)).flatten()
+    )
+    loss = jitted_cross_entropy(logits, np.where(mask, labels, -100), mask, label_smoothing)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_cross_entropy_of_an_empty_mask_is_zero_with_finite_gradient():
+    logits = jnp.ones((2, 3, 4))
+    labels, mask = jnp.zeros((2, 3), int), jnp.zeros((2, 3), bool)
+    loss, gradient = jax.jit(jax.value_and_grad(cross_entropy))(logits, labels, mask)
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_contrast_of_the_valid_clips_equals_clip_on_them_alone():
+    torch = pytest.importorskip("torch")
+    video, text = RNG.normal(size=(2, 6, 8)).astype(np.float32)
+    valid = np.array([True, False, True, True, False, True])
+    normalise = torch.nn.functional.normalize
+    logits = normalise(torch.tensor(video[valid])) @ normalise(torch.tensor(text[valid])).T / 0.07
+    own = torch.arange(4)
+    expected = (
+        torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
+    ) / 2
+    loss, metrics = jitted_contrastive_loss(video, text, SCALE, valid)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["video_to_text"], (logits.argmax(1) == own).float().mean())
+    np.testing.assert_allclose(metrics["text_to_video"], (logits.argmax(0) == own).float().mean())
+
+
+def test_retrieval_counts_the_clips_that_find_their_own_sentence():
+    video = jnp.eye(4)
+    text = video[jnp.array([0, 1, 3, 2])]  # the last two are exchanged
+    _, metrics = jitted_contrastive_loss(video, text, SCALE, jnp.ones(4, bool))
+    assert metrics["video_to_text"] == metrics["text_to_video"] == 0.5
+
+
+@pytest.mark.parametrize("num_valid", [0, 1])
+def test_contrast_is_zero_and_its_gradient_finite_without_a_pair_to_contrast(num_valid):
+    valid = np.arange(3) < num_valid
+    clips = np.where(valid[:, None], np.ones((3, 4), np.float32), 0)  # rows without a clip are all zeros
+    gradient = jax.jit(jax.value_and_grad(jitted_contrastive_loss, argnums=(0, 1, 2), has_aux=True))
+    (loss, metrics), gradients = gradient(clips, clips, SCALE, valid)
+    assert loss == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, gradients)))
+
+
+def test_contrastive_scale_is_capped_as_in_clip():
+    video, text = RNG.normal(size=(2, 4, 8)).astype(np.float32)
+    valid = jnp.ones(4, bool)
+    capped = jitted_contrastive_loss(video, text, jnp.float32(9.0), valid)[0]
+    np.testing.assert_allclose(
+        capped, jitted_contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6
+    )
+
+
+def test_similarity_is_compared_over_the_pairs_of_valid_clips():
+    clips, sentences = RNG.normal(size=(2, 4, 4)).astype(np.float32)
+    valid = np.array([True, True, False, True])
+    pairs = [(i, j) for i in (0, 1, 3) for j in (0, 1, 3) if i != j]
+    expected = np.mean([(clips[pair] - sentences[pair]) ** 2 for pair in pairs])
+    np.testing.assert_allclose(similarity_loss(clips, sentences, valid), expected, rtol=1e-6)
+    half = similarity_loss(clips, sentences, valid, count=6)  # of two batches with three clips each
+    np.testing.assert_allclose(half, expected / 2, rtol=1e-6)
+    assert similarity_loss(clips, sentences, np.arange(4) < 1) == 0

@@ -1,0 +1,234 @@
+"""A tiny configuration and random batches, for every test of models and stages."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from configs.common import use_system
+from sslssaw_jax.config.experiment import Config, to_config_dict
+from sslssaw_jax.models.decoder_inputs import Stream
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.translation import Translated, translate_step
+from sslssaw_jax.systems import SYSTEMS, default_config, read_config
+from sslssaw_jax.types import Batch, Metrics, Texts, TrainState
+
+VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
+TEXT = 7  # tokens of the longest question and the longest target
+# twice as fast to compile, which is nearly all the time that a toy takes
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
+NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
+
+
+def toy_config(**changes: Any) -> Config:
+    """A model of some thousand parameters on frames of 16 pixels; `changes` has dotted keys."""
+    tree = default_config()
+    sizes = {
+        "data.image_size": 16,
+        "data.crop_fraction": 1.0,
+        "data.max_frames": 12,
+        "model.cnn.resnet.depths": (1,),
+        "model.cnn.resnet.width": 6,
+        "model.cnn.resnet.stem": "conv7_stride4",
+        "model.mbart.d_model": 16,
+        "model.mbart.ffn_dim": 24,
+        "model.mbart.text_layers": 1,
+        "model.mbart.text_heads": 4,
+        "model.mbart.video_layers": 1,
+        "model.mbart.decoder_layers": 1,
+        "model.mbart.video_heads": 2,
+        "model.mbart.decoder_heads": 2,
+        "model.mbart.max_positions": 64,
+        "model.fusion.heads": 2,
+        "model.fusion.ffn_dim": 24,
+        "compute.dtype": "float32",
+        "decode.max_new_tokens": 6,
+    }
+    tree.update_from_flattened_dict(sizes | changes)
+    return read_config(tree)
+
+
+def toy_system(name: str, **changes: Any) -> Config:
+    """A toy configuration of any system, without dropout; `changes` has dotted keys."""
+    if name == "ssl_ssaw":
+        return toy_config(**NO_DROPOUT | {"init_from": None} | changes)
+    tree = to_config_dict(toy_config())
+    if name == "question_only":
+        tree.update(system=name, model=to_config_dict(SYSTEMS[name].config()))
+    else:
+        use_system(tree, name)
+    sizes = {"d_model": 16, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}
+    tree.model.update(sizes | {"max_positions": 64} | dict.fromkeys(DROPOUTS, 0.0))
+    tree.update_from_flattened_dict(changes)
+    return read_config(tree)
+
+
+def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
+    """The stages of a configuration, of a dataset without clips."""
+    return SYSTEMS[config.system].make_stages(config, StageInputs(vocab_size, bert_vocab_size))
+
+
+def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
+    return make_stages(config, vocab_size, bert_vocab_size)[-1]
+
+
+def pretrain_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
+    return make_stages(replace(config, stage="pretrain"), vocab_size, bert_vocab_size)[-1]
+
+
+def toy_batch(seed: int, clips: int = 3) -> Batch:
+    """Random clips of 1 to 12 frames, packed tightly; behind the texts, and between them, lies noise."""
+    rng = np.random.default_rng(seed)
+    frame_count = rng.integers(1, 13, clips).astype(np.int32)
+    texts = Texts(*_texts(rng, clips), *_texts(rng, clips))
+    target = texts.target
+    masked = np.where((target >= FIRST_WORD) & (rng.random(target.shape) < 0.3), MASK, target)
+    return Batch(
+        frames=_noise(rng, (frame_count.sum(), 16, 16, 3)),
+        frame_start=(np.cumsum(frame_count) - frame_count).astype(np.int32),
+        frame_count=frame_count,
+        decoder_texts=texts,
+        text_tower_texts=texts,
+        masked_target=masked,
+        masked_target_mask=texts.target_mask,
+        index=np.arange(clips, dtype=np.int32),
+        valid=np.ones(clips, bool),
+    )
+
+
+def with_texts(batch: Batch, **texts: np.ndarray) -> Batch:
+    """`batch` with some of its texts replaced, for decoder and text tower alike."""
+    return batch.replace(
+        decoder_texts=batch.decoder_texts._replace(**texts),
+        text_tower_texts=batch.text_tower_texts._replace(**texts),
+    )
+
+
+def one_clip(batch: Batch, row: int) -> Batch:
+    """A batch of the same shape that holds one clip of another, in its first row."""
+    start, count = batch.frame_start[row], batch.frame_count[row]
+    alone = jax.tree.map(lambda x: x[row : row + 1], batch)
+    alone = alone.replace(frames=batch.frames[start : start + count], frame_start=np.zeros(1, np.int32))
+    return padded(alone, rows=len(batch.valid) - 1, frames=len(batch.frames) - count)
+
+
+def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Batch:
+    """`batch` with so many more rows without a clip, frames of no clip and places for tokens, all noise."""
+    rng = np.random.default_rng(9)
+
+    def pad_text(text: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(text) + rows, text.shape[1] + tokens)
+        more, more_mask = rng.integers(FIRST_WORD, VOCAB_SIZE, shape, np.int32), np.zeros(shape, bool)
+        more[: len(text), : text.shape[1]] = text
+        more_mask[: len(text), : text.shape[1]] = mask
+        return more, more_mask
+
+    def pad_texts(texts: Texts) -> Texts:
+        return Texts(*pad_text(*texts[:2]), *pad_text(*texts[2:]))
+
+    masked_target, masked_target_mask = pad_text(batch.masked_target, batch.masked_target_mask)
+    return Batch(
+        frames=np.concatenate([batch.frames, _noise(rng, (frames, *batch.frames.shape[1:]))]),
+        frame_start=np.pad(batch.frame_start, (0, rows), constant_values=len(batch.frames)),
+        frame_count=np.pad(batch.frame_count, (0, rows)),
+        decoder_texts=pad_texts(batch.decoder_texts),
+        text_tower_texts=pad_texts(batch.text_tower_texts),
+        masked_target=masked_target,
+        masked_target_mask=masked_target_mask,
+        index=np.pad(batch.index, (0, rows), constant_values=-1),
+        valid=np.pad(batch.valid, (0, rows)),
+    )
+
+
+def random_model(make: Callable[[], Any], seed: int = 0) -> Any:
+    """What `make` makes, with every weight, bias, scale and running statistic random: no 0 or 1 hides."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> jax.Array:
+        name, noise = jax.tree_util.keystr(path), rng.normal(size=leaf.shape)
+        if leaf.ndim == 0:
+            value = np.float32(2.0)  # the contrast's logit scale
+        elif "embed_positions" in name:
+            value = 2.0 * noise  # strong: what comes next changes from step to step
+        elif leaf.ndim > 1:
+            value = 1.5 * noise / np.prod(leaf.shape[:-1]) ** 0.5
+        else:
+            value = np.exp(0.3 * noise) if "scale" in name or "var" in name else 0.3 * noise
+        return jnp.asarray(value, leaf.dtype)
+
+    model = nnx.eval_shape(make)
+    nnx.update(model, jax.tree.map_with_path(draw, nnx.state(model)))
+    return model
+
+
+def toy_state(stage: Stage, seed: int = 0) -> TrainState:
+    """A state of the stage with every variable random, for `sgd_step`."""
+    model = random_model(lambda: stage.make_model(jax.random.key(0)), seed)
+    _, params, batch_stats = nnx.split(model, nnx.Param, ...)
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.sgd(1.0).init(params))
+
+
+def evaluated(stage: Stage, state: TrainState) -> Any:
+    """The stage's model with the state's variables, as evaluation uses it."""
+    return nnx.merge(stage.eval_def, state.params, state.batch_stats)
+
+
+def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> jax.Array:
+    """A translating stage's logits `[B, L, V]` for every position of a stream."""
+    encoded = stage.translation.encode(model, batch)
+    memory = encoded.encoder_states, encoded.encoder_mask
+    return encoded.logits(encoded.decoder(encoded.embed(stream.tokens), stream.mask, *memory))
+
+
+def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Translated]:
+    """`translate_step` of a stage: of parameters, statistics and a batch."""
+    ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
+    return partial(
+        translate_step,
+        graphdef=stage.eval_def,
+        translation=stage.translation,
+        decode=replace(config.decode, **decode),
+        **ids,
+    )
+
+
+def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """A compiled training step of plain SGD with rate 1: what it subtracts is the gradient."""
+    graphdef = stage.train_def
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.key(5)
+        return train_step(state, batch, key, graphdef=graphdef, loss=stage.loss, optimizer=optax.sgd(1.0))
+
+    return jit(step)
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Leaf by leaf the largest difference is below `tolerance`, in units of the leaf's largest value."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for (path, x), y in zip(jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.shape == y.shape, jax.tree_util.keystr(path)
+        error = np.abs(x - y).max() / max(np.abs(y).max(), 1e-6)
+        assert error <= tolerance, f"{jax.tree_util.keystr(path)}: relative error {error:.1e}"
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+def _texts(rng: np.random.Generator, clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """`w_1 .. w_n </s> <language>`, n from 1 on, and their mask."""
+    ids = rng.integers(FIRST_WORD, VOCAB_SIZE, (clips, TEXT), np.int32)
+    length = rng.integers(3, TEXT + 1, (clips, 1))
+    place = np.arange(TEXT)
+    ids = np.where(place == length - 2, EOS, np.where(place == length - 1, LANGUAGE, ids))
+    return ids.astype(np.int32), place < length

@@ -1,0 +1,173 @@
+"""What holds for every system, and for the fusions and inputs of SSL-SSAW."""
+
+import dataclasses
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.models.decoder_inputs import Stream, text_stream
+from sslssaw_jax.models.fusion import FUSIONS
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.types import TrainState
+from tests.support.toy import (
+    EOS,
+    LANGUAGE,
+    PAD,
+    TEXT,
+    assert_close,
+    evaluated,
+    jit,
+    one_clip,
+    padded,
+    teacher_forced,
+    toy_batch,
+    toy_state,
+    toy_system,
+    translate_stage,
+    translator,
+)
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in SYSTEMS},
+    **{f"ssl_ssaw {kind}": ("ssl_ssaw", {"model.fusion.kind": kind}) for kind in FUSIONS if kind != "ssaw"},
+    "ssl_ssaw off": ("ssl_ssaw", {"model.ssl": "off"}),
+    "question_only prefix": ("question_only", {"model.ssl": "prefix"}),
+    "slrt alone": ("slrt", {"model.reads_question": False}),
+    "gaslt grid": ("gaslt", {"model.grid_sample": True}),
+}
+
+
+class Setup(NamedTuple):
+    """A random model of a variant."""
+
+    config: Config
+    stage: Stage
+    state: TrainState
+    model: Any
+
+
+@cache
+def setup(variant: str) -> Setup:
+    name, changes = VARIANTS[variant]
+    config = toy_system(name, **changes)
+    stage = translate_stage(config)
+    state = toy_state(stage)
+    return Setup(config, stage, state, evaluated(stage, state))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return toy_batch(seed=0, clips=4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_packed_batch_equals_each_clip_alone(batch, variant):
+    _, stage, _, model = setup(variant)
+
+    @jit
+    def compiled(batch):
+        target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
+        return teacher_forced(stage, model, batch, target)
+
+    packed = jax.device_get(compiled(batch))
+    for row in range(len(batch.valid)):
+        alone = jax.device_get(compiled(one_clip(batch, row)))
+        mask = batch.decoder_texts.target_mask[row]
+        assert_close(alone[0][mask], packed[row][mask], 2e-5)
+
+
+@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt"])
+def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant):
+    config, stage, state, _ = setup(variant)
+    compiled = jit(partial(translator(stage, config), state.params, state.batch_stats))
+
+    def translate(batch):
+        found = jax.device_get(compiled(batch))
+        return found if found.gate is not None else found._replace(gate=np.ones(found.mask.shape))
+
+    packed, more = translate(batch), translate(padded(batch, rows=2, frames=5, tokens=3))
+    clips = len(batch.valid)
+    np.testing.assert_array_equal(more.tokens[:clips], packed.tokens)
+    assert_close(more.score[:clips], packed.score)
+    assert_close(more.gate[more.mask], packed.gate[packed.mask])
+    assert (more.tokens[clips:] == PAD).all()
+    assert not more.mask[clips:].any()
+    for row in range(clips):
+        alone = translate(one_clip(batch, row))
+        np.testing.assert_array_equal(alone.tokens[0], packed.tokens[row])
+        assert_close(alone.score[0], packed.score[row])
+        assert_close(alone.gate[alone.mask], packed.gate[row][packed.mask[row]])
+    assert len(np.unique(packed.tokens)) > 4, "were all sentences alike, this would say little"
+
+
+@pytest.mark.parametrize(
+    "variant", ["ssl_ssaw", "ssl_ssaw off", "question_only", "question_only prefix", "slrt", "gaslt"]
+)
+def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
+    config, stage, state, model = setup(variant)
+    translate = translator(stage, config, beams=1)
+    found = jax.device_get(jit(translate)(state.params, state.batch_stats, batch))
+    new_tokens = config.decode.max_new_tokens
+    place = np.arange(TEXT + 1 + new_tokens)
+
+    @jit
+    def next_token(batch, tokens, length):
+        mask = np.ones((len(batch.valid), 1), bool) & (place < length)
+        logits = teacher_forced(stage, model, batch, Stream(tokens, mask, tokens, mask))
+        return logits[0, length - 1].at[PAD].set(-jnp.inf).argmax()
+
+    prefix = variant in ("ssl_ssaw", "question_only prefix")
+    texts = batch.decoder_texts
+    for row in range(len(batch.valid)):
+        clip = one_clip(batch, row)
+        words = texts.question[row][texts.question_mask[row]][:-2]
+        written = [LANGUAGE, *words, EOS, LANGUAGE] if prefix else [LANGUAGE]
+        start = len(written)
+        while len(written) < start + new_tokens and written[start:][-1:] != [EOS]:
+            tokens = np.tile(np.pad(written, (0, len(place) - len(written))), (len(batch.valid), 1))
+            last = len(written) == start + new_tokens - 1
+            written.append(EOS if last else int(next_token(clip, tokens, len(written))))
+        np.testing.assert_array_equal(found.tokens[row], (written[start:] + [PAD] * new_tokens)[:new_tokens])
+
+
+@pytest.mark.parametrize("variant", ["slrt", "gaslt", "question_only prefix"])
+def test_a_system_learns_a_batch_by_heart(batch, variant):
+    _, stage, *_ = setup(variant)
+    optimizer = optax.adam(1e-2)
+    state = stage.init(jax.random.key(0), optimizer)
+    step = jit(partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer))
+    history = []
+    for _ in range(60):
+        state, metrics = step(state, batch, jax.random.key(1))
+        history.append(jax.device_get(metrics))
+    assert history[-1]["accuracy"] > 0.95 > 0.3 > history[0]["accuracy"]
+    for part in [key for key in metrics if key.startswith("loss")]:
+        assert history[-1][part] < 0.3 * history[0][part]
+
+
+@pytest.mark.parametrize("variant", ["slrt", "gaslt"])
+def test_the_loss_is_a_sum_over_a_sentence_s_tokens_and_a_mean_over_clips(batch, variant):
+    """So a batch's loss is the mean of its clips' losses, whatever their lengths."""
+    _, stage, _, model = setup(variant)
+    loss = jit(lambda batch: stage.loss(model, batch, None)[1]["loss_sentence"])
+    alone = [float(loss(one_clip(batch, row))) for row in range(len(batch.valid))]
+    assert_close(loss(batch), np.float32(np.mean(alone)))
+    assert len({int(length) for length in batch.decoder_texts.target_mask.sum(axis=1)}) > 1
+
+
+def test_a_sign_transformer_without_the_question_reads_none(batch):
+    _, stage, _, model = setup("slrt alone")
+    assert not stage.reads_question
+    other = dataclasses.replace(
+        batch, decoder_texts=batch.decoder_texts._replace(question=batch.decoder_texts.question[::-1])
+    )
+    first, second = (stage.translation.encode(model, each).encoder_states for each in (batch, other))
+    np.testing.assert_array_equal(first, second)

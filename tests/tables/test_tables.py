@@ -1,0 +1,266 @@
+"""The table command, with a stand-in for `run.py` that reads flags as it does and trains nothing."""
+
+import csv
+import io
+import json
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.evaluation.significance import compare, confidence_interval
+from sslssaw_jax.tables import __main__ as tables
+from sslssaw_jax.tables.__main__ import ROOT, TableError, main, make_table
+from sslssaw_jax.tables.child_process import run_child
+from sslssaw_jax.tables.layout import PAPER, Row, Run, to_csv, to_markdown
+from sslssaw_jax.training.signals import Stopped
+from sslssaw_jax.workdir import WorkdirError, locked
+
+STAND_IN = """
+import json, random, sys
+from pathlib import Path
+from absl import app, flags
+from ml_collections import config_flags
+from sslssaw_jax.config.experiment import to_dict
+from sslssaw_jax.systems import read_config
+
+CONFIG = config_flags.DEFINE_config_file("config")
+WORKDIR = flags.DEFINE_string("workdir", None, "")
+WORDS = "rain snow wind fog sun hail north south east west today tomorrow".split()
+
+def main(argv):
+    config, workdir, here = read_config(CONFIG.value), Path(WORKDIR.value), Path(__file__).parent
+    with (here / "calls").open("a") as calls:
+        calls.write(f"{workdir.parent.name}/{workdir.name}\\n")
+    told = (here / "told").read_text().split() if (here / "told").exists() else []
+    if f"fail:{workdir.parent.name}/{workdir.name}" in told:
+        sys.exit("error: out of luck")
+    if f"stop:{workdir.parent.name}/{workdir.name}" in told:
+        return print("stopped by SIGTERM")
+    facts = {"config": to_dict(config), "tokenizer": None, "language": "en_XX"}
+    (workdir / "finished.json").write_text(json.dumps(facts))
+    if config.stage == "pretrain":
+        return
+    rng = random.Random(1)
+    targets = [" ".join(rng.choices(WORDS, k=8)) for _ in range(30)]
+    rng = random.Random(workdir.name + str(config.seed))
+    share = 0.6 if getattr(config.model, "inputs", "both") == "both" else 0.9
+    with (workdir / "predictions.test.jsonl").open("w") as lines:
+        for target in targets:
+            words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
+            lines.write(json.dumps({"target": target, "prediction": " ".join(words)}) + "\\n")
+    scores = {f"bleu{n}": 50 / n + config.seed**2 + len(workdir.name) for n in (1, 2, 3, 4)}
+    (workdir / "metrics.json").write_text(json.dumps({"test": {**scores, "rouge_l": 40.5}}))
+
+app.run(main)
+"""
+SHARED = ["seed0/demo_stage1", "seed1/demo_stage1"]
+
+
+class Runs:
+    """What the stand-in was called for, and what it is told to do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.workdir = folder, folder / "W"
+        (folder / "run.py").write_text(STAND_IN)
+
+    def tell(self, *what: str) -> None:
+        (self.folder / "told").write_text("\n".join(what))
+
+    def called(self) -> list[str]:
+        """The workdirs of its calls, in order, since this was last asked."""
+        calls = self.folder / "calls"
+        found = calls.read_text().split() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        return found
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    monkeypatch.setattr(tables, "RUN_PY", (sys.executable, str(tmp_path / "run.py")))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return Runs(tmp_path)
+
+
+def predictions(run: Path) -> tuple[list[str], list[str]]:
+    rows = [json.loads(line) for line in (run / "predictions.test.jsonl").read_text().splitlines()]
+    return [row["prediction"] for row in rows], [row["target"] for row in rows]
+
+
+def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finished_is_left_alone(runs):
+    runs.tell("fail:seed1/demo_video", "stop:seed0/demo_question")
+    rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
+    table = [f"seed{seed}/demo_{row}" for seed in (0, 1) for row in ("question", "video", "ssl_ssaw")]
+    assert runs.called() == [SHARED[0], *table[:3], SHARED[1], *table[3:]]
+    assert [(len(row.runs), row.failed) for row in rows] == [(1, 1), (1, 1), (2, 0)]
+    told = (runs.workdir / "table7.avatar_qa.md").read_text()
+    assert "Sign (video): 1 of 2 runs, 1 failed." in told
+
+    runs.tell()
+    (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation had ended
+    rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
+    assert sorted(runs.called()) == ["seed0/demo_question", "seed1/demo_question", "seed1/demo_video"]
+    assert [(len(row.runs), row.failed) for row in rows] == [(2, 0)] * 3
+    for row in rows:
+        reached = [50 / 4 + seed**2 + len(f"demo_{row.experiment}") for seed in (0, 1)]
+        assert row.mean("bleu4") == pytest.approx(statistics.mean(reached))
+        assert row.deviation("bleu4") == pytest.approx(statistics.stdev(reached))
+    told = (runs.workdir / "table7.avatar_qa.md").read_text()
+    assert "runs" not in told
+    assert "| yes |  | 63.50 ± 0.71 (46.82) |" in told
+
+    written = sorted(runs.workdir.glob("table7.*"))
+    assert [path.suffix for path in written] == [".csv", ".md", ".png"]
+    assert make_table(7, "avatar_qa", runs.workdir, seeds=2) == rows
+    assert runs.called() == []
+    make_table(5, "avatar_qa", runs.workdir, only=["lstm", "ssl_ssaw"])  # the other tables' rows and stage 1
+    assert runs.called() == ["seed0/demo_lstm"]
+    assert (runs.workdir / "table5.avatar_qa.md").read_text().count("– (") == 2 * len(LABELS)
+
+
+def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
+    question, sign, full = make_table(7, "avatar_qa", runs.workdir)
+    folders = [runs.workdir / "seed0" / f"demo_{row.experiment}" for row in (question, sign, full)]
+    translated, targets = zip(*map(predictions, folders))
+    for row, system in zip((question, sign), translated):
+        assert row.runs[0].p_values == compare(system, translated[2], targets[0])
+        assert row.runs[0].intervals == confidence_interval(system, targets[0])
+    assert full.runs[0].p_values == {} and full.p_value("bleu4") is None
+
+    (runs.workdir / "seed0/demo_ssl_ssaw/metrics.json").unlink()
+    runs.tell("fail:seed0/demo_ssl_ssaw")
+    *others, full = make_table(7, "avatar_qa", runs.workdir)
+    assert [row.p_value("bleu4") for row in others] == [None, None] and full.failed == 1
+    assert others[0].interval("bleu4") == question.interval("bleu4")
+
+    lines = (folders[0] / "predictions.test.jsonl").read_text().splitlines()
+    (folders[0] / "predictions.test.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    runs.tell()
+    with pytest.raises(TableError, match=r"demo_question and .*demo_ssl_ssaw hold predictions of different"):
+        make_table(7, "avatar_qa", runs.workdir)
+
+
+def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, capsys):
+    runs.tell("fail:seed0/demo_stage1")
+    with pytest.raises(SystemExit, match="error: question, video, ssl_ssaw failed"):
+        main(["--table=7", "--dataset=avatar_qa", f"--workdir={runs.workdir}"])
+    assert runs.called() == [SHARED[0]]
+    assert "out of luck" in capsys.readouterr().err
+    told = (runs.workdir / "table7.avatar_qa.md").read_text()
+    assert told.count("failed (") == 3 * len(LABELS) and "0 of 1 runs, 1 failed" in told
+
+
+def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
+    make_table(7, "avatar_qa", runs.workdir, only=["video"])
+    assert runs.called() == [SHARED[0], "seed0/demo_video"]
+    for flag, folder, words in (
+        ("--config.translate.epochs=1", "demo_video", "config.translate.epochs: 6 then, 1 now"),
+        ("--config.decode.beams=1", "demo_video", "config.decode.beams: 4 then, 1 now"),
+        ("--config.pretrain.epochs=1", "demo_stage1", "config.pretrain.epochs: 2 then, 1 now"),
+        ("--config.warm_start.epochs=1", "demo_stage1", "config.warm_start.epochs: 5 then, 1 now"),
+    ):
+        with pytest.raises(TableError, match=f"{folder} is finished, with other settings") as refused:
+            make_table(7, "avatar_qa", runs.workdir, run_flags=[flag])
+        assert words in str(refused.value)
+    make_table(7, "avatar_qa", runs.workdir, only=["video"], run_flags=["--config.data.num_threads=1"])
+    assert runs.called() == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.model.fusion.knid=lstm", "knid.*\n.*kind"),
+        ("--config.seed=x", "seed"),
+        ("--mode=eval", "Unknown command line flag 'mode"),
+        ("lstm", "unknown argument 'lstm'"),
+    ],
+)
+def test_a_wrong_flag_is_told_once_and_trains_nothing(runs, flag, words):
+    with pytest.raises(ConfigError, match=words):
+        make_table(7, "avatar_qa", runs.workdir, run_flags=[flag])
+    assert runs.called() == [] and not runs.workdir.exists()
+
+
+def test_two_tables_at_once_in_one_workdir_are_refused(runs):
+    with (
+        locked(runs.workdir),
+        pytest.raises(WorkdirError, match=r"W is in use by process .* another --workd"),
+    ):
+        make_table(7, "avatar_qa", runs.workdir)
+    assert runs.called() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
+    log, ready = tmp_path / "log", tmp_path / "ready"
+    child = (
+        "import signal, sys, time\n"
+        "def stop(number, frame): print(f'saved at {number}'); sys.exit(0)\n"
+        f"signal.signal({int(number)}, stop)\n"
+        f"open({str(ready)!r}, 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+
+    def interrupt() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Stopped, match=number.name):
+        run_child([sys.executable, "-c", child], log, tmp_path)
+    thread.join()
+    assert log.read_text() == f"saved at {int(number)}\n"
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def row(experiment: str, paper_bleu4: float, *bleu4: float, p: float | None = None) -> Row:
+    runs = [
+        Run(
+            dict.fromkeys(LABELS, score),
+            {"bleu4": (score - 2, score + 1), "rouge_l": (score - 1, score + 1)},
+            {} if p is None else {"bleu4": p / (1 + place), "rouge_l": p},
+        )
+        for place, score in enumerate(bleu4)
+    ]
+    return Row([experiment], experiment, [60.0, 50.0, 40.0, paper_bleu4, 55.0], runs)
+
+
+def test_markdown_has_mean_deviation_paper_widest_interval_and_largest_p():
+    rows = [row("qb_ssl", 25.75, 20.0, 24.0, p=0.04), row("lstm", 34.08, 18.0, 19.0), row("ssl_ssaw", 35.42)]
+    lines = to_markdown(5, "avatar_qa", rows, seeds=2).splitlines()
+    assert lines[2].startswith("| Fusion | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | BLEU-4 95 % | p |")
+    cells = [cell.strip() for cell in lines[4].split("|")[1:-1]]
+    assert cells[0] == "qb_ssl"
+    assert cells[4:6] == ["22.00 ± 2.83 (25.75)", "22.00 ± 2.83 (55.00)"]
+    assert cells[6:] == ["18.00 to 25.00", "0.040", "19.00 to 25.00", "0.040"]
+    assert "| – (35.42) |" in lines[6]
+    assert lines[-1] == f"- {PAPER['5']['note']}"
+    assert not any("By BLEU-4" in line for line in lines)  # not all rows are there
+
+    rows[2] = row("ssl_ssaw", 35.42, 21.0, 21.5)
+    told = to_markdown(5, "avatar_qa", rows, seeds=2)
+    assert "By BLEU-4: lstm < ssl_ssaw < qb_ssl.\n- In the paper: qb_ssl < lstm < ssl_ssaw." in told
+
+
+def test_csv_has_every_figure_in_full():
+    rows = [row("qb_ssl", 25.75, 20.0, 24.5, p=0.04), row("ssl_ssaw", 35.42)]
+    first, last = csv.DictReader(io.StringIO(to_csv(5, rows)))
+    assert first["Fusion"] == "qb_ssl" and first["runs"] == "2"
+    assert float(first["bleu4_mean"]) == 22.25 and float(first["bleu4_paper"]) == 25.75
+    assert float(first["bleu4_std"]) == pytest.approx(4.5 / 2**0.5)
+    assert [float(first[f"bleu4_{what}"]) for what in ("low", "high", "p")] == [18.0, 25.5, 0.04]
+    assert (
+        last["runs"] == "0"
+        and last["bleu4_mean"] == last["rouge_l_p"] == ""
+        and last["bleu4_paper"] == "35.42"
+    )

@@ -1,0 +1,237 @@
+"""A prepared dataset is whole or absent, whatever happens; every mistake is one clear error."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.data.text import clean_question
+from tests.support.phoenix_release import clip_name, write_release
+from tfds_builders import prepare as prepare_module
+from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES
+from tfds_builders.prepare import PrepareError, main, prepare
+
+NAME = "phoenix2014t_qa"
+NUM_CLIPS = {"train": 4, "dev": 2, "test": 1}
+ROOT = Path(__file__).parents[2]
+KILLS = int(os.environ.get("SSLSSAW_KILLS", "2"))
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release")
+    write_release(folder, NUM_CLIPS)
+    return folder
+
+
+def run(release: Path, data_dir: Path, *, overwrite: bool = False) -> Path:
+    return prepare(
+        NAME,
+        data_dir,
+        manual_dir=release,
+        resize="none",
+        num_workers=1,
+        vocab_size=60,
+        overwrite=overwrite,
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(release, tmp_path_factory.mktemp("data"))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, but the lock's."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def read_clips(folder: Path, split: str) -> list[dict]:
+    return [json.loads(line) for line in (folder / f"clips.{split}.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_row_of_the_clip_list_describes_the_record_of_the_same_index(prepared: Path) -> None:
+    builder = tfds.builder_from_directory(prepared)
+    assert {split: info.num_examples for split, info in builder.info.splits.items()} == NUM_CLIPS
+    for split, num_clips in NUM_CLIPS.items():
+        clips = read_clips(prepared, split)
+        records = builder.as_data_source(split)
+        assert len(clips) == len(records) == num_clips
+        for clip, record in zip(clips, records, strict=True):
+            for key in ("id", "question", "target", "gloss", "signer"):
+                assert clip[key] == record[key].decode()
+            assert clip["num_frames"] == record["num_frames"] == len(record["video"]) == 3
+
+
+def test_the_tokenizer_knows_every_piece_of_the_training_texts(prepared: Path) -> None:
+    tokenizer = load_tokenizer(prepared / "tokenizer", "de_DE")
+    for clip in read_clips(prepared, "train"):
+        for text in (clip["target"], clean_question(clip["question"])):
+            assert tokenizer.unk_id not in tokenizer.encode(text, 64)
+
+
+def test_nothing_but_the_dataset_is_left(prepared: Path) -> None:
+    data_dir = prepared.parents[1]
+    assert sorted(path.name for path in data_dir.iterdir()) == [f".{NAME}.lock", NAME]
+    assert b"incomplete" not in b"".join(
+        data for name, data in snapshot(prepared).items() if name.endswith("json")
+    )
+
+
+def test_what_is_prepared_is_left_alone(
+    release: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    time_of_change = prepared.stat().st_mtime_ns
+    assert run(release, prepared.parents[1]) == prepared
+    assert "prepared already" in capsys.readouterr().out
+    assert prepared.stat().st_mtime_ns == time_of_change
+
+
+def test_overwriting_gives_the_same_dataset_anew(release: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared.parents[1], tmp_path, dirs_exist_ok=True)
+    (tmp_path / NAME / "1.0.0" / "clips.dev.jsonl").write_text("spoilt", encoding="utf-8")
+    run(release, tmp_path, overwrite=True)
+    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
+
+
+def test_a_failure_leaves_what_was_there(
+    release: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path, vocab_size: int) -> None:
+        assert (folder / "clips.test.jsonl").exists()  # everything but the tokenizer is written
+        raise OSError("no space left")
+
+    monkeypatch.setattr(prepare_module, "_train_tokenizer", fail)
+    with pytest.raises(OSError, match="no space left"):
+        run(release, tmp_path)
+    assert not snapshot(tmp_path)
+    shutil.copytree(prepared.parents[1], tmp_path, dirs_exist_ok=True)
+    with pytest.raises(OSError, match="no space left"):
+        run(release, tmp_path, overwrite=True)
+    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
+
+
+def test_after_a_kill_nothing_passes_for_whole_and_running_again_works(
+    release: Path, prepared: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tfds_builders.prepare", NAME, f"--manual_dir={release}"]
+    process = subprocess.Popen(
+        [*command, f"--data_dir={tmp_path}", "--num_workers=1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    while not (records := list(tmp_path.glob(".incomplete-*/**/*.array_record*"))):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.communicate(timeout=30)  # the pipe ends with the last process that holds it: no worker stays
+    assert records[0].exists()
+    assert not (tmp_path / NAME).exists()
+    run(release, tmp_path)
+    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
+
+
+def test_preparation_killed_at_random_moments_ends_as_an_undisturbed_one(
+    release: Path, prepared: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng()
+    command = [sys.executable, "-m", "tfds_builders.prepare", NAME, f"--manual_dir={release}"]
+    command += [
+        f"--data_dir={tmp_path}",
+        "--resize=none",
+        "--num_workers=2",
+        "--vocab_size=60",
+        "--overwrite",
+    ]
+    longest = 0.0  # seconds, of a preparation that was not killed
+    for killed in range(KILLS + 1):
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+        if killed:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(longest * rng.uniform(0.3, 1))  # before, it imports
+            process.kill()
+        process.communicate(timeout=120)  # the pipe ends with the last process that holds it
+        longest = longest or time.monotonic() - start
+        assert snapshot(tmp_path / NAME) in ({}, snapshot(prepared.parents[1] / NAME))
+    run(release, tmp_path, overwrite=True)
+    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
+
+
+def test_a_second_preparation_at_the_same_time_is_refused(release: Path, tmp_path: Path) -> None:
+    with (tmp_path / f".{NAME}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(PrepareError, match="another process"):
+            run(release, tmp_path)
+    assert not snapshot(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("missing", "source"),
+    [
+        (f"{ANNOTATIONS}/PHOENIX-2014-T.dev.corpus.csv", "RWTH"),
+        (f"{FRAMES}/test", "RWTH"),
+        ("questions/train.txt", "GBT-code"),
+        ("questions", "GBT-code"),
+    ],
+)
+def test_missing_input_is_one_error_with_source_and_command(
+    release: Path, tmp_path: Path, missing: str, source: str
+) -> None:
+    manual_dir = tmp_path / "manual"
+    shutil.copytree(release, manual_dir)
+    path = manual_dir / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    arguments = [NAME, f"--manual_dir={manual_dir}", f"--data_dir={tmp_path / 'data'}"]
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    message = str(error.value)
+    assert str(path) in message
+    assert source in message
+    assert f"python -m tfds_builders.prepare {' '.join(arguments)}" in message
+    assert not snapshot(tmp_path / "data")
+
+
+def test_a_manual_dir_that_is_not_given_empty_or_absent_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for given in ([], [f"--manual_dir={tmp_path / 'empty'}"], [f"--manual_dir={tmp_path / 'absent'}"]):
+        with pytest.raises(SystemExit, match=r"(?s)--manual_dir.*RWTH.*GBT-code"):
+            main([NAME, f"--data_dir={tmp_path / 'data'}", *given])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--resize=256s", r"'256s' .*short:256"), ("--fps=0", "fps is 0"), ("--fps=nan", "fps is nan")],
+)
+def test_a_bad_size_or_rate_is_refused_before_anything_is_written(
+    release: Path, tmp_path: Path, option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main([NAME, f"--manual_dir={release}", f"--data_dir={tmp_path}", option])
+    assert not snapshot(tmp_path)
+
+
+def test_the_summary_counts_clips_and_names_what_was_odd(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manual_dir = tmp_path / "manual"
+    shutil.copytree(release, manual_dir)
+    shutil.rmtree(manual_dir / FRAMES / "train" / clip_name("train", 2))
+    run(manual_dir, tmp_path / "data")
+    output = capsys.readouterr().out
+    lines = [line.split() for line in output.splitlines()]
+    assert ["train", "3", "9"] in lines
+    assert ["dev", "2", "6"] in lines
+    assert f"odd in train: 1 clips: no frames, left out: {clip_name('train', 2)}" in output

@@ -1,0 +1,168 @@
+"""A rehearsal corpus has the real texts, names and frame counts, and prepares like the release."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.annotations import ANNOTATIONS, requires_phoenix
+from tfds_builders.avatar import render
+from tfds_builders.avatar.signs import stable_seed
+from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_layout
+from tfds_builders.prepare import prepare
+from tfds_builders.rehearsal.__main__ import main, rehearse
+
+NAME = "phoenix2014t_qa"
+SIZE = (40, 32)  # height, width
+QUESTIONS = {
+    "train": "train/31May-1 es regnet%Regnet es%REGEN\ntrain/31May-2 es schneit%Was dann%SCHNEE IX",
+    "dev": "dev/1June-1 es regnet%Was%REGEN",
+    "test": "test/2June-1 es regnet%Was%REGEN\ntest/2June-2 es windet%Was%WIND",
+}
+CORPUS = (
+    "31May-1|31May-1/*.png|-1|-1|Signer07|REGEN|es regnet\nother|other/*.png|-1|-1|Signer02|WIND|es windet\n"
+)
+
+
+@pytest.fixture(scope="module")
+def annotations_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("annotations")
+    for split, rows in QUESTIONS.items():
+        (folder / f"{split}.txt").write_text(rows, encoding="utf-8")
+    (folder / "PHOENIX-2014-T.train.corpus.txt").write_text(CORPUS, encoding="utf-8")
+    (folder / "num_frames.train.csv").write_text("name,num_frames\n31May-1,5\n31May-2,7\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(annotations_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("corpus")
+    assert len(rehearse(NAME, annotations_dir, out, size=SIZE, num_workers=1).clips) == 5
+    return out
+
+
+def test_the_corpus_prepares_to_the_annotated_clips(corpus: Path, tmp_path: Path) -> None:
+    folder = prepare(
+        "phoenix2014t_qa", tmp_path, manual_dir=corpus, resize="none", num_workers=1, vocab_size=40
+    )
+    assert json.loads((folder / "metadata.json").read_text("utf-8"))["odd"] == {
+        "train": {},
+        "dev": {},
+        "test": {},
+    }
+    clips = [json.loads(line) for line in (folder / "clips.train.jsonl").read_text("utf-8").splitlines()]
+    assert clips == [
+        {
+            "id": "31May-1",
+            "num_frames": 5,
+            "question": "Regnet es",
+            "target": "es regnet",
+            "gloss": "REGEN",
+            "signer": "Signer07",
+            "overlap": False,
+        },
+        {
+            "id": "31May-2",
+            "num_frames": 7,
+            "question": "Was dann",
+            "target": "es schneit",
+            "gloss": "SCHNEE IX",
+            "signer": "Signer01",
+            "overlap": False,
+        },
+    ]
+
+
+def test_frames_are_the_rendering_of_the_glosses_without_loss(corpus: Path) -> None:
+    seed = stable_seed("rehearsal", "31May-2")
+    video = render(["SCHNEE", "IX"], 7, signer="Signer01", size=SIZE, seed=seed)
+    files = sorted((corpus / FRAMES / "train" / "31May-2").iterdir())
+    assert [file.name for file in files] == [f"images{t:04d}.png" for t in range(1, 8)]
+    for file, frame in zip(files, video, strict=True):
+        stored = cv2.imread(str(file))
+        assert stored is not None
+        np.testing.assert_array_equal(stored[..., ::-1], frame)
+
+
+def test_the_question_files_are_the_given_ones(corpus: Path) -> None:
+    layout = find_layout(corpus)
+    for split, rows in QUESTIONS.items():
+        assert layout.question_file(split).read_text(encoding="utf-8") == rows
+
+
+def test_an_unknown_frame_count_depends_on_the_name_alone(
+    corpus: Path, annotations_dir: Path, tmp_path: Path
+) -> None:
+    rehearse(NAME, annotations_dir, tmp_path, limit=1, size=SIZE, num_workers=1)
+    again = list((tmp_path / FRAMES / "test" / "2June-1").iterdir())
+    assert len(again) == len(list((corpus / FRAMES / "test" / "2June-1").iterdir())) >= 16
+    assert not (tmp_path / FRAMES / "test" / "2June-2").exists()  # beyond the limit
+    assert (
+        find_layout(tmp_path).question_file("test").read_text(encoding="utf-8")
+        == QUESTIONS["test"].split("\n")[0]
+    )
+
+
+def test_going_on_renders_only_what_is_not_there_as_wanted(annotations_dir: Path, tmp_path: Path) -> None:
+    rehearse(NAME, annotations_dir, tmp_path, size=SIZE, num_workers=1)
+    features = tmp_path / FRAMES
+    for file in features.glob("*/*/*.png"):
+        os.utime(file, (0, 0))
+    (features / "train" / "31May-1" / "images0003.png").unlink()
+    (features / "train" / ".partial-31May-1").mkdir()  # of a process that was killed
+    (features / "dev" / "1June-1" / "images0001.png").write_bytes(b"")
+    rehearse(NAME, annotations_dir, tmp_path, size=SIZE, num_workers=1)
+    fresh = {file.parent.name for file in features.glob("*/*/*.png") if file.stat().st_mtime > 0}
+    assert fresh == {"31May-1", "1June-1"}
+    assert len(list((features / "train" / "31May-1").iterdir())) == 5
+    assert not list(features.glob("*/.partial*"))
+
+
+def test_frames_of_another_size_are_rendered_again(annotations_dir: Path, tmp_path: Path) -> None:
+    for size in (SIZE, (20, 16)):
+        rehearse(NAME, annotations_dir, tmp_path, limit=1, size=size, num_workers=1)
+    frame = cv2.imread(str(tmp_path / FRAMES / "dev" / "1June-1" / "images0001.png"))
+    assert frame is not None
+    assert frame.shape[:2] == (20, 16)
+
+
+def test_a_missing_question_file_is_named_with_its_source(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"train.txt.*GBT-code"):
+        main(["phoenix2014t_qa", f"--annotations={tmp_path}", f"--out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("row", ["31May-1", "31May-1,", "31May-1,0", "31May-1,many", ",5", "../x,5"])
+def test_a_bad_frame_count_is_named_by_file_and_line(annotations_dir: Path, tmp_path: Path, row: str) -> None:
+    for file in annotations_dir.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "num_frames.train.csv").write_text(f"name,num_frames\n{row}\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"num_frames.train.csv, line 2"):
+        main(["phoenix2014t_qa", f"--annotations={tmp_path}", f"--out={tmp_path / 'out'}"])
+
+
+@pytest.mark.parametrize("argument", ["--size=210", "--size=0x260", "--size=axb", "--limit=0", "--limit=-1"])
+def test_a_bad_argument_is_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["phoenix2014t_qa", "--annotations=a", "--out=b", argument])
+    assert argument.partition("=")[0] in capsys.readouterr().err
+
+
+@requires_phoenix
+def test_real_rows_rehearse_and_prepare_with_their_real_frame_counts(tmp_path: Path) -> None:
+    rehearse(NAME, ANNOTATIONS / "phoenix2014t_qa", tmp_path / "corpus", limit=2, size=SIZE, num_workers=2)
+    folder = prepare(
+        "phoenix2014t_qa",
+        tmp_path / "data",
+        manual_dir=tmp_path / "corpus",
+        resize="48",
+        num_workers=2,
+        vocab_size=100,
+    )
+    for split in ("train", "dev", "test"):
+        counts = (ANNOTATIONS / "phoenix2014t_qa" / f"num_frames.{split}.csv").read_text("utf-8").split()[1:3]
+        clips = map(json.loads, (folder / f"clips.{split}.jsonl").read_text("utf-8").splitlines())
+        assert [f"{clip['id']},{clip['num_frames']}" for clip in clips] == counts

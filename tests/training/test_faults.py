@@ -1,0 +1,350 @@
+"""Faults in training end in one clear error and keep the last good state."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.experiment import CheckpointConfig, Config, LoggingConfig, to_dict
+from sslssaw_jax.config.stages import OptimConfig, StageConfig
+from sslssaw_jax.data import clips as clips_module
+from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import DatasetError, find_dataset
+from sslssaw_jax.data.frames import FrameError
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
+from sslssaw_jax.training.faults import TrainingError, contact_sheet, explain_out_of_memory, write_batch
+from sslssaw_jax.training.loop import train
+from sslssaw_jax.training.sharding import make_mesh
+from sslssaw_jax.training.signals import Stopped, StopRequest
+from sslssaw_jax.types import Batch, TrainState
+from sslssaw_jax.workdir import CHECKPOINTS, WorkdirError, locked, saved_steps
+from tests.support.toy import padded, toy_batch
+
+STEPS_AN_EPOCH = 6  # 24 clips, 4 a batch
+
+
+@pytest.fixture(scope="module")
+def source(tiny_data_dir: Path) -> ClipSource:
+    return ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
+
+
+LOGGING = LoggingConfig(every_steps=1)
+
+
+class Brightness(nnx.Module):
+    """A model of one weight, which compiles in no time."""
+
+    def __init__(self, key: jax.Array) -> None:
+        self.weight = nnx.Param(jnp.ones(()))
+
+
+def brightness_loss(model: Any, batch: Any, key: Any, counts: Any) -> Any:
+    return model.weight[...] * batch.frames.astype(jnp.float32).mean(), {}
+
+
+STAGE = Stage("translate", Brightness, brightness_loss)
+
+
+class Run:
+    """A training of `STAGE` in a folder; `changes` change its stage's configuration."""
+
+    def __init__(self, source: ClipSource, workdir: Path, skip_broken: int = 0, **changes: Any) -> None:
+        defaults = {"epochs": 2, "clips_per_batch": 4, "frame_budget": 128}
+        self.stage_config = StageConfig(**defaults | changes)
+        data = DataConfig(num_threads=1, skip_broken=skip_broken)
+        self.config = Config(data=data, checkpoint=CheckpointConfig(every_steps=4), logging=LOGGING)
+        self.source, self.workdir = source, workdir
+        self.tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
+        self.stop = StopRequest()
+        self.evaluations = 0
+        self.scores = iter(range(100))
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        self.evaluations += 1
+        return {"bleu4": float(next(self.scores))}
+
+    def batches(self, evaluation: bool = False) -> Batches:
+        if evaluation:
+            return eval_batches(self.source, self.tokenizer, self.config.data, self.stage_config)
+        return train_batches(self.source, self.tokenizer, self.config.data, self.stage_config, seed=0)
+
+    def __call__(self, stage: Stage = STAGE) -> TrainState:
+        return train(
+            stage,
+            self.stage_config,
+            self.config,
+            workdir=self.workdir,
+            mesh=make_mesh(self.config.mesh),
+            batches=self.batches(),
+            meta={"config": to_dict(self.config), "tokenizer": ""},
+            stop=self.stop,
+            evaluate=self.evaluate,
+        )
+
+    @property
+    def logged(self) -> list[dict]:
+        return [json.loads(line) for line in (self.workdir / "log.jsonl").read_text().splitlines()]
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
+    decode_frames = clips_module.decode_frames
+
+    def decode(clip_id: str, video: Any, kept: Any, frames: Any) -> None:
+        if clip_id in ids:
+            decode_frames(clip_id, video, kept[:1], frames[:1])
+            raise FrameError(f"frame 1 of clip {clip_id} is not a readable JPEG")
+        decode_frames(clip_id, video, kept, frames)
+
+    monkeypatch.setattr(clips_module, "decode_frames", decode)
+
+
+def still(w: jax.Array) -> jax.Array:
+    return w - jax.lax.stop_gradient(w)
+
+
+BAD_STEPS = {  # the loss, and the message
+    "loss": (lambda w: w * jnp.nan, "at step 7: loss nan"),
+    "gradient": (lambda w: jnp.sqrt(jnp.abs(still(w))), "at step 7: loss 0.0, grad_norm inf"),
+    "parameters": (lambda w: 1e19 * still(w), "the state after step 8 is not finite, though its loss is"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_STEPS)
+def test_what_is_not_finite_stops_the_run_before_it_is_saved(
+    bad: str, source: ClipSource, tmp_path: Path
+) -> None:
+    bad_loss, message = BAD_STEPS[bad]
+    run = Run(source, tmp_path, optim=OptimConfig(learning_rate=1e30, momentum=0.0, weight_decay=0.0))
+    batch = next(run.batches().iterator(start=6 if bad != "parameters" else 7))
+
+    def loss(model: Any, now: Any, key: Any, counts: Any) -> Any:
+        w = model.weight[...]
+        return jax.lax.cond((now.index == batch.index).all(), bad_loss, lambda w: w, w), {}
+
+    with pytest.raises(TrainingError, match=message) as error:
+        run(Stage("translate", Brightness, loss))
+    assert saved_steps(tmp_path / CHECKPOINTS) == [4, 6]
+    assert np.isfinite(restore_params(tmp_path / CHECKPOINTS)[0]["weight"])
+    if bad != "parameters":
+        clips = json.loads((tmp_path / "nan_step_7" / "clips.json").read_text())
+        assert [clip["id"] for clip in clips] == [source.clips[i].id for i in batch.index[batch.valid]]
+        assert all(clip["id"] in str(error.value) for clip in clips)
+        written = np.load(tmp_path / "nan_step_7" / "batch.npz")
+        leaves = jax.tree.leaves_with_path(batch)
+        arrays = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        jax.tree.map(np.testing.assert_array_equal, dict(written), arrays)
+        for row, clip in enumerate(clips):
+            sheet = cv2.imread(str(tmp_path / "nan_step_7" / f"{clip['id']}.png"))[..., ::-1]
+            np.testing.assert_array_equal(sheet[:48, :48], batch.frames[batch.frame_start[row]])
+
+
+def test_all_batches_of_an_accumulated_step_are_written(source: ClipSource, tmp_path: Path) -> None:
+    parts = [toy_batch(seed, clips=2) for seed in range(2)]
+    batch = jax.tree.map(
+        lambda *rows: np.stack(rows), *(padded(part, 0, 24 - len(part.frames), 0) for part in parts)
+    )
+    batch = batch.replace(index=np.array([[5, 3], [8, 1]]))
+    assert write_batch(tmp_path, batch, source.clips) == [source.clips[i].id for i in (5, 3, 8, 1)]
+    sheet = cv2.imread(str(tmp_path / f"{source.clips[8].id}.png"))[..., ::-1]
+    np.testing.assert_array_equal(sheet[:16, :16], parts[1].frames[parts[1].frame_start[0]])
+
+
+def test_a_contact_sheet_shows_the_frames_in_rows() -> None:
+    frames = np.arange(1, 11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
+    sheet = contact_sheet(frames)
+    assert sheet.shape == (4, 24, 3)
+    assert sheet[0, ::3, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert sheet[2, ::3, 0].tolist() == [9, 10, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_stopped_run_is_saved_and_evaluates_where_it_was_to(source: ClipSource, tmp_path: Path) -> None:
+    run = Run(source, tmp_path)
+    asked = []
+
+    def reached(step: int) -> bool:
+        asked.append(step)
+        return step == STEPS_AN_EPOCH
+
+    run.stop.reached = reached  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="after step 6 of translate, which is saved"):
+        run()
+    assert (asked, run.evaluations) == ([1, 2, 3, 4, 5, 6], 0)
+    assert saved_steps(tmp_path / CHECKPOINTS) == [4, 6]
+    run.stop = StopRequest()
+    assert int(run().step) == 12
+    assert run.evaluations == 2
+    assert [row["step"] for row in run.logged] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("scores", "end"), [([3, 1, 2, 9, 9], 3), ([1, 2, 2, 2, 9], 4), ([5, 6, 7, 8, 9], 5)]
+)
+def test_patience_ends_training_after_evaluations_without_a_better_score(
+    scores: list[int], end: int, source: ClipSource, tmp_path: Path
+) -> None:
+    run = Run(source, tmp_path, epochs=5, patience=2)
+    run.scores = iter(scores)
+    assert int(run().step) == end * STEPS_AN_EPOCH
+    again = int(run().step)  # a restart knows the scores
+    assert (again, run.evaluations) == (end * STEPS_AN_EPOCH, end)
+
+
+def test_too_many_broken_clips_are_an_error_that_names_them_and_a_restart_knows_the_first(
+    source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(source, tmp_path, skip_broken=1)
+    order = [source.clips[i].id for batch in run.batches() for i in batch.index[batch.valid]]
+    early, late = order[1], next(id for id in order[20:24] if id != order[1])
+    with monkeypatch.context() as patched:
+        broken(patched, early)
+        run.stop.reached = lambda step: step == 4  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            run()
+    broken(monkeypatch, late)  # alone, it would be the first
+    run.stop = StopRequest()
+    with pytest.raises(
+        TrainingError, match=r"more than 1 clips are broken.*raise data\.skip_broken"
+    ) as error:
+        run()
+    assert early in str(error.value) and late in str(error.value)
+    assert capfd.readouterr().err.count(f"skipped the broken clip {early}: 1 of at most 1") == 1
+
+
+def masks(batch: Batch) -> tuple:
+    """Return the masks of all texts."""
+    texts = (batch.decoder_texts, batch.text_tower_texts)
+    return *((each.question_mask, each.target_mask) for each in texts), batch.masked_target_mask
+
+
+def test_a_broken_clip_leaves_a_row_without_a_clip(
+    source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(source, tmp_path, skip_broken=1)
+    whole = next(run.batches().iterator())
+    clip = source.clips[whole.index[1]]
+    broken(monkeypatch, clip.id)
+    batch = next(run.batches().iterator())
+    rest = [0, 2, 3]
+    assert batch.valid.tolist() == [True, False, True, True]
+    np.testing.assert_array_equal(batch.index, whole.index)
+    for now, before in zip(jax.tree.leaves(masks(batch)), jax.tree.leaves(masks(whole))):
+        assert before[1].any() and not now[1].any()
+        np.testing.assert_array_equal(now[rest], before[rest])
+    assert batch.frame_count[1] == 0
+    for row in rest:
+        parts = [each.frames[each.frame_start[row] :][: each.frame_count[row]] for each in (batch, whole)]
+        np.testing.assert_array_equal(*parts)
+    assert not batch.frames[batch.frame_count.sum() :].any()
+    with pytest.raises(FrameError, match=clip.id):  # scores are those of the whole split
+        list(run.batches(evaluation=True))
+    broken(monkeypatch, *(source.clips[i].id for i in whole.index))
+    with pytest.raises(FrameError):  # a batch needs a clip
+        next(run.batches().iterator())
+
+
+@pytest.mark.parametrize("how", ["vanished", "cut short"])
+def test_a_dataset_that_goes_while_it_is_read_is_one_error(
+    how: str, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data_dir, tmp_path / "data")
+    run = Run(ClipSource(find_dataset(tmp_path / "data", "avatar_qa"), "train"), tmp_path / "run")
+    (records,) = (tmp_path / "data").rglob("*train.array_record*")
+    if how == "vanished":
+        shutil.rmtree(tmp_path / "data" / "avatar_qa" / "1.0.0", ignore_errors=True)
+    else:
+        os.truncate(records, records.stat().st_size // 2)
+    with pytest.raises(DatasetError, match=r"record \d+ of train in .*data/avatar_qa/1\.0\.0 cannot be read"):
+        next(run.batches().iterator())
+
+
+def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal((2**16,), np.float32)
+    state = TrainState(jnp.int32(1), {"w": jnp.asarray(noise)}, {}, {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(state, data={}, meta={})
+    try:
+        message = r"could not be written.*last whole one is of step 1"
+        with pytest.raises(CheckpointError, match=message), Checkpointer(tmp_path) as checkpointer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+            checkpointer.save(state.replace(step=jnp.int32(2)), data={}, meta={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert saved_steps(tmp_path) == [1]
+    with Checkpointer(tmp_path) as checkpointer:
+        assert int(checkpointer.restore(state)[0].step) == 1
+        checkpointer.save(state.replace(step=jnp.int32(2)), data={}, meta={})
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+
+
+def test_a_workdir_is_one_processs_until_it_dies(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        message = f"in use by process {os.getpid()} on .*another --workdir"
+        with pytest.raises(WorkdirError, match=message), locked(tmp_path / "run"):
+            pass
+        with locked(tmp_path / "other"):
+            pass
+    code = (
+        "import os, pathlib, sys; from sslssaw_jax.workdir import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")]).returncode == -9
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_disk_without_locks_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def acquire(*_: Any, **__: Any) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("sslssaw_jax.workdir.FileLock.acquire", acquire)
+    with (
+        pytest.warns(UserWarning, match=r"run cannot be locked \(no locks available\)"),
+        locked(tmp_path / "run"),
+    ):
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_device_without_memory_names_the_knobs() -> None:
+    message = r"pretrain: .*model\.remat.*mesh\.fsdp.*pretrain\.frame_budget"
+    with pytest.raises(TrainingError, match=message), explain_out_of_memory("pretrain"):
+        jnp.zeros((2**50,)).block_until_ready()
+    with pytest.raises(ValueError, match="else"), explain_out_of_memory("pretrain"):
+        raise ValueError("something else")
+
+
+def test_chosen_steps_are_traced(source: ClipSource, tmp_path: Path) -> None:
+    run = Run(source, tmp_path, epochs=1)
+    run.config = replace(run.config, logging=replace(LOGGING, profile="2:3"))
+    run()
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_second_signal_kills() -> None:
+    code = (
+        "import os, signal; from sslssaw_jax.training.signals import StopRequest\n"
+        "with StopRequest() as stop, stop.deferred():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(stop.reached(1), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('alive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-15, "True\n")
+    assert done.stderr == "\nSIGINT: stopping after this step; once more to stop at once\n"

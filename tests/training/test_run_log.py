@@ -1,0 +1,155 @@
+import io
+import json
+import math
+import os
+import pty
+import re
+import termios
+
+import pytest
+
+from sslssaw_jax.training import run_log as logs
+from sslssaw_jax.training.run_log import RunLog
+from sslssaw_jax.workdir import write_json, write_jsonl
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Replace the log's clock by one that stands still until it is set."""
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def read(workdir) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+
+
+def run(workdir, stage: str, steps, start_step: int = 0, loss: float = 1.0) -> str:
+    stream = io.StringIO()
+    with RunLog(workdir, stage, num_steps=100, start_step=start_step, stream=stream) as log:
+        for step in steps:
+            log.count(clips=1, frames=10, waited=0.0)
+            log.write(step, {"loss": loss})
+    return stream.getvalue()
+
+
+def test_a_line_holds_the_values_and_the_rates_since_the_line_before(tmp_path, clock):
+    with RunLog(tmp_path, "translate", num_steps=10, stream=io.StringIO()) as log:
+        for _ in range(2):
+            clock[0] += 2.0
+            log.count(clips=16, frames=1000, waited=0.5)
+        log.write(2, {"loss": 1 / 3, "loss_question": 0.25, "lr": 0.01})
+        on_disk = read(tmp_path)  # a reader does not have to wait for the run to end
+        clock[0] += 1.0
+        log.count(clips=8, frames=300, waited=0.0)
+        log.write(3, {"loss": math.nan, "lr": 0.01})
+    first, second = read(tmp_path)
+    assert on_disk == [first]
+    assert first == {
+        "step": 2,
+        "stage": "translate",
+        "loss": 0.333333,
+        "loss_question": 0.25,
+        "lr": 0.01,
+        "step_time": 2.0,
+        "clips_per_s": 8.0,
+        "frames_per_s": 500.0,
+        "input_wait": 0.25,
+    }
+    assert (second["clips_per_s"], second["input_wait"], second["loss"]) == (8.0, 0.0, None)
+
+
+def test_time_of_an_evaluation_is_not_counted(tmp_path, clock):
+    with RunLog(tmp_path, "translate", num_steps=10, stream=io.StringIO()) as log:
+        clock[0] += 0.25
+        with log.paused():
+            clock[0] += 100.0
+        clock[0] += 0.75
+        log.count(clips=4, frames=40, waited=0.0)
+        log.write(1, {"loss": 1.0})
+    assert read(tmp_path)[0]["clips_per_s"] == 4.0
+
+
+def test_a_resumed_run_logs_no_step_twice_and_leaves_the_other_stage(tmp_path):
+    run(tmp_path, "pretrain", [10, 20, 30, 40])
+    run(tmp_path, "translate", [10, 20, 30])
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 40, "stage": "trans')  # killed while writing
+    run(tmp_path, "translate", [30, 40], start_step=20, loss=2.0)
+    rows = read(tmp_path)
+    assert [row["step"] for row in rows if row["stage"] == "pretrain"] == [10, 20, 30, 40]
+    assert [(row["step"], row["loss"]) for row in rows if row["stage"] == "translate"] == [
+        (10, 1.0),
+        (20, 1.0),
+        (30, 2.0),
+        (40, 2.0),
+    ]
+
+
+def test_a_stage_started_anew_forgets_its_old_lines(tmp_path):
+    run(tmp_path, "translate", [10, 20])
+    run(tmp_path, "translate", [10], start_step=0, loss=2.0)
+    assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [(10, 2.0)]
+
+
+def test_tensorboard_holds_each_stage_apart(tmp_path):
+    run(tmp_path, "pretrain", [10])
+    run(tmp_path, "translate", [10])
+    for stage in ("pretrain", "translate"):
+        (events,) = (tmp_path / "tensorboard" / stage).glob("events.*")
+        assert b"loss" in events.read_bytes()
+
+
+def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
+    stream = io.StringIO()
+    with RunLog(tmp_path, "translate", num_steps=1000, peak_flops=1e13, stream=stream) as log:
+        for _ in range(20):
+            clock[0] += 0.5
+            log.count(clips=8, frames=900, waited=0.05, flops=1e12)
+        log.write(20, {"loss": 2.34567})
+    assert stream.getvalue() == (
+        "translate 20/1,000  loss 2.346  16.0 clips/s  1,800 frames/s  MFU 20%  input wait 10%  "
+        "0.5 s/step  ETA 0:08:10\n"
+    )
+
+
+def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path):
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with (
+        open(terminal, "w") as stream,
+        RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log,
+    ):
+        log.write(20, {"loss": 2.0})
+        log.write(40, {"loss": 1.0})
+        log.info("dev BLEU-4 20.1")
+    shown = os.read(screen, 2**16).decode()
+    os.close(screen)
+    lines = [line.split("\r") for line in shown.replace("\r\n", "\n").split("\n")]
+    assert len(lines) == 3 and lines[-1] == [""]  # a line of the message, and a line of progress
+    assert lines[0][-1] == "dev BLEU-4 20.1"
+    for step, loss in ((20, 2), (40, 1)):
+        progress = [text for line in lines for text in line if f"{step}/1000" in text]
+        assert progress and all(len(text) < 80 for text in progress)
+        # neither the time left nor the loss is cut off
+        assert all(re.search(rf"\[\d\d:\d\d<\d\d:\d\d, .*, loss {loss},", text) for text in progress)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"satz": "über"})
+    assert "über" in path.read_text(encoding="utf-8")
+    with pytest.raises(TypeError):
+        write_json(path, {"bleu4": object()})
+    with pytest.raises(TypeError):
+        write_jsonl(path, [{"id": 1}, {"id": object()}])
+    assert json.loads(path.read_text(encoding="utf-8")) == {"satz": "über"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_rows_are_one_object_a_line_in_a_folder_that_need_not_exist(tmp_path):
+    path = tmp_path / "new" / "predictions.jsonl"
+    write_jsonl(path, [{"id": "a", "prediction": "zwei\nzeilen"}, {"id": "b", "prediction": ""}])
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert rows == [{"id": "a", "prediction": "zwei\nzeilen"}, {"id": "b", "prediction": ""}]

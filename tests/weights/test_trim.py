@@ -1,0 +1,228 @@
+"""Trimmed mBART: the same function and the same segmentation on what is kept."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+from safetensors.numpy import load_file, save_file
+from transformers import MBartForConditionalGeneration, MBartTokenizer
+
+from sslssaw_jax.data.mbart_tokenizer import (
+    LANGUAGES,
+    MODEL_FILE,
+    load_tokenizer,
+    train_tokenizer,
+    write_tokenizer,
+)
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.weights.__main__ import main
+from sslssaw_jax.weights.initial_state import WeightsError
+from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
+from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
+from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
+from tests.support.pytorch import torch
+
+CORPUS = [
+    "tomorrow it will rain in the north",
+    "the sun shines in the south",
+    "when will it snow in the east?",
+    "at night it stays cold and foggy",
+    "a warm wind comes from the west",
+] * 3
+KEPT = CORPUS[:2]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole mBART with random weights."""
+    folder = tmp_path_factory.mktemp("full") / "mbart"
+    train_tokenizer(CORPUS, folder, vocab_size=70)
+    theirs = random_hugging_face(6, CONFIG, load_tokenizer(folder, "en_XX").vocab_size)
+    theirs.config.decoder_start_token_id = load_tokenizer(folder, "en_XX").language_id
+    theirs.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trimmed(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trimmed") / "mbart"
+    trim(full, {"train": {"target": KEPT}}, {}, out)
+    return out
+
+
+def kept_rows(full: Path, trimmed: Path) -> list[int]:
+    """The full model's id of each token that is left, found by name."""
+    before, after = (load_tokenizer(folder, "en_XX") for folder in (full, trimmed))
+    names = before.pieces(range(before.vocab_size))
+    return [names.index(piece) for piece in after.pieces(range(after.vocab_size))]
+
+
+def test_logits_in_pytorch_equal_the_full_models_on_the_kept_tokens(full: Path, trimmed: Path) -> None:
+    kept = kept_rows(full, trimmed)
+    before, after = (
+        MBartForConditionalGeneration.from_pretrained(folder).eval() for folder in (full, trimmed)
+    )
+    assert 30 < len(kept) == after.config.vocab_size < before.config.vocab_size
+    rng = np.random.default_rng(0)
+    source, target = rng.integers(0, len(kept), (2, 3, 8))
+    with torch.no_grad():
+        expected = before(
+            input_ids=torch.tensor(np.array(kept)[source]),
+            decoder_input_ids=torch.tensor(np.array(kept)[target]),
+        ).logits[..., kept]
+        logits = after(input_ids=torch.tensor(source), decoder_input_ids=torch.tensor(target)).logits
+    assert relative_error(logits, expected) < 1e-6
+
+
+def test_kept_texts_keep_their_pieces_and_others_can_still_be_spelled(full: Path, trimmed: Path) -> None:
+    before, after = (load_tokenizer(folder, "en_XX") for folder in (full, trimmed))
+    for text in KEPT:
+        ids = after.encode(text, 64)
+        assert after.pieces(ids) == before.pieces(before.encode(text, 64))
+        assert after.decode(ids) == text
+    other = "no rain this month"  # other words of the same letters
+    assert after.unk_id not in after.encode(other, 64)
+    assert after.decode(after.encode(other, 64)) == other
+
+
+def test_specials_codes_and_their_ids_in_the_configuration_stay(full: Path, trimmed: Path) -> None:
+    after = load_tokenizer(trimmed, "en_XX")
+    config = json.loads((trimmed / "config.json").read_text())
+    assert config["decoder_start_token_id"] == after.language_id
+    assert config["vocab_size"] == after.vocab_size
+    assert (config["pad_token_id"], config["eos_token_id"]) == (after.pad_id, after.eos_id)
+    assert after.pieces(range(after.vocab_size - len(LANGUAGES) - 1, after.vocab_size)) == [
+        *LANGUAGES,
+        "<mask>",
+    ]
+    theirs = MBartTokenizer.from_pretrained(trimmed, src_lang="en_XX")
+    assert theirs(KEPT[0]).input_ids == after.encode(KEPT[0], 64)
+
+
+def test_untied_tables_are_all_trimmed(full: Path, trimmed: Path, tmp_path: Path) -> None:
+    tensors, config = load_file(full / "model.safetensors"), json.loads((full / "config.json").read_text())
+    head = tensors["lm_head.weight"] = tensors["model.shared.weight"] + 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    (tmp_path / MODEL_FILE).write_bytes((full / MODEL_FILE).read_bytes())
+    trim(tmp_path, {"train": {"target": KEPT}}, {}, tmp_path / "out")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(after["lm_head.weight"], head[kept_rows(full, trimmed)])
+
+
+def test_unknown_tokens_are_counted(trimmed: Path) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(trimmed / MODEL_FILE))
+    counts = count_unknowns(processor, [KEPT[0], "q", "the q", ""])
+    assert (counts.texts, counts.texts_with_unknown, counts.unknown_tokens) == (4, 2, 2)
+    assert count_unknowns(processor, KEPT).unknown_tokens == 0
+
+
+def test_the_command_keeps_the_train_split_and_reports_every_split(
+    tmp_path: Path, tiny_data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = tiny_data_dir / "avatar_qa" / "1.0.0"
+    texts = read_texts(prepared / "clips.train.jsonl", glosses=True)
+    model = tmp_path / "mbart"
+    everything = [text for kind in texts.values() for text in kind] + CORPUS
+    train_tokenizer(everything, model, vocab_size=80)
+    random_hugging_face(7, CONFIG, load_tokenizer(model, "en_XX").vocab_size).save_pretrained(model)
+
+    arguments = ["trim", f"--model={model}", f"--data_dir={tiny_data_dir}", "--dataset=avatar_qa"]
+    main([*arguments, f"--out={tmp_path / 'plain'}"])
+    report = capsys.readouterr().out
+    for kind in ("train target", "train question"):
+        assert any(
+            line.startswith(kind) and " 0 (0.00%)" in line and " 0 of 24" in line
+            for line in report.splitlines()
+        )
+    assert all(split in report for split in ("dev target", "test question"))
+    main([*arguments, "--glosses", f"--out={tmp_path / 'glosses'}"])
+    plain, glosses = (load_tokenizer(tmp_path / name, "en_XX") for name in ("plain", "glosses"))
+    assert glosses.unk_id not in glosses.encode(texts["gloss"][0], 64)
+    assert plain.unk_id in plain.encode(texts["gloss"][0], 64)
+    assert texts["question"][0] == clean_question(texts["question"][0])
+
+    (tmp_path / "a.txt").write_text("rain\n\nsnow\n")
+    main(["trim", f"--model={model}", "--texts", str(tmp_path / "a.txt"), f"--out={tmp_path / 'texts'}"])
+    assert "0 of 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("removed", "told"),
+    [("config.json", "holds no config.json"), (MODEL_FILE, rf"holds no {MODEL_FILE}"),
+     ("model.safetensors", "holds no weights")],
+)  # fmt: skip
+def test_a_model_that_is_not_whole_is_refused_and_nothing_is_written(
+    full: Path, tmp_path: Path, removed: str, told: str
+) -> None:
+    model = tmp_path / "mbart"
+    model.mkdir()
+    for file in full.iterdir():
+        if file.name != removed:
+            (model / file.name).symlink_to(file)
+    with pytest.raises(WeightsError, match=told):
+        trim(model, {"train": {"target": KEPT}}, {}, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path) -> None:
+    def answer(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["trim", *arguments])
+        return str(ended.value.code)
+
+    text = tmp_path / "a.txt"
+    text.write_text("rain\n")
+    out = f"--out={tmp_path / 'out'}"
+    assert "no prepared dataset" in answer("--model=x", "--dataset=y", f"--data_dir={tmp_path}", out)
+    assert "there is no" in answer("--model=x", "--texts", str(tmp_path / "b.txt"), out)
+    assert "facebook/mbart-large-cc25" in answer("--model=./x", "--texts", str(text), out)
+    (tmp_path / "b.jsonl").write_text('{"target": "rain"}\n')
+    assert "one clip a line" in answer(f"--model={full}", "--texts", str(tmp_path / "b.jsonl"), out)
+    assert "exists" in answer(f"--model={full}", "--texts", str(text), f"--out={full}")
+    text.write_text("\n")
+    assert "no text" in answer(f"--model={full}", "--texts", str(text), out)
+    assert not (tmp_path / "out").exists()
+
+
+@requires_tokenizer
+@requires_phoenix
+def test_trimmed_to_real_texts_all_real_sentences_keep_sentencepieces_ids(tmp_path: Path) -> None:
+    """mBART's real pieces, trimmed further to the first half of the train split."""
+    model = tmp_path / "mbart"
+    model.mkdir()
+    write_tokenizer(model, (ANNOTATIONS / "tokenizer" / MODEL_FILE).read_bytes())
+    before = load_tokenizer(model, "de_DE")
+    random_hugging_face(8, CONFIG, before.vocab_size).save_pretrained(model)
+    rows = [row.split("%") for split in ("train", "dev", "test") for row in phoenix_rows(split)]
+    targets = [row[0].split(" ", 1)[1] for row in rows]
+    assert len(targets) == 8257
+    half = {
+        "target": [text for text in targets[:3500] if before.unk_id not in before.encode(text, 10_000)],
+        "question": [
+            text
+            for text in (clean_question(row[1]) for row in rows[:3500])
+            if before.unk_id not in before.encode(text, 10_000)
+        ],
+    }
+    report = trim(model, {"train": half}, {"train": half}, tmp_path / "out")
+    assert report.count(" 0 (0.00%)") == 2
+    after = load_tokenizer(tmp_path / "out", "de_DE")
+    assert 1000 < after.vocab_size < before.vocab_size
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / MODEL_FILE))
+    known = 0
+    for text in targets:
+        ids = after.encode(text, 10_000)
+        expected = [piece + 1 if piece else after.unk_id for piece in pieces.encode(text)]
+        assert ids == [*expected, after.eos_id, after.language_id]
+        if after.unk_id not in ids:
+            known += 1
+            assert after.decode(ids) == text
+    assert known > 7500
+
+
+def phoenix_rows(split: str) -> list[str]:
+    file = ANNOTATIONS / "phoenix2014t_qa" / f"{split}.txt"
+    return file.read_text(encoding="utf-8").splitlines()
