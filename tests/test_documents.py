@@ -1,0 +1,46 @@
+"""The documents name what exists: files, modules, configurations and their settings."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from sslssaw_jax.systems import read_config
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def run_commands() -> Iterator[str]:
+    """Yield the arguments of each `run.py` command, with shell variables replaced."""
+    for document in DOCUMENTS:
+        variables: dict[str, str] = {}
+        for line in document.read_text(encoding="utf-8").splitlines():
+            variables |= dict(re.findall(r'^([A-Z_]+)="(.*)"$', line))
+            for found in re.findall(r"run\.py (--config=configs/[a-z][^`|#]*)", line):
+                yield Template(found).substitute(variables).strip()
+
+
+@pytest.mark.parametrize("command", sorted(set(run_commands())))
+def test_every_command_has_a_valid_configuration(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    argv = ["run.py", *shlex.split(command)]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    values([arg for arg in argv if arg == "run.py" or arg.startswith("--config")])
+    read_config(values.config)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_modules_and_linked_files_exist(document):
+    text = document.read_text(encoding="utf-8")
+    modules = set(re.findall(r"python -m ((?:sslssaw_jax|tfds_builders|benchmarks)[\w.]*)", text))
+    assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link}
+    assert [link for link in sorted(links) if not (document.parent / link).exists()] == []
