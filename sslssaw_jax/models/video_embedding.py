@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
-from sslssaw_jax.models.resnet import BatchNorm
 
 EDGE = 8  # how often the first frame is repeated, as in the parent project; here its feature is
 
@@ -37,9 +37,8 @@ class TemporalConv(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         x_BxTxC = self.conv(x_BxTxC)
         length_B = length_B - 4
-        x_BxTxC = nnx.relu(
-            self.norm(x_BxTxC, mask=prefix_mask(length_B, valid_B, x_BxTxC.shape[1])[..., None])
-        )
+        mask_BxTx1 = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])[..., None]
+        x_BxTxC = self.norm(x_BxTxC, mask=mask_BxTx1, relu=True)
         x_BxTxC = nnx.max_pool(x_BxTxC, (2,), (2,))
         return x_BxTxC, length_B // 2
 
