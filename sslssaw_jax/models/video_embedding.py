@@ -82,10 +82,13 @@ class VideoEmbedding(nnx.Module):
         valid_B: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
-        offset_T = jnp.arange(padded_length(self.max_frames)) - EDGE
-        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
-        x_BxTxC = features_NxC[frame_start_B[:, None] + jnp.clip(offset_T, 0, last_Bx1)]
         length_B = padded_length(frame_count_B)
+        place_T = jnp.arange(padded_length(self.max_frames))
+        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
+        frame_BxT = frame_start_B[:, None] + jnp.clip(place_T - EDGE, 0, last_Bx1)
+        # zeros behind a clip: its last feature would collect hundreds of gradients at one address
+        frame_BxT = jnp.where(place_T < length_B[:, None], frame_BxT, len(features_NxC))
+        x_BxTxC = features_NxC.at[frame_BxT].get(mode="fill", fill_value=0)
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
