@@ -12,7 +12,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import non_negative, positive, require
 from sslssaw_jax.models.batch_norm import BatchNorm
-from sslssaw_jax.models.cpu_gradients import convolve, max_pool
+from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels, max_pool
 from sslssaw_jax.models.remat import Blocks
 
 
@@ -51,7 +51,7 @@ def conv(
         use_bias=False,
         dtype=dtype,
         kernel_init=nnx.initializers.he_normal(),
-        conv_general_dilated=convolve,
+        conv_general_dilated=convolve_pixels if inputs == 3 else convolve,
         rngs=rngs,
     )
 
