@@ -3,7 +3,7 @@
 Each section (`benchmarks/gpu_sections.py`) runs in a process of its own within a time limit and appends its
 findings to `--out`, one JSON line, at once; the most valuable come first, and what no longer fits into
 `--seconds` is left out. Everything together takes at most 9 minutes. `--toy` is the same on a CPU in 5.
-`--report` makes a table for `benchmarks/results/gpu.md` of such a file.
+`--report` prints the tables of `benchmarks/results/gpu.md` from such a file.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benchmarks.gpu_report import report
 
 # most valuable first, with the seconds that each may take
 LIMITS = {
@@ -61,7 +63,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="change of the configuration: key=value")
     parser.add_argument("--clips", type=Path, default=Path("/tmp/gpu_clips"), help="folder of rendered clips")
     parser.add_argument("--trace", type=Path, help="folder that profiles go to")
-    parser.add_argument("--no-loader", dest="loader", action="store_false", help="skip the loop with the loader")
+    parser.add_argument("--no-loader", dest="loader", action="store_false", help="leave out the real loader")
+    parser.add_argument("--report", type=Path, help="print tables of such a file, and measure nothing")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -69,6 +72,9 @@ def main() -> None:
         from benchmarks.gpu_sections import SECTIONS
 
         print(json.dumps(SECTIONS[options.section](options)))
+        return
+    if options.report:
+        print(report(options.report))
         return
     start = time.perf_counter()
     for name in options.only.split(","):
