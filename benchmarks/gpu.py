@@ -23,7 +23,7 @@ LIMITS = {
     "stage2": 160,
     "peer_eager": 60,
     "peer_compiled": 150,
-    "stage1": 160,
+    "stage1": 300,
     "check": 90,
     "beam": 60,
     "stem": 60,

@@ -268,6 +268,7 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
     start = time.perf_counter()
     lowered = jax.jit(function, donate_argnums=0).lower(state, batch, key)
     found["lower_s"] = time.perf_counter() - start
+    print(json.dumps(found), flush=True)  # what is known if the time runs out
     start = time.perf_counter()
     compiled = lowered.compile()
     found["compile_s"] = time.perf_counter() - start
