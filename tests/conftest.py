@@ -1,102 +1,68 @@
-"""A prepared dataset in miniature, for every test that reads clips."""
+"""What all tests share: compiled programs, a miniature dataset and a closed network.
 
-import json
-from collections.abc import Iterator
+JAX keeps compiled programs in `~/.cache/sslssaw_jax/tests` for all workers of pytest-xdist, the processes
+that tests start and the next session; JAX_COMPILATION_CACHE_DIR names another folder.
+"""
+
+import hashlib
+import os
 from pathlib import Path
-from typing import Any
 
-import cv2
-import jax
-import numpy as np
 import pytest
-import tensorflow_datasets as tfds
+from filelock import FileLock
 
-from sslssaw_jax.data.dataset import write_dataset_facts
-from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
-from sslssaw_jax.data.text import clean_question
-
-SIDE = 48  # pixels
-SPLITS = {"train": 24, "dev": 6, "test": 6, "isolated": 12}
-
-TIMES = ("today", "tomorrow", "tonight")
-WEATHER = ("rain", "snow", "wind", "fog", "sun", "hail")
-PLACES = ("north", "south", "east", "west")
-
-
-def _rows(split: str) -> list[dict[str, Any]]:
-    """Rows of `clips.<split>.jsonl`; the isolated ones are single signs without a question."""
-    rng = np.random.default_rng(list(SPLITS).index(split))
-    rows = []
-    for number in range(SPLITS[split]):
-        time, weather, place = (str(rng.choice(words)) for words in (TIMES, WEATHER, PLACES))
-        isolated = split == "isolated"
-        rows.append(
-            {
-                "id": f"{split}-{number:03d}",
-                "num_frames": 6 if isolated else int(rng.integers(8, 25)),
-                "question": "" if isolated else f"What  Comes {time.upper()}\u200b?",
-                "target": weather if isolated else f"{time} there is {weather} in the {place}",
-                "gloss": weather.upper() if isolated else " ".join((time, weather, place)).upper(),
-                "signer": f"signer{number % 3}",
-            }
-        )
-    return rows
+ENVIRONMENT = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # a toy takes its time to compile, not to run
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    # One thread a worker: two workers on two cores would only wait for each other.
+    "NPROC": "1",  # the size of XLA's thread pools
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1",
+}
 
 
-class AvatarQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Random frames under the name and the features of the demo dataset."""
+def pytest_configure() -> None:
+    """Set what JAX reads when it is imported, here and in the processes that tests start."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path.home() / ".cache" / "sslssaw_jax" / "tests" / _processor()
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2 * 1024**3)  # bytes; JAX locks the folder with it
 
-    VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        features = {
-            "id": text,
-            "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
-            "num_frames": np.int32,
-            **dict.fromkeys(("question", "target", "gloss", "signer"), text),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
+def _processor() -> str:
+    """Return a name for what the processor can do: JAX's key of a program holds all but that."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [" ".join(os.uname())]
+    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features"))} or set(lines)
+    return hashlib.sha256("\n".join(sorted(kinds)).encode()).hexdigest()[:12]
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {split: self._generate_examples(split) for split in SPLITS}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, row in enumerate(_rows(split)):
-            rng = np.random.default_rng(list(row["id"].encode()))
-            coarse = rng.integers(0, 256, (row["num_frames"], 6, 6, 3), dtype=np.uint8)
-            frames = [cv2.resize(frame, (SIDE, SIDE)) for frame in coarse]
-            yield number, row | {"video": [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run slow modules first, so that no worker begins one when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Hugging Face hub is its local cache."""
+    """Close the Hugging Face hub but for its local cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What one test has compiled, the next that needs the same program loads."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(scope="session")
 def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory holding `avatar_qa/1.0.0` as `tfds_builders.prepare` leaves it, with random frames."""
-    data_dir = tmp_path_factory.mktemp("data")
-    tfds.disable_progress_bar()
-    builder = AvatarQa(file_format="array_record", data_dir=data_dir)
-    builder.download_and_prepare()
-    folder = data_dir / "avatar_qa" / "1.0.0"
-    for split in SPLITS:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
-        (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
-    write_dataset_facts(folder, language="en_XX")
-    texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
-    write_dataset_facts(folder, language="en_XX")
-    train_tokenizer(texts, folder / "tokenizer", vocab_size=60)
+    """Return a data directory with a tiny `avatar_qa/1.0.0`, made by the first worker that needs it."""
+    from tests.support import tiny_dataset
+
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # the folder that all workers share
+    data_dir, whole = session / "data", session / "data.whole"
+    with FileLock(session / "data.lock"):
+        if not whole.exists():
+            tiny_dataset.prepare(data_dir)
+            whole.touch()
     return data_dir

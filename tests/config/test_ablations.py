@@ -1,3 +1,4 @@
+import functools
 import itertools
 from typing import Any
 
@@ -17,6 +18,7 @@ ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
 SMALL_BASES = ("demo", "phoenix_toy", "csl_daily_toy")
 
 
+@functools.cache
 def config_of(base: str, row: str) -> Config:
     return read_config(ablations.get_config(f"{base}/{row}"))
 

@@ -167,5 +167,5 @@ def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
 
 
 def test_more_new_tokens_than_positions_are_refused(pair, encoded):
-    with pytest.raises(ValueError, match=r"positions of the model: raise model\.mbart\.max_positions"):
+    with pytest.raises(ValueError, match=r"positions of the model: raise max_positions in config\.model"):
         search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=CONFIG.max_positions)

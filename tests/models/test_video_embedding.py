@@ -130,7 +130,8 @@ def test_training_statistics_are_those_of_the_real_positions(pair, batch):
     features = theirs.cnn(torch.cat(clips)).split([len(clip) for clip in clips])
     expected = theirs.temporal([repeat_edges(clip) for clip in features])
     video, mask, stats = embed(nnx.clone(ours), batch)
-    assert_close(video[mask], torch.cat(expected).detach().numpy())
+    # without oneDNN, PyTorch sums in another order: the largest difference found is 1.0e-5
+    assert_close(video[mask], torch.cat(expected).detach().numpy(), 2e-5)
     assert_close(stats, to_ours(variances.state_dict(), stats))
 
 

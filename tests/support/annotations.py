@@ -1,4 +1,4 @@
-"""Where the real annotation files lie, and the marks that skip a test where they are absent."""
+"""The folder of the real annotation files, and marks that skip tests without them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training steps of a stage under several meshes, in a process of their own that has eight CPU devices."""
+"""Training steps under several meshes, in a process with eight CPU devices."""
 
 import os
 import subprocess
@@ -48,14 +48,14 @@ WIDE = "import jax.numpy as jnp; jnp.float32 = jnp.float64; "
 
 
 def start(stage: str, dtype: str, out: Path, *meshes: str) -> subprocess.Popen:
-    """A process that writes what comes out under each mesh (`4x2` is data x fsdp) to `OUT/<mesh>.npz`."""
+    """Start a process that writes `OUT/<mesh>.npz` for each mesh; `4x2` is data x fsdp."""
     wide = dtype == "float64"
     call = f"from tests.support.eight_devices import main; main({stage!r}, {str(out)!r}, {meshes})"
     return subprocess.Popen(
         [sys.executable, "-c", (WIDE if wide else "") + call],
         env=os.environ
         | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_X64": str(int(wide)),
         },
@@ -80,7 +80,7 @@ def main(name: str, out: str, meshes: tuple[str, ...]) -> None:
 
 
 def eight_rows() -> Batch:
-    """Six clips; frames and rows divide by eight."""
+    """Make a batch of six clips whose frames and rows divide by eight."""
     batch = toy_batch(seed=0, clips=6)
     return padded(batch, rows=2, frames=-len(batch.frames) % 8)
 
@@ -96,7 +96,7 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.ndarray]:
-    """The state after one step, the gradient being its momentum, metrics, and a translation."""
+    """Return state, metrics and a translation after one step; its momentum is the gradient."""
     make_stage, system, own_changes = STAGES[name]
     changes = {"translate.label_smoothing": 0.2, "compute.remat": remat} | own_changes
     config = toy_system(system, **changes)
@@ -130,7 +130,7 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
 
 
 def accumulated() -> dict[str, np.ndarray]:
-    """A step over two batches and an empty one, stacked, and over one that holds their clips."""
+    """Return a step over two stacked batches and an empty one, and over one large batch."""
     stage = translate_stage(
         toy_config(**{"model.inputs": "question", "translate.label_smoothing": 0.2} | NO_DROPOUT)
     )

@@ -1,4 +1,4 @@
-"""The modules of GFSLT-VLP in PyTorch: our own code under its names, and its checkpoints."""
+"""The modules of GFSLT-VLP in PyTorch, written anew with its names, and its checkpoints."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,7 @@ from tests.support.torchvision_reference import torchvision_model
 class Frames(torch.nn.Module):
     def __init__(self, config: Config):
         super().__init__()
-        self.resnet = torchvision_model(config.model)
+        self.resnet = torchvision_model(config.model.cnn)
         self.resnet.fc = torch.nn.Identity()
 
 
@@ -32,7 +32,7 @@ class Convolutions(torch.nn.Module):
 
 
 class FeatureExtracter(torch.nn.Module):
-    """One clip, its edges repeated, to features [1, T, D]."""
+    """Encode a clip, its edges repeated, as features [1, T, D]."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -55,7 +55,7 @@ class VEncoder(torch.nn.Module):
 
 
 class GlossFreeModel(torch.nn.Module):
-    """Stage 2."""
+    """The model of stage 2."""
 
     def __init__(self, config: Config, vocab_size: int):
         super().__init__()
@@ -88,7 +88,7 @@ class TextCLIP(torch.nn.Module):
 
 
 class SLRCLIP(torch.nn.Module):
-    """Stage 1."""
+    """The model of stage 1."""
 
     def __init__(self, config: Config, vocab_size: int):
         super().__init__()
@@ -98,7 +98,7 @@ class SLRCLIP(torch.nn.Module):
 
 
 class TextDecoder(torch.nn.Module):
-    """What restores words in stage 1."""
+    """A decoder that restores words in stage 1."""
 
     def __init__(self, config: Config, vocab_size: int):
         super().__init__()
@@ -113,11 +113,11 @@ class TextDecoder(torch.nn.Module):
 
 
 def small_mbart(config: Config, vocab_size: int, seed: int = 3) -> MBartForConditionalGeneration:
-    """Its `mytran`: no pretrained weights, ReLU, a head of its own; no two tables are alike."""
+    """Make `mytran`: random weights, ReLU and an untied head; no two tables are alike."""
     sizes = config.model.mbart
     mbart = random_hugging_face(
         seed,
-        dataclasses.replace(sizes, text_layers=sizes.video_layers, text_heads=sizes.heads),
+        dataclasses.replace(sizes, text_layers=sizes.video_layers, text_heads=sizes.video_heads),
         vocab_size,
     )
     with torch.no_grad():
@@ -126,7 +126,7 @@ def small_mbart(config: Config, vocab_size: int, seed: int = 3) -> MBartForCondi
 
 
 def save_checkpoint(path: Path, model: torch.nn.Module, decoder: TextDecoder | None = None) -> Path:
-    """As its training writes it: with an optimiser, the arguments and a logger among them."""
+    """Save a checkpoint with optimizer, arguments and logger, as the training of GFSLT-VLP does."""
     entries: dict[str, Any] = {
         "model": model.state_dict(),
         "optimizer": torch.optim.AdamW(model.parameters()).state_dict(),
@@ -140,7 +140,7 @@ def save_checkpoint(path: Path, model: torch.nn.Module, decoder: TextDecoder | N
 
 
 class Logger:
-    """Tells where it is unpickled."""
+    """A class that prints where it is unpickled."""
 
     unpickled: ClassVar[list[str]] = []
 

@@ -3,8 +3,8 @@
     python -m tests.support.killed_runs DATA_DIR FOLDER EPOCHS NAME=MOMENT,MOMENT,...
 
 The experiment in `FOLDER/<name>` gets one process for each moment, and one that is left alone. All are
-forked from this one, so that the imports are paid once. What process i prints is in
-`<name>.<i>.<moment>.txt`, and what they trained on in `<name>.order.jsonl`.
+forked from this one, so that the imports are paid once. Process i prints into `<name>.<i>.<moment>.txt`;
+`<name>.order.jsonl` has the clips of each step.
 """
 
 import json

@@ -32,7 +32,7 @@ CONFIG = MBartConfig(
 
 
 class MBart(nnx.Module):
-    """The parts together, as their owners put them together."""
+    """An mBART put together from our parts, as the stages do it."""
 
     def __init__(self, config: MBartConfig, rngs: nnx.Rngs):
         self.embedding = TokenEmbedding(
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 def random_pair(seed: int, special_bias: float = 0.0, config: MBartConfig = CONFIG) -> Pair:
-    """Both with every weight, bias and scale random; `special_bias` makes </s> and <pad> likely."""
+    """Make both models with equal random weights; `special_bias` makes </s> and <pad> likely."""
     theirs = random_hugging_face(seed, config)
     with torch.no_grad():
         theirs.final_logits_bias[0, [EOS, PAD]] += special_bias
@@ -61,7 +61,7 @@ def random_pair(seed: int, special_bias: float = 0.0, config: MBartConfig = CONF
 def random_hugging_face(
     seed: int, config: MBartConfig = CONFIG, vocab_size: int = VOCAB_SIZE
 ) -> MBartForConditionalGeneration:
-    """Theirs with every weight, bias and scale random."""
+    """Make Hugging Face's model with every weight, bias and scale random."""
     torch.manual_seed(seed)
     theirs = MBartForConditionalGeneration(
         transformers.MBartConfig(
@@ -93,19 +93,19 @@ def random_hugging_face(
 
 
 def import_mbart(folder: Path, config: MBartConfig = CONFIG) -> MBart:
-    """Ours with the weights in a Hugging Face folder, deterministic."""
+    """Load our model from a Hugging Face folder, without dropout."""
     model = nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0)))
     state = load_mbart(state_of(model), Checkpoint(folder))
     return nnx.view(nnx.merge(nnx.graphdef(model), state.params), deterministic=True)
 
 
 def random_tokens(rng: np.random.Generator, lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [B, max(lengths)] of ordinary words padded on the right, and their mask."""
+    """Draw ids [B, max(lengths)] of ordinary words, padded on the right, and the mask."""
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     return np.where(mask, rng.integers(5, VOCAB_SIZE, mask.shape), PAD), mask
 
 
 def relative_error(actual: Array, expected: Array, mask: Array | EllipsisType = ...) -> float:
-    """The largest difference where `mask` is True, in units of the largest value."""
+    """Return the largest difference where `mask` is True, relative to the largest value."""
     actual, expected = np.asarray(actual)[mask], np.asarray(expected)[mask]
     return float(np.abs(actual - expected).max() / np.abs(expected).max())

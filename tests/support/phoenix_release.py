@@ -12,7 +12,7 @@ SIZE = (40, 32)  # height, width
 
 
 def picture(seed: int) -> np.ndarray:
-    """A smooth picture, `uint8[40, 32, 3]` RGB, so that JPEG loses little."""
+    """Draw a smooth picture, `uint8[40, 32, 3]` RGB, so that JPEG loses little."""
     rng = np.random.default_rng(seed)
     return cv2.resize(
         rng.integers(0, 256, (3, 3, 3), dtype=np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC
@@ -31,7 +31,7 @@ def write_release(
     inner_folder: str = "",
     suffix: str = ".png",
 ) -> None:
-    """Frame t of clip i is `picture(100 * i + t)`, stored as images0001 onwards below `inner_folder`."""
+    """Write the release; frame t of clip i is `picture(100 * i + t)`."""
     for split in SPLITS:
         corpus, questions = [CORPUS_HEADER], []
         for i in range(num_clips[split]):

@@ -1,4 +1,4 @@
-"""PyTorch as the tests need it; a module that imports this one is skipped where PyTorch is not installed."""
+"""PyTorch for the tests; without PyTorch, a module that imports this one is skipped."""
 
 import pytest
 

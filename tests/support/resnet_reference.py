@@ -1,4 +1,4 @@
-"""A ResNet in PyTorch, as torchvision lays it out, and how its weights become ours."""
+"""A ResNet in PyTorch with torchvision's layout, and its weights as ours."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ class Block(torch.nn.Module):
 
 
 class TorchResNet(torch.nn.Module):
-    """Frames [N, 3, H, W] to features [N, C]."""
+    """A ResNet from frames [N, 3, H, W] to features [N, C]."""
 
     def __init__(self, config: ResNetConfig, image_size: int):
         super().__init__()
@@ -93,7 +93,7 @@ class TorchResNet(torch.nn.Module):
 
 
 def randomise_torch(module: torch.nn.Module, seed: int) -> None:
-    """Every weight, scale, bias and running statistic random."""
+    """Draw every weight, scale, bias and running statistic of a PyTorch module."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, value in module.state_dict().items():
@@ -110,7 +110,7 @@ def torch_frames(pixels: np.ndarray) -> torch.Tensor:
 
 
 def to_ours(values: dict[str, torch.Tensor], like: nnx.State) -> nnx.State:
-    """Torch's values by name (weights, or their gradients) as the state of our module."""
+    """Convert PyTorch's weights or gradients by name to the state of our module."""
 
     def ours(path: Any, leaf: jax.Array) -> jax.Array:
         keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
@@ -124,7 +124,7 @@ def to_ours(values: dict[str, torch.Tensor], like: nnx.State) -> nnx.State:
 
 
 def copy_weights(ours: nnx.Module, theirs: torch.nn.Module) -> None:
-    """Gives our module all weights and running statistics of one with the same names."""
+    """Copy all weights and running statistics into our module of the same names."""
     state = nnx.state(ours)
     used = {name for name in theirs.state_dict() if not name.endswith("num_batches_tracked")}
     assert len(jax.tree.leaves(state)) == len(used)
@@ -132,9 +132,9 @@ def copy_weights(ours: nnx.Module, theirs: torch.nn.Module) -> None:
 
 
 class BiasedVariances:
-    """Counts what each BatchNorm of a torch module saw, to turn its running variances into ours.
+    """A count of what each BatchNorm of a PyTorch module saw.
 
-    Torch keeps the unbiased variance of a batch, ours the biased one.
+    It turns running variances into ours: PyTorch keeps the unbiased variance of a batch, we the biased one.
     """
 
     def __init__(self, module: torch.nn.Module):

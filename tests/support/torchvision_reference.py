@@ -1,4 +1,4 @@
-"""ResNet and ShuffleNetV2 in PyTorch under the names that torchvision's weight files have."""
+"""ResNet and ShuffleNetV2 in PyTorch with the names of torchvision's weight files."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class ResidualBlock(torch.nn.Module):
 
 
 class TorchvisionResNet(torch.nn.Module):
-    """Frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
+    """A CNN from frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
 
     def __init__(self, config: ResNetConfig):
         super().__init__()
@@ -101,7 +101,7 @@ class ShuffleUnit(torch.nn.Module):
 
 
 class TorchvisionShuffleNet(torch.nn.Module):
-    """Frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
+    """A CNN from frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
 
     def __init__(self, config: ShuffleNetConfig):
         super().__init__()

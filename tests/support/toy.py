@@ -1,4 +1,4 @@
-"""A tiny configuration and random batches, for every test of models and stages."""
+"""A tiny configuration and random batches for tests of models and stages."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
 def toy_config(**changes: Any) -> Config:
-    """A model of some thousand parameters on frames of 16 pixels; `changes` has dotted keys."""
+    """Configure a model of some thousand parameters; `changes` has dotted keys."""
     tree = default_config()
     sizes = {
         "data.image_size": 16,
@@ -85,7 +85,7 @@ def pretrain_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size
 
 
 def toy_batch(seed: int, clips: int = 3) -> Batch:
-    """Random clips of 1 to 12 frames, packed tightly; behind the texts, and between them, lies noise."""
+    """Draw clips of 1 to 12 frames, packed tightly; noise fills the padding of texts."""
     rng = np.random.default_rng(seed)
     frame_count = rng.integers(1, 13, clips).astype(np.int32)
     texts = Texts(*_texts(rng, clips), *_texts(rng, clips))
@@ -105,7 +105,7 @@ def toy_batch(seed: int, clips: int = 3) -> Batch:
 
 
 def with_texts(batch: Batch, **texts: np.ndarray) -> Batch:
-    """`batch` with some of its texts replaced, for decoder and text tower alike."""
+    """Replace some texts of a batch, for decoder and text tower alike."""
     return batch.replace(
         decoder_texts=batch.decoder_texts._replace(**texts),
         text_tower_texts=batch.text_tower_texts._replace(**texts),
@@ -113,7 +113,7 @@ def with_texts(batch: Batch, **texts: np.ndarray) -> Batch:
 
 
 def one_clip(batch: Batch, row: int) -> Batch:
-    """A batch of the same shape that holds one clip of another, in its first row."""
+    """Return a batch of the same shape with one clip, in the first row."""
     start, count = batch.frame_start[row], batch.frame_count[row]
     alone = jax.tree.map(lambda x: x[row : row + 1], batch)
     alone = alone.replace(frames=batch.frames[start : start + count], frame_start=np.zeros(1, np.int32))
@@ -121,7 +121,7 @@ def one_clip(batch: Batch, row: int) -> Batch:
 
 
 def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Batch:
-    """`batch` with so many more rows without a clip, frames of no clip and places for tokens, all noise."""
+    """Add rows without a clip, frames of no clip and token places, all noise."""
     rng = np.random.default_rng(9)
 
     def pad_text(text: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +149,7 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
 
 
 def random_model(make: Callable[[], Any], seed: int = 0) -> Any:
-    """What `make` makes, with every weight, bias, scale and running statistic random: no 0 or 1 hides."""
+    """Make a model with every weight, bias, scale and running statistic random."""
     rng = np.random.default_rng(seed)
 
     def draw(path: Any, leaf: Any) -> jax.Array:
@@ -170,14 +170,14 @@ def random_model(make: Callable[[], Any], seed: int = 0) -> Any:
 
 
 def toy_state(stage: Stage, seed: int = 0) -> TrainState:
-    """A state of the stage with every variable random, for `sgd_step`."""
+    """Make a state of the stage with every variable random, for `sgd_step`."""
     model = random_model(lambda: stage.make_model(jax.random.key(0)), seed)
     _, params, batch_stats = nnx.split(model, nnx.Param, ...)
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.sgd(1.0).init(params))
 
 
 def evaluated(stage: Stage, state: TrainState) -> Any:
-    """The stage's model with the state's variables, as evaluation uses it."""
+    """Return the stage's model with the state's variables, for evaluation."""
     return nnx.merge(stage.eval_def, state.params, state.batch_stats)
 
 
@@ -201,7 +201,7 @@ def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Tra
 
 
 def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """A compiled training step of plain SGD with rate 1: what it subtracts is the gradient."""
+    """Compile a training step of SGD with rate 1, which subtracts the gradient."""
     graphdef = stage.train_def
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -212,7 +212,7 @@ def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Me
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    """Leaf by leaf the largest difference is below `tolerance`, in units of the leaf's largest value."""
+    """Assert that each leaf differs by at most `tolerance` of its largest value."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for (path, x), y in zip(jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
         x, y = np.asarray(x), np.asarray(y)
@@ -226,7 +226,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _texts(rng: np.random.Generator, clips: int) -> tuple[np.ndarray, np.ndarray]:
-    """`w_1 .. w_n </s> <language>`, n from 1 on, and their mask."""
+    """Draw texts `w_1 .. w_n </s> <language>`, n at least 1, and the mask."""
     ids = rng.integers(FIRST_WORD, VOCAB_SIZE, (clips, TEXT), np.int32)
     length = rng.integers(3, TEXT + 1, (clips, 1))
     place = np.arange(TEXT)

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -22,6 +21,7 @@ from sslssaw_jax.training.processes import initialize_processes
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.test_end_to_end import ROOT, rows, shipped, shrink
 
+pytestmark = pytest.mark.slow
 # As run.py is called, and once more in a folder where a checkpoint of one process lies.
 TWO_RUNS = """
 import sys
@@ -64,13 +64,6 @@ def interrupted(finished: Path, workdir: Path) -> Path:
     return workdir
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def alone(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the workdir of a run of this process."""
@@ -92,9 +85,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
     command = [sys.executable, "-c", TWO_RUNS, str(tiny_data_dir), str(goes_on), *flags]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
     }
     from_environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     flagged = [f"--coordinator_address={address}", "--num_processes=2", "--process_id=0"]

@@ -73,6 +73,7 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], 
 @pytest.mark.parametrize(
     ("stage", "dtype", "mesh"), [(*run, mesh) for run, meshes in RUNS.items() for mesh in meshes[1:]]
 )
+@pytest.mark.slow
 def test_a_step_on_eight_devices_is_that_of_one(outcomes, stage, dtype, mesh):
     """Losses, gradients (the momentum), parameters, their average and batch statistics; 4x2 with remat."""
     for part in ("metrics", "state"):
@@ -83,6 +84,7 @@ def test_a_step_on_eight_devices_is_that_of_one(outcomes, stage, dtype, mesh):
 
 
 @pytest.mark.parametrize("mesh", ["8x1", "4x2"])
+@pytest.mark.slow
 def test_a_translation_on_eight_devices_is_that_of_one(outcomes, mesh):
     folder = outcomes["translate", "float64"]
     expected = leaves(folder, "1x1", "translation")
@@ -90,6 +92,7 @@ def test_a_translation_on_eight_devices_is_that_of_one(outcomes, mesh):
     assert_equal(leaves(folder, mesh, "translation"), expected, 1e-12)
 
 
+@pytest.mark.slow
 def test_fsdp_splits_large_arrays_their_momentum_and_their_average_and_copies_small_ones(outcomes):
     folder = outcomes["translate", "float64"]
     whole, pieces = leaves(folder, "1x8", "state"), leaves(folder, "1x8", "piece")
@@ -102,11 +105,13 @@ def test_fsdp_splits_large_arrays_their_momentum_and_their_average_and_copies_sm
     assert all(pieces[name].shape == whole[name].shape for name in whole.keys() - split)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_written_under_fsdp_restores_replicated(outcomes):
     folder = outcomes["translate", "float64"]
     assert_equal(leaves(folder, "1x8", "restored"), leaves(folder, "1x8", "state"), 0)
 
 
+@pytest.mark.slow
 def test_a_step_over_stacked_batches_is_that_over_one_with_all_their_clips(outcomes):
     """In a model without BatchNorm; texts of the batches differ in length, and one batch is empty."""
     folder = outcomes["translate", "float64"]

@@ -86,7 +86,7 @@ def test_stage_2_translates_as_the_parent_does_and_none_of_the_files_code_runs(
     assert "video, encoder, embedding, decoder taken over" in report
     assert "left out: mbart.model.encoder.embed_tokens.weight (not read" in report
     assert "as initialized" not in report
-    assert "model.mbart.heads is 2; the published configuration has 8" in report
+    assert "model.mbart.video_heads is 2; the published configuration has 8" in report
 
     batch = toy_batch(seed=0)
     tokens = random_tokens(len(batch.valid), tokenizer.vocab_size)
