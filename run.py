@@ -1,4 +1,4 @@
-"""Trains, evaluates or translates: `python run.py --config=configs/phoenix_stage2.py`."""
+"""Train, evaluate or translate: `python run.py --config=configs/phoenix_stage2.py`."""
 
 import os
 import sys
@@ -10,13 +10,20 @@ from ml_collections import config_flags
 from sslssaw_jax.config.experiment import flag_error
 from sslssaw_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; runs/<config.name> by default.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "Of several processes: host:port of process 0; auto: as SLURM or MPI says."
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "A file in configs/. --config.GROUP.KEY=VALUE changes a setting; sslssaw_jax/config/ and "
+    "sslssaw_jax/systems/ explain each.",
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes: their number.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes: which one this is, from 0 on.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; runs/<config.name> by default.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "With several processes: host:port of process 0, or auto for SLURM and MPI."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With several processes: their number.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With several processes: the number of this one, from 0."
+)
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -26,18 +33,19 @@ _MODE = flags.DEFINE_enum(
 _CLIPS = flags.DEFINE_multi_string(
     "clip",
     [],
-    "With --mode=translate: this clip alone, by its id in any split, and its heat map; repeatable.",
+    "With --mode=translate: the id of a clip of any split to translate and draw alone; repeatable.",
 )
 
 
 def main(argv: list[str]) -> None:
+    """Run the experiment that the flags describe."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it touches, and of errors twice
-        sys.unraisablehook = lambda _: None  # and of what it was writing besides when a disk is full
-    # JAX, Flax and TFDS take seconds to import: wrong flags of this program are reported before
+        logging.set_verbosity(logging.FATAL)  # Orbax logs every file that it touches, and errors twice
+        sys.unraisablehook = lambda _: None  # and the writes that it gives up when a disk is full
+    # TFDS and Orbax take seconds to import, and --help need not wait
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import exit_run, initialize_processes
@@ -54,14 +62,14 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """The arguments that are no flags; a wrong flag or config file ends the program with one message."""
+    """Parse flags; end with one message for a wrong flag or file."""
     try:
         return flags.FLAGS(argv)
     except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        told = flag_error(error).splitlines()
-        if any(line.startswith("Traceback") for line in told):  # of a config file: only its end is for users
-            told = [told[0], told[-1]]
-        sys.exit("error: " + "\n  ".join(told))
+        lines = flag_error(error).splitlines()
+        if any(line.startswith("Traceback") for line in lines):  # of a config file: only its end is for users
+            lines = [lines[0], lines[-1]]
+        sys.exit("error: " + "\n  ".join(lines))
 
 
 if __name__ == "__main__":

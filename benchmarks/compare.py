@@ -64,7 +64,7 @@ def make_config(case: Case) -> Config:
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
-    """Return the fields of a `Batch` of noise and of its texts, without padding."""
+    """Return the fields of a noise `Batch` and of its texts, unpadded."""
     rng = np.random.default_rng(0)
 
     def text(length: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def make_batch(case: Case) -> dict[str, np.ndarray]:
 
 
 def make_prompt(case: Case, d_model: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return encoder states f32[B, T, D] and the question with the language code."""
+    """Return encoder states [B,T,D] and the question with the language code."""
     rng = np.random.default_rng(1)
     prompt = rng.integers(4, LANGUAGE, (case.clips, QUESTION + 1), np.int32)
     prompt[:, [0, -1]] = LANGUAGE
@@ -99,7 +99,7 @@ def make_prompt(case: Case, d_model: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def our_model(config: Config, *, trained: bool) -> tuple[Any, Any, Any]:
-    """Return stage 2, its initial state (the same in each process) and its optimizer."""
+    """Return stage 2, its initial state and its optimizer, equal everywhere."""
     import jax
     import optax
 
@@ -277,7 +277,7 @@ def main() -> None:
 
 
 def check_sentences(ours: list[list[int]], theirs: list[list[int]]) -> None:
-    """Raise RuntimeError unless both sides found the same sentences of the intended length."""
+    """Raise RuntimeError unless both sides found equal sentences of the intended length."""
     width = max(map(len, theirs))
     if [row[:width] for row in ours] != theirs or width != SENTENCE:
         raise RuntimeError(f"the sentences differ, or have {width} tokens instead of {SENTENCE}")

@@ -64,7 +64,7 @@ class Worker:
 
 
 def serve(run: Callable[[], Any], **setup: Any) -> None:
-    """Answer requests: run once and report the processor time; at the end, the peak memory."""
+    """Answer requests with a run's processor time; end with peak memory."""
     print(json.dumps(setup), flush=True)
     for line in sys.stdin:
         if line.strip() == "end":
@@ -92,7 +92,7 @@ class Comparison:
 
 
 def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) -> Comparison:
-    """Run both sides in turn, `rounds` times after a first round that does not count."""
+    """Run both sides in turn, `rounds` times after a warm-up round."""
     workers = {"ours": Worker(ours, core), "theirs": Worker(theirs, core)}
     answers = [{side: worker.round() for side, worker in workers.items()} for _ in range(rounds + 1)]
     return Comparison(
@@ -104,7 +104,7 @@ def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) 
 
 
 def keep(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table and append it to `results/<name>.md` with date, machine and command."""
+    """Print a table and append it to `results/<name>.md` with the circumstances."""
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     table = "\n".join(lines)

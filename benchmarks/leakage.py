@@ -29,7 +29,7 @@ HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU
 
 
 def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
-    """Yield the rows of some clips, one for each way to translate by the questions."""
+    """Yield a row for each way to translate some clips by questions."""
     characters = counts_characters(language)
     targets, questions = [row.target for row in rows], [row.question for row in rows]
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
@@ -44,7 +44,7 @@ def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[lis
 def parts(
     corpus: str, split: str, rows: list[Question], language: str
 ) -> Iterator[tuple[str, list[Question]]]:
-    """Yield a split with its name, then its halves and its parts by overlap."""
+    """Yield a split with its name, then its halves and overlap parts."""
     yield split, rows
     if (corpus, split) == ("phoenix2014t_qa", "test"):
         yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]

@@ -143,7 +143,7 @@ def theirs(folder: Path, case: Case) -> None:
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
     def load(path: Path) -> torch.Tensor:
-        """Load and resize a frame, then do what torchvision's `ToTensor` and `Normalize` do."""
+        """Load, resize and normalize a frame as torchvision's `ToTensor` and `Normalize` do."""
         image = Image.fromarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)).resize(PREPARED)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return pixels.sub_(mean).div_(std)

@@ -100,7 +100,7 @@ def row(name: str, frames: int, remat: str) -> str:
 def residuals(
     stage: Stage, params: nnx.State, batch_stats: nnx.State, batch: Batch, key: jax.Array
 ) -> Callable:
-    """Return the backward pass, whose arrays are what it needs of the forward pass."""
+    """Return the backward pass, which holds its arrays of the forward pass."""
 
     def loss(params: nnx.State) -> jax.Array:
         return stage.loss(nnx.merge(stage.train_def, params, batch_stats, copy=True), batch, key)[0]

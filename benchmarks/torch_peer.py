@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 def inputs(batch: Mapping[str, np.ndarray], device: str = "cpu") -> Inputs:
-    """Convert the valid clips of our batch, given as its fields and those of its texts."""
+    """Convert the valid clips of our batch, given as fields."""
     rows = np.flatnonzero(batch["valid"])
     lengths = batch["frame_count"][rows].tolist()
     pixels = torch.from_numpy(batch["frames"][: sum(lengths)]).to(device).float() / 255
@@ -173,7 +173,7 @@ class Peer(nn.Module):
         return self.mbart.get_encoder()(inputs_embeds=joint, attention_mask=mask).last_hidden_state, mask
 
     def forward(self, x: Inputs) -> Tensor:
-        """Return the loss: label-smoothed on the sentence (Eq. 6), plus the question's (Eq. 5) with SSL."""
+        """Return the sentence's smoothed loss (Eq. 6), with SSL plus the question's."""
         states, mask = self.encode(x)
         tokens, tokens_mask = _shift_right(x.target, x.target_mask), x.target_mask
         if self.ssl == "prefix":
@@ -225,7 +225,7 @@ class Peer(nn.Module):
 
 
 def repeat_edges(clip: Tensor) -> Tensor:
-    """Repeat the first and the last of a clip's frames [L, ...] or features."""
+    """Repeat the first and the last of a clip's frames or features."""
     after = -len(clip) % 4 + EDGE
     return torch.cat([clip[:1].expand(EDGE, *clip.shape[1:]), clip, clip[-1:].expand(after, *clip.shape[1:])])
 
@@ -236,7 +236,7 @@ def _shift_right(text: Tensor, mask: Tensor) -> Tensor:
 
 
 def _loss(logits: Tensor, text: Tensor, mask: Tensor, smoothing: float) -> Tensor:
-    """Return the mean over the tokens up to `</s>`, without the language code after it."""
+    """Return the mean over the tokens up to `</s>`, without language code."""
     scored = F.pad(mask[:, 1:], (0, 1)) == 1
     labels = text.masked_fill(~scored, -100)
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)

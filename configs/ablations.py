@@ -55,6 +55,7 @@ SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvisio
 
 
 def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
+    """Return the configuration of a row."""
     base, _, name = row.partition("/")
     name = re.sub(r"^table\d_", "", name)
     rows = ROWS | OWN_STAGE_1

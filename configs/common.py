@@ -7,12 +7,12 @@ from sslssaw_jax.systems import SYSTEMS
 
 
 def small_cnn(config: ConfigDict) -> None:
-    """Shrink the CNN; at 48 pixels the last 3x3 map is kept, since its mean forgets where the hands are."""
+    """Shrink the CNN to frames of 48 pixels."""
     config.data.crop_fraction = 1.0
     config.model.cnn.resnet.depths = (1, 1, 1)
     config.model.cnn.resnet.width = 16
     config.model.cnn.resnet.stem = "conv7_stride4"
-    config.model.cnn.resnet.head = "flatten"
+    config.model.cnn.resnet.head = "flatten"  # the mean of the last 3x3 map forgets where the hands are
     config.model.cnn.resnet.head_features = 128
     config.model.cnn.shufflenet.depths = (2, 4, 2)
     config.model.cnn.shufflenet.width = 48
@@ -41,7 +41,7 @@ def small_model(config: ConfigDict) -> None:
 
 
 def toy_training(config: ConfigDict) -> None:
-    """Change sizes and epochs to what a CPU trains in minutes, from scratch."""
+    """Shrink sizes and epochs for minutes on a CPU, from scratch."""
     small_model(config)
     config.model.cnn.weights = config.model.mbart.weights = config.model.mbert.weights = None
     config.data.image_size = 48

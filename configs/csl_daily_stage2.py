@@ -1,17 +1,18 @@
-"""SSL-SSAW on CSL-Daily-QA (Table 2): stage 2, with stage 1 trained first where there is none.
+"""SSL-SSAW on CSL-Daily-QA (Table 2): stage 2, after stage 1 if missing.
 
 The recipe is PHOENIX's. `configs/csl_daily_stage2.py:toy` is the same experiment from scratch, with a model
 small enough for a CPU.
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from configs import phoenix_stage2
 
 PRETRAINED = "./pretrained/mbart_trimmed_csl"  # as the README's trim command leaves it
 
 
-def get_config(variant: str = "") -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
+    """Return stage 2; the variant is empty or `toy`."""
     config = phoenix_stage2.get_config(variant)
     config.name = config.name.replace("phoenix", "csl_daily")
     config.init_from = config.init_from.replace("phoenix", "csl_daily")

@@ -1,12 +1,13 @@
-"""The embedded demo: `avatar_qa`, both stages and a warm start of the CNN, minutes on two CPU cores."""
+"""The embedded demo: `avatar_qa`, a warm start of the CNN and both stages."""
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from configs.common import small_model
 from sslssaw_jax.systems import default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> ConfigDict:
+    """Return the demo."""
     config = default_config()
     config.name = "demo"
     config.init_from = "demo_stage1"

@@ -1,10 +1,10 @@
-"""SSL-SSAW on PHOENIX-2014T-QA (Table 1): stage 2, with stage 1 trained first where there is none.
+"""SSL-SSAW on PHOENIX-2014T-QA (Table 1): stage 2, after stage 1 if missing.
 
 It starts from pretrained mBART, trimmed to the dataset (README, "Pretrained weights").
 `configs/phoenix_stage2.py:toy` is the same experiment from scratch, with a model small enough for a CPU.
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from configs.common import toy_training
 from sslssaw_jax.config.checks import ConfigError
@@ -14,7 +14,8 @@ PRETRAINED = "./pretrained/mbart_trimmed"  # as the README's trim command leaves
 VARIANTS = ("", "toy")
 
 
-def get_config(variant: str = "") -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
+    """Return stage 2; the variant is empty or `toy`."""
     if variant not in VARIANTS:
         raise ConfigError(f"the variant :{variant} is unknown; there is :toy")
     config = default_config()

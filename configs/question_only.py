@@ -1,16 +1,17 @@
-"""Question only (Table 7) on the text of PHOENIX-2014T-QA, from scratch, small enough for a CPU.
+"""The questions of PHOENIX-2014T-QA alone, from scratch, on a CPU.
 
 It is not the paper's row, which is `configs/ablations.py:phoenix/question`: a copy gate and denoising pairs
 show how far the questions alone lead. 99 % of the texts fit the lengths. The number of epochs was fixed
 before the first run; dev is scored at the end, and chooses nothing.
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from sslssaw_jax.systems import default_config
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> ConfigDict:
+    """Return the study of the questions alone."""
     config = default_config("question_only")
     config.name = "question_only"
     config.data.dataset = "phoenix2014t_qa"

@@ -1,4 +1,4 @@
-"""The systems beside SSL-SSAW in Tables 1 and 2: small sizes, and the recipes of their public codes.
+"""The other systems of Tables 1 and 2: small sizes and published recipes.
 
 Their defaults are the published sizes. QB-GFSLT-VLP is a row of Table 4: SSL-SSAW without SSAW and SSL.
 """

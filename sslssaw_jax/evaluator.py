@@ -71,12 +71,12 @@ class Evaluator:
 
     @property
     def output_dir(self) -> Path:
-        """Return the workdir, or a folder in it for a dataset without a train split."""
+        """Return the workdir, or its folder for a dataset without train split."""
         trains = self._config.data.train_split in self._dataset.splits
         return self._workdir if trains else self._workdir / self._dataset.name
 
     def dev_scores(self, state: TrainState) -> dict[str, float]:
-        """Return BLEU-4 and ROUGE-L on dev, or the loss for a stage that does not translate."""
+        """Return BLEU-4 and ROUGE-L on dev; otherwise the loss."""
         if self._stage.translation is None:
             return self._loss(state, self._dev)
         predictions, _ = self._translations(state, self._dev)
@@ -84,7 +84,7 @@ class Evaluator:
         return {key: scores[key] for key in ("bleu4", "rouge_l")}
 
     def evaluate(self) -> None:
-        """Translate dev and test with the best checkpoint, write `metrics.json` and print its table.
+        """Translate dev and test with the best checkpoint, write and print metrics.
 
         Raises:
             CheckpointError: The workdir holds no checkpoint of this model.
@@ -149,7 +149,7 @@ class Evaluator:
         print(f"pictures: {self.output_dir}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
-        """Return the question-only run's translations of dev and test; None if it has none.
+        """Return the question-only run's translations of dev and test, if any.
 
         Raises:
             ConfigError: That run cannot be compared with this one.
@@ -171,7 +171,7 @@ class Evaluator:
         return self._stage.reads_video and self._stage.reads_question
 
     def _translate_split(self, state: TrainState, split: str) -> list[Prediction]:
-        """Translate a split, write its predictions and draw the worst and the best clips of test."""
+        """Translate a split, write its predictions and draw chosen clips of test."""
         clips = self._clips(split)
         predictions, gates = self._translations(state, clips)
         if jax.process_index() == 0:

@@ -98,7 +98,7 @@ class Experiment:
             print(f"report: {write_report(self._evaluator.output_dir)}")
 
     def _train(self, place: int) -> None:
-        """Train a stage in its folder unless it is finished, after the stages that it starts from."""
+        """Train a stage and the stages before it, unless they are finished."""
         stage, workdir = self._stages[place], self._folders[place]
         meta = {"config": to_dict(self.config), "tokenizer": self._tokenizer.fingerprints}
         mark = workdir / FINISHED
@@ -144,7 +144,7 @@ class Experiment:
                 write_json(mark, facts | meta)
 
     def _initial_weights(self, place: int) -> InitialWeights:
-        """Return what fills a stage's fresh state, after training the stage before it."""
+        """Return the weights that a stage starts from; train earlier stages first."""
         stage, sources = self._stages[place], []
         if stage.starts_from_file:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
@@ -157,7 +157,7 @@ class Experiment:
         return chain(sources)
 
     def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights that the system's groups `mbart`, `mbert` and `cnn` name."""
+        """Return the pretrained weights that `mbart`, `mbert` and `cnn` name."""
         model, sources = self.config.model, []
         mbart, cnn = getattr(model, "mbart", None), getattr(model, "cnn", None)
         mbert = self._system.text_tower(model)
@@ -170,7 +170,7 @@ class Experiment:
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:
-        """Load the tokenizer named by the configuration, of the pretrained mBART, or of the dataset."""
+        """Load the tokenizer of the configuration, the pretrained mBART or the dataset."""
         folder: str | Path = self.config.data.tokenizer or self._dataset.tokenizer_folder
         mbart = getattr(self.config.model, "mbart", None)
         if mbart and mbart.weights and not self.config.data.tokenizer:
@@ -214,7 +214,7 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
 
 
 def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
-    """Return each stage of a configuration with its folder, without opening the dataset."""
+    """Return the stages of a configuration with their folders, without a dataset."""
     stages = SYSTEMS[config.system].make_stages(config, StageInputs())
     return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
 

@@ -36,8 +36,12 @@ class WorkdirError(UserError):
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, option: str = "--workdir") -> Iterator[None]:
     """Lock a workdir until this process leaves the block or dies.
+
+    Args:
+        workdir: The folder to lock.
+        option: Names the folder on the command line, for the error.
 
     Raises:
         WorkdirError: Another run holds the lock.
@@ -52,7 +56,7 @@ def locked(workdir: Path) -> Iterator[None]:
     except Timeout:
         other = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise WorkdirError(
-            f"{workdir} is in use by {other}: wait for its end, or choose another --workdir"
+            f"{workdir} is in use by {other}: wait for its end, or choose another {option}"
         ) from None
     except (OSError, NotImplementedError) as error:  # some network disks have no locks
         warnings.warn(f"{workdir} cannot be locked ({error}): let no other run use it", stacklevel=3)

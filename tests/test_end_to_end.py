@@ -240,10 +240,12 @@ def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_cli
         for number in range(9):
             picture = np.full((60, 80, 3), shade + 5 * number, np.uint8)
             cv2.imwrite(str(tmp_path / "videos" / folder / f"{number}.png"), picture)
-    prepare("custom_qa", tmp_path / "data", manual_dir=tmp_path, resize="crop:48", num_workers=1)
+    prepare(
+        "custom_qa", tmp_path / "data", manual_dir=tmp_path, language="en_XX", resize="crop:48", num_workers=1
+    )
     config = shrink(shipped("demo"), tmp_path / "data")
     config.data.dataset = "custom_qa"
-    with pytest.raises(TokenizerError, match="one without a train split has none"):
+    with pytest.raises(TokenizerError, match="a dataset without a train split has none"):
         run(config, finished, "translate")
     config.data.tokenizer = str(tiny_data_dir / "avatar_qa" / "1.0.0" / "tokenizer")
     before = (finished / "predictions.test.jsonl").read_bytes()

@@ -1,1 +1,1 @@
-"""TFDS builders for question-based sign language translation datasets, without TensorFlow."""
+"""TFDS builders of datasets for question-based sign language translation, without TensorFlow."""

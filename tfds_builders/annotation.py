@@ -1,9 +1,10 @@
-"""What every dataset of clips with questions is read into, and how its files are read.
+"""Annotated clips, and readers of the files that hold their texts.
 
-Readers go on past a row that they cannot use, so that all problems are told at once: they add each, named by
-its file and line, to a list of problems, and preparing refuses while that list holds any.
+A reader passes over each row that it cannot use and adds a line with its file and line number to a list of
+problems, so that all problems are reported at once. Preparing is refused while that list holds any.
 """
 
+import gzip
 import io
 import pickle
 import pickletools
@@ -16,14 +17,17 @@ from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
-_LONGEST_NAME = 200  # bytes: a file name has 255 at most, and ours get prefixes and suffixes
+_LONGEST_NAME = (
+    200  # bytes: file names have at most 255, and prefixes and suffixes are added to a clip's name
+)
+_GZIP_MAGIC = b"\x1f\x8b"
 
 Row = TypeVar("Row", bound=tuple)
 Item = TypeVar("Item")
 
 
 class AnnotationError(UserError):
-    """Rows cannot be read; `args` are the problems, each naming its file and line."""
+    """An error of unusable annotations; each of `args` is one problem."""
 
     def __str__(self) -> str:
         shown = [str(problem) for problem in self.args[:_PROBLEMS_SHOWN]]
@@ -33,11 +37,11 @@ class AnnotationError(UserError):
 
 
 class MissingInputError(UserError):
-    """A file of the dataset is not there; the message names it and where it comes from."""
+    """An error that names each missing file and its source."""
 
 
 class Sentence(NamedTuple):
-    """What the corpus itself says of a clip."""
+    """A row of a corpus file."""
 
     name: str
     target: str
@@ -46,49 +50,59 @@ class Sentence(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A row of a question file; a field that it lacks is empty."""
+    """A row of a question file; an absent field is empty."""
 
     name: str
     target: str
     question: str
     gloss: str
-    overlap: bool = False  # the file marks that the question is the target
-    num_frames: int = 0  # 0: the file does not say
+    overlap: bool = False  # the file marks the question as equal to the target
+    num_frames: int = 0  # 0: not in the file
+
+
+class SplitFiles(NamedTuple):
+    """The files of a split."""
+
+    questions: Path
+    corpus: Path
+    frames: Path  # holds a folder of frames for each clip
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One clip: where its video lies, and its texts without outer spaces, glosses between single ones."""
+    """A clip with its texts; glosses are separated by single spaces."""
 
     name: str
-    video: Path  # a folder of frames or a video file
+    video: Any  # the builder's `clip_reader` reads it: a folder of frames or a video file, if not rendered
     question: str
     target: str
     gloss: str
     signer: str
-    overlap: bool = False  # marked: the question is the target
+    overlap: bool = False  # the annotations mark the question as equal to the target
 
 
 @dataclass
 class Annotations:
-    """The clips of a split in order, for each kind of oddity the clips that show it, and all problems."""
+    """The clips of a split in order, with problems and oddities."""
 
     clips: list[Annotation] = field(default_factory=list)
-    odd: dict[str, list[str]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    odd: dict[str, list[str]] = field(default_factory=dict)  # the clips that show each oddity
+    unreadable: list[Path] = field(default_factory=list)  # files of frames
+    problems: list[str] = field(default_factory=list)  # preparing is refused if there is any
 
     def note(self, oddity: str, name: str) -> None:
+        """Note an oddity of a clip."""
         self.odd.setdefault(oddity, []).append(name)
 
 
 def read_rows(
     path: Path, parse: Callable[[str], Row], problems: list[str], *, header: str = ""
 ) -> dict[str, Row]:
-    """`parse_rows` of the lines of a UTF-8 file, outer spaces removed; blank ones are passed over.
+    """Parse the lines of a UTF-8 file without outer spaces; see `parse_rows`.
 
-    A line that begins with `header` is passed over, too.
+    Blank lines and lines that begin with `header` are passed over.
     """
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")  # `parse_rows` tells what was replaced
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")  # `parse_rows` reports what was replaced
     lines = (
         (f"{path}, line {number}", line.strip())
         for number, line in enumerate(text.split("\n"), start=1)  # splitlines() also splits at U+2028
@@ -97,16 +111,35 @@ def read_rows(
     return parse_rows(lines, parse, problems)
 
 
+def read_pickled_rows(
+    path: Path,
+    find_entries: Callable[[Any], Iterable[Any]],
+    parse: Callable[[Any], Row],
+    problems: list[str],
+) -> dict[str, Row]:
+    """Parse the entries of a pickle, gzipped or not; see `parse_rows`.
+
+    `find_entries` returns the entries in the pickled object, or raises a ValueError.
+    """
+    try:
+        entries = list(find_entries(_load_pickle(path.read_bytes())))
+    except ValueError as error:
+        problems.append(f"{path}: {error}")
+        return {}
+    places = (f"{path}, entry {number}" for number in range(1, len(entries) + 1))
+    return parse_rows(zip(places, entries), parse, problems)
+
+
 def parse_rows(
     items: Iterable[tuple[str, Item]], parse: Callable[[Item], Row], problems: list[str]
 ) -> dict[str, Row]:
-    """The rows of a file by their first field, the clip's name, in order.
+    """Return the usable rows of a file, in order, by clip name.
 
     Args:
-      items: what is to be parsed, with its place in words.
-      parse: gives the row of an item, or a ValueError that says what is wrong with it.
-      problems: gets a line for each item without a usable row: `parse` refused it, its text is damaged, its
-        name cannot be that of a file, or its clip had a row already.
+        items: What to parse, each with its place in words.
+        parse: Returns a row whose first field is the clip's name, or raises a ValueError.
+        problems: Receives a line for each item that `parse` refuses, whose text is damaged, whose name cannot
+            name a file, or whose clip has a row already.
     """
     rows: dict[str, Row] = {}
     for place, item in items:
@@ -122,15 +155,30 @@ def parse_rows(
     return rows
 
 
-def check_name(name: str) -> None:
-    """Refuses a clip's name that is no plain name of a file, and so might lead out of its folder.
+def split_fields(line: str, form: str) -> list[str]:
+    """Return the fields of a line of a form such as `name|split`.
 
     Raises:
-      ValueError: it is empty or too long, begins with a dot, or holds a slash or what cannot be printed.
+        ValueError: The line has more or fewer fields.
+    """
+    fields = [field.strip() for field in line.split("|")]
+    if len(fields) != form.count("|") + 1:
+        raise ValueError(f"expected {form}, found {len(fields)} fields: {line[:80]!r}")
+    return fields
+
+
+def check_name(name: str) -> None:
+    """Refuse a clip's name that could not name a file.
+
+    Raises:
+        ValueError: The name is empty, too long, begins with a dot, or has a slash or unprintable characters.
     """
     plain = name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
     if not name or not plain or len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(f"{name[:80]!r} cannot be the name of a clip: it is none of a file")
+        raise ValueError(
+            f"{name[:80]!r} cannot be the name of a clip: use at most {_LONGEST_NAME} bytes without slashes "
+            "and control characters, and no dot in front"
+        )
 
 
 def _check_text(row: tuple) -> None:
@@ -139,16 +187,12 @@ def _check_text(row: tuple) -> None:
         raise ValueError("not UTF-8, or damaged; save the file as UTF-8")
 
 
-def join(
-    questions: Mapping[str, Question], corpus: Mapping[str, Sentence], frames: Path, found: Annotations
+def merge_annotations(
+    files: SplitFiles, questions: Mapping[str, Question], corpus: Mapping[str, Sentence], found: Annotations
 ) -> None:
-    """Adds the clips of a split in the order of its questions: the dataset is the one of the questions.
+    """Add a split's clips in the order of its questions.
 
-    Args:
-      questions: of the split.
-      corpus: decides on the texts of the clips that it knows.
-      frames: holds a folder of frames for each clip.
-      found: gets the clips, and what is odd about them.
+    The texts of the corpus file, if any, replace those of the question file.
     """
     for row in questions.values():
         known = corpus.get(row.name)
@@ -158,7 +202,7 @@ def join(
         if not target:
             found.note("no sentence, left out", row.name)
             continue
-        if not known:
+        if corpus and not known:
             found.note("not in the corpus file, kept with the question file's texts", row.name)
         elif row.target and row.target != target:
             found.note("sentence differs from the corpus file's, which is kept", row.name)
@@ -167,45 +211,69 @@ def join(
         gloss = " ".join((known.gloss if known else row.gloss).split())
         signer = known.signer if known else ""
         found.clips.append(
-            Annotation(row.name, frames / row.name, question, target, gloss, signer, row.overlap)
+            Annotation(row.name, files.frames / row.name, question, target, gloss, signer, row.overlap)
         )
+    if not found.clips and not found.problems:
+        found.problems.append(f"{files.questions} holds no usable row")
 
 
 def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Path:
-    """The folder of question files: `questions/`, or that of a GBT-code checkout beside the release."""
+    """Return the folder of question files: `questions/`, or a GBT-code checkout's."""
     places = [
         manual_dir / "questions",
         release / "questions",
         manual_dir / checkout_folder,
         *sorted(manual_dir.glob(f"*/{checkout_folder}")),
     ]
-    if (manual_dir / "test.txt").is_file():  # that folder itself
+    if (manual_dir / "test.txt").is_file():  # the checkout's folder itself was named
         places.append(manual_dir)
-    return next(filter(Path.is_dir, places), places[0])
+    return first_existing(places)
 
 
-def read_pickle(path: Path, data: bytes) -> Any:
-    """What a pickle of plain data holds: dictionaries, lists, tuples, texts, numbers. It cannot run code.
+def first_existing(paths: list[Path]) -> Path:
+    """Return the first path that exists, otherwise the first path."""
+    return next(filter(Path.exists, paths), paths[0])
+
+
+def require(files: Mapping[Path, str], folders: Mapping[Path, str] | None = None) -> None:
+    """Check that all files and folders are there.
 
     Args:
-      path: is named in errors.
-      data: the pickle.
+        files: The source of each file in words.
+        folders: The source of each folder in words.
 
     Raises:
-      AnnotationError: the pickle is damaged, or names a class or function.
+        MissingInputError: Some are not there; each is named with its source.
+    """
+    missing = [f"there is no file {path}. {source}" for path, source in files.items() if not path.is_file()]
+    for path, source in (folders or {}).items():
+        if not path.is_dir():
+            missing.append(f"there is no folder {path}. {source}")
+    if missing:
+        raise MissingInputError("\n".join(missing))
+
+
+def _load_pickle(data: bytes) -> Any:
+    """Load a pickle of plain data, which cannot run code.
+
+    Raises:
+        ValueError: The pickle is damaged, or names a class or function.
     """
     try:
+        if data.startswith(_GZIP_MAGIC):
+            data = gzip.decompress(data)
         for opcode, argument, _ in pickletools.genops(data):
-            # the unpickler makes room for as many objects as the largest number says
+            # the unpickler allocates as many slots as the largest number says
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
                 raise pickle.UnpicklingError("it is damaged")
         return _PlainUnpickler(io.BytesIO(data)).load()
-    except Exception as error:  # damaged bytes can be any wrong call of any opcode
-        raise AnnotationError(f"{path}: no pickle of plain data: {error}") from None
+    except Exception as error:  # damaged bytes can make any opcode fail in any way
+        raise ValueError(f"not a pickle of plain data: {error}") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Refuses every name, so that nothing can be called."""
+    """An unpickler that refuses every name, so that nothing can be called."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Refuse a class or function."""
         raise pickle.UnpicklingError(f"it holds an object of {module}.{name}, which could run code")

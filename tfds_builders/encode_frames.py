@@ -1,55 +1,58 @@
-"""From a folder of PNG or JPEG frames, or a video file, to JPEG frames of the wanted size and rate."""
+"""Re-encoding of videos as JPEG frames of the wanted size and rate."""
 
 import math
 import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from sslssaw_jax.errors import UserError
+
 JPEG_QUALITY = 95
-MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and lies in memory as a whole
-UNREADABLE = "frames unreadable, dropped"
+MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and is held in memory as a whole
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
-_MAX_PIXELS = 2**25  # four times that of 4K: a header that says more is broken
+_MAX_PIXELS = 2**25  # four times those of 4K: a header that says more is broken
 
 cv2.setNumThreads(1)  # the processes share the cores already
-# what cannot be read is reported with the clip's name; the libraries would add lines without one
+# unreadable files are reported with the clip's name; the libraries would print lines without one
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
+class OptionError(UserError):
+    """An error of an option's value; the message names what is allowed."""
+
+
 @dataclass(frozen=True)
 class Resize:
-    """The stored frames' size: see `parse`; a side of 0 keeps the size."""
+    """A size of stored frames; a side of 0 keeps the size."""
 
     side: int = 256
-    kind: str = ""  # "": both sides | "short": the short one | "crop": both, of the middle square
+    kind: str = ""  # "": both sides | "short": the short side | "crop": both sides, of the middle square
 
     @classmethod
     def parse(cls, text: str) -> "Resize":
-        """From `none`, `256` (a square), `short:256` (short side) or `crop:256` (the middle square).
+        """Parse `none`, `256`, `short:256` (short side) or `crop:256` (middle square).
 
         Raises:
-          ValueError: anything else.
+            OptionError: The text is something else.
         """
         if text == "none":
             return cls(side=0)
         match = re.fullmatch(r"(?:(short|crop):)?([1-9]\d*)", text)
         if not match:
-            raise ValueError(
-                f"{text!r} is no size of frames; allowed: 256 (square), short:256, crop:256, none"
-            )
+            raise OptionError(f"resize is {text!r}; allowed: 256 (square), short:256, crop:256, none")
         return cls(int(match[2]), match[1] or "")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that a frame of this height and width gets."""
+        """Return a frame's height and width after resizing."""
         if not self.side:
             return height, width
         if self.kind != "short":
@@ -60,28 +63,26 @@ class Resize:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """A clip's JPEG frames in order, none where it cannot be used, and in words what was odd about it."""
+    """The JPEG frames of a clip, none if unusable, and its oddities."""
 
     video: list[bytes]
-    odd: list[str]
+    odd: list[str] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)  # files of frames that are left out
 
 
 def read_clip(video: Path, resize: Resize, fps: float) -> ClipFrames:
-    """The frames of one clip as JPEG.
+    """Read the frames of a clip as JPEG.
 
     Args:
-      video: a folder of frames, which are taken as they are, or a video file.
-      resize: the frames' size.
-      fps: frames a second of a video file, whatever it has itself.
+        video: A folder of frames, all of which are taken, or a video file.
+        resize: The size of the frames.
+        fps: Frames per second taken from a video file, whatever its own rate.
     """
     return _read_file(video, resize, fps) if video.is_file() else _read_folder(video, resize)
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The frames of a clip in order: `folder/*.png` or `folder/1/*.png`, or JPEG; other files are ignored.
-
-    An empty list where the folder is not there.
-    """
+    """Return the PNG or JPEG files in `folder` or `folder/1` in order."""
     for place in (folder, folder / "1"):
         if place.is_dir():
             files = [
@@ -94,16 +95,10 @@ def list_frames(folder: Path) -> list[Path]:
     return []
 
 
-def unreadable_frames(folder: Path) -> list[Path]:
-    """The frames of a clip that are no image."""
-    keep = Resize(side=0)
-    return [file for file in list_frames(folder) if to_jpeg(file.read_bytes(), keep) is None]
-
-
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
-    """A frame as JPEG of the wanted size, or None where `data` is no image.
+    """Return an image as JPEG of the wanted size, if possible.
 
-    A JPEG that has the wanted size already passes through unchanged.
+    A JPEG of the wanted size is returned unchanged.
     """
     size = image_size(data)
     if not size or size[0] * size[1] > _MAX_PIXELS:
@@ -115,8 +110,28 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
     return data if fitted is image and data.startswith(_JPEG_MAGIC) else _encode(fitted)
 
 
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Return height and width in a PNG's or JPEG's header, if any."""
+    try:
+        if data.startswith(_PNG_MAGIC):
+            width, height = struct.unpack_from(">II", data, 16)
+            return height, width
+        position = 2 if data.startswith(_JPEG_MAGIC) else len(data)
+        while True:  # from segment to segment, to the one that begins a frame (ITU-T T.81, B.2.2)
+            marker, length = struct.unpack_from(">HH", data, position)
+            if marker == 0xFFFF:  # padding
+                position += 1
+            elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+                height, width = struct.unpack_from(">HH", data, position + 5)
+                return height, width
+            else:
+                position += 2 + length
+    except struct.error:
+        return None
+
+
 def _fit(image: np.ndarray, resize: Resize) -> np.ndarray:
-    """The image in the wanted size; itself where it has that size."""
+    """Return the image in the wanted size; unchanged if it fits."""
     old_height, old_width = image.shape[:2]
     if resize.kind == "crop" and old_height != old_width:
         side = min(old_height, old_width)
@@ -125,7 +140,7 @@ def _fit(image: np.ndarray, resize: Resize) -> np.ndarray:
     height, width = resize.size(old_height, old_width)
     if (height, width) == (old_height, old_width):
         return image
-    # INTER_AREA averages where a side shrinks, and repeats pixels where a side grows
+    # INTER_AREA averages if a side shrinks, but repeats pixels if a side grows
     shrinks = height <= old_height and width <= old_width
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -136,22 +151,18 @@ def _encode(image: np.ndarray) -> bytes:
 
 
 def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
-    """Frames that are no image are left out."""
     files = list_frames(folder)
-    frames = [to_jpeg(file.read_bytes(), resize) for file in files]
-    video = [frame for frame in frames if frame is not None]
-    odd = []
-    if len(video) < len(frames):
-        odd.append(UNREADABLE)
-    if _count_absent(files):
-        odd.append("frames absent between others")
-    return ClipFrames(video, odd)
+    frames = {file: to_jpeg(file.read_bytes(), resize) for file in files}
+    unreadable = [file for file, frame in frames.items() if frame is None]
+    odd = ["frames unreadable, dropped"] * bool(unreadable)
+    odd += ["frames absent between others"] * _has_gap(files)
+    return ClipFrames([frame for frame in frames.values() if frame is not None], odd, unreadable)
 
 
 def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
-    """A video file at `fps` frames a second: at each tick the frame that is on the screen then.
+    """Read at each tick of `fps` the frame on the screen then.
 
-    Frames are repeated or left out, never mixed. One frame is held at a time, besides those encoded.
+    Frames are repeated or left out, never mixed. Only one decoded frame is held at a time.
     """
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     rate = capture.get(cv2.CAP_PROP_FPS)
@@ -173,19 +184,20 @@ def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
     if end < min(0.9 * announced, announced - 0.5):
         return ClipFrames([], ["video breaks off before its end"])
     video += [_encode(_fit(last, resize))] * max(_ticks(end, fps) - len(video), not video)
-    return ClipFrames(video, [])
+    return ClipFrames(video)
 
 
 def _ticks(seconds: float, fps: float) -> int:
-    """How many ticks lie before a time, each a quarter of a tick late.
+    """Return the number of ticks before a time.
 
-    So neither the same rate nor the half or the double of it hangs on how a file rounds its times.
+    Each tick is a quarter of its interval late, so that a file whose rate is the same, half or double is read
+    alike however it rounds its times.
     """
     return math.ceil(seconds * fps - 0.25)
 
 
 def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a video with their times in seconds from 0 on; `step` apart where they have none."""
+    """Yield each frame with its time in seconds, by `step` without timestamps."""
     first = time = -step
     while capture.grab():
         good, image = capture.retrieve()
@@ -198,34 +210,14 @@ def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.
         yield time, image
 
 
-def image_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width that the header of a PNG or JPEG names, None where it is none."""
-    try:
-        if data.startswith(_PNG_MAGIC):
-            width, height = struct.unpack_from(">II", data, 16)
-            return height, width
-        position = 2 if data.startswith(_JPEG_MAGIC) else len(data)
-        while True:  # from segment to segment, to the one that begins a frame (ITU-T T.81, B.2.2)
-            marker, length = struct.unpack_from(">HH", data, position)
-            if marker == 0xFFFF:  # padding
-                position += 1
-            elif 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-                height, width = struct.unpack_from(">HH", data, position + 5)
-                return height, width
-            else:
-                position += 2 + length
-    except struct.error:
-        return None
-
-
 def _numbers(file: Path) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", file.stem))
 
 
-def _count_absent(files: list[Path]) -> int:
-    """Gaps in the release's numbering, images0001 onwards; frames cut off at the end leave no trace."""
+def _has_gap(files: list[Path]) -> bool:
+    """Return whether the files' numbering from 1 on has a gap."""
     numbers = [_numbers(file) for file in files]
     if not numbers or any(len(number) != 1 for number in numbers):
-        return 0
+        return False
     first, last = min(1, numbers[0][0]), numbers[-1][0]
-    return last - first + 1 - len(set(numbers))
+    return last - first + 1 > len(set(numbers))

@@ -12,12 +12,12 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_WAITING_PER_WORKER = 4  # results and calls held at once: enough to keep a worker busy past a slow neighbour
+_WAITING_PER_WORKER = 4  # calls and results held at once: they keep a worker busy while a neighbour is slow
 
 
 def available_cpus() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # absent on macOS
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -25,15 +25,16 @@ def available_cpus() -> int:
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
 ) -> Iterator[Result]:
-    """`function` of each item, in the items' order, from a pool of spawned processes.
+    """Yield `function` of each item in order from spawned processes.
 
     At most `4 * num_workers` results are held at once, however slowly they are taken.
 
     Args:
-      function: a module-level function; its module is imported in each worker, so it had better be light.
-      items: picklable.
-      num_workers: number of processes.
+        function: A module-level function; each worker imports its module, which should be light.
+        items: Picklable arguments of the function.
+        num_workers: Number of processes; 0 is one per core.
     """
+    num_workers = num_workers or available_cpus()
     # forked copies of a process with threads (JAX, OpenCV) can deadlock
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, context, initializer=_follow_parent)
@@ -43,7 +44,7 @@ def ordered_map(
             waiting.append(pool.submit(function, item))
             if len(waiting) == _WAITING_PER_WORKER * num_workers:
                 yield waiting.popleft().result()
-        pool.shutdown(wait=False)  # the workers leave with their last item, though the last result may wait
+        pool.shutdown(wait=False)  # workers exit after their last item, though results may still wait here
         while waiting:
             yield waiting.popleft().result()
     finally:
@@ -51,7 +52,7 @@ def ordered_map(
 
 
 def _follow_parent() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive a parent that was killed."""
+    """Leave Ctrl-C to the parent, and exit if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The TFDS builder of all datasets that are read from files: annotated clips in, JPEG frames out."""
+"""The TFDS builder of all datasets: annotated clips in, JPEG frames out."""
 
 import abc
 import functools
@@ -14,20 +14,20 @@ from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from tfds_builders import encode_frames as frames
-from tfds_builders.annotation import Annotation, AnnotationError, Annotations, MissingInputError
-from tfds_builders.parallel import available_cpus, ordered_map
+from tfds_builders.annotation import Annotation, AnnotationError, Annotations
+from tfds_builders.parallel import ordered_map
 
 # TFDS holds all examples of a shard in memory until the shard is written: about 110 MB
 CLIPS_PER_SHARD = 64
-_NO_FRAMES = "no frames, left out"
 
 KeyedExample = tuple[str, dict[str, Any]]
 
 
 class _StableWriter(tfds.core.ExampleWriter):
-    """Writes the same bytes for the same examples: a process's own order of their fields is undone."""
+    """A writer that orders an example's fields: the order varies by process."""
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        """Write the examples of a shard."""
         ordered = (
             (key, tf_example_pb2.Example.FromString(data).SerializeToString(deterministic=True))
             for key, data in examples
@@ -36,18 +36,24 @@ class _StableWriter(tfds.core.ExampleWriter):
 
 
 class VideoQaBuilder(tfds.core.ShardBasedBuilder):
-    """A subclass says where the clips are; `info.metadata` keeps what was odd about them.
+    """A builder whose subclasses name the clips and their texts' language.
+
+    `info.metadata` holds the clips' oddities. Preparing raises `MissingInputError` or `AnnotationError`.
 
     Args:
-      resize: `256` (square), `short:256` (short side), `crop:256` (middle square) or `none`, see
-        `frames.Resize`.
-      fps: frames a second of video files; folders of frames are taken as they are.
-      num_workers: processes that re-encode frames; 0 is one a core.
-      text_only: read no video; every clip has 0 frames, for models of the question alone.
-      **kwargs: as for every `tfds.core.DatasetBuilder`.
+        resize: Size of stored frames, `256` (square), `short:256` (short side), `crop:256` (middle square) or
+            `none`.
+        fps: Frames per second taken from video files; all frames of a folder are taken.
+        num_workers: Number of processes that re-encode frames; 0 is one per core.
+        text_only: Whether to leave out the videos, for models of the question alone; all clips have 0 frames.
+        **kwargs: Arguments of `tfds.core.DatasetBuilder`.
 
-    Preparing raises `MissingInputError` and `AnnotationError`, a wrong option `ValueError`.
+    Raises:
+        OptionError: `resize` or `fps` is not allowed.
     """
+
+    language = ""
+    """mBART's code of the language of questions and targets."""
 
     HOMEPAGE = ""
 
@@ -61,49 +67,27 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         **kwargs: Any,
     ) -> None:
         if not 1 <= fps <= 1000:
-            raise ValueError(f"fps is {fps}; it lies between 1 and 1000")
-        self._read_clip = functools.partial(frames.read_clip, resize=frames.Resize.parse(resize), fps=fps)
-        self._num_workers = num_workers or available_cpus()
-        self.text_only = text_only
-        kwargs.setdefault("file_format", "array_record")
-        super().__init__(**kwargs)
+            raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
+        self._resize, self._fps = frames.Resize.parse(resize), fps
+        self._num_workers, self.text_only = num_workers, text_only
+        super().__init__(**{"file_format": "array_record", **kwargs})
 
     @abc.abstractmethod
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        """The clips of each split, and the problems of reading them."""
+        """Return the annotated clips of each split, and all problems."""
 
-    def check(self, manual_dir: Path) -> tuple[list[str], list[str]]:
-        """Reads all that preparing reads, and writes nothing.
+    def clip_reader(self) -> Callable[[Any], frames.ClipFrames]:
+        """Return the function that reads the `video` of an annotation."""
+        return functools.partial(frames.read_clip, resize=self._resize, fps=self._fps)
 
-        Returns:
-          the problems, for which preparing would be refused, and what would be left out, dropped or odd.
-        """
-        try:
-            splits = self.read_annotations(manual_dir)
-        except (AnnotationError, MissingInputError) as error:
-            return list(error.args), []
-        problems = [problem for split in splits.values() for problem in split.problems]
-        odd = [
-            f"{name}, {clip}: {oddity}"
-            for name, split in splits.items()
-            for oddity, clips in split.odd.items()
-            for clip in clips
-        ]
-        stream, progress = self._stream(splits, "checking")
-        for split in splits.values():
-            size = None
-            for clip, clip_frames in zip(split.clips, stream):
-                progress.update()
-                odd += [f"{clip.video}: {oddity}" for oddity in clip_frames.odd]
-                if frames.UNREADABLE in clip_frames.odd:
-                    odd += [f"{file}: no image" for file in frames.unreadable_frames(clip.video)]
-                if not clip_frames.video and not self.text_only:
-                    odd.append(f"{clip.video}: {_NO_FRAMES}")
-                try:
-                    size = _size_of_frames(clip, clip_frames.video, size)
-                except AnnotationError as error:
-                    problems += error.args
-        return problems, odd
+    def check(self, manual_dir: Path) -> dict[str, Annotations]:
+        """Read all that preparing reads; return all problems and oddities."""
+        splits = self.read_annotations(manual_dir)
+        stream = self._stream(splits, "checking")
+        for name, split in splits.items():
+            for _ in self._read_frames(name, split, stream):
+                continue
+        return splits
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -130,78 +114,90 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, Sequence[Callable[[], Iterator[KeyedExample]]]]:
-        splits = self.read_annotations(Path(dl_manager.manual_dir))
+        generated = not self.MANUAL_DOWNLOAD_INSTRUCTIONS
+        splits = self.read_annotations(Path() if generated else Path(dl_manager.manual_dir))
         problems = [problem for split in splits.values() for problem in split.problems]
         if problems:
             raise AnnotationError(*problems)
-        # splits and their shards are written one after the other, so all of them share one stream of clips
-        stream, progress = self._stream(splits, "preparing")
+        # TFDS writes splits and their shards one after the other, so all of them share one stream of clips
+        stream = self._stream(splits, "rendering" if generated else "preparing")
         shards = {}
         for name, split in splits.items():
             self.info.metadata["odd"][name] = split.odd
-            examples = self._examples(name, split, stream, progress)
+            examples = self._examples(name, split, stream)
             num_shards = math.ceil(len(split.clips) / CLIPS_PER_SHARD)
             shard = functools.partial(itertools.islice, examples, CLIPS_PER_SHARD)
             rest = functools.partial(iter, examples)
             shards[name] = [shard] * (num_shards - 1) + [rest]
         return shards
 
-    def _stream(
-        self, splits: Mapping[str, Annotations], what: str
-    ) -> tuple[Iterator[frames.ClipFrames], tqdm]:
-        """The frames of all clips, split after split, and a bar for them."""
+    def _stream(self, splits: Mapping[str, Annotations], what: str) -> Iterator[frames.ClipFrames]:
+        """Yield the frames of all clips in order, and show progress."""
         videos = [clip.video for split in splits.values() for clip in split.clips]
-        progress = tqdm(desc=what, total=len(videos), unit="clip")
+        stream: Iterator[frames.ClipFrames]
         if self.text_only:
-            return itertools.repeat(frames.ClipFrames([], [])), progress
-        return ordered_map(self._read_clip, videos, self._num_workers), progress
+            stream = itertools.repeat(frames.ClipFrames([]), len(videos))
+        else:
+            stream = ordered_map(self.clip_reader(), videos, self._num_workers)
+        with tqdm(desc=what, total=len(videos), unit="clip") as progress:
+            for clip_frames in stream:
+                progress.update()
+                yield clip_frames
 
     def _examples(
-        self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames], progress: tqdm
+        self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames]
     ) -> Iterator[KeyedExample]:
-        """The examples of one split in order; notes what is odd about the frames."""
-        size = None
+        """Yield the examples of a split in order.
+
+        Raises:
+            AnnotationError: The frames of the split cannot be used.
+        """
+        for clip, video in self._read_frames(name, split, stream):
+            if split.problems:
+                break
+            example = {
+                "id": clip.name,
+                "video": video,
+                "num_frames": len(video),
+                "question": clip.question,
+                "target": clip.target,
+                "gloss": clip.gloss,
+                "signer": clip.signer,
+                "overlap": clip.overlap,
+            }
+            yield clip.name, example
+        if split.problems:
+            raise AnnotationError(*split.problems)
+
+    def _read_frames(
+        self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames]
+    ) -> Iterator[tuple[Annotation, list[bytes]]]:
+        """Yield the usable clips with frames; note problems in the split."""
+        size = None  # training packs the frames of all clips into one array, so all have the first one's size
         for clip, clip_frames in zip(split.clips, stream):
-            progress.update()
+            split.unreadable += clip_frames.unreadable
+            if not clip_frames.video and not self.text_only:
+                split.note(f"{', '.join(clip_frames.odd) or 'no frames'}, left out", clip.name)
+                continue
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
-            if not clip_frames.video and not self.text_only:
-                split.note(_NO_FRAMES, clip.name)
-                continue
-            size = _size_of_frames(clip, clip_frames.video, size)
-            yield (
-                clip.name,
-                {
-                    "id": clip.name,
-                    "video": clip_frames.video,
-                    "num_frames": len(clip_frames.video),
-                    "question": clip.question,
-                    "target": clip.target,
-                    "gloss": clip.gloss,
-                    "signer": clip.signer,
-                    "overlap": clip.overlap,
-                },
-            )
+            for number, frame in enumerate(clip_frames.video, start=1):
+                found = frames.image_size(frame)
+                size = size or found
+                if found != size:
+                    split.problems.append(
+                        f"{clip.video}: frame {number} has {_pixels(found)}, the frames before have "
+                        f"{_pixels(size)}: choose a square, such as --resize=256"
+                    )
+                    break
+            yield clip, clip_frames.video
         if size is None and not self.text_only:
-            raise MissingInputError(
-                f"none of the {len(split.clips)} clips of {name} has frames; the first "
-                f"should be in {split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            split.problems.append(
+                f"none of the {len(split.clips):,} clips of {name} has frames; the first should be in "
+                f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
 
 
-def _size_of_frames(
-    clip: Annotation, video: Sequence[bytes], size: tuple[int, int] | None
-) -> tuple[int, int] | None:
-    """Height and width of a split's frames, which are those of its first; AnnotationError where they vary.
-
-    Training packs the frames of all clips into one array.
-    """
-    for number, frame in enumerate(video, start=1):
-        found = frames.image_size(frame) or (0, 0)
-        size = size or found
-        if found != size:
-            raise AnnotationError(
-                f"{clip.video}: frame {number} has {found[0]} x {found[1]} pixels, the frames before have "
-                f"{size[0]} x {size[1]}: choose a square, such as --resize=256"
-            )
-    return size
+def _pixels(size: tuple[int, int] | None) -> str:
+    height, width = size or (0, 0)
+    return f"{height} x {width} pixels"

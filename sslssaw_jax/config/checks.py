@@ -67,7 +67,7 @@ def fraction(default: T) -> T:
 
 
 def group(cls: Callable[[], Group], *, stages: tuple[str, ...] | None = None, free: bool = False) -> Group:
-    """Return a field for a group of settings; `stages` and `free` as in `setting`."""
+    """Return a field for a group; `stages` and `free` as in `setting`."""
     metadata = {"stages": stages, "free": free}
     return dataclasses.field(default_factory=cls, metadata=metadata)  # type: ignore[return-value]
 
@@ -84,7 +84,7 @@ def require_divisor(key: str, heads: int, d_model: int) -> None:
 
 
 def check_range(field: "dataclasses.Field[Any]", value: Any, path: str) -> None:
-    """Raise ConfigError if a number lies outside the range that its field allows."""
+    """Raise ConfigError if a number lies outside the range of its field."""
     allowed = field.metadata.get("allowed")
     if allowed is not None:
         require(value in allowed, f"{path} is {value}; it must {allowed.rule}")

@@ -168,7 +168,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "config") -> list[str]:
-    """Return `key: saved value then, current value now` for each key that differs."""
+    """Return each key that differs, as `key: saved then, current now`."""
     lines = []
     for key in sorted(saved.keys() | current.keys()):
         old, new = saved.get(key), current.get(key)
@@ -180,7 +180,7 @@ def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "con
 
 
 def run_differences(config: Config, saved: dict[str, Any], current: dict[str, Any], stage: str) -> list[str]:
-    """Return how two runs of a stage differ in what decides its parameters.
+    """Return how two runs differ in what decides a stage's parameters.
 
     Args:
         config: The current configuration, whose fields say what may change.
@@ -211,7 +211,7 @@ def _decisive(group: Any, values: dict[str, Any], stage: str) -> dict[str, Any]:
 
 
 def flag_error(error: Exception) -> str:
-    """Return what absl and ml_collections say of a wrong flag, without their quotes."""
+    """Return the message of absl or ml_collections on a flag, without quotes."""
     return str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip()
 
 

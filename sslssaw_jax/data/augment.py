@@ -78,7 +78,7 @@ def _draw_warps(
 
 
 def _warp(frames_NxSxSx3: jax.Array, matrix_Nx2x2: jax.Array, centre_Nx2: jax.Array, size: int) -> jax.Array:
-    """Resample bilinearly; beyond the edge the edge pixel repeats."""
+    """Resample frames bilinearly; beyond the edge, the edge pixel repeats."""
     stored = frames_NxSxSx3.shape[1]
     offset_W = jnp.arange(size) - (size - 1) / 2
     offset_Hx1 = offset_W[:, None]

@@ -1,0 +1,1 @@
+"""Scores of translations, and what the questions give away of them."""

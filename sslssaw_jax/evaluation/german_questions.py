@@ -2,66 +2,21 @@
 
 import re
 
-_UNITS = [
-    "null",
-    "ein",
-    "zwei",
-    "drei",
-    "vier",
-    "fünf",
-    "sechs",
-    "sieben",
-    "acht",
-    "neun",
-    "zehn",
-    "elf",
-    "zwölf",
-    "dreizehn",
-    "vierzehn",
-    "fünfzehn",
-    "sechzehn",
-    "siebzehn",
-    "achtzehn",
-    "neunzehn",
-]
+_UNITS = re.findall(
+    r"\w+",
+    "null ein zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn "
+    "siebzehn achtzehn neunzehn",
+)
 _TENS = ["zwanzig", "dreißig", "vierzig"]
-_ORDINALS = [
-    "ersten",
-    "zweiten",
-    "dritten",
-    "vierten",
-    "fünften",
-    "sechsten",
-    "siebten",
-    "achten",
-    "neunten",
-    "zehnten",
-    "elften",
-    "zwölften",
-    "dreizehnten",
-    "vierzehnten",
-    "fünfzehnten",
-    "sechzehnten",
-    "siebzehnten",
-    "achtzehnten",
-    "neunzehnten",
-    "zwanzigsten",
-]
-_WEEKDAYS = ["montag", "dienstag", "mittwoch", "donnerstag", "freitag", "samstag", "sonntag"]
-_MONTHS = [
-    "januar",
-    "februar",
-    "märz",
-    "april",
-    "mai",
-    "juni",
-    "juli",
-    "august",
-    "september",
-    "oktober",
-    "november",
-    "dezember",
-]
+_ORDINALS = re.findall(
+    r"\w+",
+    "ersten zweiten dritten vierten fünften sechsten siebten achten neunten zehnten elften zwölften "
+    "dreizehnten vierzehnten fünfzehnten sechzehnten siebzehnten achtzehnten neunzehnten zwanzigsten",
+)
+_WEEKDAYS = re.findall(r"\w+", "montag dienstag mittwoch donnerstag freitag samstag sonntag")
+_MONTHS = re.findall(
+    r"\w+", "januar februar märz april mai juni juli august september oktober november dezember"
+)
 _FORECAST = re.compile(r"wettervorhersage|wetterbericht")
 
 
@@ -93,10 +48,8 @@ def _opening(question: str) -> str | None:
 
 
 def _day(question: str) -> str | None:
-    """Return the day of the month as an ordinal, from an ordinal or a number in the question."""
-    ordinals = [
-        _ordinal(number) for number in range(31, 0, -1)
-    ]  # longer ordinals before those that they contain
+    """Return the day of the month in a question as an ordinal."""
+    ordinals = map(_ordinal, range(31, 0, -1))  # longer ordinals come before those that they contain
     found = next((word for word in ordinals if re.search(rf"\b{word}", question)), None)
     digits = re.search(r"\d+", question)
     if not found and digits and 1 <= int(digits[0]) <= 31:

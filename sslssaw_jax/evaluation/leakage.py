@@ -96,7 +96,7 @@ def overlap_parts(
 
 
 def is_overlap_free(question: str, target: str, *, characters: bool = False) -> bool:
-    """Return whether the question holds no two successive tokens of the target, ignoring case.
+    """Return whether the question shares no two successive tokens with the target.
 
     A target of one token must not occur at all. Such questions score no BLEU-2 when copied. A stricter rule
     would leave too few clips: only 3 of the 642 questions in PHOENIX-2014T's test split hold no token of
@@ -109,7 +109,7 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
 
 
 def question_baselines(questions: Sequence[str], language: str) -> dict[str, list[str]]:
-    """Return translations made from the questions by rules; German questions are also edited."""
+    """Translate the questions by rules; German ones are edited as well."""
     made = {"copy_question": [question.lower() for question in questions]}
     if language == "de_DE":
         made["edited_question"] = [edit_german_question(clean_question(question)) for question in questions]

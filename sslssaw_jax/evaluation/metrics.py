@@ -51,18 +51,18 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
 
 
 def overlap(question: str, target: str, *, characters: bool = False) -> float:
-    """Return the share of the target's distinct tokens in the question, ignoring case; 0 without any."""
+    """Return the share of target tokens in the question; 0 without any."""
     asked, wanted = (set(tokens(text.lower(), characters)) for text in (question, target))
     return len(asked & wanted) / max(len(wanted), 1)
 
 
 def raw_bleu(max_order: int) -> BLEU:
-    """Return corpus BLEU without smoothing, for texts that are `tokens` joined by spaces."""
+    """Return corpus BLEU without smoothing, for tokens joined by spaces."""
     return BLEU(max_ngram_order=max_order, tokenize="none", smooth_method="none", force=True)
 
 
 def rouge_l(hypothesis: list[str], reference: list[str]) -> float:
-    """Return the F of the longest common subsequence (Lin, 2004, Eq. 2-4), from 0 to 1."""
+    """Return the F of the longest common subsequence (Lin, 2004)."""
     common = LCSseq.similarity(hypothesis, reference)
     if common == 0:
         return 0.0

@@ -73,7 +73,7 @@ class SplitTranslator:
     def __call__(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
     ) -> tuple[list[Prediction], list[Gate | None]]:
-        """Translate a split, or the clips `only`; return predictions and gates in the split's order."""
+        """Return predictions and gates of a split, or of `only`, in order."""
         tokenizer, mesh = self._tokenizer, self._mesh
         frames = local_frames(mesh, self._stage_config.frame_budget)
         batches = eval_batches(clips, tokenizer, self._config.data, self._stage_config, frames, only)
@@ -105,7 +105,7 @@ class SplitLoss:
         self._step = jax.jit(step, out_shardings=replicated(mesh))
 
     def __call__(self, state: TrainState, clips: ClipSource) -> dict[str, float]:
-        """Return the loss and its parts, means over batches weighted by their clips."""
+        """Return the loss and its parts as means over all clips."""
         frames = local_frames(self._mesh, self._stage_config.frame_budget)
         parts = []
         for batch in eval_batches(clips, self._tokenizer, self._config.data, self._stage_config, frames):
@@ -129,7 +129,7 @@ def score_predictions(predictions: Sequence[Prediction], language: str) -> dict[
 def evaluate_predictions(
     predictions: Sequence[Prediction], language: str, question_only: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return all metrics of a split with the baselines to compare them with; see `leakage.evaluate`.
+    """Return all metrics of a split with its baselines; see `leakage.evaluate`.
 
     Args:
         predictions: Of all clips of the split.
@@ -152,7 +152,7 @@ def evaluate_predictions(
 def score_swapped_questions(
     translate: SplitTranslator, state: TrainState, clips: ClipSource, language: str
 ) -> dict[str, dict[str, Any]]:
-    """Return all metrics of a split whose clips are asked another clip's question, and none."""
+    """Score a split with the questions of other clips, and with none."""
     scores = {}
     for name, questions in leakage.swapped_questions([clip.question for clip in clips.clips]).items():
         predictions, _ = translate(state, clips.asking(questions))
@@ -171,7 +171,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def read_question_only(run: Path, split: str, clips: Sequence[ClipInfo]) -> list[str] | None:
-    """Return a finished question-only run's translations of a split; None if there are none.
+    """Return a question-only run's translations of a split, if finished.
 
     Args:
         run: The run's workdir.
@@ -198,7 +198,7 @@ def read_question_only(run: Path, split: str, clips: Sequence[ClipInfo]) -> list
 
 
 def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
-    """Return the places of the worst, the best, the second worst, and so on, each place once.
+    """Return the places of the worst, best, second worst, and so on.
 
     Sentences are compared by ROUGE-L, and if equal by the model's own score.
     """
@@ -209,6 +209,6 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
 
 def rouge_l(row: Prediction) -> float:
-    """Return a sentence's ROUGE-L, from 0 to 100; of its characters if it is Chinese."""
+    """Return a sentence's ROUGE-L in percent; Chinese is compared by characters."""
     predicted, target = (tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
     return 100 * metrics.rouge_l(predicted, target)

@@ -175,5 +175,5 @@ def _transpose(kernels: nnx.State) -> nnx.State:
 
 
 def _take(beams: jax.Array, index_BxJ: jax.Array) -> jax.Array:
-    """Return each clip's chosen beams [B, J, ...] out of [B, K, ...]."""
+    """Return each clip's J chosen beams out of K, [B, J, ...]."""
     return jax.vmap(lambda beams, index: beams[index])(beams, index_BxJ)

@@ -88,7 +88,7 @@ def convolve_packed(x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, **options: 
 def _kernel_gradient(
     x_NxHxWxI: jax.Array, cotangent_NxHxWxO: jax.Array, *, side: int, stride: int, padding: Any
 ) -> jax.Array:
-    """Sum the kernel gradient frame by frame, as a frame fits into caches."""
+    """Sum the kernel gradient frame by frame; a frame fits into caches."""
     _, rows, columns, outputs = cotangent_NxHxWxO.shape
     inputs = x_NxHxWxI.shape[-1]
 
@@ -109,7 +109,7 @@ def _kernel_gradient(
 
 @jax.custom_vjp
 def max_pool(x_NxHxWxC: jax.Array) -> jax.Array:
-    """Pool the largest of 3 x 3 pixels at stride 2, padded by 1."""
+    """Pool the largest of 3x3 pixels at stride 2, padded by 1."""
     return nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -119,7 +119,7 @@ def _max_pool_forward(x_NxHxWxC: jax.Array) -> tuple[jax.Array, tuple[jax.Array,
 
 
 def _max_pool_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array]:
-    """Give a window's cotangent to its largest pixel, or to all equal ones.
+    """Give a window's cotangent to every pixel that equals its maximum.
 
     A pixel of an even row lies in one row of windows, a pixel of an odd row in two; the same holds for
     columns. At the resolution of the windows this is elementwise, and three times as fast as XLA's gradient.

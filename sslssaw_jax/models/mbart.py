@@ -167,7 +167,7 @@ class Attention(nnx.Module):
         return self.out_proj(attended_BxLxHxK.reshape(*attended_BxLxHxK.shape[:2], -1))
 
     def _heads(self, x_BxLxD: jax.Array) -> jax.Array:
-        """Split heads as [B, H, L, K], so that no step copies a cache."""
+        """Split heads as [B, H, L, K]; no step copies a cache."""
         return x_BxLxD.reshape(*x_BxLxD.shape[:2], self.num_heads, -1).swapaxes(1, 2)
 
 
@@ -375,7 +375,7 @@ class Decoder(Blocks):
     def init_cache(
         self, encoder_states_BxTxD: jax.Array, encoder_mask_BxT: jax.Array, slots: int
     ) -> DecoderCache:
-        """Return an empty cache; each token of a clip's beams takes a slot."""
+        """Return an empty cache with a slot for each token of beams."""
         encoder = tuple(layer.encoder_attn.keys_values(encoder_states_BxTxD) for layer in self.layers)
 
         def empty(x: jax.Array) -> jax.Array:
@@ -396,7 +396,7 @@ class Decoder(Blocks):
         cache: DecoderCache,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, DecoderCache]:
-        """Return the states f32[R, L, D] of more tokens, and the longer cache.
+        """Return the states of more tokens, f32[R, L, D], and the cache.
 
         Each beam sees its own past and its own new tokens; all beams of a clip are computed together. The
         caller must not exceed the cache's slots: tokens beyond would overwrite the last slots.

@@ -87,7 +87,7 @@ class SignTransformer(nnx.Module):
         self.head = nnx.Linear(d_model, vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
 
     def embed_target(self, ids_BxL: jax.Array, mask_BxL: jax.Array | None = None) -> jax.Array:
-        """Embed the decoder's words as [B, L, D]; without a mask all count."""
+        """Embed the decoder's words as [B, L, D], by default without mask."""
         return self._embed(self.target_norm, ids_BxL, mask_BxL)
 
     def _embed(self, norm: BatchNorm, ids_BxL: jax.Array, mask_BxL: jax.Array | None) -> jax.Array:

@@ -1,0 +1,1 @@
+"""What people look at: reports, pictures and tables made from the files of a workdir or a dataset."""

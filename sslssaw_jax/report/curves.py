@@ -27,7 +27,7 @@ class Curve(NamedTuple):
 
 
 def training_curves(workdirs: Sequence[Path]) -> list[Markup]:
-    """Draw the losses and dev scores of each stage that was trained in `workdirs`."""
+    """Draw the losses and dev scores of the stages in `workdirs`."""
     figures = []
     for workdir in workdirs:
         log = read_log(workdir / LOG)
@@ -48,7 +48,7 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def draw_curves(title: str, curves: Sequence[Curve]) -> Markup:
-    """Draw at most four curves, which differ in colour and dashes; "" without any point."""
+    """Draw at most four curves; return "" without any point."""
     curves = [curve for curve in curves if len(curve.points)]
     if not curves:
         return Markup()

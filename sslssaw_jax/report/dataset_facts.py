@@ -1,9 +1,8 @@
 """The facts of a prepared dataset that its report shows: counts, lengths, overlap, duplicates."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,39 +95,38 @@ def _percent(hits: Iterable[bool]) -> float:
 
 def format_table(title: str, facts: Mapping[str, SplitFacts], unit: str) -> str:
     """Return a text table with a column for each split."""
-    rows: dict[str, Callable[[SplitFacts], str]] = {
-        "clips": lambda split: f"{len(split.clips):,}",
-        "  without a question": lambda split: f"{sum(not clip.question for clip in split.clips):,}",
-        "signers": lambda split: f"{len({clip.signer for clip in split.clips} - {''}):,}",
-        "frames": lambda split: f"{split.num_frames.sum():,}",
-        "least / median / most": lambda split: "",
-        "  frames a clip": lambda split: _spread(split.num_frames),
-        f"  question {unit}": lambda split: _spread(split.lengths["question"]),
-        f"  target {unit}": lambda split: _spread(split.lengths["target"]),
-        "distinct words": lambda split: "",
-        "  of questions": lambda split: f"{split.distinct['question']:,}",
-        "  of targets": lambda split: f"{split.distinct['target']:,}",
-        "percent": lambda split: "",
-    }
-    for share in max((list(split.shares) for split in facts.values()), key=len):
-        rows[f"  {share}"] = partial(_share_cell, share)
-    rows |= {
-        "  target words in the question": lambda split: f"{split.overlap.mean():.1f}",
-        "copy-question": lambda split: "",
-        "  BLEU-4": lambda split: f"{split.copy_question['bleu4']:.1f}",
-        "  ROUGE-L": lambda split: f"{split.copy_question['rouge_l']:.1f}",
-    }
+    shares = max((list(split.shares) for split in facts.values()), key=len)
+    columns = {name: _column(split, shares, unit) for name, split in facts.items()}
+    labels = list(next(iter(columns.values())))
     return tabulate(
-        [[label, *map(cell, facts.values())] for label, cell in rows.items()],
-        headers=[title, *facts],
+        {title: labels, **{name: list(column.values()) for name, column in columns.items()}},
+        headers="keys",
         disable_numparse=True,
         preserve_whitespace=True,
         colalign=("left", *["right"] * len(facts)),
     )
 
 
-def _share_cell(share: str, split: SplitFacts) -> str:
-    return f"{split.shares[share]:.1f}" if share in split.shares else ""
+def _column(split: SplitFacts, shares: Sequence[str], unit: str) -> dict[str, str]:
+    return {
+        "clips": f"{len(split.clips):,}",
+        "  without a question": f"{sum(not clip.question for clip in split.clips):,}",
+        "signers": f"{len({clip.signer for clip in split.clips} - {''}):,}",
+        "frames": f"{split.num_frames.sum():,}",
+        "least / median / most": "",
+        "  frames a clip": _spread(split.num_frames),
+        f"  question {unit}": _spread(split.lengths["question"]),
+        f"  target {unit}": _spread(split.lengths["target"]),
+        "distinct words": "",
+        "  of questions": f"{split.distinct['question']:,}",
+        "  of targets": f"{split.distinct['target']:,}",
+        "percent": "",
+        **{f"  {share}": f"{split.shares[share]:.1f}" if share in split.shares else "" for share in shares},
+        "  target words in the question": f"{split.overlap.mean():.1f}",
+        "copy-question": "",
+        "  BLEU-4": f"{split.copy_question['bleu4']:.1f}",
+        "  ROUGE-L": f"{split.copy_question['rouge_l']:.1f}",
+    }
 
 
 def _spread(values: np.ndarray) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.report.dataset_facts import SplitFacts
-from sslssaw_jax.report.text_layout import fonts_for, labelled_lines, wrap
+from sslssaw_jax.report.text_layout import labelled_lines, wrap
 
 COLOURS = ("#3d6f9e", "#e9a03b", "#b5443c", "#6b9a5b", "#7d6b9c")
 GREY = "0.35"
@@ -41,7 +40,7 @@ class ShownClip:
 
 
 def choose_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip]:
-    """Choose random clips, the same number from each split, in the order of the splits."""
+    """Choose the same number of random clips from each split, in order."""
     rng = np.random.default_rng(seed)
     shown = []
     for split, source in sources.items():
@@ -54,19 +53,6 @@ def choose_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip
             heading = f"{split}: {clip.id} ({clip.num_frames} frames{signer})"
             shown.append(ShownClip(heading, frames, clip.question, clip.target))
     return shown
-
-
-def save_statistics(path: Path, title: str, facts: Mapping[str, SplitFacts], unit: str) -> None:
-    """Write `draw_statistics` to a PNG file; its folder need not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_statistics(title, facts, unit).savefig(path, dpi=DPI)
-
-
-def save_contact_sheet(path: Path, title: str, clips: Sequence[ShownClip]) -> None:
-    """Write `draw_contact_sheet` to a PNG file; its folder need not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with fonts_for(*(text for clip in clips for text in (clip.question, clip.target))):
-        draw_contact_sheet(title, clips).savefig(path, dpi=DPI)
 
 
 def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> Figure:
@@ -100,7 +86,7 @@ def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> F
 def _histogram(
     axes: Axes, title: str, values: Mapping[str, np.ndarray], edges: list[float] | None = None
 ) -> None:
-    """Draw shares of each split's clips, since splits differ in size; the first split is filled."""
+    """Draw shares of each split's clips; the first split is filled."""
     _style(axes, title)
     axes.set_ylabel("percent of clips", color=GREY)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -135,7 +121,7 @@ def _style(axes: Axes, title: str) -> None:
 
 
 def draw_contact_sheet(title: str, clips: Sequence[ShownClip]) -> Figure:
-    """Draw two clips a row: frames in order, below them heading, question and target."""
+    """Draw two clips a row: frames above heading, question and target."""
     height, width, _ = clips[0].frames[0].shape
     most = max(len(clip.frames) for clip in clips)
     frame = (STRIP / most, STRIP / most * height / width)

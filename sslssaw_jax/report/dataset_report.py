@@ -27,11 +27,12 @@ def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0)
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
     from sslssaw_jax.data.text import counts_characters
     from sslssaw_jax.report.dataset_facts import format_table, split_facts
-    from sslssaw_jax.report.dataset_pictures import choose_clips, save_contact_sheet, save_statistics
+    from sslssaw_jax.report.dataset_pictures import DPI, choose_clips, draw_contact_sheet, draw_statistics
+    from sslssaw_jax.report.text_layout import fonts_for
 
     dataset = find_dataset(data_dir, name)
     splits = dataset.splits
-    ordered = [*filter(splits.__contains__, SPLITS), *filter(lambda split: split not in SPLITS, splits)]
+    ordered = [*filter(splits.__contains__, SPLITS), *(split for split in splits if split not in SPLITS)]
     sources = {split: ClipSource(dataset, split) for split in ordered}
     tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language) if "train" in sources else None
     train = sources["train"].clips if "train" in sources else []
@@ -43,11 +44,14 @@ def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0)
     print(format_table(title, facts, unit))
     shown = {split: facts[split] for split in SPLITS if split in facts} or facts
     pictures = [out / "statistics.png"]
-    save_statistics(pictures[0], title, shown, unit)
+    out.mkdir(parents=True, exist_ok=True)
+    draw_statistics(title, shown, unit).savefig(pictures[0], dpi=DPI)
     with_video = {split: sources[split] for split in shown if sources[split].num_frames.any()}
     if with_video:  # a dataset may hold texts only
         pictures.append(out / "clips.png")
-        save_contact_sheet(pictures[1], title, choose_clips(with_video, seed))
+        clips = choose_clips(with_video, seed)
+        with fonts_for(*(text for clip in clips for text in (clip.question, clip.target))):
+            draw_contact_sheet(title, clips).savefig(pictures[1], dpi=DPI)
     print(f"pictures: {', '.join(map(str, pictures))}")
 
 

@@ -1,7 +1,6 @@
 """Heat maps of the SSAW gate of a clip (Fig. 4)."""
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sslssaw_jax.report.text_layout import fonts_for, labelled_lines
+from sslssaw_jax.report.text_layout import labelled_lines
 
 COLOURS = "magma"  # dark to bright
 BOX = "#e8112d"
 HIGHEST = 0.75  # of the span from a part's lowest weight to its highest; higher weights are boxed
-DPI = 110
 
 # inches
 MARGIN = 0.3
@@ -85,7 +83,7 @@ def _begins_word(before: str, token: str, marked: bool) -> bool:
 
 
 def word_weights(words: list[Word], weights: np.ndarray) -> np.ndarray:
-    """Replace each token's weight by the mean over its word: f32[tokens] -> f32[tokens]."""
+    """Replace each token's weight by the mean over its word, f32[tokens]."""
     if not words:
         return weights
     lengths = np.array([word.num_tokens for word in words], int)
@@ -94,7 +92,7 @@ def word_weights(words: list[Word], weights: np.ndarray) -> np.ndarray:
 
 
 def highest(weights: np.ndarray) -> list[range]:
-    """Return the stretches of weights in the upper quarter of their span; none if all are equal."""
+    """Return stretches in the upper quarter of the weights' span, if any."""
     if not len(weights):
         return []
     low, high = weights.min(), weights.max()
@@ -103,29 +101,10 @@ def highest(weights: np.ndarray) -> list[range]:
     return [range(*edge) for edge in zip(edges[::2], edges[1::2])]
 
 
-def save_heatmap(
-    path: Path,
-    *,
-    tokens: list[str],
-    gate: np.ndarray,
-    frames: np.ndarray,
-    question: str,
-    target: str,
-    prediction: str,
-) -> None:
-    """Write `draw_heatmap` to a PNG file; its folder need not exist."""
-    with fonts_for(question, target, prediction):
-        figure = draw_heatmap(
-            tokens=tokens, gate=gate, frames=frames, question=question, target=target, prediction=prediction
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
-
-
 def draw_heatmap(
     *, tokens: list[str], gate: np.ndarray, frames: np.ndarray, question: str, target: str, prediction: str
 ) -> Figure:
-    """Draw one strip of colour: the question's words, a dashed line, the video's positions.
+    """Draw a strip of colour: question words, dashed line, video positions.
 
     Brighter means a higher weight. Colours span the lowest to the highest weight of the clip, since a gate
     rarely uses all of (0, 1). A word is as wide as its tokens and has their mean weight. Boxes mark the
@@ -197,7 +176,7 @@ def draw_heatmap(
 
 
 def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -> None:
-    """Write each word below the middle of its tokens, and draw a line between any two words."""
+    """Write each word below its tokens, with lines between words."""
     ends = np.cumsum([word.num_tokens for word in words])
     middles = [end - (word.num_tokens + 1) / 2 for end, word in zip(ends, words)]
     fits = all(word.label_width(fontsize) < word.num_tokens * cell for word in words)
@@ -211,7 +190,7 @@ def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -
 
 
 def _box_highest(strip: Axes, words: list[Word], weights: np.ndarray) -> None:
-    """Draw boxes around the `highest` stretches of the words, without markers, and of the video."""
+    """Draw boxes around the `highest` stretches of words and video."""
     num_tokens = sum(word.num_tokens for word in words)
     is_word = np.repeat([not word.is_marker for word in words], [word.num_tokens for word in words])
     (asked,) = np.nonzero(is_word)  # contiguous, since markers are at the ends only
@@ -226,7 +205,7 @@ def _box_highest(strip: Axes, words: list[Word], weights: np.ndarray) -> None:
 
 
 def _divide(strip: Axes, num_tokens: int, num_positions: int) -> None:
-    """Draw the dashed line between question and video, and a heading above each."""
+    """Draw a dashed line between question and video, and both headings."""
     edge = num_tokens - 0.5
     headings = {"video positions": edge + num_positions / 2}
     if num_tokens:

@@ -17,7 +17,7 @@ _environment = Environment(
 
 
 def render(template: str, **context: Any) -> Markup:
-    """Render a file of `templates/`; each value is text unless it is `Markup`."""
+    """Render a file of `templates/`; values are text unless `Markup`."""
     return Markup(_environment.get_template(template).render(context))
 
 

@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _config(workdir: Path) -> dict[str, Any]:
-    """Return the configuration of the finished run, or of its latest checkpoint, if any."""
+    """Return the configuration of the finished run or its latest checkpoint."""
     steps = saved_steps(workdir / CHECKPOINTS)
     notes = _read(workdir / FINISHED)
     if not notes and steps:
@@ -101,7 +101,7 @@ def _config(workdir: Path) -> dict[str, Any]:
 
 
 def _predictions(workdir: Path, splits: Sequence[str]) -> list[Prediction]:
-    """Return the predictions of one of these splits, or else those of any split."""
+    """Return the predictions of one of these splits, otherwise of any."""
     files = [workdir / predictions_file(split) for split in splits]
     found = [file for file in files if file.exists()] or sorted(workdir.glob("predictions.*.jsonl"))
     return [Prediction(**row) for row in read_jsonl(found[-1])] if found else []

@@ -41,7 +41,7 @@ class ScoreRow(NamedTuple):
 
     @property
     def meaning(self) -> str:
-        """Return what the row is, in words, if its label does not say so."""
+        """Explain the row in words, if its label does not."""
         return BASELINE_LABELS[self.key][1] if self.key in BASELINE_LABELS else ""
 
     def text(self, column: str) -> str:
@@ -55,7 +55,7 @@ class ScoreRow(NamedTuple):
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
-    """Return the rows of a split, the run first; parts that an older run lacks are left out.
+    """Return the rows of a split, the run first, without missing parts.
 
     Args:
         scores: What `leakage.evaluate` returns, and `questions` if they were swapped.

@@ -30,7 +30,7 @@ CHINESE_FONTS = (
 
 @contextlib.contextmanager
 def fonts_for(*texts: str) -> Iterator[None]:
-    """Add a Chinese font to what is drawn inside, if any of `texts` needs one.
+    """Add a Chinese font inside this block, if `texts` need one.
 
     Without an installed font, one message replaces matplotlib's warning about each character.
     """
@@ -42,12 +42,12 @@ def fonts_for(*texts: str) -> Iterator[None]:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most `width` Latin letters; at least one line."""
+    """Break a text into lines of at most `width` Latin letters."""
     return wcwidth.wrap(text, width) or [""]
 
 
 def labelled_lines(texts: Mapping[str, str], width: int) -> list[tuple[str, str]]:
-    """Break texts into lines, each with the text's name if it is its first."""
+    """Break texts into lines; the first line has the text's name."""
     return [
         ("" if number else name, line)
         for name, text in texts.items()

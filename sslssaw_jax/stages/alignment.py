@@ -1,6 +1,6 @@
-"""How alike clips and sentences are, position by position (Eq. 1, Table 3), and sentences by their words.
+"""The similarity of clips and sentences (Eq. 1, Table 3).
 
-Pooled features are sequences of one position, and their likeness is their cosine.
+Pooled features are sequences of one position.
 
 B clips, C sentences (or the other way round), T positions of the one, L and M of the other, D features.
 """
@@ -10,20 +10,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-# a temperature magnifies what TensorFloat-32, a GPU's default, would round
+# a temperature magnifies the rounding of TensorFloat-32, the default of GPUs
 _einsum = partial(jnp.einsum, precision="highest")
 
 
 def aligned_cosine(
     kept_BxTxD: jax.Array, kept_mask_BxT: jax.Array, stretched_CxLxD: jax.Array, stretched_mask_CxL: jax.Array
 ) -> jax.Array:
-    """Mean cosine over the positions of one side, the other stretched or shrunk to its length, f32[B, C].
+    """Return the mean cosine of sequences aligned to one length, f32[B, C].
 
-    Each pair has its own interpolation: linear, with positions at the centres of their intervals, as
-    torch's `interpolate(mode="linear", align_corners=False)`. Padding stands behind the sequences.
+    The second sequence of each pair is stretched or shrunk to the length of the first: linearly, with
+    positions at the centers of their intervals, as torch's `interpolate(mode="linear",
+    align_corners=False)`. Padding stands behind the sequences.
 
-    No interpolated sequence is ever made, which would be D / L times as large as what is: its products
-    are interpolated products, and its squared length a form in the products of the positions.
+    The interpolated sequences, D / L times as large as all else, are never made: their products are
+    interpolated products, and their squared lengths are forms in the products of the positions.
     """
     kept_BxTxD, stretched_CxLxD = kept_BxTxD.astype(jnp.float32), stretched_CxLxD.astype(jnp.float32)
     weights_BxCxTxL = _interpolation(kept_mask_BxT, stretched_mask_CxL)
@@ -41,7 +42,10 @@ def aligned_cosine(
 
 
 def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
-    """Cosine of how often each token occurs in each two texts `w_1 .. w_n </s> <language>`, f32[B, B]."""
+    """Return the cosine of token counts of each two texts, f32[B,B].
+
+    Texts are `w_1 .. w_n </s> <language>`; the last two tokens do not count.
+    """
     words_BxL, mask_BxL = text_BxL[:, :-2], mask_BxL[:, 2:]
     same_BxCxLxM = words_BxL[:, None, :, None] == words_BxL[:, None]
     both_BxCxLxM = mask_BxL[:, None, :, None] & mask_BxL[:, None]
@@ -51,7 +55,7 @@ def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
 
 
 def _interpolation(kept_mask_BxT: jax.Array, stretched_mask_CxL: jax.Array) -> jax.Array:
-    """The weights of the L positions in each of the T, f32[B, C, T, L]; they sum to 1."""
+    """Return the weights of L positions in each of T, f32[B,C,T,L]."""
     length_Bx1x1 = jnp.maximum(kept_mask_BxT.sum(axis=1), 1)[:, None, None]
     length_Cx1 = jnp.maximum(stretched_mask_CxL.sum(axis=1), 1)[:, None]
     centre_T = jnp.arange(kept_mask_BxT.shape[1]) + 0.5

@@ -1,6 +1,6 @@
-"""Masked losses of both stages, in float32: pure functions of a global batch.
+"""Masked losses in float32: pure functions of a global batch.
 
-Means are over `count` places where it is given, those of all batches of a step: they then add up.
+A mean over `count` places counts those of all micro-batches of a step, so that their losses add up.
 
 Dimensions: B clips, L tokens, V vocabulary, D features.
 """
@@ -12,7 +12,7 @@ from sslssaw_jax.types import Metrics
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
-    """The mean of `values` where `mask` is True; 0 where it is True nowhere."""
+    """Return the mean of `values` under the mask; empty masks give 0."""
     return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum() if count is None else count, 1)
 
 
@@ -23,9 +23,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     count: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean cross-entropy over the tokens in the mask, f32[]; labels outside it may be anything.
+    """Return the mean cross-entropy over the tokens in the mask, f32[].
 
-    Smoothing mixes the label with the uniform distribution over V, as torch's `CrossEntropyLoss` does.
+    Labels outside the mask may be anything. Smoothing mixes the label with the uniform distribution over V,
+    as torch's `CrossEntropyLoss` does.
     """
     log_probs_BxLxV = jax.nn.log_softmax(logits_BxLxV.astype(jnp.float32))
     labels_BxL = jnp.where(mask_BxL, labels_BxL, 0)
@@ -37,7 +38,7 @@ def cross_entropy(
 def contrastive_loss(
     cosine_BxB: jax.Array, logit_scale: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:
-    """Symmetric contrast of clips and their sentences over the global batch (Eq. 1; Radford et al. 2021).
+    """Return the symmetric contrast of clips and sentences (Eq. 1; Radford et al. 2021).
 
     Cosines of clips (rows) and sentences are multiplied by `exp(logit_scale)`, 1 / temperature, which never
     exceeds 100, as in CLIP. Invalid clips are neither rows nor columns. The metrics are the shares of valid
@@ -60,9 +61,9 @@ def contrastive_loss(
 def similarity_loss(
     clips_BxB: jax.Array, sentences_BxB: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
 ) -> jax.Array:
-    """Mean squared difference of two cosines over the pairs of different clips, f32[] (Yin et al. 2023).
+    """Return the mean squared difference of two cosines over pairs of clips, f32[].
 
-    With `count` a batch counts as many times as it has clips.
+    With `count`, a batch is weighted by its number of clips (Yin et al. 2023).
     """
     pair_BxB = valid_B[:, None] & valid_B & ~jnp.eye(len(valid_B), dtype=bool)
     difference_B = jax.vmap(masked_mean)(jnp.square(clips_BxB - sentences_BxB), pair_BxB)

@@ -29,7 +29,7 @@ def sign_transformer_stages(
     attention: MakeAttention = Attention,
     added_loss: AddedLoss | None = None,
 ) -> list[Stage]:
-    """Make the translation stage of a sign transformer, after the warm start if it has epochs.
+    """Make a sign transformer's translation stage, after the warm start if any.
 
     Args:
         config: Its `model` is a `SignTransformerConfig`.
@@ -59,7 +59,7 @@ def sign_transformer_stages(
     def loss(
         model: SignTransformer, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
-        """Return the cross-entropy of a sentence's tokens, summed, as a mean over clips."""
+        """Return the summed cross-entropy of a sentence, as mean over clips."""
         augment_key, rngs = split_key(key)
         states, mask = read(model, batch, augment_key, rngs)
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
@@ -93,7 +93,7 @@ def sign_transformer_stages(
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, or a stage 1 that these systems do not have."""
+    """Raise ConfigError for two starts of the CNN, or a stage 1."""
     check_cnn_start(config)
     require(
         config.init_from is None and config.stage == "translate",

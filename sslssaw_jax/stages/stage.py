@@ -62,7 +62,7 @@ class Stage:
     def init(
         self, key: jax.Array, optimizer: optax.GradientTransformation, averaged: bool = False
     ) -> TrainState:
-        """Return the state before the first step, with room for a moving average if `averaged`."""
+        """Return the state before the first step; `averaged` adds a moving average."""
         params, batch_stats = split_model(self.make_model(key))[1:]
         ema = jax.tree.map(jnp.zeros_like, params) if averaged else None
         return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)

@@ -23,7 +23,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
-    """Return the state after one batch, or after stacked micro-batches whose gradient accumulates.
+    """Return the state after one batch, or one stack of micro-batches.
 
     Randomness comes from the run's key and the step's number alone. A step on stacked micro-batches equals
     one step on all of their clips, except for what sees one batch at a time (BatchNorm, stage 1's contrast).
@@ -56,7 +56,7 @@ def _accumulate(
     batches: Batch,
     key: jax.Array,
 ) -> _Gradient:
-    """Sum gradients over stacked micro-batches; a micro-batch without a clip is left out."""
+    """Sum gradients over stacked micro-batches that have a clip."""
     counts = _count(batches)
     keys = jax.random.split(key, len(batches.valid))
 
@@ -88,7 +88,7 @@ def _count(batch: Batch) -> LossCounts:
 
 
 def _update_ema(ema: nnx.State, params: nnx.State, step: jax.Array, decay: float) -> nnx.State:
-    """Update the moving average; its decay warms up as step / (step + 10)."""
+    """Update the moving average; its decay warms up as `step/(step+10)`."""
     weight = jnp.minimum(decay, step / (step + 10))
     return jax.tree.map(lambda old, new: (weight * old + (1 - weight) * new).astype(old.dtype), ema, params)
 
@@ -96,6 +96,6 @@ def _update_ema(ema: nnx.State, params: nnx.State, step: jax.Array, decay: float
 def eval_step(
     params: nnx.State, batch_stats: nnx.State, batch: Batch, *, graphdef: nnx.GraphDef, loss: Loss
 ) -> Metrics:
-    """Return the loss and its parts on one batch, without dropout or augmentation."""
+    """Return a batch's loss and its parts, without dropout or augmentation."""
     value, metrics = loss(nnx.merge(graphdef, params, batch_stats), batch, None)
     return {"loss": value, **metrics}

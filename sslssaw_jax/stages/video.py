@@ -12,13 +12,13 @@ from sslssaw_jax.types import Batch
 def embed_video(
     video: VideoEmbedding, batch: Batch, data: DataConfig, augment_key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; without a key nothing is augmented."""
+    """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames."""
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
     return video(frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid)
 
 
 def split_key(key: jax.Array | None) -> tuple[jax.Array | None, nnx.Rngs | None]:
-    """Split a step's key into augmentation and dropout; without a key there is neither."""
+    """Split a step's key, if any, into augmentation and dropout."""
     if key is None:
         return None, None
     augment_key, dropout_key = jax.random.split(key)

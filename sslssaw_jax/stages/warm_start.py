@@ -34,7 +34,7 @@ class SignClassifier(nnx.Module):
 
 
 def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Stage:
-    """Make the stage that classifies each frame of a clip of one sign by the clip's gloss."""
+    """Make the stage that classifies frames of single signs by gloss."""
 
     @cache
     def signs() -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
 
 
 def check_cnn_start(config: Config) -> None:
-    """Raise ConfigError if the CNN would start both from weights and from a warm start."""
+    """Raise ConfigError if the CNN has both weights and a warm start."""
     weights = config.model.cnn.weights
     require(
         not weights or not config.warm_start.epochs,

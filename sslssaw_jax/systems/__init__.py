@@ -15,7 +15,7 @@ SYSTEMS: dict[str, System] = {
 
 
 def default_config(system: str = "ssl_ssaw") -> ml_collections.ConfigDict:
-    """Return the full-size defaults of a system, as a `ConfigDict` that a config file may change."""
+    """Return a system's full-size defaults, for config files to change."""
     return to_config_dict(Config(system=system, model=SYSTEMS[system].config()))
 
 

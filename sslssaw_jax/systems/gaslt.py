@@ -39,7 +39,7 @@ class GASLTConfig(SignTransformerConfig):
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make the stages of a sign transformer with gloss attention and the similarity loss."""
+    """Make the stages with gloss attention and the similarity loss."""
     model: GASLTConfig = config.model
 
     def similarity(

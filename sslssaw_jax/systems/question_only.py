@@ -4,6 +4,8 @@ It is not the paper's question-only row, which is SSL-SSAW with `inputs="questio
 pairs make the most of the text; `docs/leakage.md` has what comes of it.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal
@@ -15,6 +17,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import fraction, positive, require_divisor
 from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.batches import Ask
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.beam_search import EncodedModel
@@ -25,8 +28,16 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt, question_prompt
-from sslssaw_jax.systems.target_noise import TargetNoise
 from sslssaw_jax.types import Batch, Metrics
+
+MIN_OPENINGS = 3  # rarer openings are chance
+MIN_OPENING_RATE = 0.1  # of a word's occurrences in targets; verbs are far above, articles far below
+FRONTED = 0.6  # share of questions with a word in front; most of the others are shuffled
+DROPPED_SPAN = 0.5
+DROPPED_TAIL = 0.7  # share of the dropped spans that end the sentence
+SHUFFLED = 0.3
+DROPPED_WORD = 0.2
+SHUFFLE_DISTANCE = 3.0  # words
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,12 @@ class QuestionModel(nnx.Module):
     def decode(
         self, stream: Stream, batch: Batch, states_BxLxD: jax.Array, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits `[B, L, V]` for every position of the stream, from the positions before it."""
+        """Return logits `[B,L,V]` of each position from the positions before it."""
         embedded, mask = self.embedding(stream.tokens), batch.decoder_texts.question_mask
         return self.logits(self.decoder(embedded, stream.mask, states_BxLxD, mask, rngs), batch, states_BxLxD)
 
     def logits(self, hidden_RxLxD: jax.Array, batch: Batch, states_BxLxD: jax.Array) -> jax.Array:
-        """Return logits of the next token up to a constant, f32[R, L, V].
+        """Return next-token logits up to a constant, f32[R, L, V].
 
         R rows are the clips, or clips x beams with the beams innermost.
         """
@@ -90,7 +101,7 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the cross-entropy of the sentence, and with SSL that of the question (Eq. 5-7)."""
+    """Return the sentence's cross-entropy, with SSL plus the question's (Eq. 5-7)."""
     # the first half of a key is for augmentation, which only a video has
     rngs = None if key is None else nnx.Rngs(dropout=jax.random.split(key)[1])
     states, texts = model.encode(batch, rngs), batch.decoder_texts
@@ -109,6 +120,69 @@ def translate_loss(
     return total, metrics
 
 
+class TargetNoise:
+    """A maker of questions from targets, in the way of a train split's questions.
+
+    The questions of PHOENIX-2014T-QA are mostly their targets reworded: the verb in front, a part left out.
+    Restoring a target from such a copy teaches a model that starts from scratch what to keep of a question.
+
+    Args:
+        targets: The targets of the train split; spaces separate their words.
+        questions: The questions of the train split; spaces separate their words.
+    """
+
+    def __init__(self, targets: Sequence[str], questions: Sequence[str]) -> None:
+        in_targets = Counter(word for target in targets for word in target.split())
+        opening = Counter(question.split()[0] for question in questions if question.strip())
+        frequent = {word: count for word, count in opening.items() if count >= MIN_OPENINGS}
+        self.openings = {
+            word for word, count in frequent.items() if count >= MIN_OPENING_RATE * in_targets[word]
+        }
+        # A word that opens questions and occurs in no target cannot be moved: it is added in front.
+        self._foreign = sorted(self.openings, key=lambda word: (-frequent[word], word))[:4]
+
+    def __call__(self, target: str, rng: np.random.Generator) -> str:
+        """Return a corrupted copy of `target`, empty only if `target` is empty."""
+        words = target.split()
+        kind = rng.random()
+        if kind < FRONTED:
+            words = self._front(words, rng)
+            if len(words) > 4 and rng.random() < DROPPED_SPAN:
+                words = _drop_span(words, rng)
+        elif kind < FRONTED + SHUFFLED:
+            kept = [word for word in words if rng.random() >= DROPPED_WORD] or words
+            order = np.argsort(np.arange(len(kept)) + rng.random(len(kept)) * SHUFFLE_DISTANCE)
+            words = [kept[i] for i in order]
+        return " ".join(words)
+
+    def _front(self, words: list[str], rng: np.random.Generator) -> list[str]:
+        places = [i for i, word in enumerate(words) if word in self.openings]
+        if places:
+            place = places[rng.integers(min(2, len(places)))]
+            return [words[place], *words[:place], *words[place + 1 :]]
+        if self._foreign and rng.random() < DROPPED_TAIL:
+            return [self._foreign[rng.integers(len(self._foreign))], *words]
+        return words
+
+
+def ask_noisy_targets(clips: Sequence[ClipInfo], share: float) -> Ask:
+    """Return the function that asks a share of clips a noisy copy of their target."""
+    noise = TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
+
+    def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
+        return clip.question if rng.random() >= share else noise(clip.target, rng)
+
+    return ask
+
+
+def _drop_span(words: list[str], rng: np.random.Generator) -> list[str]:
+    length = int(rng.integers(1, len(words) // 2 + 1))
+    start = len(words) - length
+    if rng.random() >= DROPPED_TAIL:
+        start = int(rng.integers(1, start + 1))
+    return words[:start] + words[start + length :]
+
+
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     """Make the only stage: question to sentence."""
     model: QuestionOnlyConfig = config.model
@@ -120,12 +194,11 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         return EncodedModel(model.decoder, model.embedding, logits, states, mask)
 
     @cache
-    def noise() -> TargetNoise:
-        clips = inputs.clips(config.data.train_split)
-        return TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
+    def ask_noisy() -> Ask:
+        return ask_noisy_targets(inputs.clips(config.data.train_split), model.denoise_targets)
 
     def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
-        return noise()(clip.target, rng) if rng.random() < model.denoise_targets else clip.question
+        return ask_noisy()(clip, rng)  # the train split is opened only by a training
 
     return [
         Stage(

@@ -94,7 +94,7 @@ class PretrainModel(nnx.Module):
     def video_features(
         self, video_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Return `I_v` of Eq. 1 with its mask: the projected state at [CLS], `[B, 1, D]`.
+        """Return `I_v` (Eq. 1), the projected state at [CLS], and the mask.
 
         For aligned sequences (Table 3): the projected states at all positions but [CLS], `[B, T, D]`.
         """
@@ -108,7 +108,7 @@ class PretrainModel(nnx.Module):
     def text_features(
         self, text_BxL: jax.Array, mask_BxL: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Return `I_s` of Eq. 1 with its mask: the projected state at the text's end, `[B, 1, D]`.
+        """Return `I_s` (Eq. 1), the projected state at the end, and mask.
 
         The end is `</s>`, or mBERT's `[SEP]`; the parent project's argmax picks the language code behind
         `</s>`. For aligned sequences (Table 3): the projected states of words and end, `[B, L - 1, D]`.
@@ -126,7 +126,7 @@ class PretrainModel(nnx.Module):
     def restore_words(
         self, masked_BxL: jax.Array, mask_BxL: jax.Array, target: Stream, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits `[B, L, V]` for the sentence, read from its masked copy (Eq. 2)."""
+        """Return the sentence's logits `[B,L,V]` from its masked copy (Eq. 2)."""
         states_BxLxD = self._read(masked_BxL, mask_BxL, rngs)
         embedded_BxLxD = self.embedding(target.tokens)
         return self.embedding.logits(self.decoder(embedded_BxLxD, target.mask, states_BxLxD, mask_BxL, rngs))
@@ -144,7 +144,7 @@ def pretrain_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return L1 = L_sim (Eq. 1) + lambda * L_R (Eq. 2) with its parts.
+    """Return `L1 = L_sim + lambda*L_R` (Eq. 1, 2) with its parts.
 
     The metrics have the shares of clips and sentences whose counterpart is the nearest of the batch.
     """
@@ -217,7 +217,7 @@ class TranslationModel(nnx.Module):
         return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)
 
     def decode(self, stream: Stream, encoded: Encoded, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Return logits `[B, L, V]` for every position of the stream, from the positions before it."""
+        """Return logits `[B,L,V]` of each position from the positions before it."""
         embedded = self.embedding(stream.tokens)
         hidden = self.decoder(embedded, stream.mask, encoded.states, encoded.mask, rngs)
         return self.embedding.logits(hidden)
@@ -244,7 +244,7 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return L = L_D + L_S (Eq. 7), each a mean over its own tokens; without SSL L_S alone."""
+    """Return `L = L_D + L_S` (Eq. 7), without SSL `L_S` alone."""
     augment_key, rngs = split_key(key)
     encoded = encode_batch(model, batch, config, augment_key, rngs)
     texts = batch.decoder_texts
@@ -269,7 +269,7 @@ def translate_loss(
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make the warm start, stage 1 and stage 2, without those that have no epochs or no use."""
+    """Make those of warm start, stage 1 and stage 2 that train."""
     model: SSLSSAWConfig = config.model
     warm_start = warm_start_stage(config, model.cnn, inputs)
     pretrain = Stage(
@@ -311,7 +311,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, or texts too long for mBERT."""
+    """Raise ConfigError for two CNN starts or texts too long for mBERT."""
     check_cnn_start(config)
     model: SSLSSAWConfig = config.model
     longest = max(config.data.max_question_tokens, config.data.max_target_tokens)

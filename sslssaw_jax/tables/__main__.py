@@ -1,231 +1,34 @@
-"""A table of the paper: `python -m sslssaw_jax.tables --table=4 --dataset=avatar_qa --workdir=W`.
-
-Each row is an experiment of `configs/ablations.py`, trained by `run.py` in a process of its own in
-`W/seed<n>/<config name>`, after its stage 1, which is beside it. What is finished there is not trained again,
-what is unfinished goes on, and what fails leaves the others alone. Tables share their rows.
-"""
+"""The command that makes a table of the paper."""
 
 import argparse
-import json
-import shlex
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-from absl import flags
-from ml_collections import config_flags
-
-from configs import ablations
-from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, differences, flag_error, run_differences, to_dict
-from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.evaluation.metrics import LABELS
-from sslssaw_jax.evaluation.significance import compare, confidence_interval
-from sslssaw_jax.experiment import plan_stages
-from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.systems import read_config
-from sslssaw_jax.tables.child_process import run_child
-from sslssaw_jax.tables.layout import PAPER, Row, Run, draw, to_csv, to_markdown
-from sslssaw_jax.training.signals import Stopped
-from sslssaw_jax.workdir import FINISHED, METRICS, locked, predictions_file, read_json, write_text
-
-ROOT = Path(__file__).parents[2]
-RUN_PY = (sys.executable, "run.py")  # in ROOT
-BASES = {"avatar_qa": "demo", "phoenix2014t_qa": "phoenix", "csl_daily_qa": "csl_daily"}
-
-
-class TableError(UserError):
-    """Runs that do not belong into one table; the message names them."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A row with one seed."""
-
-    flags: list[str]  # of run.py
-    config: Config  # as run.py reads it
-    workdir: Path
-
-    @property
-    def stages(self) -> list[tuple[Stage, Path]]:
-        """Return the stages with their folders, the last one in the workdir."""
-        return plan_stages(self.config, self.workdir)
-
-    @property
-    def stage_1(self) -> Path | None:
-        """Return the folder of the stage that rows share, if any."""
-        return next((folder for stage, folder in self.stages[:-1] if stage.shared), None)
-
-    @property
-    def metrics(self) -> Path:
-        return self.workdir / METRICS
-
-    @property
-    def done(self) -> bool:
-        """Whether the row is trained and evaluated."""
-        return (self.workdir / FINISHED).exists() and self.metrics.exists()
-
-
-def make_table(
-    number: int,
-    dataset: str,
-    workdir: Path,
-    *,
-    seeds: int = 1,
-    only: Collection[str] = (),
-    run_flags: Sequence[str] = (),
-) -> list[Row]:
-    """Trains what is missing of a table, and writes `table<number>.<dataset>.{md,csv,png}` into `workdir`.
-
-    Args:
-        number: of the paper's table, 1 to 7.
-        dataset: a key of `BASES`.
-        workdir: holds a folder a seed, and in it one a row and one a stage 1.
-        seeds: each row is trained with the seeds 0 to `seeds` - 1.
-        only: the rows to train, () for all; the others are shown where they are done.
-        run_flags: more flags of `run.py`, `--config.KEY=VALUE`, the same for all rows.
-
-    Raises:
-        ConfigError: a flag is wrong.
-        TableError: what is finished was made with other settings, or of other clips.
-        WorkdirError: a table is being made there already.
-        Stopped: by a signal.
-    """
-    rows = PAPER[str(number)]["rows"]
-    names = [row["experiment"] for row in rows]
-    by_seed = [
-        [_job(f"{BASES[dataset]}/{name}", workdir / f"seed{seed}", seed, run_flags) for name in names]
-        for seed in range(seeds)
-    ]
-    with locked(workdir):
-        for jobs in by_seed:
-            for job in jobs:
-                _require_same_settings(job)
-        failed: set[Path] = set()
-        for jobs in by_seed:
-            for name, job in zip(names, jobs):
-                if not job.done and (not only or name in only):
-                    _train(job, failed)
-        runs = zip(*map(_results, by_seed))
-        table = []
-        for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
-            done = [run for run in runs_of_row if run]
-            num_failed = sum(job.workdir in failed for job in jobs_of_row)
-            table.append(Row(row["labels"], row["experiment"], row["paper"], done, num_failed))
-        stem = f"table{number}.{dataset}"
-        write_text(workdir / f"{stem}.md", to_markdown(number, dataset, table, seeds))
-        write_text(workdir / f"{stem}.csv", to_csv(number, table))
-        draw(number, dataset, table).savefig(workdir / f"{stem}.png", dpi=150)
-    return table
-
-
-def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
-    # what one seed has compiled, the next one loads
-    given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
-    values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
-    try:
-        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
-        _, *unknown = values(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(flag_error(error)) from None
-    if unknown:
-        raise ConfigError(f"unknown argument {unknown[0]!r}: behind -- there are flags --config.KEY=VALUE")
-    config = read_config(values.config)
-    return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
-
-
-def _require_same_settings(job: _Job) -> None:
-    """Raises TableError where the row or its stage 1 is finished, but not with the settings of `job`."""
-    stages = job.stages
-    for place, (stage, folder) in enumerate(stages):
-        if not (stage.shared or folder == job.workdir) or not (folder / FINISHED).exists():
-            continue
-        saved = read_json(folder / FINISHED)
-        meta = {**saved, "config": to_dict(job.config)}
-        before = [stage.name for stage, _ in stages[: place + 1]]
-        changed = {line for name in before for line in run_differences(job.config, saved, meta, name)}
-        if folder == job.workdir:
-            changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
-        if changed:
-            raise TableError(
-                f"{folder} is finished, with other settings than this table's; give the same flags as then, "
-                "choose another --workdir, or remove that folder:\n  " + "\n  ".join(sorted(changed))
-            )
-
-
-def _scored(config: dict[str, Any]) -> dict[str, Any]:
-    """What decides the scores of a trained model."""
-    return {"decode": config["decode"], "data": {"test_split": config["data"]["test_split"]}}
-
-
-def _train(job: _Job, failed: set[Path]) -> None:
-    """Trains and evaluates a row, its stage 1 before it; adds to `failed` which folders did not get there."""
-    stage_1 = job.stage_1
-    if stage_1 and stage_1 not in failed and not (stage_1 / FINISHED).exists():
-        _call([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
-    if stage_1 in failed:
-        print(f"{job.workdir}: not begun, since {stage_1} has failed", file=sys.stderr)
-        failed.add(job.workdir)
-    else:
-        _call(job.flags, job.workdir, job.metrics, failed)
-
-
-def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -> None:
-    command = [*RUN_PY, *run_flags, f"--workdir={workdir.absolute()}"]
-    print(shlex.join(command), flush=True)
-    workdir.mkdir(parents=True, exist_ok=True)
-    log = workdir / "run.log"
-    status = run_child(command, log, ROOT)
-    if status or not result.exists():
-        failed.add(workdir)
-        last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-        print(f"{workdir}: failed; {log.name} there ends with", *last_lines, sep="\n  ", file=sys.stderr)
-
-
-def _results(jobs: Sequence[_Job]) -> list[Run | None]:
-    """What the rows of one seed have reached, those that are done, each compared with the last one."""
-    split = jobs[0].config.data.test_split
-    *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
-    runs: list[Run | None] = []
-    for job, text in zip(jobs, texts):
-        if text is None:
-            runs.append(None)
-            continue
-        predictions, targets = text
-        characters = counts_characters(read_json(job.workdir / FINISHED)["language"])
-        p_values = {}
-        if last and job is not jobs[-1]:
-            if targets != last[1]:
-                raise TableError(f"{job.workdir} and {jobs[-1].workdir} hold predictions of different clips")
-            p_values = compare(predictions, last[0], targets, characters=characters)
-        scores = json.loads(job.metrics.read_text(encoding="utf-8"))[split]
-        intervals = confidence_interval(predictions, targets, characters=characters)
-        runs.append(Run({column: scores[column] for column in LABELS}, intervals, p_values))
-    return runs
-
-
-def _predictions(job: _Job, split: str) -> tuple[list[str], list[str]]:
-    """All predictions of a split, and the targets."""
-    with (job.workdir / predictions_file(split)).open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return [row["prediction"] for row in rows], [row["target"] for row in rows]
+from sslssaw_jax.tables import BASES, PAPER
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    titles = "; ".join(f"{number}: {table['title']}" for number, table in PAPER.items())
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.tables",
-        description="Trains what is missing of a table of the paper and writes the table.",
-        epilog="What follows -- goes to run.py, such as --config.data.data_dir=/data.",
+        usage="%(prog)s --table N --dataset NAME --workdir DIR [--seeds N] [--rows ROW,ROW] [-- RUN_FLAGS]",
+        description="Train the missing runs of a table of the paper and write the table as Markdown, CSV and "
+        "PNG. Finished runs stay, unfinished ones go on, and failed ones are tried again.",
+        epilog="RUN_FLAGS are flags of run.py for all rows. Example: python -m sslssaw_jax.tables --table=4 "
+        "--dataset=avatar_qa --workdir=runs/tables --seeds=3 -- --config.translate.epochs=2",
     )
-    parser.add_argument("--table", type=int, required=True, choices=sorted(map(int, PAPER)))
-    parser.add_argument("--dataset", required=True, choices=BASES)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each row, default 1")
-    parser.add_argument("--rows", default="", help="train only these, such as qb,ssl_ssaw")
+    parser.add_argument(
+        "--table", type=int, required=True, choices=sorted(map(int, PAPER)), help=f"the table; {titles}"
+    )
+    parser.add_argument("--dataset", required=True, choices=BASES, help="the prepared dataset")
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="folder of all tables, such as runs/tables"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
+    parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
     parser.add_argument("run_flags", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.seeds < 1:
@@ -234,6 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     only = options.rows.split(",") if options.rows else []
     if unknown := [name for name in only if name not in names]:
         parser.error(f"--rows: table {options.table} has no {', '.join(unknown)}; it has {', '.join(names)}")
+    _make(options, only)
+
+
+def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
+    # imported here, since JAX takes seconds and --help need not wait
+    import jax
+
+    from sslssaw_jax.tables.layout import to_markdown
+    from sslssaw_jax.tables.rows import make_table
+    from sslssaw_jax.training.signals import Stopped
+
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the rows
     try:
         rows = make_table(
@@ -246,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    except (Stopped, KeyboardInterrupt) as stopped:  # the one while a row runs, the other between rows
+    except (Stopped, KeyboardInterrupt) as stopped:  # the first during a row, the second between rows
         print(str(stopped) or "stopped: start again to go on")
         return
     print(to_markdown(options.table, options.dataset, rows, options.seeds))
     if failed := [row.experiment for row in rows if row.failed]:
-        sys.exit(f"error: {', '.join(failed)} failed, see above; the same command tries again")
+        sys.exit(f"error: {', '.join(failed)} failed, see above; start the same command to try again")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A command as a child process that stops when this one is told to."""
+"""A command as a child process that stops when this process is asked to."""
 
 import signal
 import subprocess
@@ -10,13 +10,13 @@ from sslssaw_jax.training.signals import SIGNALS, Stopped
 
 
 def run_child(command: Sequence[str], log: Path, cwd: Path) -> int:
-    """The exit status of `command`, run in `cwd`; what it prints is appended to `log`.
+    """Run a command in `cwd`, append its output to `log`, and return its exit status.
 
-    A SIGTERM or SIGINT is passed on to it, each time one comes. It runs in a session of its own: Ctrl-C in a
-    terminal would reach it a second time, and the second kills.
+    Each SIGTERM or SIGINT is passed on to the child, which has its own session: Ctrl-C in a terminal would
+    otherwise reach the child twice, and the second signal kills.
 
     Raises:
-        Stopped: such a signal came; the child has ended.
+        Stopped: A signal came, and the child has ended.
     """
     received: list[int] = []
     child: subprocess.Popen[bytes] | None = None
@@ -32,7 +32,7 @@ def run_child(command: Sequence[str], log: Path, cwd: Path) -> int:
             child = subprocess.Popen(
                 command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-            if received:  # while it was being started
+            if received:  # before there was a child to pass it on to
                 child.send_signal(received[0])
             status = child.wait()
     finally:

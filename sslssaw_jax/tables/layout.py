@@ -1,61 +1,59 @@
-"""A table of the paper with our figures in it: Markdown, CSV and a picture."""
+"""A table of the paper with our scores next to the paper's: Markdown, CSV and a picture."""
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.tables import PAPER
 
 TESTED = ("bleu4", "rouge_l")  # with intervals and p-values
-PAPER = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
-"""Number of each table -> its layout, and the paper's figures in the order of `LABELS`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one seed of a row has reached on the test split."""
+    """The results of one seed of a row on the test split."""
 
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]  # of `TESTED`, as `significance.confidence_interval`
-    p_values: dict[str, float]  # against the same seed of the last row; {} where there is none
+    p_values: dict[str, float]  # against the same seed of the last row; {} without that run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: what the paper says, and what our seeds have reached."""
+    """A row with the paper's scores and the results of our seeds."""
 
     labels: list[str]
     experiment: str
     paper: list[float]
-    runs: list[Run]  # those that have ended
-    failed: int = 0  # runs that have not, though they were tried
+    runs: list[Run]  # finished ones
+    failed: int = 0  # number of failed runs
 
     def mean(self, column: str) -> float:
+        """Return the mean over seeds."""
         return statistics.fmean(run.scores[column] for run in self.runs)
 
     def deviation(self, column: str) -> float | None:
-        """The sample's standard deviation; None from a single run."""
+        """Return the sample's standard deviation; None for a single run."""
         return statistics.stdev(run.scores[column] for run in self.runs) if len(self.runs) > 1 else None
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """From the lowest bound of any seed to the highest."""
+        """Return the lowest and the highest bound of any seed."""
         lows, highs = zip(*(run.intervals[metric] for run in self.runs))
         return min(lows), max(highs)
 
     def p_value(self, metric: str) -> float | None:
-        """The largest of any seed: it is small only where each seed by itself shows the difference."""
+        """Return the largest p-value of any seed, which is small only if every seed shows the difference."""
         return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
 
 
 def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int) -> str:
-    """The table in the paper's layout, the paper's own figures in parentheses behind ours."""
+    """Return the table in the paper's layout, with the paper's scores in parentheses after ours."""
     table = PAPER[str(number)]
     head = [*table["columns"], *LABELS.values()]
     for metric in TESTED:
@@ -94,7 +92,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
-    """What is to be said below a table."""
+    """Return the notes below a table."""
     table = PAPER[str(number)]
     names = [_name(table["columns"], row) for row in rows]
     notes = [
@@ -118,7 +116,7 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
 
 
 def to_csv(number: int, rows: list[Row]) -> str:
-    """One line a row: its labels, the number of runs, and what is known of each column."""
+    """Return one line a row: labels, number of runs, and each score in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{column}_{what}" for column in LABELS for what in ("mean", "std", "paper")]
@@ -135,7 +133,7 @@ def to_csv(number: int, rows: list[Row]) -> str:
 
 
 def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
-    """BLEU-4 of each row: ours as a bar with its interval, each seed as a dot, the paper's as a diamond."""
+    """Draw the BLEU-4 of each row: ours as a bar with its interval, the paper's as a diamond."""
     table = PAPER[str(number)]
     figure = Figure(figsize=(7, 1.3 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -163,6 +161,6 @@ def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
 
 
 def _name(columns: list[str], row: Row) -> str:
-    """A row in one word: its labels, where they say yes the columns' names."""
+    """Return the row's labels joined; a label "yes" is replaced by the name of its column."""
     named = [column if label == "yes" else label for column, label in zip(columns, row.labels) if label]
     return " + ".join(named) or "none"

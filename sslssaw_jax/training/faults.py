@@ -107,6 +107,6 @@ def explain_out_of_memory(stage: str) -> Iterator[None]:
             raise
         raise TrainingError(
             f"{stage}: the device is out of memory ({str(error).splitlines()[0]}). Remedies, the cheapest "
-            f"first: set model.remat, split the batch with {stage}.accumulate, split the state over more "
+            f"first: set compute.remat, split the batch with {stage}.accumulate, split the state over more "
             f"devices with mesh.fsdp, lower {stage}.frame_budget and {stage}.clips_per_batch"
         ) from error

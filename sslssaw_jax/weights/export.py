@@ -90,7 +90,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
 
 
 def _tokenizer(config: Config, workdir: Path, folder: Path | None, fingerprint: str) -> Tokenizer:
-    """Load the tokenizer that the model was trained with; a finished run needs no dataset for it."""
+    """Load the tokenizer that the model was trained with, without a dataset."""
     data, mark = config.data, workdir / FINISHED
 
     def dataset() -> Dataset:

@@ -11,7 +11,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.tables.layout import PAPER
+from sslssaw_jax.tables import PAPER
 
 OWN_ROWS = ROWS | OWN_STAGE_1  # of SSL-SSAW
 ALL = [*OWN_ROWS, *OTHER_SYSTEMS]

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.report.dataset_facts import format_table, split_facts
 from sslssaw_jax.report.dataset_pictures import ShownClip, choose_clips, draw_contact_sheet, draw_statistics
 from sslssaw_jax.report.dataset_report import main
@@ -73,7 +74,8 @@ def test_a_prepared_dataset_gives_a_table_and_two_pictures(
 
 
 def test_the_seed_draws_as_many_clips_of_each_split(tiny_data_dir: Path) -> None:
-    sources = {split: ClipSource(tiny_data_dir, "avatar_qa", split) for split in ("train", "test")}
+    dataset = find_dataset(tiny_data_dir, "avatar_qa")
+    sources = {split: ClipSource(dataset, split) for split in ("train", "test")}
     first, same, other = ([clip.heading for clip in choose_clips(sources, seed)] for seed in (0, 0, 1))
     assert first == same != other
     assert len(set(first)) == 12

@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config.experiment import Config, to_dict
-from sslssaw_jax.data.clips import Clip
-from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.evaluation.leakage import BUCKETS
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.report.__main__ import main
-from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.curves import MOST_POINTS, Curve, draw_curves
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.report.score_table import COLUMNS
@@ -230,16 +227,6 @@ def test_a_clip_without_a_gate_is_shown_by_its_frames(workdir: Path) -> None:
     cv2.imwrite(str(workdir / "frames" / "clip7.jpg"), np.zeros((4, 9, 3), np.uint8))
     (image,) = Page(write_report(workdir)).tags("img")
     assert str(image["src"]).startswith("data:image/jpeg;base64,") and image["alt"] == "Frames of clip7"
-
-
-def test_frames_are_evenly_spaced_ones_of_those_that_the_model_reads(tmp_path: Path) -> None:
-    shades = np.arange(0, 200, 10)
-    video = [cv2.imencode(".jpg", np.full((16, 16, 3), shade, np.uint8))[1].tobytes() for shade in shades]
-    clip = Clip("clip0", len(video), "", "", "", "anna", video=video)
-    draw_clip(tmp_path, clip, Prediction("clip0", "", "", "", 0.0), None, max_frames=10)
-    picture = cv2.imread(str(tmp_path / "frames" / "clip0.jpg"), cv2.IMREAD_GRAYSCALE)
-    read = np.abs(picture[8, 8::16].astype(int)[:, None] - shades).argmin(axis=1)
-    assert read.tolist() == select_frames(20, 10, None)[[0, 1, 3, 4, 5, 6, 8, 9]].tolist()
 
 
 def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workdir: Path) -> None:

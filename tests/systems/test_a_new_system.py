@@ -12,11 +12,10 @@ from ml_collections import ConfigDict
 import sslssaw_jax.training.loop
 from configs import ablations
 from configs.systems import SMALL
-from sslssaw_jax import tables
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
-from sslssaw_jax.tables.__main__ import ROOT, make_table
-from sslssaw_jax.tables.layout import PAPER
+from sslssaw_jax.tables import PAPER, rows
+from sslssaw_jax.tables.rows import ROOT, make_table
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support import toy_system
@@ -86,7 +85,7 @@ def test_it_has_a_row_in_a_table(
     tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "toy_run.py").write_text(RUN)
-    monkeypatch.setattr(tables.__main__, "RUN_PY", (sys.executable, str(tmp_path / "toy_run.py")))
+    monkeypatch.setattr(rows, "RUN_PY", (sys.executable, str(tmp_path / "toy_run.py")))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     changes = {"data.data_dir": tiny_data_dir, "warm_start.epochs": 0, "translate.epochs": 1}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]

@@ -16,10 +16,12 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
-from sslssaw_jax.tables import __main__ as tables
-from sslssaw_jax.tables.__main__ import ROOT, TableError, main, make_table
+from sslssaw_jax.tables import PAPER
+from sslssaw_jax.tables import rows as table_rows
+from sslssaw_jax.tables.__main__ import main
 from sslssaw_jax.tables.child_process import run_child
-from sslssaw_jax.tables.layout import PAPER, Row, Run, to_csv, to_markdown
+from sslssaw_jax.tables.layout import Row, Run, to_csv, to_markdown
+from sslssaw_jax.tables.rows import ROOT, TableError, make_table
 from sslssaw_jax.training.signals import Stopped
 from sslssaw_jax.workdir import WorkdirError, locked
 
@@ -84,7 +86,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    monkeypatch.setattr(tables, "RUN_PY", (sys.executable, str(tmp_path / "run.py")))
+    monkeypatch.setattr(table_rows, "RUN_PY", (sys.executable, str(tmp_path / "run.py")))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return Runs(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Whatever the files hold: a line for each problem, no other exception, nothing outside the folders."""
+"""Broken files give a line for each problem, no other exception, and nothing outside the folders."""
 
 import gzip
 import os
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sslssaw_jax.workdir import LOCK, LOCK_HOLDER
 from tests.support import csl_release, phoenix_release
 from tests.support.csl_release import pickled
 from tfds_builders import encode_frames as frames
@@ -93,9 +94,9 @@ def test_every_mutated_line_gives_a_row_or_a_problem_that_names_it(reader: str, 
         path.write_bytes(b"\n".join(raw_lines))
         problems: list[str] = []
         rows = read(path, problems)
-        told = [re.match(rf"{re.escape(str(path))}, line (\d+): .", problem) for problem in problems]
-        assert all(told) and not any("\n" in problem or "\0" in problem for problem in problems)
-        numbers = {int(match[1]) for match in told if match}
+        matches = [re.match(rf"{re.escape(str(path))}, line (\d+): .", problem) for problem in problems]
+        assert all(matches) and not any("\n" in problem or "\0" in problem for problem in problems)
+        numbers = {int(match[1]) for match in matches if match}
         blank = sum(not data.decode("utf-8", errors="replace").strip("\ufeff").strip() for data in raw_lines)
         assert len(numbers) == len(problems) and len(rows) + len(problems) >= LINES_A_FILE - blank
         assert all((tmp_path / name).resolve().parent == tmp_path and name.isprintable() for name in rows)
@@ -169,7 +170,7 @@ def test_a_pickle_of_something_else_is_a_problem(kind: str, content: Any, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_mutated_frame_is_decoded_or_left_out_and_told(suffix: str, tmp_path: Path) -> None:
+def test_a_mutated_frame_is_decoded_or_left_out_and_reported(suffix: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     good = cv2.imencode(suffix, phoenix_release.picture(0))[1].tobytes()
     for i in range(400):
@@ -184,9 +185,8 @@ def test_a_mutated_frame_is_decoded_or_left_out_and_told(suffix: str, tmp_path: 
     (tmp_path / f"images0400{suffix}").write_bytes(bomb)
     (tmp_path / f"images0401{suffix}").mkdir()
     clip = frames.read_clip(tmp_path, frames.Resize(side=16), fps=25)
-    dropped = frames.unreadable_frames(tmp_path)
-    assert 0 < len(clip.video) < 401 and len(clip.video) + len(dropped) == 401
-    assert clip.odd[0] == frames.UNREADABLE
+    assert 0 < len(clip.video) < 401 and len(clip.video) + len(clip.unreadable) == 401
+    assert clip.odd[0] == "frames unreadable, dropped"
     assert {frames.image_size(frame) for frame in clip.video} == {(16, 16)}
 
 
@@ -206,8 +206,7 @@ def _break(rng: np.random.Generator, folder: Path) -> None:
 
 
 def _read_phoenix(folder: Path) -> dict[str, Annotations]:
-    layout = phoenix.find_layout(folder)
-    return {split: phoenix.read_annotations(layout, split) for split in ("train", "dev", "test")}
+    return phoenix.read_annotations(phoenix.find_files(folder))
 
 
 @pytest.mark.parametrize(
@@ -217,11 +216,11 @@ def _read_phoenix(folder: Path) -> dict[str, Annotations]:
             lambda folder: phoenix_release.write_release(folder, {"train": 3, "dev": 1, "test": 1}),
             _read_phoenix,
         ),
-        (csl_release.write_release, lambda folder: csl.read_annotations(csl.find_layout(folder))),
+        (csl_release.write_release, lambda folder: csl.read_annotations(csl.find_files(folder))),
     ],
     ids=["phoenix", "csl"],
 )
-def test_every_broken_tree_is_read_or_told(
+def test_every_broken_tree_is_read_or_reported(
     write: Callable[[Path], None], read: Callable[[Path], dict[str, Annotations]], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -253,15 +252,15 @@ def test_check_lists_all_problems_and_writes_nothing(
 ) -> None:
     release = tmp_path / "release"
     phoenix_release.write_release(release, {"train": 4, "dev": 2, "test": 1})
-    layout = phoenix.find_layout(release)
-    with layout.corpus_file("dev").open("ab") as file:
+    files = phoenix.find_files(release)
+    with files["dev"].corpus.open("ab") as file:
         file.write(b"no row\n\xff|a|b|c|d|e|f\n")
-    with layout.question_file("test").open("a") as file:
+    with files["test"].questions.open("a") as file:
         file.write("\ntest/../../escape es regnet%Was%REGEN")
-    clip = layout.frames("train") / phoenix_release.clip_name("train", 1)
+    clip = files["train"].frames / phoenix_release.clip_name("train", 1)
     (clip / "images0002.png").write_bytes(b"")
     larger = cv2.resize(phoenix_release.picture(0), (50, 60))
-    (layout.frames("dev") / phoenix_release.clip_name("dev", 1) / "images0003.png").write_bytes(
+    (files["dev"].frames / phoenix_release.clip_name("dev", 1) / "images0003.png").write_bytes(
         cv2.imencode(".png", larger)[1].tobytes()
     )
     arguments = ["phoenix2014t_qa", f"--manual_dir={release}", "--resize=none", "--num_workers=1"]
@@ -275,14 +274,15 @@ def test_check_lists_all_problems_and_writes_nothing(
         "dev.corpus.csv, line 5: not UTF-8",
         "test.txt, line 2: '../../escape' cannot be the name of a clip",
         "frame 3 has 60 x 50 pixels, the frames before have 40 x 32",
-        f"odd: {clip / 'images0002.png'}: no image",
+        f"odd: {clip / 'images0002.png'}: not an image",
     ):
         assert words in output
     with pytest.raises(SystemExit, match=r"line 4: (.|\n)*line 5: (.|\n)*escape"):
         main([*arguments, f"--data_dir={tmp_path / 'data'}"])
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(
-        [*(path for path in before if path.is_file()), tmp_path / "data" / ".phoenix2014t_qa.lock"]
-    )
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {
+        *(path for path in before if path.is_file()),
+        *(tmp_path / "data" / ".preparing-phoenix2014t_qa" / name for name in (LOCK, LOCK_HOLDER)),
+    }
 
 
 def test_frames_of_several_sizes_are_refused_without_a_square(tmp_path: Path) -> None:
@@ -291,6 +291,8 @@ def test_frames_of_several_sizes_are_refused_without_a_square(tmp_path: Path) ->
     for file in (release / phoenix.FRAMES / "train" / phoenix_release.clip_name("train", 1)).iterdir():
         file.write_bytes(cv2.imencode(".png", cv2.resize(phoenix_release.picture(0), (50, 60)))[1].tobytes())
     arguments = ["phoenix2014t_qa", f"--manual_dir={release}", f"--data_dir={tmp_path / 'data'}"]
-    with pytest.raises(SystemExit, match=r"60 x 50 pixels.*40 x 32: choose a square, such as --resize=256"):
+    with pytest.raises(
+        SystemExit, match=r"60 x 50 pixels.*40 x 32 pixels: choose a square, such as --resize=256"
+    ):
         main([*arguments, "--resize=none", "--num_workers=1"])
     assert not list((tmp_path / "data").rglob("*.array_record*"))

@@ -1,7 +1,6 @@
 """A prepared dataset is whole or absent, whatever happens; every mistake is one clear error."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -14,8 +13,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
 from tests.support.phoenix_release import clip_name, write_release
 from tfds_builders import prepare as prepare_module
 from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES
@@ -53,7 +54,7 @@ def prepared(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     """All files below a folder, but the lock's."""
-    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock")
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in (LOCK, LOCK_HOLDER))
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
@@ -83,7 +84,7 @@ def test_the_tokenizer_knows_every_piece_of_the_training_texts(prepared: Path) -
 
 def test_nothing_but_the_dataset_is_left(prepared: Path) -> None:
     data_dir = prepared.parents[1]
-    assert sorted(path.name for path in data_dir.iterdir()) == [f".{NAME}.lock", NAME]
+    assert sorted(path.name for path in data_dir.iterdir()) == [f".preparing-{NAME}", NAME]
     assert b"incomplete" not in b"".join(
         data for name, data in snapshot(prepared).items() if name.endswith("json")
     )
@@ -132,7 +133,7 @@ def test_after_a_kill_nothing_passes_for_whole_and_running_again_works(
         stderr=subprocess.DEVNULL,
         cwd=ROOT,
     )
-    while not (records := list(tmp_path.glob(".incomplete-*/**/*.array_record*"))):
+    while not (records := list(tmp_path.glob(".preparing-*/**/*.array_record*"))):
         assert process.poll() is None
         time.sleep(0.005)
     process.kill()
@@ -171,10 +172,9 @@ def test_preparation_killed_at_random_moments_ends_as_an_undisturbed_one(
 
 
 def test_a_second_preparation_at_the_same_time_is_refused(release: Path, tmp_path: Path) -> None:
-    with (tmp_path / f".{NAME}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(PrepareError, match="another process"):
-            run(release, tmp_path)
+    message = rf"in use by process {os.getpid()} .*--data_dir"
+    with locked(tmp_path / f".preparing-{NAME}"), pytest.raises(WorkdirError, match=message):
+        run(release, tmp_path)
     assert not snapshot(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_a_manual_dir_that_is_not_given_empty_or_absent_is_asked_for(tmp_path: P
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--resize=256s", r"'256s' .*short:256"), ("--fps=0", "fps is 0"), ("--fps=nan", "fps is nan")],
+    [("--resize=256s", r"'256s'.*short:256"), ("--fps=0", "fps is 0"), ("--fps=nan", "fps is nan")],
 )
 def test_a_bad_size_or_rate_is_refused_before_anything_is_written(
     release: Path, tmp_path: Path, option: str, message: str
@@ -234,4 +234,24 @@ def test_the_summary_counts_clips_and_names_what_was_odd(
     lines = [line.split() for line in output.splitlines()]
     assert ["train", "3", "9"] in lines
     assert ["dev", "2", "6"] in lines
-    assert f"odd in train: 1 clips: no frames, left out: {clip_name('train', 2)}" in output
+    assert f"odd in train: 1 clip: no frames, left out: {clip_name('train', 2)}" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], r"custom_qa needs --language=CODE.* en_XX for English, de_DE for German"),
+        (["--language=de"], r"--language=de is not a code of mBART's; known: .*de_DE"),
+        (["--language=klingon"], r"known: ar_AR, .*zh_CN"),
+    ],
+)
+def test_own_clips_need_a_language_that_mbart_knows(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main(["custom_qa", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'data'}", *options])
+    assert not snapshot(tmp_path)
+
+
+def test_the_language_is_written_down_and_known_for_a_corpus(prepared: Path) -> None:
+    assert find_dataset(prepared.parents[1], NAME).language == "de_DE"
+    with pytest.raises(PrepareError, match=r"phoenix2014t_qa are in de_DE: leave --language=en_XX out"):
+        prepare(NAME, prepared.parents[1], language="en_XX")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.annotations import ANNOTATIONS, requires_phoenix
 from tfds_builders.avatar import render
 from tfds_builders.avatar.signs import stable_seed
-from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_layout
+from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_files
 from tfds_builders.prepare import prepare
 from tfds_builders.rehearsal.__main__ import main, rehearse
 
@@ -88,9 +88,9 @@ def test_frames_are_the_rendering_of_the_glosses_without_loss(corpus: Path) -> N
 
 
 def test_the_question_files_are_the_given_ones(corpus: Path) -> None:
-    layout = find_layout(corpus)
+    files = find_files(corpus)
     for split, rows in QUESTIONS.items():
-        assert layout.question_file(split).read_text(encoding="utf-8") == rows
+        assert files[split].questions.read_text(encoding="utf-8") == rows
 
 
 def test_an_unknown_frame_count_depends_on_the_name_alone(
@@ -101,8 +101,7 @@ def test_an_unknown_frame_count_depends_on_the_name_alone(
     assert len(again) == len(list((corpus / FRAMES / "test" / "2June-1").iterdir())) >= 16
     assert not (tmp_path / FRAMES / "test" / "2June-2").exists()  # beyond the limit
     assert (
-        find_layout(tmp_path).question_file("test").read_text(encoding="utf-8")
-        == QUESTIONS["test"].split("\n")[0]
+        find_files(tmp_path)["test"].questions.read_text(encoding="utf-8") == QUESTIONS["test"].split("\n")[0]
     )
 
 

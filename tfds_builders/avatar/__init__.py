@@ -1,4 +1,4 @@
-"""A rendered signer: any gloss sequence becomes a clip, deterministic from its arguments."""
+"""A rendered signer: any sequence of glosses becomes a clip."""
 
 from tfds_builders.avatar.renderer import render
 from tfds_builders.avatar.signer import Signer

@@ -1,4 +1,4 @@
-"""The parts that move: two arms of two joints each, hands with five fingers, the mouth."""
+"""Moving parts: arms with two joints, hands with five fingers, the mouth."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ from tfds_builders.avatar.motion import SIDES, Pose
 from tfds_builders.avatar.signer import Colour, Signer, luma
 
 BONE = 0.50  # length of the upper arm and of the forearm
-HAND_DEPTH = 0.30  # how far hands are before the shoulders, towards the viewer
-ELBOW_POLE = (-0.5, 1.0, 0.2)  # elbows fall down, out and a little forward: the dominant one to the left
+HAND_DEPTH = 0.30  # from the shoulders to the hands, towards the viewer
+ELBOW_POLE = (-0.5, 1.0, 0.2)  # elbows hang down, out and a little forward; of the dominant arm
 PALM, PALM_RADIUS = 0.11, 0.085  # from wrist to the palm's centre; its radius
 # Thumb to little finger: length, root along the palm from its centre, row across it (positive to the middle).
 FINGERS = np.array([0.16, 0.19, 0.19, 0.19, 0.19])
@@ -22,7 +22,7 @@ OUTLINE = 0.016
 
 
 class Layer(NamedTuple):
-    """One shape over time; layers are painted in order."""
+    """A shape over time; layers are painted in order."""
 
     polygons: np.ndarray  # [T, P, 2] body units, convex
     colour: Colour
@@ -30,15 +30,15 @@ class Layer(NamedTuple):
 
 
 def layers(pose: Pose, signer: Signer) -> list[Layer]:
-    """All moving shapes, from back to front: mouth, then the other arm, then the dominant one."""
+    """Return all moving shapes, from back to front."""
     return _mouth(pose, signer) + _arm(pose, signer, side=1) + _arm(pose, signer, side=0)
 
 
 def elbow(shoulder_2: np.ndarray, wrist_Tx2: np.ndarray, side: int) -> np.ndarray:
-    """Where the elbow is, [T, 2]: two-bone inverse kinematics in space, seen from the front.
+    """Return the elbow's positions [T, 2] by two-bone inverse kinematics.
 
-    The elbow lies on the circle that both bones can reach, where that is farthest along `ELBOW_POLE`. Beyond
-    reach the arm stretches.
+    The elbow lies on the circle that both bones reach, at the point farthest along `ELBOW_POLE`. A wrist out
+    of reach stretches the arm.
     """
     reach_Tx3 = np.concatenate([wrist_Tx2 - shoulder_2, np.full((len(wrist_Tx2), 1), HAND_DEPTH)], axis=-1)
     distance_Tx1 = np.linalg.norm(reach_Tx3, axis=-1, keepdims=True)
@@ -66,7 +66,7 @@ def _arm(pose: Pose, signer: Signer, side: int) -> list[Layer]:
     elbow_Tx2 = elbow(shoulder_2, wrist_Tx2, side)
     shoulder_Tx2 = np.broadcast_to(shoulder_2, wrist_Tx2.shape)
 
-    # Sleeves set off against the torso: darker on light clothes, lighter on dark ones.
+    # Sleeves contrast with the torso: darker on light clothes, lighter on dark clothes.
     sleeve = shade(signer.cloth, 0.92 if luma(signer.cloth) > 128 else 1.2)
     forearm = signer.skin if signer.short_sleeves else sleeve
     always = np.ones(len(wrist_Tx2), bool)
@@ -75,14 +75,14 @@ def _arm(pose: Pose, signer: Signer, side: int) -> list[Layer]:
         (shoulder_Tx2, elbow_Tx2, 0.095, 0.080, sleeve),
         (elbow_Tx2, wrist_Tx2, 0.078, 0.058, forearm),
     ):
-        # The outline fades out towards the body, so that the limb grows out of it.
+        # The outline fades out towards the body, so that the limb seems to grow out of the body.
         painted.append(Layer(capsule(start, end, thick, thin + OUTLINE), shade(colour, 0.68), always))
         painted.append(Layer(capsule(start, end, thick, thin), colour, always))
     return painted + _hand(pose, signer, side, wrist_Tx2)
 
 
 def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[Layer]:
-    """All outlines, then all of the skin: palm and fingers are one shape."""
+    """Return all outlines, then all skin: palm and fingers form one shape."""
     hand_Tx1x2, direction_Tx1 = pose.hand[:, side, None], pose.direction[:, side, None]
     along_Tx1x2 = _pointing(direction_Tx1, side)
     across_Tx1x2 = _pointing(direction_Tx1 + np.pi / 2, side)
@@ -99,10 +99,12 @@ def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[
         layers.append(Layer(palm, colour, np.ones(len(palm), bool)))
         fingers_Tx5xPx2 = capsule(knuckle_Tx5x2, tip_Tx5x2, FINGER_RADIUS + extra, FINGER_RADIUS + extra)
         for i, stretch_T in enumerate(stretch_Tx5.T):
-            layers.append(Layer(fingers_Tx5xPx2[:, i], colour, stretch_T > 0.15))  # else within the palm
+            layers.append(
+                Layer(fingers_Tx5xPx2[:, i], colour, stretch_T > 0.15)
+            )  # a folded finger is within the palm
     return layers
 
 
 def _pointing(direction: np.ndarray, side: int) -> np.ndarray:
-    """Unit vectors [..., 2] of directions given in radians from upright to the middle."""
+    """Return unit vectors of directions in radians from upright to the middle."""
     return np.stack([np.sin(direction) * SIDES[side], -np.cos(direction)], axis=-1)

@@ -1,4 +1,4 @@
-"""The parts that keep still in a clip: background, torso, neck, head, hair; painted once per clip."""
+"""Still parts of a clip, painted once: background, torso, neck, head, hair."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _WHITE = (250, 250, 248)
 
 
 def paint_body(signer: Signer, size: tuple[int, int], view: View) -> np.ndarray:
-    """`uint8[H, W, 3]`: the signer without arms and mouth."""
+    """Return the signer without arms and mouth, `uint8[H, W, 3]`."""
     image = _background(signer, size)
 
     def paint(points: np.ndarray, colour: Colour) -> None:
@@ -52,7 +52,7 @@ def paint_body(signer: Signer, size: tuple[int, int], view: View) -> np.ndarray:
 
 
 def _background(signer: Signer, size: tuple[int, int]) -> np.ndarray:
-    """A wall, a little darker towards the floor."""
+    """Return a wall that is a little darker towards the floor."""
     height, width = size
     light_Hx1x1 = np.linspace(1.04, 0.92, height)[:, None, None]
     wall = np.clip(np.array(signer.background) * light_Hx1x1, 0, 255).astype(np.uint8)
@@ -67,7 +67,7 @@ def _torso(shoulder: float) -> np.ndarray:
 
 
 def _face(width: float, height: float) -> np.ndarray:
-    """Round above, narrowing to the chin."""
+    """Return an outline that is round above and narrows to the chin."""
     angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     outline = arc((0.0, HEAD_Y), width, height, angles)
     below = np.clip(np.sin(angles), 0, None)
@@ -76,9 +76,11 @@ def _face(width: float, height: float) -> np.ndarray:
 
 
 def _fringe(signer: Signer, width: float, height: float) -> np.ndarray:
-    """The hair above the face: between the top of the head and the hairline."""
+    """Return the hair between the top of the head and the hairline."""
     part = 0.3 * width if signer.hair_style in ("parted", "bob") else 0.0
-    ends = 0.02 if signer.hair_style in ("short", "parted") else 0.18  # how far it comes down at the temples
+    ends = (
+        0.02 if signer.hair_style in ("short", "parted") else 0.18
+    )  # how far the hair comes down at the temples
     top = arc((0.0, HEAD_Y), width * 1.08, height * 1.1, np.linspace(np.pi - ends, 2 * np.pi + ends, 20))
     hairline = arc((part, HEAD_Y + 0.01), width * 0.86, height * 0.62, np.linspace(2 * np.pi, np.pi, 16))
     hairline[:, 0] = hairline[:, 0].clip(-width * 0.9, width * 0.9)

@@ -1,4 +1,4 @@
-"""Shapes as polygons in body units, for many frames at once, and their painting with sub-pixel accuracy."""
+"""Shapes as polygons in body units, painted with sub-pixel accuracy."""
 
 from typing import NamedTuple
 
@@ -7,23 +7,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Points = ArrayLike  # [..., 2]
-_SHIFT = 4  # binary digits after the point in opencv's fixed-point coordinates
+_SHIFT = 4  # binary digits after the point in OpenCV's fixed-point coordinates
 
 
 class View(NamedTuple):
-    """From body units to pixels."""
+    """A mapping from body units to pixels."""
 
     unit: float  # pixels
     origin: tuple[float, float]  # pixels, of the point (0, 0)
 
     def to_pixels(self, points: Points) -> np.ndarray:
-        """Fixed-point pixel coordinates, int32, as opencv draws them with `_SHIFT`."""
+        """Return fixed-point pixel coordinates, int32, that OpenCV draws with `_SHIFT`."""
         pixels = (np.asarray(points) * self.unit + self.origin) * (1 << _SHIFT)
         return np.rint(pixels).astype(np.int32)
 
 
 def capsule(a: Points, b: Points, radius_a: float, radius_b: float, corners: int = 8) -> np.ndarray:
-    """The hull of two discs around a and b, [..., 2 * corners, 2]: a limb that may taper."""
+    """Return the hull of two discs, [..., 2 * corners, 2]."""
     along = np.subtract(b, a)
     angle = np.arctan2(along[..., 1], along[..., 0])[..., None]
     half_turn = np.linspace(-np.pi / 2, np.pi / 2, corners)
@@ -37,13 +37,13 @@ def capsule(a: Points, b: Points, radius_a: float, radius_b: float, corners: int
 
 
 def arc(centre: Points, radius_x: float, radius_y: float, angles: np.ndarray) -> np.ndarray:
-    """Points on an ellipse at `angles` [..., P], clockwise on screen from the right: [..., P, 2]."""
+    """Return an ellipse's points at angles [..., P], clockwise from the right."""
     circle = np.stack([radius_x * np.cos(angles), radius_y * np.sin(angles)], axis=-1)
     return np.asarray(centre)[..., None, :] + circle
 
 
 def ellipse(centre: Points, radius_x: float, radius_y: float) -> np.ndarray:
-    """A whole ellipse, [..., 24, 2]."""
+    """Return an ellipse, [..., 24, 2]."""
     return arc(centre, radius_x, radius_y, np.linspace(0, 2 * np.pi, 24, endpoint=False))
 
 
@@ -53,11 +53,11 @@ def fill(image: np.ndarray, polygon: np.ndarray, colour: tuple[int, int, int]) -
 
 
 def fill_convex(image: np.ndarray, polygon: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Like `fill`, quicker, for a convex polygon."""
+    """Paint a convex polygon, faster than `fill`."""
     cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_AA, _SHIFT)
 
 
 def shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    """A darker (below 1) or lighter (above 1) colour."""
+    """Return a darker (factor below 1) or lighter (above 1) colour."""
     red, green, blue = (min(255, round(channel * factor)) for channel in colour)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""How the hands move: the pose of each frame, from the signs and the signer."""
+"""The pose of each frame, from the signs and the signer."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,9 +8,9 @@ import numpy as np
 from tfds_builders.avatar.signer import Signer
 from tfds_builders.avatar.signs import DIRECTIONS, HANDSHAPES, MOUTHS, PLACES, Sign
 
-# Duration of the way from one sign to the next, where a sign lasts 1.
+# Duration of the transition between signs, relative to a sign's.
 TRANSITION = 0.45
-# Side 0 is the dominant hand, at the viewer's left; side 1 mirrors it.
+# Side 0 is the dominant hand, at the viewer's left; side 1 is its mirror image.
 SIDES = np.array([1.0, -1.0])
 REST_HAND = (-0.34, 1.74)
 REST_FINGERS = ((0.6, 0.7, 0.7, 0.7, 0.7), 0.04)
@@ -21,7 +21,7 @@ AMPLITUDE = 0.26
 
 
 class Pose(NamedTuple):
-    """T poses; side S is 0 for the dominant hand and 1 for the other."""
+    """A sequence of T poses; side 0 is the dominant hand."""
 
     hand: np.ndarray  # [T, S, 2] centre of the palm, body units
     direction: np.ndarray  # [T, S] of the fingers: radians from upright to the middle
@@ -45,10 +45,10 @@ _DISPLACEMENTS: dict[str, Callable[[np.ndarray, np.ndarray], tuple]] = {
 
 
 def poses(signs: Sequence[Sign], num_frames: int, signer: Signer, rng: np.random.Generator) -> Pose:
-    """The pose of each frame: from rest through all signs and back to rest, over exactly `num_frames`.
+    """Return the poses from rest through all signs to rest.
 
-    Coarticulation: at each moment the pose is a mean of two neighbouring signs, whose weights slide smoothly
-    from one to the next in the transition between them. One frame alone shows the middle of the clip.
+    Coarticulation: each pose is a weighted mean of two neighbouring signs; the weights change smoothly in the
+    transition between the signs. A single frame shows the middle of the clip.
     """
     starts, ends = _schedule(len(signs), signer, rng)
     time_T = np.linspace(0, ends[-1], num_frames) if num_frames > 1 else np.array([ends[-1] / 2])
@@ -68,7 +68,7 @@ def poses(signs: Sequence[Sign], num_frames: int, signer: Signer, rng: np.random
 
 
 def _schedule(num_signs: int, signer: Signer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """When each of (rest, *signs, rest) starts and ends; a rest lasts no time, the first is at 0."""
+    """Return start and end times of rest, all signs and rest."""
     hold_K = signer.tempo * rng.uniform(0.87, 1.13, num_signs)
     gap_K = np.full(num_signs + 1, TRANSITION) * rng.uniform(0.87, 1.13, num_signs + 1)
     ends, starts = [0.0], [0.0]
@@ -121,6 +121,6 @@ def _weighted_sum(weight_KxT: np.ndarray, arrays: Sequence[np.ndarray]) -> np.nd
 
 
 def _ease(t: np.ndarray) -> np.ndarray:
-    """From 0 to 1 with no speed at either end."""
+    """Return a step from 0 to 1, still at both ends."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)

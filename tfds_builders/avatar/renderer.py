@@ -1,4 +1,4 @@
-"""Glosses to frames."""
+"""Rendering of glosses as frames."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,21 +24,21 @@ def render(
     seed: int,
     lexicon: Mapping[str, Sign] | None = None,
 ) -> np.ndarray:
-    """A clip of `signer` signing `glosses` one after the other, from rest to rest.
+    """Render a signer who signs the glosses, from rest to rest.
 
     Args:
-      glosses: any strings, possibly none (the signer rests); the signs are spread over the frames.
-      num_frames: frames of the clip, at least 1.
-      signer: any name or number, one person in every clip; or a `Signer`.
-      size: (height, width) in pixels.
-      seed: of what differs between two takes: timing, small displacements, light, noise.
-      lexicon: signs of a closed set of glosses (`distinct_signs`); other glosses have `sign_of` their hash.
+        glosses: Any strings; the signs are spread over the frames, and without glosses the signer rests.
+        num_frames: Number of frames, at least 1.
+        signer: Any name or number, which is the same person in every clip, or a `Signer`.
+        size: Height and width in pixels.
+        seed: Seed of all that differs between two takes: timing, small displacements, light, noise.
+        lexicon: Signs of a closed set of glosses, see `distinct_signs`; other glosses have `sign_of`.
 
     Returns:
-      `uint8[num_frames, height, width, 3]`, RGB, the same in every process for the same arguments.
+        `uint8[num_frames, height, width, 3]`, RGB, the same in every process for the same arguments.
 
     Raises:
-      ValueError: `num_frames` or a side of `size` is below 1.
+        ValueError: `num_frames` or a side of `size` is below 1.
     """
     if num_frames < 1 or min(size) < 1:
         raise ValueError(f"a clip of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn")
@@ -64,15 +64,15 @@ def _view(signer: Signer, size: tuple[int, int], rng: np.random.Generator) -> Vi
     height, width = size
     unit = min(size) / FIELD * signer.scale
     dx, dy = np.array(signer.offset) + rng.normal(0, 0.015, 2)
-    # A tall picture has a third of its extra height above the head, the rest shows more of the torso.
+    # A third of a tall picture's extra height lies above the head; the rest shows more of the torso.
     top = max(0, height - width) / 3 + 0.12 * unit
     return View(unit, (width / 2 + dx * unit, top + dy * unit))
 
 
 def _develop(clip: np.ndarray, noise: float, rng: np.random.Generator) -> None:
-    """The camera, in place: brightness of the take, noise of each frame."""
+    """Add the take's brightness and each frame's camera noise, in place."""
     height, width = clip.shape[1:3]
-    margin = 16  # one tile of noise serves all frames, cut out elsewhere for each
+    margin = 16  # one tile of noise serves all frames, each cut out at another place
     tile = rng.standard_normal((height + margin, width + margin, 3), dtype=np.float32) * noise
     grain = np.rint(tile + rng.normal(0, 4)).astype(np.int16)
     for frame, (y, x) in zip(clip, rng.integers(0, margin + 1, (len(clip), 2))):

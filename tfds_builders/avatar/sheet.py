@@ -1,4 +1,6 @@
-"""A contact sheet of the rendered signer: `python -m tfds_builders.avatar.sheet --out docs/avatar.png`.
+"""Draw a contact sheet of the rendered signer.
+
+    python -m tfds_builders.avatar.sheet --out=docs/avatar.png
 
 The top row shows eight signers; below, each row is one sign of the demo by two of them.
 """
@@ -16,37 +18,40 @@ from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
 GLOSSES = ("RAIN", "NORTH", "SUNDAY", "STRONG", "SEVEN", "CLOUD")
 COLUMNS = 8
 NUM_FRAMES = 14
-SHOWN = (3, 5, 7, 10)  # of those frames
+SHOWN = (3, 5, 7, 10)  # indices of frames
 
 
 def contact_sheet(side: int = 112) -> np.ndarray:
-    """`uint8[(1 + len(GLOSSES)) * side, COLUMNS * side, 3]`, RGB."""
-    # Without noise, which no PNG can compress.
+    """Return the RGB sheet: the signers in a row, then a row a gloss."""
+    # PNG cannot compress noise.
     people = [dataclasses.replace(Signer.of(name), noise=0.0) for name in SIGNERS[:COLUMNS]]
 
-    def frames(gloss: str, person: Signer, shown: tuple[int, ...]) -> list[np.ndarray]:
+    def draw(gloss: str, person: Signer, shown: tuple[int, ...]) -> list[np.ndarray]:
         clip = render([gloss], NUM_FRAMES, signer=person, size=(side, side), seed=0, lexicon=LEXICON)
-        return list(_labelled(clip[list(shown)], gloss))
+        frames = list(clip[list(shown)])
+        for frame in frames:
+            place, font = (4, side - 5), cv2.FONT_HERSHEY_SIMPLEX
+            cv2.putText(frame, gloss, place, font, 0.32, (30,) * 3, 1, cv2.LINE_AA)
+        return frames
 
-    top = [frames(gloss, person, SHOWN[2:3])[0] for gloss, person in zip(LEXICON, people)]
+    top = [draw(gloss, person, SHOWN[2:3])[0] for gloss, person in zip(LEXICON, people)]
     rows = [top]
     for i, gloss in enumerate(GLOSSES):
         pair = people[i % COLUMNS], people[(i + 3) % COLUMNS]
-        rows.append([frame for person in pair for frame in frames(gloss, person, SHOWN)])
+        rows.append([frame for person in pair for frame in draw(gloss, person, SHOWN)])
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
-def _labelled(frames: np.ndarray, gloss: str) -> np.ndarray:
-    for frame in frames:
-        cv2.putText(
-            frame, gloss, (4, frame.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (30,) * 3, 1, cv2.LINE_AA
-        )
-    return frames
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of the rendered signer.")
-    parser.add_argument("--out", type=Path, default=Path("docs/avatar.png"))
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.avatar.sheet",
+        description="Draw a contact sheet of the rendered signer.",
+        epilog="example: python -m tfds_builders.avatar.sheet --out=avatar.png",
+    )
+    parser.add_argument(
+        "--out", type=Path, default="docs/avatar.png", help="picture to write (default: %(default)s)"
+    )
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(out), contact_sheet()[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):

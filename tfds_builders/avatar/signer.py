@@ -1,4 +1,4 @@
-"""Who signs: body, skin, clothing, hair, background, tempo and noise, all read off the signer's name."""
+"""A signer's looks and habits, drawn from the signer's name."""
 
 import functools
 from collections.abc import Sequence
@@ -11,50 +11,22 @@ from tfds_builders.avatar.signs import PLACES, stable_seed
 
 Colour = tuple[int, int, int]  # RGB
 
-SKINS: tuple[Colour, ...] = (
-    (250, 217, 190),
-    (238, 190, 156),
-    (219, 166, 126),
-    (190, 130, 90),
-    (148, 94, 62),
-    (108, 68, 48),
-)
-HAIRS: tuple[Colour, ...] = (
-    (38, 32, 34),
-    (72, 48, 36),
-    (120, 76, 44),
-    (205, 165, 96),
-    (150, 62, 36),
-    (170, 168, 170),
-)
+
+def _palette(codes: str) -> tuple[Colour, ...]:
+    """Return the colours of hexadecimal codes."""
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, codes.split()))
+
+
+SKINS = _palette("fad9be eebe9c dba67e be825a 945e3e 6c4430")
+HAIRS = _palette("262022 483024 784c2c cda560 963e24 aaa8aa")
 HAIR_STYLES = ("short", "parted", "bob", "long", "bun", "curls")
-CLOTHES: tuple[Colour, ...] = (
-    (42, 58, 92),
-    (48, 88, 78),
-    (112, 46, 62),
-    (78, 64, 116),
-    (58, 60, 66),
-    (30, 100, 116),
-    (236, 232, 224),
-    (176, 202, 222),
-    (240, 205, 120),
-    (190, 220, 190),
-)
-BACKGROUNDS: tuple[Colour, ...] = (
-    (206, 222, 232),
-    (196, 214, 200),
-    (224, 212, 230),
-    (150, 176, 206),
-    (216, 206, 186),
-    (128, 160, 164),
-    (232, 196, 184),
-    (168, 160, 190),
-)
+CLOTHES = _palette("2a3a5c 30584e 702e3e 4e4074 3a3c42 1e6474 ece8e0 b0cade f0cd78 bedcbe")
+BACKGROUNDS = _palette("cedee8 c4d6c8 e0d4e6 96b0ce d8ceba 80a0a4 e8c4b8 a8a0be")
 
 
 @dataclass(frozen=True)
 class Signer:
-    """Looks and habits of one signer; lengths in body units."""
+    """A signer's looks and habits; lengths are in body units."""
 
     skin: Colour
     hair: Colour
@@ -74,10 +46,10 @@ class Signer:
     @classmethod
     @functools.cache
     def of(cls, name: int | str) -> "Signer":
-        """The signer of any name; 3 and "3" are one person."""
+        """Return the signer of a name; 3 and "3" are one person."""
         rng = np.random.default_rng(stable_seed("signer", name))
         skin, hair, background = _pick(SKINS, rng), _pick(HAIRS, rng), _pick(BACKGROUNDS, rng)
-        # As interpreters dress: hands must stand out from the clothes behind them.
+        # Interpreters dress so that their hands stand out from the clothes.
         cloth = _pick([cloth for cloth in CLOTHES if abs(luma(cloth) - luma(skin)) > 65], rng)
         shifts = rng.normal(0, 0.03, (len(PLACES), 2))
         return cls(
@@ -106,6 +78,6 @@ def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def luma(colour: Colour) -> float:
-    """Perceived brightness, 0 to 255 (ITU-R BT.601)."""
+    """Return perceived brightness, 0 to 255 (ITU-R BT.601)."""
     red, green, blue = colour
     return 0.299 * red + 0.587 * green + 0.114 * blue

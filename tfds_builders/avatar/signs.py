@@ -1,6 +1,6 @@
-"""What a sign is: the parameters of sign phonology, each drawn from a small table.
+"""The parameters of a sign's phonology, each from a small table.
 
-Any gloss has a sign, read off its hash; a closed set of glosses may get signs chosen far apart instead.
+Any gloss has a sign, drawn by its hash; a closed set of glosses can have signs chosen far apart instead.
 Lengths are in body units: the shoulders are about 0.8 apart, x grows to the viewer's right from the middle of
 the face, y grows downwards from the top of the picture. The dominant hand is at the viewer's left.
 """
@@ -30,7 +30,7 @@ MOVEMENTS = ("hold", "up", "down", "out", "in", "circle", "shake", "tap")
 
 
 class Handshape(NamedTuple):
-    """How far the fingers are stretched, thumb first (0 folded, 1 straight), and how far they spread."""
+    """A handshape; a folded finger has stretch 0, a straight one 1."""
 
     stretch: tuple[float, float, float, float, float]
     spread: float  # radians between neighbouring fingers
@@ -52,7 +52,7 @@ MOUTHS = {"closed": (0.0, 0.0), "open": (1.0, -0.2), "wide": (0.5, 1.0)}  # open
 
 @dataclass(frozen=True)
 class Sign:
-    """One sign; each field is a key of the table of that name."""
+    """A sign; each field is a key of its table."""
 
     place: str
     movement: str
@@ -63,26 +63,26 @@ class Sign:
 
 
 _CHOICES: tuple[Collection[str], ...] = (PLACES, MOVEMENTS, HANDSHAPES, DIRECTIONS, HANDS, MOUTHS)
-_SALIENCE = np.array([2.0, 1.5, 1.2, 0.6, 1.5, 0.3])  # how much a difference in each field tells signs apart
+_SALIENCE = np.array([2.0, 1.5, 1.2, 0.6, 1.5, 0.3])  # how visible a difference in each field is
 
 
 def stable_seed(*parts: object) -> int:
-    """A 64-bit seed from the text of `parts`, the same in every process (unlike `hash`)."""
+    """Return a 64-bit seed, the same in every process (unlike `hash`)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def sign_of(gloss: str) -> Sign:
-    """The sign of any gloss: each field is one of its choices, read off the hash of the gloss."""
+    """Return the sign of any gloss, drawn by the gloss's hash."""
     rng = np.random.default_rng(stable_seed("sign", gloss))
     return Sign(*(list(choices)[rng.integers(len(choices))] for choices in _CHOICES))
 
 
 def distinct_signs(glosses: Sequence[str]) -> dict[str, Sign]:
-    """Signs far apart for a closed set of glosses: each is as different as can be from all before it.
+    """Return signs that differ as much as possible for given glosses.
 
-    Greedy farthest-point choice in weighted Hamming distance; choices used often count as nearer, which keeps
-    every place, movement and handshape about equally frequent.
+    Greedy farthest-point choice in weighted Hamming distance. Frequent choices count as nearer, which keeps
+    all places, movements and handshapes about equally frequent.
     """
     sizes = [range(len(choices)) for choices in _CHOICES]
     candidates_CxF = np.random.default_rng(0).permutation(np.array(list(itertools.product(*sizes))))

@@ -1,8 +1,8 @@
-"""What the demo says: weather or home life, signed alike, told apart by the question.
+"""Sentences of the demo about weather or home, signed alike.
 
 `RAIN` is "rain" in the weather and "tea" at home; `NORTH` is "in the north", "mother" or "father"; `COME`
-is "will come", "came", "will bring" or "brought". The question tells which (topic, tense, gender) and asks
-for one thing that it leaves open, so that neither question nor video gives the target alone.
+is "will come", "came", "will bring" or "brought". The question implies which (topic, tense, gender) and
+leaves open what it asks for, so that neither question nor video alone determines the target.
 """
 
 import random
@@ -40,12 +40,12 @@ SIGNS_PER_CLIP = (4, 6)
 
 FRAMES_PER_SIGN = 7.0
 FRAME_LIMITS = (24, 60)
-ISOLATED_FRAMES, ISOLATED_SHOWN = 14, slice(3, 10)  # of which only the sign itself is kept
+ISOLATED_FRAMES, ISOLATED_SHOWN = 14, slice(3, 10)  # only the sign itself is kept
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A scene as it is signed, asked about and said."""
+    """A scene as signed, asked about and said."""
 
     glosses: tuple[str, ...]
     question: str
@@ -54,7 +54,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Row:
-    """One clip: what it says and how it is rendered."""
+    """A clip: its sentence and how it is rendered."""
 
     id: str
     sentence: Sentence
@@ -64,12 +64,12 @@ class Row:
 
     @property
     def isolated(self) -> bool:
-        """Whether the clip is one sign, cut out of a rendering of `ISOLATED_FRAMES`."""
+        """Return whether the clip is one sign, cut out of `ISOLATED_FRAMES` frames."""
         return len(self.sentence.glosses) == 1
 
 
 def draw_sentence(rng: random.Random) -> Sentence:
-    """A random sentence of `SIGNS_PER_CLIP` signs."""
+    """Draw a sentence of `SIGNS_PER_CLIP` signs."""
     while True:
         sentence = _Scene(rng).sentence()
         if SIGNS_PER_CLIP[0] <= len(sentence.glosses) <= SIGNS_PER_CLIP[1]:
@@ -77,9 +77,9 @@ def draw_sentence(rng: random.Random) -> Sentence:
 
 
 def rows(num_clips: dict[str, int], seed: int = 0) -> dict[str, list[Row]]:
-    """The rows of each split, the same for the same arguments.
+    """Return the rows of each split, the same for the same arguments.
 
-    No pair of question and target occurs twice, so none of one split occurs in another. The split `isolated`
+    No pair of question and target occurs twice, not even in two splits. The split `isolated`
     shows each gloss about equally often, with an empty question and the gloss in lower case as the target.
     """
     rng = random.Random(seed)
@@ -120,7 +120,7 @@ def _row(name: str, sentence: Sentence, rng: random.Random) -> Row:
 
 
 class _Scene:
-    """The random choices behind one sentence, and how they are put into signs and words."""
+    """The random choices behind a sentence, put into signs and words."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -133,63 +133,57 @@ class _Scene:
         self.verb = self._maybe(0.8, VERBS)
 
     def sentence(self) -> Sentence:
+        """Return the sentence."""
         signs = (self.time, self.place, self.number, self.thing, self.quality, self.verb)
         target, question = self._home() if self.home else self._weather()
         return Sentence(
             glosses=tuple(gloss for gloss in signs if gloss),
-            question=_join(self.rng.choice(OPENINGS), question, self.rng.choice(CLOSINGS), "?"),
+            question=_phrase(self.rng.choice(OPENINGS), question, self.rng.choice(CLOSINGS), "?"),
             target=target,
         )
 
     def _weather(self) -> tuple[str, str]:
-        """Target and bare question of the weather reading."""
+        """Return target and question of the weather reading."""
         time, place = self._time(), PLACES[self.place].weather
         thing, verb = THINGS[self.thing].weather, VERBS.get(self.verb, VAGUE)
-        subject = _join(QUALITIES[self.quality].weather if self.quality else "", thing)
+        subject = _phrase(QUALITIES[self.quality].weather if self.quality else "", thing)
         predicate = verb.weather_past if self.past else f"will {verb.weather}"
         degrees = f"with {NUMBERS[self.number]} degrees" if self.number else ""
-        target = _join(time, subject, predicate, place, degrees)
+        target = _phrase(time, subject, predicate, place, degrees)
 
         did, do = self._did(), self.rng.choice((verb, VAGUE)).weather
-        asked = self._asked()
-        if asked == "kind":
-            question = _join("what weather", did, do, self._named(place), self._named(time))
-        elif asked == "place":
-            question = _join("where", did, self._named(thing) or "the weather", do, self._named(time))
-        elif asked == "time":
-            question = _join("when", did, self._named(thing) or "the weather", do, self._named(place))
-        else:
-            question = _join(
-                "how many degrees", did, "the weather have", self._named(place), self._named(time)
-            )
-        return target, question
+        named = self._named
+        questions = {
+            "kind": lambda: ("what weather", did, do, named(place), named(time)),
+            "place": lambda: ("where", did, named(thing) or "the weather", do, named(time)),
+            "time": lambda: ("when", did, named(thing) or "the weather", do, named(place)),
+            "number": lambda: ("how many degrees", did, "the weather have", named(place), named(time)),
+        }
+        return target, _phrase(*questions[self._asked()]())
 
     def _home(self) -> tuple[str, str]:
-        """Target and bare question of the home reading."""
+        """Return target and question of the home reading."""
         time, place = self._time(), PLACES[self.place]
         person = f"the {place.man if self.male else place.woman}"
         thing, verb = THINGS[self.thing].home, VERBS.get(self.verb, VAGUE)
         quality = QUALITIES[self.quality].home if self.quality else ""
         predicate = verb.home_past if self.past else f"will {verb.home}"
         hour = f"at {NUMBERS[self.number]} o'clock" if self.number else ""
-        target = _join(time, person, predicate, quality, thing, hour)
+        target = _phrase(time, person, predicate, quality, thing, hour)
 
         did, do = self._did(), self.rng.choice((verb, VAGUE)).home
-        pronoun = "he" if self.male else "she"
-        asked = self._asked()
-        if asked == "kind":
-            question = _join("what", did, self._named(person) or pronoun, do, self._named(time))
-        elif asked == "place":
-            which = "which man" if self.male else "which woman"
-            question = _join(which, did, do, self._named(thing), self._named(time))
-        elif asked == "time":
-            question = _join("when", did, pronoun, do, self._named(thing))
-        else:
-            question = _join("at what time", did, pronoun, do, self._named(thing))
-        return target, question
+        pronoun, which = ("he", "which man") if self.male else ("she", "which woman")
+        named = self._named
+        questions = {
+            "kind": lambda: ("what", did, named(person) or pronoun, do, named(time)),
+            "place": lambda: (which, did, do, named(thing), named(time)),
+            "time": lambda: ("when", did, pronoun, do, named(thing)),
+            "number": lambda: ("at what time", did, pronoun, do, named(thing)),
+        }
+        return target, _phrase(*questions[self._asked()]())
 
     def _asked(self) -> str:
-        """What the question leaves open: a slot that the sentence fills."""
+        """Draw what the question leaves open, out of what the sentence says."""
         open_slots = ["kind", "place"] + ["time"] * bool(self.time) + ["number"] * bool(self.number)
         return self.rng.choice(open_slots)
 
@@ -202,12 +196,12 @@ class _Scene:
         return "did" if self.past else "will"
 
     def _named(self, words: str) -> str:
-        """The question gives away some of what is not asked."""
+        """Draw whether the question names what it does not ask for."""
         return words if self.rng.random() < 0.4 else ""
 
     def _maybe(self, probability: float, table: dict) -> str:
         return self.rng.choice(list(table)) if self.rng.random() < probability else ""
 
 
-def _join(*words: str) -> str:
+def _phrase(*words: str) -> str:
     return " ".join(word for word in words if word)

@@ -1,28 +1,36 @@
-"""The signs of the demo and what they mean: nearly every one is a homograph.
+"""The signs of the demo and their meanings; nearly all are homographs.
 
-A sign has a weather reading and a home reading, some also one for each tense or gender.
+A sign has a weather reading and a home reading; some have one for each tense or gender too.
 """
 
 from typing import NamedTuple
 
 
 class Time(NamedTuple):
+    """A time in both tenses."""
+
     future: str
     past: str
 
 
 class Place(NamedTuple):
+    """A place of the weather, or a person at home."""
+
     weather: str
     woman: str
     man: str
 
 
 class Thing(NamedTuple):
+    """A kind of weather, or a thing at home."""
+
     weather: str
     home: str
 
 
 class Verb(NamedTuple):
+    """A verb of the weather or of a person, in both tenses."""
+
     weather: str
     weather_past: str
     home: str
@@ -30,6 +38,8 @@ class Verb(NamedTuple):
 
 
 class Quality(NamedTuple):
+    """A quality of the weather, or of a thing at home."""
+
     weather: str
     home: str
 
@@ -83,7 +93,7 @@ VERBS = {
     "SPREAD": Verb("spread", "spread", "buy", "bought"),
     "WEAKEN": Verb("weaken", "weakened", "sell", "sold"),
 }
-VAGUE = Verb("appear", "appeared", "get", "got")  # where no verb is signed, and in vague questions
+VAGUE = Verb("appear", "appeared", "get", "got")  # if no verb is signed, and in vague questions
 QUALITIES = {
     "STRONG": Quality("strong", "much"),
     "LIGHT": Quality("light", "little"),

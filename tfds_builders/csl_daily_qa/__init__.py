@@ -1,0 +1,1 @@
+"""The TFDS dataset csl_daily_qa."""

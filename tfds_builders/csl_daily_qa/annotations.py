@@ -1,31 +1,31 @@
 """The files of CSL-Daily-QA: where they lie, and how their rows read.
 
-CSL-Daily describes its clips in `sentence_label/csl2020ct_v2.pkl` (a pickled dictionary; its `info` lists one
-dictionary a clip) or in `video_map.txt`, `index|name|length|gloss|char|word|postag`, and divides them in
-`split_1.txt`, `name|split`. The question files of GBT-code have one row a clip,
-`index|name|length|gloss|char|word|question|`, where the last bar may be missing, and `|Overlap!` may follow
-where the question is the sentence itself.
+CSL-Daily describes its clips in `sentence_label/csl2020ct_v2.pkl` (a pickled dictionary whose `info` lists a
+dictionary for each clip) or in `video_map.txt`, `index|name|length|gloss|char|word|postag`, and assigns them
+to splits in `split_1.txt`, `name|split`. The question files of GBT-code have one row a clip,
+`index|name|length|gloss|char|word|question|`, whose last bar may be missing; `|Overlap!` may follow if the
+question is the sentence itself.
 """
 
 import functools
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfds_builders.annotation import (
     SPLITS,
-    AnnotationError,
     Annotations,
-    MissingInputError,
     Question,
     Sentence,
+    SplitFiles,
     find_questions,
-    join,
-    parse_rows,
-    read_pickle,
+    first_existing,
+    merge_annotations,
+    read_pickled_rows,
     read_rows,
+    require,
+    split_fields,
 )
 
 FRAMES = "sentence/frames_512x512"
@@ -58,168 +58,128 @@ class SplitRow(NamedTuple):
     split: str
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where the files of the release and of the questions lie."""
+def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitFiles]:
+    """Find the files of each split in or below a folder.
 
-    release: Path
-    questions: Path
-
-    def frames(self) -> Path:
-        """The folder that holds a folder of frames for each clip."""
-        places = [self.release / folder for folder in _FRAMES_FOLDERS]
-        return next(filter(Path.is_dir, places), places[0])
-
-    def split_file(self) -> Path:
-        return self.release / LABELS / SPLIT_FILE
-
-    def corpus_file(self) -> Path:
-        """The pickle, which also knows the signers, or the map."""
-        places = [self.release / LABELS / name for name in (PICKLE_FILE, MAP_FILE)]
-        return next(filter(Path.is_file, places), places[0])
-
-    def question_file(self, split: str) -> Path:
-        """With or without marked overlaps."""
-        plain, marked = self.questions / f"{split}.txt", self.questions / f"{split}_overlap.txt"
-        return marked if marked.is_file() else plain
-
-
-def find_layout(manual_dir: Path, *, text_only: bool = False) -> Layout:
-    """The files below `manual_dir`, which is the release's root or holds it; with `text_only` no frames.
+    Args:
+        manual_dir: The release's root, or the folder that holds it.
+        text_only: Whether frames are not required.
 
     Raises:
-      MissingInputError: files or folders that the dataset needs are not there; all of them are named.
+        MissingInputError: Required files or folders are not there; all of them are named.
     """
     releases = [manual_dir, *sorted(manual_dir.glob("*/"))]
     release = next((folder for folder in releases if (folder / LABELS).is_dir()), manual_dir)
-    layout = Layout(release, find_questions(manual_dir, release, _GBT_FOLDER))
-    missing = [
-        f"there is no file {file}. {RELEASE_SOURCE}"
-        for file in (layout.split_file(), layout.corpus_file())
-        if not file.is_file()
-    ]
-    if not text_only and not layout.frames().is_dir():
-        missing.append(f"there is no folder {layout.frames()}. {RELEASE_SOURCE}")
-    missing += [
-        f"there is no file {layout.question_file(split)}. {QUESTION_SOURCE}"
-        for split in SPLITS
-        if not layout.question_file(split).is_file()
-    ]
-    if missing:
-        raise MissingInputError("\n".join(missing))
-    return layout
+    questions = find_questions(manual_dir, release, _GBT_FOLDER)
+    frames = first_existing([release / folder for folder in _FRAMES_FOLDERS])
+    corpus = first_existing([release / LABELS / name for name in (PICKLE_FILE, MAP_FILE)])
+    splits = {}
+    for split in SPLITS:
+        marked = questions / f"{split}_overlap.txt"
+        plain = questions / f"{split}.txt"
+        splits[split] = SplitFiles(marked if marked.is_file() else plain, corpus, frames)
+    files = {corpus.with_name(SPLIT_FILE): RELEASE_SOURCE, corpus: RELEASE_SOURCE}
+    files |= {found.questions: QUESTION_SOURCE for found in splits.values()}
+    require(files, {} if text_only else {frames: RELEASE_SOURCE})
+    return splits
 
 
 def unify(text: str) -> str:
-    """A Chinese text without spaces, its letters and digits half width, its marks full width.
+    """Return a Chinese text without spaces, its punctuation full width.
 
     The files write the same sentence with spaces between characters, between words or without any.
+    Letters and digits become half width.
     """
     return "".join(unicodedata.normalize("NFKC", text).split()).translate(_FULL_WIDTH)
 
 
 def read_split(path: Path, problems: list[str]) -> dict[str, str]:
-    """The split of each clip; see `read_rows`."""
-    rows = read_rows(path, _parse_split, problems, header=SPLIT_HEADER)
-    return {row.name: row.split for row in rows.values()}
+    """Read the split of each clip by `parse_rows`."""
+    return dict(read_rows(path, _parse_split, problems, header=SPLIT_HEADER).values())
 
 
 def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
-    """The sentences of the pickle or the map by clip name; see `read_rows`."""
+    """Read the sentences of the pickle or the map by `parse_rows`."""
     if path.name == PICKLE_FILE:
-        return parse_rows(_entries(path, problems), _parse_entry, problems)
+        return read_pickled_rows(path, _entries, _parse_entry, problems)
     return read_rows(path, _parse_sentence, problems, header="index|name|")
 
 
 def read_questions(
     path: Path, split: str, splits: Mapping[str, str], problems: list[str]
 ) -> dict[str, Question]:
-    """The rows of a question file by clip name, in order; see `read_rows`.
+    """Read the question file of a split by `parse_rows`.
 
-    Args:
-      path: of the file.
-      split: of its rows.
-      splits: the split of each clip; a row of another one is a problem.
-      problems: gets a line for each row that cannot be used.
+    A row of a clip that `splits` assigns to another split is a problem.
     """
     parse = functools.partial(_parse_question, split=split, splits=splits)
     return read_rows(path, parse, problems, header="index|name|")
 
 
-def read_annotations(layout: Layout) -> dict[str, Annotations]:
-    """The clips of each split in the order of its question file; see `join`.
+def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
+    """Read the clips of each split by `merge_annotations`.
 
-    A clip with a question that the split file does not know (`S000007_P0003_T00`) is of the split of its
-    question; one without a question is left out (`S000005_P0004_T00`, which is not annotated either).
+    A clip that the split file does not know (`S000007_P0003_T00`) belongs to the split of its question. A
+    clip without a question is left out (`S000005_P0004_T00`, which is not annotated either).
     """
-    found = {split: Annotations() for split in SPLITS}
-    shared = found["train"].problems
-    splits = read_split(layout.split_file(), shared)
-    corpus = read_corpus(layout.corpus_file(), shared)
-    for split, part in found.items():
-        file = layout.question_file(split)
-        questions = read_questions(file, split, splits, part.problems)
-        join(questions, corpus, layout.frames(), part)
-        for clip in part.clips:
+    corpus_file = files["train"].corpus
+    annotations = {split: Annotations() for split in files}
+    shared = annotations["train"].problems
+    splits = read_split(corpus_file.with_name(SPLIT_FILE), shared)
+    corpus = read_corpus(corpus_file, shared)
+    for split, found in annotations.items():
+        questions = read_questions(files[split].questions, split, splits, found.problems)
+        merge_annotations(files[split], questions, corpus, found)
+        for clip in found.clips:
             if clip.name not in splits:
-                part.note(f"not in {SPLIT_FILE}, kept in the split of its question", clip.name)
+                found.note(f"not in {SPLIT_FILE}, kept in the split of its question", clip.name)
             if clip.overlap and clip.question != clip.target:
-                part.note(f"marked {OVERLAP}, though the question is not the sentence", clip.name)
+                found.note(f"marked {OVERLAP}, though the question is not the sentence", clip.name)
         for name in (name for name, given in splits.items() if given == split and name not in questions):
             annotated = "" if name in corpus else "not annotated, and "
-            part.note(f"{annotated}no row in the question file, left out", name)
-        if not part.clips and not part.problems:
-            part.problems.append(f"{file} holds no usable row")
-    return found
+            found.note(f"{annotated}no row in the question file, left out", name)
+    return annotations
+
+
+def signer(name: str) -> str:
+    """Return the signer in a clip's name, `P0004` of `S000020_P0004_T00`."""
+    return name.split("_")[1] if name.count("_") == 2 else ""
 
 
 def _parse_split(line: str) -> SplitRow:
-    name, _, split = line.partition("|")
+    name, split = split_fields(line, SPLIT_HEADER)
     if split not in SPLITS:
         raise ValueError(f"expected {SPLIT_HEADER} with {', '.join(SPLITS)}, found {line[:80]!r}")
     return SplitRow(name, split)
 
 
 def _parse_sentence(line: str) -> Sentence:
-    """Of the map, which names no signers: they are a part of the clips' names."""
-    fields = [field.strip() for field in line.split("|")]
-    if len(fields) != MAP_HEADER.count("|") + 1:
-        raise ValueError(f"expected {MAP_HEADER}, found {len(fields)} fields: {line[:80]!r}")
-    _, name, _, gloss, characters, words, _ = fields
+    """Parse a row of the map; only the clips' names hold signers."""
+    _, name, _, gloss, characters, words, _ = split_fields(line, MAP_HEADER)
     return Sentence(name, unify(characters or words), gloss, signer(name))
 
 
-def _entries(path: Path, problems: list[str]) -> Iterator[tuple[str, Any]]:
-    try:
-        content = read_pickle(path, path.read_bytes())
-        info = content.get("info") if isinstance(content, dict) else None
-        if not isinstance(info, list):
-            raise AnnotationError(f"{path}: expected a dictionary with a list `info`")
-        for number, entry in enumerate(info, start=1):
-            yield f"{path}, entry {number}", entry
-    except AnnotationError as error:
-        problems += error.args
+def _entries(content: Any) -> Iterable[Any]:
+    match content:
+        case {"info": list(entries)}:
+            return entries
+    raise ValueError("expected a dictionary with a list `info`")
 
 
 def _parse_entry(entry: Any) -> Sentence:
     match entry:
         case {"name": str(name), "label_gloss": glosses, "label_char": characters}:
-            return Sentence(name, unify(_text(characters)), _text(glosses), signer(name))
+            return Sentence(name, unify(_join_parts(characters)), _join_parts(glosses), signer(name))
     raise ValueError("expected a dictionary with name, label_gloss and label_char")
 
 
-def _text(value: Any) -> str:
-    """A text that is given as one or as a list of its parts."""
+def _join_parts(value: Any) -> str:
+    """Return a text that may be given as a list of parts."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
         return " ".join(value)
     raise ValueError("label_gloss and label_char must be lists of texts")
-
-
-def signer(name: str) -> str:
-    """`P0004` of `S000020_P0004_T00`: sentence, signer, take."""
-    return name.split("_")[1] if name.count("_") == 2 else ""
 
 
 def _parse_question(line: str, split: str, splits: Mapping[str, str]) -> Question:

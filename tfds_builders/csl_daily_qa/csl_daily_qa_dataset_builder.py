@@ -10,12 +10,15 @@ from tfds_builders.video_qa_builder import VideoQaBuilder
 
 
 class Builder(VideoQaBuilder):
-    """Reads the official release and the question files."""
+    """A builder that reads the official release and the question files."""
 
+    language = "zh_CN"
     HOMEPAGE = "http://home.ustc.edu.cn/~zhouh156/dataset/csl-daily/"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{annotations.RELEASE_SOURCE}. {annotations.QUESTION_SOURCE}."
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        return annotations.read_annotations(annotations.find_layout(manual_dir, text_only=self.text_only))
+        """Read the files of the release and the questions."""
+        files = annotations.find_files(manual_dir, text_only=self.text_only)
+        return annotations.read_annotations(files)

@@ -1,4 +1,4 @@
-"""Every layout of CSL-Daily reads alike; its quirks are handled and told."""
+"""Every layout of CSL-Daily reads alike; its quirks are handled and reported."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ QUIRKS = {
 
 
 def read(folder: Path) -> dict[str, Annotations]:
-    return annotations.read_annotations(annotations.find_layout(folder))
+    return annotations.read_annotations(annotations.find_files(folder))
 
 
 @pytest.mark.parametrize("labels", [PICKLE_FILE, MAP_FILE])

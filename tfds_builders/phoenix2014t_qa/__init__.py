@@ -1,0 +1,1 @@
+"""The TFDS dataset phoenix2014t_qa."""

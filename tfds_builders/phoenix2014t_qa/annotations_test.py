@@ -94,13 +94,14 @@ def test_quotes_in_a_corpus_row_are_letters(tmp_path: Path) -> None:
 
 def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
     write_release(tmp_path, {"train": 4, "dev": 1, "test": 1})
-    layout = annotations.find_layout(tmp_path)
-    lines = layout.question_file("train").read_text(encoding="utf-8").split("\n")
+    files = annotations.find_files(tmp_path)
+    question_file = files["train"].questions
+    lines = question_file.read_text(encoding="utf-8").split("\n")
     lines[1] = lines[1].replace("am tag 1", "an tag 1")
     lines[2] = lines[2].replace("Wo regnet es am Tag 2", "")
     lines[3] = "train/elsewhere es schneit%Was%SCHNEE  IX"
-    layout.question_file("train").write_text("\n".join(lines), encoding="utf-8")
-    found = annotations.read_annotations(layout, "train")
+    question_file.write_text("\n".join(lines), encoding="utf-8")
+    found = annotations.read_annotations(files)["train"]
     rows, odd = found.clips, found.odd
     assert [row.target for row in rows[1:]] == [
         "am tag 1 regnet es im norden",
@@ -120,9 +121,9 @@ def test_the_corpus_decides_and_oddities_are_reported(tmp_path: Path) -> None:
 
 def test_the_labels_of_the_parent_project_stand_in_for_the_corpus_file(tmp_path: Path) -> None:
     write_release(tmp_path, {"train": 3, "dev": 1, "test": 1})
-    layout = annotations.find_layout(tmp_path)
-    expected = annotations.read_annotations(layout, "train")
-    corpus = annotations.read_corpus(layout.corpus_file("train"), [])
+    files = annotations.find_files(tmp_path)
+    expected = annotations.read_annotations(files)["train"]
+    corpus = annotations.read_corpus(files["train"].corpus, [])
     labels = {
         f"train/{row.name}": {
             "name": f"train/{row.name}",
@@ -133,9 +134,9 @@ def test_the_labels_of_the_parent_project_stand_in_for_the_corpus_file(tmp_path:
         }
         for row in corpus.values()
     }
-    layout.corpus_file("train").unlink()
+    files["train"].corpus.unlink()
     (tmp_path / "labels.train").write_bytes(gzip.compress(pickle.dumps(labels)))
-    found = annotations.read_annotations(annotations.find_layout(tmp_path), "train")
+    found = annotations.read_annotations(annotations.find_files(tmp_path))["train"]
     assert not found.problems and not found.odd
     assert found.clips == [replace(clip, signer="") for clip in expected.clips]  # the labels name none
 
@@ -144,19 +145,19 @@ def test_frames_of_another_size_than_the_releases_are_found(tmp_path: Path) -> N
     write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
     resized = tmp_path / "features" / "fullFrame-256x256px"
     (tmp_path / annotations.FRAMES).rename(resized)
-    clips = annotations.read_annotations(annotations.find_layout(tmp_path), "dev").clips
+    clips = annotations.read_annotations(annotations.find_files(tmp_path))["dev"].clips
     assert clips[0].video.parent == resized / "dev" and clips[0].video.is_dir()
 
 
 def test_a_sentence_is_never_taken_for_the_question(tmp_path: Path) -> None:
     """`train/NAME%TEXT%QUESTION` lacks its gloss, and has the form of a row that lacks its sentence."""
     write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
-    layout = annotations.find_layout(tmp_path)
-    (given,) = annotations.read_annotations(layout, "train").clips
-    layout.question_file("train").write_text(
+    files = annotations.find_files(tmp_path)
+    (given,) = annotations.read_annotations(files)["train"].clips
+    files["train"].questions.write_text(
         f"train/{given.name}%{given.target}%{given.question}", encoding="utf-8"
     )
-    assert annotations.read_annotations(layout, "train").clips == [given]
+    assert annotations.read_annotations(files)["train"].clips == [given]
 
 
 @pytest.mark.parametrize(
@@ -168,12 +169,12 @@ def test_release_and_questions_are_found_where_people_unpack_them(
 ) -> None:
     root = tmp_path / release
     write_release(root, {"train": 1, "dev": 1, "test": 1})
-    expected = annotations.find_layout(root)
+    expected = annotations.find_files(root)["dev"]
     (tmp_path / questions).parent.mkdir(parents=True, exist_ok=True)
     (root / "questions").rename(tmp_path / questions)
-    found = annotations.find_layout(tmp_path)
-    assert found.corpus_file("dev") == expected.corpus_file("dev")
-    assert found.question_file("dev").read_text(encoding="utf-8").startswith("dev/")
+    found = annotations.find_files(tmp_path)["dev"]
+    assert found.corpus == expected.corpus
+    assert found.questions.read_text(encoding="utf-8").startswith("dev/")
 
 
 @requires_phoenix

@@ -1,4 +1,4 @@
-"""PHOENIX-2014T-QA: German weather forecasts in sign language, each clip with a question."""
+"""PHOENIX-2014T-QA: weather forecasts in German Sign Language, each clip with a question."""
 
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from tfds_builders.video_qa_builder import VideoQaBuilder
 
 
 class Builder(VideoQaBuilder):
-    """Reads the official release and the question files."""
+    """A builder that reads the official release and the question files."""
 
+    language = "de_DE"
     HOMEPAGE = "https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T/"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{annotations.RELEASE_SOURCE}. {annotations.QUESTION_SOURCE}."
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
-        layout = annotations.find_layout(manual_dir, text_only=self.text_only)
-        return {split: annotations.read_annotations(layout, split) for split in annotations.SPLITS}
+        """Read the files of the release and the questions."""
+        files = annotations.find_files(manual_dir, text_only=self.text_only)
+        return annotations.read_annotations(files)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.support.phoenix_release import SIZE, clip_name, picture, write_release
-from tfds_builders.annotation import MissingInputError
-from tfds_builders.encode_frames import Resize
+from tfds_builders.annotation import AnnotationError
+from tfds_builders.encode_frames import OptionError, Resize
 from tfds_builders.phoenix2014t_qa import phoenix2014t_qa_dataset_builder as phoenix
 from tfds_builders.phoenix2014t_qa.annotations import FRAMES
 
@@ -108,9 +108,12 @@ def test_texts_alone_are_those_of_the_whole_dataset_and_need_only_the_question_f
 
 def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:
     write_release(tmp_path / "release", NUM_CLIPS, num_frames=0)
-    with pytest.raises(MissingInputError, match=r"none of the 2 clips .*train-0.*RWTH"):
+    with pytest.raises(AnnotationError, match=r"none of the 2 clips .*train-0.*RWTH"):
         build(tmp_path / "release", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
+    splits = phoenix.Builder(data_dir=tmp_path / "data", num_workers=1).check(tmp_path / "release")
+    assert [len(split.problems) for split in splits.values()] == [1, 1, 1]
+    assert splits["train"].odd == {"no frames, left out": [clip_name("train", i) for i in range(2)]}
 
 
 @pytest.mark.parametrize(
@@ -123,5 +126,5 @@ def test_resize_means_a_square_or_the_short_side(text: str, size: tuple[int, int
 
 @pytest.mark.parametrize("text", ["0", "256s", "short", "-1", ""])
 def test_an_unknown_resize_is_named_with_what_is_allowed(text: str) -> None:
-    with pytest.raises(ValueError, match=f"'{text}' .*short:256"):
+    with pytest.raises(OptionError, match=f"'{text}'.*short:256"):
         Resize.parse(text)

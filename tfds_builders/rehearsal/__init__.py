@@ -1,0 +1,1 @@
+"""Rehearsal corpora: releases with rendered frames in place of the licensed ones."""

@@ -1,21 +1,22 @@
 """Render a rehearsal corpus.
 
-    python -m tfds_builders.rehearsal phoenix2014t_qa --annotations=DIR --out=DIR
+    python -m tfds_builders.rehearsal phoenix2014t_qa --annotations=DIR --out=rehearsal
 
-Names, sentences, questions, glosses and frame counts are the real ones, the frames are rendered, and the
-files lie as in the official release, so that preparation and training can be rehearsed without the licence.
+Names, sentences, questions, glosses and frame counts are real, frames are rendered, and the files lie as in
+the official release, so that preparation and training can be rehearsed without its licence.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sslssaw_jax.errors import UserError
-from tfds_builders.parallel import available_cpus
-from tfds_builders.rehearsal import csl_daily, phoenix2014t
-from tfds_builders.rehearsal.corpus import Corpus, write_corpus
 
-PLANS = {"csl_daily_qa": csl_daily.plan, "phoenix2014t_qa": phoenix2014t.plan}
+if TYPE_CHECKING:  # each worker process imports this module, which therefore stays light
+    from tfds_builders.rehearsal.corpus import Corpus
+
+CORPORA = ("csl_daily_qa", "phoenix2014t_qa")
 
 
 def rehearse(
@@ -26,59 +27,67 @@ def rehearse(
     limit: int | None = None,
     size: tuple[int, int] | None = None,
     num_workers: int = 0,
-) -> Corpus:
-    """Renders the clips of the question files in the layout of the release; clips already there are kept.
+) -> "Corpus":
+    """Render the clips that are not there, laid out like the release.
 
     Args:
-      name: one of `PLANS`.
-      annotations_dir: holds the question files, and what else the dataset's `plan` reads.
-      out: the folder to write; its annotations are written last, so preparing half a corpus is refused.
-      limit: at most this many clips of each split.
-      size: (height, width) of the frames in pixels; the release's by default.
-      num_workers: processes; 0 is one a core.
+        name: One of `CORPORA`.
+        annotations_dir: The folder of the question files, and of what else the corpus's `plan` reads.
+        out: The folder to write; its annotations are written last, so that half a corpus cannot be prepared.
+        limit: Maximum number of clips in each split.
+        size: Height and width of the frames in pixels; by default those of the release.
+        num_workers: Number of processes; 0 is one per core.
 
     Raises:
-      MissingInputError: a file is not there.
-      AnnotationError: rows cannot be read.
+        MissingInputError: A file is not there.
+        AnnotationError: Rows cannot be read.
     """
-    corpus = PLANS[name](annotations_dir, limit)
-    write_corpus(corpus, out, size or corpus.size, num_workers or available_cpus())
+    from tfds_builders.rehearsal import csl_daily, phoenix2014t
+    from tfds_builders.rehearsal.corpus import write_corpus
+
+    plans = {"csl_daily_qa": csl_daily.plan, "phoenix2014t_qa": phoenix2014t.plan}
+    corpus = plans[name](annotations_dir, limit)
+    write_corpus(corpus, out, size or corpus.size, num_workers)
     return corpus
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, times, height = text.partition("x")
-    if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WIDTHxHEIGHT such as 210x260")
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected WIDTHxHEIGHT such as 210x260")
     return int(height), int(width)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips")
     return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m tfds_builders.rehearsal", description="Renders a corpus."
+        prog="python -m tfds_builders.rehearsal",
+        description="Render a stand-in for a licensed corpus: real texts and frame counts, drawn signers.",
+        epilog="example: python -m tfds_builders.rehearsal phoenix2014t_qa --annotations=DIR --out=rehearsal "
+        "--limit=24 --size=105x130",
     )
-    parser.add_argument("name", choices=PLANS)
-    parser.add_argument("--annotations", type=Path, required=True, help="holds the question files")
-    parser.add_argument("--out", type=Path, required=True, help="the corpus' folder")
-    parser.add_argument("--limit", type=_count, help="at most this many rows of each split")
-    parser.add_argument("--size", type=_size, help="width x height, default: the release's")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes; default: one a core")
+    parser.add_argument("name", choices=CORPORA, help="the corpus to stand in for")
+    parser.add_argument(
+        "--annotations",
+        dest="annotations_dir",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of the question files",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--limit", type=_count, help="at most this many clips of each split (default: all)")
+    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT of the frames (default: the release's)")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
     options = parser.parse_args(arguments)
     try:
-        corpus = rehearse(
-            options.name,
-            options.annotations,
-            options.out,
-            limit=options.limit,
-            size=options.size,
-            num_workers=options.num_workers,
-        )
+        corpus = rehearse(**vars(options))
     except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:

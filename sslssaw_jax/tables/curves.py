@@ -1,9 +1,4 @@
-"""Curves of the rows of tables: `python -m benchmarks.table_curves --workdir=W --out=curves.png`.
-
-`W` is the workdir of `python -m sslssaw_jax.tables`. A line is the mean over the seeds of the share of target
-tokens that a row guesses right in training, and the band behind it spans the seeds; each table has a panel.
-What rows took is printed.
-"""
+"""The training curves of the rows of tables."""
 
 import argparse
 import math
@@ -14,34 +9,35 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sslssaw_jax.tables.__main__ import BASES
-from sslssaw_jax.tables.layout import PAPER
-from sslssaw_jax.workdir import read_log
+from sslssaw_jax.tables import BASES, PAPER
+from sslssaw_jax.workdir import LOG, read_log
 
-Points = list[tuple[int, float, float]]  # step, accuracy, and the seconds of a step
+Points = list[tuple[int, float, float]]  # step, accuracy, seconds of a step
 Curves = dict[str, list[Points]]  # of each row, its seeds
 COLUMNS = 2
-TABLES = {  # number -> the folders of its rows
+FOLDERS = {
     number: [f"{base}_{row['experiment']}" for base in BASES.values() for row in table["rows"]]
     for number, table in PAPER.items()
 }
+"""Number of each table -> the names of its rows' folders."""
 
 
 def read_curves(workdir: Path) -> Curves:
+    """Read the logs of stage 2 of all rows below a workdir of tables."""
     curves: Curves = {}
-    for log in sorted(workdir.glob("seed*/*/log.jsonl")):
+    for log in sorted(workdir.glob(f"seed*/*/{LOG}")):
         rows = [row for row in read_log(log) if row["stage"] == "translate" and "loss_sentence" in row]
-        if rows and any(log.parent.name in names for names in TABLES.values()):
+        if rows and any(log.parent.name in names for names in FOLDERS.values()):
             points = [(row["step"], 100 * row["accuracy"], row["step_time"]) for row in rows]
             curves.setdefault(log.parent.name, []).append(points)
     return curves
 
 
 def draw(curves: Curves) -> Figure:
-    """A panel a table, of those that have a row here."""
-    tables: dict[tuple[str, ...], list[str]] = {}  # 1 and 2 have the same rows
-    for number, names in TABLES.items():
-        if shown := tuple(name for name in names if name in curves):
+    """Draw a panel for each table with a row in `curves`; tables of the same rows share one."""
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for number, folders in FOLDERS.items():
+        if shown := tuple(name for name in folders if name in curves):
             tables.setdefault(shown, []).append(number)
     high = math.ceil(len(tables) / COLUMNS)
     figure = Figure(figsize=(10, 3 * high), layout="constrained")
@@ -51,7 +47,7 @@ def draw(curves: Curves) -> Figure:
         for name in names:
             _plot(panel, name, curves[name])
         panel.legend(loc="lower right", frameon=False, fontsize=8)
-    for panel in panels:  # those that are left
+    for panel in panels:  # the iterator is at the first unused panel
         panel.set_visible(False)
     figure.supxlabel("step of stage 2")
     figure.supylabel("target tokens guessed right in training, %")
@@ -68,13 +64,21 @@ def _plot(axes: Axes, name: str, seeds: list[Points]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.table_curves", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sslssaw_jax.tables.curves",
+        description="Draw the accuracy in training of the rows of tables, with a panel for each table: the "
+        "mean over seeds, a band from the lowest to the highest seed. Print the seconds a step of each row.",
+        epilog="Example: python -m sslssaw_jax.tables.curves --workdir=runs/tables --out=curves.png",
+    )
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="folder of the tables, such as runs/tables"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="path of the picture, such as curves.png")
     options = parser.parse_args(arguments)
     curves = read_curves(options.workdir)
     if not curves:
-        raise SystemExit(f"error: {options.workdir} holds no seed*/ROW/log.jsonl of stage 2 of a table's row")
+        raise SystemExit(f"error: {options.workdir} holds no seed*/ROW/{LOG} with stage 2 of a table's row")
     draw(curves).savefig(options.out, dpi=120)
     print("| row | seeds | steps | seconds a step |\n| --- | ---: | ---: | ---: |")
     for name, seeds in curves.items():

@@ -1,0 +1,220 @@
+"""The rows of a table as runs: which one is trained where, and what it has reached.
+
+Each row is an experiment of `configs/ablations.py`, trained by `run.py` in its own process. Its folder is
+`WORKDIR/seed<n>/<config name>`, next to the folder of its stage 1. Tables share rows and stages 1.
+"""
+
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from configs import ablations
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, differences, flag_error, run_differences, to_dict
+from sslssaw_jax.data.text import counts_characters
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.evaluation.significance import compare, confidence_interval
+from sslssaw_jax.experiment import plan_stages
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.systems import read_config
+from sslssaw_jax.tables import BASES, PAPER
+from sslssaw_jax.tables.child_process import run_child
+from sslssaw_jax.tables.layout import Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.workdir import (
+    FINISHED,
+    METRICS,
+    locked,
+    predictions_file,
+    read_json,
+    read_jsonl,
+    write_text,
+)
+
+ROOT = Path(__file__).parents[2]
+RUN_PY = (sys.executable, "run.py")  # in ROOT
+
+
+class TableError(UserError):
+    """An error that names runs which do not belong into one table."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A row with one seed."""
+
+    flags: list[str]  # of run.py
+    config: Config  # as run.py reads it
+    workdir: Path
+
+    @property
+    def stages(self) -> list[tuple[Stage, Path]]:
+        """Return the stages with their folders; the last stage is in the workdir."""
+        return plan_stages(self.config, self.workdir)
+
+    @property
+    def stage_1(self) -> Path | None:
+        """Return the folder of the stage that rows share, if any."""
+        return next((folder for stage, folder in self.stages[:-1] if stage.shared), None)
+
+    @property
+    def metrics(self) -> Path:
+        """Return the file of the row's scores."""
+        return self.workdir / METRICS
+
+    @property
+    def done(self) -> bool:
+        """Return whether the row is trained and evaluated."""
+        return (self.workdir / FINISHED).exists() and self.metrics.exists()
+
+
+def make_table(
+    number: int,
+    dataset: str,
+    workdir: Path,
+    *,
+    seeds: int = 1,
+    only: Collection[str] = (),
+    run_flags: Sequence[str] = (),
+) -> list[Row]:
+    """Train the missing runs of a table and write `table<number>.<dataset>.{md,csv,png}`.
+
+    Args:
+        number: The number of the paper's table.
+        dataset: A key of `BASES`.
+        workdir: The folder of the table, with a folder for each seed.
+        seeds: Each row is trained with the seeds 0 to `seeds` - 1.
+        only: The rows to train; () for all. Other rows are shown if they are done.
+        run_flags: More flags of `run.py` for all rows, `--config.KEY=VALUE`.
+
+    Raises:
+        ConfigError: A flag is wrong.
+        TableError: A finished run has other settings, or other clips.
+        WorkdirError: Another process makes a table there.
+        Stopped: A signal came.
+    """
+    rows = PAPER[str(number)]["rows"]
+    names = [row["experiment"] for row in rows]
+    by_seed = [
+        [_job(f"{BASES[dataset]}/{name}", workdir / f"seed{seed}", seed, run_flags) for name in names]
+        for seed in range(seeds)
+    ]
+    with locked(workdir):
+        for jobs in by_seed:
+            for job in jobs:
+                _require_same_settings(job)
+        failed: set[Path] = set()
+        for jobs in by_seed:
+            for name, job in zip(names, jobs):
+                if not job.done and (not only or name in only):
+                    _train(job, failed)
+        runs = zip(*map(_results, by_seed))
+        table = []
+        for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
+            done = [run for run in runs_of_row if run]
+            num_failed = sum(job.workdir in failed for job in jobs_of_row)
+            table.append(Row(row["labels"], row["experiment"], row["paper"], done, num_failed))
+        stem = f"table{number}.{dataset}"
+        write_text(workdir / f"{stem}.md", to_markdown(number, dataset, table, seeds))
+        write_text(workdir / f"{stem}.csv", to_csv(number, table))
+        draw(number, dataset, table).savefig(workdir / f"{stem}.png", dpi=150)
+    return table
+
+
+def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
+    # seeds share what is compiled
+    given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
+    values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
+    try:
+        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
+        _, *unknown = values(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(flag_error(error)) from None
+    if unknown:
+        raise ConfigError(
+            f"unknown argument {unknown[0]!r}: after -- only flags --config.KEY=VALUE may follow"
+        )
+    config = read_config(values.config)
+    return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
+
+
+def _require_same_settings(job: _Job) -> None:
+    """Raise TableError if the row or its stage 1 was finished with other settings."""
+    stages = job.stages
+    for place, (stage, folder) in enumerate(stages):
+        if not (stage.shared or folder == job.workdir) or not (folder / FINISHED).exists():
+            continue
+        saved = read_json(folder / FINISHED)
+        meta = {**saved, "config": to_dict(job.config)}
+        before = [stage.name for stage, _ in stages[: place + 1]]
+        changed = {line for name in before for line in run_differences(job.config, saved, meta, name)}
+        if folder == job.workdir:
+            changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
+        if changed:
+            raise TableError(
+                f"{folder} is finished, with other settings than this table's; give the same flags as then, "
+                "choose another --workdir, or remove that folder:\n  " + "\n  ".join(sorted(changed))
+            )
+
+
+def _scored(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide the scores of a trained model."""
+    return {"decode": config["decode"], "data": {"test_split": config["data"]["test_split"]}}
+
+
+def _train(job: _Job, failed: set[Path]) -> None:
+    """Train and evaluate a row after its stage 1; add the folders of failed runs to `failed`."""
+    stage_1 = job.stage_1
+    if stage_1 and stage_1 not in failed and not (stage_1 / FINISHED).exists():
+        _call([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
+    if stage_1 in failed:
+        print(f"{job.workdir}: not begun, since {stage_1} has failed", file=sys.stderr)
+        failed.add(job.workdir)
+    else:
+        _call(job.flags, job.workdir, job.metrics, failed)
+
+
+def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -> None:
+    command = [*RUN_PY, *run_flags, f"--workdir={workdir.absolute()}"]
+    print(shlex.join(command), flush=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    log = workdir / "run.log"
+    status = run_child(command, log, ROOT)
+    if status or not result.exists():
+        failed.add(workdir)
+        last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+        print(f"{workdir}: failed; the end of its {log.name}:", *last_lines, sep="\n  ", file=sys.stderr)
+
+
+def _results(jobs: Sequence[_Job]) -> list[Run | None]:
+    """Return the results of one seed's rows, if done, each compared with the last row."""
+    split = jobs[0].config.data.test_split
+    *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
+    runs: list[Run | None] = []
+    for job, text in zip(jobs, texts):
+        if text is None:
+            runs.append(None)
+            continue
+        predictions, targets = text
+        characters = counts_characters(read_json(job.workdir / FINISHED)["language"])
+        p_values = {}
+        if last and job is not jobs[-1]:
+            if targets != last[1]:
+                raise TableError(f"{job.workdir} and {jobs[-1].workdir} hold predictions of different clips")
+            p_values = compare(predictions, last[0], targets, characters=characters)
+        scores = read_json(job.metrics)[split]
+        intervals = confidence_interval(predictions, targets, characters=characters)
+        runs.append(Run({column: scores[column] for column in LABELS}, intervals, p_values))
+    return runs
+
+
+def _predictions(job: _Job, split: str) -> tuple[list[str], list[str]]:
+    """Return the predictions and the targets of a split."""
+    rows = read_jsonl(job.workdir / predictions_file(split))
+    return [row["prediction"] for row in rows], [row["target"] for row in rows]

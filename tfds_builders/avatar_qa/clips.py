@@ -1,0 +1,36 @@
+"""The frames of the demo: a row rendered and encoded."""
+
+import cv2
+import numpy as np
+
+from tfds_builders.avatar import render
+from tfds_builders.avatar_qa.grammar import ISOLATED_FRAMES, ISOLATED_SHOWN, LEXICON, Row
+from tfds_builders.encode_frames import JPEG_QUALITY, ClipFrames
+
+FRAME_SIZE = (48, 48)
+# halved chroma would blur the hands in so small a picture
+_SAMPLING = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *_SAMPLING)
+
+
+def render_row(row: Row) -> np.ndarray:
+    """Return the clip of a row, `uint8[row.num_frames, 48, 48, 3]`, RGB."""
+    clip = render(
+        row.sentence.glosses,
+        ISOLATED_FRAMES if row.isolated else row.num_frames,
+        signer=row.signer,
+        size=FRAME_SIZE,
+        seed=row.seed,
+        lexicon=LEXICON,
+    )
+    return clip[ISOLATED_SHOWN] if row.isolated else clip
+
+
+def render_clip(row: Row) -> ClipFrames:
+    """Return the clip of a row as JPEG frames."""
+    return ClipFrames([_to_jpeg(frame) for frame in render_row(row)])
+
+
+def _to_jpeg(frame: np.ndarray) -> bytes:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
+    return encoded.tobytes()
