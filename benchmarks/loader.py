@@ -118,7 +118,7 @@ def ours(folder: Path, case: Case) -> None:
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 
     cv2.setNumThreads(1)
-    data = DataConfig(num_threads=1, prefetch=1, cache=case.cache, mask_rate=0.0)
+    data = DataConfig(num_threads=1, cache=case.cache, mask_rate=0.0)
     stage = StageConfig(epochs=case.epochs, clips_per_batch=CLIPS, frame_budget=BUDGET)
     dataset = find_dataset(folder, DATASET)
     source = open_clips(dataset, data, "train")

@@ -57,7 +57,7 @@ def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
 def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
     """Take the miniature dataset and a tiny model; the recipe stays the configuration's."""
     config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa"})
-    config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2, "prefetch": 2})
+    config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2})
     config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
     transformer = {"d_model": 16, "ffn_dim": 32, "max_positions": 64, "decoder_layers": 1}
     if "cnn" in config.model:

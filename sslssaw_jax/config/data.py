@@ -47,8 +47,7 @@ class DataConfig:
     max_question_tokens: int = setting(64, TOKENS)  # with </s> and the language code
     max_target_tokens: int = setting(64, TOKENS)
     mask_rate: float = fraction(0.15)  # share of a sentence's words that stage 1 masks
-    num_threads: int = positive(8, free=True)
-    prefetch: int = positive(4, free=True)  # batches held ready
+    num_threads: int = positive(8, free=True)  # that prepare batches; each holds one ready
     skip_broken: int = non_negative(0, free=True)  # unreadable clips that training may leave out
     cache: bool = setting(False, free=True)  # keep decoded frames in a file: H * W * 3 bytes each
     cache_dir: str | None = setting(None, free=True)  # where that file goes; None: the dataset's folder

@@ -80,17 +80,22 @@ def _draw_warps(
 def _warp(frames_NxSxSx3: jax.Array, matrix_Nx2x2: jax.Array, centre_Nx2: jax.Array, size: int) -> jax.Array:
     """Resample frames bilinearly; beyond the edge, the edge pixel repeats."""
     stored = frames_NxSxSx3.shape[1]
-    axis_H = jnp.arange(size) - (size - 1) / 2
-    offset_HxWx2 = jnp.stack(jnp.meshgrid(axis_H, axis_H, indexing="ij"), axis=-1)
-    place_NxHxWx2 = jnp.einsum("nij,hwj->nhwi", matrix_Nx2x2, offset_HxWx2) + centre_Nx2[:, None, None]
-    place_NxHxWx2 = jnp.clip(place_NxHxWx2, 0, stored - 1)
-    low_NxHxWx2 = jnp.minimum(place_NxHxWx2.astype(jnp.int32), stored - 2)
-    weight_NxHxWx2 = place_NxHxWx2 - low_NxHxWx2
+    offset_W = jnp.arange(size) - (size - 1) / 2
+    offset_Hx1 = offset_W[:, None]
     frame_Nx1x1 = jnp.arange(frames_NxSxSx3.shape[0])[:, None, None]
 
+    def split_places(axis: int) -> tuple[jax.Array, jax.Array]:
+        """Split each output pixel's place along an axis into a stored pixel and the rest."""
+        down_Nx1x1, right_Nx1x1 = (matrix_Nx2x2[:, axis, i, None, None] for i in range(2))
+        # a matrix product would run in TF32 on GPUs and move pixels by up to a twentieth
+        place_NxHxW = down_Nx1x1 * offset_Hx1 + right_Nx1x1 * offset_W + centre_Nx2[:, axis, None, None]
+        place_NxHxW = jnp.clip(place_NxHxW, 0, stored - 1)
+        low_NxHxW = jnp.minimum(place_NxHxW.astype(jnp.int32), stored - 2)
+        return low_NxHxW, place_NxHxW - low_NxHxW
+
+    (y, wy), (x, wx) = split_places(0), split_places(1)
+
     def corner(dy: int, dx: int) -> jax.Array:
-        y, x = low_NxHxWx2[..., 0], low_NxHxWx2[..., 1]
-        wy, wx = weight_NxHxWx2[..., 0], weight_NxHxWx2[..., 1]
         weight = (wy if dy else 1 - wy) * (wx if dx else 1 - wx)
         return frames_NxSxSx3[frame_Nx1x1, y + dy, x + dx] * weight[..., None]
 

@@ -143,7 +143,7 @@ class _BatchSource:
 class Batches:
     """A plan's batches in order, all of one static shape.
 
-    Threads prepare whole batches ahead and hold at most `data.prefetch` of them.
+    Threads prepare whole batches ahead and hold at most `data.num_threads` of them.
     """
 
     def __init__(self, source: _BatchSource, data: DataConfig) -> None:
@@ -151,9 +151,7 @@ class Batches:
         self.num_batches = len(source)
         self.epoch_ends = source.epoch_ends
         # a thread without a place in the buffer would have nothing to do
-        options = grain.ReadOptions(
-            num_threads=min(data.num_threads, data.prefetch), prefetch_buffer_size=data.prefetch
-        )
+        options = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.num_threads)
         self._dataset = grain.MapDataset.source(source).to_iter_dataset(options)
 
     def iterator(self, start: int = 0) -> grain.DatasetIterator[Batch]:

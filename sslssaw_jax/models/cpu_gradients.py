@@ -1,4 +1,4 @@
-"""Convolution and max-pooling whose gradients are also fast on CPUs.
+"""Convolution and max-pooling that are fast on CPUs and on GPUs.
 
 N frames, H x W pixels, I and O channels in and out, K x K kernel, P output pixels.
 """
@@ -45,6 +45,44 @@ def convolve(
     convolution = jax.custom_vjp(plain)
     convolution.defvjp(forward, backward)
     return convolution(x_NxHxWxI, kernel_KxKxIxO)
+
+
+def convolve_pixels(
+    x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
+) -> jax.Array:
+    """Convolve as `convolve`; outside CPUs, at stride 2, by 2 x 2 pixels at a time.
+
+    The matrix units of GPUs take 8 channels at a time. Pixels have 3; four side by side have 12.
+    """
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(x, kernel, strides, padding, **options)
+
+    _, height, width, _ = x_NxHxWxI.shape
+    if strides != (2, 2) or height % 2 or width % 2 or len(kernel_KxKxIxO) % 4 != 3:
+        return plain(x_NxHxWxI, kernel_KxKxIxO)
+    packed = partial(convolve_packed, **options)
+    return lax.platform_dependent(x_NxHxWxI, kernel_KxKxIxO, cpu=plain, default=packed)
+
+
+def convolve_packed(x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, **options: Any) -> jax.Array:
+    """Convolve at stride 2, padded by half the kernel, as one at stride 1 over 2 x 2 pixels.
+
+    Args:
+        x_NxHxWxI: Maps of even height and width.
+        kernel_KxKxIxO: A kernel whose side is 3, 7, 11 and so on.
+        options: Further options of `lax.conv_general_dilated`.
+    """
+    frames, height, width, inputs = x_NxHxWxI.shape
+    side, outputs = (len(kernel_KxKxIxO) + 1) // 2, kernel_KxKxIxO.shape[-1]
+    fill = (0, -4 * inputs % 8)  # channels of zeros
+
+    x = x_NxHxWxI.reshape(frames, height // 2, 2, width // 2, 2, inputs).transpose(0, 1, 3, 2, 4, 5)
+    x = jnp.pad(x.reshape(frames, height // 2, width // 2, 4 * inputs), ((0, 0), (0, 0), (0, 0), fill))
+    kernel = jnp.pad(kernel_KxKxIxO, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    kernel = kernel.reshape(side, 2, side, 2, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
+    kernel = jnp.pad(kernel.reshape(side, side, 4 * inputs, outputs), ((0, 0), (0, 0), fill, (0, 0)))
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((side // 2, side // 2 - 1),) * 2, **options)
 
 
 def _kernel_gradient(

@@ -87,7 +87,8 @@ class TokenEmbedding(nnx.Module):
 
     def __call__(self, ids_BxL: jax.Array) -> jax.Array:
         """Embed tokens as [B, L, D], scaled by sqrt(D)."""
-        return self.embed(ids_BxL) * self.scale
+        # `embed(ids)` would cast the whole table and add up the gradients of its rows in `dtype`
+        return jnp.take(self.embed.embedding[...], ids_BxL, axis=0).astype(self.embed.dtype) * self.scale
 
     def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
         """Return logits of the next token, f32[B, L, V]."""

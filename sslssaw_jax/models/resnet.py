@@ -4,7 +4,6 @@ N frames, H x W pixels, C channels. BatchNorm sees only the frames that belong t
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import jax
@@ -12,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.checks import non_negative, positive, require
-from sslssaw_jax.models.cpu_gradients import convolve, max_pool
+from sslssaw_jax.models.batch_norm import BatchNorm
+from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels, max_pool
 from sslssaw_jax.models.remat import Blocks
 
 
@@ -35,10 +35,6 @@ class ResNetConfig:
         )
 
 
-# torch momentum 0.1 is 0.9 here
-BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
-
-
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs, *, groups: int = 1
 ) -> nnx.Conv:
@@ -55,7 +51,7 @@ def conv(
         use_bias=False,
         dtype=dtype,
         kernel_init=nnx.initializers.he_normal(),
-        conv_general_dilated=convolve,
+        conv_general_dilated=convolve_pixels if inputs == 3 else convolve,
         rngs=rngs,
     )
 
@@ -73,7 +69,7 @@ class BasicBlock(nnx.Module):
         self.shortcut = _shortcut(inputs, width, stride, dtype, rngs)
 
     def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
-        y_NxHxWxC = nnx.relu(self.norm1(self.conv1(x_NxHxWxC), mask=mask_Nx1x1x1))
+        y_NxHxWxC = self.norm1(self.conv1(x_NxHxWxC), mask=mask_Nx1x1x1, relu=True)
         y_NxHxWxC = self.norm2(self.conv2(y_NxHxWxC), mask=mask_Nx1x1x1)
         return nnx.relu(y_NxHxWxC + _skip(self.shortcut, x_NxHxWxC, mask_Nx1x1x1))
 
@@ -94,8 +90,8 @@ class Bottleneck(nnx.Module):
         self.shortcut = _shortcut(inputs, outputs, stride, dtype, rngs)
 
     def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
-        y_NxHxWxC = nnx.relu(self.norm1(self.conv1(x_NxHxWxC), mask=mask_Nx1x1x1))
-        y_NxHxWxC = nnx.relu(self.norm2(self.conv2(y_NxHxWxC), mask=mask_Nx1x1x1))
+        y_NxHxWxC = self.norm1(self.conv1(x_NxHxWxC), mask=mask_Nx1x1x1, relu=True)
+        y_NxHxWxC = self.norm2(self.conv2(y_NxHxWxC), mask=mask_Nx1x1x1, relu=True)
         y_NxHxWxC = self.norm3(self.conv3(y_NxHxWxC), mask=mask_Nx1x1x1)
         return nnx.relu(y_NxHxWxC + _skip(self.shortcut, x_NxHxWxC, mask_Nx1x1x1))
 
@@ -158,11 +154,11 @@ class ResNet(Blocks):
         if not self.flatten:
             return x_NxHxWxC.mean(axis=(1, 2))
         x_NxC = self.head(x_NxHxWxC.reshape(x_NxHxWxC.shape[0], -1))
-        return nnx.relu(self.head_norm(x_NxC, mask=mask_N[:, None]))
+        return self.head_norm(x_NxC, mask=mask_N[:, None], relu=True)
 
     def _reduce(self, frames_NxHxWx3: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
         """Reduce pixels to the blocks' maps, a quarter of the side."""
-        x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
+        x_NxHxWxC = self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1, relu=True)
         if self.pool_stem:
             x_NxHxWxC = max_pool(x_NxHxWxC)
         return x_NxHxWxC

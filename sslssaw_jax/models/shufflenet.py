@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.checks import positive, require
+from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cpu_gradients import max_pool
 from sslssaw_jax.models.remat import Blocks
-from sslssaw_jax.models.resnet import BatchNorm, conv
+from sslssaw_jax.models.resnet import conv
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Separable(nnx.Module):
 
     def __call__(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
         x_NxHxWxC = self.depthwise_norm(self.depthwise(x_NxHxWxC), mask=mask_Nx1x1x1)
-        return nnx.relu(self.pointwise_norm(self.pointwise(x_NxHxWxC), mask=mask_Nx1x1x1))
+        return self.pointwise_norm(self.pointwise(x_NxHxWxC), mask=mask_Nx1x1x1, relu=True)
 
 
 class Unit(nnx.Module):
@@ -62,7 +63,7 @@ class Unit(nnx.Module):
             skip_NxHxWxC, x_NxHxWxC = jnp.split(x_NxHxWxC, 2, axis=-1)
         else:
             skip_NxHxWxC = self.shortcut(x_NxHxWxC, mask_Nx1x1x1)
-        x_NxHxWxC = nnx.relu(self.reduce_norm(self.reduce(x_NxHxWxC), mask=mask_Nx1x1x1))
+        x_NxHxWxC = self.reduce_norm(self.reduce(x_NxHxWxC), mask=mask_Nx1x1x1, relu=True)
         x_NxHxWxC = self.branch(x_NxHxWxC, mask_Nx1x1x1)
         # channel shuffle over two groups: interleaved halves, so that the next split has channels of both
         shuffled_NxHxWxCx2 = jnp.stack([skip_NxHxWxC, x_NxHxWxC], axis=-1)
@@ -88,9 +89,9 @@ class ShuffleNetV2(Blocks):
 
     def __call__(self, frames_NxHxWx3: jax.Array, mask_N: jax.Array) -> jax.Array:
         mask_Nx1x1x1 = mask_N[:, None, None, None]
-        x_NxHxWxC = nnx.relu(self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1))
+        x_NxHxWxC = self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1, relu=True)
         x_NxHxWxC = max_pool(x_NxHxWxC)
         for block in self.blocks:
             x_NxHxWxC = self.call(block, x_NxHxWxC, mask_Nx1x1x1)
-        x_NxHxWxC = nnx.relu(self.head_norm(self.head(x_NxHxWxC), mask=mask_Nx1x1x1))
+        x_NxHxWxC = self.head_norm(self.head(x_NxHxWxC), mask=mask_Nx1x1x1, relu=True)
         return x_NxHxWxC.mean(axis=(1, 2))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.checks import group, positive, require_divisor
+from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.fusion import concatenate_valid
@@ -24,7 +25,6 @@ from sslssaw_jax.models.mbart import (
     SinusoidalPositions,
     TransformerConfig,
 )
-from sslssaw_jax.models.resnet import BatchNorm
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 
 
@@ -90,7 +90,7 @@ class SignTransformer(nnx.Module):
         """Embed the decoder's words as [B, L, D], by default without mask."""
         return self._embed(self.target_norm, ids_BxL, mask_BxL)
 
-    def _embed(self, norm: nnx.BatchNorm, ids_BxL: jax.Array, mask_BxL: jax.Array | None) -> jax.Array:
+    def _embed(self, norm: BatchNorm, ids_BxL: jax.Array, mask_BxL: jax.Array | None) -> jax.Array:
         mask = None if mask_BxL is None else mask_BxL[..., None]
         return nnx.soft_sign(norm(self.table(ids_BxL), mask=mask))
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
-from sslssaw_jax.models.resnet import BatchNorm
 
 EDGE = 8  # how often the first frame is repeated, as in the parent project; here its feature is
 
@@ -37,9 +37,8 @@ class TemporalConv(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         x_BxTxC = self.conv(x_BxTxC)
         length_B = length_B - 4
-        x_BxTxC = nnx.relu(
-            self.norm(x_BxTxC, mask=prefix_mask(length_B, valid_B, x_BxTxC.shape[1])[..., None])
-        )
+        mask_BxTx1 = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])[..., None]
+        x_BxTxC = self.norm(x_BxTxC, mask=mask_BxTx1, relu=True)
         x_BxTxC = nnx.max_pool(x_BxTxC, (2,), (2,))
         return x_BxTxC, length_B // 2
 
@@ -83,10 +82,13 @@ class VideoEmbedding(nnx.Module):
         valid_B: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
-        offset_T = jnp.arange(padded_length(self.max_frames)) - EDGE
-        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
-        x_BxTxC = features_NxC[frame_start_B[:, None] + jnp.clip(offset_T, 0, last_Bx1)]
         length_B = padded_length(frame_count_B)
+        place_T = jnp.arange(padded_length(self.max_frames))
+        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
+        frame_BxT = frame_start_B[:, None] + jnp.clip(place_T - EDGE, 0, last_Bx1)
+        # zeros behind a clip: its last feature would collect hundreds of gradients at one address
+        frame_BxT = jnp.where(place_T < length_B[:, None], frame_BxT, len(features_NxC))
+        x_BxTxC = features_NxC.at[frame_BxT].get(mode="fill", fill_value=0)
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])

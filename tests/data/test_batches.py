@@ -25,7 +25,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import Batch
 from tests.support.toy import with_texts
 
-DATA = DataConfig(max_question_tokens=16, max_target_tokens=24, num_threads=2, prefetch=2)
+DATA = DataConfig(max_question_tokens=16, max_target_tokens=24, num_threads=2)
 STAGE = StageConfig(epochs=3, clips_per_batch=4, frame_budget=64)
 
 
@@ -87,8 +87,8 @@ def test_every_clip_comes_once_an_epoch(source: ClipSource, tokenizer: Tokenizer
 def test_order_and_bytes_do_not_depend_on_threads(
     source: ClipSource, tokenizer: Tokenizer, max_frames: int
 ) -> None:
-    one = replace(DATA, num_threads=1, prefetch=1, max_frames=max_frames)
-    eight = replace(DATA, num_threads=8, prefetch=8, max_frames=max_frames)
+    one = replace(DATA, num_threads=1, max_frames=max_frames)
+    eight = replace(DATA, num_threads=8, max_frames=max_frames)
     for first, second in zip(
         train_batches(source, tokenizer, one, STAGE, seed=7),
         train_batches(source, tokenizer, eight, STAGE, seed=7),

@@ -1,5 +1,7 @@
 """Our gradients of convolution and max-pooling are those of XLA."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from flax import nnx
 from jax import lax
 
 from sslssaw_jax.models import cpu_gradients as convolution
-from sslssaw_jax.models.cpu_gradients import convolve, max_pool
+from sslssaw_jax.models.cpu_gradients import convolve, convolve_packed, max_pool
 from tests.support.toy import assert_close, jit
 
 RNG = np.random.default_rng(0)
@@ -35,6 +37,23 @@ def test_gradients_of_a_convolution_are_those_of_xla(
 
     assert -(-height // stride) >= convolution.MIN_SIDE
     assert_close(jit(lambda: gradients(convolve))(), jit(lambda: gradients(lax.conv_general_dilated))())
+
+
+@pytest.mark.parametrize(("kernel", "channels"), [(7, 3), (3, 3), (7, 4)])
+def test_a_convolution_over_2_by_2_pixels_is_that_of_xla(kernel: int, channels: int) -> None:
+    side = (kernel // 2, kernel // 2)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    x, weights = normal(2, 16, 12, channels), normal(kernel, kernel, channels, 5)
+
+    def gradients(function):
+        y, pullback = jax.vjp(function, x, weights)
+        return y, pullback(jax.numpy.cos(y))
+
+    def plain(x, weights):
+        return lax.conv_general_dilated(x, weights, (2, 2), (side, side), **options)
+
+    packed = functools.partial(convolve_packed, **options)
+    assert_close(jit(lambda: gradients(packed))(), jit(lambda: gradients(plain))())
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 5)])

@@ -225,7 +225,7 @@ def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
     text_tower = make_bert_tokenizer(clip.target for clip in source.clips)
     mbart = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
     both = load_tokenizer(source.dataset.tokenizer_folder, "en_XX", text_tower)
-    data = dataclasses.replace(CONFIG.data, max_frames=32, prefetch=1)
+    data = dataclasses.replace(CONFIG.data, max_frames=32, num_threads=1)
     stage = dataclasses.replace(CONFIG.pretrain, epochs=1, clips_per_batch=5, frame_budget=160)
     alone, batch = (
         next(train_batches(source, tokenizer, data, stage, 0).iterator()) for tokenizer in (mbart, both)
