@@ -33,7 +33,7 @@ LIMITS = {
 
 
 def run_section(name: str, limit: float, options: argparse.Namespace) -> None:
-    """Run one section in its own process and append its findings, or how it failed."""
+    """Run a section in its own process and append its findings."""
     command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], f"--section={name}"]
     is_torch = name.startswith("peer")
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"} if is_torch else dict(os.environ)

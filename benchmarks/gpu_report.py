@@ -13,7 +13,7 @@ FLOORS = {
 
 
 def report(file: Path) -> str:
-    """Return Markdown tables of the findings in `file`, one JSON line for each section."""
+    """Return Markdown tables of the findings in a file."""
     found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     ceilings = next(section for section in found if section["section"] == "ceilings")
     parts = [f"### Ceilings ({ceilings['device']}, jax {ceilings['jax']})", _ceilings(ceilings)]
@@ -59,7 +59,7 @@ def _steps(found: list[dict[str, Any]]) -> str:
 
 
 def _gap(section: dict[str, Any], ceilings: dict[str, Any]) -> str:
-    """Compare each group with its floor, the largest gap first; kernels of a group run in series."""
+    """Compare each group with its floor, the largest gap first."""
     groups = dict(section["groups_ms"])
     milliseconds = section["resident_ms"][1]
     groups["pointwise, reduction"] = groups.pop("pointwise", 0) + groups.pop("reduction", 0)

@@ -36,7 +36,7 @@ Findings = dict[str, Any]
 
 
 def make_config(options: argparse.Namespace, stage: str) -> Config:
-    """Return the shipped configuration, from scratch, with one batch an epoch and `--set` applied."""
+    """Return the shipped configuration, from scratch, with `--set` applied."""
     from benchmarks.loader import DATASET
     from configs import phoenix_stage2
 
@@ -88,7 +88,7 @@ def make_stage(config: Config) -> tuple[Stage, optax.GradientTransformation]:
 
 
 def draw_state(stage: Stage, optimizer: optax.GradientTransformation) -> TrainState:
-    """Return a state of the right scale drawn by NumPy; JAX's own draws compile for a minute."""
+    """Return a state drawn by NumPy, which compiles nothing."""
     import jax
 
     generator = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def draw_state(stage: Stage, optimizer: optax.GradientTransformation) -> TrainSt
 
 
 def clips(options: argparse.Namespace) -> Findings:
-    """Render one batch of clips for each stage, if not there, with texts as long as PHOENIX-2014T's."""
+    """Render a batch of clips for each stage, unless there is one."""
     from benchmarks.loader import prepare
     from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 
@@ -132,7 +132,7 @@ def clips(options: argparse.Namespace) -> Findings:
 
 
 def seconds_of(function: Callable[..., Any], *arguments: Any, repeats: int = 10) -> float:
-    """Return the seconds of one call among calls in a row, the best of three rows."""
+    """Return the seconds of a call, in the best of three rows."""
     import jax
 
     times = []
@@ -182,7 +182,7 @@ def ceilings(options: argparse.Namespace) -> Findings:
 
 
 def stem(options: argparse.Namespace) -> Findings:
-    """Measure the first convolution, forward and its kernel's gradient, by how its input lies.
+    """Measure the first convolution by the layout of its input.
 
     Pixels have 3 channels, or with zeros 4 and 8; 2 x 2 of them laid out as channels have 12, or 16.
     """
@@ -210,7 +210,7 @@ def stem(options: argparse.Namespace) -> Findings:
 
 
 def check(options: argparse.Namespace) -> Findings:
-    """Compare a small model's first steps on the accelerator with those on the CPU."""
+    """Compare a small model's first steps with those on a CPU."""
     import jax
 
     from sslssaw_jax.data.augment import prepare_frames
@@ -249,7 +249,7 @@ def check(options: argparse.Namespace) -> Findings:
 
 
 def step(options: argparse.Namespace, stage_name: str) -> Findings:
-    """Measure a training step: compiled, on one resident batch, by kernel, and fed by the loader."""
+    """Measure a training step: resident, by kernel, and fed by the loader."""
     import jax
 
     from sslssaw_jax.stages.step import train_step
@@ -275,7 +275,7 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
     found["temporaries_gb"] = 1e-9 * compiled.memory_analysis().temp_size_in_bytes
 
     def run(next_batch: Callable[[], Any]) -> float:
-        """Return the milliseconds of a step; metrics are read one step late, as in training."""
+        """Return a step's milliseconds, with metrics read one step late."""
         nonlocal state
         last, start = None, time.perf_counter()
         for _ in range(steps):
@@ -324,7 +324,7 @@ KERNEL_GROUPS = {
 
 
 def kernel_table(profile: Path, steps: int) -> Findings:
-    """Return the milliseconds of a step by kind of kernel, and the slowest kernels."""
+    """Return a step's milliseconds by kind of kernel, and slow kernels."""
     import jax
 
     total: collections.Counter[str] = collections.Counter()
@@ -351,7 +351,7 @@ def kernel_table(profile: Path, steps: int) -> Findings:
 
 
 def beam(options: argparse.Namespace) -> Findings:
-    """Measure beam search on one batch; random weights decode to the last position."""
+    """Measure beam search on one batch, to the last position."""
     import jax
 
     from sslssaw_jax.stages.translation import translate_step
@@ -389,7 +389,7 @@ def init(options: argparse.Namespace) -> Findings:
 
 
 def peer(options: argparse.Namespace, kind: str) -> Findings:
-    """Measure PyTorch's step of stage 2 on one resident, normalised and cropped batch.
+    """Measure PyTorch's step of stage 2 on one resident batch.
 
     Args:
         options: The command's options.

@@ -85,7 +85,7 @@ def _warp(frames_NxSxSx3: jax.Array, matrix_Nx2x2: jax.Array, centre_Nx2: jax.Ar
     frame_Nx1x1 = jnp.arange(frames_NxSxSx3.shape[0])[:, None, None]
 
     def split_places(axis: int) -> tuple[jax.Array, jax.Array]:
-        """Split each output pixel's place along an axis into a stored pixel and the rest."""
+        """Split each output pixel's place into a stored pixel and the rest."""
         down_Nx1x1, right_Nx1x1 = (matrix_Nx2x2[:, axis, i, None, None] for i in range(2))
         # a matrix product would run in TF32 on GPUs and move pixels by up to a twentieth
         place_NxHxW = down_Nx1x1 * offset_Hx1 + right_Nx1x1 * offset_W + centre_Nx2[:, axis, None, None]

@@ -25,7 +25,7 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(  # type: ignore[override]
         self, x: jax.Array, *, mask: jax.Array | None = None, relu: bool = False
     ) -> jax.Array:
-        """Normalize `x` by its own statistics, or by the running statistics in evaluation.
+        """Normalize `x` by its own statistics, or in evaluation by running ones.
 
         Args:
             x: float[..., C].
@@ -47,7 +47,7 @@ class BatchNorm(nnx.BatchNorm):
 def _normalize(
     x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, relu: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the normalized `x`, and mean and variance, which pass no gradient on."""
+    """Return the normalized `x`, its mean and its variance."""
     return _forward(x, scale_C, bias_C, mask, relu)[0]
 
 
@@ -63,7 +63,7 @@ def _forward(
 
 
 def _backward(relu: bool, saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]) -> tuple[Any, ...]:
-    """Sum over the positions in one pass and compute the gradient of `x` in another."""
+    """Sum over the positions, then compute the gradient of `x`."""
     x, scale_C, bias_C, mask, mean_C, variance_C = saved
     axes, count = tuple(range(x.ndim - 1)), mask.sum() * (x.size // x.shape[-1] // mask.size)
     inverse_C = lax.rsqrt(variance_C + EPSILON)

@@ -50,7 +50,7 @@ def convolve(
 def convolve_pixels(
     x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolve as `convolve`; outside CPUs, at stride 2, by 2 x 2 pixels at a time.
+    """Convolve at stride 2 by 2 x 2 pixels, except on CPUs.
 
     The matrix units of GPUs take 8 channels at a time. Pixels have 3; four side by side have 12.
     """
@@ -66,7 +66,7 @@ def convolve_pixels(
 
 
 def convolve_packed(x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, **options: Any) -> jax.Array:
-    """Convolve at stride 2, padded by half the kernel, as one at stride 1 over 2 x 2 pixels.
+    """Convolve at stride 2 by one convolution over 2 x 2 pixels.
 
     Args:
         x_NxHxWxI: Maps of even height and width.
