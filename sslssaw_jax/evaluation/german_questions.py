@@ -31,7 +31,7 @@ def edit_german_question(question: str) -> str:
 
 
 def _opening(question: str) -> str | None:
-    """Return `und nun die wettervorhersage für morgen WEEKDAY den DAY MONTH`, as far as it is asked for."""
+    """Return the opening of a forecast, as far as it is asked for."""
     if not _FORECAST.search(question):
         return None
     weekday = next((word for word in _WEEKDAYS if word in question), None)

@@ -38,7 +38,9 @@ def cross_entropy(
 def contrastive_loss(
     cosine_BxB: jax.Array, logit_scale: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:
-    """Return the symmetric contrast of clips and sentences (Eq. 1; Radford et al. 2021).
+    """Return the symmetric contrast of clips and sentences (Eq. 1).
+
+    As in CLIP (Radford et al. 2021).
 
     Cosines of clips (rows) and sentences are multiplied by `exp(logit_scale)`, 1 / temperature, which never
     exceeds 100, as in CLIP. Invalid clips are neither rows nor columns. The metrics are the shares of valid
@@ -61,7 +63,7 @@ def contrastive_loss(
 def similarity_loss(
     clips_BxB: jax.Array, sentences_BxB: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
 ) -> jax.Array:
-    """Return the mean squared difference of two cosines over pairs of clips, f32[].
+    """Return the mean squared difference of two cosines over pairs.
 
     With `count`, a batch is weighted by its number of clips (Yin et al. 2023).
     """

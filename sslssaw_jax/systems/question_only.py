@@ -166,7 +166,7 @@ class TargetNoise:
 
 
 def ask_noisy_targets(clips: Sequence[ClipInfo], share: float) -> Ask:
-    """Return the function that asks a share of clips a noisy copy of their target."""
+    """Return what asks a share of clips a noisy target."""
     noise = TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
 
     def ask(clip: ClipInfo, rng: np.random.Generator) -> str:

@@ -9,8 +9,8 @@ from types import FrameType
 from sslssaw_jax.training.signals import SIGNALS, Stopped
 
 
-def run_child(command: Sequence[str], log: Path, cwd: Path) -> int:
-    """Run a command in `cwd`, append its output to `log`, and return its exit status.
+def run_child(command: Sequence[str], log: Path) -> int:
+    """Run a command with its output in a log; return its status.
 
     Each SIGTERM or SIGINT is passed on to the child, which has its own session: Ctrl-C in a terminal would
     otherwise reach the child twice, and the second signal kills.
@@ -29,9 +29,7 @@ def run_child(command: Sequence[str], log: Path, cwd: Path) -> int:
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         with log.open("ab") as output:
-            child = subprocess.Popen(
-                command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
             if received:  # before there was a child to pass it on to
                 child.send_signal(received[0])
             status = child.wait()

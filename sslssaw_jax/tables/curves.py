@@ -23,7 +23,7 @@ FOLDERS = {
 
 
 def read_curves(workdir: Path) -> Curves:
-    """Read the logs of stage 2 of all rows below a workdir of tables."""
+    """Read the stage 2 logs of all rows of tables."""
     curves: Curves = {}
     for log in sorted(workdir.glob(f"seed*/*/{LOG}")):
         rows = [row for row in read_log(log) if row["stage"] == "translate" and "loss_sentence" in row]
@@ -34,7 +34,10 @@ def read_curves(workdir: Path) -> Curves:
 
 
 def draw(curves: Curves) -> Figure:
-    """Draw a panel for each table with a row in `curves`; tables of the same rows share one."""
+    """Draw a panel for each table with a row in `curves`.
+
+    Tables of the same rows share a panel.
+    """
     tables: dict[tuple[str, ...], list[str]] = {}
     for number, folders in FOLDERS.items():
         if shown := tuple(name for name in folders if name in curves):

@@ -48,12 +48,15 @@ class Row:
         return min(lows), max(highs)
 
     def p_value(self, metric: str) -> float | None:
-        """Return the largest p-value of any seed, which is small only if every seed shows the difference."""
+        """Return the largest p-value of any seed.
+
+        It is small only if every seed shows the difference.
+        """
         return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
 
 
 def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int) -> str:
-    """Return the table in the paper's layout, with the paper's scores in parentheses after ours."""
+    """Return the table as Markdown, the paper's scores in parentheses."""
     table = PAPER[str(number)]
     head = [*table["columns"], *LABELS.values()]
     for metric in TESTED:
@@ -116,7 +119,7 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
 
 
 def to_csv(number: int, rows: list[Row]) -> str:
-    """Return one line a row: labels, number of runs, and each score in full."""
+    """Return the table as CSV, with each score in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{column}_{what}" for column in LABELS for what in ("mean", "std", "paper")]
@@ -133,7 +136,10 @@ def to_csv(number: int, rows: list[Row]) -> str:
 
 
 def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
-    """Draw the BLEU-4 of each row: ours as a bar with its interval, the paper's as a diamond."""
+    """Draw the BLEU-4 of each row.
+
+    Ours is a bar with its interval, the paper's a diamond.
+    """
     table = PAPER[str(number)]
     figure = Figure(figsize=(7, 1.3 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -161,6 +167,6 @@ def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
 
 
 def _name(columns: list[str], row: Row) -> str:
-    """Return the row's labels joined; a label "yes" is replaced by the name of its column."""
+    """Return the row's labels joined; "yes" becomes its column's name."""
     named = [column if label == "yes" else label for column, label in zip(columns, row.labels) if label]
     return " + ".join(named) or "none"

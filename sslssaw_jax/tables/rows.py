@@ -38,7 +38,7 @@ from sslssaw_jax.workdir import (
 )
 
 ROOT = Path(__file__).parents[2]
-RUN_PY = (sys.executable, "run.py")  # in ROOT
+RUN_PY = (sys.executable, str(ROOT / "run.py"))
 
 
 class TableError(UserError):
@@ -55,7 +55,7 @@ class _Job:
 
     @property
     def stages(self) -> list[tuple[Stage, Path]]:
-        """Return the stages with their folders; the last stage is in the workdir."""
+        """Return the stages with their folders."""
         return plan_stages(self.config, self.workdir)
 
     @property
@@ -141,11 +141,13 @@ def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
             f"unknown argument {unknown[0]!r}: after -- only flags --config.KEY=VALUE may follow"
         )
     config = read_config(values.config)
-    return _Job([f"--config=configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_"))
+    return _Job(
+        [f"--config={ROOT}/configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_")
+    )
 
 
 def _require_same_settings(job: _Job) -> None:
-    """Raise TableError if the row or its stage 1 was finished with other settings."""
+    """Raise TableError if a row was finished with other settings."""
     stages = job.stages
     for place, (stage, folder) in enumerate(stages):
         if not (stage.shared or folder == job.workdir) or not (folder / FINISHED).exists():
@@ -169,7 +171,7 @@ def _scored(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(job: _Job, failed: set[Path]) -> None:
-    """Train and evaluate a row after its stage 1; add the folders of failed runs to `failed`."""
+    """Train and evaluate a row; add folders of failed runs to `failed`."""
     stage_1 = job.stage_1
     if stage_1 and stage_1 not in failed and not (stage_1 / FINISHED).exists():
         _call([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
@@ -185,7 +187,7 @@ def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) 
     print(shlex.join(command), flush=True)
     workdir.mkdir(parents=True, exist_ok=True)
     log = workdir / "run.log"
-    status = run_child(command, log, ROOT)
+    status = run_child(command, log)
     if status or not result.exists():
         failed.add(workdir)
         last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
@@ -193,7 +195,7 @@ def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) 
 
 
 def _results(jobs: Sequence[_Job]) -> list[Run | None]:
-    """Return the results of one seed's rows, if done, each compared with the last row."""
+    """Return the results of one seed's rows that are done."""
     split = jobs[0].config.data.test_split
     *_, last = texts = [_predictions(job, split) if job.done else None for job in jobs]
     runs: list[Run | None] = []

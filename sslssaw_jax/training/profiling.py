@@ -53,6 +53,7 @@ class CountedStep:
         self.flops = 0.0  # of one call, on all devices together; the body of a loop counts once
 
     def __call__(self, *args: Any) -> Any:
+        """Call the function, which is compiled at the first call."""
         if self._compiled is None:
             with self._compiling():
                 lowered = self._jitted.lower(*args)

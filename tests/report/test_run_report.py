@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from sslssaw_jax.config.experiment import Config, to_dict
+from sslssaw_jax.config.experiment import to_dict
 from sslssaw_jax.evaluation.leakage import BUCKETS
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.report.__main__ import main
 from sslssaw_jax.report.curves import MOST_POINTS, Curve, draw_curves
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.report.score_table import COLUMNS
+from tests.support.toy import toy_config
 
 SCRIPT = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x'"
 VOID = {"meta", "img", "br", "line", "polyline", "circle"}
@@ -102,6 +103,10 @@ def write_log(workdir: Path, stage: str, *parts: str) -> None:
     (workdir / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def run_config(**changes: Any) -> dict[str, Any]:
+    return to_dict(toy_config(init_from="stage1", **changes))
+
+
 def write_mark(workdir: Path, config: dict[str, Any]) -> None:
     mark = {"stage": config["stage"], "step": 39, "config": config}
     (workdir / "finished.json").write_text(json.dumps(mark), encoding="utf-8")
@@ -119,7 +124,7 @@ def workdir(tmp_path: Path) -> Path:
     write_log(workdir, "translate", "loss_sentence")
     (workdir / "checkpoints").mkdir()
     (workdir / "checkpoints" / "scores.json").write_text('{"20": {"bleu4": 31.0, "rouge_l": 40.0}}')
-    write_mark(workdir, to_dict(Config()))
+    write_mark(workdir, run_config())
     (workdir / "metrics.json").write_text(json.dumps({"dev": split_scores(0), "test": split_scores(1)}))
     for split in ("dev", "test"):
         write_jsonl(workdir / f"predictions.{split}.jsonl", predictions())
@@ -169,7 +174,7 @@ def test_texts_are_no_markup_wherever_they_stand(workdir: Path) -> None:
     metrics = json.loads((workdir / "metrics.json").read_text())
     metrics["test"]["baselines"][SCRIPT] = metrics["test"]["baselines"].pop("copy_question")
     (workdir / "metrics.json").write_text(json.dumps({SCRIPT: metrics["dev"], "test": metrics["test"]}))
-    config = to_dict(Config())
+    config = run_config()
     config["name"] = config["data"]["dataset"] = SCRIPT
     write_mark(workdir, config)
     page = Page(write_report(workdir))
@@ -213,7 +218,7 @@ def test_scores_of_an_older_run_are_shown(workdir: Path) -> None:
 
 def test_stage_1_alone_has_curves_and_says_that_there_is_nothing_to_score(workdir: Path) -> None:
     stage_1 = workdir.parent / "stage1"
-    write_mark(stage_1, to_dict(Config(stage="pretrain")))
+    write_mark(stage_1, run_config(stage="pretrain"))
     page = Page(write_report(stage_1))
     assert "Stage 1: loss" in page.text and "nothing to score" in page.text
     assert "Scores" not in page.text and "Stage 2" not in page.text

@@ -62,7 +62,7 @@ def toy_system(name: str, **changes: Any) -> Config:
         return toy_config(**NO_DROPOUT | {"init_from": None} | changes)
     tree = to_config_dict(toy_config())
     if name == "question_only":
-        tree.update(system=name, model=to_config_dict(SYSTEMS[name].config()))
+        tree.system, tree.model = name, to_config_dict(SYSTEMS[name].config())
     else:
         use_system(tree, name)
     sizes = {"d_model": 16, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}

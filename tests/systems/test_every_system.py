@@ -73,13 +73,13 @@ def test_a_packed_batch_equals_each_clip_alone(batch, variant):
     _, stage, _, model = setup(variant)
 
     @jit
-    def compiled(batch):
+    def compiled(model, batch):
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
         return teacher_forced(stage, model, batch, target)
 
-    packed = jax.device_get(compiled(batch))
+    packed = jax.device_get(compiled(model, batch))
     for row in range(len(batch.valid)):
-        alone = jax.device_get(compiled(one_clip(batch, row)))
+        alone = jax.device_get(compiled(model, one_clip(batch, row)))
         mask = batch.decoder_texts.target_mask[row]
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
@@ -105,7 +105,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
         np.testing.assert_array_equal(alone.tokens[0], packed.tokens[row])
         assert_close(alone.score[0], packed.score[row])
         assert_close(alone.gate[alone.mask], packed.gate[row][packed.mask[row]])
-    assert len(np.unique(packed.tokens)) > 4, "were all sentences alike, this would say little"
+    assert len(np.unique(packed.tokens, axis=0)) > 1, "were all sentences alike, this would say little"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     place = np.arange(TEXT + 1 + new_tokens)
 
     @jit
-    def next_token(batch, tokens, length):
+    def next_token(model, batch, tokens, length):
         mask = np.ones((len(batch.valid), 1), bool) & (place < length)
         logits = teacher_forced(stage, model, batch, Stream(tokens, mask, tokens, mask))
         return logits[0, length - 1].at[PAD].set(-jnp.inf).argmax()
@@ -134,7 +134,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
         while len(written) < start + new_tokens and written[start:][-1:] != [EOS]:
             tokens = np.tile(np.pad(written, (0, len(place) - len(written))), (len(batch.valid), 1))
             last = len(written) == start + new_tokens - 1
-            written.append(EOS if last else int(next_token(clip, tokens, len(written))))
+            written.append(EOS if last else int(next_token(model, clip, tokens, len(written))))
         np.testing.assert_array_equal(found.tokens[row], (written[start:] + [PAD] * new_tokens)[:new_tokens])
 
 
@@ -157,9 +157,9 @@ def test_a_system_learns_a_batch_by_heart(batch, variant):
 def test_the_loss_is_a_sum_over_a_sentence_s_tokens_and_a_mean_over_clips(batch, variant):
     """So a batch's loss is the mean of its clips' losses, whatever their lengths."""
     _, stage, _, model = setup(variant)
-    loss = jit(lambda batch: stage.loss(model, batch, None)[1]["loss_sentence"])
-    alone = [float(loss(one_clip(batch, row))) for row in range(len(batch.valid))]
-    assert_close(loss(batch), np.float32(np.mean(alone)))
+    loss = jit(lambda model, batch: stage.loss(model, batch, None)[1]["loss_sentence"])
+    alone = [float(loss(model, one_clip(batch, row))) for row in range(len(batch.valid))]
+    assert_close(loss(model, batch), np.float32(np.mean(alone)))
     assert len({int(length) for length in batch.decoder_texts.target_mask.sum(axis=1)}) > 1
 
 

@@ -219,7 +219,7 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(Stopped, match=number.name):
-        run_child([sys.executable, "-c", child], log, tmp_path)
+        run_child([sys.executable, "-c", child], log)
     thread.join()
     assert log.read_text() == f"saved at {int(number)}\n"
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before

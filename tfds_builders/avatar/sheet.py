@@ -22,7 +22,7 @@ SHOWN = (3, 5, 7, 10)  # indices of frames
 
 
 def contact_sheet(side: int = 112) -> np.ndarray:
-    """Return the RGB sheet: the signers in a row, then a row a gloss."""
+    """Return the RGB sheet: a row of signers, then one per gloss."""
     # PNG cannot compress noise.
     people = [dataclasses.replace(Signer.of(name), noise=0.0) for name in SIGNERS[:COLUMNS]]
 
