@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import csl_daily_stage2, demo, phoenix_stage2
 from configs.common import use_system
-from configs.systems import PUBLISHED, SMALL
+from configs.systems import OTHER_SYSTEMS, PUBLISHED, SMALL
 from sslssaw_jax.config.checks import ConfigError
 
 BASES: dict[str, Callable[[], ConfigDict]] = {
@@ -49,8 +49,6 @@ OWN_STAGE_1: dict[str, dict[str, Any]] = {
     "shufflenet_mbert": {**SHUFFLENET, **MBERT},
 }
 """The rows of SSL-SSAW that also change stage 1."""
-OTHER_SYSTEMS = {"qb_slrt": "slrt", "qb_gaslt": "gaslt"}
-"""The rows of other systems -> the system's name."""
 SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvision's
 
 

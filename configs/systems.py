@@ -5,6 +5,9 @@ Their defaults are the published sizes. QB-GFSLT-VLP is a row of Table 4: SSL-SS
 
 from typing import Any
 
+OTHER_SYSTEMS = {"qb_slrt": "slrt", "qb_gaslt": "gaslt"}
+"""The rows of other systems -> the system's name."""
+
 _SMALL = {
     "model.d_model": 128,
     "model.ffn_dim": 512,

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from configs import ablations
-from configs.ablations import BASES, OTHER_SYSTEMS, OWN_STAGE_1, ROWS
-from configs.systems import PUBLISHED, SMALL
+from configs.ablations import BASES, OWN_STAGE_1, ROWS
+from configs.systems import OTHER_SYSTEMS, PUBLISHED, SMALL
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS

@@ -10,8 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import sslssaw_jax.training.loop
-from configs import ablations
-from configs.systems import SMALL
+from configs.systems import OTHER_SYSTEMS, SMALL
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.tables import PAPER, rows
@@ -22,11 +21,10 @@ from tests.support import toy_system
 
 RUN = """
 import sys
-from configs import ablations
-from configs.systems import SMALL
+from configs.systems import OTHER_SYSTEMS, SMALL
 from sslssaw_jax.systems import SYSTEMS
 from tests.support.toy_system import SYSTEM
-SYSTEMS["toy"], ablations.OTHER_SYSTEMS["toy"], SMALL["toy"] = SYSTEM, "toy", {}
+SYSTEMS["toy"], OTHER_SYSTEMS["toy"], SMALL["toy"] = SYSTEM, "toy", {}
 from absl import flags
 import run
 run.parse_flags(sys.argv)
@@ -38,7 +36,7 @@ run.main(sys.argv[:1])
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
     """What adding a system takes: its file, a row of `SYSTEMS`, one of `configs/` and one of the paper."""
     monkeypatch.setitem(SYSTEMS, "toy", toy_system.SYSTEM)
-    monkeypatch.setitem(ablations.OTHER_SYSTEMS, "toy", "toy")
+    monkeypatch.setitem(OTHER_SYSTEMS, "toy", "toy")
     monkeypatch.setitem(SMALL, "toy", {})
     row = {"labels": ["Toy"], "experiment": "toy", "paper": [5.0, 4.0, 3.0, 2.0, 1.0]}
     table = {"title": "Toys", "dataset": "avatar_qa", "columns": ["Method"], "rows": [row]}
@@ -87,7 +85,8 @@ def test_it_has_a_row_in_a_table(
     (tmp_path / "toy_run.py").write_text(RUN)
     monkeypatch.setattr(rows, "RUN_PY", (sys.executable, str(tmp_path / "toy_run.py")))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    changes = {"data.data_dir": tiny_data_dir, "warm_start.epochs": 0, "translate.epochs": 1}
+    changes = {"data.data_dir": tiny_data_dir, "warm_start.epochs": 0}
+    changes |= {"translate.epochs": 1, "translate.optim.warmup_steps": 0}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     (row,) = make_table(9, "avatar_qa", tmp_path / "W", run_flags=flags)
     assert row.failed == 0, (tmp_path / "W" / "seed0" / "demo_toy" / "run.log").read_text()

@@ -322,7 +322,7 @@ def test_a_disk_without_locks_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_device_without_memory_names_the_knobs() -> None:
-    message = r"pretrain: .*model\.remat.*mesh\.fsdp.*pretrain\.frame_budget"
+    message = r"pretrain: .*compute\.remat.*mesh\.fsdp.*pretrain\.frame_budget"
     with pytest.raises(TrainingError, match=message), explain_out_of_memory("pretrain"):
         jnp.zeros((2**50,)).block_until_ready()
     with pytest.raises(ValueError, match="else"), explain_out_of_memory("pretrain"):
