@@ -40,7 +40,7 @@ RUNS = {
     ("pretrain", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("translate", "float64"): ("1x1", "8x1", "4x2", "1x8"),
     ("aligned", "float32"): ("1x1", "4x2"),
-    ("gaslt", "float32"): ("1x1", "4x2"),
+    ("gaslt", "float64"): ("1x1", "4x2"),
 }
 
 
