@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sslssaw_jax.systems import read_config
+from tfds_builders.prepare import DATASETS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,7 +35,7 @@ def test_every_command_has_a_valid_configuration(command, monkeypatch):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     values([arg for arg in argv if arg == "run.py" or arg.startswith("--config")])
-    read_config(values.config)
+    assert read_config(values.config).data.dataset in DATASETS  # ConfigError for a wrong setting
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
