@@ -10,9 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, write_jsonl
@@ -66,10 +66,11 @@ class RunLog:
         kept = [row for row in read_log(path) if row["stage"] != stage or row["step"] <= start_step]
         write_jsonl(path, kept)
         self._file = path.open("a", encoding="utf-8")
-        # not `SummaryWriter`: if its thread dies on a full disk, the run waits for the thread forever
-        self._tensorboard = EventsWriter(str(folder / "events"))
+        # an `EventFileWriter` would import TensorFlow if that is installed
+        self._tensorboard = RecordWriter((folder / f"events.out.tfevents.{time.time_ns()}").open("wb"))
+        self._write_event(file_version="brain.Event:2")
         start = SessionLog(status=SessionLog.START)  # hides what an interrupted run wrote from here on
-        self._tensorboard.write_event(Event(step=start_step + 1, session_log=start))
+        self._write_event(step=start_step + 1, session_log=start)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -122,10 +123,12 @@ class RunLog:
     def _plot(self, step: int, scalars: Mapping[str, float]) -> None:
         if not self._writes:
             return
-        for key, value in scalars.items():
-            event = Event(wall_time=time.time(), step=step, summary=scalar(key, value))
-            self._tensorboard.write_event(event)
+        values = [Summary.Value(tag=key, simple_value=value) for key, value in scalars.items()]
+        self._write_event(step=step, summary=Summary(value=values))
         self._tensorboard.flush()
+
+    def _write_event(self, **content: Any) -> None:
+        self._tensorboard.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def _show(self, step: int, scalars: Mapping[str, float]) -> None:
         facts = [

@@ -7,6 +7,7 @@ import re
 import termios
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sslssaw_jax.training import run_log as logs
 from sslssaw_jax.training.run_log import RunLog
@@ -93,12 +94,13 @@ def test_a_stage_started_anew_forgets_its_old_lines(tmp_path):
     assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [(10, 2.0)]
 
 
-def test_tensorboard_holds_each_stage_apart(tmp_path):
+def test_tensorboard_shows_each_stage_apart_and_nothing_that_an_interrupted_run_repeats(tmp_path):
     run(tmp_path, "pretrain", [10])
-    run(tmp_path, "translate", [10])
-    for stage in ("pretrain", "translate"):
-        (events,) = (tmp_path / "tensorboard" / stage).glob("events.*")
-        assert b"loss" in events.read_bytes()
+    run(tmp_path, "translate", [10, 20, 30])
+    run(tmp_path, "translate", [20], start_step=10, loss=2.0)
+    for stage, losses in (("pretrain", [(10, 1.0)]), ("translate", [(10, 1.0), (20, 2.0)])):
+        shown = EventAccumulator(str(tmp_path / "tensorboard" / stage)).Reload().Scalars("loss")
+        assert [(event.step, event.value) for event in shown] == losses
 
 
 def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
