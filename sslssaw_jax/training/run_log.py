@@ -131,7 +131,7 @@ class RunLog:
             self._tensorboard.write_event(event)
         self._tensorboard.flush()
         if self._tracker:
-            self._tracker.log(scalars, step=step)
+            self._tracker.log(dict(scalars), step=step)
 
     def _show(self, step: int, scalars: Mapping[str, float]) -> None:
         facts = [

@@ -1,7 +1,6 @@
 """Experiment trackers that get what TensorBoard gets: trackio, and Weights & Biases."""
 
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ class TrackerError(UserError):
 class Tracker(Protocol):
     """A run in a tracker, as both packages have it."""
 
-    def log(self, values: Mapping[str, float], *, step: int) -> Any:
+    def log(self, values: dict[str, Any], /, *, step: int) -> Any:
         """Keep the values of a step."""
 
     def finish(self) -> Any:
@@ -54,9 +53,7 @@ def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
             return trackio.init(PROJECT, name=name, config=settings, resume="allow", embed=False)
         import wandb
 
-        return wandb.init(
-            project=PROJECT, name=name, id=run_id, config=settings, resume="allow", dir=workdir
-        )
+        return wandb.init(project=PROJECT, name=name, id=run_id, config=settings, resume="allow", dir=workdir)
     except ModuleNotFoundError as error:
         raise TrackerError(
             f"config.tracker is {config.tracker!r}, and the package {error.name!r} is not installed: "
@@ -64,6 +61,6 @@ def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
         ) from None
     except Exception as error:  # each package has errors of its own kinds
         raise TrackerError(
-            f"config.tracker is {config.tracker!r}, which does not start: {error}\nWithout a network or an "
-            "account, set WANDB_MODE=offline, or use --config.tracker=trackio or none"
+            f"config.tracker is {config.tracker!r}, which does not start: {error}\n--config.tracker=none goes on "
+            "without, and wandb needs no account with WANDB_MODE=offline"
         ) from error
