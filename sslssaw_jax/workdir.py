@@ -19,6 +19,7 @@ FINISHED = "finished.json"  # in the workdir of a stage that was trained to its 
 CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"  # in CHECKPOINTS: scores on dev, by step
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
+TRACKER_ID = "tracker_id"  # of the run in trackio or wandb
 METRICS, REPORT = "metrics.json", "report.html"
 HEATMAPS, FRAMES = "heatmaps", "frames"
 PROFILE = "profile"
