@@ -223,7 +223,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
 
 def _stamp(video: Path) -> str:
-    """Return the size and time of a video; of a folder, the time."""
+    """Return the size and time of a video, or a folder's time."""
     try:
         found = video.stat()
     except FileNotFoundError:
