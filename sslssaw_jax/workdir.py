@@ -20,6 +20,7 @@ EVALUATED = "evaluated.json"  # in a folder of scores and predictions where noth
 CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"  # in CHECKPOINTS: scores on dev, by step
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
+TRACKER_ID = "tracker_id"  # of the run in trackio or wandb
 METRICS, REPORT = "metrics.json", "report.html"
 HEATMAPS, FRAMES = "heatmaps", "frames"
 PROFILE = "profile"

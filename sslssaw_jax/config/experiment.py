@@ -129,6 +129,8 @@ class Config:
     mesh: MeshConfig = group(MeshConfig, free=True)
     checkpoint: CheckpointConfig = group(CheckpointConfig, free=True)
     logging: LoggingConfig = group(LoggingConfig, free=True)
+    # gets what TensorBoard gets; the packages are optional
+    tracker: Literal["none", "trackio", "wandb"] = setting("none", free=True)
     # a folder in the parent of the workdir, so that a restart compiles nothing; None: no cache
     compilation_cache: str | None = setting("compiled", free=True)
 

@@ -25,6 +25,7 @@ from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.training.signals import StopRequest
+from sslssaw_jax.training.tracker import start_tracker
 from sslssaw_jax.types import Batch, Metrics, SelectionMetric, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
 
@@ -100,6 +101,7 @@ def train(
             num_steps=batches.num_batches,
             start_step=step,
             peak_flops=peak_flops(config.logging.peak_tflops),
+            tracker=start_tracker(config, workdir, stage.name),
         )
         log_step = partial(_log_step, log, config, schedule, batches.clips, workdir)
         pending: deque[Callable[[], None]] = deque()  # steps to log
