@@ -75,7 +75,7 @@ class SplitTranslator:
     def __call__(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None, what: str = ""
     ) -> tuple[list[Prediction], list[Gate | None]]:
-        """Return predictions and gates of a split, or of `only`, in order; show progress.
+        """Return predictions and gates in the split's order; show progress.
 
         Args:
             state: The parameters.

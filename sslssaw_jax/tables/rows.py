@@ -184,7 +184,7 @@ class _Call(NamedTuple):
 
 
 def _train(jobs: Sequence[_Job]) -> set[Path]:
-    """Train and evaluate rows after the stages 1 that they lack; return folders of failed runs."""
+    """Train and evaluate rows; return the folders of failed runs."""
     calls: dict[Path, _Call] = {}
     for job in jobs:
         stage_1 = job.stage_1
@@ -204,7 +204,7 @@ def _train(jobs: Sequence[_Job]) -> set[Path]:
 
 
 def _succeeds(call: _Call) -> bool:
-    """Run a call to its end; print the end of the log of a failed one."""
+    """Run a call; print the end of its log if it failed."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
     log = call.workdir / "run.log"
     call.workdir.mkdir(parents=True, exist_ok=True)

@@ -121,6 +121,11 @@ def train(
                     log.info(f"{stage.name} {step:,}: scoring dev ...")
                     with log.paused(), stop.at_once():
                         scores = dict(evaluate(state))
+                    if stage.selection and stage.selection.name not in scores:
+                        raise TrainingError(
+                            f"{stage.name} chooses its best state by {stage.selection.name}, and its scores on "
+                            f"dev are {', '.join(scores)}: name one of these as the stage's `selection`"
+                        )
                     log.write_scores(step, scores)
                     checkpointer.add_scores(step, scores)
                 if step == batches.num_batches:
@@ -211,7 +216,7 @@ def _log_steps(
     workdir: Path,
     steps: Sequence[_Step],
 ) -> None:
-    """Wait for steps, check that they are finite, and log them with rates over all of them."""
+    """Wait for steps, check that they are finite, and log them."""
     rows = {}
     try:
         for step, batch, metrics, waited, flops in steps:

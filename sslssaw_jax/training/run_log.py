@@ -98,7 +98,7 @@ class RunLog:
         self._flops += flops
 
     def write(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
-        """Log the values of steps, counted from 1, with the rates since the last call."""
+        """Log the values of steps with the rates since the last call."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         self._all_steps += self._steps
         self._all_seconds += seconds
