@@ -123,8 +123,8 @@ def train(
                         scores = dict(evaluate(state))
                     if stage.selection and stage.selection.name not in scores:
                         raise TrainingError(
-                            f"{stage.name} chooses its best state by {stage.selection.name}, and its scores on "
-                            f"dev are {', '.join(scores)}: name one of these as the stage's `selection`"
+                            f"{stage.name} chooses its best state by {stage.selection.name}, and its scores "
+                            f"on dev are {', '.join(scores)}: name one of these as the stage's `selection`"
                         )
                     log.write_scores(step, scores)
                     checkpointer.add_scores(step, scores)
