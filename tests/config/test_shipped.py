@@ -1,5 +1,6 @@
 """The shipped configurations train and differ in what they say."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ def test_a_shipped_configuration_trains(name: tuple[str, ...], tiny_data_dir: Pa
     run(config, tmp_path)
     losses = [row["loss"] for row in rows(tmp_path / "log.jsonl")]
     assert len(losses) >= 3 and np.isfinite(losses).all()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test"]["questions"] == {}, "config.evaluation.swap_questions is off"
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
