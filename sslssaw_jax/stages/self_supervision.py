@@ -16,7 +16,7 @@ def translation_loss(
     counts: LossCounts,
     label_smoothing: float,
 ) -> tuple[jax.Array, Metrics]:
-    """Return `L = L_D + L_S` (Eq. 7); without logits of the question, `L_S` alone."""
+    """Return `L = L_D + L_S` (Eq. 7); `L_S` alone without `question_logits`."""
     count = counts.target_tokens
     total = l_s = cross_entropy(target_logits, target.labels, target.scored, label_smoothing, count)
     accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)

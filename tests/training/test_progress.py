@@ -25,8 +25,9 @@ def show(monkeypatch: pytest.MonkeyPatch, seconds: list[float], terminal: bool =
     monkeypatch.setattr(progress.sys, "stderr", screen)
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     batches = [SimpleNamespace(valid=np.arange(12) < 10) for _ in seconds]
-    for batch, passed in zip(show_progress(batches, 10 * len(batches), "translating test"), seconds):
-        assert batch is batches.pop(0)
+    shown = show_progress(batches, 10 * len(batches), "translating test")
+    for batch, given, passed in zip(shown, batches, seconds):
+        assert batch is given
         now[0] += passed
     return screen.getvalue()
 
