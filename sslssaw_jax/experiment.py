@@ -14,6 +14,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
@@ -100,7 +101,11 @@ class Experiment:
     def _train(self, place: int) -> None:
         """Train a stage and the stages before it, unless they are finished."""
         stage, workdir = self._stages[place], self._folders[place]
-        meta = {"config": to_dict(self.config), "tokenizer": self._tokenizer.fingerprints}
+        meta = {
+            "config": to_dict(self.config),
+            "tokenizer": self._tokenizer.fingerprints,
+            "dataset": self._dataset.facts.to_json(),
+        }
         mark = workdir / FINISHED
         if mark.exists():
             changed = run_differences(self.config, read_json(mark), meta, stage.name)
@@ -114,6 +119,8 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         print(f"{stage.name}: training in {workdir}")
         with locked(workdir), explain_out_of_memory(stage.name):
+            if jax.process_index() == 0:
+                save_tokenizer(self._tokenizer, workdir)
             state = train(
                 stage,
                 stage_config,

@@ -22,6 +22,7 @@ LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 METRICS, REPORT = "metrics.json", "report.html"
 HEATMAPS, FRAMES = "heatmaps", "frames"
 PROFILE = "profile"
+TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 
 Scores = dict[int, dict[str, float]]  # by step
 

@@ -16,9 +16,10 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"weights", "evaluation"},
     {"report"},
-    {"evaluator"},
+    {"evaluator", "inference"},
     {"experiment", "configs"},
     {"run", "tables"},
+    {"__init__", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 TOP_FILES = {"__init__.py", "types.py", "workdir.py", "errors.py", "experiment.py", "evaluator.py"}
