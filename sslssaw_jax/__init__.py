@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a model in use needs when it is asked for: that takes seconds."""
+    """Import `Translator` at its first use, since that takes seconds."""
     if name in ("Answer", "Translator"):
         from sslssaw_jax.inference import translator
 

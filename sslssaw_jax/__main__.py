@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that the first argument names with the arguments behind it."""
+    """Run the command that the first argument names."""
     parser = argparse.ArgumentParser(
         prog="sslssaw",
         description="Question-based sign language translation: a video and a question in, a sentence out.",

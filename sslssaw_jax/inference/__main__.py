@@ -41,7 +41,7 @@ def _translate(options: argparse.Namespace) -> None:
     from sslssaw_jax.inference.translator import Translator  # takes seconds, and --help need not wait
 
     translator = Translator.from_pretrained(options.model)
-    for answer in translator(options.video, options.question or [""]):
+    for answer in translator.answer(translator.read(options.video, options.question or [""])):
         if options.json:
             print(json.dumps({"video": options.video, **to_json(answer)}, ensure_ascii=False))
         else:

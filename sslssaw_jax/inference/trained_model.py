@@ -1,7 +1,6 @@
 """A trained model with all that translation needs, from a workdir or a model folder.
 
-A model folder holds `config.json`, `model.safetensors`, the tokenizer, and the scores if there are any. All of
-it is data: no file of it can run code.
+A model folder holds `config.json`, `model.safetensors` and the tokenizer. They are data: none can run code.
 """
 
 import dataclasses
@@ -91,7 +90,7 @@ def load_folder(folder: Path) -> TrainedModel:
 
 
 def save_folder(model: TrainedModel, folder: Path) -> None:
-    """Write a model folder; names of this machine's folders stay out of it."""
+    """Write a model folder that names no other folder of this machine."""
     config = model.config
     data = dataclasses.replace(config.data, data_dir="data", cache_dir=None, tokenizer=None)
     config = dataclasses.replace(config, data=data, init_from=None)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from sslssaw_jax.data.clips import Clip, ClipSource, ClipsInMemory
+from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
 from sslssaw_jax.evaluation.predictions import Gate, Sentence, SplitTranslator
 from sslssaw_jax.inference.trained_model import (
     ModelError,
@@ -18,7 +19,7 @@ from sslssaw_jax.inference.trained_model import (
     load_workdir,
     save_folder,
 )
-from sslssaw_jax.inference.videos import Video, is_video, make_clip, read_frames
+from sslssaw_jax.inference.videos import Video, make_clip, read_frames
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 
@@ -56,8 +57,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         """Load a model.
 
         Args:
-            name: A run's workdir, whose best checkpoint is loaded; a folder that `save_pretrained` wrote; or the
-                name of a model on the Hugging Face hub, `user/name`.
+            name: A run's workdir, whose best checkpoint is loaded; a folder that `save_pretrained` wrote; or
+                a model on the Hugging Face hub, `user/name`.
             **options: For the hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
         Raises:
@@ -73,8 +74,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             return super().from_pretrained(name, **options)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
             raise ModelError(
-                f"there is no model {name}: neither a folder here, nor can a model of this name be loaded from "
-                f"the Hugging Face hub ({str(error).splitlines()[0]})"
+                f"there is no model {name}: there is no such folder, and the Hugging Face hub gave none "
+                f"({str(error).splitlines()[0]})"
             ) from error
 
     def __call__(
@@ -95,13 +96,13 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             VideoError: A video cannot be read.
             ValueError: There are not as many questions as videos.
         """
-        clips = self.read(video, question)
-        answers = self.answer(clips)
-        return answers[0] if is_video(video) and isinstance(question, str) else answers
+        answers = self.answer(self.read(video, question))
+        alone = isinstance(video, (str, Path, np.ndarray)) and isinstance(question, str)
+        return answers[0] if alone else answers
 
     def read(self, video: Video | Sequence[Video], question: str | Sequence[str] = "") -> list[Clip]:
-        """Return the clips that the model would translate; arguments as for a call."""
-        videos: list[Video] = [video] if is_video(video) else list(video)
+        """Return the clips to translate; arguments as for a call."""
+        videos = [video] if isinstance(video, (str, Path, np.ndarray)) else list(video)
         questions = [question] if isinstance(question, str) else list(question)
         frames = [read_frames(one, self.model.facts) for one in videos]
         if len(frames) == 1:

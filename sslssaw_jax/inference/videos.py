@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -18,18 +17,13 @@ class VideoError(UserError):
     """An error of a video that cannot be translated."""
 
 
-def is_video(value: Any) -> TypeGuard[Video]:
-    """Return whether a value is one video and not a list of videos."""
-    return isinstance(value, (str, Path, np.ndarray))
-
-
 def video_name(video: Video) -> str:
     """Return how messages call a video."""
     return f"the array {list(video.shape)}" if isinstance(video, np.ndarray) else str(video)
 
 
 def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
-    """Read a video as preparation would store it: encoded frames of one size.
+    """Return the frames of a video as preparation would store them.
 
     Args:
         video: A file, of which `facts.fps` frames a second are taken; or a folder of frames or an array, of

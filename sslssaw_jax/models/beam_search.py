@@ -57,8 +57,8 @@ def beam_search(
 
     The tokens are those of Hugging Face's `generate(num_beams=beams, num_return_sequences=beams,
     early_stopping=False, forced_eos_token_id=eos_id, suppress_tokens=[pad_id])`, and the scores are its
-    `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens (with `eos_id`) to the
-    power of `length_penalty`. One beam is greedy search. Several members predict the mean of their
+    `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens (with `eos_id`) to
+    the power of `length_penalty`. One beam is greedy search. Several members predict the mean of their
     probabilities. The caller jits this function and makes the decoders deterministic.
 
     Args:

@@ -18,7 +18,7 @@ from sslssaw_jax.evaluation.predictions import read_predictions
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.trained_model import ModelError
 from sslssaw_jax.inference.videos import VideoError, read_frames
-from sslssaw_jax.training.checkpoints import CheckpointError, Checkpointer
+from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
@@ -26,7 +26,13 @@ from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.tiny_dataset import SIDE
 from tests.support.toy import toy_config, toy_state, translate_stage
 
-SIZES = {"translate.clips_per_batch": 4, "translate.frame_budget": 80, "data.max_frames": 24}
+SIZES = {
+    "translate.clips_per_batch": 4,
+    "translate.frame_budget": 80,
+    "data.max_frames": 24,
+    "data.max_question_tokens": 16,
+    "data.max_target_tokens": 16,
+}
 
 
 def make_run(workdir: Path, data_dir: Path, **changes: Any) -> Config:
