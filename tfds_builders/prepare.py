@@ -3,9 +3,9 @@
     python -m tfds_builders.prepare phoenix2014t_qa --manual_dir=PHOENIX-2014-T --data_dir=data
 
 `DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `dataset.json` (its language, source and
-options), `digests.json` (of every file), `clips.<split>.jsonl` (all that is known of each record but its video,
-in the order of the records) and, if there is a train split, `tokenizer/`. The folder appears by one rename, so
-it is whole or absent.
+options), `digests.json` (of every file), `clips.<split>.jsonl` (all that is known of each record but its
+video, in the order of the records) and, if there is a train split, `tokenizer/`. The folder appears by one
+rename, so it is whole or absent.
 """
 
 import argparse

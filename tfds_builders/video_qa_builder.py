@@ -223,7 +223,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
 
 def _stamp(video: Path) -> str:
-    """Return the size and time of a video, the time alone of a folder."""
+    """Return the size and time of a video, or a folder's time."""
     try:
         found = video.stat()
     except FileNotFoundError:

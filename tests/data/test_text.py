@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.data.masking import mask_words
-from sslssaw_jax.data.text import clean_question, counts_characters, has_wide, tokens
+from sslssaw_jax.data.text import clean_question, counts_characters, has_wide, tokens, without_each_word
 
 
 def test_a_clean_question_has_no_case_width_or_invisible_characters() -> None:
@@ -36,3 +36,17 @@ def test_masking_and_scores_agree_on_what_a_chinese_word_is() -> None:
     text = "他今年四岁"
     masked = mask_words(text, 1.0, "#", np.random.default_rng(0))
     assert len(masked) == len(tokens(text, characters=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("wie wird das?", [("wie", "wird das?"), ("wird", "wie das?"), ("das", "wie wird?")]),
+        ("don't go , x-ray", [("don't", "go , x-ray"), ("go", "don't , x-ray"), ("x-ray", "don't go ,")]),
+        ("在哪？", [("在", "哪？"), ("哪", "在？")]),
+        ("rain", [("rain", "")]),
+        ("?!", []),
+    ],
+)
+def test_each_word_is_left_out_once_and_marks_stay(text: str, pairs: list[tuple[str, str]]) -> None:
+    assert without_each_word(text) == pairs

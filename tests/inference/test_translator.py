@@ -22,7 +22,7 @@ from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS
+from sslssaw_jax.workdir import CHECKPOINTS, read_notes
 from tests.support.tiny_dataset import SIDE
 from tests.support.toy import toy_config, toy_state, translate_stage
 
@@ -66,7 +66,8 @@ def run(tiny_data_dir: Path, clips: ClipSource, tmp_path_factory: pytest.TempPat
     config = make_run(workdir, tiny_data_dir)
     tokenizer = load_tokenizer(clips.dataset.tokenizer_folder, clips.dataset.language)
     stage = translate_stage(config, tokenizer.vocab_size)
-    Evaluator(stage, config, workdir, clips.dataset, tokenizer, make_mesh(config.mesh)).translate_test()
+    mesh, notes = make_mesh(config.mesh), read_notes(workdir)
+    Evaluator(stage, config, workdir, clips.dataset, tokenizer, mesh, notes).translate_test()
     return workdir
 
 
