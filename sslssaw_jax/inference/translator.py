@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
 from sslssaw_jax.evaluation.predictions import Gate, Sentence, SplitTranslator
+from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.trained_model import (
     ModelError,
     TrainedModel,
@@ -146,6 +147,19 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             config = dataclasses.replace(config, **{stage.name: batch})
             self._compiled[size] = SplitTranslator(stage, config, self.model.tokenizer, self._mesh)
         return self._compiled[size]
+
+    def generate_model_card(self, repo_id: str = "path/to/this/folder") -> ModelCard:  # type: ignore[override]
+        """Return the card that `save_pretrained` writes as README.md."""
+        return model_card(self.model, repo_id)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
+        """Upload the model to the Hugging Face hub.
+
+        Args:
+            repo_id: `user/name`; made if there is no such model.
+            **options: `private`, `token`, `branch`, `create_pr`, `commit_message`.
+        """
+        return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_folder(self.model, save_directory)
