@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -68,10 +70,8 @@ def test_the_card_has_the_scores_beside_the_copied_question(translator):
         "| test | questions shuffled | 33.50 |  | 50.00 |  |",
         "| test | question copied | 3.70 | 3.1 to 4.2 | 20.00 |  |",
     ]
-    header = text.splitlines().index(
-        "| split | translations | BLEU-4 | 95 % interval | ROUGE-L | 95 % interval |"
-    )
-    assert text.splitlines()[header + 2 : header + 5] == rows, "a table has no empty lines"
+    table = text[text.index("| split") :].splitlines()
+    assert table[2:5] == rows, "a table has no empty lines"
     assert "cannot translate people" in text
     data = ModelCard(text).data
     assert (data.language, data.license, data.library_name) == ("en", "apache-2.0", "sslssaw_jax")
@@ -82,8 +82,7 @@ def test_the_card_has_the_scores_beside_the_copied_question(translator):
 )
 def test_the_card_names_the_licence_of_the_data(translator, dataset, licence):
     config = translator.model.config
-    data = config.data.__class__(**{**vars(config.data), "dataset": dataset})
-    model = translator.model._replace(config=config.__class__(**{**vars(config), "data": data}), scores={})
-    card = model_card(model, "somebody/signs")
+    config = replace(config, data=replace(config.data, dataset=dataset))
+    card = model_card(translator.model._replace(config=config, scores={}), "somebody/signs")
     assert card.data.license == licence
     assert "This model was never evaluated." in str(card)

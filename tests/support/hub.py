@@ -20,11 +20,9 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            repo = "/".join(self.path.split("/")[3:5])
+            repo = "/".join(self.path.split("/")[3:5])  # of /api/models/USER/NAME/...
             if self.path == "/api/repos/create":
-                self.answer(
-                    {"url": f"{address}/{json.loads(body)['name']}", "name": json.loads(body)["name"]}
-                )
+                self.answer({"url": f"{address}/somebody/{json.loads(body)['name']}"})
             elif "/preupload/" in self.path:
                 names = [file["path"] for file in json.loads(body)["files"]]
                 modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
@@ -39,10 +37,8 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
             path = self.path.split("?")[0]
             repo, _, name = path.removeprefix("/").partition("/resolve/")
             if path.startswith("/api/"):
-                repo = "/".join(path.split("/")[3:5])
-                own = {
-                    key.removeprefix(f"{repo}/"): files[key] for key in files if key.startswith(f"{repo}/")
-                }
+                start = "/".join(path.split("/")[3:5]) + "/"
+                own = {key.removeprefix(start): files[key] for key in files if key.startswith(start)}
                 if not own:
                     self.answer({"error": "Repository not found"}, 404, **{"X-Error-Code": "RepoNotFound"})
                 elif "/tree/" in path:
@@ -53,7 +49,7 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
                     self.answer(entries)
                 else:
                     siblings = [{"rfilename": key} for key in own]
-                    self.answer({"id": repo, "sha": SHA, "siblings": siblings})
+                    self.answer({"id": start[:-1], "sha": SHA, "siblings": siblings})
             elif content := files.get(f"{repo}/{name.partition('/')[2]}"):
                 etag = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": SHA}
                 self.answer(content, **etag)
