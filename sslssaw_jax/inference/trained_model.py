@@ -27,7 +27,16 @@ from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.sharding import abstract_state, one_device
 from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.initial_state import dotted, fill, variables
-from sslssaw_jax.workdir import CHECKPOINTS, METRICS, TOKENIZER, read_json, write_json
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    METRICS,
+    TOKENIZER,
+    read_json,
+    read_notes,
+    saved_steps,
+    write_json,
+)
 
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
 
@@ -45,6 +54,17 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder holds a model that translates, saved or of a finished run."""
+    finished = (folder / FINISHED).is_file() and read_notes(folder)["stage"] == "translate"
+    return finished or all((folder / name).is_file() for name in (MODEL_CONFIG, MODEL_WEIGHTS))
+
+
+def load(folder: Path) -> TrainedModel:
+    """Load the model in a workdir or a model folder; errors as of `load_workdir` and `load_folder`."""
+    return load_workdir(folder) if saved_steps(folder / CHECKPOINTS) else load_folder(folder)
 
 
 def load_workdir(workdir: Path) -> TrainedModel:

@@ -13,16 +13,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
 from sslssaw_jax.evaluation.predictions import Gate, Sentence, SplitTranslator
 from sslssaw_jax.inference.card import model_card
-from sslssaw_jax.inference.trained_model import (
-    ModelError,
-    TrainedModel,
-    load_folder,
-    load_workdir,
-    save_folder,
-)
+from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder
 from sslssaw_jax.inference.videos import Video, make_clip, read_frames
 from sslssaw_jax.training.sharding import one_device
-from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 
 _ALONE = 4  # up to as many clips are translated one by one; more fill the batches of the run's evaluation
 
@@ -67,10 +60,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             UserError: The files of the model do not fit each other.
         """
         folder = Path(name).expanduser()
-        if saved_steps(folder / CHECKPOINTS):
-            return cls(load_workdir(folder))
         if folder.is_dir():
-            return cls(load_folder(folder))
+            return cls(load(folder))
         try:
             return super().from_pretrained(name, **options)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
@@ -166,4 +157,4 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        return cls(load_folder(Path(snapshot_download(model_id, **options))))
+        return cls(load(Path(snapshot_download(model_id, **options))))

@@ -44,6 +44,7 @@ def make_run(workdir: Path, data_dir: Path, **changes: Any) -> Config:
     tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language, tower)
     stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
     meta = {
+        "stage": stage.name,
         "config": to_dict(config),
         "tokenizer": tokenizer.fingerprints,
         "dataset": dataset.facts.to_json(),
