@@ -17,7 +17,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
-from sslssaw_jax.data.saved_tokenizer import save_tokenizer
+from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.trained_model import TrainedModel, is_model, load
 from sslssaw_jax.report.run_report import write_report
@@ -33,7 +33,15 @@ from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_var
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_notes, saved_steps, write_json
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    TOKENIZER,
+    locked,
+    read_notes,
+    saved_steps,
+    write_json,
+)
 
 # equal for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.")
@@ -251,6 +259,9 @@ class Experiment:
         """Load the tokenizer of the base, the configuration, the pretrained mBART or the dataset."""
         if self._base:
             return self._base.tokenizer
+        brings_none = not self.config.data.tokenizer and not self._dataset.tokenizer_folder.exists()
+        if brings_none and (self.workdir / TOKENIZER).exists():  # clips to translate alone
+            return load_saved_tokenizer(self.workdir, self._dataset.language)
         folder: str | Path = self.config.data.tokenizer or self._dataset.tokenizer_folder
         mbart = getattr(self.config.model, "mbart", None)
         if mbart and mbart.weights and not self.config.data.tokenizer:
