@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.inference.demo import DEMO
 
 if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer
@@ -25,9 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--model",
-        required=True,
+        default=DEMO,
         metavar="NAME",
-        help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub",
+        help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub "
+        "(default: the demo that comes with the package, which knows rendered signers alone)",
     )
     parser.add_argument("--json", action="store_true", help="print all that was found, a JSON object a line")
     options = parser.parse_args(arguments)

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
 from sslssaw_jax.evaluation.predictions import Gate, Sentence, SplitTranslator
 from sslssaw_jax.inference.card import model_card
+from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder
 from sslssaw_jax.inference.videos import Video, make_clip, read_frames
 from sslssaw_jax.training.sharding import one_device
@@ -47,12 +48,12 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         self._compiled: dict[tuple[int, int], SplitTranslator] = {}
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, name: str | Path = DEMO, **options: Any) -> Self:  # type: ignore[override]
         """Load a model.
 
         Args:
             name: A run's workdir, whose best checkpoint is loaded; a folder that `save_pretrained` wrote; or
-                a model on the Hugging Face hub, `user/name`.
+                a model on the Hugging Face hub, `user/name`. By default the demo that comes with the package.
             **options: For the hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
         Raises:
