@@ -18,7 +18,7 @@ GOALS = {"load": "3", "a later clip": "0.3"}
 
 
 def write_clip(row: Any, path: Path) -> None:
-    """Render a row of the demo as an mp4 or webm file of 25 frames a second."""
+    """Render a row of the demo as an mp4 or webm file."""
     import cv2
 
     from tfds_builders.avatar import render

@@ -18,6 +18,9 @@ class Example(NamedTuple):
 
 
 def read_examples(folder: Path = DEMO) -> list[Example]:
-    """Return the examples of a model folder; the demo's first two are one clip with two questions."""
+    """Return the examples of a model folder.
+
+    The demo's first two are one clip with two questions.
+    """
     rows = read_jsonl(folder / EXAMPLES)
     return [Example(folder / row["video"], row["question"], row["text"]) for row in rows]
