@@ -13,12 +13,14 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from sslssaw_jax.data.text import is_unusual
 from tfds_builders import encode_frames as frames
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
 from tfds_builders.parallel import ordered_map
 
 # TFDS holds all examples of a shard in memory until the shard is written: about 110 MB
 CLIPS_PER_SHARD = 64
+UNUSUAL = "target has decomposed, invisible or compatibility characters, kept; scores compare its normal form"
 
 KeyedExample = tuple[str, dict[str, Any]]
 
@@ -181,6 +183,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                 continue
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
+            if is_unusual(clip.target):
+                split.note(UNUSUAL, clip.name)
             for number, frame in enumerate(clip_frames.video, start=1):
                 found = frames.image_size(frame)
                 size = size or found
