@@ -31,6 +31,7 @@ class Batch:
     A row without a clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; the row of a
     broken clip keeps its `index`. A clip without a question has a `question_mask` of False.
     In a batch of stacked micro-batches every array has one more axis, in front.
+    If frames are `left_out`, they lie between those of the clip, and `frame_count` does not count them.
 
     `decoder_texts` are `tokens </s> <language>` in mBART's ids. `text_tower_texts` are the same arrays
     unless the text tower is mBERT: `[CLS] tokens [SEP]` in BERT's ids. `masked_target` is the text tower's
@@ -46,6 +47,7 @@ class Batch:
     masked_target_mask: Array  # bool[B, L_target]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
+    left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
 
 
 @flax.struct.dataclass

@@ -19,7 +19,23 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import Batch, Texts
 
 Ask = Callable[[ClipInfo, np.random.Generator], str]
-_IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
+IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
+
+
+def encode_texts(
+    tokenizer: TextTowerTokenizer, texts: Sequence[str], shape: tuple[int, int], pad_id: int
+) -> IdsAndMask:
+    """Return texts as ids and mask, both of the shape [B, L].
+
+    A row without a text has no token at all, not even `</s>`.
+    """
+    ids_BxL = np.full(shape, pad_id, np.int32)
+    mask_BxL = np.zeros(shape, bool)
+    for row, text in enumerate(texts):
+        if text:
+            ids = tokenizer.encode(text, shape[1])
+            ids_BxL[row, : len(ids)], mask_BxL[row, : len(ids)] = ids, True
+    return ids_BxL, mask_BxL
 
 
 class _BatchSource:
@@ -104,28 +120,22 @@ class _BatchSource:
                 if self._seed is None or not data.skip_broken or not valid_B.any():
                     raise
 
-        def encode(tokenizer: TextTowerTokenizer, texts: list[str], length: int) -> _IdsAndMask:
-            ids_BxL = np.full((len(valid_B), length), self._tokenizer.pad_id, np.int32)
-            mask_BxL = np.zeros_like(ids_BxL, dtype=bool)
-            for row, text in enumerate(texts):
-                # a clip without a question has no token at all, not even </s>
-                if valid_B[row] and text:
-                    ids = tokenizer.encode(text, length)
-                    ids_BxL[row, : len(ids)], mask_BxL[row, : len(ids)] = ids, True
-            return ids_BxL, mask_BxL
+        def encode(tokenizer: TextTowerTokenizer, texts: list[str], length: int) -> IdsAndMask:
+            read = [text if valid else "" for text, valid in zip(texts, valid_B)]
+            return encode_texts(tokenizer, read, (len(valid_B), length), self._tokenizer.pad_id)
 
-        def encode_texts(tokenizer: TextTowerTokenizer) -> Texts:
+        def encode_both(tokenizer: TextTowerTokenizer) -> Texts:
             question = encode(tokenizer, questions, data.max_question_tokens)
             return Texts(*question, *encode(tokenizer, targets, data.max_target_tokens))
 
-        decoder_texts = encode_texts(self._tokenizer)
+        decoder_texts = encode_both(self._tokenizer)
         masked_target, masked_target_mask = encode(text_tower, masked_targets, data.max_target_tokens)
         return Batch(
             frames=frames_NxHxWx3,
             frame_start=(np.cumsum(frame_count_B) - frame_count_B).astype(np.int32),
             frame_count=frame_count_B,
             decoder_texts=decoder_texts,
-            text_tower_texts=decoder_texts if text_tower is self._tokenizer else encode_texts(text_tower),
+            text_tower_texts=decoder_texts if text_tower is self._tokenizer else encode_both(text_tower),
             masked_target=masked_target,
             masked_target_mask=masked_target_mask,
             index=index_B,

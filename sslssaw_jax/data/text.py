@@ -24,6 +24,7 @@ WIDE = "\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-
 """Chinese, Japanese and Korean characters with their punctuation, for use like `HAN`."""
 
 _wide, _han, _spaceless = (re.compile(f"[{characters}]") for characters in (WIDE, HAN, SPACELESS))
+_WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]+(?:['’.-][^\W{SPACELESS}]+)*")
 # SentencePiece makes each of these a space, and so do its pieces in a translation
 _separator = re.compile("[\t\n\f\r\x85\u061c\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]")
 _INVISIBLE = ("Cc", "Cf")  # Unicode's categories of control and format characters
@@ -92,3 +93,13 @@ def tokens(text: str, characters: bool) -> list[str]:
 def lower_tokens(text: str, characters: bool) -> list[str]:
     """Split a text like `tokens`, in lower case."""
     return tokens(clean_question(text), characters)
+
+
+def without_each_word(text: str) -> list[tuple[str, str]]:
+    """Return each word of a text with the text without that word.
+
+    Each character of a script without spaces is a word, and a mark alone is not a word.
+    """
+    found = [match for match in _WORD.finditer(text) if match.group().isalnum() or len(match.group()) > 1]
+    kept = [text[: match.start()].rstrip() + text[match.end() :] for match in found]
+    return [(match.group(), " ".join(rest.split())) for match, rest in zip(found, kept)]

@@ -80,12 +80,17 @@ class VideoEmbedding(nnx.Module):
         frame_start_B: jax.Array,
         frame_count_B: jax.Array,
         valid_B: jax.Array,
+        left_out_Bx2: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
         length_B = padded_length(frame_count_B)
         place_T = jnp.arange(padded_length(self.max_frames))
         last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
-        frame_BxT = frame_start_B[:, None] + jnp.clip(place_T - EDGE, 0, last_Bx1)
+        frame_BxT = jnp.clip(place_T - EDGE, 0, last_Bx1)
+        if left_out_Bx2 is not None:
+            first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
+            frame_BxT += jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
+        frame_BxT += frame_start_B[:, None]
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
         frame_BxT = jnp.where(place_T < length_B[:, None], frame_BxT, len(features_NxC))
         x_BxTxC = features_NxC.at[frame_BxT].get(mode="fill", fill_value=0)

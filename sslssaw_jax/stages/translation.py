@@ -1,5 +1,6 @@
-"""Translation of a batch by beam search, the same for every system."""
+"""Translation of a batch by beam search, and scores of given sentences, the same for every system."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.experiment import DecodeConfig
-from sslssaw_jax.models.beam_search import beam_search
-from sslssaw_jax.models.decoder_inputs import shift_right
+from sslssaw_jax.models.beam_search import EncodedModel, beam_search
+from sslssaw_jax.models.decoder_inputs import shift_right, text_stream
 from sslssaw_jax.stages.stage import Translation
 from sslssaw_jax.types import Batch
 
@@ -51,8 +52,7 @@ def translate_step(
 
     Tuples of parameters and statistics are those of an ensemble; its gate is the mean of the members' gates.
     """
-    states = zip(params, batch_stats, strict=True) if isinstance(params, tuple) else [(params, batch_stats)]
-    members = [translation.encode(nnx.merge(graphdef, *state), batch) for state in states]
+    members = _encode(params, batch_stats, batch, graphdef, translation)
     gates = [member.gate for member in members if member.gate is not None]
     prompt, prompt_mask = translation.prompt(batch, language_id)
     tokens, score = beam_search(
@@ -67,3 +67,45 @@ def translate_step(
     )
     gate = jnp.stack(gates).mean(axis=0) if gates else None
     return Translated(tokens, score, gate, members[0].encoder_mask)
+
+
+def sentence_step(
+    params: nnx.State | tuple[nnx.State, ...],
+    batch_stats: nnx.State | tuple[nnx.State, ...],
+    batch: Batch,
+    *,
+    graphdef: nnx.GraphDef,
+    translation: Translation,
+    language_id: int,
+) -> jax.Array:
+    """Return the log-probability of each clip's target, f32[B].
+
+    For a sentence that `translate_step` has found, it is the score times the length to the power of
+    `length_penalty`. Tuples of parameters and statistics are those of an ensemble.
+    """
+    prompt, prompt_mask = translation.prompt(batch, language_id)
+    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
+    # the prompt ends with the token with which the target's stream begins
+    tokens = jnp.concatenate([prompt, target.tokens[:, 1:]], axis=1)
+    mask = jnp.concatenate([prompt_mask, target.mask[:, 1:]], axis=1)
+    labels = jnp.where(target.scored, target.labels, 0)[..., None]
+    found = []
+    for member in _encode(params, batch_stats, batch, graphdef, translation):
+        memory = member.encoder_states, member.encoder_mask
+        hidden_BxLxD = member.decoder(member.embed(tokens), mask, *memory)[:, prompt.shape[1] - 1 :]
+        log_probs_BxLxV = jax.nn.log_softmax(member.logits(hidden_BxLxD).astype(jnp.float32))
+        found.append(jnp.take_along_axis(log_probs_BxLxV, labels, axis=-1)[..., 0])
+    log_probs_BxL = jax.nn.logsumexp(jnp.stack(found), axis=0) - math.log(len(found))
+    return jnp.where(target.scored, log_probs_BxL, 0).sum(axis=1)
+
+
+def _encode(
+    params: nnx.State | tuple[nnx.State, ...],
+    batch_stats: nnx.State | tuple[nnx.State, ...],
+    batch: Batch,
+    graphdef: nnx.GraphDef,
+    translation: Translation,
+) -> list[EncodedModel]:
+    """Let a model, or each member of an ensemble, read a batch."""
+    states = zip(params, batch_stats, strict=True) if isinstance(params, tuple) else [(params, batch_stats)]
+    return [translation.encode(nnx.merge(graphdef, *state), batch) for state in states]

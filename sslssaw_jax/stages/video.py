@@ -14,7 +14,8 @@ def embed_video(
 ) -> tuple[jax.Array, jax.Array]:
     """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames."""
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
-    return video(frames_NxHxWx3, frame_mask_N, batch.frame_start, batch.frame_count, batch.valid)
+    place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
+    return video(frames_NxHxWx3, frame_mask_N, *place)
 
 
 def split_key(key: jax.Array | None) -> tuple[jax.Array | None, nnx.Rngs | None]:

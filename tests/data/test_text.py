@@ -17,6 +17,7 @@ from sslssaw_jax.data.text import (
     lower_tokens,
     normal,
     tokens,
+    without_each_word,
 )
 from sslssaw_jax.evaluation.metrics import overlap, score
 
@@ -131,3 +132,18 @@ def test_wide_texts_are_chinese_at_least_in_part(text: str, wide: bool) -> None:
 def test_masking_and_scores_agree_on_what_a_word_is(text: str) -> None:
     masked = mask_words(text, 1.0, "#", np.random.default_rng(0))
     assert len(masked) == len(tokens(text, characters=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("wie wird das?", [("wie", "wird das?"), ("wird", "wie das?"), ("das", "wie wird?")]),
+        ("don't go , x-ray", [("don't", "go , x-ray"), ("go", "don't , x-ray"), ("x-ray", "don't go ,")]),
+        ("在哪？", [("在", "哪？"), ("哪", "在？")]),
+        ("비가 옵니다", [("비가", "옵니다"), ("옵니다", "비가")]),
+        ("rain", [("rain", "")]),
+        ("?!", []),
+    ],
+)
+def test_each_word_is_left_out_once_and_marks_stay(text: str, pairs: list[tuple[str, str]]) -> None:
+    assert without_each_word(text) == pairs

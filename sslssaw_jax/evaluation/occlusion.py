@@ -1,0 +1,177 @@
+"""What a sentence hangs on: its loss in log-probability when a part of the input is left out.
+
+B is the number of rows: the whole input, the question without each word, the video without each stretch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.batches import encode_texts
+from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
+from sslssaw_jax.data.text import clean_question, without_each_word
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.translation import sentence_step
+from sslssaw_jax.training.sharding import replicated
+from sslssaw_jax.types import Batch, Texts, TrainState
+
+STRETCHES = 8  # of a video
+ROWS, TOKENS = 32, 16  # the rows, and the tokens of a sentence, are padded to multiples: few shapes compile
+
+
+@dataclass(frozen=True)
+class WordDrop:
+    """A word of the question, and what the sentence loses without the word."""
+
+    word: str
+    drop: float  # of the sentence's log-probability, in nats
+
+
+@dataclass(frozen=True)
+class StretchDrop:
+    """A stretch of the video, and what the sentence loses without the stretch."""
+
+    start: int  # frame of those that the model reads
+    stop: int
+    drop: float  # of the sentence's log-probability, in nats
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An explanation of a sentence by the parts of the input that it hangs on."""
+
+    sentence: str
+    log_prob: float
+    words: list[WordDrop]  # empty for a model that reads no question
+    stretches: list[StretchDrop]  # empty for a model that reads no video
+
+    @property
+    def first_word(self) -> str:
+        """Return the word without which the sentence loses most, if any."""
+        return max(self.words, key=lambda word: word.drop, default=WordDrop("", 0.0)).word
+
+
+class Explainer:
+    """An explainer of single sentences, compiled once for each of a few shapes.
+
+    Args:
+        stage: A stage that translates.
+        config: Of the run.
+        tokenizer: Of the dataset.
+        mesh: The devices.
+    """
+
+    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> None:
+        assert stage.translation is not None
+        self._stage, self._config, self._tokenizer, self._mesh = stage, config, tokenizer, mesh
+        step = partial(
+            sentence_step,
+            graphdef=stage.eval_def,
+            translation=stage.translation,
+            language_id=tokenizer.language_id,
+        )
+        self._score = jax.jit(step, out_shardings=replicated(mesh))
+
+    def __call__(
+        self, state: TrainState, frames_FxHxWx3: np.ndarray, question: str, sentence: str
+    ) -> Explanation:
+        """Return what a sentence hangs on, by one call of the model.
+
+        Args:
+            state: Of the stage.
+            frames_FxHxWx3: The frames that the model reads, u8; none for a model without video.
+            question: As it was asked.
+            sentence: The translation, or any other answer.
+        """
+        asked = clean_question(question)
+        words = without_each_word(asked) if self._stage.reads_question else []
+        stretches = split_frames(len(frames_FxHxWx3)) if self._stage.reads_video else []
+        batch = occlusion_batch(
+            frames_FxHxWx3,
+            [asked, *(rest for _, rest in words)],
+            stretches,
+            sentence,
+            self._tokenizer,
+            self._config,
+        )
+        everywhere = replicated(self._mesh)
+        batch = jax.tree.map(
+            lambda value: jax.make_array_from_callback(value.shape, everywhere, value.__getitem__), batch
+        )
+        log_probs = jax.device_get(self._score(state.eval_params, state.batch_stats, batch)).tolist()
+        whole, *left_out = log_probs[: 1 + len(words) + len(stretches)]
+        drops = [whole - log_prob for log_prob in left_out]
+        return Explanation(
+            sentence,
+            whole,
+            [WordDrop(word, drop) for (word, _), drop in zip(words, drops)],
+            [StretchDrop(part.start, part.stop, drop) for part, drop in zip(stretches, drops[len(words) :])],
+        )
+
+
+def split_frames(count: int) -> list[range]:
+    """Split a clip's frames into `STRETCHES` stretches, or fewer.
+
+    A single frame cannot be left out.
+    """
+    edges = np.linspace(0, count, min(STRETCHES, count) + 1).round().astype(int).tolist()
+    return [range(*pair) for pair in pairwise(edges)] if count > 1 else []
+
+
+def occlusion_batch(
+    frames_FxHxWx3: np.ndarray,
+    questions: Sequence[str],
+    stretches: Sequence[range],
+    sentence: str,
+    tokenizer: Tokenizer,
+    config: Config,
+) -> Batch:
+    """Return one clip as many rows that share its frames.
+
+    Args:
+        frames_FxHxWx3: The frames that the model reads, u8, at most `config.data.max_frames`.
+        questions: Each is asked about the whole video, first the clip's own, then those without a word.
+        stretches: Each is left out of the video, asked about with the clip's own question.
+        sentence: The target of every row.
+        tokenizer: The decoder's tokenizer, which holds the text tower's.
+        config: Of the run.
+    """
+    used, data = len(questions) + len(stretches), config.data
+    rows = -(-used // ROWS) * ROWS
+    num_frames = len(frames_FxHxWx3)
+    frames = np.zeros((data.max_frames, *frames_FxHxWx3.shape[1:]), np.uint8)
+    frames[:num_frames] = frames_FxHxWx3
+    valid_B = np.arange(rows) < used
+    left_out_Bx2 = np.zeros((rows, 2), np.int32)
+    left_out_Bx2[len(questions) : used] = np.array(
+        [(part.start, len(part)) for part in stretches], np.int32
+    ).reshape(-1, 2)
+    asked = [*questions, *[questions[0]] * len(stretches)]
+    written = len(tokenizer.encode(sentence, config.decode.max_new_tokens + 1))
+    target_length = -(-written // TOKENS) * TOKENS
+
+    def encode(tower: TextTowerTokenizer) -> Texts:
+        question = encode_texts(tower, asked, (rows, data.max_question_tokens), tokenizer.pad_id)
+        sentences = [sentence] * used
+        return Texts(*question, *encode_texts(tower, sentences, (rows, target_length), tokenizer.pad_id))
+
+    texts = encode(tokenizer)
+    tower_texts = texts if tokenizer.text_tower is tokenizer else encode(tokenizer.text_tower)
+    return Batch(
+        frames=frames,
+        frame_start=np.zeros(rows, np.int32),
+        frame_count=(valid_B * num_frames - left_out_Bx2[:, 1]).astype(np.int32),
+        decoder_texts=texts,
+        text_tower_texts=tower_texts,
+        masked_target=tower_texts.target,
+        masked_target_mask=tower_texts.target_mask,
+        index=np.where(valid_B, 0, -1).astype(np.int32),
+        valid=valid_B,
+        left_out=left_out_Bx2,
+    )

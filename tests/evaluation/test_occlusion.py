@@ -1,0 +1,139 @@
+"""What a sentence hangs on equals what leaving out one part after the other finds."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.evaluation import occlusion
+from sslssaw_jax.evaluation.occlusion import Explainer, Explanation, StretchDrop, WordDrop, split_frames
+from sslssaw_jax.models.decoder_inputs import joint_stream, text_stream
+from sslssaw_jax.training.sharding import make_mesh
+from sslssaw_jax.types import TrainState
+from tests.support.toy import (
+    assert_close,
+    evaluated,
+    jit,
+    teacher_forced,
+    toy_batch,
+    toy_state,
+    toy_system,
+    translate_stage,
+    with_texts,
+)
+
+QUESTION, SENTENCE = "What comes\u200b  TONIGHT?", "tonight there is fog in the west"
+FRAMES = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_data_dir: Path) -> Tokenizer:
+    return load_tokenizer(find_dataset(tiny_data_dir, "avatar_qa").tokenizer_folder, "en_XX")
+
+
+@pytest.fixture(autouse=True)
+def _quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "jit", jit)
+
+
+class Setup:
+    """A random model that explains."""
+
+    def __init__(self, tokenizer: Tokenizer, system: str = "ssl_ssaw", **changes: Any) -> None:
+        sizes = {"data.max_question_tokens": 12, "decode.max_new_tokens": 20}
+        self.config = toy_system(system, **sizes | changes)
+        self.tokenizer = tokenizer
+        self.stage = translate_stage(self.config, tokenizer.vocab_size)
+        self.explainer = Explainer(self.stage, self.config, tokenizer, make_mesh(self.config.mesh))
+        self.naive = jit(self._token_log_probs)
+
+    @cached_property
+    def state(self) -> TrainState:
+        return toy_state(self.stage)
+
+    def explain(self) -> Explanation:
+        frames = FRAMES if self.stage.reads_video else np.zeros((0, 1, 1, 3), np.uint8)
+        return self.explainer(self.state, frames, QUESTION, SENTENCE)
+
+    def log_prob(self, frames: np.ndarray, question: str) -> float:
+        """Score the sentence by a batch of one clip, whose frames lie without a gap."""
+        ids = [self.tokenizer.encode(text, 24) for text in (question, SENTENCE)] if question else []
+        texts = {}
+        for name, tokens in zip(("question", "target"), ids, strict=True):
+            texts[name] = np.pad(tokens, (0, 24 - len(tokens)))[None].astype(np.int32)
+            texts[f"{name}_mask"] = np.arange(24)[None] < len(tokens)
+        one = with_texts(toy_batch(0, clips=1), **texts).replace(
+            frames=np.pad(frames, ((0, 12 - len(frames)), (0, 0), (0, 0), (0, 0))),
+            frame_count=np.array([len(frames)], np.int32),
+        )
+        found = jax.device_get(self.naive(evaluated(self.stage, self.state), one))[0]
+        places = range(len(found) - 24, len(found) - 24 + len(ids[1]) - 1)  # without the language code
+        return float(sum(found[place, token] for place, token in zip(places, ids[1])))
+
+    def _token_log_probs(self, model: Any, batch: Any) -> jax.Array:
+        texts = batch.decoder_texts
+        stream = text_stream(texts.target, texts.target_mask)
+        if getattr(self.config.model, "ssl", "off") == "prefix":
+            stream = joint_stream(text_stream(texts.question, texts.question_mask), stream)
+        return jax.nn.log_softmax(teacher_forced(self.stage, model, batch, stream))
+
+
+@pytest.mark.parametrize(
+    ("system", "changes"),
+    [("ssl_ssaw", {}), ("slrt", {}), ("question_only", {})],
+)
+def test_all_occlusions_in_one_call_equal_one_after_the_other(tokenizer, system, changes) -> None:
+    setup = Setup(tokenizer, system, **changes)
+    found = setup.explain()
+    assert [part.word for part in found.words] == ["what", "comes", "tonight"]
+    whole = setup.log_prob(FRAMES, "what comes tonight?")
+    rests = ["comes tonight?", "what tonight?", "what comes?"]
+    words = [whole - setup.log_prob(FRAMES, rest) for rest in rests]
+    assert_close(found.log_prob, whole)
+    assert_close(np.array([part.drop for part in found.words]), np.array(words), 1e-4)
+    assert np.abs(words).max() > 0.01
+    shown = split_frames(len(FRAMES)) if setup.stage.reads_video else []
+    assert [range(part.start, part.stop) for part in found.stretches] == shown
+    for part in found.stretches:
+        rest = np.delete(FRAMES, range(part.start, part.stop), axis=0)
+        assert abs(part.drop - (whole - setup.log_prob(rest, "what comes tonight?"))) < 1e-4 * abs(whole)
+
+
+def test_padding_changes_no_drop(tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(tokenizer)
+    tight = setup.explain()
+    monkeypatch.setattr(occlusion, "ROWS", 17)
+    monkeypatch.setattr(occlusion, "TOKENS", 19)
+    more = Setup(tokenizer, **{"data.max_question_tokens": 20, "data.max_frames": 15})
+    more.state = setup.state
+    wide = more.explain()
+    for one, other in zip((*tight.words, *tight.stretches), (*wide.words, *wide.stretches), strict=True):
+        assert abs(one.drop - other.drop) < 1e-4 * abs(tight.log_prob)
+
+
+def test_what_a_model_does_not_read_is_not_left_out(tokenizer) -> None:
+    setup = Setup(tokenizer, **{"model.inputs": "video", "model.ssl": "off"})
+    setup.state = TrainState(*[None] * 4)
+    setup.explainer._score = lambda params, batch_stats, batch: np.arange(len(batch.valid))
+    found = setup.explain()
+    assert not found.words
+    assert [part.drop for part in found.stretches] == [*range(-1, -9, -1)]
+
+
+def test_the_first_word_is_the_one_with_the_highest_drop() -> None:
+    words = [WordDrop("did", 0.5), WordDrop("he", 2.0), WordDrop("please", -3.0)]
+    assert Explanation("", 0.0, words, [StretchDrop(0, 1, 9.0)]).first_word == "he"
+    assert Explanation("", 0.0, [], []).first_word == ""
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, 0), (1, 0), (2, 2), (7, 7), (60, 8)])
+def test_stretches_are_all_frames_in_order_and_about_as_long(count: int, parts: int) -> None:
+    found = split_frames(count)
+    assert len(found) == parts
+    assert [frame for part in found for frame in part] == [*range(count if parts else 0)]
+    assert not parts or max(map(len, found)) - min(map(len, found)) <= 1
