@@ -31,6 +31,8 @@ run.parse_flags(sys.argv)
 run.main(sys.argv[:1])
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def added(monkeypatch: pytest.MonkeyPatch) -> None:

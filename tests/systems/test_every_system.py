@@ -140,6 +140,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["gaslt", "question_only prefix"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
     _, stage, *_ = setup(variant)

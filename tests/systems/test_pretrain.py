@@ -88,6 +88,7 @@ def test_the_text_feature_is_the_state_at_the_end_of_the_sentence(model, batch):
     assert np.abs(text - language).max(axis=1).min() > 0.01
 
 
+@pytest.mark.slow
 def test_rows_without_a_clip_and_padding_change_no_step_of_training(state, batch):
     """The loss with its parts, every gradient and every batch statistic."""
     step = sgd_step(STAGE)

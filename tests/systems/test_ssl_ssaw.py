@@ -200,6 +200,7 @@ def test_an_ensemble_of_one_model_twice_is_that_model(batch):
     assert_close(twice.gate, alone.gate)
 
 
+@pytest.mark.slow
 def test_padding_changes_no_step_of_training(batch):
     """The loss, every gradient and every batch statistic."""
     config = toy_config(**{"translate.label_smoothing": 0.2} | NO_DROPOUT)

@@ -35,7 +35,6 @@ def error_of(call) -> str:
     return str(error.value)
 
 
-# stage 2 in float32 is in test_processes.py
 RUNS = {
     ("pretrain", "float64"): ("1x1", "4x2"),
     ("translate", "float64"): ("1x1", "4x2", "1x8"),
