@@ -2,14 +2,11 @@
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import cv2
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError
@@ -17,7 +14,7 @@ from sslssaw_jax.data.mbart_tokenizer import TokenizerError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.training.checkpoints import CheckpointError, restore_params
+from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.small_runs import rows, run, shipped, shrink
@@ -203,43 +200,6 @@ def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_cli
 def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         run(shrink(shipped("demo"), tiny_data_dir), tmp_path / "empty", "eval")
-
-
-def test_a_question_is_translated_from_what_mbert_reads(tiny_data_dir: Path, tmp_path: Path) -> None:
-    """Train Table 6 from scratch, without video to be quick."""
-    config = shrink(shipped("phoenix_stage2", "toy"), tiny_data_dir)
-    config.init_from, config.evaluation.swap_questions = None, False
-    config.model.update({"text_encoder": "mbert", "inputs": "question"})
-    config.model.mbert.update({"d_model": 12, "ffn_dim": 16, "num_layers": 1, "heads": 2})
-    run(config, tmp_path)
-    assert np.isfinite([row["loss"] for row in rows(tmp_path / "log.jsonl")]).all()
-    assert len(rows(tmp_path / "predictions.test.jsonl")) == 6
-
-
-def test_a_stage_starts_from_the_weights_of_its_cnn_and_goes_on_without_the_file(
-    tiny_data_dir: Path, tmp_path: Path
-) -> None:
-    from tests.support.pytorch import torch
-    from tests.support.torchvision_reference import imported, torchvision_model
-
-    config = shrink(shipped("phoenix_stage1"), tiny_data_dir)
-    config.model.cnn.resnet.stem = "conv7_pool"
-    weights = tmp_path / "cnn.pth"
-    torch.save(torchvision_model(read_config(config).model.cnn).state_dict(), weights)
-    config.model.cnn.weights = str(weights)
-    config.pretrain.optim.update({"learning_rate": 1e-30, "final_learning_rate": 1e-30})
-    cnn = imported(read_config(config).model.cnn, config.data.image_size)
-    expected = nnx.to_pure_dict(nnx.state(cnn, nnx.Param))
-    run(config, tmp_path / "run")
-    losses = [row["loss"] for row in rows(tmp_path / "run" / "log.jsonl")]
-    assert len(losses) >= 3 and np.isfinite(losses).all()
-    params = restore_params(tmp_path / "run" / CHECKPOINTS)[0]
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-20), params["video"]["cnn"], expected)
-
-    weights.unlink()
-    (tmp_path / "run" / "finished.json").unlink()
-    run(config, tmp_path / "run")
-    assert (tmp_path / "run" / "finished.json").exists()
 
 
 def test_missing_weights_are_told_before_anything_is_written(tiny_data_dir: Path, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ from tests.support.toy import (
 )
 
 STAGES = {
-    "pretrain": (pretrain_stage, "ssl_ssaw", {"stage": "pretrain"}),
     "aligned": (pretrain_stage, "ssl_ssaw", {"stage": "pretrain", "model.alignment": "text_to_video"}),
     "translate": (translate_stage, "ssl_ssaw", {}),
     "gaslt": (translate_stage, "gaslt", {}),

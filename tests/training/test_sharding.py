@@ -36,7 +36,6 @@ def error_of(call) -> str:
 
 
 RUNS = {
-    ("pretrain", "float64"): ("1x1", "4x2"),
     ("translate", "float64"): ("1x1", "4x2", "1x8"),
     ("aligned", "float32"): ("1x1", "4x2"),
     ("gaslt", "float64"): ("1x1", "4x2"),

@@ -11,14 +11,18 @@ import pytest
 import transformers
 from flax import nnx
 
+from sslssaw_jax.config.experiment import to_config_dict
+from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.weights.initial_state import WeightsError
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import BiasedVariances, randomise_torch, torch_frames
+from tests.support.small_runs import shipped, shrink
 from tests.support.torchvision_reference import imported, save_torch, torchvision_model
-from tests.support.toy import assert_close, jit
+from tests.support.toy import assert_close, jit, toy_state
 
 SIDE = 33  # odd maps on the way down: 33, 17, 9, 5, 3, 2
 MASK = np.array([True, True, False, True])
@@ -167,6 +171,25 @@ def test_gradients_of_a_toy_shufflenet_equal_torchs(tmp_path):
     with jax.enable_x64(True):
         actual = gradient(imported(config, SIDE, "float64"), frames, cotangent)
     assert_close(jax.tree.map(np.float32, actual), expected, 1e-6)
+
+
+def test_a_stage_starts_from_the_weights_of_its_cnn(tiny_data_dir, tmp_path, monkeypatch):
+    tree = shrink(shipped("phoenix_stage1"), tiny_data_dir)
+    tree.model.cnn.kind, tree.model.cnn.shufflenet = "shufflenet", to_config_dict(TOY_SHUFFLENET.shufflenet)
+    theirs = torchvision_model(TOY_SHUFFLENET)
+    randomise_torch(theirs, seed=3)
+    tree.model.cnn.weights = save(theirs, tmp_path)
+    config, started = read_config(tree), []
+
+    def train(stage, *_, start, **__):
+        started.append(start(toy_state(stage)))
+        return started[0]
+
+    monkeypatch.setattr("sslssaw_jax.experiment.train", train)
+    Experiment(config, tmp_path / "run").run("train")
+    found = nnx.to_pure_dict(started[0].params["video"]["cnn"])
+    expected, _ = values_of(imported(config.model.cnn, SIDE))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_frames_of_no_clip_change_nothing_in_a_shufflenet(tmp_path):
