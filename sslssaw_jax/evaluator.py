@@ -82,11 +82,14 @@ class Evaluator:
     @property
     def output_dir(self) -> Path:
         """Return the workdir, or its folder for other data or decoding."""
-        folder, saved = self._workdir, read_notes(self._workdir).get("config", self._notes["config"])
+        folder, saved, name = self._workdir, read_notes(self._workdir) or self._notes, self._dataset.name
+        fingerprint = self._notes["dataset"]["fingerprint"]
         trains = self._config.data.train_split in self._dataset.splits
-        if not trains or saved["data"]["dataset"] != self._dataset.name:
-            folder /= self._dataset.name
-        changed = scored_differences(saved, self._notes["config"], self._config)
+        if not trains or name != saved["config"]["data"]["dataset"]:
+            folder /= name
+        elif "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
+            folder /= f"{name}-{fingerprint}"  # prepared anew
+        changed = scored_differences(saved["config"], self._notes["config"], self._config)
         if changed:
             settings = ",".join(f"{key}={value}" for key, value in changed.items())
             folder /= re.sub(r"[^\w.=,+-]+", "_", settings)

@@ -9,10 +9,10 @@ import jax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.dataset import find_dataset, prepare_command
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluator import Evaluator
@@ -45,9 +45,8 @@ class Experiment:
         ConfigError: The mesh does not fit the devices, or the system cannot be made.
     """
 
-    def __init__(self, config: Config, workdir: Path) -> None:
-        self.config, self.workdir = config, workdir
-        self._stop = StopRequest()
+    def __init__(self, config: Config, workdir: Path, stop: StopRequest | None = None) -> None:
+        self.config, self.workdir, self._stop = config, workdir, stop or StopRequest()
         _cache_compilation(workdir.parent, config.compilation_cache)
         self._mesh: Mesh = make_mesh(config.mesh)
         self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
@@ -69,10 +68,6 @@ class Experiment:
             Stopped: A signal asked to stop; starting again goes on.
             WorkdirError: Another run writes into the workdir.
         """
-        with self._stop:
-            self._run(mode, clip_ids)
-
-    def _run(self, mode: str, clip_ids: Sequence[str]) -> None:
         last = self._stages[-1]
         translates = last.translation is not None
         if mode == "train" and self.config.evaluation.ensemble:
@@ -172,13 +167,41 @@ class Experiment:
                 f"{folder} holds a run of another configuration; go on with that one, or choose another "
                 f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
             )
+        if "dataset" in saved:  # runs of version 0.1 do not say
+            self._require_fitting_data(folder, saved["dataset"], self._stages[place], trains=trains)
+
+    def _require_fitting_data(
+        self, folder: Path, saved: dict[str, Any], stage: Stage, *, trains: bool
+    ) -> None:
+        """Raise ConfigError if a run's dataset was prepared anew, or clips of another one do not fit."""
+        dataset, now = self._dataset, self._dataset.facts.to_json()
+        if now["fingerprint"] == saved["fingerprint"]:
+            return
+        if trains:
+            raise ConfigError(
+                f"{folder} was trained on other clips, texts or frames than {dataset.folder} holds now: "
+                "prepare the dataset as it was, or choose another --workdir:\n  "
+                + "\n  ".join(differences(saved, now, "dataset"))
+            )
+        decisive = ("language", "resize", "fps") if stage.reads_video else ("language",)
+        was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
+        if changed := differences(was, is_now, "dataset"):
+            if dataset.name != "custom_qa":  # the others are of one language
+                del was["language"]
+            command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
+            raise ConfigError(
+                f"{dataset.folder} does not fit the model in {folder}, which then translates badly:\n  "
+                + "\n  ".join(changed)
+                + f"\nprepare the clips as the model knows them: `{command} --overwrite`"
+            )
 
     def _notes(self, place: int) -> dict[str, Any]:
-        """Return what is kept with a run: stage, configuration and tokenizer."""
+        """Return what is kept with a run: stage, configuration, tokenizer and dataset."""
         return {
             "stage": self._stages[place].name,
             "config": to_dict(self.config),
             "tokenizer": self._tokenizer.fingerprints,
+            "dataset": self._dataset.facts.to_json(),
         }
 
     def _initial_weights(self, place: int) -> InitialWeights:

@@ -131,8 +131,8 @@ def checkpoint_notes(checkpoint: Path) -> Path:
 def read_notes(workdir: Path) -> dict[str, Any]:
     """Return the notes of the run or evaluation in a folder.
 
-    The notes have its configuration as `config` and the fingerprint of its tokenizer as `tokenizer`; a folder
-    without a run has none.
+    The notes have its `stage`, its configuration as `config`, the fingerprint of its tokenizer as `tokenizer`
+    and the facts of its dataset as `dataset`. A folder without a run has none.
     """
     checkpoints = workdir / CHECKPOINTS
     latest = [checkpoint_notes(checkpoints / str(step)) for step in saved_steps(checkpoints)[-1:]]

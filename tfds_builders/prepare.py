@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sslssaw_jax.data.dataset import DatasetFacts, Source, read_facts, write_dataset_facts
+from sslssaw_jax.data.dataset import DATASETS, DatasetFacts, Source, read_facts, write_dataset_facts
 from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import locked, read_jsonl, write_jsonl
@@ -31,7 +31,6 @@ from tfds_builders.annotation import MissingInputError
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa")
 DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about the size of mBART's, trimmed to PHOENIX-2014T
 _NAMES_SHOWN = 3
 

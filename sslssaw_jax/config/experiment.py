@@ -244,17 +244,12 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
     return kept
 
 
-def flag_error(error: Exception) -> str:
-    """Return the message of absl or ml_collections on a flag, without quotes."""
-    return str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip()
-
-
 def _build(cls: type, values: dict[str, Any], path: str, hints: Mapping[str, Any] | None = None) -> Any:
     hints = typing.get_type_hints(cls) | dict(hints or {})
     if unknown := sorted(set(values) - set(hints)):
         near = difflib.get_close_matches(unknown[0], hints, n=1)
-        hint = f"; did you mean {path}.{near[0]}?" if near else f"; known: {', '.join(hints)}"
-        raise ConfigError(f"unknown key {path}.{unknown[0]}{hint}")
+        hint = f"did you mean {path}.{near[0]}?" if near else f"known: {', '.join(hints)}"
+        raise ConfigError(f"{path}.{unknown[0]} is unknown; {hint}")
     converted = {}
     for field in dataclasses.fields(cls):
         if field.name in values:

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,21 +114,27 @@ def train(
             ema_decay=stage_config.ema_decay,
         )
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
-        counted_step = CountedStep(jitted, compiling=log.paused)
+
+        @contextmanager
+        def interruptible() -> Iterator[None]:
+            with log.paused(), stop.at_once(checkpointer.wait):
+                yield
+
+        counted_step = CountedStep(jitted, compiling=interruptible)
         with log, Trace(config.logging.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
             if restored:
                 log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
             while True:
                 if evaluate and step in evaluated and step not in checkpointer.scores:
-                    with log.paused(), stop.at_once():
+                    with interruptible():
                         scores = dict(evaluate(state))
                     log.write_scores(step, scores)
                     checkpointer.add_scores(step, scores)
                 if step == batches.num_batches:
-                    return state
+                    break
                 if _out_of_patience(checkpointer.scores, stage.selection, stage_config.patience):
                     log.info(f"{stage.name}: stopped, no better score in {stage_config.patience} evaluations")
-                    return state
+                    break
                 step += 1
                 batch, waited = data.next(log)
                 trace.before(step)
@@ -151,6 +158,8 @@ def train(
                 if stopping:
                     checkpointer.wait()
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
+            checkpointer.wait()  # before a signal may end the process
+            return state
 
 
 class _TrainingData:

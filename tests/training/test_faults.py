@@ -334,17 +334,3 @@ def test_chosen_steps_are_traced(source: ClipSource, tmp_path: Path) -> None:
     run.config = replace(run.config, logging=replace(LOGGING, profile="2:3"))
     run()
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-
-
-def test_a_second_signal_kills() -> None:
-    code = (
-        "import os, signal; from sslssaw_jax.training.signals import StopRequest\n"
-        "with StopRequest() as stop, stop.deferred():\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    print(stop.reached(1), flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print('alive')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-15, "True\n")
-    assert done.stderr == "\nSIGINT: stopping after this step; once more to stop at once\n"
