@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs every file that it touches, and errors twice
         sys.unraisablehook = lambda _: None  # and the writes that it gives up when a disk is full
     # TFDS and Orbax take seconds to import, and --help need not wait
-    from sslssaw_jax.experiment import Experiment
+    from sslssaw_jax.experiment import Experiment, require_source
     from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import exit_run, initialize_processes
 
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
         config = read_config(_CONFIG.value)
         workdir = user_path(_WORKDIR.value or f"runs/{config.name}")
         if "init_from" in config_flags.get_override_values(flags.FLAGS["config"]):
-            require_stage_1(workdir, config.init_from)
+            require_source(workdir, config.init_from)
         if initialize_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
             STOP.leave_to_jax()
         Experiment(config, workdir, STOP).run(_MODE.value, _CLIPS.value)

@@ -126,7 +126,10 @@ class Evaluator:
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
-                if (run := self._question_only_run) and baselines[test] is None:
+                own = (
+                    self._dataset.name == "custom_qa"
+                )  # the shipped question-only runs are of other questions
+                if (run := self._question_only_run) and baselines[test] is None and not own:
                     print(
                         f"question-only: none in {run}; this run's command with "
                         f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
@@ -156,7 +159,8 @@ class Evaluator:
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
             raise ConfigError(
-                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}"
+                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}; there is "
+                f"{min(known)}, and {self._dataset.clips_file(next(iter(splits)))} lists more"
             )
         state = self._load_best()
         for clips in splits.values():

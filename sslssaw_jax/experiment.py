@@ -29,7 +29,15 @@ from sslssaw_jax.weights.initial_state import InitialWeights, chain
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_notes, saved_steps, write_json
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    locked,
+    read_notes,
+    saved_steps,
+    user_path,
+    write_json,
+)
 
 # equal for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.")
@@ -74,6 +82,11 @@ class Experiment:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
             )
+        if mode != "translate" and self.config.data.train_split not in self._dataset.splits:
+            raise ConfigError(
+                f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
+                f"{self.config.data.train_split}: use --mode=translate"
+            )
         if mode == "train" and not getattr(self.config, last.name).epochs:
             raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
@@ -111,7 +124,8 @@ class Experiment:
         begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
-        print(f"{stage.name}: training in {workdir}")
+        first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
+        print(f"{stage.name}: training in {workdir}{first}")
         with locked(workdir), explain_out_of_memory(stage.name):
             state = train(
                 stage,
@@ -274,6 +288,21 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
         shared = workdir.parent / init_from if stage.shared and init_from else None
         folders.insert(0, shared or folders[0] / stage.name)
     return folders
+
+
+def require_source(workdir: Path, init_from: str | None) -> None:
+    """Raise ConfigError if a flag names a folder to start from that there is not.
+
+    A stage 1 that is to be trained has the name of the workdir, unless the configuration file names one.
+    """
+    own = f"{workdir.name}_stage1"
+    places = (workdir.parent / (init_from or ""), user_path(init_from or ""))
+    if init_from and init_from != own and not any(place.exists() for place in places):
+        beside = sorted(path.parent.name for path in workdir.parent.glob(f"*/{FINISHED}"))
+        raise ConfigError(
+            f"config.init_from is {init_from!r}, and there is no {places[0]}; finished runs there: "
+            f"{', '.join(beside) or 'none'}. A stage 1 that is to be trained is named {own}"
+        )
 
 
 def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:

@@ -28,6 +28,11 @@ PROFILE = "profile"
 Scores = dict[int, dict[str, float]]  # by step
 
 
+def user_path(name: str | Path) -> Path:
+    """Return the path that a user names; `~` stands for the home."""
+    return Path(name).expanduser()
+
+
 def predictions_file(split: str) -> str:
     """Return the name of the file that holds a split's predictions."""
     return f"predictions.{split}.jsonl"

@@ -10,10 +10,10 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.experiment import Experiment, require_source
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import CheckpointError
-from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, write_json
+from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, user_path, write_json
 from tests.test_end_to_end import shipped, shrink
 
 # key, value, what the error says
@@ -181,3 +181,20 @@ def test_a_missing_dataset_names_the_command_that_can_prepare_it(tmp_path) -> No
             find_dataset(tmp_path, name)
     with pytest.raises(DatasetError, match=r"no dataset avatar: did you mean avatar_qa\?"):
         find_dataset(tmp_path, "avatar")
+
+
+def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_stage_1(tmp_path) -> None:
+    write_json(tmp_path / "phoenix_stage1_toy" / FINISHED, {})
+    for good in (None, "mine_stage1", "phoenix_stage1_toy", str(tmp_path)):
+        require_source(tmp_path / "mine", good)
+    with pytest.raises(
+        ConfigError, match=r"is 'phoenix_stage1', .* there: phoenix_stage1_toy\. .* mine_stage1"
+    ):
+        require_source(tmp_path / "mine", "phoenix_stage1")
+
+
+def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(data_dir.parent))
+    assert user_path("~/runs") == data_dir.parent / "runs"
+    run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
+    assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)

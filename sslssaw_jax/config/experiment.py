@@ -28,6 +28,7 @@ from sslssaw_jax.config.checks import (
 )
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import PretrainConfig, StageConfig, TranslateConfig
+from sslssaw_jax.workdir import user_path
 
 
 @dataclass(frozen=True)
@@ -277,5 +278,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, str) and value.startswith("~"):  # the shell expands no ~ behind a =
+        return str(user_path(value))
     require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
     return value

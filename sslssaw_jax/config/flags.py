@@ -26,7 +26,9 @@ def check_config_file(arguments: Sequence[str], root: Path) -> None:
     value = given[-1].partition("=")[2] if given else ""
     if given and not value:  # --config FILE
         value = next(iter(arguments[arguments.index(given[-1]) + 1 :]), "")
-    bare = [argument for argument in arguments if re.match(r"[^-].*\.py(:|$)", argument) and argument != value]
+    bare = [
+        argument for argument in arguments if re.match(r"[^-].*\.py(:|$)", argument) and argument != value
+    ]
     if bare and not given:
         raise ConfigError(f"{bare[0]}: put --config= before it: --config={bare[0]}")
     if not value:
@@ -55,7 +57,9 @@ def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collectio
         if not flag or not keys:
             continue
         key, unknown = flag[1], f"Unknown command line flag '{flag[1]}'" in str(error)
-        if unknown or (key.startswith("config.") and not any(k == key or k.startswith(f"{key}.") for k in keys)):
+        if unknown or (
+            key.startswith("config.") and not any(k == key or k.startswith(f"{key}.") for k in keys)
+        ):
             near = _nearest(key, keys)
             hint = f"; did you mean --{' or --'.join(near)}?" if near else ""
             return f"--{key} is unknown{hint}"

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
@@ -72,7 +73,10 @@ def train(
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
-    optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    try:
+        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    except ConfigError as error:  # a group knows its keys, not its own path
+        raise ConfigError(f"config.{stage.name}.{error}") from None
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)

@@ -25,10 +25,10 @@ class Stopped(BaseException):
 class StopRequest:
     """A listener to signals that ask the program to stop.
 
-    The first signal ends the process at once with status 0, unless it is deferred; a second signal kills. A
-    thread ends the process: an exception in the middle of tracing, or an interpreter that shuts down while XLA
-    compiles, would crash. With several processes, JAX listens for SIGTERM itself, and all processes stop after
-    the same step.
+    The first signal ends the process at once with status 0, unless it is deferred; a second signal kills.
+    A thread ends the process: an exception in the middle of tracing, or an interpreter that shuts down while
+    XLA compiles, would crash. With several processes, JAX listens for SIGTERM itself, and all processes stop
+    after the same step.
 
         stop = StopRequest()
         stop.listen()
