@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 from sslssaw_jax.training.signals import Stopped, StopRequest
@@ -15,7 +14,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sslssaw_jax.config.flags import check_config_file, explain_flags
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import user_path
 
 ROOT = Path(__file__).parent
@@ -86,13 +85,6 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit("error: " + "\n  ".join(lines))
 
 
-def print_anything() -> None:
-    """Print characters that the output's encoding lacks as escapes, and warnings in a line."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-
-
 if __name__ == "__main__":
-    print_anything()
+    set_up_output()
     app.run(main, flags_parser=parse_flags)

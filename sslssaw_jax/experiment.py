@@ -19,6 +19,7 @@ from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import local_frames, make_mesh
@@ -55,7 +56,7 @@ class Experiment:
 
     def __init__(self, config: Config, workdir: Path, stop: StopRequest | None = None) -> None:
         self.config, self.workdir, self._stop = config, workdir, stop or StopRequest()
-        _cache_compilation(workdir.parent, config.compilation_cache)
+        cache_compilation(config.compilation_cache)
         self._mesh: Mesh = make_mesh(config.mesh)
         self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
         self._system = SYSTEMS[config.system]
@@ -309,9 +310,3 @@ def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
     """Return the stages of a configuration with their folders, without a dataset."""
     stages = SYSTEMS[config.system].make_stages(config, StageInputs())
     return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
-
-
-def _cache_compilation(parent: Path, folder: str | None) -> None:
-    """Keep compiled programs in `PARENT/FOLDER`, unless the environment names another folder."""
-    if folder and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str((parent / folder).absolute()))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from sslssaw_jax.data.dataset import DATASETS, DatasetFacts, Source, read_facts, write_dataset_facts
 from sslssaw_jax.data.video import JPEG_QUALITY
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, write_jsonl
 from tfds_builders.annotation import MissingInputError
 
@@ -323,4 +323,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

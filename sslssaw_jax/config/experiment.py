@@ -132,8 +132,8 @@ class Config:
     logging: LoggingConfig = group(LoggingConfig, free=True)
     # gets what TensorBoard gets; the packages are optional
     tracker: Literal["none", "trackio", "wandb"] = setting("none", free=True)
-    # a folder in the parent of the workdir, so that a restart compiles nothing; None: no cache
-    compilation_cache: str | None = setting("compiled", free=True)
+    # a folder of compiled programs, so that a restart compiles nothing; auto: in ~/.cache; None: no cache
+    compilation_cache: str | None = setting("auto", free=True)
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:

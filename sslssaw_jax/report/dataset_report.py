@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
 
@@ -77,4 +77,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rapidfuzz.distance import LCSseq
 
 from sslssaw_jax.data.text import has_wide, tokens
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.report.html import render
 from sslssaw_jax.workdir import read_jsonl, write_text
 
@@ -143,4 +143,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.tables import BASES, PAPER
 
 
@@ -69,4 +69,5 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -129,8 +129,7 @@ def make_table(
 
 
 def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
-    # seeds share what is compiled
-    given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
+    given = [*run_flags, f"--config.seed={seed}"]
     values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
     try:
         config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)

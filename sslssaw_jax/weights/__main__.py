@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 
 _TRIM = """Keep the tokens of mBART that a dataset uses.
 
@@ -93,4 +93,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -136,6 +136,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, moment: str) -> None:
 
 def main(data_dir: Path, folder: Path, epochs: int, name: str, moments: list[str]) -> None:
     config = toy_experiment(data_dir, epochs)
+    config.compilation_cache = str(folder / "compiled")
     for number, moment in enumerate([*moments, "never"]):
         process = os.fork()
         if not process:

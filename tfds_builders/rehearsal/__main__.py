@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 
 if TYPE_CHECKING:  # each worker process imports this module, which therefore stays light
     from tfds_builders.rehearsal.corpus import Corpus
@@ -101,4 +101,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()
