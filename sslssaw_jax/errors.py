@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 def set_up_output() -> None:
-    """Print characters that the output's encoding lacks as escapes, and warnings in a line."""
+    """Make any text printable, and warnings one line."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

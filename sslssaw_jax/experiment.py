@@ -188,7 +188,7 @@ class Experiment:
     def _require_fitting_data(
         self, folder: Path, saved: dict[str, Any], stage: Stage, *, trains: bool
     ) -> None:
-        """Raise ConfigError if a run's dataset was prepared anew, or clips of another one do not fit."""
+        """Raise ConfigError unless the dataset is the run's or fits its model."""
         dataset, now = self._dataset, self._dataset.facts.to_json()
         if now["fingerprint"] == saved["fingerprint"]:
             return
@@ -292,7 +292,7 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
 
 
 def require_source(workdir: Path, init_from: str | None) -> None:
-    """Raise ConfigError if a flag names a folder to start from that there is not.
+    """Raise ConfigError if `init_from` names a folder that does not exist.
 
     A stage 1 that is to be trained has the name of the workdir, unless the configuration file names one.
     """

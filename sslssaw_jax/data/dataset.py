@@ -121,7 +121,7 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
 
 
 def prepare_command(name: str, data_dir: str | Path, **options: Any) -> str:
-    """Return the command that prepares a dataset; capitals are for the user to replace."""
+    """Return the command that prepares a dataset, with capitals to replace."""
     if name == "custom_qa":
         options = {"language": "CODE"} | options
     if name != "avatar_qa":  # which is rendered

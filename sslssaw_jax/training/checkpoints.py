@@ -8,6 +8,7 @@ before it is evaluated; its scores are in `DIRECTORY/scores.json`.
 
 import copy
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ class Checkpointer:
         keep_best: int = 1,
         selection: SelectionMetric | None = BLEU_4,
     ) -> None:
-        self.directory = Path(directory).absolute()
+        self.directory = _checked(directory)
         self.scores: Scores = read_scores(self.directory)
         self._keep_latest, self._keep_best, self._selection = keep_latest, keep_best, selection
         self._manager = ocp.CheckpointManager(
@@ -215,7 +216,7 @@ def restore_params(
     Raises:
         CheckpointError: Nothing is saved there, or every checkpoint is damaged.
     """
-    directory = Path(directory).absolute()
+    directory = _checked(directory)
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint: {directory} does not exist")
     steps = saved_steps(directory)
@@ -234,6 +235,17 @@ def restore_params(
     state = _read_arrays(folder, (params, "batch_stats"))
     meta = read_json(checkpoint_notes(folder))
     return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
+
+
+def _checked(directory: str | Path) -> Path:
+    """Return an absolute path that Orbax does not take for a pattern."""
+    path = Path(directory).absolute()
+    if re.search(r"\[.*\]|\\", str(path)):
+        raise CheckpointError(
+            f"{path} has [ ] or \\ in its name, with which checkpoints cannot be written (Orbax reads a "
+            "pattern or a separator): choose another --workdir"
+        )
+    return path
 
 
 def variable_shapes(saved: Arrays) -> dict[tuple[str | int, ...], Shape]:

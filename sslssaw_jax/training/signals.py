@@ -57,7 +57,7 @@ class StopRequest:
         threading.Thread(target=self._watch, args=(signals,), daemon=True).start()
 
     def leave_to_jax(self) -> None:
-        """Leave SIGTERM to JAX, which has taken it already, and SIGINT to Python."""
+        """Leave SIGTERM to JAX, and SIGINT to Python."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -94,7 +94,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Make a signal in this block set `reached`, and raise `Stopped` at the end."""
+        """Defer a signal in this block to `reached` or the block's end."""
         self._deferred = True
         try:
             yield
@@ -105,10 +105,13 @@ class StopRequest:
 
     @contextmanager
     def at_once(self, finish: Callable[[], object]) -> Iterator[None]:
-        """Make an earlier signal raise `Stopped`, and one in this block end the process.
+        """Let a signal in this block end the process.
 
         Args:
             finish: Called before the process ends.
+
+        Raises:
+            Stopped: A signal came before.
         """
         before = self._deferred, self._finish
         self._deferred, self._finish = False, finish

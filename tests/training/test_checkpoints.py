@@ -298,3 +298,17 @@ def test_scores_without_a_checkpoint_are_not_kept(tmp_path):
         save(checkpointer, 1)
         save(checkpointer, 2, score=1.0)
     assert restore_params(tmp_path, best_by=BLEU_4)[2] == {"step": 2}
+
+
+def test_any_name_of_a_folder_is_taken_or_refused(tmp_path):
+    directory = tmp_path / "100% #1? a|b *~ü {c}'" / "checkpoints"
+    with Checkpointer(directory) as checkpointer:
+        save(checkpointer, 1)
+    with Checkpointer(directory) as checkpointer:
+        assert int(checkpointer.restore(make_state())[0].step) == 1
+    assert restore_params(directory)[2] == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [directory.parent.name]
+    for name in ("run[1]", "a\\b"):
+        for use in (Checkpointer, restore_params):
+            with pytest.raises(CheckpointError, match=r"has \[ \] or .* another --workdir"):
+                use(tmp_path / name)
