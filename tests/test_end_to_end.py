@@ -179,7 +179,7 @@ def test_a_question_only_run_stands_beside_the_scores(
         right = [row | {"prediction": row["target"]} for row in rows(finished / f"predictions.{split}.jsonl")]
         (beside / f"predictions.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in right))
     run(config, workdir, "eval")
-    metrics = json.loads((workdir / "metrics.json").read_text())
+    metrics = json.loads((workdir / "evaluation.swap_questions=False" / "metrics.json").read_text())
     assert metrics["test"]["questions"] == {}
     for split in ("dev", "test"):
         assert metrics[split]["baselines"]["question_only"]["bleu4"] == pytest.approx(100)
