@@ -53,7 +53,7 @@ def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collectio
     """
     keys = list(_keys(tree.to_dict(), "config")) if tree is not None else []
     for argument in arguments:
-        flag = re.match(r"--?(?:no)?([\w.]+)", argument)
+        flag = re.match(r"--?([\w.]+)", argument)
         if not flag or not keys:
             continue
         key, unknown = flag[1], f"Unknown command line flag '{flag[1]}'" in str(error)

@@ -161,7 +161,7 @@ def _require_same_settings(job: _Job) -> None:
         if changed:
             raise TableError(
                 f"{folder} is finished, with other settings than this table's; give the same flags as then, "
-                "choose another --workdir, or remove that folder:\n  " + "\n  ".join(sorted(changed))
+                "or choose another --workdir:\n  " + "\n  ".join(sorted(changed))
             )
 
 

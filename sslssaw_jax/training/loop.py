@@ -202,7 +202,7 @@ class _TrainingData:
             ids = ", ".join(clips[index].id for index in sorted(self._broken))
             raise TrainingError(
                 f"more than {limit} clips are broken: {ids}. Prepare the dataset again, or raise "
-                "data.skip_broken"
+                "config.data.skip_broken"
             )
         return batch, waited
 

@@ -46,7 +46,7 @@ def trained_modules(
             if tokenizer is not None and meta["tokenizer"] != tokenizer:
                 raise WeightsError(
                     f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "
-                    f"{tokenizer}): set data.tokenizer to that one, or choose another init_from or workdir"
+                    f"{tokenizer}): set config.data.tokenizer to that one, or choose another model"
                 )
             donor = variable_shapes(saved)
             wanted: dict[str, Shape] = {}
