@@ -72,7 +72,7 @@ def locked(workdir: Path, option: str = "--workdir") -> Iterator[None]:
 
 @contextmanager
 def locked_file(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock; warn, once for a folder, where the disk has no locks.
+    """Hold a lock; warn where the disk has no locks.
 
     Args:
         path: The lock's file.

@@ -249,7 +249,7 @@ def _checked(directory: str | Path) -> Path:
 
 
 def variable_shapes(saved: Arrays) -> dict[tuple[str | int, ...], Shape]:
-    """Return the shapes of the parameters for evaluation and the batch statistics by path."""
+    """Return the shapes of evaluated parameters and batch statistics by path."""
     params = "ema" if any(path[0] == "ema" for path in saved) else "params"
     kept = {path[1:]: shape for path, (_, shape) in saved.items() if path[0] in (params, "batch_stats")}
     return {tuple(int(key) if key.isdigit() else key for key in path): kept[path] for path in kept}
@@ -334,7 +334,7 @@ def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -
 
 
 def _with_digests(handler: Any) -> Any:
-    """Return a handler of Orbax that ends each save with the digests of its files."""
+    """Make a handler of Orbax write the digests of its files."""
     finalize = handler.finalize
 
     def finalize_with_digests(directory: Any) -> None:
