@@ -13,6 +13,7 @@ from sslssaw_jax.weights.initial_state import (
     KeyPath,
     Shape,
     WeightsError,
+    dotted,
     replace_variables,
     require_same,
     variables,
@@ -53,12 +54,12 @@ def trained_modules(
             sources.clear()
             for here, there in (modules or {path[0]: path[0] for path in own}).items():
                 prefix, donor_prefix = tuple(here.split(".")), tuple(there.split("."))
-                within = {_dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
+                within = {dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
                 if within:
                     wanted |= within
                     theirs = [path for path in donor if _starts(path, donor_prefix)]
                     sources.update({(*prefix, *path[len(donor_prefix) :]): path for path in theirs})
-            found = {_dotted(path): donor[theirs] for path, theirs in sources.items()}
+            found = {dotted(path): donor[theirs] for path, theirs in sources.items()}
             require_same(found, wanted, f"the model in {directory} does not fit this one")
 
         params, batch_stats, _ = restore_params(directory, best_by=best_by, check=check)
@@ -70,7 +71,3 @@ def trained_modules(
 
 def _starts(path: KeyPath, prefix: KeyPath) -> bool:
     return path[: len(prefix)] == prefix
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path))
