@@ -232,7 +232,7 @@ def test_too_many_broken_clips_are_an_error_that_names_them_and_a_restart_knows_
     broken(monkeypatch, late)  # alone, it would be the first
     run.stop = StopRequest()
     with pytest.raises(
-        TrainingError, match=r"more than 1 clips are broken.*raise data\.skip_broken"
+        TrainingError, match=r"more than 1 clips are broken.*raise config\.data\.skip_broken"
     ) as error:
         run()
     assert early in str(error.value) and late in str(error.value)
