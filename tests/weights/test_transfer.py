@@ -108,7 +108,9 @@ def test_the_warm_start_gives_its_cnn_alone(tmp_path):
 
 
 def test_another_tokenizer_is_refused_with_both_fingerprints(stage_1):
-    with pytest.raises(WeightsError, match=r"another tokenizer \(abc, now xyz\): set config\.data\.tokenizer"):
+    with pytest.raises(
+        WeightsError, match=r"another tokenizer \(abc, now xyz\): set config\.data\.tokenizer"
+    ):
         trained_modules(stage_1[1], PRETRAIN_MODULES, tokenizer="xyz")(stage_2_state())
 
 
