@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 
 if TYPE_CHECKING:
@@ -59,4 +59,5 @@ def to_json(answer: "Answer") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()
