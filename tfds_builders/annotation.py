@@ -47,6 +47,7 @@ class Sentence(NamedTuple):
     target: str
     gloss: str
     signer: str
+    num_frames: int = 0  # 0: not in the file
 
 
 class Question(NamedTuple):
@@ -79,6 +80,7 @@ class Annotation:
     gloss: str
     signer: str
     overlap: bool = False  # the annotations mark the question as equal to the target
+    num_frames: int = 0  # by the annotations; 0: they do not say
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Annotations:
     """The clips of a split in order, with problems and oddities."""
 
     clips: list[Annotation] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # clips that are left out, not among `clips`
     odd: dict[str, list[str]] = field(default_factory=dict)  # the clips that show each oddity
     unreadable: list[Path] = field(default_factory=list)  # files of frames
     problems: list[str] = field(default_factory=list)  # preparing is refused if there is any
@@ -93,6 +96,11 @@ class Annotations:
     def note(self, oddity: str, name: str) -> None:
         """Note an oddity of a clip."""
         self.odd.setdefault(oddity, []).append(name)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Note why a clip is missing."""
+        self.missing.append(name)
+        self.note(f"{reason}, left out", name)
 
 
 def read_rows(
@@ -200,7 +208,7 @@ def merge_annotations(
         if known and not row.target and question == target:  # name%text%question: only the gloss is missing
             question = row.gloss
         if not target:
-            found.note("no sentence, left out", row.name)
+            found.leave_out("no sentence", row.name)
             continue
         if corpus and not known:
             found.note("not in the corpus file, kept with the question file's texts", row.name)
@@ -210,8 +218,10 @@ def merge_annotations(
             found.note("empty question, kept", row.name)
         gloss = " ".join((known.gloss if known else row.gloss).split())
         signer = known.signer if known else ""
+        num_frames = (known.num_frames if known else 0) or row.num_frames
+        video = files.frames / row.name
         found.clips.append(
-            Annotation(row.name, files.frames / row.name, question, target, gloss, signer, row.overlap)
+            Annotation(row.name, video, question, target, gloss, signer, row.overlap, num_frames)
         )
     if not found.clips and not found.problems:
         found.problems.append(f"{files.questions} holds no usable row")

@@ -136,9 +136,10 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
             raise PrepareError(f"{name} is generated: there is nothing to check")
         splits = builder.check(_require_manual_dir(builder, name, manual_dir))
     _print_oddities({split: found.odd for split, found in splits.items()})
-    for found in splits.values():
-        for file in found.unreadable:
-            print(f"odd: {file}: not an image")
+    unreadable = [file for found in splits.values() for file in found.unreadable]
+    if unreadable:
+        shown = ", ".join(map(str, unreadable[:_NAMES_SHOWN])) + ", ..." * (len(unreadable) > _NAMES_SHOWN)
+        print(f"odd: {_count(unreadable, 'file')}: not an image: {shown}")
     problems = [problem for found in splits.values() for problem in found.problems]
     for problem in problems:
         print(f"problem: {problem}")
@@ -296,6 +297,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
     parser.add_argument(
         "--text_only", action="store_true", help="leave the videos out, for models of the question alone"
+    )
+    parser.add_argument(
+        "--max_missing",
+        type=float,
+        default=0.01,
+        help="share of a split's clips that may lack frames or texts (default: 0.01); one clip always may",
     )
     parser.add_argument(
         "--vocab_size", type=int, default=0, help="size of the tokenizer (default: by the texts)"

@@ -49,10 +49,11 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         fps: Frames per second taken from video files; all frames of a folder are taken.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
         text_only: Whether to leave out the videos, for models of the question alone; all clips have 0 frames.
+        max_missing: Share of a split's clips that may lack frames or texts; one clip always may.
         **kwargs: Arguments of `tfds.core.DatasetBuilder`.
 
     Raises:
-        OptionError: `resize` or `fps` is not allowed.
+        OptionError: `resize`, `fps` or `max_missing` is not allowed.
     """
 
     language = ""
@@ -68,13 +69,16 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         fps: float = 25.0,
         num_workers: int = 0,
         text_only: bool = False,
+        max_missing: float = 0.01,
         **kwargs: Any,
     ) -> None:
         if not 1 <= fps <= 1000:
             raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
+        if not 0 <= max_missing <= 1:
+            raise frames.OptionError(f"max_missing is {max_missing}; allowed: 0 to 1")
         self.resize, self.fps = resize or self.default_resize, fps
         self.frame_size = (0, 0)  # height and width, known after preparation
-        self._num_workers, self.text_only = num_workers, text_only
+        self._num_workers, self.text_only, self._max_missing = num_workers, text_only, max_missing
         frames.Resize.parse(self.resize)  # is refused before anything is written
         super().__init__(**{"file_format": "array_record", **kwargs})
 
@@ -139,6 +143,10 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         generated = not self.MANUAL_DOWNLOAD_INSTRUCTIONS
         splits = self.read_annotations(Path() if generated else Path(dl_manager.manual_dir))
         problems = [problem for split in splits.values() for problem in split.problems]
+        if not (generated or self.text_only):  # before hours of reading
+            for name, split in splits.items():
+                absent = [clip.name for clip in split.clips if not clip.video.exists()]
+                problems += self._missing_problem(name, split, absent)
         if problems:
             raise AnnotationError(*problems)
         # TFDS writes splits and their shards one after the other, so all of them share one stream of clips
@@ -195,14 +203,18 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames]
     ) -> Iterator[tuple[Annotation, list[bytes]]]:
         """Yield the usable clips with frames; note problems in the split."""
-        usable = False
+        without = []
         for clip, clip_frames in zip(split.clips, stream):
             split.unreadable += clip_frames.unreadable
             if not clip_frames.video and not self.text_only:
                 split.note(f"{', '.join(clip_frames.odd) or 'no frames'}, left out", clip.name)
+                without.append(clip.name)
                 continue
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
+            if clip_frames.video and clip.num_frames not in (0, len(clip_frames.video)):
+                kind = "fewer" if len(clip_frames.video) < clip.num_frames else "more"
+                split.note(f"{kind} frames than the annotations say", clip.name)
             for number, frame in enumerate(clip_frames.video, start=1):
                 size = frames.image_size(frame) or (0, 0)
                 # training packs the frames of all clips into one array
@@ -213,13 +225,30 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                         f"{_pixels(self.frame_size)}: choose a square, such as --resize=256"
                     )
                     break
-            usable = True
             yield clip, clip_frames.video
-        if not usable and not self.text_only:
+        split.problems += self._missing_problem(name, split, without)
+        if len(without) == len(split.clips):
             split.problems.append(
                 f"none of the {len(split.clips):,} clips of {name} has frames; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
+
+    def _missing_problem(self, name: str, split: Annotations, without: Sequence[str]) -> list[str]:
+        """Return a problem if too many clips of a split are missing.
+
+        Args:
+            name: The split's name.
+            split: The split.
+            without: The names of its clips that have no frames; if all have none, there is another problem.
+        """
+        missing, total = [*split.missing, *without], len(split.missing) + len(split.clips)
+        if len(missing) <= max(1, self._max_missing * total) or len(without) == len(split.clips):
+            return []
+        share, names = 100 * len(missing) / total, ", ".join(missing[:3])
+        return [
+            f"{len(missing):,} of the {total:,} clips of {name} are missing ({share:.2g} %): {names}, ...; "
+            "--check gives the reasons, and --max_missing=1 goes on without them"
+        ]
 
 
 def _stamp(video: Path) -> str:

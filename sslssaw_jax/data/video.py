@@ -101,7 +101,7 @@ def list_frames(folder: Path) -> list[Path]:
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
     """Return an image as JPEG of the wanted size, if possible.
 
-    A JPEG of the wanted size is returned unchanged.
+    A JPEG of the wanted size is returned unchanged, unless its Exif data may turn it.
     """
     size = image_size(data)
     if not size or size[0] * size[1] > _MAX_PIXELS:
@@ -110,7 +110,8 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
     if image is None:
         return None
     fitted = _fit(image, resize)
-    return data if fitted is image and data.startswith(_JPEG_MAGIC) else _encode(fitted)
+    unchanged = fitted is image and data.startswith(_JPEG_MAGIC) and b"Exif\0" not in data
+    return data if unchanged else _encode(fitted)
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
@@ -155,6 +156,8 @@ def _encode(image: np.ndarray) -> bytes:
 
 def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
     files = list_frames(folder)
+    if _repeats(files):
+        return ClipFrames([], ["two files of one frame number"])
     frames = {file: to_jpeg(file.read_bytes(), resize) for file in files}
     unreadable = [file for file, frame in frames.items() if frame is None]
     odd = ["frames unreadable, dropped"] * bool(unreadable)
@@ -215,6 +218,12 @@ def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.
 
 def _numbers(file: Path) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", file.stem))
+
+
+def _repeats(files: list[Path]) -> bool:
+    """Return whether two files have one number, as `1.png` and `01.jpg`."""
+    numbers = [_numbers(file) for file in files]
+    return all(len(number) == 1 for number in numbers) and len(set(numbers)) < len(numbers)
 
 
 def _has_gap(files: list[Path]) -> bool:

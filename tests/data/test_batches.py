@@ -15,7 +15,7 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
-from sslssaw_jax.data.batches import eval_batches, train_batches
+from sslssaw_jax.data.batches import cut_targets, eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError, find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
@@ -221,6 +221,16 @@ def test_a_dataset_of_texts_alone_is_told_where_video_is_asked_for(
     clips.write_text("".join(json.dumps({**row, "num_frames": 0}) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(DatasetError, match="--text_only"):
         open_clips(find_dataset(tmp_path / "data", "avatar_qa"), DATA, "train")
+
+
+def test_targets_that_are_cut_are_counted_and_named(source: ClipSource, tokenizer: Tokenizer) -> None:
+    assert not cut_targets(source.clips, tokenizer, 64)
+    lengths = [len(tokenizer.encode(clip.target, 999)) for clip in source.clips]
+    most = sorted(lengths)[-3]
+    first = next(clip.id for clip, length in zip(source.clips, lengths) if length > most)
+    number = sum(length > most for length in lengths)
+    line = cut_targets(source.clips, tokenizer, most)
+    assert line.startswith(f"{number} of 24 targets are cut to config.data.max_target_tokens={most}: {first}")
 
 
 def test_other_questions_can_be_asked_in_training(source: ClipSource, tokenizer: Tokenizer) -> None:

@@ -137,7 +137,7 @@ def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
                 found.note(f"marked {OVERLAP}, though the question is not the sentence", clip.name)
         for name in (name for name, given in splits.items() if given == split and name not in questions):
             annotated = "" if name in corpus else "not annotated, and "
-            found.note(f"{annotated}no row in the question file, left out", name)
+            found.leave_out(f"{annotated}no row in the question file", name)
     return annotations
 
 
@@ -155,8 +155,9 @@ def _parse_split(line: str) -> SplitRow:
 
 def _parse_sentence(line: str) -> Sentence:
     """Parse a row of the map; only the clips' names hold signers."""
-    _, name, _, gloss, characters, words, _ = split_fields(line, MAP_HEADER)
-    return Sentence(name, unify(characters or words), gloss, signer(name))
+    _, name, length, gloss, characters, words, _ = split_fields(line, MAP_HEADER)
+    num_frames = int(length) if length.isdecimal() else 0
+    return Sentence(name, unify(characters or words), gloss, signer(name), num_frames)
 
 
 def _entries(content: Any) -> Iterable[Any]:
@@ -168,8 +169,9 @@ def _entries(content: Any) -> Iterable[Any]:
 
 def _parse_entry(entry: Any) -> Sentence:
     match entry:
-        case {"name": str(name), "label_gloss": glosses, "label_char": characters}:
-            return Sentence(name, unify(_join_parts(characters)), _join_parts(glosses), signer(name))
+        case {"name": str(name), "label_gloss": glosses, "label_char": characters, **other}:
+            text, gloss, length = unify(_join_parts(characters)), _join_parts(glosses), other.get("length")
+            return Sentence(name, text, gloss, signer(name), length if isinstance(length, int) else 0)
     raise ValueError("expected a dictionary with name, label_gloss and label_char")
 
 

@@ -36,9 +36,13 @@ def test_all_layouts_read_alike(tmp_path: Path, root: str, frames: str, labels: 
     assert found["train"].odd == QUIRKS
 
 
-def test_the_mark_of_an_overlap_is_kept(tmp_path: Path) -> None:
+def test_the_mark_of_an_overlap_is_kept_and_frames_are_counted(tmp_path: Path) -> None:
     write_release(tmp_path / "release")
+    (tmp_path / "release" / FRAMES / "S000007_P0003_T00" / "000002.jpg").unlink()
     folder = prepare("csl_daily_qa", tmp_path / "data", manual_dir=tmp_path / "release", num_workers=1)
+    odd = json.loads((folder / "metadata.json").read_text("utf-8"))["odd"]
+    assert odd["train"] == QUIRKS | {"fewer frames than the annotations say": ["S000007_P0003_T00"]}
+    assert not odd["dev"]
     lines = (folder / "clips.train.jsonl").read_text("utf-8").splitlines()
     clips = {clip["id"][:7]: clip for clip in map(json.loads, lines)}
     assert {name: clip["overlap"] for name, clip in clips.items()} == {

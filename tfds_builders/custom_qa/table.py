@@ -86,7 +86,7 @@ def read_table(table: Path) -> dict[str, Annotations]:
         if video.exists():
             found.clips.append(Annotation(row.id, video, row.question, row.target, row.gloss, row.signer))
         else:
-            found.note("video not there, left out", row.id)
+            found.leave_out("video not there", row.id)
     for split, found in splits.items():
         if not found.clips:
             first = next(row.video for row in rows if row.split == split)

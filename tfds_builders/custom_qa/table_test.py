@@ -62,7 +62,7 @@ def test_clips_to_translate_need_one_split_and_no_targets(tmp_path: Path) -> Non
 def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_error(tmp_path: Path) -> None:
     found = read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\ny,c.mp4,,test\n"))["test"]
     assert [clip.name for clip in found.clips] == ["y"]
-    assert found.odd == {"video not there, left out": ["x"]}
+    assert found.odd == {"video not there, left out": ["x"]} and found.missing == ["x"]
     with pytest.raises(MissingInputError, match=r"no video of test is there: .*away\.mp4"):
         read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\n"))
 

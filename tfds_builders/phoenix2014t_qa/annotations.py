@@ -98,7 +98,7 @@ def read_annotations(splits: Mapping[str, SplitFiles]) -> dict[str, Annotations]
         questions = read_questions(files.questions, split, found.problems)
         merge_annotations(files, questions, corpus, found)
         for name in sorted(corpus.keys() - questions.keys()):
-            found.note("no row in the question file, left out", name)
+            found.leave_out("no row in the question file", name)
     return annotations
 
 
@@ -116,8 +116,10 @@ def _labels(content: Any) -> Iterable[Any]:
 
 def _parse_label(label: Any) -> Sentence:
     match label:
-        case {"name": str(name), "text": str(text), "gloss": str(gloss)}:
-            return Sentence(name.rpartition("/")[2], text.strip(), gloss.strip(), "")
+        case {"name": str(name), "text": str(text), "gloss": str(gloss), **other}:
+            length = other.get("length")
+            num_frames = length if isinstance(length, int) else 0
+            return Sentence(name.rpartition("/")[2], text.strip(), gloss.strip(), "", num_frames)
     raise ValueError("expected a dictionary with the texts name, text and gloss")
 
 
