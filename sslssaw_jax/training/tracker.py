@@ -61,6 +61,6 @@ def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
         ) from None
     except Exception as error:  # each package has errors of its own kinds
         raise TrackerError(
-            f"config.tracker is {config.tracker!r}, which does not start: {error}\n--config.tracker=none goes on "
-            "without, and wandb needs no account with WANDB_MODE=offline"
+            f"config.tracker is {config.tracker!r}, which does not start: {error}\n--config.tracker=none "
+            "goes on without, and wandb needs no account with WANDB_MODE=offline"
         ) from error
