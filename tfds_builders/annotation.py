@@ -227,7 +227,9 @@ def merge_annotations(
         found.problems.append(f"{files.questions} holds no usable row")
 
 
-def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Path:
+def find_questions(
+    manual_dir: Path, release: Path, checkout_folder: str, test_file: str = "test.txt"
+) -> Path:
     """Return the folder of question files: `questions/`, or a GBT-code checkout's."""
     places = [
         manual_dir / "questions",
@@ -235,7 +237,7 @@ def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Pat
         manual_dir / checkout_folder,
         *sorted(manual_dir.glob(f"*/{checkout_folder}")),
     ]
-    if (manual_dir / "test.txt").is_file():  # the checkout's folder itself was named
+    if (manual_dir / test_file).is_file():  # the checkout's folder itself was named
         places.append(manual_dir)
     return first_existing(places)
 

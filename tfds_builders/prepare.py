@@ -31,7 +31,7 @@ from tfds_builders.annotation import MissingInputError
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa")
+DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa", "qsl_qa")
 DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about the size of mBART's, trimmed to PHOENIX-2014T
 _NAMES_SHOWN = 3
 
@@ -53,10 +53,16 @@ def make_builder(name: str, folder: Path, *, language: str = "", **options: Any)
     from tfds_builders.csl_daily_qa.csl_daily_qa_dataset_builder import Builder as CslDailyQa
     from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder as CustomQa
     from tfds_builders.phoenix2014t_qa.phoenix2014t_qa_dataset_builder import Builder as Phoenix2014tQa
+    from tfds_builders.qsl_qa.qsl_qa_dataset_builder import Builder as QslQa
 
     if name == "custom_qa":
         return CustomQa(data_dir=folder, language=language, **options)
-    builders = {"avatar_qa": AvatarQa, "csl_daily_qa": CslDailyQa, "phoenix2014t_qa": Phoenix2014tQa}
+    builders = {
+        "avatar_qa": AvatarQa,
+        "csl_daily_qa": CslDailyQa,
+        "phoenix2014t_qa": Phoenix2014tQa,
+        "qsl_qa": QslQa,
+    }
     builder = builders[name](data_dir=folder, **options)
     if language not in ("", builder.language):
         raise PrepareError(f"the texts of {name} are in {builder.language}: leave --language={language} out")
