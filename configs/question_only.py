@@ -17,7 +17,7 @@ VARIANTS = ("", "qsl")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return the study of the questions alone; the variant is empty or `qsl`."""
+    """Return the study; the variant is empty or `qsl`."""
     if variant not in VARIANTS:
         raise ConfigError(f"the variant :{variant} is unknown; there is :qsl")
     config = default_config("question_only")

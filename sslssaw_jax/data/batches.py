@@ -245,7 +245,7 @@ def eval_batches(
 
 
 def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_tokens: int) -> str:
-    """Return a line about targets that are too long for a batch, if any."""
+    """Return a line about targets too long for a batch, if any."""
     lengths = {clip.id: len(tokenizer.encode(clip.target, sys.maxsize)) for clip in clips}
     longer = [name for name, length in lengths.items() if length > max_target_tokens]
     if not longer:
