@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sslssaw_jax.data.clips import check_name
 from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
-_LONGEST_NAME = (
-    200  # bytes: file names have at most 255, and prefixes and suffixes are added to a clip's name
-)
 _GZIP_MAGIC = b"\x1f\x8b"
+_MAX_BYTES = 2**29  # of a file of annotations, unpacked
+_MAX_TUPLES = 10_000  # of a pickle: hashing tuples in tuples overflows the stack
+LONGEST_TEXT = 10_000  # characters
 
 Row = TypeVar("Row", bound=tuple)
 Item = TypeVar("Item")
@@ -74,7 +75,7 @@ class Annotation:
     """A clip with its texts; glosses are separated by single spaces."""
 
     name: str
-    video: Any  # the builder's `clip_reader` reads it: a folder of frames or a video file, if not rendered
+    video: Any  # the builder's `clip_reader` reads it: if not rendered, a folder, a file or a `Segment`
     question: str
     target: str
     gloss: str
@@ -175,22 +176,11 @@ def split_fields(line: str, form: str) -> list[str]:
     return fields
 
 
-def check_name(name: str) -> None:
-    """Refuse a clip's name that could not name a file.
-
-    Raises:
-        ValueError: The name is empty, too long, begins with a dot, or has a slash or unprintable characters.
-    """
-    plain = name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
-    if not name or not plain or len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(
-            f"{name[:80]!r} cannot be the name of a clip: use at most {_LONGEST_NAME} bytes without slashes "
-            "and control characters, and no dot in front"
-        )
-
-
 def _check_text(row: tuple) -> None:
-    text = "".join(value for value in row if isinstance(value, str))
+    texts = [value for value in row if isinstance(value, str)]
+    if any(len(text) > LONGEST_TEXT for text in texts):
+        raise ValueError(f"a text of more than {LONGEST_TEXT:,} characters")
+    text = "".join(texts)
     if "\0" in text or "\ufffd" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("not UTF-8, or damaged; save the file as UTF-8")
 
@@ -265,6 +255,30 @@ def require(files: Mapping[Path, str], folders: Mapping[Path, str] | None = None
         raise MissingInputError("\n".join(missing))
 
 
+def read_labels(path: Path, problems: list[str]) -> dict[str, Sentence]:
+    """Read `labels.<split>` of the parent project by `parse_rows`."""
+    return read_pickled_rows(path, _labels, _parse_label, problems)
+
+
+def _labels(content: Any) -> Iterable[Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a dictionary of clips, found a {type(content).__name__}")
+    return content.values()
+
+
+def _parse_label(label: Any) -> Sentence:
+    match label:
+        case {"name": str(name), "text": str(text), "gloss": str(gloss), **other}:
+            return Sentence(name.rpartition("/")[2], text.strip(), gloss.strip(), "", count_frames(other))
+    raise ValueError("expected a dictionary with the texts name, text and gloss")
+
+
+def count_frames(entry: Mapping[Any, Any]) -> int:
+    """Return the `length` of a clip's entry, 0 without one."""
+    length = entry.get("length")
+    return length if isinstance(length, int) else 0
+
+
 def _load_pickle(data: bytes) -> Any:
     """Load a pickle of plain data, which cannot run code.
 
@@ -273,8 +287,15 @@ def _load_pickle(data: bytes) -> Any:
     """
     try:
         if data.startswith(_GZIP_MAGIC):
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise pickle.UnpicklingError(f"it holds more than {_MAX_BYTES // 2**20} MiB")
+        tuples = 0
         for opcode, argument, _ in pickletools.genops(data):
+            tuples += "TUPLE" in opcode.name
+            if tuples > _MAX_TUPLES:
+                raise pickle.UnpicklingError(f"it holds more than {_MAX_TUPLES:,} tuples")
             # the unpickler allocates as many slots as the largest number says
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
                 raise pickle.UnpicklingError("it is damaged")

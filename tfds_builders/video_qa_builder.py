@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from sslssaw_jax.data import video as frames
+from sslssaw_jax.data.clips import record_features
 from sslssaw_jax.data.dataset import Source, file_digest
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
 from tfds_builders.parallel import ordered_map
@@ -102,8 +102,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         digest = hashlib.sha256()
         for split in self.read_annotations(manual_dir).values() if not self.text_only else ():
             for clip in split.clips:
-                stamp = _stamp(clip.video)
-                digest.update(f"{os.path.relpath(clip.video, manual_dir)} {stamp}\n".encode())
+                path = _path(clip)
+                digest.update(f"{os.path.relpath(path, manual_dir)} {_stamp(path)}\n".encode())
         return Source(manual_dir.resolve().name, tables, digest.hexdigest())
 
     def check(self, manual_dir: Path) -> dict[str, Annotations]:
@@ -116,20 +116,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         return splits
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": text,
-                    "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
-                    "num_frames": tfds.features.Scalar(np.int32),
-                    "question": text,
-                    "target": text,
-                    "gloss": text,
-                    "signer": text,
-                    "overlap": tfds.features.Scalar(np.bool_),
-                }
-            ),
+            features=record_features(),
             homepage=self.HOMEPAGE,
             metadata=tfds.core.MetadataDict({"odd": {}}),
         )
@@ -145,7 +133,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         problems = [problem for split in splits.values() for problem in split.problems]
         if not (generated or self.text_only):  # before hours of reading
             for name, split in splits.items():
-                absent = [clip.name for clip in split.clips if not clip.video.exists()]
+                absent = [clip.name for clip in split.clips if not _path(clip).exists()]
                 problems += self._missing_problem(name, split, absent)
         if problems:
             raise AnnotationError(*problems)
@@ -249,6 +237,10 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             f"{len(missing):,} of the {total:,} clips of {name} are missing ({share:.2g} %): {names}, ...; "
             "--check gives the reasons, and --max_missing=1 goes on without them"
         ]
+
+
+def _path(clip: Annotation) -> Path:
+    return clip.video.path if isinstance(clip.video, frames.Segment) else clip.video
 
 
 def _stamp(video: Path) -> str:
