@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sslssaw_jax.config.experiment import flag_error
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -74,4 +74,5 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
+    escape_output()
     app.run(main, flags_parser=parse_flags)

@@ -22,16 +22,23 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sslssaw_jax.data.dataset import DatasetFacts, Source, read_facts, write_dataset_facts
+from sslssaw_jax.data.dataset import (
+    DATASETS,
+    DatasetFacts,
+    Source,
+    damaged_files,
+    find_dataset,
+    read_facts,
+    write_dataset_facts,
+)
 from sslssaw_jax.data.video import JPEG_QUALITY
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 from sslssaw_jax.workdir import locked, read_jsonl, write_jsonl
 from tfds_builders.annotation import MissingInputError
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa", "qsl_qa")
 DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about the size of mBART's, trimmed to PHOENIX-2014T
 _NAMES_SHOWN = 3
 
@@ -93,15 +100,17 @@ def prepare(
         UserError: An option is not allowed, or an input is missing or unusable.
     """
     work = data_dir / f".preparing-{name}"
+    incomplete = work / "incomplete"
+    builder = make_builder(name, incomplete, **options)
+    final = data_dir / name / str(builder.version)
+    if final.exists() and not overwrite:  # before the lock: the folder may be read-only
+        _require_same(final, builder, manual_dir, vocab_size)
+        print(f"{final} is prepared already; --overwrite prepares it again")
+        return final
     with locked(work, "--data_dir"):
-        incomplete = work / "incomplete"
         shutil.rmtree(incomplete, ignore_errors=True)  # of a process that was killed
-        builder = make_builder(name, incomplete, **options)
-        final = data_dir / name / str(builder.version)
         if final.exists() and not overwrite:
-            _require_same(final, builder, manual_dir, vocab_size)
-            print(f"{final} is prepared already; --overwrite prepares it again")
-            return final
+            raise PrepareError(f"{final} has just been prepared by another process")
         start = time.monotonic()
         try:
             source = Source()
@@ -128,6 +137,22 @@ def prepare(
         print(f"prepared {final} in {time.monotonic() - start:.0f} s")
         _print_summary(builder.info, final)
         return final
+
+
+def verify(name: str, data_dir: Path) -> None:
+    """Compare every file of a prepared dataset with its digest.
+
+    Raises:
+        UserError: There is no such dataset, or files are gone or damaged, all of which are named.
+    """
+    dataset = find_dataset(data_dir, name)
+    damaged = damaged_files(dataset)
+    if damaged:
+        raise PrepareError(
+            f"{_count(damaged, 'file')} of {dataset.folder} gone or damaged: {', '.join(damaged)}; bring the "
+            "folder back, or prepare it again with --overwrite"
+        )
+    print(f"{dataset.folder} is as it was prepared, fingerprint {dataset.facts.fingerprint}")
 
 
 def check(name: str, manual_dir: Path | None, **options: Any) -> None:
@@ -315,15 +340,21 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--check", action="store_true", help="list all problems of the files, write nothing")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare a prepared dataset with its digests, write nothing"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
+    escape_output()
     options = vars(_parse_arguments(arguments))
-    only_check = options.pop("check")
+    only_check, only_verify = options.pop("check"), options.pop("verify")
     try:
-        if only_check:
+        if only_verify:
+            verify(options["name"], options["data_dir"])
+        elif only_check:
             del options["data_dir"], options["vocab_size"], options["overwrite"]
             check(**options)
         else:

@@ -217,7 +217,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         split.problems += self._missing_problem(name, split, without)
         if len(without) == len(split.clips):
             split.problems.append(
-                f"none of the {len(split.clips):,} clips of {name} has frames; the first should be in "
+                f"{name} has no clip with frames, of {len(split.clips):,}; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import numpy as np
 
@@ -82,14 +82,33 @@ def check_name(name: str) -> None:
         )
 
 
+def _clip_info(row: dict[str, Any]) -> ClipInfo:
+    """Return a clip of `clips.<split>.jsonl`.
+
+    Raises:
+        TypeError, ValueError: A field is absent, unknown or of another kind, or the id cannot name a file.
+    """
+    clip = ClipInfo(**row)
+    for name, kind in get_type_hints(ClipInfo).items():
+        if type(getattr(clip, name)) is not kind:
+            raise TypeError(f"{name} of {str(clip.id)[:80]!r} is no {kind.__name__}")
+    check_name(clip.id)
+    if clip.num_frames < 0:
+        raise ValueError(f"num_frames of {clip.id} is {clip.num_frames}")
+    return clip
+
+
 def read_record(data: bytes) -> dict[str, Any]:
     """Return the fields of a serialized record, its frames as JPEG.
 
     Raises:
         ValueError: The record is damaged.
     """
-    fields = record_features().deserialize_example_np(data, decoders={"video": _keep_jpeg()})
-    return {key: value.decode() if isinstance(value, bytes) else value for key, value in fields.items()}
+    try:
+        record = record_features().deserialize_example_np(data, decoders={"video": _keep_jpeg()})
+        return {key: value.decode() if isinstance(value, bytes) else value for key, value in record.items()}
+    except Exception as error:  # damaged bytes fail in any way
+        raise ValueError(f"it is damaged: {error}") from error
 
 
 class ClipSource:
@@ -106,11 +125,10 @@ class ClipSource:
         rows = dataset.clips_file(split)
         if not rows.is_file():
             known = ", ".join(dataset.splits) or "none"
-            raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}")
+            hint = "" if "train" in dataset.splits else ", clips to translate: use --mode=translate"
+            raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}{hint}")
         try:
-            self.clips = [ClipInfo(**row) for row in read_jsonl(rows)]
-            for clip in self.clips:
-                check_name(clip.id)
+            self.clips = [_clip_info(row) for row in read_jsonl(rows)]
         except (ValueError, TypeError) as error:
             raise DatasetError(f"{rows} is damaged: {error}; {_PREPARE_AGAIN}") from error
         self._stored = self.clips

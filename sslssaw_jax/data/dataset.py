@@ -1,5 +1,6 @@
 """A prepared dataset: its folder, facts, splits and tokenizer."""
 
+import difflib
 import hashlib
 import json
 import re
@@ -10,6 +11,7 @@ from typing import Any, Self
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_json, write_json
 
+DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa", "qsl_qa")
 FACTS = "dataset.json"
 DIGESTS = "digests.json"  # the SHA-256 of each file of a dataset, by its path in the dataset's folder
 
@@ -52,6 +54,9 @@ class DatasetFacts:
             TypeError, KeyError: A fact is missing, unknown or of another kind.
         """
         height, width = obj["frame_size"]
+        for name, kind in (("language", str), ("resize", str), ("fps", float), ("fingerprint", str)):
+            if type(obj[name]) is not kind:
+                raise TypeError(f"{name} is no {kind.__name__}")
         return cls(**obj | {"frame_size": (height, width), "source": Source(**obj["source"])})
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +104,11 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
     """
     parent = Path(data_dir) / name
     command = f"python -m tfds_builders.prepare {name} --data_dir={data_dir}"
+    command += " --manual_dir=FOLDER" * (name != "avatar_qa") + " --language=CODE" * (name == "custom_qa")
     versions = [path for path in parent.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    if not versions and name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.3) or DATASETS
+        raise DatasetError(f"config.data.dataset is {name!r}; did you mean {' or '.join(close)}?")
     if not versions:
         raise DatasetError(
             f"there is no prepared dataset {name} in {data_dir} (expected the folder {parent / 'VERSION'}): "
@@ -110,8 +119,7 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
         return Dataset(folder, read_facts(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(
-            f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`, with "
-            "--manual_dir if the dataset is read from files"
+            f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`"
         ) from error
 
 
@@ -130,11 +138,28 @@ def write_dataset_facts(folder: Path, **facts: Any) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (FACTS, DIGESTS))
     digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
     write_json(folder / DIGESTS, digests)
+    fingerprint = _fingerprint(digests, facts["language"])
+    write_json(folder / FACTS, DatasetFacts(**facts, fingerprint=fingerprint).to_json())
+
+
+def _fingerprint(digests: dict[str, str], language: str) -> str:
     # a run may use another tokenizer, and TFDS's own files name its version
     content = {name: digests[name] for name in digests if name.startswith("clips.") or "array_record" in name}
-    what = {"files": content, "language": facts["language"]}
-    fingerprint = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    write_json(folder / FACTS, DatasetFacts(**facts, fingerprint=fingerprint).to_json())
+    what = {"files": content, "language": language}
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def damaged_files(dataset: Dataset) -> list[str]:
+    """Return the files that are gone or not as prepared."""
+    try:
+        digests = read_json(dataset.folder / DIGESTS)
+        expected = _fingerprint(digests, dataset.language)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return [DIGESTS]
+    if dataset.facts.fingerprint != expected:
+        return [f"{FACTS} or {DIGESTS}"]
+    files = {name: dataset.folder / name for name in digests}
+    return [name for name, file in files.items() if not file.is_file() or file_digest(file) != digests[name]]
 
 
 def file_digest(path: Path) -> str:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Example: python -m sslssaw_jax.report --workdir=runs/demo",
     )
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the run, such as runs/demo")
+    escape_output()
     options = parser.parse_args(arguments)
     # imported here, since JAX takes seconds and --help need not wait
     from sslssaw_jax.report.run_report import write_report

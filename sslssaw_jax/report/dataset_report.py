@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
 
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder of the pictures; default runs/inspect/NAME")
     parser.add_argument("--seed", type=int, default=0, help="seed that draws the clips; default 0")
+    escape_output()
     options = parser.parse_args(arguments)
     out = options.out or Path("runs") / "inspect" / options.name
     try:

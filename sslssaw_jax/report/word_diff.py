@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rapidfuzz.distance import LCSseq
 
 from sslssaw_jax.data.text import has_wide, tokens
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 from sslssaw_jax.report.html import render
 from sslssaw_jax.workdir import read_jsonl, write_text
 
@@ -130,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="path of the two files without its suffix")
     parser.add_argument("--clips", type=int, default=20, help="number of clips, drawn at random; default 20")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw; default 0")
+    escape_output()
     options = parser.parse_args(arguments)
     try:
         systems = read_systems(dict(options.systems))

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 from sslssaw_jax.tables import BASES, PAPER
 
 
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
     parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
     parser.add_argument("run_flags", nargs="*", help=argparse.SUPPRESS)
+    escape_output()
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds={options.seeds}: at least one is needed")

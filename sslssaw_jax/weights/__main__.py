@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 
 _TRIM = """Keep the tokens of mBART that a dataset uses.
 
@@ -79,6 +79,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     export.add_argument(
         "--tokenizer", type=Path, help="folder of the tokenizer, if it moved after the training"
     )
+    escape_output()
     return parser.parse_args(arguments)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, escape_output
 
 if TYPE_CHECKING:  # each worker process imports this module, which therefore stays light
     from tfds_builders.rehearsal.corpus import Corpus
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=_count, help="at most this many clips of each split (default: all)")
     parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT of the frames (default: the release's)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
+    escape_output()
     options = parser.parse_args(arguments)
     try:
         corpus = rehearse(**vars(options))
