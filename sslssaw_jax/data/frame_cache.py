@@ -89,7 +89,7 @@ class CachedClipSource(ClipSource):
         """Compare a clip with its checksum, and set a damaged cache aside."""
         path, start = self._directory / self._file_name, self._start[index]
         frames = self._frames[start : start + self.num_frames[index]]
-        if zlib.crc32(frames) != np.load(_sums_file(path))[index]:
+        if zlib.crc32(frames.data) != np.load(_sums_file(path))[index]:
             path.rename(path.with_suffix(".damaged"))
             raise CacheError(
                 f"{path} is damaged at clip {self.clips[index].id} and was set aside as "
@@ -139,7 +139,7 @@ class CachedClipSource(ClipSource):
             def decode(index: int) -> None:
                 start, count = self._start[index], self.num_frames[index]
                 ClipSource.read_frames(self, index, np.arange(count), frames[start : start + count])
-                sums[index] = zlib.crc32(frames[start : start + count])
+                sums[index] = zlib.crc32(frames[start : start + count].data)
 
             with ThreadPoolExecutor(self._num_threads) as pool:
                 decoded = pool.map(decode, range(len(self)))
