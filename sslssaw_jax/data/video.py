@@ -21,7 +21,7 @@ MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and is held in memor
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
-_MAX_PIXELS = 2**25  # four times those of 4K: a picture that says or would have more is refused
+MAX_PIXELS = 2**25  # four times those of 4K: a picture that says or would have more is refused
 _MAX_SIDE = 4096  # of stored frames
 _SEEK_MARGIN = 10.0  # seconds; a seek may land behind the asked time
 
@@ -182,10 +182,10 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 def _is_reasonable(height: int, width: int, resize: Resize) -> bool:
     """Return whether a picture and its resized copy fit into memory."""
-    if height <= 0 or width <= 0 or height * width > _MAX_PIXELS:
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
         return False
     new_height, new_width = resize.size(height, width)
-    return new_height * new_width <= _MAX_PIXELS
+    return new_height * new_width <= MAX_PIXELS
 
 
 def _fit(image: np.ndarray, resize: Resize) -> np.ndarray:

@@ -293,7 +293,9 @@ def test_a_broken_or_odd_sized_frame_is_named_with_its_clip() -> None:
         return cv2.imencode(".jpg", np.zeros((height, width, 3), np.uint8))[1].tobytes()
 
     frames = np.zeros((3, 8, 16, 3), np.uint8)
-    for broken in (b"", b"no image", jpeg(8, 16)[:40]):
+    start = jpeg(8, 16).index(b"\xff\xc0") + 5
+    huge = jpeg(8, 16)[:start] + b"\xff\xff" * 2 + jpeg(8, 16)[start + 4 :]  # says 65,535 x 65,535 pixels
+    for broken in (b"", b"no image", jpeg(8, 16)[:40], huge):
         with pytest.raises(FrameError, match="frame 1 of clip rain-7 is not a readable JPEG"):
             decode_frames("rain-7", [jpeg(8, 16), broken, jpeg(8, 16)], range(3), frames)
     with pytest.raises(FrameError, match=r"frame 2 of clip rain-7 has 1 x 16 pixels.*8 x 16.*--resize"):

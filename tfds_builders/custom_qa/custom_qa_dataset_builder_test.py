@@ -150,7 +150,7 @@ def test_pictures_and_videos_of_too_many_pixels_are_refused_before_they_take_mem
     assert read_video(wide, Resize(4096, "short"), 25).video
     with pytest.raises(OptionError, match="at most 4096"):
         Resize.parse("short:99999")
-    monkeypatch.setattr(frames, "_MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(frames, "MAX_PIXELS", 64 * 48 - 1)
     assert read_video(wide, KEEP, 25).odd == ["frames of too many pixels"]
 
 
