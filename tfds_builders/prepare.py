@@ -111,6 +111,7 @@ def prepare(
         shutil.rmtree(incomplete, ignore_errors=True)  # of a process that was killed
         if final.exists() and not overwrite:
             raise PrepareError(f"{final} has just been prepared by another process")
+        builder = make_builder(name, incomplete, **options)  # the first one has seen what was removed
         start = time.monotonic()
         try:
             source = Source()
