@@ -215,7 +215,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                     break
             yield clip, clip_frames.video
         split.problems += self._missing_problem(name, split, without)
-        if len(without) == len(split.clips):
+        if split.clips and len(without) == len(split.clips):
             split.problems.append(
                 f"{name} has no clip with frames, of {len(split.clips):,}; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
