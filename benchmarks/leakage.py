@@ -71,10 +71,10 @@ def main() -> None:
     parser.add_argument("--corpus", choices=CORPORA, nargs="*", default=[*CORPORA])
     options = parser.parse_args()
     for corpus in options.corpus:
-        language, name, read = CORPORA[corpus]
+        language, file_name, read = CORPORA[corpus]
         table = []
         for split in SPLITS:
-            path, problems = options.annotations / corpus / name.format(split=split), list[str]()
+            path, problems = options.annotations / corpus / file_name.format(split=split), list[str]()
             if path.exists():
                 rows = list(read(path, split, problems).values())
                 if problems:
