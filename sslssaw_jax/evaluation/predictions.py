@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,8 +16,9 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
-from sslssaw_jax.data.text import counts_characters, has_wide, tokens
+from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.evaluation import leakage, metrics
+from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translation import translate_step
@@ -43,6 +44,21 @@ class Gate:
 
     tokens: list[str]  # of the question
     weights: np.ndarray  # f32[question tokens + video positions]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that the beam search found."""
+
+    text: str
+    score: float  # log-probability over length ** length_penalty
+
+
+class Found(NamedTuple):
+    """All that a model says of one clip."""
+
+    sentences: list[Sentence]  # best first
+    gate: Gate | None
 
 
 class SplitTranslator:
@@ -74,25 +90,39 @@ class SplitTranslator:
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
     ) -> tuple[list[Prediction], list[Gate | None]]:
         """Return predictions and gates of a split, or of `only`, in order."""
+        found = self.search(state, clips, only)
+        asked = [clips.clips[index] for index in found]
+        best = [sentences[0] for sentences, _ in found.values()]
+        predictions = [
+            Prediction(clip.id, clip.question, clip.target, sentence.text, sentence.score)
+            for clip, sentence in zip(asked, best)
+        ]
+        return predictions, [gate for _, gate in found.values()]
+
+    def search(
+        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
+    ) -> dict[int, Found]:
+        """Return all sentences found for each clip, by its index in order."""
         tokenizer, mesh = self._tokenizer, self._mesh
         frames = local_frames(mesh, self._stage_config.frame_budget)
         batches = eval_batches(clips, tokenizer, self._config.data, self._stage_config, frames, only)
-        found: dict[int, tuple[Prediction, Gate | None]] = {}
+        found: dict[int, Found] = {}
         for batch in batches:
             on_devices = shard_batch(batch, mesh)
             result = jax.device_get(self._translate(state.eval_params, state.batch_stats, on_devices))
             asked = batch.text_tower_texts
             for row in np.flatnonzero(batch.valid):
-                index = int(batch.index[row])
-                clip, score = clips.clips[index], float(result.score[row])
-                text = tokenizer.decode(result.tokens[row].tolist())
+                sentences = [
+                    Sentence(tokenizer.decode(tokens.tolist()), float(score))
+                    for tokens, score in zip(result.tokens[row], result.score[row])
+                    if score > IMPOSSIBLE
+                ]
                 gate = None
                 if result.gate is not None:
                     ids = asked.question[row][asked.question_mask[row]].tolist()
                     gate = Gate(tokenizer.text_tower.pieces(ids), result.gate[row][result.mask[row]])
-                found[index] = Prediction(clip.id, clip.question, clip.target, text, score), gate
-        in_order = [found[index] for index in sorted(found)]
-        return [prediction for prediction, _ in in_order], [gate for _, gate in in_order]
+                found[int(batch.index[row])] = Found(sentences, gate)
+        return dict(sorted(found.items()))
 
 
 class SplitLoss:
@@ -117,12 +147,11 @@ class SplitLoss:
         }
 
 
-def score_predictions(predictions: Sequence[Prediction], language: str) -> dict[str, Any]:
+def score_predictions(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Return all metrics of a split."""
+    targets = [row.target for row in predictions]
     return metrics.score(
-        [row.prediction for row in predictions],
-        [row.target for row in predictions],
-        characters=counts_characters(language),
+        [row.prediction for row in predictions], targets, characters=counts_characters(targets)
     )
 
 
@@ -136,27 +165,27 @@ def evaluate_predictions(
         language: Of the targets.
         question_only: The translations of the same clips by a model without video, if any.
     """
-    questions = [row.question for row in predictions]
+    questions, targets = ([getattr(row, of) for row in predictions] for of in ("question", "target"))
     baselines = leakage.question_baselines(questions, language)
     if question_only is not None:
         baselines["question_only"] = list(question_only)
     return leakage.evaluate(
         [row.prediction for row in predictions],
-        [row.target for row in predictions],
+        targets,
         questions,
         baselines,
-        characters=counts_characters(language),
+        characters=counts_characters(targets),
     )
 
 
 def score_swapped_questions(
-    translate: SplitTranslator, state: TrainState, clips: ClipSource, language: str
+    translate: SplitTranslator, state: TrainState, clips: ClipSource
 ) -> dict[str, dict[str, Any]]:
     """Score a split with the questions of other clips, and with none."""
     scores = {}
     for name, questions in leakage.swapped_questions([clip.question for clip in clips.clips]).items():
         predictions, _ = translate(state, clips.asking(questions))
-        scores[name] = score_predictions(predictions, language)
+        scores[name] = score_predictions(predictions)
     return scores
 
 
@@ -202,13 +231,13 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
     Sentences are compared by ROUGE-L, and if equal by the model's own score.
     """
-    places = range(len(predictions))
-    worst_first = sorted(places, key=lambda place: (rouge_l(predictions[place]), predictions[place].score))
+    characters = counts_characters(row.target for row in predictions)
+    ranks = [(rouge_l(row, characters), row.score) for row in predictions]
+    worst_first = sorted(range(len(predictions)), key=ranks.__getitem__)
     in_turn = [place for pair in zip(worst_first, reversed(worst_first)) for place in pair]
     return in_turn[: len(predictions)]
 
 
-def rouge_l(row: Prediction) -> float:
-    """Return a sentence's ROUGE-L in percent; Chinese is compared by characters."""
-    predicted, target = (tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
-    return 100 * metrics.rouge_l(predicted, target)
+def rouge_l(row: Prediction, characters: bool) -> float:
+    """Return a sentence's ROUGE-L in percent; see `metrics.score`."""
+    return 100 * metrics.rouge_l(tokens(row.prediction, characters), tokens(row.target, characters))

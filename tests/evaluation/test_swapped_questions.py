@@ -54,7 +54,7 @@ def copies(clips: Clips, field: str) -> SplitTranslator:
 
     def translate(params: None, batch_stats: None, batch: Batch) -> Translated:
         tokens, mask = (np.asarray(getattr(batch.decoder_texts, name)) for name in (field, f"{field}_mask"))
-        return Translated(np.where(mask, tokens, 1), np.zeros(len(tokens)), None, mask)
+        return Translated(np.where(mask, tokens, 1)[:, None], np.zeros((len(tokens), 1)), None, mask)
 
     translator._translate = translate  # type: ignore[assignment]
     return translator
@@ -69,7 +69,7 @@ def test_swapped_questions_tell_a_model_that_reads_them_from_one_that_does_not(c
     targets = [clip.target for clip in clips.source.clips]
     for field, reads in {"question": True, "target": False}.items():
         asked = score(translated(clips, clips.source, field), targets)
-        swapped = score_swapped_questions(copies(clips, field), STATE, clips.source, "en_XX")
+        swapped = score_swapped_questions(copies(clips, field), STATE, clips.source)
         assert swapped.keys() == {"shuffled", "blanked"}
         assert [found != asked for found in swapped.values()] == [reads, reads]
 
