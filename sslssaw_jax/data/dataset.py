@@ -108,7 +108,9 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
     versions = [path for path in parent.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     if not versions and name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.3) or DATASETS
-        raise DatasetError(f"config.data.dataset is {name!r}; did you mean {' or '.join(close)}?")
+        raise DatasetError(
+            f"there is no prepared dataset {name} in {data_dir}; did you mean {' or '.join(close)}?"
+        )
     if not versions:
         raise DatasetError(
             f"there is no prepared dataset {name} in {data_dir} (expected the folder {parent / 'VERSION'}): "

@@ -230,7 +230,7 @@ def test_a_dataset_of_texts_alone_is_told_where_video_is_asked_for(
 def test_targets_that_are_cut_are_counted_and_named(source: ClipSource, tokenizer: Tokenizer) -> None:
     assert not cut_targets(source.clips, tokenizer, 64)
     lengths = [len(tokenizer.encode(clip.target, 999)) for clip in source.clips]
-    most = sorted(lengths)[-3]
+    most = max(lengths) - 1
     first = next(clip.id for clip, length in zip(source.clips, lengths) if length > most)
     number = sum(length > most for length in lengths)
     line = cut_targets(source.clips, tokenizer, most)
@@ -316,7 +316,7 @@ def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_pat
     }.items():
         with pytest.raises(DatasetError, match=rf"python -m tfds_builders\.{command}"):
             find_dataset(tmp_path, name)
-    with pytest.raises(DatasetError, match=r"config\.data\.dataset is 'avatar'; did you mean avatar_qa\?"):
+    with pytest.raises(DatasetError, match=r"no prepared dataset avatar in .*; did you mean avatar_qa\?"):
         find_dataset(tmp_path, "avatar")
     (tmp_path / "avatar_qa" / "1.0.0.incomplete").mkdir(parents=True)
     with pytest.raises(DatasetError, match="no prepared dataset avatar_qa"):
