@@ -244,7 +244,7 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
         return ClipFrames([], ["frames of too many pixels"])
     rate = capture.get(cv2.CAP_PROP_FPS)
     total = capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate if rate > 0 else 0.0  # seconds
-    announced = min(total, segment.end) - segment.start
+    announced = (segment.end if segment.end < math.inf else total) - segment.start
     step = 1 / rate if 1 <= rate <= 1000 else 1 / fps
     video: list[bytes] = []
     last: np.ndarray | None = None

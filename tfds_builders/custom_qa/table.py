@@ -59,7 +59,7 @@ def find_table(folder: Path) -> Path:
     if not tables:
         raise MissingInputError(f"{folder} has no table of clips. {EXPECTED}")
     if len(tables) > 1:
-        raise AnnotationError(f"{folder} has both {' and '.join(TABLES)}: keep one")
+        raise AnnotationError(f"{folder} has {' and '.join(path.name for path in tables)}: keep one")
     return tables[0]
 
 
@@ -74,7 +74,7 @@ def read_table(table: Path) -> dict[str, Annotations]:
         MissingInputError: No video of a split is there.
     """
     problems: list[str] = []
-    columns = list(_csv_rows(table, problems) if table.suffix == ".csv" else _json_rows(table, problems))
+    columns = list(_csv_rows(table, problems) if table.suffix != ".jsonl" else _json_rows(table, problems))
     named = {_split(row) for _, row in columns}
     if "train" in named and named < set(SPLITS):
         raise AnnotationError(
@@ -176,21 +176,21 @@ def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str
             row = json.loads(line, parse_constant=lambda _: None)  # pandas writes NaN for an empty cell
         except (ValueError, RecursionError):
             row = None
-        texts = _json_texts(row) if isinstance(row, dict) else {}
-        if not texts:
+        texts = _json_texts(row) if isinstance(row, dict) else None
+        if texts is None:
             problem = f'expected {{"id": "...", ...}}, all values texts or numbers: {line.strip()[:80]!r}'
         else:
             problem = _columns_problem(list(texts))
-        if problem:
+        if texts is None or problem:
             problems.append(f"{table}, line {number}: {problem}")
         else:
             yield number, texts
 
 
-def _json_texts(row: dict[str, Any]) -> dict[str, str]:
-    """Return the texts and numbers of an object as texts, or nothing."""
+def _json_texts(row: dict[str, Any]) -> dict[str, str] | None:
+    """Return the texts and numbers of an object as texts, or None."""
     if not all(value is None or type(value) in (str, int, float) for value in row.values()):
-        return {}
+        return None
     return {key.strip().casefold(): "" if value is None else str(value) for key, value in row.items()}
 
 

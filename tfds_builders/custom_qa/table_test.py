@@ -165,5 +165,5 @@ def test_one_table_is_wanted(tmp_path: Path) -> None:
     write(tmp_path, HEADER)
     assert find_table(tmp_path).name == "clips.csv"
     write(tmp_path, "", "clips.jsonl")
-    with pytest.raises(AnnotationError, match=r"both clips\.csv and clips\.jsonl"):
+    with pytest.raises(AnnotationError, match=r"has clips\.csv and clips\.jsonl"):
         find_table(tmp_path)
