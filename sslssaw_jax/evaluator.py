@@ -32,6 +32,7 @@ from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -111,6 +112,7 @@ class Evaluator:
         language = self._dataset.language
         with locked(self._workdir):
             self._note_settings()
+            announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
             baselines = self.question_only_translations()
             scores = {
                 split: evaluate_predictions(self._translate_split(state, split), language, question_only)
