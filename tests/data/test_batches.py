@@ -321,11 +321,11 @@ def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_pat
     (tmp_path / "avatar_qa" / "1.0.0.incomplete").mkdir(parents=True)
     with pytest.raises(DatasetError, match="no prepared dataset avatar_qa"):
         find_dataset(tmp_path, "avatar_qa")
-    with pytest.raises(DatasetError, match="no split 'valid'; it has dev, isolated, test, train$"):
+    with pytest.raises(DatasetError, match=r"no split 'valid'; it has dev, isolated, test, train$"):
         ClipSource(dataset, "valid")
     clips_to_translate = replace(dataset, folder=tmp_path)
     shutil.copy(dataset.clips_file("test"), tmp_path)
-    with pytest.raises(DatasetError, match="no split 'dev'; it has test, clips to translate: use --mode=tran"):
+    with pytest.raises(DatasetError, match="it has test, clips to translate: use --mode=translate"):
         ClipSource(clips_to_translate, "dev")
 
 
