@@ -59,7 +59,8 @@ def parts(corpus: str, split: str, rows: list[Question]) -> Iterator[tuple[str, 
     chosen = overlap_parts(targets, [row.question for row in rows], characters=counts_characters(targets))
     for name, indices in chosen.items():
         label = name.replace("_", " ") if "_" in name else f"overlap {name}"
-        yield f"{split}, {label}", [rows[i] for i in indices]
+        if len(indices):
+            yield f"{split}, {label}", [rows[i] for i in indices]
 
 
 def main() -> None:
