@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from sslssaw_jax.data.dataset import (
+    BROKEN_FACTS,
     DATASETS,
     DatasetFacts,
     Source,
@@ -197,7 +198,7 @@ def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | No
     remedy = "prepare it again with --overwrite, or choose another --data_dir"
     try:
         facts = read_facts(folder)
-    except (OSError, ValueError, TypeError, KeyError):
+    except BROKEN_FACTS:
         raise PrepareError(f"{folder} does not say how it was prepared: {remedy}") from None
     then, now = facts.to_json(), _options(builder, vocab_size)
     differences = [f"--{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]

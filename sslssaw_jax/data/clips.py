@@ -93,7 +93,7 @@ def _clip_info(row: dict[str, Any]) -> ClipInfo:
         if type(getattr(clip, name)) is not kind:
             raise TypeError(f"{name} of {str(clip.id)[:80]!r} is no {kind.__name__}")
     check_name(clip.id)
-    if clip.num_frames < 0:
+    if not 0 <= clip.num_frames < 2**31:
         raise ValueError(f"num_frames of {clip.id} is {clip.num_frames}")
     return clip
 
@@ -129,7 +129,7 @@ class ClipSource:
             raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}{hint}")
         try:
             self.clips = [_clip_info(row) for row in read_jsonl(rows)]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DatasetError(f"{rows} is damaged: {error}; {_PREPARE_AGAIN}") from error
         self._stored = self.clips
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=int)

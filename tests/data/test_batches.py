@@ -355,6 +355,7 @@ def edited(tiny_data_dir: Path, folder: Path, change: Callable[[dict[str, Any]],
         (lambda row: row.update(id="/etc/passwd"), "'/etc/passwd' cannot be the name of a clip"),
         (lambda row: row.update(id=7), "id of '7' is no str"),
         (lambda row: row.update(num_frames=-1), "num_frames of train-000 is -1"),
+        (lambda row: row.update(num_frames=10**30), "num_frames of train-000 is 1000"),
         (lambda row: row.update(num_frames="8"), "num_frames of 'train-000' is no int"),
         (lambda row: row.update(extra=1), "unexpected keyword argument 'extra'"),
         (lambda row: row.pop("target"), "missing 1 required positional argument: 'target'"),
@@ -397,7 +398,13 @@ def test_the_newest_version_is_read(tiny_data_dir: Path, tmp_path: Path) -> None
 def test_a_dataset_without_its_language_is_to_be_prepared_again(tiny_data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_data_dir / "avatar_qa", tmp_path / "avatar_qa")
     facts = tmp_path / "avatar_qa" / "1.0.0" / "dataset.json"
-    for text in ("", "{}", None):
+    good = facts.read_text("utf-8")
+    broken = [
+        good.replace("crop:48", "crop:99999"),
+        good.replace("25.0", "NaN"),
+        good.replace("25.0", '"25"'),
+    ]
+    for text in ("", "{}", "[" * 100_000, *broken, None):
         facts.unlink() if text is None else facts.write_text(text)
         with pytest.raises(DatasetError, match=r"1\.0\.0/dataset\.json .*prepare avatar_qa .*--overwrite"):
             find_dataset(tmp_path, "avatar_qa")
