@@ -1,7 +1,7 @@
-"""The parent of all errors that a user can fix, and an output that shows them everywhere."""
+"""What commands tell a user: errors that he can fix, warnings, and characters that his terminal lacks."""
 
-import io
 import sys
+import warnings
 
 
 class UserError(Exception):
@@ -11,11 +11,8 @@ class UserError(Exception):
     """
 
 
-def escape_output() -> None:
-    """Escape what the output's encoding lacks, such as ü in ASCII.
-
-    A command would fail at its last line otherwise, its work done.
-    """
+def set_up_output() -> None:
+    """Make any text printable, and warnings one line."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

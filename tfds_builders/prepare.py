@@ -33,8 +33,8 @@ from sslssaw_jax.data.dataset import (
     write_dataset_facts,
 )
 from sslssaw_jax.data.video import JPEG_QUALITY
-from sslssaw_jax.errors import UserError, escape_output
-from sslssaw_jax.workdir import locked, read_jsonl, write_jsonl
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import locked, read_jsonl, user_path, write_jsonl
 from tfds_builders.annotation import MissingInputError
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
@@ -311,10 +311,13 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("name", choices=DATASETS, help="the dataset; avatar_qa is rendered, others are read")
     parser.add_argument(
-        "--manual_dir", type=Path, help="folder of the release, or of your videos and clips.csv"
+        "--manual_dir", type=user_path, help="folder of the release, or of your videos and clips.csv"
     )
     parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="folder of all prepared datasets (default: data)"
+        "--data_dir",
+        type=user_path,
+        default=Path("data"),
+        help="folder of all prepared datasets (default: data)",
     )
     parser.add_argument(
         "--language", default="", help="mBART's code of the texts' language, such as en_XX; for custom_qa"
@@ -350,7 +353,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    escape_output()
     options = vars(_parse_arguments(arguments))
     only_check, only_verify = options.pop("check"), options.pop("verify")
     try:
@@ -370,4 +372,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -68,7 +68,7 @@ class DatasetFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as an object for a JSON file."""
-        return asdict(self)
+        return asdict(self) | {"frame_size": list(self.frame_size)}
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,13 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
         DatasetError: There is no such dataset, or its language is not written down.
     """
     parent = Path(data_dir) / name
-    command = f"python -m tfds_builders.prepare {name} --data_dir={data_dir}"
-    command += " --manual_dir=FOLDER" * (name != "avatar_qa") + " --language=CODE" * (name == "custom_qa")
+    command = prepare_command(name, data_dir)
     versions = [path for path in parent.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    if not versions and name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.3) or DATASETS
-        raise DatasetError(
-            f"there is no prepared dataset {name} in {data_dir}; did you mean {' or '.join(close)}?"
-        )
     if not versions:
+        if name not in DATASETS:
+            near = difflib.get_close_matches(name, DATASETS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}"
+            raise DatasetError(f"there is no dataset {name}: {hint}")
         raise DatasetError(
             f"there is no prepared dataset {name} in {data_dir} (expected the folder {parent / 'VERSION'}): "
             f"run `{command}`"
@@ -130,6 +128,18 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
         raise DatasetError(
             f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`"
         ) from error
+
+
+def prepare_command(name: str, data_dir: str | Path, **options: Any) -> str:
+    """Return the command that prepares a dataset, with capitals to replace."""
+    if name == "custom_qa":
+        options = {"language": "CODE"} | options
+    if name != "avatar_qa":  # which is rendered
+        options |= {"manual_dir": "FOLDER"}
+    given = {"data_dir": data_dir} | options
+    return " ".join(
+        [f"python -m tfds_builders.prepare {name}", *(f"--{key}={x}" for key, x in given.items())]
+    )
 
 
 def read_facts(folder: Path) -> DatasetFacts:

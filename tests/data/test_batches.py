@@ -312,11 +312,11 @@ def test_an_error_in_a_thread_reaches_the_caller(source: ClipSource, tokenizer: 
 def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_path: Path) -> None:
     for name, command in {
         "phoenix2014t_qa": r"prepare phoenix2014t_qa --data_dir=.* --manual_dir=FOLDER`",
-        "custom_qa": r"prepare custom_qa --data_dir=.* --manual_dir=FOLDER --language=CODE`",
+        "custom_qa": r"prepare custom_qa --data_dir=.* --language=CODE --manual_dir=FOLDER`",
     }.items():
         with pytest.raises(DatasetError, match=rf"python -m tfds_builders\.{command}"):
             find_dataset(tmp_path, name)
-    with pytest.raises(DatasetError, match=r"no prepared dataset avatar in .*; did you mean avatar_qa\?"):
+    with pytest.raises(DatasetError, match=r"no dataset avatar: did you mean avatar_qa\?"):
         find_dataset(tmp_path, "avatar")
     (tmp_path / "avatar_qa" / "1.0.0.incomplete").mkdir(parents=True)
     with pytest.raises(DatasetError, match="no prepared dataset avatar_qa"):
@@ -387,6 +387,13 @@ def test_a_module_that_a_dataset_names_is_not_imported(
     assert "evil.Text" in features.read_text("utf-8")
     assert ClipSource(dataset, "train")[0] == source[0]
     assert not (tmp_path / "trace").exists()
+
+
+def test_a_folder_of_datasets_may_have_any_name(tiny_data_dir: Path, tmp_path: Path) -> None:
+    data_dir = tmp_path / "100% #1? [a] b|*~ü {c}"
+    shutil.copytree(tiny_data_dir / "avatar_qa", data_dir / "avatar_qa")
+    clip = ClipSource(find_dataset(data_dir, "avatar_qa"), "dev")[5]
+    assert clip.id == "dev-005" and clip.video[0].startswith(b"\xff\xd8")
 
 
 def test_the_newest_version_is_read(tiny_data_dir: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -22,7 +21,6 @@ import tensorflow_datasets as tfds
 from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import clean_question
-from sslssaw_jax.errors import escape_output
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
 from tests.support.phoenix_release import SIZE, clip_name, write_release
 from tfds_builders import prepare as prepare_module
@@ -188,14 +186,6 @@ def test_a_dataset_in_a_read_only_folder_is_prepared_already(
 
     monkeypatch.setattr(prepare_module, "locked", read_only)
     assert run(release, prepared.parents[1]) == prepared
-
-
-def test_an_output_that_cannot_show_a_name_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    escape_output()
-    print("für", flush=True)
-    assert written.getvalue() == b"f\\xfcr\n"
 
 
 def die(item: int) -> NoReturn:
