@@ -46,8 +46,9 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     """Write rendered clips of equal length as a dataset of ours."""
     import tensorflow_datasets as tfds
 
-    from sslssaw_jax.data.dataset import write_dataset_facts
+    from sslssaw_jax.data.dataset import Source, write_dataset_facts
     from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+    from sslssaw_jax.data.video import JPEG_QUALITY
 
     text = tfds.features.Text()
     info_features = {
@@ -87,8 +88,18 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     prepared = folder / DATASET / "1.0.0"
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (prepared / "clips.train.jsonl").write_text(lines, encoding="utf-8")
-    write_dataset_facts(prepared, language="en_XX")
     train_tokenizer([row["target"] for row in rows] * 3, prepared / "tokenizer", vocab_size=24)
+    write_dataset_facts(
+        prepared,
+        language="en_XX",
+        resize="none",
+        fps=25.0,
+        jpeg_quality=JPEG_QUALITY,
+        text_only=False,
+        vocab_size=24,
+        frame_size=PREPARED[::-1],
+        source=Source(),
+    )
 
 
 def write_files(folder: Path) -> None:

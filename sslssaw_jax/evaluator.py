@@ -1,15 +1,17 @@
 """The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
 
+import re
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.config.experiment import Config, scored_differences
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.data.frame_cache import open_clips
@@ -34,7 +36,7 @@ from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.workdir import CHECKPOINTS, METRICS, locked, saved_steps, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, EVALUATED, METRICS, locked, read_notes, saved_steps, write_json
 
 
 class Evaluator:
@@ -47,6 +49,7 @@ class Evaluator:
         dataset: The prepared dataset.
         tokenizer: Of the dataset.
         mesh: The devices.
+        notes: Of the run: configuration, tokenizer and dataset.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class Evaluator:
         dataset: Dataset,
         tokenizer: Tokenizer,
         mesh: Mesh,
+        notes: dict[str, Any],
     ) -> None:
         self._stage, self._config, self._workdir = stage, config, workdir
-        self._dataset, self._tokenizer, self._mesh = dataset, tokenizer, mesh
+        self._dataset, self._tokenizer, self._mesh, self._notes = dataset, tokenizer, mesh, notes
 
     @cached_property
     def _translate(self) -> SplitTranslator:
@@ -70,10 +74,23 @@ class Evaluator:
         return SplitLoss(self._stage, self._config, self._tokenizer, self._mesh)
 
     @property
+    def models(self) -> list[Path]:
+        """Return the workdirs of the models that translate."""
+        ensemble = [self._workdir.parent / name for name in self._config.evaluation.ensemble]
+        return ensemble or [self._workdir]
+
+    @property
     def output_dir(self) -> Path:
-        """Return the workdir, or its folder for a dataset without train split."""
+        """Return the workdir, or its folder for other data or decoding."""
+        folder, saved = self._workdir, read_notes(self._workdir).get("config", self._notes["config"])
         trains = self._config.data.train_split in self._dataset.splits
-        return self._workdir if trains else self._workdir / self._dataset.name
+        if not trains or saved["data"]["dataset"] != self._dataset.name:
+            folder /= self._dataset.name
+        changed = scored_differences(saved, self._notes["config"], self._config)
+        if changed:
+            settings = ",".join(f"{key}={value}" for key, value in changed.items())
+            folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
+        return folder
 
     def dev_scores(self, state: TrainState) -> dict[str, float]:
         """Return BLEU-4 and ROUGE-L on dev; otherwise the loss."""
@@ -93,6 +110,7 @@ class Evaluator:
         state, test = self._load_best(), self._config.data.test_split
         language = self._dataset.language
         with locked(self._workdir):
+            self._note_settings()
             baselines = self.question_only_translations()
             scores = {
                 split: evaluate_predictions(self._translate_split(state, split), language, question_only)
@@ -120,6 +138,7 @@ class Evaluator:
         """
         state = self._load_best()
         with locked(self._workdir):
+            self._note_settings()
             self._translate_split(state, self._config.data.test_split)
 
     def translate_clips(self, clip_ids: Sequence[str]) -> None:
@@ -161,6 +180,11 @@ class Evaluator:
             split: read_question_only(run, split, self._clips(split, video=False).clips) for split in splits
         }
 
+    def _note_settings(self) -> None:
+        """Keep the notes beside the results where no training keeps them."""
+        if self.output_dir != self._workdir or not saved_steps(self._workdir / CHECKPOINTS):
+            write_json(self.output_dir / EVALUATED, self._notes)
+
     @property
     def _question_only_run(self) -> Path | None:
         run = self._config.evaluation.question_only_run
@@ -194,10 +218,9 @@ class Evaluator:
 
     def _load_best(self) -> TrainState:
         """Load the best checkpoint; an ensemble's parameters are tuples over its members."""
-        folders = [self._workdir.parent / name for name in self._config.evaluation.ensemble]
-        if not folders:
-            return self._load_best_of(self._workdir)
-        members = [self._load_best_of(folder) for folder in folders]
+        members = [self._load_best_of(folder) for folder in self.models]
+        if not self._config.evaluation.ensemble:
+            return members[0]
         return members[0].replace(  # type: ignore[attr-defined]
             params=tuple(member.eval_params for member in members),
             batch_stats=tuple(member.batch_stats for member in members),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -28,7 +29,10 @@ from sslssaw_jax.weights.initial_state import InitialWeights, chain
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_json, saved_steps, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_notes, saved_steps, write_json
+
+# equal for all runs of an ensemble, which may be trained in different ways
+_OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.")
 
 
 class Experiment:
@@ -83,6 +87,9 @@ class Experiment:
             raise ConfigError(
                 f"--mode={mode} translates, and the stage {last.name} cannot: use a config of a later stage"
             )
+        if mode != "train":
+            for folder in self._evaluator.models:
+                self._require_same_run(folder, len(self._stages) - 1, trains=False)
         if clip_ids:
             self._evaluator.translate_clips(clip_ids)
             return
@@ -100,13 +107,10 @@ class Experiment:
     def _train(self, place: int) -> None:
         """Train a stage and the stages before it, unless they are finished."""
         stage, workdir = self._stages[place], self._folders[place]
-        meta = {"config": to_dict(self.config), "tokenizer": self._tokenizer.fingerprints}
+        self._require_same_run(workdir, place)
         mark = workdir / FINISHED
         if mark.exists():
-            changed = run_differences(self.config, read_json(mark), meta, stage.name)
-            print(f"{stage.name}: finished in {workdir}" + ", with other settings:" * bool(changed))
-            for line in changed:
-                print(f"  {line}")
+            print(f"{stage.name}: finished in {workdir}")
             return
         stage_config = getattr(self.config, stage.name)
         begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
@@ -129,19 +133,53 @@ class Experiment:
                     local_frames(self._mesh, stage_config.frame_budget),
                     ask=stage.ask,
                 ),
-                meta=meta,
+                meta=self._notes(place),
                 stop=self._stop,
                 start=start,
                 evaluate=evaluator.dev_scores if stage.selection else None,
             )
             if jax.process_index() == 0:
                 facts = {
-                    "stage": stage.name,
                     "step": int(state.step),
                     "reads_video": stage.reads_video,
                     "language": self._dataset.language,
                 }
-                write_json(mark, facts | meta)
+                write_json(mark, facts | self._notes(place))
+
+    def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
+        """Raise ConfigError if a folder holds a run of other settings.
+
+        Args:
+            folder: The workdir of the run.
+            place: The stage that it trains or has trained.
+            trains: Whether the run goes on, or is finished, as this one; otherwise its model translates,
+                maybe another dataset or in an ensemble.
+        """
+        saved, now = read_notes(folder), self._notes(place)
+        if not saved:
+            return
+        if not trains:  # loading compares the tokenizers
+            data = now["config"]["data"] | {"dataset": saved["config"]["data"]["dataset"]}
+            now = now | {"config": now["config"] | {"data": data}, "tokenizer": saved["tokenizer"]}
+        # a warm start that the run had is missing among the stages if the setting now leaves it out
+        stages = ["warm_start", *(stage.name for stage in self._stages[: place + 1])]
+        changed = run_differences(self.config, saved, now, *stages)
+        if not trains and self.config.evaluation.ensemble:
+            changed = [line for line in changed if line.startswith(_OF_THE_MODEL)]
+        if changed:
+            own, others = folder == self.workdir, "init_from" if trains else "evaluation.ensemble"
+            raise ConfigError(
+                f"{folder} holds a run of another configuration; go on with that one, or choose another "
+                f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
+            )
+
+    def _notes(self, place: int) -> dict[str, Any]:
+        """Return what is kept with a run: stage, configuration and tokenizer."""
+        return {
+            "stage": self._stages[place].name,
+            "config": to_dict(self.config),
+            "tokenizer": self._tokenizer.fingerprints,
+        }
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
@@ -194,7 +232,9 @@ class Experiment:
 
     def _make_evaluator(self, place: int) -> Evaluator:
         stage, workdir = self._stages[place], self._folders[place]
-        return Evaluator(stage, self.config, workdir, self._dataset, self._tokenizer, self._mesh)
+        return Evaluator(
+            stage, self.config, workdir, self._dataset, self._tokenizer, self._mesh, self._notes(place)
+        )
 
     def _clips(self, split: str, *, video: bool) -> ClipSource:
         return open_clips(self._dataset, self.config.data, split, video=video)

@@ -16,9 +16,11 @@ from sslssaw_jax.errors import UserError
 
 LOCK, LOCK_HOLDER = "lock", "lock.holder"
 FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+EVALUATED = "evaluated.json"  # in a folder of scores and predictions where nothing was trained
 CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"  # in CHECKPOINTS: scores on dev, by step
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
+TRACKER_ID = "tracker_id"  # of the run in trackio or wandb
 METRICS, REPORT = "metrics.json", "report.html"
 HEATMAPS, FRAMES = "heatmaps", "frames"
 PROFILE = "profile"
@@ -121,9 +123,21 @@ def saved_steps(checkpoints: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """Return the notes kept with a checkpoint, `CHECKPOINTS/<step>`."""
-    return read_json(checkpoint / "meta" / "metadata")
+def checkpoint_notes(checkpoint: Path) -> Path:
+    """Return the file of the notes kept with a checkpoint, `CHECKPOINTS/<step>`."""
+    return checkpoint / "meta" / "metadata"
+
+
+def read_notes(workdir: Path) -> dict[str, Any]:
+    """Return the notes of the run or evaluation in a folder.
+
+    The notes have its configuration as `config` and the fingerprint of its tokenizer as `tokenizer`; a folder
+    without a run has none.
+    """
+    checkpoints = workdir / CHECKPOINTS
+    latest = [checkpoint_notes(checkpoints / str(step)) for step in saved_steps(checkpoints)[-1:]]
+    found = [path for path in (workdir / FINISHED, *latest, workdir / EVALUATED) if path.is_file()]
+    return read_json(found[0]) if found else {}
 
 
 def read_scores(checkpoints: Path) -> Scores:

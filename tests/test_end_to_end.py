@@ -193,18 +193,6 @@ def test_a_question_only_run_stands_beside_the_scores(
     assert not (tmp_path / "new").exists(), "told before anything is trained"
 
 
-def test_a_finished_stage_of_other_settings_is_used_and_told(
-    finished: Path, tiny_data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = shrink(shipped("demo"), tiny_data_dir)
-    config.model.fusion.kind = "concat"  # no part of stage 1
-    config.pretrain.mask_weight = 0.5
-    config.stage = "pretrain"
-    run(config, finished.parent / "demo_stage1")
-    _, told, _ = capsys.readouterr().out.splitlines()
-    assert told == "  config.pretrain.mask_weight: 1.0 then, 0.5 now"
-
-
 def test_translate_writes_predictions_for_test_alone(
     finished: Path, tiny_data_dir: Path, tmp_path: Path
 ) -> None:
@@ -363,21 +351,6 @@ def test_an_interrupted_stage_1_ends_as_an_uninterrupted_one(
         for name in ("whole", "interrupted")
     ]
     assert losses[0] == losses[1]
-
-
-def test_another_configuration_is_refused_with_what_differs(finished: Path, tiny_data_dir: Path) -> None:
-    mark = finished / "finished.json"
-    text = mark.read_text()
-    mark.unlink()
-    try:
-        config = shrink(shipped("demo"), tiny_data_dir)
-        config.translate.label_smoothing = 0.3
-        config.model.mbart.ffn_dim = 48
-        told = r"mbart\.ffn_dim: 32 then, 48 now\n.*translate\.label_smoothing: 0\.1 then, 0\.3 now"
-        with pytest.raises(CheckpointError, match=told):
-            run(config, finished)
-    finally:
-        mark.write_text(text)
 
 
 def test_where_pretrained_weights_lie_parts_no_runs_and_whether_there_are_any_does() -> None:

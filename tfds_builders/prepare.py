@@ -2,9 +2,10 @@
 
     python -m tfds_builders.prepare phoenix2014t_qa --manual_dir=PHOENIX-2014-T --data_dir=data
 
-`DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `dataset.json` (its language),
-`clips.<split>.jsonl` (all that is known of each record but its video, in the order of the records) and, if
-there is a train split, `tokenizer/`. The folder appears by one rename, so it is whole or absent.
+`DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `dataset.json` (its language, source and
+options), `digests.json` (of every file), `clips.<split>.jsonl` (all that is known of each record but its
+video, in the order of the records) and, if there is a train split, `tokenizer/`. The folder appears by one
+rename, so it is whole or absent.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sslssaw_jax.data.dataset import write_dataset_facts
+from sslssaw_jax.data.dataset import DatasetFacts, Source, read_facts, write_dataset_facts
+from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import locked, read_jsonl, write_jsonl
+from tfds_builders.annotation import MissingInputError
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
@@ -90,16 +93,26 @@ def prepare(
         builder = make_builder(name, incomplete, **options)
         final = data_dir / name / str(builder.version)
         if final.exists() and not overwrite:
+            _require_same(final, builder, manual_dir, vocab_size)
             print(f"{final} is prepared already; --overwrite prepares it again")
             return final
         start = time.monotonic()
         try:
-            _build(builder, name, manual_dir)
+            source = Source()
+            if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+                source = builder.read_source(_require_manual_dir(builder, name, manual_dir))
+            _build(builder, manual_dir)
             folder = Path(builder.data_dir)
             _write_clips(builder, folder)
-            write_dataset_facts(folder, language=builder.language)
             if "train" in builder.info.splits:  # other datasets are only for translation
                 _train_tokenizer(folder, vocab_size)
+            write_dataset_facts(
+                folder,
+                **_options(builder, vocab_size),
+                jpeg_quality=JPEG_QUALITY,
+                frame_size=builder.frame_size,
+                source=source,
+            )
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")
@@ -134,11 +147,54 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
     print(f"{name} can be prepared")
 
 
-def _build(builder: "VideoQaBuilder", name: str, manual_dir: Path | None) -> None:
+def _options(builder: "VideoQaBuilder", vocab_size: int) -> dict[str, Any]:
+    """Return the options that decide what is prepared."""
+    options = {name: getattr(builder, name) for name in ("language", "resize", "fps", "text_only")}
+    return options | {"vocab_size": vocab_size}
+
+
+def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | None, vocab_size: int) -> None:
+    """Check that a dataset was prepared from these files with these options.
+
+    Without `manual_dir`, or if the files are not there any more, only options are compared.
+
+    Raises:
+        PrepareError: There is a difference; each is named.
+    """
+    remedy = "prepare it again with --overwrite, or choose another --data_dir"
+    try:
+        facts = read_facts(folder)
+    except (OSError, ValueError, TypeError, KeyError):
+        raise PrepareError(f"{folder} does not say how it was prepared: {remedy}") from None
+    then, now = facts.to_json(), _options(builder, vocab_size)
+    differences = [f"--{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
+    if manual_dir is not None and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        differences += _source_differences(facts, builder, manual_dir)
+    if differences:
+        lines = "\n  ".join(differences)
+        raise PrepareError(f"{folder} is prepared already, from something else:\n  {lines}\n{remedy}")
+
+
+def _source_differences(facts: DatasetFacts, builder: "VideoQaBuilder", manual_dir: Path) -> list[str]:
+    then = facts.source
+    try:
+        now = builder.read_source(manual_dir)
+    except MissingInputError as error:
+        if manual_dir.resolve().name == then.folder:  # cleared away since
+            return []
+        return [f"--manual_dir: {then.folder} then, {manual_dir} now, where {error}"]
+    paths = sorted(then.tables.keys() | now.tables.keys())
+    changed = [f"{path}: changed" for path in paths if then.tables.get(path) != now.tables.get(path)]
+    if then.videos != now.videos and not changed:
+        changed = ["videos: their names, sizes or times changed"]
+    if changed and then.folder != now.folder:
+        changed.insert(0, f"--manual_dir: {then.folder} then, {now.folder} now")
+    return changed
+
+
+def _build(builder: "VideoQaBuilder", manual_dir: Path | None) -> None:
     import tensorflow_datasets as tfds
 
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        _require_manual_dir(builder, name, manual_dir)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce the temporary folder
         builder.download_and_prepare(
@@ -231,7 +287,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--resize",
-        default="256",
+        default="",
         help="stored frames: 256 (square, default), short:256 (short side), crop:256 (middle square), none",
     )
     parser.add_argument(

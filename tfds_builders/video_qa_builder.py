@@ -2,8 +2,10 @@
 
 import abc
 import functools
+import hashlib
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from tfds_builders import encode_frames as frames
+from sslssaw_jax.data import video as frames
+from sslssaw_jax.data.dataset import Source, file_digest
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
 from tfds_builders.parallel import ordered_map
 
@@ -42,7 +45,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     Args:
         resize: Size of stored frames, `256` (square), `short:256` (short side), `crop:256` (middle square) or
-            `none`.
+            `none`; empty chooses the builder's own.
         fps: Frames per second taken from video files; all frames of a folder are taken.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
         text_only: Whether to leave out the videos, for models of the question alone; all clips have 0 frames.
@@ -55,12 +58,13 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     language = ""
     """mBART's code of the language of questions and targets."""
 
+    default_resize = "256"
     HOMEPAGE = ""
 
     def __init__(
         self,
         *,
-        resize: str = "256",
+        resize: str = "",
         fps: float = 25.0,
         num_workers: int = 0,
         text_only: bool = False,
@@ -68,17 +72,35 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     ) -> None:
         if not 1 <= fps <= 1000:
             raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
-        self._resize, self._fps = frames.Resize.parse(resize), fps
+        self.resize, self.fps = resize or self.default_resize, fps
+        self.frame_size = (0, 0)  # height and width, known after preparation
         self._num_workers, self.text_only = num_workers, text_only
+        frames.Resize.parse(self.resize)  # is refused before anything is written
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @abc.abstractmethod
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
         """Return the annotated clips of each split, and all problems."""
 
+    def table_files(self, manual_dir: Path) -> list[Path]:
+        """Return the files of texts that `read_annotations` reads."""
+        return []
+
     def clip_reader(self) -> Callable[[Any], frames.ClipFrames]:
         """Return the function that reads the `video` of an annotation."""
-        return functools.partial(frames.read_clip, resize=self._resize, fps=self._fps)
+        return functools.partial(frames.read_video, resize=frames.Resize.parse(self.resize), fps=self.fps)
+
+    def read_source(self, manual_dir: Path) -> Source:
+        """Describe the files that preparing reads, without reading videos."""
+        tables = {
+            os.path.relpath(file, manual_dir): file_digest(file) for file in self.table_files(manual_dir)
+        }
+        digest = hashlib.sha256()
+        for split in self.read_annotations(manual_dir).values() if not self.text_only else ():
+            for clip in split.clips:
+                stamp = _stamp(clip.video)
+                digest.update(f"{os.path.relpath(clip.video, manual_dir)} {stamp}\n".encode())
+        return Source(manual_dir.resolve().name, tables, digest.hexdigest())
 
     def check(self, manual_dir: Path) -> dict[str, Annotations]:
         """Read all that preparing reads; return all problems and oddities."""
@@ -173,7 +195,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames]
     ) -> Iterator[tuple[Annotation, list[bytes]]]:
         """Yield the usable clips with frames; note problems in the split."""
-        size = None  # training packs the frames of all clips into one array, so all have the first one's size
+        usable = False
         for clip, clip_frames in zip(split.clips, stream):
             split.unreadable += clip_frames.unreadable
             if not clip_frames.video and not self.text_only:
@@ -182,22 +204,33 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
             for number, frame in enumerate(clip_frames.video, start=1):
-                found = frames.image_size(frame)
-                size = size or found
-                if found != size:
+                size = frames.image_size(frame) or (0, 0)
+                # training packs the frames of all clips into one array
+                self.frame_size = self.frame_size if any(self.frame_size) else size
+                if size != self.frame_size:
                     split.problems.append(
-                        f"{clip.video}: frame {number} has {_pixels(found)}, the frames before have "
-                        f"{_pixels(size)}: choose a square, such as --resize=256"
+                        f"{clip.video}: frame {number} has {_pixels(size)}, the frames before have "
+                        f"{_pixels(self.frame_size)}: choose a square, such as --resize=256"
                     )
                     break
+            usable = True
             yield clip, clip_frames.video
-        if size is None and not self.text_only:
+        if not usable and not self.text_only:
             split.problems.append(
                 f"none of the {len(split.clips):,} clips of {name} has frames; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
 
 
-def _pixels(size: tuple[int, int] | None) -> str:
-    height, width = size or (0, 0)
+def _stamp(video: Path) -> str:
+    """Return the size and time of a video, or a folder's time."""
+    try:
+        found = video.stat()
+    except FileNotFoundError:
+        return "absent"
+    return f"{0 if video.is_dir() else found.st_size} {found.st_mtime_ns}"
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    height, width = size
     return f"{height} x {width} pixels"

@@ -37,7 +37,12 @@ SHARE = Range(0, 1, False, True, "lie in (0, 1]")
 
 
 def setting(
-    default: T, allowed: Range | None = None, *, stages: tuple[str, ...] | None = None, free: bool = False
+    default: T,
+    allowed: Range | None = None,
+    *,
+    stages: tuple[str, ...] | None = None,
+    free: bool = False,
+    scored: bool = False,
 ) -> T:
     """Return a dataclass field that carries its rules.
 
@@ -46,8 +51,9 @@ def setting(
         allowed: The numbers that the converter accepts.
         stages: The stages whose result depends on this setting; None means all.
         free: Whether the setting may change between two runs in one workdir.
+        scored: Whether a free setting changes the translations of a trained model.
     """
-    metadata = {"allowed": allowed, "stages": stages, "free": free}
+    metadata = {"allowed": allowed, "stages": stages, "free": free, "scored": scored}
     return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
 
 
@@ -66,9 +72,15 @@ def fraction(default: T) -> T:
     return setting(default, FRACTION)
 
 
-def group(cls: Callable[[], Group], *, stages: tuple[str, ...] | None = None, free: bool = False) -> Group:
-    """Return a field for a group; `stages` and `free` as in `setting`."""
-    metadata = {"stages": stages, "free": free}
+def group(
+    cls: Callable[[], Group],
+    *,
+    stages: tuple[str, ...] | None = None,
+    free: bool = False,
+    scored: bool = False,
+) -> Group:
+    """Return a field for a group; arguments as in `setting`."""
+    metadata = {"stages": stages, "free": free, "scored": scored}
     return dataclasses.field(default_factory=cls, metadata=metadata)  # type: ignore[return-value]
 
 

@@ -38,8 +38,8 @@ class DataConfig:
     # folder of an mBART tokenizer; None: that of the pretrained mBART if any, otherwise the dataset's
     tokenizer: str | None = setting(None, free=True)
     train_split: str = "train"
-    dev_split: str = setting("dev", free=True)
-    test_split: str = setting("test", free=True)
+    dev_split: str = setting("dev", free=True, scored=True)
+    test_split: str = setting("test", free=True, scored=True)
     isolated_split: str = "isolated"  # clips of one sign each, for the warm start
     image_size: int = positive(224)  # side in pixels of the square that the CNN sees
     crop_fraction: float = setting(0.875, SHARE)  # share of a stored frame's side that the square covers

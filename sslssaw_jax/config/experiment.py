@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,9 +71,11 @@ class EvaluationConfig:
     Runs are named by their workdirs, relative to the parent of this run's workdir.
     """
 
-    ensemble: tuple[str, ...] = ()  # runs that translate together, by the mean of their probabilities
+    # runs that translate together, by the mean of their probabilities
+    ensemble: tuple[str, ...] = setting((), scored=True)
     question_only_run: str | None = setting(None)  # a run without video whose scores the report compares
-    swap_questions: bool = True  # translate test also with shuffled questions, and without any
+    # translate test also with shuffled questions, and without any
+    swap_questions: bool = setting(True, scored=True)
     num_heatmaps: int = non_negative(6)  # test clips drawn: the worst, the best, the second worst, and so on
 
 
@@ -115,18 +117,20 @@ class Config:
     seed: int = non_negative(0)
     # workdir of stage 1, relative to the parent of this workdir; or a checkpoint.pth of GFSLT-VLP, of either
     # stage; None: from pretrained weights or from scratch
-    init_from: str | None = setting(None, free=True)
+    init_from: str | None = setting(None, stages=("translate",))
     data: DataConfig = group(DataConfig)
     model: Any = None  # the system's own group
     warm_start: StageConfig = group(StageConfig, stages=("warm_start",))
     pretrain: PretrainConfig = group(PretrainConfig, stages=("pretrain",))
     translate: TranslateConfig = group(TranslateConfig, stages=("translate",))
     compute: ComputeConfig = group(ComputeConfig)
-    decode: DecodeConfig = group(DecodeConfig, free=True)
+    decode: DecodeConfig = group(DecodeConfig, free=True, scored=True)
     evaluation: EvaluationConfig = group(EvaluationConfig, free=True)
     mesh: MeshConfig = group(MeshConfig, free=True)
     checkpoint: CheckpointConfig = group(CheckpointConfig, free=True)
     logging: LoggingConfig = group(LoggingConfig, free=True)
+    # gets what TensorBoard gets; the packages are optional
+    tracker: Literal["none", "trackio", "wandb"] = setting("none", free=True)
     # a folder in the parent of the workdir, so that a restart compiles nothing; None: no cache
     compilation_cache: str | None = setting("compiled", free=True)
 
@@ -179,33 +183,63 @@ def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "con
     return lines
 
 
-def run_differences(config: Config, saved: dict[str, Any], current: dict[str, Any], stage: str) -> list[str]:
-    """Return how two runs differ in what decides a stage's parameters.
+def run_differences(
+    config: Config, saved: dict[str, Any], current: dict[str, Any], *stages: str
+) -> list[str]:
+    """Return how two runs differ in what decides the parameters of stages.
 
     Args:
         config: The current configuration, whose fields say what may change.
         saved: The notes kept with the one run, `{"config": to_dict(...), "tokenizer": ...}`.
         current: The notes of the other run.
-        stage: The stage's name.
+        *stages: The names of a stage and of those before it.
     """
 
     def decisive(notes: dict[str, Any]) -> dict[str, Any]:
-        return {**_decisive(config, notes["config"], stage), "tokenizer": notes["tokenizer"]}
+        others: dict[str, Any] = {
+            key: notes[key] for key in ("stage", "tokenizer") if key in saved and key in current
+        }
+        return {**_decisive(config, notes["config"], stages), **others}
 
     return differences(decisive(saved), decisive(current))
 
 
-def _decisive(group: Any, values: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Return the values of a group that decide a stage's parameters."""
+def scored_differences(
+    saved: dict[str, Any], current: dict[str, Any], config: Any, *, all_scored: bool = False
+) -> dict[str, Any]:
+    """Return the changed free settings that change what a trained model translates.
+
+    Args:
+        saved: The configuration of the training, as `to_dict` returns it.
+        current: The configuration of the evaluation.
+        config: The current configuration or a group of it, whose fields say what changes translations.
+        all_scored: Whether all settings of the group do.
+
+    Returns:
+        The current values by dotted key, without the leading `config.`.
+    """
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        name, scored, value = field.name, field.metadata.get("scored"), getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            below = scored_differences(saved[name], current[name], value, all_scored=bool(scored))
+            changed |= {f"{name}.{key}": new for key, new in below.items()}
+        elif (scored or all_scored) and saved.get(name) != current[name]:
+            changed[name] = current[name]
+    return changed
+
+
+def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a group that decide the parameters of stages."""
     kept: dict[str, Any] = {}
     for field in dataclasses.fields(group):
-        stages, value = field.metadata.get("stages"), values.get(field.name)
-        if field.metadata.get("free") or (stages is not None and stage not in stages):
+        of_stages, value = field.metadata.get("stages"), values.get(field.name)
+        if field.metadata.get("free") or not (of_stages is None or set(stages).intersection(of_stages)):
             continue
         if field.name == "weights":  # pretrained weights decide the parameters; their place does not
             value = bool(value)
         elif isinstance(value, dict):
-            value = _decisive(getattr(group, field.name), value, stage)
+            value = _decisive(getattr(group, field.name), value, stages)
         kept[field.name] = value
     return kept
 

@@ -1,14 +1,17 @@
-"""A prepared dataset: its folder, language, splits and tokenizer."""
+"""A prepared dataset: its folder, facts, splits and tokenizer."""
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_json, write_json
 
 FACTS = "dataset.json"
+DIGESTS = "digests.json"  # the SHA-256 of each file of a dataset, by its path in the dataset's folder
 
 
 class DatasetError(UserError):
@@ -16,11 +19,57 @@ class DatasetError(UserError):
 
 
 @dataclass(frozen=True)
+class Source:
+    """The files that a dataset was prepared from."""
+
+    folder: str = ""  # its name; empty if the clips are generated
+    tables: dict[str, str] = field(default_factory=dict)  # the SHA-256 of each file of texts, by its path
+    videos: str = ""  # the SHA-256 of the paths, sizes and times of all videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """A description of how a dataset was prepared, and what came out.
+
+    Two datasets of one fingerprint hold the same clips, texts and frames in the same order.
+    """
+
+    language: str  # of questions and targets, in mBART's code
+    resize: str  # as `data.video.Resize.parse` reads it
+    fps: float
+    jpeg_quality: int
+    text_only: bool
+    vocab_size: int  # 0: by the texts
+    frame_size: tuple[int, int]  # height and width in pixels, (0, 0) without videos
+    source: Source
+    fingerprint: str
+
+    @classmethod
+    def from_json(cls, obj: dict[str, Any]) -> Self:
+        """Return the facts that `to_json` wrote.
+
+        Raises:
+            TypeError, KeyError: A fact is missing, unknown or of another kind.
+        """
+        height, width = obj["frame_size"]
+        return cls(**obj | {"frame_size": (height, width), "source": Source(**obj["source"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as an object for a JSON file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A dataset as `tfds_builders.prepare` leaves it in `DATA_DIR/NAME/VERSION`."""
 
     folder: Path
-    language: str  # of questions and targets, in mBART's code
+    facts: DatasetFacts
+
+    @property
+    def language(self) -> str:
+        """Return mBART's code of the language of questions and targets."""
+        return self.facts.language
 
     @property
     def name(self) -> str:
@@ -58,14 +107,37 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
         )
     folder = max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
     try:
-        return Dataset(folder, read_json(folder / FACTS)["language"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
+        return Dataset(folder, read_facts(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(
-            f"{folder / FACTS} does not name the dataset's language: run `{command} --overwrite`, with "
+            f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`, with "
             "--manual_dir if the dataset is read from files"
         ) from error
 
 
-def write_dataset_facts(folder: Path, *, language: str) -> None:
-    """Write the facts of a dataset that is being prepared."""
-    write_json(folder / FACTS, {"language": language})
+def read_facts(folder: Path) -> DatasetFacts:
+    """Read the facts of the dataset in a folder."""
+    return DatasetFacts.from_json(read_json(folder / FACTS))
+
+
+def write_dataset_facts(folder: Path, **facts: Any) -> None:
+    """Write the facts and digests of an otherwise finished dataset.
+
+    Args:
+        folder: The folder of the dataset.
+        **facts: The fields of `DatasetFacts` without the fingerprint.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (FACTS, DIGESTS))
+    digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    write_json(folder / DIGESTS, digests)
+    # a run may use another tokenizer, and TFDS's own files name its version
+    content = {name: digests[name] for name in digests if name.startswith("clips.") or "array_record" in name}
+    what = {"files": content, "language": facts["language"]}
+    fingerprint = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    write_json(folder / FACTS, DatasetFacts(**facts, fingerprint=fingerprint).to_json())
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from sslssaw_jax.report.html import data_uri, render
 from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows
 from sslssaw_jax.report.word_diff import diff_html
 from sslssaw_jax.workdir import (
-    CHECKPOINTS,
+    EVALUATED,
     FINISHED,
     FRAMES,
     HEATMAPS,
@@ -26,8 +26,7 @@ from sslssaw_jax.workdir import (
     read_json,
     read_jsonl,
     read_log,
-    read_meta,
-    saved_steps,
+    read_notes,
     write_text,
 )
 
@@ -72,7 +71,7 @@ def render_report(workdir: Path) -> Markup:
     stage_1 = workdir.parent / (config.get("init_from") or "")
     return render(
         "report.html",
-        name=workdir.name,
+        name=f"{workdir.parent.name}/{workdir.name}" if (workdir / EVALUATED).exists() else workdir.name,
         facts=_facts(config),
         notice=_notice(workdir, log, metrics),
         **_scores({split: score_rows(scores) for split, scores in metrics.items()}),
@@ -92,12 +91,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _config(workdir: Path) -> dict[str, Any]:
-    """Return the configuration of the finished run or its latest checkpoint."""
-    steps = saved_steps(workdir / CHECKPOINTS)
-    notes = _read(workdir / FINISHED)
-    if not notes and steps:
-        notes = read_meta(workdir / CHECKPOINTS / str(steps[-1]))
-    return notes.get("config", {})
+    """Return the configuration of the run or evaluation."""
+    return read_notes(workdir).get("config", {})
 
 
 def _predictions(workdir: Path, splits: Sequence[str]) -> list[Prediction]:

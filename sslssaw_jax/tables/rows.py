@@ -155,7 +155,7 @@ def _require_same_settings(job: _Job) -> None:
         saved = read_json(folder / FINISHED)
         meta = {**saved, "config": to_dict(job.config)}
         before = [stage.name for stage, _ in stages[: place + 1]]
-        changed = {line for name in before for line in run_differences(job.config, saved, meta, name)}
+        changed = {*run_differences(job.config, saved, meta, "warm_start", *before)}
         if folder == job.workdir:
             changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
         if changed:

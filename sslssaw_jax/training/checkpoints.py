@@ -8,7 +8,7 @@ absent. A state is saved before it is evaluated; its scores are in `DIRECTORY/sc
 import copy
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,15 @@ from jax.experimental import multihost_utils
 
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
-from sslssaw_jax.workdir import SCORES, Scores, read_json, read_meta, read_scores, saved_steps, write_json
+from sslssaw_jax.workdir import (
+    SCORES,
+    Scores,
+    checkpoint_notes,
+    read_json,
+    read_scores,
+    saved_steps,
+    write_json,
+)
 
 _SHOWN_DIFFERENCES = 12
 
@@ -100,9 +108,7 @@ class Checkpointer:
         self.scores[step] = dict(scores)
         write_json(self.directory / SCORES, self.scores)
 
-    def restore(
-        self, template: TrainState, check: Callable[[dict[str, Any]], None] | None = None
-    ) -> tuple[TrainState, dict[str, Any], dict[str, Any]] | None:
+    def restore(self, template: TrainState) -> tuple[TrainState, dict[str, Any], dict[str, Any]] | None:
         """Return the latest state, data position and notes, if any are saved.
 
         A damaged checkpoint is moved to `<step>.damaged` with a warning, and the previous one is restored.
@@ -110,7 +116,6 @@ class Checkpointer:
 
         Args:
             template: A state of arrays or `jax.ShapeDtypeStruct`s; the restored arrays get their shardings.
-            check: Raises if the notes belong to another run; called before the arrays are read.
 
         Raises:
             CheckpointError: The arrays do not fit `template`, or every checkpoint is damaged.
@@ -122,9 +127,6 @@ class Checkpointer:
         if step < 0:
             return None
         folder = self.directory / str(step)
-        meta = read_meta(folder)
-        if check:
-            check(meta)
         _require_same_arrays(self._manager.item_metadata(step).state, template, folder)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore(), meta=ocp.args.JsonRestore()
@@ -213,7 +215,7 @@ def restore_params(
     folder = directory / str(step)
     params = "ema" if _array_metadata(folder).get("ema") else "params"
     state = _read_arrays(folder, (params, "batch_stats"))
-    meta = read_meta(folder)
+    meta = read_json(checkpoint_notes(folder))
     return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
 
 

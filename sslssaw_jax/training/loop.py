@@ -12,19 +12,20 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config, run_differences
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
-from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
+from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
 from sslssaw_jax.training.signals import StopRequest
+from sslssaw_jax.training.tracker import start_tracker
 from sslssaw_jax.types import Batch, Metrics, SelectionMetric, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, PROFILE, Scores
 
@@ -65,8 +66,8 @@ def train(
         The state after the last step.
 
     Raises:
-        CheckpointError: The workdir holds a checkpoint of another model or another configuration, or only
-            damaged checkpoints; or a checkpoint cannot be written.
+        CheckpointError: The workdir holds a checkpoint of another model, or only damaged checkpoints; or a
+            checkpoint cannot be written.
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
@@ -84,8 +85,7 @@ def train(
         keep_best=config.checkpoint.keep_best,
         selection=stage.selection,
     ) as checkpointer:
-        check = partial(_require_same_run, config, workdir, stage.name, meta)
-        restored = checkpointer.restore(template, check)
+        restored = checkpointer.restore(template)
         data = _TrainingData(batches, config.data.skip_broken)
         if restored:
             state, position, _ = restored
@@ -101,6 +101,7 @@ def train(
             num_steps=batches.num_batches,
             start_step=step,
             peak_flops=peak_flops(config.logging.peak_tflops),
+            tracker=start_tracker(config, workdir, stage.name),
         )
         log_step = partial(_log_step, log, config, schedule, batches.clips, workdir)
         pending: deque[Callable[[], None]] = deque()  # steps to log
@@ -228,13 +229,3 @@ def _out_of_patience(scores: Scores, selection: SelectionMetric | None, patience
         return False
     in_order = [selection.quality(scores[step]) for step in sorted(scores)]
     return len(in_order) - 1 - int(np.argmax(in_order)) >= patience
-
-
-def _require_same_run(
-    config: Config, workdir: Path, stage: str, meta: dict[str, Any], saved: dict[str, Any]
-) -> None:
-    if changed := run_differences(config, saved, meta, stage):
-        raise CheckpointError(
-            f"{workdir} holds a run of another configuration; go on with that one, or choose another "
-            "--workdir:\n  " + "\n  ".join(changed)
-        )

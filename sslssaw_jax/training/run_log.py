@@ -1,4 +1,4 @@
-"""The log of a run: `log.jsonl`, TensorBoard, and progress in the terminal."""
+"""The log of a run: `log.jsonl`, TensorBoard, a tracker, and progress in the terminal."""
 
 import json
 import math
@@ -15,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from sslssaw_jax.training.tracker import Tracker
 from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, write_jsonl
 
 
@@ -31,6 +32,7 @@ class RunLog:
         start_step: Steps already taken. Later lines of this stage, from an interrupted run that got further
             than its last checkpoint, are dropped, so that no step is logged twice.
         peak_flops: Peak FLOP/s of all devices, for the MFU; 0 if unknown.
+        tracker: Gets what TensorBoard gets, and is finished with the log.
         stream: Where progress goes: a progress bar in a terminal, otherwise one line each time.
     """
 
@@ -42,10 +44,12 @@ class RunLog:
         num_steps: int,
         start_step: int = 0,
         peak_flops: float = 0.0,
+        tracker: Tracker | None = None,
         stream: TextIO | None = None,
     ) -> None:
         self._stage, self._num_steps, self._peak_flops = stage, num_steps, peak_flops
         self._stream = stream or sys.stderr
+        self._tracker = tracker
         self._writes = is_first_process()
         self._bar = tqdm(
             desc=stage,
@@ -126,6 +130,8 @@ class RunLog:
             event = Event(wall_time=time.time(), step=step, summary=scalar(key, value))
             self._tensorboard.write_event(event)
         self._tensorboard.flush()
+        if self._tracker:
+            self._tracker.log(dict(scalars), step=step)
 
     def _show(self, step: int, scalars: Mapping[str, float]) -> None:
         facts = [
@@ -153,6 +159,8 @@ class RunLog:
         if self._writes:
             self._file.close()
             self._tensorboard.close()
+        if self._tracker:
+            self._tracker.finish()
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.dataset import write_dataset_facts
+from sslssaw_jax.data.dataset import Source, write_dataset_facts
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.data.text import clean_question
 
@@ -19,6 +19,16 @@ SPLITS = {"train": 24, "dev": 6, "test": 6, "isolated": 12}
 TIMES = ("today", "tomorrow", "tonight")
 WEATHER = ("rain", "snow", "wind", "fog", "sun", "hail")
 PLACES = ("north", "south", "east", "west")
+FACTS: dict[str, Any] = {
+    "language": "en_XX",
+    "resize": f"crop:{SIDE}",
+    "fps": 25.0,
+    "jpeg_quality": 95,
+    "text_only": False,
+    "vocab_size": 60,
+    "frame_size": (SIDE, SIDE),
+    "source": Source(),
+}
 
 
 def _rows(split: str) -> list[dict[str, Any]]:
@@ -78,5 +88,5 @@ def prepare(data_dir: Path) -> None:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(split))
         (folder / f"clips.{split}.jsonl").write_text(lines, encoding="utf-8")
     texts = [text for row in _rows("train") for text in (row["target"], clean_question(row["question"]))]
-    write_dataset_facts(folder, language="en_XX")
     train_tokenizer(texts, folder / "tokenizer", vocab_size=60)
+    write_dataset_facts(folder, **FACTS)

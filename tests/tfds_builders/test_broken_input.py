@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from sslssaw_jax.data import video as frames
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER
 from tests.support import csl_release, phoenix_release
 from tests.support.csl_release import pickled
-from tfds_builders import encode_frames as frames
 from tfds_builders.annotation import Annotations, MissingInputError
 from tfds_builders.csl_daily_qa import annotations as csl
 from tfds_builders.phoenix2014t_qa import annotations as phoenix
@@ -184,7 +184,7 @@ def test_a_mutated_frame_is_decoded_or_left_out_and_reported(suffix: str, tmp_pa
     bomb[16:24] = b"\x7f\xff\xff\xff" * 2
     (tmp_path / f"images0400{suffix}").write_bytes(bomb)
     (tmp_path / f"images0401{suffix}").mkdir()
-    clip = frames.read_clip(tmp_path, frames.Resize(side=16), fps=25)
+    clip = frames.read_video(tmp_path, frames.Resize(side=16), fps=25)
     assert 0 < len(clip.video) < 401 and len(clip.video) + len(clip.unreadable) == 401
     assert clip.odd[0] == "frames unreadable, dropped"
     assert {frames.image_size(frame) for frame in clip.video} == {(16, 16)}
@@ -241,7 +241,7 @@ def test_every_broken_tree_is_read_or_reported(
         assert all(str(folder) in problem for problem in problems)
         for split in splits.values():
             for clip in split.clips:
-                frames.read_clip(clip.video, frames.Resize(), fps=25)
+                frames.read_video(clip.video, frames.Resize(), fps=25)
         outcomes.add("problems" if problems else "read")
         shutil.rmtree(folder)
     assert outcomes == {"missing", "problems", "read"}

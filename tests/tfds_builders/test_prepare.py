@@ -1,23 +1,26 @@
 """A prepared dataset is whole or absent, whatever happens; every mistake is one clear error."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
-from tests.support.phoenix_release import clip_name, write_release
+from tests.support.phoenix_release import SIZE, clip_name, write_release
 from tfds_builders import prepare as prepare_module
 from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES
 from tfds_builders.prepare import PrepareError, main, prepare
@@ -97,6 +100,71 @@ def test_what_is_prepared_is_left_alone(
     assert run(release, prepared.parents[1]) == prepared
     assert "prepared already" in capsys.readouterr().out
     assert prepared.stat().st_mtime_ns == time_of_change
+
+
+def edit_a_table(release: Path) -> None:
+    with (release / "questions" / "dev.txt").open("a", encoding="utf-8") as file:
+        file.write("\n")
+
+
+def edit_a_video(release: Path) -> None:
+    (release / FRAMES / "dev" / clip_name("dev", 0) / "images0004.png").touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (edit_a_table, {}, r"questions/dev\.txt: changed"),
+        (edit_a_video, {}, r"videos: their names, sizes or times changed"),
+        (None, {"resize": "16"}, r"--resize: none then, 16 now"),
+        (None, {"fps": 30.0}, r"--fps: 25\.0 then, 30\.0 now"),
+        (None, {"text_only": True}, r"--text_only: False then, True now"),
+        (None, {"vocab_size": 61}, r"--vocab_size: 60 then, 61 now"),
+    ],
+)
+def test_what_is_prepared_from_something_else_is_refused(
+    release: Path,
+    prepared: Path,
+    tmp_path: Path,
+    change: Callable[[Path], None] | None,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    before = snapshot(prepared)
+    manual_dir = tmp_path / "other"
+    if change:
+        shutil.copytree(release, manual_dir)
+        change(manual_dir)
+        message = rf"--manual_dir: release0 then, other now(.|\n)*{message}"
+    given = {"resize": "none", "vocab_size": 60} | options
+    with pytest.raises(PrepareError, match=rf"{message}(.|\n)*--overwrite, or choose another --data_dir"):
+        prepare(NAME, prepared.parents[1], manual_dir=manual_dir if change else release, **given)
+    assert snapshot(prepared) == before
+
+
+def test_a_moved_or_cleared_source_is_the_same_source(release: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path / "moved")
+    assert run(tmp_path / "moved", prepared.parents[1]) == prepared
+    cleared = tmp_path / release.name
+    cleared.mkdir()
+    assert run(cleared, prepared.parents[1]) == prepared
+    assert prepare(NAME, prepared.parents[1], resize="none", vocab_size=60) == prepared
+
+
+def test_a_dataset_says_how_it_was_prepared(release: Path, prepared: Path, tmp_path: Path) -> None:
+    facts = find_dataset(prepared.parents[1], NAME).facts
+    assert (facts.language, facts.resize, facts.fps, facts.text_only) == ("de_DE", "none", 25.0, False)
+    assert facts.frame_size == SIZE and facts.jpeg_quality == 95
+    assert DatasetFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    digests = json.loads((prepared / "digests.json").read_text("utf-8"))
+    assert digests == {
+        name: hashlib.sha256(data).hexdigest()
+        for name, data in snapshot(prepared).items()
+        if name not in ("dataset.json", "digests.json")
+    }
+    smaller = prepare(NAME, tmp_path, manual_dir=release, resize="16", num_workers=1, vocab_size=60)
+    assert find_dataset(smaller.parents[1], NAME).facts.fingerprint != facts.fingerprint
+    assert find_dataset(smaller.parents[1], NAME).facts.frame_size == (16, 16)
 
 
 def test_overwriting_gives_the_same_dataset_anew(release: Path, prepared: Path, tmp_path: Path) -> None:

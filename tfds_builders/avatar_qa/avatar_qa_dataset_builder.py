@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.video import ClipFrames, OptionError
 from tfds_builders.annotation import Annotation, Annotations
 from tfds_builders.avatar_qa import grammar
-from tfds_builders.avatar_qa.clips import render_clip
-from tfds_builders.encode_frames import ClipFrames
+from tfds_builders.avatar_qa.clips import FRAME_SIZE, render_clip
 from tfds_builders.video_qa_builder import VideoQaBuilder
 
 NUM_CLIPS = {"train": 1600, "dev": 100, "test": 100, "isolated": 1800}
@@ -16,11 +17,21 @@ SEED = 0
 
 
 class Builder(VideoQaBuilder):
-    """A builder that renders 48x48 clips; `resize` and `fps` change nothing."""
+    """A builder that renders clips of 48 x 48 pixels, 25 frames a second.
+
+    Raises:
+        OptionError: Another size or rate is asked for.
+    """
 
     language = "en_XX"
+    default_resize = f"crop:{FRAME_SIZE[0]}"  # makes such frames of other videos
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if (self.resize, self.fps) != (self.default_resize, 25.0):
+            raise OptionError("avatar_qa is rendered in one size and rate: leave --resize and --fps out")
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
         """Generate the rows of all splits; nothing is read from the folder."""

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
+from sslssaw_jax.data.video import JPEG_QUALITY, ClipFrames
 from tfds_builders.avatar import render
 from tfds_builders.avatar_qa.grammar import ISOLATED_FRAMES, ISOLATED_SHOWN, LEXICON, Row
-from tfds_builders.encode_frames import JPEG_QUALITY, ClipFrames
 
 FRAME_SIZE = (48, 48)
 # halved chroma would blur the hands in so small a picture

@@ -22,3 +22,13 @@ class Builder(VideoQaBuilder):
         """Read the files of the release and the questions."""
         files = annotations.find_files(manual_dir, text_only=self.text_only)
         return annotations.read_annotations(files)
+
+    def table_files(self, manual_dir: Path) -> list[Path]:
+        """Return the question files and the files of the release."""
+        files = annotations.find_files(manual_dir, text_only=self.text_only)
+        corpus = files["train"].corpus
+        return [
+            corpus,
+            corpus.with_name(annotations.SPLIT_FILE),
+            *(found.questions for found in files.values()),
+        ]

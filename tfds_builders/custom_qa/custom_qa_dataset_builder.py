@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sslssaw_jax.data.mbart_tokenizer import LANGUAGES
+from sslssaw_jax.data.video import OptionError
 from tfds_builders.annotation import Annotations
 from tfds_builders.custom_qa import table
-from tfds_builders.encode_frames import OptionError
 from tfds_builders.video_qa_builder import VideoQaBuilder
 
 
@@ -43,3 +43,7 @@ class Builder(VideoQaBuilder):
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
         """Read the table of a folder."""
         return table.read_table(table.find_table(manual_dir))
+
+    def table_files(self, manual_dir: Path) -> list[Path]:
+        """Return the table of a folder."""
+        return [table.find_table(manual_dir)]

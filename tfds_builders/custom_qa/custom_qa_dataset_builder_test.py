@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_builders import encode_frames as frames
+from sslssaw_jax.data import video as frames
+from sslssaw_jax.data.video import Resize, read_video
 from tfds_builders.annotation import AnnotationError
 from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder
-from tfds_builders.encode_frames import Resize, read_clip
 
 CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
 SIZE = (48, 64)  # height, width
@@ -47,7 +47,7 @@ def test_each_tick_shows_the_frame_that_is_on_the_screen_then(
     tmp_path: Path, suffix: str, fps: float
 ) -> None:
     """To within a frame: containers round times and codecs brightness."""
-    clip = read_clip(write_video(tmp_path / f"clip{suffix}", 50, fps), KEEP, 25)
+    clip = read_video(write_video(tmp_path / f"clip{suffix}", 50, fps), KEEP, 25)
     assert not clip.odd
     found = np.array(shown(clip.video))
     expected = np.floor(np.arange(len(found)) * fps / 25)
@@ -83,22 +83,22 @@ def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.Monk
             }[what]
 
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    found = shown(read_clip(Path(__file__), KEEP, 10).video)
+    found = shown(read_video(Path(__file__), KEEP, 10).video)
     assert found == [0, 1, 2, 3, 4, 6, 11]
 
 
 def test_a_folder_of_frames_keeps_its_rate(tmp_path: Path) -> None:
     for t in range(3):
         cv2.imwrite(str(tmp_path / f"{t}.png"), np.full((*SIZE, 3), STEP * t, np.uint8))
-    assert shown(read_clip(tmp_path, KEEP, 5).video) == [0, 1, 2]
+    assert shown(read_video(tmp_path, KEEP, 5).video) == [0, 1, 2]
 
 
 def test_crop_keeps_the_middle_square_undistorted(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.avi", 25)
-    cropped = pixels(read_clip(clip, Resize.parse("crop:24"), 25).video[-1])
+    cropped = pixels(read_video(clip, Resize.parse("crop:24"), 25).video[-1])
     assert cropped.shape == (24, 24, 3)
     assert cropped[:, 1:].min() > 80  # the dark quarter lies outside
-    squeezed = pixels(read_clip(clip, Resize.parse("24"), 25).video[-1])
+    squeezed = pixels(read_video(clip, Resize.parse("24"), 25).video[-1])
     assert squeezed.shape == (24, 24, 3)
     assert squeezed[:, :2].max() < 40
 
@@ -116,7 +116,7 @@ def test_broken_videos_are_left_out_in_order_and_reported(
     (tmp_path / "cut.mp4").write_bytes(whole_mp4[: len(whole_mp4) // 2])  # its index stood at the end
     write_video(tmp_path / "none.avi", 0)
     capfd.readouterr()
-    found = {path.name: read_clip(path, KEEP, 25) for path in sorted(tmp_path.iterdir())}
+    found = {path.name: read_video(path, KEEP, 25) for path in sorted(tmp_path.iterdir())}
     assert {name: len(clip.video) for name, clip in found.items() if clip.video} == {
         "good.avi": 50,
         "whole.mp4": 50,

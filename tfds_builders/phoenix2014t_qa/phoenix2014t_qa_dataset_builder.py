@@ -22,3 +22,9 @@ class Builder(VideoQaBuilder):
         """Read the files of the release and the questions."""
         files = annotations.find_files(manual_dir, text_only=self.text_only)
         return annotations.read_annotations(files)
+
+    def table_files(self, manual_dir: Path) -> list[Path]:
+        """Return the question files and the corpus files that are there."""
+        splits = annotations.find_files(manual_dir, text_only=self.text_only).values()
+        corpus = [files.corpus for files in splits if files.corpus.is_file()]
+        return [*corpus, *(files.questions for files in splits)]

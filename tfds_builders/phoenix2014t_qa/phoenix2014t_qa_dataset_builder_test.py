@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.video import OptionError, Resize
 from tests.support.phoenix_release import SIZE, clip_name, picture, write_release
 from tfds_builders.annotation import AnnotationError
-from tfds_builders.encode_frames import OptionError, Resize
 from tfds_builders.phoenix2014t_qa import phoenix2014t_qa_dataset_builder as phoenix
 from tfds_builders.phoenix2014t_qa.annotations import FRAMES
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from sslssaw_jax.data.video import list_frames
 from sslssaw_jax.workdir import write_text
 from tfds_builders.avatar import render
 from tfds_builders.avatar.signs import stable_seed
-from tfds_builders.encode_frames import list_frames
 from tfds_builders.parallel import ordered_map
 
 

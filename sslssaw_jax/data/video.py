@@ -1,4 +1,7 @@
-"""Re-encoding of videos as JPEG frames of the wanted size and rate."""
+"""From a video of any size and rate to JPEG frames of the wanted ones.
+
+Preparation and the translation of new videos read with the same function, `read_video`.
+"""
 
 import math
 import os
@@ -70,8 +73,8 @@ class ClipFrames:
     unreadable: list[Path] = field(default_factory=list)  # files of frames that are left out
 
 
-def read_clip(video: Path, resize: Resize, fps: float) -> ClipFrames:
-    """Read the frames of a clip as JPEG.
+def read_video(video: Path, resize: Resize, fps: float) -> ClipFrames:
+    """Read a video as JPEG frames.
 
     Args:
         video: A folder of frames, all of which are taken, or a video file.

@@ -1,0 +1,141 @@
+"""A workdir belongs to one configuration; nothing here compiles a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.evaluation.predictions import Prediction
+from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.systems import read_config
+from sslssaw_jax.training.checkpoints import CheckpointError
+from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, write_json
+from tests.test_end_to_end import shipped, shrink
+
+# key, value, what the error says
+OTHER_RUNS = [
+    ("model.fusion.kind", "concat", "config.model.fusion.kind: 'ssaw' then, 'concat' now"),
+    ("model.ssl", "off", "config.model.ssl: 'prefix' then, 'off' now"),
+    ("seed", 2, "config.seed: 0 then, 2 now"),
+    ("translate.epochs", 12, "config.translate.epochs: 1 then, 12 now"),
+    ("pretrain.mask_weight", 0.5, "config.pretrain.mask_weight: 1.0 then, 0.5 now"),
+    ("warm_start.epochs", 0, "config.warm_start.epochs: 1 then, 0 now"),
+    ("init_from", None, "config.init_from: 'demo_stage1' then, None now"),
+    ("init_from", "other", "config.init_from: 'demo_stage1' then, 'other' now"),
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tiny_data_dir: Path) -> Path:
+    return tiny_data_dir
+
+
+def experiment(data_dir: Path, workdir: Path, **changes: Any) -> Experiment:
+    tree = shrink(shipped("demo"), data_dir)
+    tree.compilation_cache, tree.evaluation.num_heatmaps = None, 0
+    for key, value in changes.items():
+        group, _, name = key.replace("__", ".").rpartition(".")
+        target = tree
+        for part in filter(None, group.split(".")):
+            target = target[part]
+        with target.unlocked(), target.ignore_type():
+            target[name] = value
+    return Experiment(read_config(tree), workdir)
+
+
+@pytest.fixture
+def finished(data_dir: Path, tmp_path: Path) -> Path:
+    """Return a workdir with the mark and the scores of a finished run."""
+    workdir = tmp_path / "runs" / "demo"
+    run = experiment(data_dir, workdir)
+    write_json(workdir / FINISHED, run._notes(len(run._stages) - 1))
+    write_json(workdir / METRICS, {"dev": {}, "test": {}})
+    return workdir
+
+
+@pytest.mark.parametrize("mode", ["train", "eval", "translate"])
+def test_a_finished_run_of_other_settings_is_refused_and_kept(mode, finished, data_dir) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    for key, value, told in OTHER_RUNS:
+        run = experiment(data_dir, finished, **{key.replace(".", "__"): value})
+        with pytest.raises(ConfigError) as refused:
+            run.run(mode)
+        first, *lines = str(refused.value).splitlines()
+        assert first.endswith(
+            "holds a run of another configuration; go on with that one, or choose another --workdir:"
+        )
+        assert f"  {told}" in lines
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_workdir_of_another_stage_is_refused(finished, data_dir) -> None:
+    with pytest.raises(ConfigError, match=r"config\.stage: 'translate' then, 'pretrain' now"):
+        experiment(data_dir, finished, stage="pretrain").run("train")
+
+
+def test_a_checkpoint_counts_as_a_run_before_there_is_a_mark(finished, data_dir) -> None:
+    notes = finished / "checkpoints" / "3" / "meta" / "metadata"
+    notes.parent.mkdir(parents=True)
+    (finished / FINISHED).rename(notes)
+    with pytest.raises(ConfigError, match=r"config\.seed: 0 then, 2 now"):
+        experiment(data_dir, finished, seed=2).run("train")
+
+
+def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finished, data_dir) -> None:
+    stage_1, workdir = finished.parent / "demo_stage1", finished.parent / "new"
+    write_json(stage_1 / FINISHED, experiment(data_dir, workdir)._notes(1))
+    other = experiment(data_dir, workdir, pretrain__mask_weight=0.5, model__fusion__kind="concat")
+    with pytest.raises(
+        ConfigError, match=r"demo_stage1 holds .* another --config\.init_from:\n.*"
+    ) as refused:
+        other.run("train")
+    assert str(refused.value).splitlines()[1:] == ["  config.pretrain.mask_weight: 1.0 then, 0.5 now"]
+
+
+def test_other_decoding_is_scored_in_a_folder_of_its_name(
+    finished, data_dir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def translations(self: Evaluator, state: None, clips: Any, only: Any = None) -> Any:
+        rows = [Prediction(clip.id, clip.question, clip.target, "rain", -1.0) for clip in clips.clips]
+        return rows, [None] * len(rows)
+
+    monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
+    monkeypatch.setattr(Evaluator, "_translations", translations)
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    changes = {"decode__beams": 1, "decode__length_penalty": 0.5, "data__num_threads": 1, "name": "x"}
+    experiment(data_dir, finished, evaluation__swap_questions=False, **changes).run("eval")
+    folder = finished / "decode.beams=1,decode.length_penalty=0.5,evaluation.swap_questions=False"
+    assert f"report: {folder / 'report.html'}" in capsys.readouterr().out
+    assert read_notes(folder)["config"]["decode"]["beams"] == 1
+    assert json.loads((folder / METRICS).read_text())["test"]["num_clips"] == 6
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in finished.iterdir()} == {
+        FINISHED,
+        METRICS,
+        folder.name,
+        "lock",
+        "lock.holder",
+    }
+    assert f"<h1>demo/{folder.name}" in (folder / "report.html").read_text()
+
+
+def test_runs_translate_together_if_their_models_are_alike(finished, data_dir) -> None:
+    together = finished.parent / "together"
+    names = ("demo", "seed2")
+    for folder, changes in {
+        "seed2": {"seed": 2, "translate__epochs": 3},
+        "lstm": {"model__fusion__kind": "lstm"},
+    }.items():
+        run = experiment(data_dir, finished.parent / folder, **changes)
+        write_json(finished.parent / folder / FINISHED, run._notes(len(run._stages) - 1))
+    alike = experiment(data_dir, together, evaluation__ensemble=names)
+    with pytest.raises(CheckpointError, match="no checkpoint"):  # refused only where weights are missing
+        alike.run("translate")
+    unlike = experiment(data_dir, together, evaluation__ensemble=("demo", "lstm"))
+    with pytest.raises(
+        ConfigError, match=r"lstm holds .* another --config\.evaluation\.ensemble:\n.*'lstm' then"
+    ):
+        unlike.run("translate")
