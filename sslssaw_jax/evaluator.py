@@ -16,6 +16,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
@@ -68,6 +69,10 @@ class Evaluator:
     @cached_property
     def _translate(self) -> SplitTranslator:
         return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh)
+
+    @cached_property
+    def _explain(self) -> Explainer:
+        return Explainer(self._stage, self._config, self._tokenizer, self._mesh)
 
     @cached_property
     def _loss(self) -> SplitLoss:
@@ -161,10 +166,10 @@ class Evaluator:
             if not indices:
                 continue
             predictions, gates = self._translations(state, clips, indices)
-            if jax.process_index() == 0:
-                for index, row, gate in zip(indices, predictions, gates):
+            for index, row, gate in zip(indices, predictions, gates):
+                if jax.process_index() == 0:
                     print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
-                    self._draw(clips, index, row, gate)
+                self._draw(state, clips, index, row, gate)
         print(f"pictures: {self.output_dir}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
@@ -200,15 +205,20 @@ class Evaluator:
         predictions, gates = self._translations(state, clips)
         if jax.process_index() == 0:
             write_predictions(self.output_dir, split, predictions)
-            if split == self._config.data.test_split:
-                for index in worst_and_best(predictions)[: self._config.evaluation.num_heatmaps]:
-                    self._draw(clips, index, predictions[index], gates[index])
+        if split == self._config.data.test_split:
+            for index in worst_and_best(predictions)[: self._config.evaluation.num_heatmaps]:
+                self._draw(state, clips, index, predictions[index], gates[index])
         return predictions
 
-    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate | None) -> None:
-        if self._stage.reads_video:  # without a question the gate has nothing to weigh against
-            shown = gate if self._stage.reads_question else None
-            draw_clip(self.output_dir, clips[index], row, shown, self._config.data.max_frames)
+    def _draw(
+        self, state: TrainState, clips: ClipSource, index: int, row: Prediction, gate: Gate | None
+    ) -> None:
+        if not self._stage.reads_video:
+            return
+        explanation = self._explain(state, clips, index, row.prediction)  # by all processes together
+        if jax.process_index() == 0:
+            shown = gate if self._stage.reads_question else None  # nothing to weigh against otherwise
+            draw_clip(self.output_dir, clips[index], row, shown, explanation, self._config.data.max_frames)
 
     def _translations(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None

@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import encode_texts
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question, without_each_word
 from sslssaw_jax.stages.stage import Stage
@@ -78,18 +80,20 @@ class Explainer:
         )
         self._score = jax.jit(step, out_shardings=replicated(mesh))
 
-    def __call__(
-        self, state: TrainState, frames_FxHxWx3: np.ndarray, question: str, sentence: str
-    ) -> Explanation:
+    def __call__(self, state: TrainState, clips: ClipSource, index: int, sentence: str) -> Explanation:
         """Return what a sentence hangs on, by one call of the model.
 
         Args:
             state: Of the stage.
-            frames_FxHxWx3: The frames that the model reads, u8; none for a model without video.
-            question: As it was asked.
+            clips: A split, or other clips.
+            index: The clip's place, with the question that it answers.
             sentence: The translation, or any other answer.
         """
-        asked = clean_question(question)
+        kept = select_frames(int(clips.num_frames[index]), self._config.data.max_frames, None)
+        frames_FxHxWx3 = np.empty((len(kept), *clips.frame_size, 3), np.uint8)
+        if len(kept):  # of a video that the model reads
+            clips.read_frames(index, kept, frames_FxHxWx3)
+        asked = clean_question(clips.clips[index].question)
         words = without_each_word(asked) if self._stage.reads_question else []
         stretches = split_frames(len(frames_FxHxWx3)) if self._stage.reads_video else []
         batch = occlusion_batch(

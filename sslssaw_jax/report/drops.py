@@ -44,7 +44,9 @@ def draw_explanations(
         labelled_lines({"Question": question, "Sentence": explanation.sentence}, line_width)
         for question, explanation in answers
     ]
-    heights = [LINE * len(lines) + drops_height(explanation) for lines, (_, explanation) in zip(texts, answers)]
+    heights = [
+        LINE * len(lines) + drops_height(explanation) for lines, (_, explanation) in zip(texts, answers)
+    ]
     top = 2 * MARGIN + sum(heights) + (FRAME + 0.1) * has_frames
     figure = Figure(figsize=(WIDTH, top))
     top -= MARGIN
@@ -61,13 +63,18 @@ def draw_explanations(
 
 
 def drops_height(explanation: Explanation) -> float:
-    """Return the height of the bars with all that belongs to them, in inches."""
+    """Return the height of `draw_drops` in inches."""
     longest = max((label_width(part.word) for part in explanation.words), default=0.0)
     return HEADING + BARS + max(LABELS, longest + 0.1)
 
 
 def draw_drops(
-    figure: Figure, explanation: Explanation, bottom: float, edge: float, width: float, fps: float | None = None
+    figure: Figure,
+    explanation: Explanation,
+    bottom: float,
+    edge: float,
+    width: float,
+    fps: float | None = None,
 ) -> None:
     """Draw bars for words and stretches, red for the highest of each.
 
@@ -80,7 +87,7 @@ def draw_drops(
         fps: The frames a second that the model reads; None counts frames.
     """
     bottom += drops_height(explanation) - HEADING - BARS
-    drops = [part.drop for part in (*explanation.words, *explanation.stretches)]
+    drops = [*(part.drop for part in explanation.words), *(part.drop for part in explanation.stretches)]
     limits = min([0.0, *drops]), HEADROOM * max([1e-3, *drops])
     if explanation.words:
         words = [part.word for part in explanation.words]
@@ -161,7 +168,8 @@ def _bars(
     highest = int(np.argmax(drops))
     colours = [HIGHLIGHT if number == highest else PLAIN for number in range(len(drops))]
     bars = axes.bar(centres, drops, widths, color=colours)
-    axes.bar_label(bars, [f"{drop:.1f}" for drop in drops], fontsize=7, color=QUIET, padding=1)
+    numbers = [f"{drop:.1f}" if number == highest else "" for number, drop in enumerate(drops)]
+    axes.bar_label(bars, numbers, fontsize=8, color=HIGHLIGHT, padding=1)
     axes.set_ylim(limits)
     axes.set_yticks([])
     axes.axhline(0, color=QUIET, linewidth=0.8)

@@ -115,12 +115,12 @@ def draw_heatmap(
     target: str,
     prediction: str,
 ) -> Figure:
-    """Draw the gate of a clip (Fig. 4) and, below, what its sentence hangs on.
+    """Draw a clip's gate (Fig. 4) and what its sentence hangs on.
 
-    The gate is a strip of colour: question words, dashed line, video positions. Brighter means a higher weight.
-    Colours span the lowest to the highest weight of the clip, since a gate rarely uses all of (0, 1). A word is
-    as wide as its tokens and has their mean weight. Boxes mark the `highest` words and the `highest` positions
-    of the video.
+    The gate is a strip of colour: question words, dashed line, video positions. Brighter means a higher
+    weight. Colours span the lowest to the highest weight of the clip, since a gate rarely uses all of (0, 1).
+    A word is as wide as its tokens and has their mean weight. Boxes mark the `highest` words and the
+    `highest` positions of the video.
 
     Args:
         gate: The fusion's gate; None draws what the sentence hangs on alone.
@@ -183,7 +183,9 @@ def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -
     ends = np.cumsum([word.num_tokens for word in words])
     middles = [end - (word.num_tokens + 1) / 2 for end, word in zip(ends, words)]
     fits = all(label_width(word.text, fontsize) < word.num_tokens * cell for word in words)
-    strip.set_xticks(middles, [shorten(word.text) for word in words], rotation=0 if fits else 90, fontsize=fontsize)
+    strip.set_xticks(
+        middles, [shorten(word.text) for word in words], rotation=0 if fits else 90, fontsize=fontsize
+    )
     for label in strip.get_xticklabels():
         label.set_parse_math(False)
     strip.vlines(ends[:-1] - 0.5, -0.5, 0.5, color="white", linewidth=0.8)

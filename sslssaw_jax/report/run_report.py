@@ -17,7 +17,6 @@ from sslssaw_jax.report.word_diff import diff_html
 from sslssaw_jax.workdir import (
     EVALUATED,
     FINISHED,
-    FRAMES,
     HEATMAPS,
     LOG,
     METRICS,
@@ -36,7 +35,6 @@ SHOWN = 6  # clips, half of them the worst
 class Picture(NamedTuple):
     """A picture that is part of the page."""
 
-    kind: str  # heatmap | frames
     alt: str
     source: str
 
@@ -165,11 +163,7 @@ def _clip_entry(workdir: Path, name: str, row: Prediction) -> ClipEntry:
         caption = f"ROUGE-L {rouge_l(row):.1f}, {caption}"
         prediction = diff_html(row.target, row.prediction)
     texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
-    heatmap, frames = workdir / HEATMAPS / f"{row.id}.png", workdir / FRAMES / f"{row.id}.jpg"
-    picture = None
-    if heatmap.exists():
-        alt = f"Weights of the question's words and of the video of {row.id}"
-        picture = Picture("heatmap", alt, data_uri(heatmap))
-    elif frames.exists():
-        picture = Picture("frames", f"Frames of {row.id}", data_uri(frames))
+    heatmap = workdir / HEATMAPS / f"{row.id}.png"
+    alt = f"What the sentence of {row.id} hangs on: the question's words and the video's stretches"
+    picture = Picture(alt, data_uri(heatmap)) if heatmap.exists() else None
     return ClipEntry(f"{name}: {row.id}", caption, [item for item in texts.items() if item[1]], picture)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import occlusion
@@ -41,6 +42,18 @@ def _quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "jit", jit)
 
 
+class Clips:
+    """One clip, with its frames or as a text alone."""
+
+    def __init__(self, has_video: bool) -> None:
+        count = len(FRAMES) if has_video else 0
+        self.clips = [ClipInfo("clip0", count, QUESTION, "", "", "")]
+        self.num_frames, self.frame_size = np.array([count]), (16, 16) if has_video else (1, 1)
+
+    def read_frames(self, index: int, kept: np.ndarray, frames: np.ndarray) -> None:
+        frames[:] = FRAMES[kept]
+
+
 class Setup:
     """A random model that explains."""
 
@@ -57,8 +70,7 @@ class Setup:
         return toy_state(self.stage)
 
     def explain(self) -> Explanation:
-        frames = FRAMES if self.stage.reads_video else np.zeros((0, 1, 1, 3), np.uint8)
-        return self.explainer(self.state, frames, QUESTION, SENTENCE)
+        return self.explainer(self.state, Clips(self.stage.reads_video), 0, SENTENCE)
 
     def log_prob(self, frames: np.ndarray, question: str) -> float:
         """Score the sentence by a batch of one clip, whose frames lie without a gap."""

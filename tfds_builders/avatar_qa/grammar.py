@@ -7,8 +7,8 @@ leaves open what it asks for, so that neither question nor video alone determine
 
 import functools
 import random
-from collections.abc import Iterator
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tfds_builders.avatar import Signer, distinct_signs
@@ -86,8 +86,8 @@ def draw_sentence(rng: random.Random) -> Sentence:
 def deciding_words(question: str) -> set[str]:
     """Return the words without which a question leaves a reading open.
 
-    A reading is weather or home, past or future, and at home woman or man. Without one of these words, the same
-    signs have several targets. Where two words say the same (`will` and `tomorrow`), neither decides.
+    A reading is weather or home, past or future, and at home woman or man. Without one of these words, the
+    same signs have several targets. Where two words say the same (`will` and `tomorrow`), neither decides.
     """
     words, readings = question.split(), _readings_of_words()
 
