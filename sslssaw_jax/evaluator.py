@@ -1,5 +1,6 @@
 """The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -29,6 +30,7 @@ from sslssaw_jax.evaluation.predictions import (
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_understanding
 from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
@@ -117,10 +119,15 @@ class Evaluator:
         with locked(self._workdir):
             self._note_settings()
             baselines = self.question_only_translations()
+            predictions = {split: self._translate_split(state, split) for split in baselines}
             scores = {
-                split: evaluate_predictions(self._translate_split(state, split), language, question_only)
-                for split, question_only in baselines.items()
+                split: evaluate_predictions(rows, language, baselines[split])
+                for split, rows in predictions.items()
             }
+            if self._stage.reads_video:
+                dev = self._config.data.dev_split
+                found = find_understanding(self._translate, state, self._dev, predictions[dev])
+                scores[dev][UNDERSTANDING] = dataclasses.asdict(found)
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)

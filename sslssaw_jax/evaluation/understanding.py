@@ -6,6 +6,11 @@ from typing import Literal
 
 import numpy as np
 
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.evaluation.predictions import Prediction, SplitTranslator, rouge_l
+from sslssaw_jax.types import TrainState
+
+UNDERSTANDING = "understanding"  # in the scores of dev
 RARE = 0.01  # share of dev's clips below the threshold where the sentences without video set none
 
 
@@ -19,6 +24,23 @@ class Understanding:
     rouge_l_without_video: float
     rejected: float  # share of dev's clips
     rejected_without_video: float
+
+
+def find_understanding(
+    translate: SplitTranslator, state: TrainState, clips: ClipSource, predictions: Sequence[Prediction]
+) -> Understanding:
+    """Find a model's threshold by the clips of dev; see `find_threshold`.
+
+    Args:
+        translate: Of the stage.
+        state: Of the stage.
+        clips: Dev.
+        predictions: The model's translations of these clips.
+    """
+    black, _ = translate(state, clips.without_video())
+    scores = [[row.score for row in rows] for rows in (predictions, black)]
+    qualities = [[rouge_l(row) for row in rows] for rows in (predictions, black)]
+    return find_threshold(scores[0], qualities[0], scores[1], qualities[1])
 
 
 def find_threshold(

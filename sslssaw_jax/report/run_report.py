@@ -12,7 +12,7 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_best
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import data_uri, render
-from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows
+from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows, understanding_notes
 from sslssaw_jax.report.word_diff import diff_html
 from sslssaw_jax.workdir import (
     EVALUATED,
@@ -73,6 +73,7 @@ def render_report(workdir: Path) -> Markup:
         facts=_facts(config),
         notice=_notice(workdir, log, metrics),
         **_scores({split: score_rows(scores) for split, scores in metrics.items()}),
+        understanding=understanding_notes(metrics),
         clips=_clip_entries(workdir, predictions),
         has_heatmaps=(workdir / HEATMAPS).is_dir(),
         curves=training_curves([stage_1 / "warm_start", stage_1, workdir / "warm_start", workdir]),
