@@ -74,7 +74,7 @@ class Evaluator:
 
     @cached_property
     def _explain(self) -> Explainer:
-        return Explainer(self._stage, self._config, self._tokenizer, self._mesh)
+        return Explainer(self._stage, self._config, self._tokenizer, self._mesh, self._dataset.facts.fps)
 
     @cached_property
     def _loss(self) -> SplitLoss:

@@ -39,8 +39,8 @@ class WordDrop:
 class StretchDrop:
     """A stretch of the video, and what the sentence loses without the stretch."""
 
-    start: int  # frame of those that the model reads
-    stop: int
+    start: float  # seconds
+    stop: float
     drop: float  # of the sentence's log-probability, in nats
 
 
@@ -67,11 +67,13 @@ class Explainer:
         config: Of the run.
         tokenizer: Of the dataset.
         mesh: The devices.
+        fps: The frames a second of the clips.
     """
 
-    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> None:
+    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh, fps: float) -> None:
         assert stage.translation is not None
         self._stage, self._config, self._tokenizer, self._mesh = stage, config, tokenizer, mesh
+        self._fps = fps
         step = partial(
             sentence_step,
             graphdef=stage.eval_def,
@@ -89,7 +91,8 @@ class Explainer:
             index: The clip's place, with the question that it answers.
             sentence: The translation, or any other answer.
         """
-        kept = select_frames(int(clips.num_frames[index]), self._config.data.max_frames, None)
+        num_frames = int(clips.num_frames[index])
+        kept = select_frames(num_frames, self._config.data.max_frames, None)
         frames_FxHxWx3 = np.empty((len(kept), *clips.frame_size, 3), np.uint8)
         if len(kept):  # of a video that the model reads
             clips.read_frames(index, kept, frames_FxHxWx3)
@@ -111,11 +114,15 @@ class Explainer:
         log_probs = jax.device_get(self._score(state.eval_params, state.batch_stats, batch)).tolist()
         whole, *left_out = log_probs[: 1 + len(words) + len(stretches)]
         drops = [whole - log_prob for log_prob in left_out]
+        second = num_frames / max(len(kept), 1) / self._fps  # of a frame that the model reads
         return Explanation(
             sentence,
             whole,
             [WordDrop(word, drop) for (word, _), drop in zip(words, drops)],
-            [StretchDrop(part.start, part.stop, drop) for part, drop in zip(stretches, drops[len(words) :])],
+            [
+                StretchDrop(part.start * second, part.stop * second, drop)
+                for part, drop in zip(stretches, drops[len(words) :])
+            ],
         )
 
 

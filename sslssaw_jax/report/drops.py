@@ -28,15 +28,12 @@ LONGEST = 30  # letters of a label
 FONT_SIZE = 9.0
 
 
-def draw_explanations(
-    answers: Sequence[tuple[str, Explanation]], frames: np.ndarray, fps: float | None = None
-) -> Figure:
+def draw_explanations(answers: Sequence[tuple[str, Explanation]], frames: np.ndarray) -> Figure:
     """Draw one clip and, below, what each of its sentences hangs on.
 
     Args:
         answers: Questions with the explanations of their sentences.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip; empty for a model without video.
-        fps: The frames a second that the model reads; None counts frames.
     """
     has_frames = len(frames) > 0
     line_width = int((WIDTH - 2 * MARGIN - NAME) / CHARACTER)
@@ -57,7 +54,7 @@ def draw_explanations(
     for lines, height, (_, explanation) in zip(texts, heights, answers):
         write_lines(figure, lines, top)
         edge = WORDS_WIDTH if explanation.words else 0.0
-        draw_drops(figure, explanation, top - height, edge, WIDTH - 2 * MARGIN - UNIT, fps)
+        draw_drops(figure, explanation, top - height, edge, WIDTH - 2 * MARGIN - UNIT)
         top -= height
     return figure
 
@@ -68,14 +65,7 @@ def drops_height(explanation: Explanation) -> float:
     return HEADING + BARS + max(LABELS, longest + 0.1)
 
 
-def draw_drops(
-    figure: Figure,
-    explanation: Explanation,
-    bottom: float,
-    edge: float,
-    width: float,
-    fps: float | None = None,
-) -> None:
+def draw_drops(figure: Figure, explanation: Explanation, bottom: float, edge: float, width: float) -> None:
     """Draw bars for words and stretches, red for the highest of each.
 
     Args:
@@ -84,7 +74,6 @@ def draw_drops(
         bottom: Inches; the bars take `drops_height` above it.
         edge: Inches from the left margin to the place where the words end and the video begins.
         width: Inches from the left margin to the end of the video.
-        fps: The frames a second that the model reads; None counts frames.
     """
     bottom += drops_height(explanation) - HEADING - BARS
     drops = [*(part.drop for part in explanation.words), *(part.drop for part in explanation.stretches)]
@@ -102,14 +91,14 @@ def draw_drops(
         for label in axes.get_xticklabels():
             label.set_parse_math(False)
     if explanation.stretches:
-        edges = np.array([part.start for part in explanation.stretches] + [explanation.stretches[-1].stop])
+        edges = np.array([*(part.start for part in explanation.stretches), explanation.stretches[-1].stop])
         axes = place(figure, MARGIN + edge, bottom, width - edge, BARS)
         sizes, centres = 0.9 * np.diff(edges), (edges[1:] + edges[:-1]) / 2
         heading = "without the stretch of video"
         _bars(axes, centres, sizes, [part.drop for part in explanation.stretches], limits, heading)
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_xticks(edges, [str(place) if fps is None else f"{place / fps:.1f}" for place in edges])
-        axes.set_xlabel("frame" if fps is None else "seconds", fontsize=8, color=QUIET, labelpad=1)
+        axes.set_xticks(edges, [f"{place:.1f}" for place in edges])
+        axes.set_xlabel("seconds", fontsize=8, color=QUIET, labelpad=1)
     figure_width, figure_height = figure.get_size_inches()
     figure.text(
         (MARGIN + width + 0.15) / figure_width,

@@ -62,7 +62,7 @@ class Setup:
         self.config = toy_system(system, **sizes | changes)
         self.tokenizer = tokenizer
         self.stage = translate_stage(self.config, tokenizer.vocab_size)
-        self.explainer = Explainer(self.stage, self.config, tokenizer, make_mesh(self.config.mesh))
+        self.explainer = Explainer(self.stage, self.config, tokenizer, make_mesh(self.config.mesh), fps=2.0)
         self.naive = jit(self._token_log_probs)
 
     @cached_property
@@ -110,9 +110,9 @@ def test_all_occlusions_in_one_call_equal_one_after_the_other(tokenizer, system,
     assert_close(np.array([part.drop for part in found.words]), np.array(words), 1e-4)
     assert np.abs(words).max() > 0.01
     shown = split_frames(len(FRAMES)) if setup.stage.reads_video else []
-    assert [range(part.start, part.stop) for part in found.stretches] == shown
-    for part in found.stretches:
-        rest = np.delete(FRAMES, range(part.start, part.stop), axis=0)
+    assert [(part.start, part.stop) for part in found.stretches] == [(s.start / 2, s.stop / 2) for s in shown]
+    for part, stretch in zip(found.stretches, shown):
+        rest = np.delete(FRAMES, stretch, axis=0)
         assert abs(part.drop - (whole - setup.log_prob(rest, "what comes tonight?"))) < 1e-4 * abs(whole)
 
 

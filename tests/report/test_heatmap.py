@@ -38,7 +38,7 @@ def explanation(words: list[str], stretches: int = 8) -> Explanation:
         "am donnerstag schauer",
         -1.5,
         [WordDrop(word, 12.5 * place - 1) for place, word in enumerate(words)],
-        [StretchDrop(37 * place, 37 * (place + 1), 10.0 * place - 2) for place in range(stretches)],
+        [StretchDrop(1.5 * place, 1.5 * (place + 1), 10.0 * place - 2) for place in range(stretches)],
     )
 
 
@@ -64,7 +64,7 @@ def test_no_text_leaves_the_picture_or_lies_on_another(num_tokens, num_positions
 def test_no_text_of_several_explanations_lies_on_another(words: int) -> None:
     shown = arguments()
     answers = [(shown["question"], explanation(LONG_WORDS[:words])), ("", explanation(["wann"]))]
-    assert_texts_are_apart(draw_explanations(answers, shown["frames"], fps=25.0))
+    assert_texts_are_apart(draw_explanations(answers, shown["frames"]))
     assert_texts_are_apart(
         draw_explanations([(shown["question"], explanation(["wann"], 0))], shown["frames"][:0])
     )
