@@ -57,7 +57,8 @@ def _translate(options: argparse.Namespace) -> None:
             print(*filter(None, (answer.question, f"  {answer}")), sep="\n")
     if options.explain:
         translator.draw(clips[0], answers, options.explain)
-        print(f"what it hangs on: {options.explain}")
+        if not options.json:
+            print(f"what the sentences hang on: {options.explain}")
 
 
 def to_json(answer: "Answer") -> dict[str, Any]:

@@ -17,9 +17,6 @@ from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder
 from sslssaw_jax.inference.videos import Video, make_clip, read_frames
-from sslssaw_jax.report.clip_pictures import DPI, shown_frames
-from sslssaw_jax.report.drops import draw_explanations
-from sslssaw_jax.report.text_layout import fonts_for
 from sslssaw_jax.training.sharding import one_device
 
 _ALONE = 4  # up to as many clips are translated one by one; more fill the batches of the run's evaluation
@@ -150,6 +147,11 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             answers: Answers about its video, each with its explanation.
             path: The picture to write; the end of its name says of which kind, such as `.png`.
         """
+        # translations need not wait for the import of matplotlib
+        from sslssaw_jax.report.clip_pictures import DPI, shown_frames
+        from sslssaw_jax.report.drops import draw_explanations
+        from sslssaw_jax.report.text_layout import fonts_for
+
         shown = shown_frames(clip, self.model.config.data.max_frames)
         explained = [(answer.question, answer.explanation) for answer in answers if answer.explanation]
         with fonts_for(*(answer.question + answer.text for answer in answers)):
