@@ -2,7 +2,8 @@
 
 On the demo, the grammar knows without which words of a question a clip's signs have several readings. An
 explanation is right if the word that it names first is one of them: the word with the highest loss when it is
-left out, or the word with the highest mean gate. Clips without such a word (two words say the same) do not count.
+left out, or the word with the highest mean gate. Clips without such a word (two words say the same) do not
+count.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Count how many clips a demo has not understood: `python -m benchmarks.not_understood --model=runs/demo`.
 
-The clips are those of dev, on which the threshold was found, those of test, the test clips in other looks, and
-real signers if `--real_clips` names a folder with `clips.csv` (`id,video,target,split,question`).
+The clips are those of dev, on which the threshold was found, those of test, the test clips in other looks,
+and real signers if `--real_clips` names a folder with `clips.csv` (`id,video,target,split,question`).
 """
 
 import argparse
