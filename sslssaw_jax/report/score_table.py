@@ -75,8 +75,8 @@ def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
 def understanding_notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence about the threshold of each split that has one."""
     return [
-        f"not understood: scores below {found['threshold']:.2f} ({found['rule']}), {found['rejected']:.0%} of "
-        f"{split}, {found['rejected_without_video']:.0%} of it with black frames"
+        f"not understood: scores below {found['threshold']:.2f} ({found['rule']}), "
+        f"{found['rejected']:.0%} of {split}, {found['rejected_without_video']:.0%} of it with black frames"
         for split, scores in metrics.items()
         if (found := scores.get(UNDERSTANDING))
     ]
