@@ -39,7 +39,8 @@ def find_understanding(
     """
     black, _ = translate(state, clips.without_video())
     scores = [[row.score for row in rows] for rows in (predictions, black)]
-    qualities = [[rouge_l(row) for row in rows] for rows in (predictions, black)]
+    characters = counts_characters(row.target for row in predictions)
+    qualities = [[rouge_l(row, characters) for row in rows] for rows in (predictions, black)]
     return find_threshold(scores[0], qualities[0], scores[1], qualities[1])
 
 

@@ -15,13 +15,16 @@ HEADROOM = 1.25  # of the highest bar, for its number
 
 # inches
 MARGIN = 0.3
-HEADING, BARS, TICKS = 0.3, 0.85, 0.4
-LABELS = 1.0  # below the bars, for words; more for longer words
-FRAME = 0.9  # the height of a frame
+HEADING, BARS = 0.3, 0.85
+TICKS = 0.45  # below the bars, for seconds
+FRAME = 0.9  # the greatest height of a frame
+GAP = 0.2  # between words and video
+BETWEEN = 0.25  # answers
 UNIT = 0.9  # the width of the text beside the bars
 LINE, NAME, CHARACTER = 0.23, 0.95, 0.087  # of the texts: height, width of a name, width of a character
-WIDTH, WORDS_WIDTH = 11.0, 4.6
+WIDTH = 11.0
 
+WORDS_SHARE = 0.42  # of the width, where nothing else says where the video begins
 POINTS = 72  # an inch
 LETTER = 0.68  # average width of a wide letter, in font sizes
 LONGEST = 30  # letters of a label
@@ -29,65 +32,64 @@ FONT_SIZE = 9.0
 
 
 def draw_explanations(answers: Sequence[tuple[str, Explanation]], frames: np.ndarray) -> Figure:
-    """Draw one clip and, below, what each of its sentences hangs on.
+    """Draw what each of the sentences about one clip hangs on.
 
     Args:
         answers: Questions with the explanations of their sentences.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip; empty for a model without video.
     """
-    has_frames = len(frames) > 0
-    line_width = int((WIDTH - 2 * MARGIN - NAME) / CHARACTER)
-    texts = [
-        labelled_lines({"Question": question, "Sentence": explanation.sentence}, line_width)
-        for question, explanation in answers
-    ]
-    heights = [
-        LINE * len(lines) + drops_height(explanation) for lines, (_, explanation) in zip(texts, answers)
-    ]
-    top = 2 * MARGIN + sum(heights) + (FRAME + 0.1) * has_frames
-    figure = Figure(figsize=(WIDTH, top))
-    top -= MARGIN
-    if has_frames:
-        left = MARGIN + WORDS_WIDTH
-        draw_frames(figure, frames, left, top - FRAME, WIDTH - MARGIN - UNIT - left)
-        top -= FRAME + 0.1
-    for lines, height, (_, explanation) in zip(texts, heights, answers):
+    width = WIDTH - 2 * MARGIN - UNIT
+    characters = int((WIDTH - 2 * MARGIN - NAME) / CHARACTER)
+    last = len(answers) - 1
+    blocks = []
+    for number, (question, explanation) in enumerate(answers):
+        edge = WORDS_SHARE * width if explanation.words else 0.0
+        shown = frames if number == last else frames[:0]
+        lines = labelled_lines({"Question": question, "Sentence": explanation.sentence}, characters)
+        height = LINE * len(lines) + drops_height(explanation, shown, edge, width)
+        blocks.append((lines, explanation, shown, edge, height))
+    top = MARGIN + sum(height for *_, height in blocks) + BETWEEN * last
+    figure = Figure(figsize=(WIDTH, top + MARGIN))
+    for lines, explanation, shown, edge, height in blocks:
         write_lines(figure, lines, top)
-        edge = WORDS_WIDTH if explanation.words else 0.0
-        draw_drops(figure, explanation, top - height, edge, WIDTH - 2 * MARGIN - UNIT)
-        top -= height
+        draw_drops(figure, explanation, shown, top - height, edge, width)
+        top -= height + BETWEEN
     return figure
 
 
-def drops_height(explanation: Explanation) -> float:
+def drops_height(explanation: Explanation, frames: np.ndarray, edge: float, width: float) -> float:
     """Return the height of `draw_drops` in inches."""
-    longest = max((label_width(part.word) for part in explanation.words), default=0.0)
-    return HEADING + BARS + max(LABELS, longest + 0.1)
+    below = TICKS + _frame_size(frames, width - edge)[1]
+    words = [part.word for part in explanation.words]
+    if words and not _fit(words, edge or width):
+        below = max(below, *(label_width(word) + 0.1 for word in words))
+    return HEADING + BARS + below
 
 
-def draw_drops(figure: Figure, explanation: Explanation, bottom: float, edge: float, width: float) -> None:
+def draw_drops(
+    figure: Figure, explanation: Explanation, frames: np.ndarray, bottom: float, edge: float, width: float
+) -> None:
     """Draw bars for words and stretches, red for the highest of each.
 
     Args:
         figure: The figure to draw in.
         explanation: Of a sentence.
-        bottom: Inches; the bars take `drops_height` above it.
+        frames: `u8[k, h, w, 3]`, RGB, to draw below the stretches; may be empty.
+        bottom: Inches; all takes `drops_height` above it.
         edge: Inches from the left margin to the place where the words end and the video begins.
         width: Inches from the left margin to the end of the video.
     """
-    bottom += drops_height(explanation) - HEADING - BARS
+    bottom += drops_height(explanation, frames, edge, width) - HEADING - BARS
     drops = [*(part.drop for part in explanation.words), *(part.drop for part in explanation.stretches)]
     limits = min([0.0, *drops]), HEADROOM * max([1e-3, *drops])
     if explanation.words:
         words = [part.word for part in explanation.words]
-        axes = place(figure, MARGIN, bottom, (edge or width) - 0.2, BARS)
+        axes = place(figure, MARGIN, bottom, (edge or width) - GAP, BARS)
         centres = np.arange(len(words)) + 0.5
         _bars(axes, centres, 0.75, [part.drop for part in explanation.words], limits, "without the word")
         axes.set_xlim(0, len(words))
-        cell = ((edge or width) - 0.2) / len(words)
-        fits = all(label_width(word) < cell for word in words)
-        labels = [shorten(word) for word in words]
-        axes.set_xticks(centres, labels, rotation=0 if fits else 90, fontsize=FONT_SIZE)
+        labels, rotation = [shorten(word) for word in words], 0 if _fit(words, edge or width) else 90
+        axes.set_xticks(centres, labels, rotation=rotation, fontsize=FONT_SIZE)
         for label in axes.get_xticklabels():
             label.set_parse_math(False)
     if explanation.stretches:
@@ -99,6 +101,13 @@ def draw_drops(figure: Figure, explanation: Explanation, bottom: float, edge: fl
         axes.set_xlim(edges[0], edges[-1])
         axes.set_xticks(edges, [f"{place:.1f}" for place in edges])
         axes.set_xlabel("seconds", fontsize=8, color=QUIET, labelpad=1)
+    wide, high = _frame_size(frames, width - edge)
+    for number, frame in enumerate(frames):
+        slot = (width - edge) / len(frames)
+        left = MARGIN + edge + (number + 0.5) * slot - wide / 2
+        picture = place(figure, left, bottom - TICKS - high, wide, high)
+        picture.imshow(frame, aspect="auto")
+        picture.set_axis_off()
     figure_width, figure_height = figure.get_size_inches()
     figure.text(
         (MARGIN + width + 0.15) / figure_width,
@@ -110,15 +119,18 @@ def draw_drops(figure: Figure, explanation: Explanation, bottom: float, edge: fl
     )
 
 
-def draw_frames(figure: Figure, frames: np.ndarray, left: float, bottom: float, width: float) -> None:
-    """Draw frames in a row of a width, all in inches."""
-    for number, frame in enumerate(frames):
-        slot = width / len(frames)
-        wide = min(slot * 0.94, FRAME * frame.shape[1] / frame.shape[0])
-        high = wide * frame.shape[0] / frame.shape[1]
-        picture = place(figure, left + (number + 0.5) * slot - wide / 2, bottom + FRAME - high, wide, high)
-        picture.imshow(frame, aspect="auto")
-        picture.set_axis_off()
+def _frame_size(frames: np.ndarray, width: float) -> tuple[float, float]:
+    """Return the width and height of frames in a row, in inches."""
+    if not len(frames):
+        return 0.0, 0.0
+    high, wide = frames.shape[1:3]
+    scale = min(0.94 * width / len(frames) / wide, FRAME / high)
+    return scale * wide, scale * high
+
+
+def _fit(words: Sequence[str], width: float) -> bool:
+    """Return whether words stand side by side below their bars."""
+    return all(label_width(word) < (width - GAP) / len(words) for word in words)
 
 
 def place(figure: Figure, left: float, bottom: float, wide: float, high: float) -> Axes:

@@ -15,15 +15,14 @@ from sslssaw_jax.evaluation.predictions import Gate
 from sslssaw_jax.report.drops import (
     CHARACTER,
     FONT_SIZE,
-    FRAME,
     LINE,
     MARGIN,
     NAME,
     POINTS,
     QUIET,
     UNIT,
+    WORDS_SHARE,
     draw_drops,
-    draw_frames,
     drops_height,
     label_width,
     place,
@@ -153,8 +152,8 @@ def draw_heatmap(
     )
     fontsize = min(FONT_SIZE, 0.75 * cell * POINTS)
     labels = max([0.1, *(label_width(word.text, fontsize) + 0.1 for word in words)])
-    bars = MARGIN + FRAME + 0.1
-    strip_bottom = bars + drops_height(explanation) + labels
+    edge = len(tokens) * cell if gate else WORDS_SHARE * strip_width * bool(explanation.words)
+    strip_bottom = MARGIN + drops_height(explanation, frames, edge, strip_width) + labels
     top = strip_bottom + STRIP + HEADING if gate else strip_bottom - labels
     height = top + len(lines) * LINE + MARGIN
     figure = Figure(figsize=(width, height))
@@ -172,9 +171,7 @@ def draw_heatmap(
         colourbar.ax.tick_params(labelsize=8, length=0)
         colourbar.ax.set_title("gate", fontsize=9, color=QUIET, loc="left", pad=8)
         colourbar.outline.set_visible(False)
-    edge = len(tokens) * cell if gate else 0.4 * strip_width * bool(explanation.words)
-    draw_drops(figure, explanation, bars, edge, strip_width)
-    draw_frames(figure, frames, MARGIN + edge, MARGIN, strip_width - edge)
+    draw_drops(figure, explanation, frames, MARGIN, edge, strip_width)
     return figure
 
 
