@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.evaluation.predictions import Prediction, SplitTranslator, rouge_l
 from sslssaw_jax.types import TrainState
 
