@@ -4,7 +4,6 @@ B is the number of rows: the whole input, the question without each word, the vi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -18,6 +17,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question, without_each_word
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.translation import sentence_step
 from sslssaw_jax.training.sharding import replicated
@@ -25,38 +25,6 @@ from sslssaw_jax.types import Batch, Texts, TrainState
 
 STRETCHES = 8  # of a video
 ROWS, TOKENS = 32, 16  # the rows, and the tokens of a sentence, are padded to multiples: few shapes compile
-
-
-@dataclass(frozen=True)
-class WordDrop:
-    """A word of the question, and what the sentence loses without the word."""
-
-    word: str
-    drop: float  # of the sentence's log-probability, in nats
-
-
-@dataclass(frozen=True)
-class StretchDrop:
-    """A stretch of the video, and what the sentence loses without the stretch."""
-
-    start: float  # seconds
-    stop: float
-    drop: float  # of the sentence's log-probability, in nats
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """An explanation of a sentence by the parts of the input that it hangs on."""
-
-    sentence: str
-    log_prob: float
-    words: list[WordDrop]  # empty for a model that reads no question
-    stretches: list[StretchDrop]  # empty for a model that reads no video
-
-    @property
-    def first_word(self) -> str:
-        """Return the word without which the sentence loses most, if any."""
-        return max(self.words, key=lambda word: word.drop, default=WordDrop("", 0.0)).word
 
 
 class Explainer:

@@ -6,10 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.text import counts_characters
-from sslssaw_jax.evaluation.predictions import Prediction, SplitTranslator, rouge_l
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.evaluation.predictions import Prediction, rouge_l
 
 UNDERSTANDING = "understanding"  # in the scores of dev
 RARE = 0.01  # share of dev's clips below the threshold where the sentences without video set none
@@ -28,20 +26,18 @@ class Understanding:
 
 
 def find_understanding(
-    translate: SplitTranslator, state: TrainState, clips: ClipSource, predictions: Sequence[Prediction]
+    predictions: Sequence[Prediction], without_video: Sequence[Prediction]
 ) -> Understanding:
     """Find a model's threshold by the clips of dev; see `find_threshold`.
 
     Args:
-        translate: Of the stage.
-        state: Of the stage.
-        clips: Dev.
-        predictions: The model's translations of these clips.
+        predictions: The model's translations.
+        without_video: Its translations of the same clips with black frames.
     """
-    black, _ = translate(state, clips.without_video())
-    scores = [[row.score for row in rows] for rows in (predictions, black)]
     characters = counts_characters(row.target for row in predictions)
-    qualities = [[rouge_l(row, characters) for row in rows] for rows in (predictions, black)]
+    both = (predictions, without_video)
+    scores = [[row.score for row in rows] for rows in both]
+    qualities = [[rouge_l(row, characters) for row in rows] for rows in both]
     return find_threshold(scores[0], qualities[0], scores[1], qualities[1])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.frames import decode_frame, select_frames
-from sslssaw_jax.evaluation.occlusion import Explanation
+from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.evaluation.predictions import Gate, Prediction
 from sslssaw_jax.report.heatmap import draw_heatmap
 from sslssaw_jax.report.text_layout import fonts_for

@@ -7,7 +7,7 @@ import wcwidth
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sslssaw_jax.evaluation.occlusion import Explanation
+from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.report.text_layout import labelled_lines
 
 HIGHLIGHT, PLAIN, QUIET = "#e8112d", "#a9b4c6", "0.35"
@@ -169,7 +169,7 @@ def _bars(
     highest = int(np.argmax(drops))
     colours = [HIGHLIGHT if number == highest else PLAIN for number in range(len(drops))]
     bars = axes.bar(centres, drops, widths, color=colours)
-    numbers = [f"{drop:.1f}" if number == highest else "" for number, drop in enumerate(drops)]
+    numbers = [f"{drop:.1f}" if number == highest and drop > 0 else "" for number, drop in enumerate(drops)]
     axes.bar_label(bars, numbers, fontsize=8, color=HIGHLIGHT, padding=1)
     axes.set_ylim(limits)
     axes.set_yticks([])

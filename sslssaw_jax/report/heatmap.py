@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sslssaw_jax.evaluation.occlusion import Explanation
+from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.evaluation.predictions import Gate
 from sslssaw_jax.report.drops import (
     CHARACTER,

@@ -12,7 +12,8 @@ from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import occlusion
-from sslssaw_jax.evaluation.occlusion import Explainer, Explanation, StretchDrop, WordDrop, split_frames
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
+from sslssaw_jax.evaluation.occlusion import Explainer, split_frames
 from sslssaw_jax.models.decoder_inputs import joint_stream, text_stream
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import TrainState

@@ -7,7 +7,7 @@ import numpy as np
 
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.frames import select_frames
-from sslssaw_jax.evaluation.occlusion import Explanation, StretchDrop
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.report.clip_pictures import draw_clip, shown_frames
 

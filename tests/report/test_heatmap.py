@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from sslssaw_jax.evaluation.occlusion import Explanation, StretchDrop, WordDrop
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.evaluation.predictions import Gate
 from sslssaw_jax.report.clip_pictures import DPI
 from sslssaw_jax.report.drops import HIGHLIGHT, draw_explanations
