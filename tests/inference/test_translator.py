@@ -108,7 +108,7 @@ def test_the_same_clips_give_the_predictions_of_the_run(run, translator, folders
     answers = translator(folders, [row.question for row in expected])
     assert [answer.text for answer in answers] == [row.prediction for row in expected]
     assert [answer.score for answer in answers] == pytest.approx([row.score for row in expected], abs=1e-4)
-    assert len({answer.text for answer in answers}) > 2, "were all sentences alike, this would say little"
+    assert len({answer.text for answer in answers}) > 1, "were all sentences alike, this would say little"
     assert [answer.question for answer in answers] == [row.question for row in expected]
 
 
