@@ -161,6 +161,12 @@ class ClipSource:
         other.clips = [replace(clip, question=question) for clip, question in pairs]
         return other
 
+    def without_video(self) -> Self:
+        """Return a source of the same clips with black frames."""
+        other = copy.copy(self)
+        other.read_frames = lambda index, kept, frames_NxHxWx3: frames_NxHxWx3.fill(0)  # type: ignore
+        return other
+
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Decode the `kept` frames of a clip into `frames_NxHxWx3`.
 
