@@ -32,6 +32,7 @@ from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -97,7 +98,7 @@ class Evaluator:
         if self._stage.translation is None:
             return self._loss(state, self._dev)
         predictions, _ = self._translations(state, self._dev)
-        scores = score_predictions(predictions, self._dataset.language)
+        scores = score_predictions(predictions)
         return {key: scores[key] for key in ("bleu4", "rouge_l")}
 
     def evaluate(self) -> None:
@@ -111,6 +112,7 @@ class Evaluator:
         language = self._dataset.language
         with locked(self._workdir):
             self._note_settings()
+            announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
             baselines = self.question_only_translations()
             scores = {
                 split: evaluate_predictions(self._translate_split(state, split), language, question_only)
@@ -119,7 +121,7 @@ class Evaluator:
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)
-                scores[test]["questions"] = score_swapped_questions(self._translate, state, clips, language)
+                scores[test]["questions"] = score_swapped_questions(self._translate, state, clips)
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))

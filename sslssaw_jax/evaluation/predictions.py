@@ -16,12 +16,13 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
-from sslssaw_jax.data.text import counts_characters, has_wide, tokens
+from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.evaluation import leakage, metrics
 from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translation import translate_step
+from sslssaw_jax.training.progress import announce, show_progress
 from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.workdir import FINISHED, predictions_file, read_json, read_jsonl, write_jsonl
@@ -85,12 +86,23 @@ class SplitTranslator:
             pad_id=tokenizer.pad_id,
         )
         self._translate = jax.jit(step, out_shardings=replicated(mesh))
+        self._announced = False
 
     def __call__(
-        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
+        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None, what: str = ""
     ) -> tuple[list[Prediction], list[Gate | None]]:
-        """Return predictions and gates of a split, or of `only`, in order."""
-        found = self.search(state, clips, only)
+        """Return predictions and gates in the split's order; show progress.
+
+        Args:
+            state: The parameters.
+            clips: The split.
+            only: Places of the clips to translate; None for all.
+            what: Says in the progress what is special about these translations.
+        """
+        if not self._announced:
+            announce("compiling the translation ...")
+            self._announced = True
+        found = self.search(state, clips, only, f"translating {clips.split}{what}")
         asked = [clips.clips[index] for index in found]
         best = [sentences[0] for sentences, _ in found.values()]
         predictions = [
@@ -100,14 +112,22 @@ class SplitTranslator:
         return predictions, [gate for _, gate in found.values()]
 
     def search(
-        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
+        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None, progress: str = ""
     ) -> dict[int, Found]:
-        """Return all sentences found for each clip, by its index in order."""
+        """Return all sentences found for each clip, by its index in order.
+
+        Args:
+            state: The parameters.
+            clips: The split.
+            only: Places of the clips to translate; None for all.
+            progress: Stands before the progress; without it, none is shown.
+        """
         tokenizer, mesh = self._tokenizer, self._mesh
         frames = local_frames(mesh, self._stage_config.frame_budget)
         batches = eval_batches(clips, tokenizer, self._config.data, self._stage_config, frames, only)
+        num_clips = len(clips.clips if only is None else only)
         found: dict[int, Found] = {}
-        for batch in batches:
+        for batch in show_progress(batches, num_clips, progress) if progress else batches:
             on_devices = shard_batch(batch, mesh)
             result = jax.device_get(self._translate(state.eval_params, state.batch_stats, on_devices))
             asked = batch.text_tower_texts
@@ -138,7 +158,8 @@ class SplitLoss:
         """Return the loss and its parts as means over all clips."""
         frames = local_frames(self._mesh, self._stage_config.frame_budget)
         parts = []
-        for batch in eval_batches(clips, self._tokenizer, self._config.data, self._stage_config, frames):
+        batches = eval_batches(clips, self._tokenizer, self._config.data, self._stage_config, frames)
+        for batch in show_progress(batches, len(clips.clips), f"loss on {clips.split}"):
             values = self._step(state.eval_params, state.batch_stats, shard_batch(batch, self._mesh))
             parts.append((int(batch.valid.sum()), jax.device_get(values)))
         total = sum(count for count, _ in parts)
@@ -147,12 +168,11 @@ class SplitLoss:
         }
 
 
-def score_predictions(predictions: Sequence[Prediction], language: str) -> dict[str, Any]:
+def score_predictions(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Return all metrics of a split."""
+    targets = [row.target for row in predictions]
     return metrics.score(
-        [row.prediction for row in predictions],
-        [row.target for row in predictions],
-        characters=counts_characters(language),
+        [row.prediction for row in predictions], targets, characters=counts_characters(targets)
     )
 
 
@@ -166,27 +186,28 @@ def evaluate_predictions(
         language: Of the targets.
         question_only: The translations of the same clips by a model without video, if any.
     """
-    questions = [row.question for row in predictions]
+    announce(f"scores, intervals and p-values of {len(predictions):,} translations ...")
+    questions, targets = ([getattr(row, of) for row in predictions] for of in ("question", "target"))
     baselines = leakage.question_baselines(questions, language)
     if question_only is not None:
         baselines["question_only"] = list(question_only)
     return leakage.evaluate(
         [row.prediction for row in predictions],
-        [row.target for row in predictions],
+        targets,
         questions,
         baselines,
-        characters=counts_characters(language),
+        characters=counts_characters(targets),
     )
 
 
 def score_swapped_questions(
-    translate: SplitTranslator, state: TrainState, clips: ClipSource, language: str
+    translate: SplitTranslator, state: TrainState, clips: ClipSource
 ) -> dict[str, dict[str, Any]]:
     """Score a split with the questions of other clips, and with none."""
     scores = {}
     for name, questions in leakage.swapped_questions([clip.question for clip in clips.clips]).items():
-        predictions, _ = translate(state, clips.asking(questions))
-        scores[name] = score_predictions(predictions, language)
+        predictions, _ = translate(state, clips.asking(questions), what=f", questions {name}")
+        scores[name] = score_predictions(predictions)
     return scores
 
 
@@ -232,13 +253,13 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
     Sentences are compared by ROUGE-L, and if equal by the model's own score.
     """
-    places = range(len(predictions))
-    worst_first = sorted(places, key=lambda place: (rouge_l(predictions[place]), predictions[place].score))
+    characters = counts_characters(row.target for row in predictions)
+    ranks = [(rouge_l(row, characters), row.score) for row in predictions]
+    worst_first = sorted(range(len(predictions)), key=ranks.__getitem__)
     in_turn = [place for pair in zip(worst_first, reversed(worst_first)) for place in pair]
     return in_turn[: len(predictions)]
 
 
-def rouge_l(row: Prediction) -> float:
-    """Return a sentence's ROUGE-L in percent; Chinese is compared by characters."""
-    predicted, target = (tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
-    return 100 * metrics.rouge_l(predicted, target)
+def rouge_l(row: Prediction, characters: bool) -> float:
+    """Return a sentence's ROUGE-L in percent; see `metrics.score`."""
+    return 100 * metrics.rouge_l(tokens(row.prediction, characters), tokens(row.target, characters))
