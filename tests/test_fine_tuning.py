@@ -73,6 +73,8 @@ def test_what_does_not_fit_is_said_at_once(runs, changes, message):
 @pytest.mark.parametrize(("fact", "value"), [("resize", "256"), ("fps", 30.0), ("language", "de_DE")])
 def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact, value):
     run = experiment(runs)
-    facts = replace(run._base.facts, **{fact: value})
-    with pytest.raises(ConfigError, match=rf"a model of other clips .*\n  dataset.{fact}: {value!r} then"):
+    facts = replace(run._base.facts, fingerprint="other", **{fact: value})
+    with pytest.raises(
+        ConfigError, match=rf"does not fit the model in trained.*\n  dataset.{fact}: {value!r} then"
+    ):
         run._require_fitting_base(run._base._replace(facts=facts))

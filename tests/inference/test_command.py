@@ -8,6 +8,7 @@ from sslssaw_jax.evaluation.predictions import Gate, Sentence
 from sslssaw_jax.inference import translator
 from sslssaw_jax.inference.__main__ import main
 from sslssaw_jax.inference.videos import VideoError
+from sslssaw_jax.training import compilation_cache
 
 ANSWER = translator.Answer(
     question="Why?",
@@ -33,6 +34,7 @@ class Repeater:
 @pytest.fixture(autouse=True)
 def repeater(monkeypatch):
     loaded = []
+    monkeypatch.setattr(compilation_cache, "cache_compilation", lambda folder: None)
     monkeypatch.setattr(
         translator.Translator, "from_pretrained", lambda name: loaded.append(name) or Repeater()
     )
