@@ -357,7 +357,7 @@ def _base_model(init_from: str | None, workdir: Path) -> TrainedModel | None:
 
     The name is that of a run beside the workdir, or a path.
     """
-    for folder in [workdir.parent / init_from, Path(init_from).expanduser()] if init_from else []:
+    for folder in [workdir.parent / init_from, user_path(init_from)] if init_from else []:
         if is_model(folder):
             return load(folder)
         if read_notes(folder).get("stage") == "translate":
