@@ -16,6 +16,7 @@ ANSWER = translator.Answer(
     score=-0.5,
     alternatives=(Sentence("weil", -1.5),),
     gate=Gate(["why", "</s>"], np.array([0.25, 0.5, 0.75], np.float32)),
+    understood=True,
 )
 
 
@@ -27,7 +28,7 @@ class Repeater:
             raise VideoError("there is no video absent.mp4")
         return questions
 
-    def answer(self, clips):
+    def answer(self, clips, explain):
         return [replace(ANSWER, question=question) for question in clips]
 
 
@@ -57,6 +58,8 @@ def test_json_holds_all_that_was_found(capsys):
         "score": -0.5,
         "alternatives": [{"text": "weil", "score": -1.5}],
         "gate": {"tokens": ["why", "</s>"], "weights": [0.25, 0.5, 0.75]},
+        "understood": True,
+        "explanation": None,
     }
 
 
