@@ -265,7 +265,8 @@ def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_averaged(folder: Path) -> bool:
-    """Return whether a saved state has a moving average; Orbax takes half a second to say so."""
+    """Return whether a saved state has a moving average."""
+    # Orbax takes half a second to say so
     leaves = read_json(folder / "state" / "_METADATA")["tree_metadata"].values()
     arrays = [leaf for leaf in leaves if not leaf["value_metadata"]["skip_deserialize"]]
     return any(leaf["key_metadata"][0]["key"] == "ema" for leaf in arrays)
