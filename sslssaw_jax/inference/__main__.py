@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    from sslssaw_jax.inference.translator import Translator  # takes seconds, and --help need not wait
+    # takes seconds, and --help need not wait
+    from sslssaw_jax.inference.translator import Translator
+    from sslssaw_jax.training.compilation_cache import AUTO, cache_compilation
 
+    cache_compilation(AUTO)
     translator = Translator.from_pretrained(options.model)
     clips = translator.read(options.video, options.question or [""])
     answers = translator.answer(clips, explain=bool(options.explain))
@@ -70,4 +73,5 @@ def to_json(answer: "Answer") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()
