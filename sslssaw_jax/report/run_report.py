@@ -23,6 +23,7 @@ from sslssaw_jax.workdir import (
     LOG,
     METRICS,
     REPORT,
+    DamagedFileError,
     predictions_file,
     read_json,
     read_jsonl,
@@ -87,8 +88,8 @@ def _read(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; empty without a file."""
     try:
         return read_json(path) if path.exists() else {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}): run with --mode=eval to write it again") from None
+    except DamagedFileError as error:
+        raise UserError(f"{error}: run with --mode=eval to write it again") from None
 
 
 def _config(workdir: Path) -> dict[str, Any]:
