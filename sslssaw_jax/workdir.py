@@ -86,9 +86,14 @@ def inside(folder: Path, path: Path) -> Path:
     Raises:
         WorkdirError: The path lies outside.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise WorkdirError(f"{path} leads out of {folder}: nothing is read or written there")
+    if not is_inside(folder, path):
+        raise WorkdirError(f"{path} leads out of {folder}: nothing is written there")
     return path
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether neither `..` nor a link leads a path out of a folder."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def describe(path: Path) -> str:

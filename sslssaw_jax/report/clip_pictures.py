@@ -1,5 +1,6 @@
 """What the model saw of a clip, as a picture in the workdir."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from sslssaw_jax.data.frames import decode_frame, select_frames
 from sslssaw_jax.evaluation.predictions import Gate, Prediction
 from sslssaw_jax.report.heatmap import draw_heatmap
 from sslssaw_jax.report.text_layout import fonts_for
-from sslssaw_jax.workdir import FRAMES, HEATMAPS
+from sslssaw_jax.workdir import FRAMES, HEATMAPS, inside, write_bytes
 
 FRAMES_SHOWN = 8  # of a clip
 DPI = 110
@@ -21,14 +22,18 @@ def draw_clip(workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, max
 
     The picture is `WORKDIR/heatmaps/<clip>.png` or `WORKDIR/frames/<clip>.jpg`. Its frames are evenly spaced
     over those that the model reads, at most `max_frames`.
+
+    Raises:
+        WorkdirError: The name of the clip, or a link, leads out of the workdir.
     """
     read = select_frames(clip.num_frames, max_frames, None)
     shown = np.linspace(0, len(read) - 1, min(FRAMES_SHOWN, len(read))).round().astype(int)
     frames = np.stack([decode_frame(clip.id, clip.video, number) for number in read[shown]])
     path = workdir / FRAMES / f"{row.id}.jpg" if gate is None else workdir / HEATMAPS / f"{row.id}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = io.BytesIO()
     if gate is None:
-        image.imsave(path, np.concatenate(list(frames), axis=1))
+        image.imsave(drawn, np.concatenate(list(frames), axis=1), format="jpeg")
+        write_bytes(inside(workdir, path), drawn.getvalue())
         return
     with fonts_for(row.question, row.target, row.prediction):
         figure = draw_heatmap(
@@ -39,4 +44,5 @@ def draw_clip(workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, max
             target=row.target,
             prediction=row.prediction,
         )
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(drawn, dpi=DPI)
+    write_bytes(inside(workdir, path), drawn.getvalue())
