@@ -20,19 +20,18 @@ from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
-    SplitLoss,
-    SplitTranslator,
     evaluate_predictions,
     read_question_only,
     score_predictions,
-    score_swapped_questions,
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
 from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -112,11 +111,13 @@ class Evaluator:
         language = self._dataset.language
         with locked(self._workdir):
             self._note_settings()
+            announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
             baselines = self.question_only_translations()
-            scores = {
-                split: evaluate_predictions(self._translate_split(state, split), language, question_only)
-                for split, question_only in baselines.items()
-            }
+            scores = {}
+            for split, question_only in baselines.items():
+                predictions = self._translate_split(state, split)
+                announce(f"scores, intervals and p-values of {split} ...")
+                scores[split] = evaluate_predictions(predictions, language, question_only)
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)

@@ -13,7 +13,7 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, write_json
-from tests.test_end_to_end import shipped, shrink
+from tests.support.small_runs import shipped, shrink
 
 # key, value, what the error says
 OTHER_RUNS = [

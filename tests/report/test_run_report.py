@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -409,3 +411,8 @@ def test_a_mistake_is_told_in_a_line_and_leaves_no_file(
     (workdir / "metrics.json").unlink()
     main([f"--workdir={workdir}"])
     assert capsys.readouterr().out.strip() == str(workdir / "report.html")
+
+
+def test_a_report_is_written_without_jax() -> None:
+    code = "import sys, sslssaw_jax.report.run_report; sys.exit(bool({'jax', 'torch'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -26,12 +26,12 @@ from absl import logging
 from sslssaw_jax import experiment
 from sslssaw_jax.data import clips as source
 from sslssaw_jax.data.frames import FrameError
-from sslssaw_jax.evaluation import predictions as evaluation
+from sslssaw_jax.evaluation import split_translator as evaluation
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training import checkpoints as checkpointing
 from sslssaw_jax.training import loop as train
 from sslssaw_jax.training.signals import Stopped
-from tests.test_end_to_end import shipped, shrink
+from tests.support.small_runs import shipped, shrink
 
 KILL, TERMINATE = signal.SIGKILL, signal.SIGTERM
 BROKEN = "train-005"

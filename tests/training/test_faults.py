@@ -205,6 +205,18 @@ def test_patience_ends_training_after_evaluations_without_a_better_score(
     assert (again, run.evaluations) == (end * STEPS_AN_EPOCH, end)
 
 
+def test_scores_without_the_one_that_chooses_the_best_state_end_the_run(
+    source: ClipSource, tmp_path: Path
+) -> None:
+    run = Run(source, tmp_path, patience=1)
+    run.evaluate = lambda state: {"loss": 1.0, "accuracy": 0.5}  # type: ignore[method-assign]
+    with pytest.raises(
+        TrainingError, match="chooses its best state by bleu4, and its scores on dev are loss, accuracy"
+    ):
+        run()
+    assert saved_steps(tmp_path / CHECKPOINTS)[-1] == STEPS_AN_EPOCH
+
+
 def test_too_many_broken_clips_are_an_error_that_names_them_and_a_restart_knows_the_first(
     source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
