@@ -83,7 +83,7 @@ def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: 
     ]
     if not comparable:
         lines += [
-            f"The paper's figures, on {table['dataset']} with its full-size models: no reference for the above.",
+            f"The paper's figures, on {table['dataset']} with full-size models: no reference for the above.",
             "",
             _line([*table["columns"], *LABELS.values()]),
             _line(["---"] * num_labels + ["---:"] * len(LABELS)),
