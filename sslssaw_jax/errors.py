@@ -1,6 +1,8 @@
-"""The parent of all errors that a user can fix."""
+"""What commands tell a user: errors that he can fix, warnings, and characters that his terminal lacks."""
 
 import re
+import sys
+import warnings
 
 # colours, titles and pasted commands of a terminal, the direction of writing, and what cannot be encoded
 _CONTROL = re.compile(
@@ -21,3 +23,10 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """Return a text for the terminal, with control characters as escapes."""
     return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], text)
+
+
+def set_up_output() -> None:
+    """Make any text printable, and warnings one line."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

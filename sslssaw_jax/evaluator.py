@@ -82,11 +82,14 @@ class Evaluator:
     @property
     def output_dir(self) -> Path:
         """Return the workdir, or its folder for other data or decoding."""
-        folder, saved = self._workdir, read_notes(self._workdir).get("config", self._notes["config"])
+        folder, saved, name = self._workdir, read_notes(self._workdir) or self._notes, self._dataset.name
+        fingerprint = self._notes["dataset"]["fingerprint"]
         trains = self._config.data.train_split in self._dataset.splits
-        if not trains or saved["data"]["dataset"] != self._dataset.name:
-            folder /= self._dataset.name
-        changed = scored_differences(saved, self._notes["config"], self._config)
+        if not trains or name != saved["config"]["data"]["dataset"]:
+            folder /= name
+        elif "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
+            folder /= f"{name}-{fingerprint}"  # prepared anew
+        changed = scored_differences(saved["config"], self._notes["config"], self._config)
         if changed:
             settings = ",".join(f"{key}={value}" for key, value in changed.items())
             folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
@@ -125,7 +128,10 @@ class Evaluator:
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
-                if (run := self._question_only_run) and baselines[test] is None:
+                own = (
+                    self._dataset.name == "custom_qa"
+                )  # the shipped question-only runs are of other questions
+                if (run := self._question_only_run) and baselines[test] is None and not own:
                     print(
                         f"question-only: none in {run}; this run's command with "
                         f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
@@ -155,7 +161,8 @@ class Evaluator:
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
             raise ConfigError(
-                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}"
+                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}; there is "
+                f"{min(known)}, and {self._dataset.clips_file(next(iter(splits)))} lists more"
             )
         state = self._load_best()
         for clips in splits.values():

@@ -4,12 +4,13 @@ JAX keeps compiled programs in `~/.cache/sslssaw_jax/tests` for all workers of p
 that tests start and the next session; JAX_COMPILATION_CACHE_DIR names another folder.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from sslssaw_jax.training.compilation_cache import processor
 
 ENVIRONMENT = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # a toy takes its time to compile, not to run
@@ -33,17 +34,9 @@ def pytest_configure() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ[name] = os.environ.get(name) or value
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path.home() / ".cache" / "sslssaw_jax" / "tests" / _processor()
+        folder = Path.home() / ".cache" / "sslssaw_jax" / "tests" / processor()
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2 * 1024**3)  # bytes; JAX locks the folder with it
-
-
-def _processor() -> str:
-    """Return a name for what the processor can do: JAX's key of a program holds all but that."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [" ".join(os.uname())]
-    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features"))} or set(lines)
-    return hashlib.sha256("\n".join(sorted(kinds)).encode()).hexdigest()[:12]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from tests.support.small_runs import ROOT
     ("arguments", "message"),
     [
         (["--config.data.data_dir=nowhere"], "python -m tfds_builders.prepare avatar_qa --data_dir=nowhere"),
-        (["--config.model.fusionn.kind=ssaw"], 'Did you mean "fusion"'),
+        (["--config.model.fusionn.kind=ssaw"], "did you mean --config.model.fusion.kind?"),
         (["--config.model.fusion.kind=sum"], "allowed: ssaw, concat, lstm, tcn"),
         (
             ["--config.data.data_dir={data_dir}", "--config.model.mbart.weights=./a"],

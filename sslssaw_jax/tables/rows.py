@@ -17,7 +17,8 @@ from ml_collections import config_flags
 
 from configs import ablations
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, differences, flag_error, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
+from sslssaw_jax.config.flags import explain_flags
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import LABELS
@@ -138,14 +139,13 @@ def make_table(
 
 
 def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
-    # seeds share what is compiled
-    given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
+    given = [*run_flags, f"--config.seed={seed}"]
     values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
     try:
         config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
         _, *unknown = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(flag_error(error)) from None
+        raise ConfigError(explain_flags(error, given, tree)) from None
     if unknown:
         raise ConfigError(
             f"unknown argument {unknown[0]!r}: after -- only flags --config.KEY=VALUE may follow"
@@ -171,7 +171,7 @@ def _require_same_settings(job: _Job) -> None:
         if changed:
             raise TableError(
                 f"{folder} is finished, with other settings than this table's; give the same flags as then, "
-                "choose another --workdir, or remove that folder:\n  " + "\n  ".join(sorted(changed))
+                "or choose another --workdir:\n  " + "\n  ".join(sorted(changed))
             )
 
 

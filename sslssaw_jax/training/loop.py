@@ -1,7 +1,8 @@
 """The training loop, the same for every stage and model."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
@@ -70,7 +72,10 @@ def train(
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
-    optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    try:
+        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    except ConfigError as error:  # a group knows its keys, not its own path
+        raise ConfigError(f"config.{stage.name}.{error}") from None
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
@@ -112,14 +117,20 @@ def train(
             ema_decay=stage_config.ema_decay,
         )
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
-        counted_step = CountedStep(jitted, compiling=log.compiling)
+
+        @contextmanager
+        def compiling() -> Iterator[None]:
+            with log.compiling(), stop.at_once(checkpointer.wait):
+                yield
+
+        counted_step = CountedStep(jitted, compiling=compiling)
         with log, Trace(config.logging.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
             if restored:
                 log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
             while True:
                 if evaluate and step in evaluated and step not in checkpointer.scores:
                     log.info(f"{stage.name} {step:,}: scoring dev ...")
-                    with log.paused(), stop.at_once():
+                    with log.paused(), stop.at_once(checkpointer.wait):
                         scores = dict(evaluate(state))
                     if stage.selection and stage.selection.name not in scores:
                         raise TrainingError(
@@ -129,10 +140,10 @@ def train(
                     log.write_scores(step, scores)
                     checkpointer.add_scores(step, scores)
                 if step == batches.num_batches:
-                    return state
+                    break
                 if _out_of_patience(checkpointer.scores, stage.selection, stage_config.patience):
                     log.info(f"{stage.name}: stopped, no better score in {stage_config.patience} evaluations")
-                    return state
+                    break
                 step += 1
                 batch, waited = data.next(log)
                 trace.before(step)
@@ -155,6 +166,8 @@ def train(
                 if stopping:
                     checkpointer.wait()
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
+            checkpointer.wait()  # before a signal may end the process
+            return state
 
 
 class _Step(NamedTuple):
@@ -203,7 +216,7 @@ class _TrainingData:
             ids = ", ".join(clips[index].id for index in sorted(self._broken))
             raise TrainingError(
                 f"more than {limit} clips are broken: {ids}. Prepare the dataset again, or raise "
-                "data.skip_broken"
+                "config.data.skip_broken"
             )
         return batch, waited
 
