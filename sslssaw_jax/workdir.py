@@ -106,7 +106,7 @@ def is_first_process() -> bool:
 
 
 def inside(folder: Path, path: Path) -> Path:
-    """Return a path that neither `..` nor a link leads out of a folder.
+    """Return a path, which may not lead out of a folder.
 
     Raises:
         WorkdirError: The path lies outside.
@@ -117,12 +117,12 @@ def inside(folder: Path, path: Path) -> Path:
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Return whether neither `..` nor a link leads a path out of a folder."""
+    """Return whether a path stays in a folder, links followed."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def describe(path: Path) -> str:
-    """Say what a file is instead of what its name promises, if known."""
+    """Say what a file is in place of its name, if known."""
     with path.open("rb") as file:
         begin = file.read(512).lstrip().lower()
     kinds = {

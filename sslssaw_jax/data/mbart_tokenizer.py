@@ -179,7 +179,7 @@ def read_model(file: Path) -> Any:
 
 
 def read_languages(folder: Path, num_pieces: int) -> tuple[str, ...]:
-    """Return the language codes of a tokenizer folder in the order of their ids.
+    """Return the language codes of a tokenizer, ordered by id.
 
     mBART and mBART-50 have the same SentencePiece model. Their configurations tell them apart, by the name of
     the tokenizer's class or by the size of the vocabulary; without any, it is mBART's.
@@ -200,7 +200,7 @@ def read_languages(folder: Path, num_pieces: int) -> tuple[str, ...]:
 
 
 def languages_with(language: str) -> tuple[str, ...]:
-    """Return mBART's codes if a language is among them, otherwise those of mBART-50."""
+    """Return mBART's codes, or mBART-50's for its other languages."""
     return LANGUAGES if language in LANGUAGES else LANGUAGES_50
 
 

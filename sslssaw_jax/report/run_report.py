@@ -117,7 +117,7 @@ def _config(workdir: Path) -> dict[str, Any]:
 
 
 def _predictions_file(workdir: Path, splits: Sequence[str]) -> Path | None:
-    """Return the file with the predictions of one of these splits, otherwise of any."""
+    """Return the predictions of one of these splits, otherwise of any."""
     files = [workdir / predictions_file(split) for split in splits]
     found = [file for file in files if file.exists()] or sorted(workdir.glob("predictions.*.jsonl"))
     return found[-1] if found else None
@@ -196,7 +196,7 @@ def _is_ranked(predictions: Sequence[Prediction]) -> bool:
 
 
 def _clip_entries(workdir: Path, predictions: Sequence[Prediction]) -> list[ClipEntry]:
-    """Return the worst clips, then the best ones; the first ones without references."""
+    """Return the worst and best clips; without references the first."""
     characters = counts_characters(row.target for row in predictions)
     places = worst_and_best(predictions)[:SHOWN]
     named = [("Worst: ", place) for place in places[::2]] + [("Best: ", place) for place in places[1::2]]

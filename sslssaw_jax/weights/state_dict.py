@@ -176,7 +176,7 @@ def _read_zip(path: Path) -> tuple[Any, Starts]:
 
 
 def _read_old(path: Path) -> tuple[Any, Starts]:
-    """Return the object of a file from before PyTorch 1.6: pickles, then the numbers."""
+    """Return the object of a file from before PyTorch 1.6."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if _follow(data) != _OLD_MAGIC:
             raise ValueError("it is not PyTorch's")
@@ -219,7 +219,9 @@ _IGNORED = {"PROTO", "FRAME"}
 
 
 def _follow(data: Any, storages: dict[str, _Storage] | None = None) -> Any:
-    """Follow the instructions of one pickle; return the object, with `_Named` for all that is not data.
+    """Follow the instructions of one pickle; return the object.
+
+    Whatever is not data becomes `_Named`.
 
     Args:
         data: A file in memory, at the first byte of the pickle; left behind its last.
@@ -314,7 +316,7 @@ def _follow(data: Any, storages: dict[str, _Storage] | None = None) -> Any:
 
 
 def _set(target: Any, values: list[Any]) -> None:
-    """Set keys and values in turn; keys that are neither texts nor numbers name nothing of a model."""
+    """Set keys and values in turn, if keys are texts or numbers."""
     if isinstance(target, dict):
         pairs = zip(values[::2], values[1::2])
         target.update((key, value) for key, value in pairs if isinstance(key, str | int))
@@ -326,7 +328,7 @@ def _extend(target: Any, values: list[Any]) -> None:
 
 
 def _made(function: Any, arguments: Any) -> Any:
-    """Return what a function of PyTorch's makes, if it is a dictionary or a tensor."""
+    """Return what a function makes, if a dictionary or tensor."""
     name = function.name if isinstance(function, _Named) else ""
     if name == "collections.OrderedDict":
         return {}
@@ -352,7 +354,7 @@ def _are_sizes(*values: Any) -> bool:
 
 
 def _storage(reference: Any) -> Any:
-    """Return the storage that a reference `("storage", kind, key, device, size, ...)` names."""
+    """Return the storage of `("storage", kind, key, device, size, ...)`."""
     if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
         return _Named("an object outside the pickle")
     _, kind, key, _, size = reference[:5]
