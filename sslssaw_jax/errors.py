@@ -3,6 +3,7 @@
 import re
 import sys
 import warnings
+from typing import Any
 
 # colours, titles and pasted commands of a terminal, the direction of writing, and what cannot be encoded
 _CONTROL = re.compile(
@@ -26,7 +27,15 @@ def printable(text: str) -> str:
 
 
 def set_up_output() -> None:
-    """Make any text printable, and warnings one line."""
+    """Make any text printable, and a warning or Ctrl-C one line."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    sys.excepthook = _without_interrupt
+
+
+def _without_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nstopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
