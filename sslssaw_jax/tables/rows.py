@@ -32,6 +32,7 @@ from sslssaw_jax.tables.layout import Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.workdir import (
     FINISHED,
     METRICS,
+    inside,
     locked,
     predictions_file,
     read_json,
@@ -229,7 +230,7 @@ def _train(jobs: Sequence[_Job]) -> set[Path]:
 def _succeeds(call: _Call) -> bool:
     """Run a call; print the end of its log if it failed."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
-    log = call.workdir / "run.log"
+    log = inside(call.workdir, call.workdir / "run.log")
     call.workdir.mkdir(parents=True, exist_ok=True)
     log.touch()
     print(f"  {shlex.join(command)}\n  to follow it: tail -f {shlex.quote(str(log))}", flush=True)
