@@ -49,9 +49,10 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
     if not file.is_file():
         raise WeightsError(f"there is no {file}")
     if file.suffix != ".jsonl":  # splitlines() would split at U+2028, too
-        if known := describe(file):
+        lines = [line for line in read_text(file).split("\n") if line.strip()]
+        if lines and (known := describe(file)):
             raise WeightsError(f"{file} cannot be read: {known}")
-        return {"text": [line for line in read_text(file).split("\n") if line.strip()]}
+        return {"text": lines}
     try:
         clips = read_jsonl(file)
         texts = {

@@ -258,7 +258,7 @@ def test_small_files_that_are_something_else_are_named(
 def test_sentencepiece_of_another_kind_is_refused(tmp_path: Path, changes: dict) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=40, minloglevel=2, **changes
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=30, minloglevel=2, **changes
     )
     (tmp_path / MODEL_FILE).write_bytes(model.getvalue())
     with pytest.raises(TokenizerError, match="is not mBART's: it is a SentencePiece model of another kind"):
