@@ -186,7 +186,7 @@ def test_a_stage_starts_from_the_weights_of_its_cnn(tiny_data_dir, tmp_path, mon
         return started[0]
 
     monkeypatch.setattr("sslssaw_jax.experiment.train", train)
-    Experiment(config, tmp_path / "run").run("train")
+    Experiment(config, tmp_path / "run")._train(0)
     found = nnx.to_pure_dict(started[0].params["video"]["cnn"])
     expected, _ = values_of(imported(config.model.cnn, SIDE))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
