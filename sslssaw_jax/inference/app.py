@@ -1,0 +1,71 @@
+"""Serve the page on which one asks, signs and reads: `sslssaw app --model=runs/demo`.
+
+The file is also the `app.py` of a Hugging Face Space; see docs/app.md.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from sslssaw_jax.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="sslssaw app",
+        description="Serve a page to ask a question, sign the answer into the camera, and read it.",
+        epilog="example: sslssaw app --model=runs/demo",
+    )
+    parser.add_argument(
+        "--model",
+        "--workdir",
+        default=os.environ.get("SSLSSAW_MODEL", "runs/demo"),
+        metavar="NAME",
+        help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub; "
+        "by default that in the environment variable SSLSSAW_MODEL, otherwise %(default)s",
+    )
+    parser.add_argument("--host", help="0.0.0.0 lets other machines in; by default only this one")
+    parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
+    parser.add_argument(
+        "--ssl_certfile",
+        metavar="FILE",
+        help="serve https with this certificate: browsers give the camera to other machines by https only",
+    )
+    parser.add_argument("--ssl_keyfile", metavar="FILE", help="the key of the certificate")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted
+    with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:  # gets all that visitors send
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            _serve(options, folder)
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise SystemExit('error: the page needs gradio: pip install "gradio>=6.31,<7"') from error
+        except (UserError, OSError) as error:
+            raise SystemExit(f"error: {error}") from error
+
+
+def _serve(options: argparse.Namespace, folder: str) -> None:
+    from sslssaw_jax.inference.examples import find_examples  # these take seconds, and --help need not wait
+    from sslssaw_jax.inference.page import launch, make_page
+    from sslssaw_jax.inference.translator import Translator
+
+    print(f"loading {options.model}", flush=True)
+    translator = Translator.from_pretrained(options.model)
+    launch(
+        make_page(translator, find_examples(options.model, translator, folder)),
+        server_name=options.host,
+        server_port=options.port,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+        ssl_verify=False,  # of the page's own start, which asks itself by the certificate's name
+    )
+
+
+if __name__ == "__main__":
+    main()
