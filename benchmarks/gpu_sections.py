@@ -375,7 +375,7 @@ def beam(options: argparse.Namespace) -> Findings:
     result = jax.block_until_ready(translate(state.params, state.batch_stats, batch))
     found = {"compile_s": time.perf_counter() - start}
     found["batch_ms"] = 1e3 * seconds_of(translate, state.params, state.batch_stats, batch, repeats=5)
-    return found | {"tokens": int((result.tokens != 1).sum(1).max())}
+    return found | {"tokens": int((result.tokens != 1).sum(-1).max())}
 
 
 def init(options: argparse.Namespace) -> Findings:

@@ -1,3 +1,18 @@
 """Question-based sign language translation (SSL-SSAW) in JAX and Flax."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sslssaw_jax.inference.translator import Answer as Answer
+    from sslssaw_jax.inference.translator import Translator as Translator
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Translator` at its first use, since that takes seconds."""
+    if name in ("Answer", "Translator"):
+        from sslssaw_jax.inference import translator
+
+        return getattr(translator, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

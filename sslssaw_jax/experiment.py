@@ -1,6 +1,8 @@
 """An experiment: the stages of a system, each trained in its folder, and the last one evaluated."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,15 @@ import jax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
+from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.inference.trained_model import TrainedModel, is_model, load
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
@@ -25,11 +29,19 @@ from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.initial_state import InitialWeights, chain
+from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, locked, read_notes, saved_steps, write_json
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    TOKENIZER,
+    locked,
+    read_notes,
+    saved_steps,
+    write_json,
+)
 
 # equal for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.")
@@ -52,10 +64,16 @@ class Experiment:
         self._mesh: Mesh = make_mesh(config.mesh)
         self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
         self._system = SYSTEMS[config.system]
+        self._base = _base_model(config.init_from, workdir)
         self._tokenizer = self._load_tokenizer()
         vocab_sizes = self._tokenizer.vocab_size, self._tokenizer.text_tower.vocab_size
         inputs = StageInputs(*vocab_sizes, lambda split: self._clips(split, video=False).clips)
-        self._stages = self._system.make_stages(config, inputs)
+        if self._base:
+            self._require_fitting_base(self._base)
+            config = replace(config, init_from=None)  # the base has been through the stages before
+            self._stages = self._system.make_stages(config, inputs)[-1:]
+        else:
+            self._stages = self._system.make_stages(config, inputs)
         self._folders = stage_folders(self._stages, workdir, config.init_from)
 
     def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
@@ -118,6 +136,8 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         print(f"{stage.name}: training in {workdir}")
         with locked(workdir), explain_out_of_memory(stage.name):
+            if jax.process_index() == 0:
+                save_tokenizer(self._tokenizer, workdir)
             state = train(
                 stage,
                 stage_config,
@@ -174,15 +194,43 @@ class Experiment:
             )
 
     def _notes(self, place: int) -> dict[str, Any]:
-        """Return what is kept with a run: stage, configuration and tokenizer."""
+        """Return what is kept with a run: stage, configuration, tokenizer and dataset."""
         return {
             "stage": self._stages[place].name,
             "config": to_dict(self.config),
             "tokenizer": self._tokenizer.fingerprints,
+            "dataset": self._dataset.facts.to_json(),
         }
+
+    def _require_fitting_base(self, base: TrainedModel) -> None:
+        """Raise ConfigError if this run cannot go on with the weights of a model."""
+        name, data = f"config.init_from is {self.config.init_from!r}", self.config.data
+        if self.config.stage != "translate":
+            raise ConfigError(f"{name}, a model that translates: it has been through {self.config.stage}")
+        if data.tokenizer:
+            raise ConfigError(f"{name}, which brings its own tokenizer: clear config.data.tokenizer")
+        saved, now = to_dict(base.config), to_dict(self.config)
+        changed = [
+            line
+            for line in differences(_architecture(saved), _architecture(now))
+            if not re.match(r"\S*(dropout|weights|pretrained_layers): ", line)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{name}, a model of other settings; choose its own:\n  " + "\n  ".join(changed)
+            )
+        decisive = ("language", "resize", "fps") if base.stage.reads_video else ("language",)
+        facts = [{key: getattr(one, key) for key in decisive} for one in (base.facts, self._dataset.facts)]
+        if changed := differences(facts[0], facts[1], "dataset"):
+            raise ConfigError(
+                f"{name}, a model of other clips than those in {self._dataset.folder}; prepare yours as the "
+                "model knows them:\n  " + "\n  ".join(changed)
+            )
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
+        if base := self._base:
+            return lambda state: replace_variables(state, variables(base.state).items())
         stage, sources = self._stages[place], []
         if stage.starts_from_file:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
@@ -208,7 +256,12 @@ class Experiment:
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of the configuration, the pretrained mBART or the dataset."""
+        """Load the tokenizer of the base, the configuration, the pretrained mBART or the dataset."""
+        if self._base:
+            return self._base.tokenizer
+        brings_none = not self.config.data.tokenizer and not self._dataset.tokenizer_folder.exists()
+        if brings_none and (self.workdir / TOKENIZER).exists():  # clips to translate alone
+            return load_saved_tokenizer(self.workdir, self._dataset.language)
         folder: str | Path = self.config.data.tokenizer or self._dataset.tokenizer_folder
         mbart = getattr(self.config.model, "mbart", None)
         if mbart and mbart.weights and not self.config.data.tokenizer:
@@ -257,6 +310,24 @@ def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
     """Return the stages of a configuration with their folders, without a dataset."""
     stages = SYSTEMS[config.system].make_stages(config, StageInputs())
     return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
+
+
+def _base_model(init_from: str | None, workdir: Path) -> TrainedModel | None:
+    """Load the trained model that `config.init_from` names, if any: as a workdir or as a path."""
+    for folder in [workdir.parent / init_from, Path(init_from).expanduser()] if init_from else []:
+        if is_model(folder):
+            return load(folder)
+        if read_notes(folder).get("stage") == "translate":
+            raise ConfigError(
+                f"config.init_from is {init_from!r}, and {folder} is not finished: finish it first"
+            )
+    return None
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a model's weights are made for."""
+    data = {key: config["data"][key] for key in ("image_size", "crop_fraction")}
+    return {"system": config["system"], "model": config["model"], "data": data}
 
 
 def _cache_compilation(parent: Path, folder: str | None) -> None:

@@ -24,6 +24,7 @@ TRACKER_ID = "tracker_id"  # of the run in trackio or wandb
 METRICS, REPORT = "metrics.json", "report.html"
 HEATMAPS, FRAMES = "heatmaps", "frames"
 PROFILE = "profile"
+TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 
 Scores = dict[int, dict[str, float]]  # by step
 

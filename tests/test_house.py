@@ -16,12 +16,21 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"weights", "evaluation"},
     {"report"},
-    {"evaluator"},
+    {"evaluator", "inference"},
     {"experiment", "configs"},
     {"run", "tables"},
+    {"__init__", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-TOP_FILES = {"__init__.py", "types.py", "workdir.py", "errors.py", "experiment.py", "evaluator.py"}
+TOP_FILES = {
+    "__init__.py",
+    "__main__.py",
+    "types.py",
+    "workdir.py",
+    "errors.py",
+    "experiment.py",
+    "evaluator.py",
+}
 BUILDERS_MAY_IMPORT = {"data", "errors", "workdir"}
 OURS = {"sslssaw_jax", "tfds_builders", "configs", "benchmarks", "tests", "run"}
 

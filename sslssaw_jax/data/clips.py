@@ -109,6 +109,18 @@ class ClipSource:
         return height, width
 
 
+class ClipsInMemory(ClipSource):
+    """A source of clips that are in memory already."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self.clips: list[ClipInfo] = list(clips)
+        self.num_frames = np.array([clip.num_frames for clip in clips], dtype=int)
+        self._clips = clips
+
+    def __getitem__(self, index: int) -> Clip:
+        return self._clips[index]
+
+
 class TextSource(ClipSource):
     """A source for models without video: every clip has 0 frames."""
 

@@ -44,6 +44,10 @@ class BertTokenizer:
         """Return the piece of each id; `##` marks a continued word."""
         return [self._backend.id_to_token(i) or "" for i in ids]
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer into a folder, for `load_bert_tokenizer`."""
+        self._backend.save(str(folder / BERT_TOKENIZER_FILE))
+
 
 def load_bert_tokenizer(folder: Path) -> BertTokenizer:
     """Load the tokenizer of a Hugging Face BERT folder.

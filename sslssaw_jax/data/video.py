@@ -84,6 +84,19 @@ def read_video(video: Path, resize: Resize, fps: float) -> ClipFrames:
     return _read_file(video, resize, fps) if video.is_file() else _read_folder(video, resize)
 
 
+def encode_frames(frames_TxHxWx3: np.ndarray, resize: Resize) -> list[bytes]:
+    """Return RGB frames as images of the wanted size.
+
+    Frames that have the size already are kept without loss, as PNG; others become JPEG, as in preparation.
+    """
+    encoded = []
+    for frame in frames_TxHxWx3:
+        image = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        fitted = _fit(image, resize)
+        encoded.append(cv2.imencode(".png", image)[1].tobytes() if fitted is image else _encode(fitted))
+    return encoded
+
+
 def list_frames(folder: Path) -> list[Path]:
     """Return the PNG or JPEG files in `folder` or `folder/1` in order."""
     for place in (folder, folder / "1"):

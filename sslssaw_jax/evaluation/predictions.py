@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.text import counts_characters, has_wide, tokens
 from sslssaw_jax.evaluation import leakage, metrics
+from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translation import translate_step
@@ -43,6 +44,21 @@ class Gate:
 
     tokens: list[str]  # of the question
     weights: np.ndarray  # f32[question tokens + video positions]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that the beam search found."""
+
+    text: str
+    score: float  # log-probability over length ** length_penalty
+
+
+class Found(NamedTuple):
+    """All that a model says of one clip."""
+
+    sentences: list[Sentence]  # best first
+    gate: Gate | None
 
 
 class SplitTranslator:
@@ -74,25 +90,39 @@ class SplitTranslator:
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
     ) -> tuple[list[Prediction], list[Gate | None]]:
         """Return predictions and gates of a split, or of `only`, in order."""
+        found = self.search(state, clips, only)
+        asked = [clips.clips[index] for index in found]
+        best = [sentences[0] for sentences, _ in found.values()]
+        predictions = [
+            Prediction(clip.id, clip.question, clip.target, sentence.text, sentence.score)
+            for clip, sentence in zip(asked, best)
+        ]
+        return predictions, [gate for _, gate in found.values()]
+
+    def search(
+        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
+    ) -> dict[int, Found]:
+        """Return all sentences found for each clip, by its index in order."""
         tokenizer, mesh = self._tokenizer, self._mesh
         frames = local_frames(mesh, self._stage_config.frame_budget)
         batches = eval_batches(clips, tokenizer, self._config.data, self._stage_config, frames, only)
-        found: dict[int, tuple[Prediction, Gate | None]] = {}
+        found: dict[int, Found] = {}
         for batch in batches:
             on_devices = shard_batch(batch, mesh)
             result = jax.device_get(self._translate(state.eval_params, state.batch_stats, on_devices))
             asked = batch.text_tower_texts
             for row in np.flatnonzero(batch.valid):
-                index = int(batch.index[row])
-                clip, score = clips.clips[index], float(result.score[row])
-                text = tokenizer.decode(result.tokens[row].tolist())
+                sentences = [
+                    Sentence(tokenizer.decode(tokens.tolist()), float(score))
+                    for tokens, score in zip(result.tokens[row], result.score[row])
+                    if score > IMPOSSIBLE
+                ]
                 gate = None
                 if result.gate is not None:
                     ids = asked.question[row][asked.question_mask[row]].tolist()
                     gate = Gate(tokenizer.text_tower.pieces(ids), result.gate[row][result.mask[row]])
-                found[index] = Prediction(clip.id, clip.question, clip.target, text, score), gate
-        in_order = [found[index] for index in sorted(found)]
-        return [prediction for prediction, _ in in_order], [gate for _, gate in in_order]
+                found[int(batch.index[row])] = Found(sentences, gate)
+        return dict(sorted(found.items()))
 
 
 class SplitLoss:

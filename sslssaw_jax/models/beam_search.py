@@ -53,13 +53,13 @@ def beam_search(
     eos_id: int,
     pad_id: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the best continuation of each prompt and its score.
+    """Return the best continuations of each prompt and their scores.
 
-    The tokens are those of Hugging Face's
-    `generate(num_beams=beams, early_stopping=False, forced_eos_token_id=eos_id, suppress_tokens=[pad_id])`,
-    and the score is its `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens
-    (with `eos_id`) to the power of `length_penalty`. One beam is greedy search. Several members predict the
-    mean of their probabilities. The caller jits this function and makes the decoders deterministic.
+    The tokens are those of Hugging Face's `generate(num_beams=beams, num_return_sequences=beams,
+    early_stopping=False, forced_eos_token_id=eos_id, suppress_tokens=[pad_id])`, and the scores are its
+    `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens (with `eos_id`) to
+    the power of `length_penalty`. One beam is greedy search. Several members predict the mean of their
+    probabilities. The caller jits this function and makes the decoders deterministic.
 
     Args:
         members: One model, or an ensemble, that has read the batch.
@@ -72,7 +72,8 @@ def beam_search(
         pad_id: The token after `eos_id`, and everywhere in a row whose encoder mask is all False.
 
     Returns:
-        Tokens i32[B, N] and scores f32[B].
+        Tokens i32[B, K, N] and scores f32[B, K], best first; `IMPOSSIBLE` is the score of a beam that found
+        nothing.
 
     Raises:
         ValueError: Prompt and new tokens exceed a decoder's positions.
@@ -148,7 +149,7 @@ def beam_search(
         open=members[0].encoder_mask.any(axis=1),  # a row without a clip never delays the end
     )
     end = lax.while_loop(lambda search: (search.length < max_new_tokens) & search.open.any(), advance, start)
-    return end.finished[:, 0], end.finished_scores[:, 0]
+    return end.finished, end.finished_scores
 
 
 def _reader(member: EncodedModel) -> Callable[[jax.Array, DecoderCache], tuple[jax.Array, DecoderCache]]:

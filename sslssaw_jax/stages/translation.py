@@ -17,8 +17,8 @@ from sslssaw_jax.types import Batch
 class Translated(NamedTuple):
     """The sentences that beam search found, and the fusion's gate for the heat map."""
 
-    tokens: jax.Array  # i32[B, max_new_tokens], padded behind </s>
-    score: jax.Array  # f32[B], log-probability over length ** length_penalty
+    tokens: jax.Array  # i32[B, beams, max_new_tokens], best first, padded behind </s>
+    score: jax.Array  # f32[B, beams], log-probability over length ** length_penalty
     gate: jax.Array | None  # f32[B, T]: the question's tokens, then the video's positions; None without SSAW
     mask: jax.Array  # bool[B, T]
 
@@ -48,7 +48,7 @@ def translate_step(
     eos_id: int,
     pad_id: int,
 ) -> Translated:
-    """Return the best sentence of each clip.
+    """Return the best sentences of each clip.
 
     Tuples of parameters and statistics are those of an ensemble; its gate is the mean of the members' gates.
     """

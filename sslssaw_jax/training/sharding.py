@@ -40,6 +40,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def one_device() -> Mesh:
+    """Return the mesh of the first device alone."""
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((1,) * len(AXES), AXES, axis_types=types, devices=jax.local_devices()[:1])
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding that holds the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -53,6 +53,28 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
     )
 
 
+def fill(state: TrainState, arrays: Mapping[str, Any], message: str) -> TrainState:
+    """Return the state with every variable replaced.
+
+    Args:
+        state: As for `replace_variables`.
+        arrays: The new values by dotted name; other float types are converted.
+        message: First line of the error.
+
+    Raises:
+        WeightsError: Names or shapes differ.
+    """
+    own = variables(state)
+    wanted = {dotted(path): leaf.shape for path, leaf in own.items()}
+    require_same({name: array.shape for name, array in arrays.items()}, wanted, message)
+    return replace_variables(state, ((path, arrays[dotted(path)].astype(own[path].dtype)) for path in own))
+
+
+def dotted(path: KeyPath) -> str:
+    """Return the name of a variable, its path joined by dots."""
+    return ".".join(map(str, path))
+
+
 def require_same(found: Mapping[str, Shape], wanted: Mapping[str, Shape], message: str) -> None:
     """Raise WeightsError unless file and model have the same names and shapes.
 

@@ -11,6 +11,7 @@ from sslssaw_jax.weights.initial_state import (
     InitialWeights,
     KeyPath,
     WeightsError,
+    dotted,
     replace_variables,
     require_same,
     variables,
@@ -50,7 +51,7 @@ def trained_modules(
         wanted: dict[str, tuple[int, ...]] = {}
         for here, there in (modules or {path[0]: path[0] for path in own}).items():
             prefix, donor_prefix = tuple(here.split(".")), tuple(there.split("."))
-            within = {_dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
+            within = {dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
             if within:
                 wanted |= within
                 sources |= {
@@ -58,7 +59,7 @@ def trained_modules(
                     for path in donor
                     if _starts(path, donor_prefix)
                 }
-        found = {_dotted(path): donor[theirs].shape for path, theirs in sources.items()}
+        found = {dotted(path): donor[theirs].shape for path, theirs in sources.items()}
         require_same(found, wanted, f"the model in {directory} does not fit this one")
         return replace_variables(state, ((path, donor[theirs]) for path, theirs in sources.items()))
 
@@ -67,7 +68,3 @@ def trained_modules(
 
 def _starts(path: KeyPath, prefix: KeyPath) -> bool:
     return path[: len(prefix)] == prefix
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import transformers
 
-from sslssaw_jax.models.beam_search import EncodedModel, beam_search
+from sslssaw_jax.models.beam_search import IMPOSSIBLE, EncodedModel, beam_search
 from sslssaw_jax.models.mbart import Decoder
 from tests.support.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
 from tests.support.pytorch import torch
@@ -49,7 +49,7 @@ def prompts(length):
 
 
 def generate(pair, encoded, prompt, beams, length_penalty):
-    """Hugging Face's tokens [B, N] and scores [B] (None for one beam)."""
+    """Hugging Face's tokens [B, K, N] and scores [B, K] (None for one beam), best first."""
     states, mask = encoded
     result = pair.theirs.generate(
         encoder_outputs=transformers.modeling_outputs.BaseModelOutput(last_hidden_state=torch.tensor(states)),
@@ -57,6 +57,7 @@ def generate(pair, encoded, prompt, beams, length_penalty):
         decoder_input_ids=torch.tensor(prompt),
         decoder_start_token_id=int(prompt[0, 0]),  # all rows' first token, or it is put before the prompt
         num_beams=beams,
+        num_return_sequences=beams,
         length_penalty=length_penalty,
         max_new_tokens=NEW_TOKENS,
         eos_token_id=EOS,
@@ -67,10 +68,11 @@ def generate(pair, encoded, prompt, beams, length_penalty):
         return_dict_in_generate=True,
         output_scores=True,
     )
-    tokens = np.full((BATCH, NEW_TOKENS), PAD)
+    tokens = np.full((BATCH, beams, NEW_TOKENS), PAD)
     generated = result.sequences.numpy()[:, prompt.shape[1] :]
-    tokens[:, : generated.shape[1]] = generated
-    return tokens, result.get("sequences_scores")
+    tokens[..., : generated.shape[1]] = generated.reshape(BATCH, beams, -1)
+    scores = result.get("sequences_scores")
+    return tokens, None if scores is None else scores.reshape(BATCH, beams)
 
 
 @pytest.mark.parametrize("length_penalty", [0.6, 1.0, 1.5])
@@ -82,7 +84,7 @@ def test_beam_search_equals_hugging_face_generate(pair, encoded, beams, length_p
     np.testing.assert_array_equal(tokens, expected_tokens)
     if expected_scores is not None:
         np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
-    lengths = (np.asarray(tokens) != PAD).sum(axis=1)
+    lengths = (np.asarray(tokens) != PAD).sum(axis=-1).ravel()
     assert len(set(lengths)) > 3, "were all sentences of one length, the comparison would say little"
 
 
@@ -129,7 +131,7 @@ def test_one_beam_equals_a_greedy_loop_without_cache(pair, encoded, members):
         sequence[:, slot] = np.where(ended, PAD, token)
         ended |= sequence[:, slot] == EOS
     tokens, _ = search(models, encoded, prompt, mask, beams=1)
-    np.testing.assert_array_equal(tokens, sequence[:, prompt.shape[1] :])
+    np.testing.assert_array_equal(tokens[:, 0], sequence[:, prompt.shape[1] :])
 
 
 def test_a_row_without_a_clip_gets_padding_and_leaves_the_others_alone(pair, encoded):
@@ -146,7 +148,7 @@ def test_a_row_without_a_clip_gets_padding_and_leaves_the_others_alone(pair, enc
     )
     np.testing.assert_array_equal(tokens[has_clip], expected[has_clip])
     assert (tokens[~has_clip] == PAD).all()
-    assert np.isfinite(scores).all()
+    assert (scores[~has_clip] == IMPOSSIBLE).all()
 
 
 def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
@@ -162,7 +164,7 @@ def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
     tokens, _ = search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=NEW_TOKENS - 1)
     jax.block_until_ready(tokens)
     jax.effects_barrier()
-    assert (tokens[:, 0] == EOS).all()
+    assert (tokens[:, 0, 0] == EOS).all()
     assert len(steps) == 1
 
 

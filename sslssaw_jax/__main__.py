@@ -1,0 +1,69 @@
+"""The command `sslssaw`: one name for what the packages do; `python -m sslssaw_jax` is the same."""
+
+import argparse
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command that a module runs."""
+
+    module: str  # runs as `python -m MODULE`
+    help: str
+    first: tuple[str, ...] = ()  # arguments before those of the command line
+
+
+COMMANDS = {
+    "translate": Command("sslssaw_jax.inference", "answer questions about a video"),
+    "demo": Command("run", "render avatar_qa, train the demo on it and write its report"),
+    "prepare": Command("tfds_builders.prepare", "turn a corpus or your own videos into a dataset"),
+    "inspect": Command("sslssaw_jax.report.dataset_report", "show what a dataset holds"),
+    "train": Command("run", "train, evaluate and report: --config=configs/NAME.py"),
+    "eval": Command("run", "evaluate the best checkpoint again: --config=configs/NAME.py", ("--mode=eval",)),
+    "tables": Command("sslssaw_jax.tables", "train and draw the paper's tables"),
+    "report": Command("sslssaw_jax.report", "write the report of a run again"),
+    "export": Command("sslssaw_jax.weights", "export a model for PyTorch", ("export",)),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names."""
+    parser = argparse.ArgumentParser(
+        prog="sslssaw",
+        description="Question-based sign language translation: a video and a question in, a sentence out.",
+        epilog="commands:\n"
+        + "".join(f"  {name:11}{one.help}\n" for name, one in COMMANDS.items())
+        + "\n`sslssaw COMMAND --help` explains each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    chosen = parser.parse_args(arguments)
+    command = COMMANDS[chosen.command]
+    first = list(command.first)
+    if chosen.command == "demo":
+        if not {"--help", "-h"} & set(chosen.rest):
+            _run("tfds_builders.prepare", ["avatar_qa"])
+        first = [f"--config={_configs() / 'demo.py'}"]
+    _run(command.module, [*first, *chosen.rest])
+
+
+def _run(module: str, arguments: Sequence[str]) -> None:
+    """Run a module as `python -m MODULE ARGUMENTS`."""
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _configs() -> Path:
+    """Return the folder of the installed configurations."""
+    spec = find_spec("configs")
+    assert spec and spec.origin
+    return Path(spec.origin).parent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Translate videos: `sslssaw translate clip.mp4 --question="Where did she go?" --model=runs/demo`."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.inference.demo import DEMO
+
+if TYPE_CHECKING:
+    from sslssaw_jax.inference.translator import Answer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="sslssaw translate",
+        description="Answer questions about a video: a sentence for each question.",
+        epilog='example: sslssaw translate clip.mp4 --question="Where did she go?" --model=runs/demo',
+    )
+    parser.add_argument("video", help="a video file (mp4, webm, avi, mov) or a folder of frames")
+    parser.add_argument(
+        "--question", action="append", metavar="TEXT", help="the question that is answered; repeatable"
+    )
+    parser.add_argument(
+        "--model",
+        default=DEMO,
+        metavar="NAME",
+        help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub "
+        "(default: the demo that comes with the package, which knows rendered signers alone)",
+    )
+    parser.add_argument("--json", action="store_true", help="print all that was found, a JSON object a line")
+    options = parser.parse_args(arguments)
+    try:
+        _translate(options)
+    except (UserError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _translate(options: argparse.Namespace) -> None:
+    from sslssaw_jax.inference.translator import Translator  # takes seconds, and --help need not wait
+
+    translator = Translator.from_pretrained(options.model)
+    for answer in translator.answer(translator.read(options.video, options.question or [""])):
+        if options.json:
+            print(json.dumps({"video": options.video, **to_json(answer)}, ensure_ascii=False))
+        else:
+            print(*filter(None, (answer.question, f"  {answer.text}")), sep="\n")
+
+
+def to_json(answer: "Answer") -> dict[str, Any]:
+    """Return an answer as JSON keeps it."""
+    found = dataclasses.asdict(answer)
+    if answer.gate is not None:
+        found["gate"]["weights"] = answer.gate.weights.tolist()
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""A trained model with all that translation needs, from a workdir or a model folder.
+
+A model folder holds `config.json`, `model.safetensors` and the tokenizer. They are data: none can run code.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+import optax
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sslssaw_jax.config.experiment import Config, to_dict
+from sslssaw_jax.data.dataset import DatasetFacts
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.systems import SYSTEMS, read_config
+from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.sharding import abstract_state, one_device
+from sslssaw_jax.types import BLEU_4, TrainState
+from sslssaw_jax.weights.initial_state import dotted, fill, variables
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    METRICS,
+    TOKENIZER,
+    read_json,
+    read_notes,
+    saved_steps,
+    write_json,
+)
+
+MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
+
+
+class ModelError(UserError):
+    """An error of a folder that holds no model, or one that cannot be used."""
+
+
+class TrainedModel(NamedTuple):
+    """A model that translates, and what is known of its training."""
+
+    config: Config
+    facts: DatasetFacts  # of the dataset on which it was trained
+    tokenizer: Tokenizer
+    stage: Stage
+    state: TrainState
+    scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder holds a model that translates, saved or of a finished run."""
+    finished = (folder / FINISHED).is_file() and read_notes(folder)["stage"] == "translate"
+    return finished or all((folder / name).is_file() for name in (MODEL_CONFIG, MODEL_WEIGHTS))
+
+
+def load(folder: Path) -> TrainedModel:
+    """Load the model in a workdir or a model folder; errors as of `load_workdir` and `load_folder`."""
+    return load_workdir(folder) if saved_steps(folder / CHECKPOINTS) else load_folder(folder)
+
+
+def load_workdir(workdir: Path) -> TrainedModel:
+    """Load the best checkpoint of a run.
+
+    Raises:
+        CheckpointError: The workdir holds no checkpoint.
+        ModelError: The run's last stage does not translate, or its notes are of an earlier version.
+        UserError: The configuration or the tokenizer is unusable.
+    """
+    params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
+    if "dataset" not in meta:
+        raise ModelError(
+            f"{workdir} was trained by an earlier version, which did not keep size, rate and language of the "
+            "videos with the model: train again"
+        )
+    metrics = workdir / METRICS
+    trees = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
+    arrays = {dotted(path): array for path, array in trees.items()}
+    scores = read_json(metrics) if metrics.exists() else {}
+    return _assemble(workdir, meta, arrays, scores)
+
+
+def load_folder(folder: Path) -> TrainedModel:
+    """Load a model folder.
+
+    Raises:
+        ModelError: A file is missing or unreadable.
+        WeightsError: The weights do not fit the configuration.
+        UserError: The configuration or the tokenizer is unusable.
+    """
+    try:
+        notes = read_json(folder / MODEL_CONFIG)
+        arrays = load_file(folder / MODEL_WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} is not the folder of a model: {error}. `Translator.save_pretrained` writes "
+            f"{MODEL_CONFIG}, {MODEL_WEIGHTS} and {TOKENIZER}/"
+        ) from error
+    if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer"} <= notes.keys():
+        raise ModelError(f"{folder / MODEL_CONFIG} is not of a model of sslssaw_jax")
+    return _assemble(folder, notes, arrays, notes["scores"])
+
+
+def save_folder(model: TrainedModel, folder: Path) -> None:
+    """Write a model folder that names no other folder of this machine."""
+    config = model.config
+    data = dataclasses.replace(config.data, data_dir="data", cache_dir=None, tokenizer=None)
+    config = dataclasses.replace(config, data=data, init_from=None)
+    notes = {
+        "config": to_dict(config),
+        "dataset": model.facts.to_json(),
+        "tokenizer": model.tokenizer.fingerprints,
+        "scores": model.scores,
+    }
+    arrays = {dotted(path): np.asarray(array) for path, array in variables(model.state).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tokenizer(model.tokenizer, folder)
+    save_file(arrays, folder / MODEL_WEIGHTS)
+    write_json(folder / MODEL_CONFIG, notes)
+
+
+def _assemble(
+    folder: Path, notes: Mapping[str, Any], arrays: Mapping[str, np.ndarray], scores: dict[str, Any]
+) -> TrainedModel:
+    """Return the model of a folder with its weights.
+
+    Args:
+        folder: Holds the tokenizer.
+        notes: The configuration, the dataset's facts and the tokenizer's fingerprint.
+        arrays: Parameters and batch statistics by dotted name.
+        scores: Of dev and test.
+    """
+    config = read_config(ml_collections.ConfigDict(notes["config"]))
+    facts = DatasetFacts.from_json(notes["dataset"])
+    tokenizer = load_saved_tokenizer(folder, facts.language)
+    if tokenizer.fingerprints != notes["tokenizer"]:
+        raise ModelError(
+            f"{folder / TOKENIZER} is not the tokenizer of the model beside it ({tokenizer.fingerprints}, "
+            f"trained with {notes['tokenizer']}): bring the model's own back"
+        )
+    inputs = StageInputs(tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
+    stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]
+    if stage.translation is None:
+        raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
+    empty = abstract_state(partial(stage.init, optimizer=optax.identity()), one_device())
+    state = fill(empty, arrays, f"the weights in {folder} do not fit its configuration")
+    return TrainedModel(config, facts, tokenizer, stage, state, scores)

@@ -1,0 +1,161 @@
+"""The translator: a video and a question in, a sentence out."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
+from sslssaw_jax.evaluation.predictions import Gate, Sentence, SplitTranslator
+from sslssaw_jax.inference.card import model_card
+from sslssaw_jax.inference.demo import DEMO
+from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder
+from sslssaw_jax.inference.videos import Video, make_clip, read_frames
+from sslssaw_jax.training.sharding import one_device
+
+_ALONE = 4  # up to as many clips are translated one by one; more fill the batches of the run's evaluation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A translation of one clip, as the answer to one question."""
+
+    question: str
+    text: str
+    score: float  # log-probability over length ** length_penalty
+    alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
+    gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
+
+
+class Translator(ModelHubMixin, library_name="sslssaw_jax"):
+    """A trained model that answers questions about videos.
+
+    Size, crop, frame rate, language and tokenizer are those on which the model was trained. A translator is
+    safe to share between threads.
+
+    Args:
+        model: The model; `from_pretrained` loads one.
+    """
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model = model
+        self._mesh = one_device()
+        self._compiled: dict[tuple[int, int], SplitTranslator] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = DEMO, **options: Any) -> Self:  # type: ignore[override]
+        """Load a model.
+
+        Args:
+            name: A run's workdir, whose best checkpoint is loaded; a folder that `save_pretrained` wrote; or
+                a model on the Hugging Face hub, `user/name`. By default the demo that comes with the package.
+            **options: For the hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+
+        Raises:
+            ModelError: There is no such model, or it does not translate.
+            UserError: The files of the model do not fit each other.
+        """
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return cls(load(folder))
+        try:
+            return super().from_pretrained(name, **options)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+            raise ModelError(
+                f"there is no model {name}: there is no such folder, and the Hugging Face hub gave none "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+
+    def __call__(
+        self, video: Video | Sequence[Video], question: str | Sequence[str] = ""
+    ) -> Answer | list[Answer]:
+        """Translate one clip or several.
+
+        Args:
+            video: A path (mp4, webm, avi, mov, or a folder of frames), an array u8[T, H, W, 3] in RGB at the
+                model's frame rate, or a list of these.
+            question: The question that the signer answers, or a list of them. Lists have the same length, and
+                one question serves all clips as one clip serves all questions.
+
+        Returns:
+            An answer, or a list of them if a list was given.
+
+        Raises:
+            VideoError: A video cannot be read.
+            ValueError: There are not as many questions as videos.
+        """
+        answers = self.answer(self.read(video, question))
+        alone = isinstance(video, (str, Path, np.ndarray)) and isinstance(question, str)
+        return answers[0] if alone else answers
+
+    def read(self, video: Video | Sequence[Video], question: str | Sequence[str] = "") -> list[Clip]:
+        """Return the clips to translate; arguments as for a call."""
+        videos = [video] if isinstance(video, (str, Path, np.ndarray)) else list(video)
+        questions = [question] if isinstance(question, str) else list(question)
+        frames = [read_frames(one, self.model.facts) for one in videos]
+        if len(frames) == 1:
+            frames *= len(questions)
+        elif len(questions) == 1:
+            questions *= len(frames)
+        if len(frames) != len(questions):
+            raise ValueError(f"{len(videos)} videos and {len(questions)} questions: give as many of both")
+        return [make_clip(number, *pair) for number, pair in enumerate(zip(frames, questions))]
+
+    def answer(self, clips: Sequence[Clip]) -> list[Answer]:
+        """Translate clips that `read` returned."""
+        source, every = ClipsInMemory(clips), range(len(clips))
+        groups = [[index] for index in every] if len(clips) <= _ALONE else [list(every)]
+        answers = []
+        for group in groups:
+            found = self._translator(source, group).search(self.model.state, source, group)
+            for index, (sentences, gate) in found.items():
+                by_text: dict[str, Sentence] = {}
+                for sentence in sentences:  # several sequences of tokens may spell one text
+                    by_text.setdefault(sentence.text, sentence)
+                best, *others = by_text.values()
+                answers.append(Answer(clips[index].question, best.text, best.score, tuple(others), gate))
+        return answers
+
+    def _translator(self, clips: ClipSource, group: Sequence[int]) -> SplitTranslator:
+        """Return the translator of a batch's size, compiled at its first use.
+
+        One clip alone is padded to a quarter, half or all of `max_frames`.
+        """
+        config, stage = self.model.config, self.model.stage
+        batch = getattr(config, stage.name)
+        size = batch.clips_per_batch, batch.frame_budget
+        if len(group) == 1:
+            longest = config.data.max_frames
+            buckets = (-(-longest // 4), -(-longest // 2), longest)
+            num_frames = min(clips.clips[group[0]].num_frames, longest)
+            size = 1, next(bucket for bucket in buckets if num_frames <= bucket)
+        if size not in self._compiled:
+            batch = dataclasses.replace(batch, clips_per_batch=size[0], frame_budget=size[1])
+            config = dataclasses.replace(config, **{stage.name: batch})
+            self._compiled[size] = SplitTranslator(stage, config, self.model.tokenizer, self._mesh)
+        return self._compiled[size]
+
+    def generate_model_card(self, repo_id: str = "path/to/this/folder") -> ModelCard:  # type: ignore[override]
+        """Return the card that `save_pretrained` writes as README.md."""
+        return model_card(self.model, repo_id)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]
+        """Upload the model to the Hugging Face hub.
+
+        Args:
+            repo_id: `user/name`; made if there is no such model.
+            **options: `private`, `token`, `branch`, `create_pr`, `commit_message`.
+        """
+        return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_folder(self.model, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        return cls(load(Path(snapshot_download(model_id, **options))))

@@ -1,0 +1,68 @@
+"""Videos of any kind, brought to the size and rate on which a model was trained."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from sslssaw_jax.data.clips import Clip
+from sslssaw_jax.data.dataset import DatasetFacts
+from sslssaw_jax.data.video import Resize, encode_frames, image_size, read_video
+from sslssaw_jax.errors import UserError
+
+Video = str | Path | np.ndarray  # a file, a folder of frames, or u8[T, H, W, 3] in RGB
+
+
+class VideoError(UserError):
+    """An error of a video that cannot be translated."""
+
+
+def video_name(video: Video) -> str:
+    """Return how messages call a video."""
+    return f"the array {list(video.shape)}" if isinstance(video, np.ndarray) else str(video)
+
+
+def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
+    """Return the frames of a video as preparation would store them.
+
+    Args:
+        video: A file, of which `facts.fps` frames a second are taken; or a folder of frames or an array, of
+            which all are taken.
+        facts: Of the dataset on which the model was trained.
+
+    Raises:
+        VideoError: The video is absent, unreadable or empty, or of a size that the model does not know.
+    """
+    name, resize = video_name(video), Resize.parse(facts.resize)
+    if isinstance(video, np.ndarray):
+        if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or not video.size:
+            raise VideoError(
+                f"{name} of {video.dtype} is not a video: give frames as uint8 of the shape "
+                "[frames, height, width, 3], in RGB"
+            )
+        frames = encode_frames(video, resize)
+    else:
+        path = Path(video).expanduser()
+        if not path.exists():
+            raise VideoError(f"there is no video {path}")
+        read = read_video(path, resize, facts.fps)
+        if not read.video:
+            raise VideoError(f"{path} cannot be translated: {', '.join(read.odd) or 'no frames in it'}")
+        for oddity in read.odd:
+            warnings.warn(f"{path}: {oddity}", stacklevel=4)
+        frames = read.video
+    for frame in frames:
+        if (size := image_size(frame)) != facts.frame_size:
+            raise VideoError(
+                f"{name} has frames of {size} pixels (height, width), and the model was trained on "
+                f"{facts.frame_size}, stored with --resize={facts.resize}: resize the video"
+            )
+    return frames
+
+
+def make_clip(number: int, frames: list[bytes], question: str) -> Clip:
+    """Return a clip to translate."""
+    name = f"clip {number}"
+    return Clip(
+        id=name, num_frames=len(frames), question=question, target="", gloss="", signer="", video=frames
+    )

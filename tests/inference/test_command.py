@@ -1,0 +1,63 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sslssaw_jax.evaluation.predictions import Gate, Sentence
+from sslssaw_jax.inference import translator
+from sslssaw_jax.inference.__main__ import main
+from sslssaw_jax.inference.videos import VideoError
+
+ANSWER = translator.Answer(
+    question="Why?",
+    text="weil es regnet – jörg",
+    score=-0.5,
+    alternatives=(Sentence("weil", -1.5),),
+    gate=Gate(["why", "</s>"], np.array([0.25, 0.5, 0.75], np.float32)),
+)
+
+
+class Repeater:
+    """A translator whose answers name the question."""
+
+    def read(self, video, questions):
+        if video == "absent.mp4":
+            raise VideoError("there is no video absent.mp4")
+        return questions
+
+    def answer(self, clips):
+        return [replace(ANSWER, question=question) for question in clips]
+
+
+@pytest.fixture(autouse=True)
+def repeater(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        translator.Translator, "from_pretrained", lambda name: loaded.append(name) or Repeater()
+    )
+    return loaded
+
+
+def test_each_question_is_printed_with_its_sentence(repeater, capsys):
+    main(["a.mp4", "--question", "Why?", "--question=Where?", "--model=runs/demo"])
+    lines = ["Why?", "  weil es regnet – jörg", "Where?", "  weil es regnet – jörg"]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert repeater == ["runs/demo"]
+
+
+def test_json_holds_all_that_was_found(capsys):
+    main(["a.mp4", "--question=Why?", "--model=m", "--json"])
+    assert json.loads(capsys.readouterr().out) == {
+        "video": "a.mp4",
+        "question": "Why?",
+        "text": "weil es regnet – jörg",
+        "score": -0.5,
+        "alternatives": [{"text": "weil", "score": -1.5}],
+        "gate": {"tokens": ["why", "</s>"], "weights": [0.25, 0.5, 0.75]},
+    }
+
+
+def test_an_error_is_one_line():
+    with pytest.raises(SystemExit, match=r"^error: there is no video absent.mp4$"):
+        main(["absent.mp4", "--model=m"])

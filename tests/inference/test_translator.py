@@ -1,0 +1,254 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from sslssaw_jax import Answer, Translator
+from sslssaw_jax.config.experiment import Config, to_dict
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, write_tokenizer
+from sslssaw_jax.data.saved_tokenizer import save_tokenizer
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.predictions import read_predictions
+from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.inference.trained_model import ModelError
+from sslssaw_jax.inference.videos import VideoError, read_frames
+from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.training.sharding import make_mesh
+from sslssaw_jax.weights.initial_state import WeightsError, variables
+from sslssaw_jax.weights.mbert import bert_tokenizer
+from sslssaw_jax.workdir import CHECKPOINTS, read_notes
+from tests.support.tiny_dataset import SIDE
+from tests.support.toy import toy_config, toy_state, translate_stage
+
+SIZES = {
+    "translate.clips_per_batch": 4,
+    "translate.frame_budget": 80,
+    "data.max_frames": 24,
+    "data.max_question_tokens": 16,
+    "data.max_target_tokens": 16,
+}
+
+
+def make_run(workdir: Path, data_dir: Path, **changes: Any) -> Config:
+    """Leave what a finished run of a random model leaves: checkpoint and tokenizer."""
+    config = toy_config(**SIZES | {"data.data_dir": str(data_dir)} | changes)
+    dataset = find_dataset(data_dir, "avatar_qa")
+    with_mbert = config.model.text_encoder == "mbert"
+    tower = bert_tokenizer(config.model.mbert, ClipSource(dataset, "train")) if with_mbert else None
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language, tower)
+    stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
+    meta = {
+        "stage": stage.name,
+        "config": to_dict(config),
+        "tokenizer": tokenizer.fingerprints,
+        "dataset": dataset.facts.to_json(),
+    }
+    save_tokenizer(tokenizer, workdir)
+    with Checkpointer(workdir / CHECKPOINTS) as checkpoints:
+        checkpoints.save(toy_state(stage), data={}, meta=meta)
+    return config
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_data_dir: Path) -> ClipSource:
+    return ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "test")
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data_dir: Path, clips: ClipSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has translated its test split."""
+    workdir = tmp_path_factory.mktemp("runs") / "toy"
+    config = make_run(workdir, tiny_data_dir)
+    tokenizer = load_tokenizer(clips.dataset.tokenizer_folder, clips.dataset.language)
+    stage = translate_stage(config, tokenizer.vocab_size)
+    mesh, notes = make_mesh(config.mesh), read_notes(workdir)
+    Evaluator(stage, config, workdir, clips.dataset, tokenizer, mesh, notes).translate_test()
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def translator(run: Path) -> Translator:
+    return Translator.from_pretrained(run)
+
+
+@pytest.fixture(scope="module")
+def folders(clips: ClipSource, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The test clips as folders of frames."""
+    parent = tmp_path_factory.mktemp("clips")
+    for clip in (clips[index] for index in range(len(clips))):
+        (parent / clip.id).mkdir()
+        for number, jpeg in enumerate(clip.video, start=1):
+            (parent / clip.id / f"{number:04d}.jpg").write_bytes(jpeg)
+    return sorted(parent.iterdir())
+
+
+def as_array(folder: Path) -> np.ndarray:
+    return np.stack([cv2.imread(str(file))[..., ::-1] for file in sorted(folder.iterdir())])
+
+
+def assert_same(answer: Answer, expected: Answer) -> None:
+    assert answer.text == expected.text
+    assert answer.score == pytest.approx(expected.score, abs=1e-4)
+
+
+def test_the_same_clips_give_the_predictions_of_the_run(run, translator, folders):
+    expected = read_predictions(run / "predictions.test.jsonl")
+    answers = translator(folders, [row.question for row in expected])
+    assert [answer.text for answer in answers] == [row.prediction for row in expected]
+    assert [answer.score for answer in answers] == pytest.approx([row.score for row in expected], abs=1e-4)
+    assert len({answer.text for answer in answers}) > 2, "were all sentences alike, this would say little"
+    assert [answer.question for answer in answers] == [row.question for row in expected]
+
+
+def test_a_clip_alone_is_translated_as_among_others(translator, folders):
+    among = translator(folders, "What comes today?")
+    assert len({len(list(folder.iterdir())) > 12 for folder in folders}) == 2, "two sizes of batch"
+    for folder, expected in zip(folders, among):
+        assert_same(translator(str(folder), "What comes today?"), expected)
+
+
+def test_an_array_is_translated_as_its_frames(translator, folders):
+    assert_same(translator(as_array(folders[0]), "Why?"), translator(folders[0], "Why?"))
+
+
+def test_one_clip_serves_all_questions(translator, folders):
+    questions = ["What comes today?", "Where is the wind?"]
+    answers = translator(folders[0], questions)
+    assert [answer.question for answer in answers] == questions
+    assert answers[0].score != answers[1].score
+    for question, answer in zip(questions, answers):
+        assert_same(answer, translator([folders[0]], question)[0])
+
+
+def test_alternatives_are_other_sentences_in_order(translator, folders):
+    answer = translator(folders[0], "What comes today?")
+    texts = [answer.text, *(other.text for other in answer.alternatives)]
+    scores = [answer.score, *(other.score for other in answer.alternatives)]
+    assert len(texts) == len(set(texts)) == 4
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_gate_has_a_weight_for_each_word_and_video_position(translator, folders):
+    gate = translator(folders[0], "What comes today?").gate
+    assert gate.tokens[-2:] == ["</s>", "en_XX"]
+    assert len(gate.weights) > len(gate.tokens)
+
+
+def test_videos_and_questions_of_other_numbers_are_refused(translator, folders):
+    with pytest.raises(ValueError, match="3 videos and 2 questions"):
+        translator(folders[:3], ["a", "b"])
+
+
+def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
+    video = np.random.default_rng(0).integers(0, 256, (3, 60, 90, 3), np.uint8)
+    for number, frame in enumerate(video):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), frame[..., ::-1])
+    frames = read_frames(video, translator.model.facts)
+    assert frames == read_frames(tmp_path, translator.model.facts)
+    assert cv2.imdecode(np.frombuffer(frames[0], np.uint8), cv2.IMREAD_COLOR).shape == (SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        ("absent.mp4", "there is no video .*absent.mp4"),
+        ("text.mp4", "text.mp4 cannot be translated: no readable video"),
+        ("empty", "empty cannot be translated: no frames"),
+        (np.zeros((2, 8, 8, 3)), r"\[2, 8, 8, 3\] of float64 is not a video: give frames as uint8"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "is not a video"),
+        (np.zeros((8, 8, 3), np.uint8), "is not a video"),
+    ],
+)
+def test_what_is_no_video_is_refused(translator, tmp_path, video, message):
+    (tmp_path / "text.mp4").write_text("a letter")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VideoError, match=message):
+        translator(tmp_path / video if isinstance(video, str) else video, "Why?")
+
+
+@pytest.mark.parametrize("changes", [{}, {"model.text_encoder": "mbert", "model.mbert.d_model": 16}])
+def test_a_saved_model_is_the_same_bit_for_bit(tiny_data_dir, tmp_path, changes):
+    make_run(tmp_path / "run", tiny_data_dir, **changes)
+    model = Translator.from_pretrained(tmp_path / "run").model
+    Translator(model).save_pretrained(tmp_path / "saved")
+    loaded = Translator.from_pretrained(tmp_path / "saved").model
+    assert model.tokenizer.fingerprints == loaded.tokenizer.fingerprints
+    assert (model.facts, model.config.model) == (loaded.facts, loaded.config.model)
+    before, after = variables(model.state), variables(loaded.state)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert len(before) > 50
+    Translator(loaded).save_pretrained(tmp_path / "again")
+    for file in (tmp_path / "saved").rglob("*.*"):
+        assert (tmp_path / "again" / file.relative_to(tmp_path / "saved")).read_bytes() == file.read_bytes()
+    written = "".join(file.read_text() for file in tmp_path.glob("saved/*.json"))
+    assert str(tmp_path) not in written and str(tiny_data_dir) not in written
+
+
+def test_a_saved_model_translates_as_the_run(translator, folders, tmp_path):
+    translator.save_pretrained(tmp_path)
+    saved = Translator.from_pretrained(tmp_path)
+    assert saved(folders[0], "Why?").alternatives == translator(folders[0], "Why?").alternatives
+
+
+def spoil(folder: Path, how: str) -> None:
+    if how == "other tokenizer":
+        model = folder / "tokenizer" / "sentencepiece.bpe.model"
+        from sentencepiece import sentencepiece_model_pb2
+
+        changed = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())
+        changed.pieces[5].score -= 1
+        write_tokenizer(model.parent, changed.SerializeToString())
+    elif how == "other sizes":
+        file = folder / "config.json"
+        file.write_text(re.sub(r'"ffn_dim": 24', '"ffn_dim": 32', file.read_text()))
+    elif how == "cut weights":
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-9])
+    elif how == "no tokenizer":
+        (folder / "tokenizer" / "sentencepiece.bpe.model").unlink()
+    else:
+        (folder / "config.json").write_text(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("other tokenizer", ModelError, "is not the tokenizer of the model beside it"),
+        (
+            "other sizes",
+            WeightsError,
+            r"do not fit its configuration:\n  .*\(16, 24\) in the file, \(16, 32\)",
+        ),
+        ("cut weights", ModelError, "is not the folder of a model"),
+        ("no tokenizer", TokenizerError, "holds no sentencepiece.bpe.model"),
+        ("{}", ModelError, "config.json is not of a model of sslssaw_jax"),
+        ("{", ModelError, "is not the folder of a model"),
+    ],
+)
+def test_a_spoilt_model_folder_is_refused(translator, tmp_path, how, error, message):
+    translator.save_pretrained(tmp_path)
+    spoil(tmp_path, how)
+    with pytest.raises(error, match=message):
+        Translator.from_pretrained(tmp_path)
+    assert issubclass(error, UserError)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("empty", ModelError, "is not the folder of a model"),
+        ("nobody/nothing", ModelError, "there is no model nobody/nothing"),
+        ("a/b/c", ModelError, "there is no model a/b/c"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path, monkeypatch, name, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=message):
+        Translator.from_pretrained(name)

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import pytest
+
+from sslssaw_jax import __main__ as command
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the command would run: modules with their arguments."""
+    found = []
+    monkeypatch.setattr(command, "_run", lambda module, arguments: found.append((module, *arguments)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["prepare", "avatar_qa", "--overwrite"], ("tfds_builders.prepare", "avatar_qa", "--overwrite")),
+        (["train", "--config=configs/demo.py"], ("run", "--config=configs/demo.py")),
+        (["eval", "--workdir=runs/demo"], ("run", "--mode=eval", "--workdir=runs/demo")),
+        (["export", "--help"], ("sslssaw_jax.weights", "export", "--help")),
+        (["translate", "a.mp4", "--question", "-?"], ("sslssaw_jax.inference", "a.mp4", "--question", "-?")),
+    ],
+)
+def test_arguments_are_passed_on(calls, arguments, expected):
+    command.main(arguments)
+    assert calls == [expected]
+
+
+def test_demo_prepares_its_dataset_and_trains_from_any_folder(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command.main(["demo", "--config.seed=1"])
+    prepare, (module, config, seed) = calls
+    assert prepare == ("tfds_builders.prepare", "avatar_qa")
+    assert (module, seed) == ("run", "--config.seed=1")
+    assert (tmp_path / config.removeprefix("--config=")).read_text().count("def get_config")
+
+
+def test_every_command_is_a_module_that_runs():
+    for name, one in command.COMMANDS.items():
+        spec = command.find_spec(one.module)
+        assert spec, name
+        if spec.submodule_search_locations:
+            assert command.find_spec(f"{one.module}.__main__"), name
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["translat"])
+    assert "invalid choice: 'translat'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["translate", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    script = f"""
+import sys
+from sslssaw_jax.__main__ import main
+try:
+    main({arguments})
+finally:
+    heavy = "numpy", "jax", "flax", "cv2", "tensorflow_datasets", "matplotlib", "huggingface_hub", "orbax"
+    assert not set(heavy) & sys.modules.keys(), set(heavy) & sys.modules.keys()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("usage: sslssaw")

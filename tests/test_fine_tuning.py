@@ -1,0 +1,78 @@
+"""A run goes on from all weights of a trained model; what does not fit is said before anything runs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from sslssaw_jax import Translator
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.systems import read_config
+from sslssaw_jax.weights.initial_state import variables
+from sslssaw_jax.workdir import FINISHED, read_notes, write_json
+from tests.inference.test_translator import make_run
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: `trained` is finished, `saved` is its model folder, `begun` is not finished."""
+    runs = tmp_path_factory.mktemp("runs")
+    for name in ("trained", "begun"):
+        make_run(runs / name, tiny_data_dir)
+    write_json(runs / "trained" / FINISHED, read_notes(runs / "trained"))
+    Translator.from_pretrained(runs / "trained").save_pretrained(runs / "saved")
+    return runs
+
+
+def experiment(runs: Path, **changes: Any) -> Experiment:
+    tree = ConfigDict(read_notes(runs / "trained")["config"])
+    with tree.unlocked(), tree.ignore_type():
+        tree.update_from_flattened_dict({"init_from": "trained", "compilation_cache": None} | changes)
+    return Experiment(read_config(tree), runs / "mine")
+
+
+@pytest.mark.parametrize("base", ["trained", "saved", "PATH"])
+def test_all_weights_are_those_of_the_trained_model(runs, base):
+    init_from = str(runs / "saved") if base == "PATH" else base
+    run = experiment(runs, init_from=init_from, **{"model.mbart.dropout": 0.3})
+    (stage,) = run._stages
+    fresh = stage.init(jax.random.key(1), optax.identity())
+    found = variables(run._initial_weights(0)(fresh))
+    expected = variables(Translator.from_pretrained(runs / "trained").model.state)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert any(not np.array_equal(found[path], value) for path, value in variables(fresh).items())
+
+
+def test_the_tokenizer_is_the_models_own(runs):
+    run = experiment(runs)
+    assert run._tokenizer.folder == runs / "trained" / "tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.mbart.d_model": 32}, r"other settings.*\n  config.model.mbart.d_model: 16 then, 32 now$"),
+        ({"model.fusion.kind": "concat"}, "config.model.fusion.kind: 'ssaw' then, 'concat' now"),
+        ({"data.image_size": 24}, "config.data.image_size: 16 then, 24 now"),
+        ({"data.tokenizer": "mine"}, "brings its own tokenizer: clear config.data.tokenizer"),
+        ({"stage": "pretrain"}, "it has been through pretrain"),
+        ({"init_from": "begun"}, "begun is not finished: finish it first"),
+    ],
+)
+def test_what_does_not_fit_is_said_at_once(runs, changes, message):
+    with pytest.raises(ConfigError, match=f"(?s)config.init_from is .*{message}"):
+        experiment(runs, **changes)
+
+
+@pytest.mark.parametrize(("fact", "value"), [("resize", "256"), ("fps", 30.0), ("language", "de_DE")])
+def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact, value):
+    run = experiment(runs)
+    facts = replace(run._base.facts, **{fact: value})
+    with pytest.raises(ConfigError, match=rf"a model of other clips .*\n  dataset.{fact}: {value!r} then"):
+        run._require_fitting_base(run._base._replace(facts=facts))
