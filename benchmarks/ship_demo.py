@@ -47,10 +47,10 @@ def main() -> None:
 
     by_id = {row.id: row for row in rows(NUM_CLIPS, SEED)["test"]}
     examples = [
-        {"video": f"{name}.mp4", "question": question, "text": text} for name, question, text in SHOWN
+        {"video": f"{name}.webm", "question": question, "text": text} for name, question, text in SHOWN
     ]
     for name in {name for name, _, _ in SHOWN}:
-        write_clip(by_id[name], DEMO / f"{name}.mp4")
+        write_clip(by_id[name], DEMO / f"{name}.webm")
     write_jsonl(DEMO / EXAMPLES, examples)
     for example in examples:
         answer = shipped(DEMO / example["video"], example["question"])

@@ -18,14 +18,15 @@ GOALS = {"load": "3", "a later clip": "0.3"}
 
 
 def write_clip(row: Any, path: Path) -> None:
-    """Render a row of the demo as an mp4 file of 25 frames a second."""
+    """Render a row of the demo as an mp4 or webm file."""
     import cv2
 
     from tfds_builders.avatar import render
     from tfds_builders.avatar_qa.grammar import LEXICON
 
     signs = row.sentence.glosses
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, SIZE[::-1])
+    codec = "VP80" if path.suffix == ".webm" else "mp4v"  # no browser plays the second
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, SIZE[::-1])
     for frame in render(signs, row.num_frames, signer=row.signer, size=SIZE, seed=row.seed, lexicon=LEXICON):
         video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     video.release()

@@ -9,8 +9,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.inference.demo import DEMO
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model",
         "--workdir",
-        default=os.environ.get("SSLSSAW_MODEL", "runs/demo"),
+        default=os.environ.get("SSLSSAW_MODEL", DEMO),
         metavar="NAME",
         help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub; "
-        "by default that in the environment variable SSLSSAW_MODEL, otherwise %(default)s",
+        "by default that in the environment variable SSLSSAW_MODEL, otherwise the demo that comes with the "
+        "package, which knows rendered signers alone",
     )
     parser.add_argument("--host", help="0.0.0.0 lets other machines in; by default only this one")
     parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:  # gets all that visitors send
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
-            _serve(options, folder)
+            _serve(options, Path(folder))
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"error: {error}") from error
 
 
-def _serve(options: argparse.Namespace, folder: str) -> None:
+def _serve(options: argparse.Namespace, folder: Path) -> None:
     from sslssaw_jax.inference.examples import find_examples  # these take seconds, and --help need not wait
     from sslssaw_jax.inference.page import launch, make_page
     from sslssaw_jax.inference.translator import Translator

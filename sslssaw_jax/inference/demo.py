@@ -17,7 +17,10 @@ class Example(NamedTuple):
     text: str
 
 
-def demo_examples() -> list[Example]:
-    """Return the examples; the first two are one clip with two questions."""
-    rows = read_jsonl(DEMO / EXAMPLES)
-    return [Example(DEMO / row["video"], row["question"], row["text"]) for row in rows]
+def read_examples(folder: Path = DEMO) -> list[Example]:
+    """Return the examples of a model folder.
+
+    The demo's first two are one clip with two questions.
+    """
+    rows = read_jsonl(folder / EXAMPLES)
+    return [Example(folder / row["video"], row["question"], row["text"]) for row in rows]

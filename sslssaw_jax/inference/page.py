@@ -8,7 +8,7 @@ import gradio as gr
 import jinja2
 
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.inference.examples import Example
+from sslssaw_jax.inference.demo import Example
 
 if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer, Translator
@@ -115,7 +115,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
             "api_visibility": "private",
         }
         taken = shelf.click(
-            lambda number: examples[number], shelf, [question, video], api_visibility="private"
+            lambda number: (examples[number].question, examples[number].video), shelf, [question, video], api_visibility="private"
         )
         for event in (
             gr.on([button.click, question.submit, video.stop_recording], **asked),
