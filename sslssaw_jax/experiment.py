@@ -203,7 +203,7 @@ class Experiment:
         }
 
     def _require_fitting_base(self, base: TrainedModel) -> None:
-        """Raise ConfigError if this run cannot go on with the weights of a model."""
+        """Raise ConfigError unless this run can go on from a model."""
         name, data = f"config.init_from is {self.config.init_from!r}", self.config.data
         if self.config.stage != "translate":
             raise ConfigError(f"{name}, a model that translates: it has been through {self.config.stage}")
@@ -256,7 +256,7 @@ class Experiment:
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of the base, the configuration, the pretrained mBART or the dataset."""
+        """Load the tokenizer of base, configuration, pretrained mBART or dataset."""
         if self._base:
             return self._base.tokenizer
         brings_none = not self.config.data.tokenizer and not self._dataset.tokenizer_folder.exists()
@@ -313,7 +313,10 @@ def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
 
 
 def _base_model(init_from: str | None, workdir: Path) -> TrainedModel | None:
-    """Load the trained model that `config.init_from` names, if any: as a workdir or as a path."""
+    """Load the trained model that `config.init_from` names, if any.
+
+    The name is that of a run beside the workdir, or a path.
+    """
     for folder in [workdir.parent / init_from, Path(init_from).expanduser()] if init_from else []:
         if is_model(folder):
             return load(folder)

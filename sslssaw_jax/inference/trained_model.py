@@ -57,13 +57,13 @@ class TrainedModel(NamedTuple):
 
 
 def is_model(folder: Path) -> bool:
-    """Return whether a folder holds a model that translates, saved or of a finished run."""
+    """Return whether a folder holds a finished or saved translating model."""
     finished = (folder / FINISHED).is_file() and read_notes(folder)["stage"] == "translate"
     return finished or all((folder / name).is_file() for name in (MODEL_CONFIG, MODEL_WEIGHTS))
 
 
 def load(folder: Path) -> TrainedModel:
-    """Load the model in a workdir or a model folder; errors as of `load_workdir` and `load_folder`."""
+    """Load the model in a workdir or a model folder."""
     return load_workdir(folder) if saved_steps(folder / CHECKPOINTS) else load_folder(folder)
 
 

@@ -21,7 +21,9 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             repo = "/".join(self.path.split("/")[3:5])  # of /api/models/USER/NAME/...
-            if self.path == "/api/repos/create":
+            if self.path == "/api/validate-yaml":
+                self.answer({"errors": [], "warnings": []})
+            elif self.path == "/api/repos/create":
                 self.answer({"url": f"{address}/somebody/{json.loads(body)['name']}"})
             elif "/preupload/" in self.path:
                 names = [file["path"] for file in json.loads(body)["files"]]
