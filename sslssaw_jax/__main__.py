@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not {"--help", "-h"} & set(chosen.rest):
             _run("tfds_builders.prepare", ["avatar_qa"])
         first = [f"--config={_configs() / 'demo.py'}"]
-    _run(command.module, [*first, *chosen.rest])
+    rest = chosen.rest
+    if not Path("configs").is_dir():  # outside of a clone, the installed ones are meant
+        rest = [argument.replace("--config=configs", f"--config={_configs()}") for argument in rest]
+    _run(command.module, [*first, *rest])
 
 
 def _run(module: str, arguments: Sequence[str]) -> None:

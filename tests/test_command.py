@@ -38,6 +38,15 @@ def test_demo_prepares_its_dataset_and_trains_from_any_folder(calls, tmp_path, m
     assert (tmp_path / config.removeprefix("--config=")).read_text().count("def get_config")
 
 
+def test_the_installed_configurations_are_found_outside_of_a_clone(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command.main(["train", "--config=configs/phoenix_stage2.py:toy", "--workdir=configs"])
+    ((_, config, workdir),) = calls
+    path, _, variant = config.removeprefix("--config=").partition(":")
+    assert (tmp_path / path).exists() and variant == "toy"
+    assert workdir == "--workdir=configs"
+
+
 def test_every_command_is_a_module_that_runs():
     for name, one in command.COMMANDS.items():
         spec = command.find_spec(one.module)
