@@ -30,8 +30,8 @@ HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU
 
 def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
     """Yield a row for each way to translate some clips by questions."""
-    characters = counts_characters(language)
     targets, questions = [row.target for row in rows], [row.question for row in rows]
+    characters = counts_characters(targets)
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
     for name, texts in question_baselines(questions, language).items():
         found = score(texts, targets, characters=characters)
@@ -41,17 +41,14 @@ def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[lis
         yield [clips, f"{len(rows):,}", f"{100 * shared:.0f} %", name.replace("_", "-"), *cells]
 
 
-def parts(
-    corpus: str, split: str, rows: list[Question], language: str
-) -> Iterator[tuple[str, list[Question]]]:
+def parts(corpus: str, split: str, rows: list[Question]) -> Iterator[tuple[str, list[Question]]]:
     """Yield a split with its name, then its halves and overlap parts."""
     yield split, rows
     if (corpus, split) == ("phoenix2014t_qa", "test"):
         yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]
         yield f"{split}, last {len(rows) - PARAPHRASES}", rows[PARAPHRASES:]
-    chosen = overlap_parts(
-        [row.target for row in rows], [row.question for row in rows], characters=counts_characters(language)
-    )
+    targets = [row.target for row in rows]
+    chosen = overlap_parts(targets, [row.question for row in rows], characters=counts_characters(targets))
     for name, indices in chosen.items():
         label = name.replace("_", " ") if "_" in name else f"overlap {name}"
         yield f"{split}, {label}", [rows[i] for i in indices]
@@ -69,7 +66,7 @@ def main() -> None:
                 rows = list(read(path, split, problems).values())
                 if problems:
                     raise SystemExit(f"error: {AnnotationError(*problems)}")
-                for name, some in parts(corpus, split, rows, language):
+                for name, some in parts(corpus, split, rows):
                     table += rows_of(name, some, language)
             else:
                 print(f"{path} is absent")

@@ -97,7 +97,7 @@ class Evaluator:
         if self._stage.translation is None:
             return self._loss(state, self._dev)
         predictions, _ = self._translations(state, self._dev)
-        scores = score_predictions(predictions, self._dataset.language)
+        scores = score_predictions(predictions)
         return {key: scores[key] for key in ("bleu4", "rouge_l")}
 
     def evaluate(self) -> None:
@@ -119,7 +119,7 @@ class Evaluator:
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)
-                scores[test]["questions"] = score_swapped_questions(self._translate, state, clips, language)
+                scores[test]["questions"] = score_swapped_questions(self._translate, state, clips)
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))

@@ -17,11 +17,13 @@ from tqdm import tqdm
 
 from sslssaw_jax.data import video as frames
 from sslssaw_jax.data.dataset import Source, file_digest
+from sslssaw_jax.data.text import is_unusual
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
 from tfds_builders.parallel import ordered_map
 
 # TFDS holds all examples of a shard in memory until the shard is written: about 110 MB
 CLIPS_PER_SHARD = 64
+UNUSUAL = "target has decomposed, invisible or compatibility characters, kept; scores compare its normal form"
 
 KeyedExample = tuple[str, dict[str, Any]]
 
@@ -203,6 +205,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                 continue
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
+            if is_unusual(clip.target):
+                split.note(UNUSUAL, clip.name)
             for number, frame in enumerate(clip_frames.video, start=1):
                 size = frames.image_size(frame) or (0, 0)
                 # training packs the frames of all clips into one array

@@ -4,15 +4,15 @@ import re
 
 import numpy as np
 
-from sslssaw_jax.data.text import HAN
+from sslssaw_jax.data.text import SPACELESS
 
-_WORD = re.compile(rf"[{HAN}]|[^\s{HAN}]+")
+_WORD = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 
 
 def mask_words(text: str, rate: float, mask_token: str, rng: np.random.Generator) -> str:
     """Replace some words of `text` by one `mask_token` each.
 
-    Words stand between spaces; a Chinese character is a word, as in the metrics.
+    Words stand between spaces; a character of a script without spaces is a word, as in the metrics.
 
     Args:
         text: A sentence.

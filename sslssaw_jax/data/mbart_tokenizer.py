@@ -21,7 +21,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from sslssaw_jax.data.text import HAN
+from sslssaw_jax.data.text import SPACELESS
 from sslssaw_jax.errors import UserError
 
 LANGUAGES = (
@@ -33,8 +33,8 @@ MODEL_FILE = "sentencepiece.bpe.model"
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _WORD_MARK = "\u2581"
 _LONGEST_PIECE = 16  # SentencePiece's default
-_LONGEST_CHINESE_PIECE = 4  # characters, as many as an idiom: longer pieces would be memorized sentences
-_SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{HAN}]+|[^{HAN}]+")
+_LONGEST_SPACELESS_PIECE = 4  # characters, as many as an idiom: longer pieces would be memorized sentences
+_SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{SPACELESS}]+|[^{SPACELESS}]+")
 _NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
 
 
@@ -200,8 +200,8 @@ def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
     """Return substrings that occur more than once, with the characters covered.
 
     SentencePiece's own seeds are counted over distinct words: in a small closed vocabulary no word occurs
-    inside another, so no whole word would ever become a piece. Chinese has no spaces: any short run of
-    characters that distinct sentences share may be a word, and no run reaches over a mark.
+    inside another, so no whole word would ever become a piece. Where a script has no spaces, as Chinese, any
+    short run of characters that distinct sentences share may be a word, and no run reaches over a mark.
     """
     words = Counter(
         _WORD_MARK + word for text in texts for word in unicodedata.normalize("NFKC", text).split()
@@ -209,9 +209,9 @@ def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for run in _SAME_SCRIPT.findall(word):
-            chinese = re.match(f"[{HAN}]", run[-1])
-            longest = _LONGEST_CHINESE_PIECE if chinese else _LONGEST_PIECE
+            spaceless = re.match(f"[{SPACELESS}]", run[-1])
+            longest = _LONGEST_SPACELESS_PIECE if spaceless else _LONGEST_PIECE
             for start in range(len(run)):
                 for end in range(start + 2, min(start + longest, len(run)) + 1):
-                    counts[run[start:end]] += 1 if chinese else count
+                    counts[run[start:end]] += 1 if spaceless else count
     return [(piece, count * len(piece)) for piece, count in counts.items() if count > 1]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sslssaw_jax.data.text import clean_question, tokens
+from sslssaw_jax.data.text import clean_question, lower_tokens
 from sslssaw_jax.evaluation.german_questions import edit_german_question
 from sslssaw_jax.evaluation.metrics import overlap, score
 from sslssaw_jax.evaluation.significance import confidence_interval, paired_bootstrap
@@ -85,7 +85,7 @@ def overlap_parts(
     parts["without_copies"] = [
         i
         for i, (question, target) in enumerate(pairs)
-        if tokens(question.lower(), characters) != tokens(target.lower(), characters)
+        if lower_tokens(question, characters) != lower_tokens(target, characters)
     ]
     parts["overlap_free"] = [
         i
@@ -102,7 +102,7 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
     would leave too few clips: only 3 of the 642 questions in PHOENIX-2014T's test split hold no token of
     their target, and frequent tokens cannot be ignored, since `morgen`, `nacht` and `regen` are among them.
     """
-    asked, wanted = (tokens(text.lower(), characters) for text in (question, target))
+    asked, wanted = (lower_tokens(text, characters) for text in (question, target))
     if len(wanted) < 2:
         return not set(asked) & set(wanted)
     return not set(pairwise(asked)) & set(pairwise(wanted))
@@ -110,7 +110,7 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
 
 def question_baselines(questions: Sequence[str], language: str) -> dict[str, list[str]]:
     """Translate the questions by rules; German ones are edited as well."""
-    made = {"copy_question": [question.lower() for question in questions]}
+    made = {"copy_question": list(map(clean_question, questions))}
     if language == "de_DE":
         made["edited_question"] = [edit_german_question(clean_question(question)) for question in questions]
     return made

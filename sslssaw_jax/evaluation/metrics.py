@@ -1,6 +1,7 @@
 """Scores of translations as the field reports them.
 
-All scores run from 0 to 100. References are the original strings, never decoded from tokens.
+All scores run from 0 to 100. References are the original strings, never decoded from tokens; both sides are
+compared in the form of `text.normal`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
-from sslssaw_jax.data.text import tokens
+from sslssaw_jax.data.text import is_chinese, lower_tokens, tokens
 
 LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 """Key of each score that the papers of the field report -> its name."""
@@ -26,8 +27,8 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
     Args:
         predictions: One translation a clip; may be empty strings.
         targets: One reference a clip.
-        characters: Whether to count characters instead of words, as is usual for Chinese. Spaces and full
-            or half width are then ignored, since a tokenizer writes the comma `，` as `,`.
+        characters: Whether to count characters instead of words, see `text.counts_characters`. Spaces are
+            then ignored.
 
     Raises:
         ValueError: There is no clip, or not one prediction for each.
@@ -36,14 +37,14 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; one is needed for each")
     hypotheses = [tokens(text, characters) for text in predictions]
     references = [tokens(text, characters) for text in targets]
-    if characters:
-        predictions, targets = (["".join(text) for text in texts] for texts in (hypotheses, references))
+    glue, by_default = ("", "zh" if is_chinese(targets) else "char") if characters else (" ", "13a")
+    predictions, targets = ([glue.join(text) for text in texts] for texts in (hypotheses, references))
     joined = [" ".join(words) for words in hypotheses], [[" ".join(words) for words in references]]
     scores: dict[str, Any] = {f"bleu{n}": raw_bleu(n).corpus_score(*joined).score for n in (1, 2, 3, 4)}
     scores["rouge_l"] = 100 * sum(map(rouge_l, hypotheses, references)) / len(references)
     scores["chrf"] = CHRF().corpus_score(predictions, [targets]).score
     # `force` only silences a warning about references that end in " ."
-    sacrebleu = BLEU(tokenize="zh" if characters else "13a", force=True)
+    sacrebleu = BLEU(tokenize=by_default, force=True)
     scores["sacrebleu"] = sacrebleu.corpus_score(predictions, [targets]).score
     scores["sacrebleu_signature"] = str(sacrebleu.get_signature())
     scores["num_clips"] = len(targets)
@@ -52,7 +53,7 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
 
 def overlap(question: str, target: str, *, characters: bool = False) -> float:
     """Return the share of target tokens in the question; 0 without any."""
-    asked, wanted = (set(tokens(text.lower(), characters)) for text in (question, target))
+    asked, wanted = (set(lower_tokens(text, characters)) for text in (question, target))
     return len(asked & wanted) / max(len(wanted), 1)
 
 

@@ -16,7 +16,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
-from sslssaw_jax.data.text import counts_characters, has_wide, tokens
+from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.evaluation import leakage, metrics
 from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.stages.stage import Stage
@@ -147,12 +147,11 @@ class SplitLoss:
         }
 
 
-def score_predictions(predictions: Sequence[Prediction], language: str) -> dict[str, Any]:
+def score_predictions(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Return all metrics of a split."""
+    targets = [row.target for row in predictions]
     return metrics.score(
-        [row.prediction for row in predictions],
-        [row.target for row in predictions],
-        characters=counts_characters(language),
+        [row.prediction for row in predictions], targets, characters=counts_characters(targets)
     )
 
 
@@ -166,27 +165,27 @@ def evaluate_predictions(
         language: Of the targets.
         question_only: The translations of the same clips by a model without video, if any.
     """
-    questions = [row.question for row in predictions]
+    questions, targets = ([getattr(row, of) for row in predictions] for of in ("question", "target"))
     baselines = leakage.question_baselines(questions, language)
     if question_only is not None:
         baselines["question_only"] = list(question_only)
     return leakage.evaluate(
         [row.prediction for row in predictions],
-        [row.target for row in predictions],
+        targets,
         questions,
         baselines,
-        characters=counts_characters(language),
+        characters=counts_characters(targets),
     )
 
 
 def score_swapped_questions(
-    translate: SplitTranslator, state: TrainState, clips: ClipSource, language: str
+    translate: SplitTranslator, state: TrainState, clips: ClipSource
 ) -> dict[str, dict[str, Any]]:
     """Score a split with the questions of other clips, and with none."""
     scores = {}
     for name, questions in leakage.swapped_questions([clip.question for clip in clips.clips]).items():
         predictions, _ = translate(state, clips.asking(questions))
-        scores[name] = score_predictions(predictions, language)
+        scores[name] = score_predictions(predictions)
     return scores
 
 
@@ -232,13 +231,13 @@ def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
 
     Sentences are compared by ROUGE-L, and if equal by the model's own score.
     """
-    places = range(len(predictions))
-    worst_first = sorted(places, key=lambda place: (rouge_l(predictions[place]), predictions[place].score))
+    characters = counts_characters(row.target for row in predictions)
+    ranks = [(rouge_l(row, characters), row.score) for row in predictions]
+    worst_first = sorted(range(len(predictions)), key=ranks.__getitem__)
     in_turn = [place for pair in zip(worst_first, reversed(worst_first)) for place in pair]
     return in_turn[: len(predictions)]
 
 
-def rouge_l(row: Prediction) -> float:
-    """Return a sentence's ROUGE-L in percent; Chinese is compared by characters."""
-    predicted, target = (tokens(text, has_wide(row.target)) for text in (row.prediction, row.target))
-    return 100 * metrics.rouge_l(predicted, target)
+def rouge_l(row: Prediction, characters: bool) -> float:
+    """Return a sentence's ROUGE-L in percent; see `metrics.score`."""
+    return 100 * metrics.rouge_l(tokens(row.prediction, characters), tokens(row.target, characters))

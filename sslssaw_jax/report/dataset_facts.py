@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from tabulate import tabulate
 
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
-from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.data.text import clean_question, normal, tokens
 from sslssaw_jax.evaluation import metrics
 
 
@@ -36,18 +37,16 @@ def split_facts(
 ) -> SplitFacts:
     """Return the facts of a split compared with train.
 
-    Questions are counted as the model reads them, after `clean_question`, and targets as they are.
+    Questions are counted as the model reads them, after `clean_question`, and targets in their normal
+    form.
 
     Args:
         clips: The split.
         train: The train split, which may be `clips` itself, or empty.
         tokenizer: The dataset's tokenizer, if any.
-        characters: Whether words are characters, as in Chinese.
+        characters: Whether words are characters, see `text.counts_characters`.
     """
-
-    def words(text: str) -> list[str]:
-        return list("".join(text.split())) if characters else text.split()
-
+    words = partial(tokens, characters=characters)
     texts, train_texts = _texts(clips), _texts(train)
     is_train = clips is train
     lengths, distinct, shares = {}, {}, {}
@@ -77,14 +76,14 @@ def split_facts(
         distinct=distinct,
         shares=shares,
         overlap=np.array([100 * metrics.overlap(q, t, characters=characters) for q, t in raw]),
-        copy_question=metrics.score([q.lower() for q, _ in raw], [t for _, t in raw], characters=characters),
+        copy_question=metrics.score(texts["question"], texts["target"], characters=characters),
     )
 
 
 def _texts(clips: Sequence[ClipInfo]) -> dict[str, list[str]]:
     return {
         "question": [clean_question(clip.question) for clip in clips],
-        "target": [clip.target for clip in clips],
+        "target": [normal(clip.target) for clip in clips],
     }
 
 

@@ -36,8 +36,9 @@ def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0)
     sources = {split: ClipSource(dataset, split) for split in ordered}
     tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language) if "train" in sources else None
     train = sources["train"].clips if "train" in sources else []
+    characters = counts_characters(clip.target for source in sources.values() for clip in source.clips)
     facts = {
-        split: split_facts(source.clips, train, tokenizer, characters=counts_characters(dataset.language))
+        split: split_facts(source.clips, train, tokenizer, characters=characters)
         for split, source in sources.items()
     }
     title, unit = f"{name} {dataset.folder.name}", "tokens" if tokenizer else "words"

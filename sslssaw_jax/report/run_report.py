@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_best
 from sslssaw_jax.report.curves import training_curves
@@ -154,16 +155,17 @@ def _scores(splits: Mapping[str, Sequence[ScoreRow]]) -> dict[str, Any]:
 
 def _clip_entries(workdir: Path, predictions: Sequence[Prediction]) -> list[ClipEntry]:
     """Return the worst clips, then the best ones."""
+    characters = counts_characters(row.target for row in predictions)
     places = worst_and_best(predictions)[:SHOWN]
     named = [("Worst", place) for place in places[::2]] + [("Best", place) for place in places[1::2]]
-    return [_clip_entry(workdir, name, predictions[place]) for name, place in named]
+    return [_clip_entry(workdir, name, predictions[place], characters) for name, place in named]
 
 
-def _clip_entry(workdir: Path, name: str, row: Prediction) -> ClipEntry:
+def _clip_entry(workdir: Path, name: str, row: Prediction, characters: bool) -> ClipEntry:
     caption, prediction = f"the model's score {row.score:.2f}", row.prediction
     if row.target:  # nothing is right or wrong without a reference
-        caption = f"ROUGE-L {rouge_l(row):.1f}, {caption}"
-        prediction = diff_html(row.target, row.prediction)
+        caption = f"ROUGE-L {rouge_l(row, characters):.1f}, {caption}"
+        prediction = diff_html(row.target, row.prediction, characters)
     texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
     heatmap, frames = workdir / HEATMAPS / f"{row.id}.png", workdir / FRAMES / f"{row.id}.jpg"
     picture = None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from rapidfuzz.distance import LCSseq
 
-from sslssaw_jax.data.text import has_wide, tokens
+from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.report.html import render
 from sslssaw_jax.workdir import read_jsonl, write_text
@@ -61,33 +61,33 @@ def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
 
 def to_html(systems: Mapping[str, Rows], clips: Sequence[int]) -> Markup:
     """Return a page with a table for each clip."""
-    tables = []
+    tables, characters = [], _counts_characters(systems)
     for clip in clips:
         known = next(iter(systems.values()))[clip]
         texts = [("Question", known["question"]), ("Reference", known["target"])]
         for name, rows in systems.items():
-            texts.append((name, diff_html(rows[clip]["target"], rows[clip]["prediction"])))
+            texts.append((name, diff_html(rows[clip]["target"], rows[clip]["prediction"], characters)))
         tables.append((known["id"], texts))
     return render("word_diff.html", clips=tables)
 
 
-def diff_html(target: str, prediction: str) -> Markup:
+def diff_html(target: str, prediction: str, characters: bool) -> Markup:
     """Return the prediction with its correct, wrong and missing words marked."""
     span = Markup('<span class="{}">{}</span>')
-    marked = [span.format(kind, text) for text, kind in _runs(target, prediction)]
-    return Markup("" if has_wide(target) else " ").join(marked)
+    marked = [span.format(kind, text) for text, kind in _runs(target, prediction, characters)]
+    return Markup("" if characters else " ").join(marked)
 
 
 def to_markdown(systems: Mapping[str, Rows], clips: Sequence[int]) -> str:
     """Return the same as Markdown: correct words bold, wrong words struck out."""
     marks = {CORRECT: "**{}**", WRONG: "~~{}~~", MISSED: MISS}
-    lines = []
+    lines, characters = [], _counts_characters(systems)
     for clip in clips:
         known = next(iter(systems.values()))[clip]
         lines += [f"| {_cell(known['id'])} | |", "| --- | --- |"]
         lines += [f"| Question | {_cell(known['question'])} |", f"| Reference | {_cell(known['target'])} |"]
         for name, rows in systems.items():
-            runs = _runs(rows[clip]["target"], rows[clip]["prediction"])
+            runs = _runs(rows[clip]["target"], rows[clip]["prediction"], characters)
             shown = [marks[run.kind].format(_cell(run.text)) for run in runs]
             lines.append(f"| {_cell(name)} | {' '.join(shown)} |")
         lines.append("")
@@ -99,9 +99,12 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))
 
 
-def _runs(target: str, prediction: str) -> list[Word]:
+def _counts_characters(systems: Mapping[str, Rows]) -> bool:
+    return counts_characters(row["target"] for row in next(iter(systems.values())))
+
+
+def _runs(target: str, prediction: str, characters: bool) -> list[Word]:
     """Return the `word_diff` of two texts with neighbours of one kind joined."""
-    characters = has_wide(target)
     glue = "" if characters else " "
     diff = word_diff(tokens(target, characters), tokens(prediction, characters))
     return [

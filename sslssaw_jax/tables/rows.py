@@ -204,7 +204,7 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             runs.append(None)
             continue
         predictions, targets = text
-        characters = counts_characters(read_json(job.workdir / FINISHED)["language"])
+        characters = counts_characters(targets)
         p_values = {}
         if last and job is not jobs[-1]:
             if targets != last[1]:

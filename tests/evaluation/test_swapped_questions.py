@@ -69,7 +69,7 @@ def test_swapped_questions_tell_a_model_that_reads_them_from_one_that_does_not(c
     targets = [clip.target for clip in clips.source.clips]
     for field, reads in {"question": True, "target": False}.items():
         asked = score(translated(clips, clips.source, field), targets)
-        swapped = score_swapped_questions(copies(clips, field), STATE, clips.source, "en_XX")
+        swapped = score_swapped_questions(copies(clips, field), STATE, clips.source)
         assert swapped.keys() == {"shuffled", "blanked"}
         assert [found != asked for found in swapped.values()] == [reads, reads]
 
