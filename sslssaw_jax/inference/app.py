@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ssl_keyfile", metavar="FILE", help="the key of the certificate")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted
-    with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:  # gets all that visitors send
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/sent"  # gets what visitors send
         try:
-            _serve(options, Path(folder))
+            _serve(options, Path(folder) / "examples")
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
@@ -54,19 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(options: argparse.Namespace, folder: Path) -> None:
-    from sslssaw_jax.inference.examples import find_examples  # these take seconds, and --help need not wait
-    from sslssaw_jax.inference.page import launch, make_page
+    from sslssaw_jax.inference.examples import find_examples
+    from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help need not wait
     from sslssaw_jax.inference.translator import Translator
 
     print(f"loading {options.model}", flush=True)
     translator = Translator.from_pretrained(options.model)
+    examples = find_examples(options.model, translator, folder)
+    for example in examples[:1]:  # compiles, so that the first visitor need not wait
+        translator(example.video, example.question)
     launch(
-        make_page(translator, find_examples(options.model, translator, folder)),
+        make_page(translator, examples),
         server_name=options.host,
         server_port=options.port,
         ssl_certfile=options.ssl_certfile,
         ssl_keyfile=options.ssl_keyfile,
-        ssl_verify=False,  # of the page's own start, which asks itself by the certificate's name
+        ssl_verify=False,  # gradio asks its own page at the start, and the certificate names another host
     )
 
 

@@ -1,5 +1,6 @@
 """Examples to try on the page, from what comes with a model or from the test split of its dataset."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -20,10 +21,13 @@ def find_examples(model: str | Path, translator: Translator, folder: Path) -> li
     Args:
         model: The name under which the translator was loaded. A folder may hold `examples.jsonl`.
         translator: Says which dataset, otherwise, has the test split.
-        folder: Gets videos of clips from the test split, as browsers play them.
+        folder: Is made, and gets the videos, as browsers play them.
     """
+    folder.mkdir()
     if (Path(model) / EXAMPLES).is_file():
-        return read_examples(Path(model))
+        return [
+            one._replace(video=Path(shutil.copy(one.video, folder))) for one in read_examples(Path(model))
+        ]
     data = translator.model.config.data
     try:
         test = ClipSource(find_dataset(data.data_dir, data.dataset), data.test_split)
@@ -31,8 +35,8 @@ def find_examples(model: str | Path, translator: Translator, folder: Path) -> li
     except DatasetError:
         return []
     examples = []
-    for number, clip in enumerate(clips, 1):
-        video = folder / f"Clip {number}.webm"
+    for clip in clips:
+        video = folder / f"{clip.id}.webm"
         write_webm(clip, video, translator.model.facts.fps)
         examples.append(Example(video, clip.question, clip.target))
     first, *others = examples

@@ -1,6 +1,7 @@
 """The page: ask, sign, read; and its API, which gradio makes."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,11 +51,11 @@ class PageError(UserError):
 def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.Blocks:
     """Return the page of a translator."""
 
-    def translate(question: str, video: str | None, turns: list[Turn]) -> tuple[Any, ...]:
+    def ask(question: str, video: str | None, turns: list[Turn]) -> tuple[Any, ...]:
         try:
             found = _ask(translator, question, video)
         except UserError as error:
-            return _html("answer", problem=str(error)), gr.skip(), turns, gr.skip()
+            return _html("answer", problem=str(error)), gr.skip(), turns, gr.Radio(visible=False)
         turns = [*turns, Turn(found.question, found.text, understood=True)]
         others = [one.text for one in found.alternatives]
         return *_shown(turns), gr.Radio(others, value=None, visible=bool(others))
@@ -62,24 +63,28 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
     def choose(sentence: str, turns: list[Turn]) -> tuple[Any, ...]:
         return _shown([*turns[:-1], turns[-1]._replace(sentence=sentence, understood=True, chosen=True)])
 
-    def translate_for_programs(video: str | None, question: str) -> dict[str, Any]:
+    def translate(video: str | None, question: str) -> dict[str, Any]:
         """Translate a video as the answer to a question."""
         try:
             found = _ask(translator, question, video)
         except UserError as error:
             raise gr.Error(str(error)) from error
-        return {"text": found.text, "score": found.score}
+        alternatives = [asdict(one) for one in found.alternatives]
+        return {"text": found.text, "score": found.score, "alternatives": alternatives}
 
-    with gr.Blocks(
-        title="Ask, sign, read", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
-    ) as page:
+    videos = dict.fromkeys(one.video for one in examples)
+    clips = {video: number for number, video in enumerate(videos, 1)}
+    with gr.Blocks(title="Ask, sign, read", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
         turns = gr.State([], time_to_live=3600)
         gr.HTML(_html("top"))
         with gr.Row():
             with gr.Column():
                 gr.HTML(_html("step", number=1, name="Ask"))
                 question = gr.Textbox(
-                    label="Question", placeholder="Type what you want to know", max_length=500, elem_id="question"
+                    label="Question",
+                    placeholder="Type what you want to know",
+                    max_length=500,
+                    elem_id="question",
                 )
                 gr.HTML(_html("step", number=2, name="Sign"))
                 video = gr.Video(
@@ -96,7 +101,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
                     label="Or try an example",
                     components=[question, video],
                     samples=[[one.question, str(one.video)] for one in examples],
-                    sample_labels=[f"{one.video.stem}: {one.question}" for one in examples],
+                    sample_labels=[f"Clip {clips[one.video]}: {one.question}" for one in examples],
                     type="index",
                     visible=bool(examples),
                 )
@@ -109,13 +114,16 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
                 again = gr.Button("Start over")
         spoken = [answer, dialogue, turns]
         asked = {
-            "fn": translate,
+            "fn": ask,
             "inputs": [question, video, turns],
             "outputs": [*spoken, choice],
             "api_visibility": "private",
         }
         taken = shelf.click(
-            lambda number: (examples[number].question, examples[number].video), shelf, [question, video], api_visibility="private"
+            lambda number: (examples[number].question, str(examples[number].video)),
+            shelf,
+            [question, video],
+            api_visibility="private",
         )
         for event in (
             gr.on([button.click, question.submit, video.stop_recording], **asked),
@@ -130,7 +138,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
             api_visibility="private",
         )
         gr.Button(visible=False).click(
-            translate_for_programs, [video, question], gr.JSON(visible=False), api_name="translate"
+            translate, [video, question], gr.JSON(visible=False), api_name="translate"
         )
         page.load(None, js=_LIVE)
     return page
@@ -165,7 +173,9 @@ def _ask(translator: "Translator", question: str, video: str | None) -> "Answer"
     if not question.strip():
         raise PageError("The question is missing. Type what was asked, then press Translate.")
     if not video:
-        raise PageError("The video is missing. Record the signed answer or choose a file, then press Translate.")
+        raise PageError(
+            "The video is missing. Record the signed answer or choose a file, then press Translate."
+        )
     try:
         [clip] = translator.read(video, question.strip())
     except UserError as error:
