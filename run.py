@@ -4,12 +4,20 @@ import os
 import sys
 from pathlib import Path
 
+from sslssaw_jax.training.signals import Stopped, StopRequest
+
+STOP = StopRequest()
+if __name__ == "__main__":
+    STOP.listen()  # before the imports, which take a second
+
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sslssaw_jax.config.experiment import flag_error
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.config.flags import check_config_file, explain_flags
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import user_path
 
+ROOT = Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
@@ -46,15 +54,18 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs every file that it touches, and errors twice
         sys.unraisablehook = lambda _: None  # and the writes that it gives up when a disk is full
     # TFDS and Orbax take seconds to import, and --help need not wait
-    from sslssaw_jax.experiment import Experiment
+    from sslssaw_jax.experiment import Experiment, require_source
     from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import exit_run, initialize_processes
-    from sslssaw_jax.training.signals import Stopped
 
     try:
         config = read_config(_CONFIG.value)
-        initialize_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        Experiment(config, Path(_WORKDIR.value or Path("runs") / config.name)).run(_MODE.value, _CLIPS.value)
+        workdir = user_path(_WORKDIR.value or f"runs/{config.name}")
+        if "init_from" in config_flags.get_override_values(flags.FLAGS["config"]):
+            require_source(workdir, config.init_from)
+        if initialize_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
+            STOP.leave_to_jax()
+        Experiment(config, workdir, STOP).run(_MODE.value, _CLIPS.value)
     except (UserError, OSError) as error:
         exit_run(f"error: {error}")
     except Stopped as stopped:
@@ -63,15 +74,17 @@ def main(argv: list[str]) -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse flags; end with one message for a wrong flag or file."""
+    values = flags.FLAGS
     try:
-        return flags.FLAGS(argv)
+        check_config_file(argv[1:], ROOT)
+        return values(argv)
     except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        lines = flag_error(error).splitlines()
+        lines = explain_flags(error, argv[1:], values["config"].value).splitlines()
         if any(line.startswith("Traceback") for line in lines):  # of a config file: only its end is for users
             lines = [lines[0], lines[-1]]
         sys.exit("error: " + "\n  ".join(lines))
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
+    set_up_output()
     app.run(main, flags_parser=parse_flags)

@@ -5,7 +5,6 @@ have one name. All rows share the stage 1 of their base, except those that chang
 stage 1 of their own, and those from scratch, which have none.
 """
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -55,7 +54,6 @@ SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvisio
 def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     """Return the configuration of a row."""
     base, _, name = row.partition("/")
-    name = re.sub(r"^table\d_", "", name)
     rows = ROWS | OWN_STAGE_1
     if base not in BASES or name not in (*rows, *OTHER_SYSTEMS):
         raise ConfigError(

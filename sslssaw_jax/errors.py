@@ -1,4 +1,7 @@
-"""The parent of all errors that a user can fix."""
+"""What commands tell a user: errors that he can fix, warnings, and characters that his terminal lacks."""
+
+import sys
+import warnings
 
 
 class UserError(Exception):
@@ -6,3 +9,10 @@ class UserError(Exception):
 
     Commands print the message without a traceback.
     """
+
+
+def set_up_output() -> None:
+    """Make any text printable, and warnings one line."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

@@ -19,19 +19,18 @@ from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
-    SplitLoss,
-    SplitTranslator,
     evaluate_predictions,
     read_question_only,
     score_predictions,
-    score_swapped_questions,
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
 from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
@@ -82,11 +81,14 @@ class Evaluator:
     @property
     def output_dir(self) -> Path:
         """Return the workdir, or its folder for other data or decoding."""
-        folder, saved = self._workdir, read_notes(self._workdir).get("config", self._notes["config"])
+        folder, saved, name = self._workdir, read_notes(self._workdir) or self._notes, self._dataset.name
+        fingerprint = self._notes["dataset"]["fingerprint"]
         trains = self._config.data.train_split in self._dataset.splits
-        if not trains or saved["data"]["dataset"] != self._dataset.name:
-            folder /= self._dataset.name
-        changed = scored_differences(saved, self._notes["config"], self._config)
+        if not trains or name != saved["config"]["data"]["dataset"]:
+            folder /= name
+        elif "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
+            folder /= f"{name}-{fingerprint}"  # prepared anew
+        changed = scored_differences(saved["config"], self._notes["config"], self._config)
         if changed:
             settings = ",".join(f"{key}={value}" for key, value in changed.items())
             folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
@@ -111,11 +113,13 @@ class Evaluator:
         language = self._dataset.language
         with locked(self._workdir):
             self._note_settings()
+            announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
             baselines = self.question_only_translations()
-            scores = {
-                split: evaluate_predictions(self._translate_split(state, split), language, question_only)
-                for split, question_only in baselines.items()
-            }
+            scores = {}
+            for split, question_only in baselines.items():
+                predictions = self._translate_split(state, split)
+                announce(f"scores, intervals and p-values of {split} ...")
+                scores[split] = evaluate_predictions(predictions, language, question_only)
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)
@@ -123,7 +127,10 @@ class Evaluator:
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
-                if (run := self._question_only_run) and baselines[test] is None:
+                own = (
+                    self._dataset.name == "custom_qa"
+                )  # the shipped question-only runs are of other questions
+                if (run := self._question_only_run) and baselines[test] is None and not own:
                     print(
                         f"question-only: none in {run}; this run's command with "
                         f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
@@ -153,7 +160,8 @@ class Evaluator:
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
             raise ConfigError(
-                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}"
+                f"{self._dataset.folder} has no clip {', '.join(missing)} in {', '.join(splits)}; there is "
+                f"{min(known)}, and {self._dataset.clips_file(next(iter(splits)))} lists more"
             )
         state = self._load_best()
         for clips in splits.values():

@@ -14,7 +14,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.data.batches import train_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.dataset import find_dataset, prepare_command
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
@@ -23,6 +23,7 @@ from sslssaw_jax.inference.trained_model import TrainedModel, is_model, load
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import local_frames, make_mesh
@@ -40,6 +41,7 @@ from sslssaw_jax.workdir import (
     locked,
     read_notes,
     saved_steps,
+    user_path,
     write_json,
 )
 
@@ -57,10 +59,9 @@ class Experiment:
         ConfigError: The mesh does not fit the devices, or the system cannot be made.
     """
 
-    def __init__(self, config: Config, workdir: Path) -> None:
-        self.config, self.workdir = config, workdir
-        self._stop = StopRequest()
-        _cache_compilation(workdir.parent, config.compilation_cache)
+    def __init__(self, config: Config, workdir: Path, stop: StopRequest | None = None) -> None:
+        self.config, self.workdir, self._stop = config, workdir, stop or StopRequest()
+        cache_compilation(config.compilation_cache)
         self._mesh: Mesh = make_mesh(config.mesh)
         self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
         self._system = SYSTEMS[config.system]
@@ -87,15 +88,16 @@ class Experiment:
             Stopped: A signal asked to stop; starting again goes on.
             WorkdirError: Another run writes into the workdir.
         """
-        with self._stop:
-            self._run(mode, clip_ids)
-
-    def _run(self, mode: str, clip_ids: Sequence[str]) -> None:
         last = self._stages[-1]
         translates = last.translation is not None
         if mode == "train" and self.config.evaluation.ensemble:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
+            )
+        if mode != "translate" and self.config.data.train_split not in self._dataset.splits:
+            raise ConfigError(
+                f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
+                f"{self.config.data.train_split}: use --mode=translate"
             )
         if mode == "train" and not getattr(self.config, last.name).epochs:
             raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
@@ -134,7 +136,8 @@ class Experiment:
         begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
-        print(f"{stage.name}: training in {workdir}")
+        first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
+        print(f"{stage.name}: training in {workdir}{first}")
         with locked(workdir), explain_out_of_memory(stage.name):
             if jax.process_index() == 0:
                 save_tokenizer(self._tokenizer, workdir)
@@ -191,6 +194,33 @@ class Experiment:
             raise ConfigError(
                 f"{folder} holds a run of another configuration; go on with that one, or choose another "
                 f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
+            )
+        if "dataset" in saved:  # runs of version 0.1 do not say
+            self._require_fitting_data(folder, saved["dataset"], self._stages[place], trains=trains)
+
+    def _require_fitting_data(
+        self, folder: Path, saved: dict[str, Any], stage: Stage, *, trains: bool
+    ) -> None:
+        """Raise ConfigError unless the dataset is the run's or fits its model."""
+        dataset, now = self._dataset, self._dataset.facts.to_json()
+        if now["fingerprint"] == saved["fingerprint"]:
+            return
+        if trains:
+            raise ConfigError(
+                f"{folder} was trained on other clips, texts or frames than {dataset.folder} holds now: "
+                "prepare the dataset as it was, or choose another --workdir:\n  "
+                + "\n  ".join(differences(saved, now, "dataset"))
+            )
+        decisive = ("language", "resize", "fps") if stage.reads_video else ("language",)
+        was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
+        if changed := differences(was, is_now, "dataset"):
+            if dataset.name != "custom_qa":  # the others are of one language
+                del was["language"]
+            command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
+            raise ConfigError(
+                f"{dataset.folder} does not fit the model in {folder}, which then translates badly:\n  "
+                + "\n  ".join(changed)
+                + f"\nprepare the clips as the model knows them: `{command} --overwrite`"
             )
 
     def _notes(self, place: int) -> dict[str, Any]:
@@ -306,6 +336,21 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
     return folders
 
 
+def require_source(workdir: Path, init_from: str | None) -> None:
+    """Raise ConfigError if `init_from` names a folder that does not exist.
+
+    A stage 1 that is to be trained has the name of the workdir, unless the configuration file names one.
+    """
+    own = f"{workdir.name}_stage1"
+    places = (workdir.parent / (init_from or ""), user_path(init_from or ""))
+    if init_from and init_from != own and not any(place.exists() for place in places):
+        beside = sorted(path.parent.name for path in workdir.parent.glob(f"*/{FINISHED}"))
+        raise ConfigError(
+            f"config.init_from is {init_from!r}, and there is no {places[0]}; finished runs there: "
+            f"{', '.join(beside) or 'none'}. A stage 1 that is to be trained is named {own}"
+        )
+
+
 def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
     """Return the stages of a configuration with their folders, without a dataset."""
     stages = SYSTEMS[config.system].make_stages(config, StageInputs())
@@ -331,9 +376,3 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a model's weights are made for."""
     data = {key: config["data"][key] for key in ("image_size", "crop_fraction")}
     return {"system": config["system"], "model": config["model"], "data": data}
-
-
-def _cache_compilation(parent: Path, folder: str | None) -> None:
-    """Keep compiled programs in `PARENT/FOLDER`, unless the environment names another folder."""
-    if folder and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str((parent / folder).absolute()))

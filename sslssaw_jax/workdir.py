@@ -6,7 +6,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ PROFILE = "profile"
 TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 
 Scores = dict[int, dict[str, float]]  # by step
+
+
+def user_path(name: str | Path) -> Path:
+    """Return the path that a user names; `~` stands for the home."""
+    return Path(name).expanduser()
 
 
 def predictions_file(split: str) -> str:
@@ -53,18 +58,38 @@ def locked(workdir: Path, option: str = "--workdir") -> Iterator[None]:
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(workdir / LOCK), workdir / LOCK_HOLDER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        other = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise WorkdirError(
-            f"{workdir} is in use by {other}: wait for its end, or choose another {option}"
-        ) from None
-    except (OSError, NotImplementedError) as error:  # some network disks have no locks
-        warnings.warn(f"{workdir} cannot be locked ({error}): let no other run use it", stacklevel=3)
-    try:
+    holder = workdir / LOCK_HOLDER
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_file(workdir / LOCK, timeout=0))
+        except Timeout:
+            other = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise WorkdirError(
+                f"{workdir} is in use by {other}: wait for its end, or choose another {option}"
+            ) from None
         write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+
+
+@contextmanager
+def locked_file(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock; warn where the disk has no locks.
+
+    Args:
+        path: The lock's file.
+        timeout: Seconds to wait for another process; -1 waits until its end.
+
+    Raises:
+        Timeout: Another process holds the lock.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:  # some network disks have no locks
+        warnings.warn(f"{path.parent} cannot be locked ({error}): let no other run use it", stacklevel=1)
+    try:
         yield
     finally:
         lock.release()
@@ -132,8 +157,8 @@ def checkpoint_notes(checkpoint: Path) -> Path:
 def read_notes(workdir: Path) -> dict[str, Any]:
     """Return the notes of the run or evaluation in a folder.
 
-    The notes have its configuration as `config` and the fingerprint of its tokenizer as `tokenizer`; a folder
-    without a run has none.
+    The notes have its `stage`, its configuration as `config`, the fingerprint of its tokenizer as `tokenizer`
+    and the facts of its dataset as `dataset`. A folder without a run has none.
     """
     checkpoints = workdir / CHECKPOINTS
     latest = [checkpoint_notes(checkpoints / str(step)) for step in saved_steps(checkpoints)[-1:]]

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.experiment import Experiment, require_source
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import CheckpointError
-from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, write_json
-from tests.test_end_to_end import shipped, shrink
+from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, user_path, write_json
+from tests.support.small_runs import shipped, shrink
 
 # key, value, what the error says
 OTHER_RUNS = [
@@ -139,3 +140,61 @@ def test_runs_translate_together_if_their_models_are_alike(finished, data_dir) -
         ConfigError, match=r"lstm holds .* another --config\.evaluation\.ensemble:\n.*'lstm' then"
     ):
         unlike.run("translate")
+
+
+def with_dataset_of(run: Path, **facts: Any) -> None:
+    """Change what a run says of its dataset, as if that had been prepared otherwise."""
+    notes = read_notes(run)
+    write_json(run / FINISHED, notes | {"dataset": notes["dataset"] | facts})
+
+
+def test_a_run_does_not_go_on_when_its_dataset_was_prepared_anew(finished, data_dir) -> None:
+    with_dataset_of(finished, fingerprint="older", vocab_size=7)
+    run = experiment(data_dir, finished)
+    told = (
+        r"trained on other clips.*\n  dataset\.fingerprint: 'older' then, .*\n  dataset\.vocab_size: 7 then, "
+    )
+    with pytest.raises(ConfigError, match=told):
+        run.run("train")
+    fingerprint = find_dataset(data_dir, "avatar_qa").facts.fingerprint
+    assert run._evaluator.output_dir == finished / f"avatar_qa-{fingerprint}"
+
+
+@pytest.mark.parametrize("fact", [("resize", "crop:96"), ("fps", 30.0), ("language", "de_DE")])
+def test_clips_that_were_prepared_otherwise_than_the_models_are_refused(fact, finished, data_dir) -> None:
+    key, value = fact
+    with_dataset_of(finished, fingerprint="another dataset", **{key: value})
+    with pytest.raises(ConfigError, match=rf"does not fit the model in .*\n  dataset\.{key}: ") as refused:
+        experiment(data_dir, finished).run("translate")
+    command = str(refused.value).splitlines()[-1]
+    option = "" if key == "language" else f" --{key}={value} "
+    assert option in command and f"prepare avatar_qa --data_dir={data_dir} " in command
+
+
+def test_a_missing_dataset_names_the_command_that_can_prepare_it(tmp_path) -> None:
+    for name, options in {
+        "avatar_qa": "",
+        "phoenix2014t_qa": " --manual_dir=FOLDER",
+        "custom_qa": " --language=CODE --manual_dir=FOLDER",
+    }.items():
+        with pytest.raises(DatasetError, match=f"prepare {name} --data_dir={tmp_path}{options}`"):
+            find_dataset(tmp_path, name)
+    with pytest.raises(DatasetError, match=r"no dataset avatar: did you mean avatar_qa\?"):
+        find_dataset(tmp_path, "avatar")
+
+
+def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_stage_1(tmp_path) -> None:
+    write_json(tmp_path / "phoenix_stage1_toy" / FINISHED, {})
+    for good in (None, "mine_stage1", "phoenix_stage1_toy", str(tmp_path)):
+        require_source(tmp_path / "mine", good)
+    with pytest.raises(
+        ConfigError, match=r"is 'phoenix_stage1', .* there: phoenix_stage1_toy\. .* mine_stage1"
+    ):
+        require_source(tmp_path / "mine", "phoenix_stage1")
+
+
+def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(data_dir.parent))
+    assert user_path("~/runs") == data_dir.parent / "runs"
+    run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
+    assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)

@@ -22,16 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sslssaw_jax.data.dataset import DatasetFacts, Source, read_facts, write_dataset_facts
+from sslssaw_jax.data.dataset import DATASETS, DatasetFacts, Source, read_facts, write_dataset_facts
 from sslssaw_jax.data.video import JPEG_QUALITY
-from sslssaw_jax.errors import UserError
-from sslssaw_jax.workdir import locked, read_jsonl, write_jsonl
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import locked, read_jsonl, user_path, write_jsonl
 from tfds_builders.annotation import MissingInputError
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa")
 DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about the size of mBART's, trimmed to PHOENIX-2014T
 _NAMES_SHOWN = 3
 
@@ -277,10 +276,13 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("name", choices=DATASETS, help="the dataset; avatar_qa is rendered, others are read")
     parser.add_argument(
-        "--manual_dir", type=Path, help="folder of the release, or of your videos and clips.csv"
+        "--manual_dir", type=user_path, help="folder of the release, or of your videos and clips.csv"
     )
     parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="folder of all prepared datasets (default: data)"
+        "--data_dir",
+        type=user_path,
+        default=Path("data"),
+        help="folder of all prepared datasets (default: data)",
     )
     parser.add_argument(
         "--language", default="", help="mBART's code of the texts' language, such as en_XX; for custom_qa"
@@ -324,4 +326,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

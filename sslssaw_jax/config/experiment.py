@@ -28,6 +28,7 @@ from sslssaw_jax.config.checks import (
 )
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import PretrainConfig, StageConfig, TranslateConfig
+from sslssaw_jax.workdir import user_path
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ class Config:
     logging: LoggingConfig = group(LoggingConfig, free=True)
     # gets what TensorBoard gets; the packages are optional
     tracker: Literal["none", "trackio", "wandb"] = setting("none", free=True)
-    # a folder in the parent of the workdir, so that a restart compiles nothing; None: no cache
-    compilation_cache: str | None = setting("compiled", free=True)
+    # a folder of compiled programs, so that a restart compiles nothing; auto: in ~/.cache; None: no cache
+    compilation_cache: str | None = setting("auto", free=True)
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
@@ -244,17 +245,12 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
     return kept
 
 
-def flag_error(error: Exception) -> str:
-    """Return the message of absl or ml_collections on a flag, without quotes."""
-    return str(error).replace("\\'", "'").strip("'\"").replace("\\n", "\n").strip()
-
-
 def _build(cls: type, values: dict[str, Any], path: str, hints: Mapping[str, Any] | None = None) -> Any:
     hints = typing.get_type_hints(cls) | dict(hints or {})
     if unknown := sorted(set(values) - set(hints)):
         near = difflib.get_close_matches(unknown[0], hints, n=1)
-        hint = f"; did you mean {path}.{near[0]}?" if near else f"; known: {', '.join(hints)}"
-        raise ConfigError(f"unknown key {path}.{unknown[0]}{hint}")
+        hint = f"did you mean {path}.{near[0]}?" if near else f"known: {', '.join(hints)}"
+        raise ConfigError(f"{path}.{unknown[0]} is unknown; {hint}")
     converted = {}
     for field in dataclasses.fields(cls):
         if field.name in values:
@@ -282,5 +278,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, str) and value.startswith("~"):  # the shell expands no ~ behind a =
+        return str(user_path(value))
     require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
     return value

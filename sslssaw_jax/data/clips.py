@@ -76,7 +76,7 @@ class ClipSource:
         if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
             raise DatasetError(
                 f"clips.{self.split}.jsonl of {folder} does not describe its record {index}: "
-                "delete the folder and prepare the dataset again"
+                "prepare the dataset again with --overwrite"
             )
         return Clip(**asdict(clip), video=video)
 

@@ -1,5 +1,6 @@
 """A prepared dataset: its folder, facts, splits and tokenizer."""
 
+import difflib
 import hashlib
 import json
 import re
@@ -10,6 +11,7 @@ from typing import Any, Self
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_json, write_json
 
+DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa")
 FACTS = "dataset.json"
 DIGESTS = "digests.json"  # the SHA-256 of each file of a dataset, by its path in the dataset's folder
 
@@ -56,7 +58,7 @@ class DatasetFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as an object for a JSON file."""
-        return asdict(self)
+        return asdict(self) | {"frame_size": list(self.frame_size)}
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,13 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
         DatasetError: There is no such dataset, or its language is not written down.
     """
     parent = Path(data_dir) / name
-    command = f"python -m tfds_builders.prepare {name} --data_dir={data_dir}"
+    command = prepare_command(name, data_dir)
     versions = [path for path in parent.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     if not versions:
+        if name not in DATASETS:
+            near = difflib.get_close_matches(name, DATASETS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}"
+            raise DatasetError(f"there is no dataset {name}: {hint}")
         raise DatasetError(
             f"there is no prepared dataset {name} in {data_dir} (expected the folder {parent / 'VERSION'}): "
             f"run `{command}`"
@@ -110,9 +116,20 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
         return Dataset(folder, read_facts(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(
-            f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`, with "
-            "--manual_dir if the dataset is read from files"
+            f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`"
         ) from error
+
+
+def prepare_command(name: str, data_dir: str | Path, **options: Any) -> str:
+    """Return the command that prepares a dataset, with capitals to replace."""
+    if name == "custom_qa":
+        options = {"language": "CODE"} | options
+    if name != "avatar_qa":  # which is rendered
+        options |= {"manual_dir": "FOLDER"}
+    given = {"data_dir": data_dir} | options
+    return " ".join(
+        [f"python -m tfds_builders.prepare {name}", *(f"--{key}={x}" for key, x in given.items())]
+    )
 
 
 def read_facts(folder: Path) -> DatasetFacts:

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.clips import ClipSource, TextSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.workdir import locked_file
 
 _TAIL = 2**16  # bytes; the end of a record file holds the places of the records, which change with the frames
 
@@ -98,10 +98,10 @@ class CachedClipSource(ClipSource):
         try:
             if not _is_whole(path, shape):
                 self._directory.mkdir(parents=True, exist_ok=True)
-                with FileLock(path.with_suffix(".lock")):
+                with locked_file(path.with_suffix(".lock")):
                     if not _is_whole(path, shape):  # otherwise another process has built it
                         self._build(path, shape)
-        except (OSError, NotImplementedError) as error:  # the latter from a disk without locks
+        except OSError as error:
             raise CacheError(
                 f"cannot write {path} of {math.prod(shape) / 1e9:.1f} GB: {error}; choose another "
                 "data.cache_dir, or set data.cache to False"

@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
-from sslssaw_jax.evaluation.predictions import Gate, Sentence, SplitTranslator
+from sslssaw_jax.evaluation.predictions import Gate, Sentence
+from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder

@@ -7,6 +7,7 @@ B clips, T positions in time, L tokens, D features, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,11 @@ from sslssaw_jax.models.video_embedding import VideoEmbedding
 
 @dataclass(frozen=True)
 class SignTransformerConfig(TransformerConfig):
-    """Sizes of the transformer and what it reads."""
+    """Sizes of the transformer, those of both public codes, and what it reads."""
 
+    d_model: int = positive(512)
+    ffn_dim: int = positive(2048)
+    activation: Literal["gelu", "relu"] = "relu"
     cnn: CNNConfig = group(CNNConfig)
     encoder_layers: int = positive(3)
     decoder_layers: int = positive(3)

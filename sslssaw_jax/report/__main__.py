@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,7 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Write WORKDIR/report.html, a page with all that the run in WORKDIR has left there.",
         epilog="Example: python -m sslssaw_jax.report --workdir=runs/demo",
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the run, such as runs/demo")
+    parser.add_argument(
+        "--workdir", type=user_path, required=True, help="folder of the run, such as runs/demo"
+    )
     options = parser.parse_args(arguments)
     # imported here, since JAX takes seconds and --help need not wait
     from sslssaw_jax.report.run_report import write_report
@@ -26,4 +28,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

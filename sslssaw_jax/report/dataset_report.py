@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import user_path
 
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
 
@@ -65,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("name", help="the dataset, such as avatar_qa")
     parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="folder of prepared datasets; default data"
+        "--data_dir", type=user_path, default=Path("data"), help="folder of prepared datasets; default data"
     )
-    parser.add_argument("--out", type=Path, help="folder of the pictures; default runs/inspect/NAME")
+    parser.add_argument("--out", type=user_path, help="folder of the pictures; default runs/inspect/NAME")
     parser.add_argument("--seed", type=int, default=0, help="seed that draws the clips; default 0")
     options = parser.parse_args(arguments)
     out = options.out or Path("runs") / "inspect" / options.name
@@ -78,4 +79,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from rapidfuzz.distance import LCSseq
 
 from sslssaw_jax.data.text import counts_characters, tokens
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.report.html import render
-from sslssaw_jax.workdir import read_jsonl, write_text
+from sslssaw_jax.workdir import read_jsonl, user_path, write_text
 
 CORRECT, WRONG, MISSED = "correct", "wrong", "missed"
 MISS = "[Miss]"
@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "concat=runs/demo_concat/predictions.test.jsonl --out=diff",
     )
     parser.add_argument("systems", nargs="+", type=_system, metavar="NAME=PREDICTIONS.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="path of the two files without its suffix")
+    parser.add_argument(
+        "--out", type=user_path, required=True, help="path of the two files without its suffix"
+    )
     parser.add_argument("--clips", type=int, default=20, help="number of clips, drawn at random; default 20")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw; default 0")
     options = parser.parse_args(arguments)
@@ -146,4 +148,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -7,7 +7,6 @@ video; `reads_question=False` is the published system. The defaults are the size
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import jax
 
@@ -26,9 +25,6 @@ from sslssaw_jax.types import Batch, Metrics
 class GASLTConfig(SignTransformerConfig):
     """The published sizes, and the two parts that GASLT adds."""
 
-    d_model: int = positive(512)
-    ffn_dim: int = positive(2048)
-    activation: Literal["gelu", "relu"] = "relu"
     encoder_layers: int = positive(2)
     decoder_layers: int = positive(2)
     dropout: float = fraction(0.5)

@@ -25,7 +25,7 @@ from sslssaw_jax.models.copy_gate import CopyGate
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
 from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding, TransformerConfig
 from sslssaw_jax.models.precision import compute_dtype
-from sslssaw_jax.stages.losses import cross_entropy, masked_mean
+from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt, question_prompt
 from sslssaw_jax.types import Batch, Metrics
@@ -107,17 +107,14 @@ def translate_loss(
     states, texts = model.encode(batch, rngs), batch.decoder_texts
     question = text_stream(texts.question, texts.question_mask)
     target = text_stream(texts.target, texts.target_mask)
-    has_ssl = config.model.ssl == "prefix"
-    logits = model.decode(joint_stream(question, target) if has_ssl else target, batch, states, rngs)
-    question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1] if has_ssl else 0], axis=1)
-    smoothing, count = config.translate.label_smoothing, counts.target_tokens
-    total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
-    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)
-    metrics = {"loss_sentence": l_s, "accuracy": accuracy}
-    if has_ssl:
-        l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
-        total, metrics["loss_question"] = total + l_d, l_d
-    return total, metrics
+    question_logits = None
+    if config.model.ssl == "prefix":
+        logits = model.decode(joint_stream(question, target), batch, states, rngs)
+        question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1]], axis=1)
+    else:
+        target_logits = model.decode(target, batch, states, rngs)
+    smoothing = config.translate.label_smoothing
+    return translation_loss(target, target_logits, question, question_logits, counts, smoothing)
 
 
 class TargetNoise:

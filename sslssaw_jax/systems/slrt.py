@@ -5,9 +5,8 @@ defaults are the sizes of the public code (neccam/slt); its recipe is in `config
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-from sslssaw_jax.config.checks import fraction, positive
+from sslssaw_jax.config.checks import fraction
 from sslssaw_jax.models.sign_transformer import SignTransformerConfig
 from sslssaw_jax.stages.sign_transformer import check, sign_transformer_stages
 from sslssaw_jax.stages.stage import System
@@ -17,9 +16,6 @@ from sslssaw_jax.stages.stage import System
 class SLRTConfig(SignTransformerConfig):
     """The published sizes."""
 
-    d_model: int = positive(512)
-    ffn_dim: int = positive(2048)
-    activation: Literal["gelu", "relu"] = "relu"
     attention_dropout: float = fraction(0.1)
     activation_dropout: float = fraction(0.1)
 

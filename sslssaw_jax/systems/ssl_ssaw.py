@@ -27,7 +27,8 @@ from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.alignment import aligned_cosine
-from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, masked_mean
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
+from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt, question_prompt
 from sslssaw_jax.stages.video import embed_video, split_key
@@ -258,14 +259,8 @@ def translate_loss(
         target_logits = model.decode(target, encoded, rngs=rngs)
         if config.model.ssl == "separate":
             question_logits = model.decode(question, encoded, rngs=rngs)
-    smoothing, count = config.translate.label_smoothing, counts.target_tokens
-    total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
-    accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, count)
-    metrics = {"loss_sentence": l_s, "accuracy": accuracy}
-    if question_logits is not None:
-        l_d = cross_entropy(question_logits, question.labels, question.scored, count=counts.question_tokens)
-        total, metrics["loss_question"] = total + l_d, l_d
-    return total, metrics
+    smoothing = config.translate.label_smoothing
+    return translation_loss(target, target_logits, question, question_logits, counts, smoothing)
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:

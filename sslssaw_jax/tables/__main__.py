@@ -3,10 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.tables import BASES, PAPER
+from sslssaw_jax.workdir import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--dataset", required=True, choices=BASES, help="the prepared dataset")
     parser.add_argument(
-        "--workdir", type=Path, required=True, help="folder of all tables, such as runs/tables"
+        "--workdir", type=user_path, required=True, help="folder of all tables, such as runs/tables"
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
     parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
@@ -69,4 +69,5 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

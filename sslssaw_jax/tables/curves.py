@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sslssaw_jax.tables import BASES, PAPER
-from sslssaw_jax.workdir import LOG, read_log
+from sslssaw_jax.workdir import LOG, read_log, user_path
 
 Points = list[tuple[int, float, float]]  # step, accuracy, seconds of a step
 Curves = dict[str, list[Points]]  # of each row, its seeds
@@ -75,9 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Example: python -m sslssaw_jax.tables.curves --workdir=runs/tables --out=curves.png",
     )
     parser.add_argument(
-        "--workdir", type=Path, required=True, help="folder of the tables, such as runs/tables"
+        "--workdir", type=user_path, required=True, help="folder of the tables, such as runs/tables"
     )
-    parser.add_argument("--out", type=Path, required=True, help="path of the picture, such as curves.png")
+    parser.add_argument(
+        "--out", type=user_path, required=True, help="path of the picture, such as curves.png"
+    )
     options = parser.parse_args(arguments)
     curves = read_curves(options.workdir)
     if not curves:

@@ -9,14 +9,15 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
 from configs import ablations
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, differences, flag_error, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
+from sslssaw_jax.config.flags import explain_flags
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import LABELS
@@ -109,11 +110,14 @@ def make_table(
         for jobs in by_seed:
             for job in jobs:
                 _require_same_settings(job)
-        failed: set[Path] = set()
-        for jobs in by_seed:
-            for name, job in zip(names, jobs):
-                if not job.done and (not only or name in only):
-                    _train(job, failed)
+        failed = _train(
+            [
+                job
+                for jobs in by_seed
+                for name, job in zip(names, jobs)
+                if not job.done and (not only or name in only)
+            ]
+        )
         runs = zip(*map(_results, by_seed))
         table = []
         for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
@@ -128,14 +132,13 @@ def make_table(
 
 
 def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
-    # seeds share what is compiled
-    given = ["--config.compilation_cache=../compiled", *run_flags, f"--config.seed={seed}"]
+    given = [*run_flags, f"--config.seed={seed}"]
     values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
     try:
         config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
         _, *unknown = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(flag_error(error)) from None
+        raise ConfigError(explain_flags(error, given, tree)) from None
     if unknown:
         raise ConfigError(
             f"unknown argument {unknown[0]!r}: after -- only flags --config.KEY=VALUE may follow"
@@ -161,7 +164,7 @@ def _require_same_settings(job: _Job) -> None:
         if changed:
             raise TableError(
                 f"{folder} is finished, with other settings than this table's; give the same flags as then, "
-                "choose another --workdir, or remove that folder:\n  " + "\n  ".join(sorted(changed))
+                "or choose another --workdir:\n  " + "\n  ".join(sorted(changed))
             )
 
 
@@ -170,28 +173,49 @@ def _scored(config: dict[str, Any]) -> dict[str, Any]:
     return {"decode": config["decode"], "data": {"test_split": config["data"]["test_split"]}}
 
 
-def _train(job: _Job, failed: set[Path]) -> None:
-    """Train and evaluate a row; add folders of failed runs to `failed`."""
-    stage_1 = job.stage_1
-    if stage_1 and stage_1 not in failed and not (stage_1 / FINISHED).exists():
-        _call([*job.flags, "--config.stage=pretrain"], stage_1, stage_1 / FINISHED, failed)
-    if stage_1 in failed:
-        print(f"{job.workdir}: not begun, since {stage_1} has failed", file=sys.stderr)
-        failed.add(job.workdir)
-    else:
-        _call(job.flags, job.workdir, job.metrics, failed)
+class _Call(NamedTuple):
+    """A process of `run.py`."""
+
+    what: str
+    flags: list[str]
+    workdir: Path
+    result: Path  # what a process that has not failed leaves
+    needs: Path | None  # the folder of a call before
 
 
-def _call(run_flags: list[str], workdir: Path, result: Path, failed: set[Path]) -> None:
-    command = [*RUN_PY, *run_flags, f"--workdir={workdir.absolute()}"]
-    print(shlex.join(command), flush=True)
-    workdir.mkdir(parents=True, exist_ok=True)
-    log = workdir / "run.log"
+def _train(jobs: Sequence[_Job]) -> set[Path]:
+    """Train and evaluate rows; return the folders of failed runs."""
+    calls: dict[Path, _Call] = {}
+    for job in jobs:
+        stage_1 = job.stage_1
+        if stage_1 and not (stage_1 / FINISHED).exists():
+            flags, mark = [*job.flags, "--config.stage=pretrain"], stage_1 / FINISHED
+            calls.setdefault(stage_1, _Call("stage 1", flags, stage_1, mark, None))
+        calls[job.workdir] = _Call("training and evaluation", job.flags, job.workdir, job.metrics, stage_1)
+    failed: set[Path] = set()
+    for place, call in enumerate(calls.values(), start=1):
+        print(f"job {place} of {len(calls)}: {call.what} in {call.workdir}", flush=True)
+        if call.needs in failed:
+            print(f"{call.workdir}: not begun, since {call.needs} has failed", file=sys.stderr)
+            failed.add(call.workdir)
+        elif not _succeeds(call):
+            failed.add(call.workdir)
+    return failed
+
+
+def _succeeds(call: _Call) -> bool:
+    """Run a call; print the end of its log if it failed."""
+    command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
+    log = call.workdir / "run.log"
+    call.workdir.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    print(f"  {shlex.join(command)}\n  to follow it: tail -f {shlex.quote(str(log))}", flush=True)
     status = run_child(command, log)
-    if status or not result.exists():
-        failed.add(workdir)
-        last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-        print(f"{workdir}: failed; the end of its {log.name}:", *last_lines, sep="\n  ", file=sys.stderr)
+    if not status and call.result.exists():
+        return True
+    last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    print(f"{call.workdir}: failed; the end of its {log.name}:", *last_lines, sep="\n  ", file=sys.stderr)
+    return False
 
 
 def _results(jobs: Sequence[_Job]) -> list[Run | None]:

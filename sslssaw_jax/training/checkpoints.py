@@ -2,13 +2,15 @@
 
 Orbax writes them in the background; no other module imports it. A checkpoint is
 `DIRECTORY/<step>/{state,data,meta}` and appears by one rename, so that a killed process leaves it whole or
-absent. A state is saved before it is evaluated; its scores are in `DIRECTORY/scores.json`.
+absent. Each part holds the digests of its files, which are compared before it is read. A state is saved
+before it is evaluated; its scores are in `DIRECTORY/scores.json`.
 """
 
 import copy
 import itertools
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +22,7 @@ import tensorstore
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from sslssaw_jax.data.dataset import DIGESTS, file_digest
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
 from sslssaw_jax.workdir import (
@@ -33,6 +36,10 @@ from sslssaw_jax.workdir import (
 )
 
 _SHOWN_DIFFERENCES = 12
+
+Shape = tuple[int, ...]
+Arrays = Mapping[tuple[str, ...], tuple[str, Shape]]  # by path: dtype and shape
+Check = Callable[[Path, dict[str, Any], Arrays], None]  # of a checkpoint, its notes and its arrays
 
 
 class CheckpointError(UserError):
@@ -59,15 +66,15 @@ class Checkpointer:
         keep_best: int = 1,
         selection: SelectionMetric | None = BLEU_4,
     ) -> None:
-        self.directory = Path(directory).absolute()
+        self.directory = _checked(directory)
         self.scores: Scores = read_scores(self.directory)
         self._keep_latest, self._keep_best, self._selection = keep_latest, keep_best, selection
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "data": ocp.JsonCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
+                "state": _with_digests(ocp.StandardCheckpointHandler()),
+                "data": _with_digests(ocp.JsonCheckpointHandler()),
+                "meta": _with_digests(ocp.JsonCheckpointHandler()),
             },
             options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, preservation_policy=self),
         )
@@ -122,25 +129,34 @@ class Checkpointer:
         """
         self.wait()
         # the first process decides: others must not wait for a process that could not read its part
-        step = int(multihost_utils.broadcast_one_to_all(np.int32(self._whole_step())))
+        step = int(multihost_utils.broadcast_one_to_all(np.int32(self._whole_step(template))))
         self._manager.reload()
+        self._forget_scores(after=step)
         if step < 0:
             return None
-        folder = self.directory / str(step)
-        _require_same_arrays(self._manager.item_metadata(step).state, template, folder)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore(), meta=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
-        self.scores = {scored: found for scored, found in self.scores.items() if scored <= step}
         return restored.state, restored.data, restored.meta
 
-    def _whole_step(self) -> int:
+    def _forget_scores(self, *, after: int) -> None:
+        """Drop scores of states that are not there any more."""
+        kept = {step: scores for step, scores in self.scores.items() if step <= after}
+        if kept != self.scores:
+            self.scores = kept
+            write_json(self.directory / SCORES, kept)
+
+    def _whole_step(self, template: TrainState) -> int:
         """Return the latest whole step, or -1, and move damaged ones aside."""
         steps = saved_steps(self.directory)
         if jax.process_index() or not steps:
             return -1
-        step, damaged = _first_whole(self.directory, steps[::-1])
+
+        def check(folder: Path, meta: dict[str, Any], saved: Arrays) -> None:
+            _require_same_arrays(saved, template, folder)
+
+        step, damaged = _first_whole(self.directory, steps[::-1], check)
         for bad, wrong in damaged.items():
             aside = _free_name(self.directory / f"{bad}.damaged")
             (self.directory / str(bad)).rename(aside)
@@ -184,7 +200,7 @@ class Checkpointer:
 
 
 def restore_params(
-    directory: str | Path, *, best_by: SelectionMetric | None = None
+    directory: str | Path, *, best_by: SelectionMetric | None = None, check: Check | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return parameters, batch statistics and notes of a checkpoint of another run.
 
@@ -195,18 +211,20 @@ def restore_params(
     Args:
         directory: The folder of the checkpoints.
         best_by: The score that chooses the checkpoint; None, or no such score, chooses the latest.
+        check: Raises if notes or shapes are not the wanted ones; called before any array is read.
 
     Raises:
         CheckpointError: Nothing is saved there, or every checkpoint is damaged.
     """
-    directory = Path(directory).absolute()
+    directory = _checked(directory)
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint: {directory} does not exist")
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")
     best_first = _best_first(steps, read_scores(directory), best_by)
-    step, damaged = _first_whole(directory, list(dict.fromkeys(best_first + steps[::-1])))
+    in_order = list(dict.fromkeys(best_first + steps[::-1]))
+    step, damaged = _first_whole(directory, in_order, check or (lambda folder, meta, saved: None))
     for bad, wrong in damaged.items():
         warnings.warn(
             f"the checkpoint {directory / str(bad)} is damaged ({wrong}): using step {step} instead",
@@ -217,6 +235,24 @@ def restore_params(
     state = _read_arrays(folder, (params, "batch_stats"))
     meta = read_json(checkpoint_notes(folder))
     return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
+
+
+def _checked(directory: str | Path) -> Path:
+    """Return an absolute path that Orbax does not take for a pattern."""
+    path = Path(directory).absolute()
+    if re.search(r"\[.*\]|\\", str(path)):
+        raise CheckpointError(
+            f"{path} has [ ] or \\ in its name, with which checkpoints cannot be written (Orbax reads a "
+            "pattern or a separator): choose another --workdir"
+        )
+    return path
+
+
+def variable_shapes(saved: Arrays) -> dict[tuple[str | int, ...], Shape]:
+    """Return the shapes of evaluated parameters and batch statistics by path."""
+    params = "ema" if any(path[0] == "ema" for path in saved) else "params"
+    kept = {path[1:]: shape for path, (_, shape) in saved.items() if path[0] in (params, "batch_stats")}
+    return {tuple(int(key) if key.isdigit() else key for key in path): kept[path] for path in kept}
 
 
 def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
@@ -240,7 +276,7 @@ def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric
     return sorted(scored, key=lambda step: (selection.quality(scores[step]), step), reverse=True)
 
 
-def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, str]]:
+def _first_whole(directory: Path, steps: Iterable[int], check: Check) -> tuple[int, dict[int, str]]:
     """Return the first whole checkpoint's step, and damages by step before it.
 
     Raises:
@@ -248,39 +284,68 @@ def _first_whole(directory: Path, steps: Iterable[int]) -> tuple[int, dict[int, 
     """
     damaged: dict[int, str] = {}
     for step in steps:
-        wrong = find_damage(directory / str(step))
+        wrong = find_damage(directory / str(step), check)
         if not wrong:
             return step, damaged
         damaged[step] = wrong
     lines = "".join(f"\n  step {step}: {wrong}" for step, wrong in damaged.items())
     raise CheckpointError(
-        f"every checkpoint in {directory} is damaged: restore one from a copy, or delete them to begin "
-        f"anew{lines}"
+        f"every checkpoint in {directory} is damaged: restore one from a copy, or begin anew in another "
+        f"folder{lines}"
     )
 
 
-def find_damage(folder: Path) -> str:
+def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -> str:
     """Return what is damaged in a checkpoint, "" if nothing is.
 
     Orbax itself would fill the terminal with tracebacks of its concurrent reads.
+
+    Args:
+        folder: The checkpoint.
+        check: Raises a UserError for notes or shapes of another model, before any array is read.
     """
-    state = folder / "state"
+    state, meta = folder / "state", checkpoint_notes(folder)
     try:
-        for notes in (folder / "data" / "metadata", folder / "meta" / "metadata", state / "_sharding"):
+        for part in (state, folder / "data", meta.parent):
+            digests = part / DIGESTS  # which version 0.1 did not write
+            for name, digest in read_json(digests).items() if digests.exists() else ():
+                if file_digest(part / name) != digest:
+                    return f"{part.name}/{name} is not as it was written"
+        for notes in (folder / "data" / "metadata", state / "_sharding"):
             read_json(notes)
         for part in (state / "array_metadatas").iterdir():  # one per process
             read_json(part)
+        arrays = {}
         for leaf in read_json(state / "_METADATA")["tree_metadata"].values():
             if not leaf["value_metadata"]["skip_deserialize"]:  # an empty node, not an array
-                name = ".".join(str(level["key"]) for level in leaf["key_metadata"])
-                kvstore = {"driver": "ocdbt", "base": f"file://{state}/"}
-                array = {"driver": "zarr", "kvstore": kvstore, "path": name}
-                tensorstore.open(array, read=True).result().read().result()
-    except (MemoryError, PermissionError):
+                path = tuple(str(level["key"]) for level in leaf["key_metadata"])
+                kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
+                spec = {"driver": "zarr", "kvstore": kvstore, "path": ".".join(path)}
+                arrays[_without_value(path)] = tensorstore.open(spec, read=True).result()
+        check(folder, read_json(meta), {path: (x.dtype.name, tuple(x.shape)) for path, x in arrays.items()})
+        for path, array in arrays.items():
+            if not np.isfinite(array.read().result()).all():
+                return f"{'.'.join(path)} holds NaN or infinity"
+    except (MemoryError, PermissionError, UserError):
         raise
     except Exception as error:  # damaged bytes can raise anything
         return _first_line(error)
     return ""
+
+
+def _with_digests(handler: Any) -> Any:
+    """Make a handler of Orbax write the digests of its files."""
+    finalize = handler.finalize
+
+    def finalize_with_digests(directory: Any) -> None:
+        finalize(directory)
+        folder = Path(directory)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+        write_json(folder / DIGESTS, digests)
+
+    handler.finalize = finalize_with_digests
+    return handler
 
 
 def _first_line(error: Exception) -> str:
@@ -304,23 +369,25 @@ def _without_value(path: tuple[str, ...]) -> tuple[str, ...]:
     return path[:-1] if path[-1] == "value" else path
 
 
-def _arrays(tree: Any) -> dict[tuple[str, ...], str]:
-    """Map each array's path to its dtype and shape in words."""
-    return {
-        _without_value(path): f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]"
-        for path, leaf in ocp.tree.to_flat_dict(tree).items()
-    }
+def _arrays(tree: Any) -> Arrays:
+    """Map each array's path to its dtype and shape."""
+    flat = ocp.tree.to_flat_dict(tree).items()
+    return {_without_value(path): (leaf.dtype.name, tuple(leaf.shape)) for path, leaf in flat}
 
 
-def _require_same_arrays(saved_tree: Any, template: TrainState, path: Path) -> None:
-    saved, wanted = _arrays(saved_tree), _arrays(template)
+def _in_words(array: tuple[str, Shape] | None) -> str:
+    return f"{array[0]}[{', '.join(map(str, array[1]))}]" if array else "nothing"
+
+
+def _require_same_arrays(saved: Arrays, template: TrainState, path: Path) -> None:
+    wanted = _arrays(template)
     differing = [key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)]
     if not differing:
         return
     # a parameter before its copies in the state of the optimizer
     differing.sort(key=lambda key: (key[0] == "opt_state", key))
     lines = [
-        f"  {'.'.join(key)}: saved {saved.get(key, 'nothing')}, the model has {wanted.get(key, 'nothing')}"
+        f"  {'.'.join(key)}: saved {_in_words(saved.get(key))}, the model has {_in_words(wanted.get(key))}"
         for key in differing[:_SHOWN_DIFFERENCES]
     ]
     if len(differing) > _SHOWN_DIFFERENCES:

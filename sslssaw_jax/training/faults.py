@@ -53,7 +53,7 @@ def require_finite(
     raise TrainingError(
         f"not finite at step {step:,}: {shown}; the latest checkpoint is from an earlier step, and the batch "
         f"is in {folder}: {', '.join(ids)}. If these clips are sound, train in another --workdir with a "
-        "lower optim.learning_rate or with optim.clip_norm"
+        "lower optim.learning_rate or with optim.clip_norm of the stage"
     )
 
 
@@ -107,6 +107,7 @@ def explain_out_of_memory(stage: str) -> Iterator[None]:
             raise
         raise TrainingError(
             f"{stage}: the device is out of memory ({str(error).splitlines()[0]}). Remedies, the cheapest "
-            f"first: set compute.remat, split the batch with {stage}.accumulate, split the state over more "
-            f"devices with mesh.fsdp, lower {stage}.frame_budget and {stage}.clips_per_batch"
+            f"first: set config.compute.remat, split the batch with config.{stage}.accumulate, split the "
+            f"state over more devices with config.mesh.fsdp, lower config.{stage}.frame_budget and "
+            f"config.{stage}.clips_per_batch"
         ) from error

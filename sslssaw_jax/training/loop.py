@@ -1,17 +1,18 @@
 """The training loop, the same for every stage and model."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.batches import Batches
@@ -71,7 +72,10 @@ def train(
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
-    optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    try:
+        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+    except ConfigError as error:  # a group knows its keys, not its own path
+        raise ConfigError(f"config.{stage.name}.{error}") from None
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
@@ -98,13 +102,13 @@ def train(
         log = RunLog(
             workdir,
             stage.name,
-            num_steps=batches.num_batches,
+            epoch_ends=batches.epoch_ends.tolist(),
             start_step=step,
             peak_flops=peak_flops(config.logging.peak_tflops),
             tracker=start_tracker(config, workdir, stage.name),
         )
-        log_step = partial(_log_step, log, config, schedule, batches.clips, workdir)
-        pending: deque[Callable[[], None]] = deque()  # steps to log
+        log_steps = partial(_log_steps, log, config, schedule, batches.clips, workdir)
+        pending: list[_Step] = []  # to log
         step_fn = partial(
             train_step,
             graphdef=stage.train_def,
@@ -113,35 +117,46 @@ def train(
             ema_decay=stage_config.ema_decay,
         )
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
-        counted_step = CountedStep(jitted, compiling=log.paused)
+
+        @contextmanager
+        def compiling() -> Iterator[None]:
+            with log.compiling(), stop.at_once(checkpointer.wait):
+                yield
+
+        counted_step = CountedStep(jitted, compiling=compiling)
         with log, Trace(config.logging.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
             if restored:
                 log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
             while True:
                 if evaluate and step in evaluated and step not in checkpointer.scores:
-                    with log.paused(), stop.at_once():
+                    log.info(f"{stage.name} {step:,}: scoring dev ...")
+                    with log.paused(), stop.at_once(checkpointer.wait):
                         scores = dict(evaluate(state))
+                    if stage.selection and stage.selection.name not in scores:
+                        raise TrainingError(
+                            f"{stage.name} chooses its best state by {stage.selection.name}, and its scores "
+                            f"on dev are {', '.join(scores)}: name one of these as the stage's `selection`"
+                        )
                     log.write_scores(step, scores)
                     checkpointer.add_scores(step, scores)
                 if step == batches.num_batches:
-                    return state
+                    break
                 if _out_of_patience(checkpointer.scores, stage.selection, stage_config.patience):
                     log.info(f"{stage.name}: stopped, no better score in {stage_config.patience} evaluations")
-                    return state
+                    break
                 step += 1
                 batch, waited = data.next(log)
                 trace.before(step)
                 state, metrics = counted_step(state, shard_batch(batch, mesh), run_key)
                 trace.after(step, metrics)
                 flops = counted_step.flops * stage_config.accumulate  # XLA counts the body of a loop once
-                pending.append(
-                    partial(log_step, step=step, batch=batch, metrics=metrics, waited=waited, flops=flops)
-                )
+                pending.append(_Step(step, batch, metrics, waited, flops))
                 stopping = stop.reached(step)
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
                 late = 0 if saving else 1  # a step late, so that the device never waits for the host
-                while len(pending) > late:
-                    pending.popleft()()
+                due = len(pending) - late
+                log_steps(pending[:due])
+                del pending[:due]
                 if not saving:
                     continue
                 if not all_finite(state):
@@ -151,6 +166,18 @@ def train(
                 if stopping:
                     checkpointer.wait()
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
+            checkpointer.wait()  # before a signal may end the process
+            return state
+
+
+class _Step(NamedTuple):
+    """A step that may still be computing."""
+
+    number: int  # from 1
+    batch: Batch
+    metrics: Metrics
+    waited: float  # seconds for data
+    flops: float
 
 
 class _TrainingData:
@@ -189,32 +216,33 @@ class _TrainingData:
             ids = ", ".join(clips[index].id for index in sorted(self._broken))
             raise TrainingError(
                 f"more than {limit} clips are broken: {ids}. Prepare the dataset again, or raise "
-                "data.skip_broken"
+                "config.data.skip_broken"
             )
         return batch, waited
 
 
-def _log_step(
+def _log_steps(
     log: RunLog,
     config: Config,
     schedule: optax.Schedule,
     clips: Sequence[ClipInfo],
     workdir: Path,
-    *,
-    step: int,
-    batch: Batch,
-    metrics: Metrics,
-    waited: float,
-    flops: float,
+    steps: Sequence[_Step],
 ) -> None:
-    """Wait for a step, check that it is finite, and log it."""
-    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-    watched = {key: values[key] for key in ("loss", "grad_norm")}
-    require_finite(step, watched, batch, clips, workdir)
-    num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
-    log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
-    if step % config.logging.every_steps == 0:
-        log.write(step, values | {"lr": float(schedule(step - 1))})
+    """Wait for steps, check that they are finite, and log them."""
+    rows = {}
+    try:
+        for step, batch, metrics, waited, flops in steps:
+            values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+            watched = {key: values[key] for key in ("loss", "grad_norm")}
+            require_finite(step, watched, batch, clips, workdir)
+            num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
+            log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
+            if step % config.logging.every_steps == 0:
+                rows[step] = values | {"lr": float(schedule(step - 1))}
+    finally:
+        if rows:
+            log.write(rows)
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:

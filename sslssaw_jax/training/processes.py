@@ -13,7 +13,7 @@ AUTO = "auto"  # JAX finds the address: SLURM, Open MPI, Kubernetes, Cloud TPU
 
 def initialize_processes(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
+) -> bool:
     """Join other processes if arguments, environment or launcher say so.
 
     Missing arguments are taken from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. JAX
@@ -24,6 +24,9 @@ def initialize_processes(
         coordinator_address: `host:port` of process 0, or `auto`.
         num_processes: Number of processes on all hosts together.
         process_id: From 0 on; only process 0 prints and writes files.
+
+    Returns:
+        Whether there are other processes.
 
     Raises:
         ConfigError: Only some of the three are known, or one is not valid.
@@ -37,7 +40,7 @@ def initialize_processes(
     if given["coordinator_address"] == AUTO or (len(missing) == 3 and _launched_with_others()):
         jax.distributed.initialize()
     elif len(missing) == 3 or given["num_processes"] == 1:
-        return
+        return False
     elif missing:
         raise ConfigError(
             f"several processes need --{' and --'.join(missing)}, too, or --coordinator_address={AUTO}"
@@ -48,6 +51,7 @@ def initialize_processes(
     sys.excepthook = _exit_with_traceback
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only process 0 prints
+    return True
 
 
 def exit_run(message: str) -> NoReturn:

@@ -4,17 +4,18 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from sslssaw_jax.training.progress import duration
 from sslssaw_jax.training.tracker import Tracker
 from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, write_jsonl
 
@@ -22,13 +23,13 @@ from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, wr
 class RunLog:
     """A log of one stage: `WORKDIR/log.jsonl`, `WORKDIR/tensorboard/STAGE/` and a progress bar.
 
-    Call `count` after each step and `write` after each logged step; rates are those between two calls of
-    `write`. Only the first of several processes writes.
+    Call `count` after each step and `write` for logged steps; rates are those between two calls of `write`.
+    Only the first of several processes writes.
 
     Args:
         workdir: Folder of the run.
         stage: Name that each line gets.
-        num_steps: Steps of the stage in all.
+        epoch_ends: The last step of each epoch.
         start_step: Steps already taken. Later lines of this stage, from an interrupted run that got further
             than its last checkpoint, are dropped, so that no step is logged twice.
         peak_flops: Peak FLOP/s of all devices, for the MFU; 0 if unknown.
@@ -41,28 +42,30 @@ class RunLog:
         workdir: Path,
         stage: str,
         *,
-        num_steps: int,
+        epoch_ends: Sequence[int],
         start_step: int = 0,
         peak_flops: float = 0.0,
         tracker: Tracker | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        self._stage, self._num_steps, self._peak_flops = stage, num_steps, peak_flops
+        self._stage, self._epoch_ends, self._peak_flops = stage, epoch_ends, peak_flops
         self._stream = stream or sys.stderr
         self._tracker = tracker
         self._writes = is_first_process()
         self._bar = tqdm(
             desc=stage,
-            total=num_steps,
+            total=epoch_ends[-1],
             initial=start_step,
-            unit="step",
             file=self._stream,
+            # what a narrow terminal cuts off comes last
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             dynamic_ncols=True,
             mininterval=0,
             miniters=1,
             disable=not (self._writes and self._stream.isatty()),
         )
         self._restart_clock()
+        self._all_steps, self._all_seconds = 0, 0.0
         if not self._writes:
             return
         path, folder = workdir / LOG, workdir / TENSORBOARD / stage
@@ -70,10 +73,11 @@ class RunLog:
         kept = [row for row in read_log(path) if row["stage"] != stage or row["step"] <= start_step]
         write_jsonl(path, kept)
         self._file = path.open("a", encoding="utf-8")
-        # not `SummaryWriter`: if its thread dies on a full disk, the run waits for the thread forever
-        self._tensorboard = EventsWriter(str(folder / "events"))
+        # an `EventFileWriter` would import TensorFlow if that is installed
+        self._tensorboard = RecordWriter((folder / f"events.out.tfevents.{time.time_ns()}").open("wb"))
+        self._write_event(file_version="brain.Event:2")
         start = SessionLog(status=SessionLog.START)  # hides what an interrupted run wrote from here on
-        self._tensorboard.write_event(Event(step=start_step + 1, session_log=start))
+        self._write_event(step=start_step + 1, session_log=start)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -93,24 +97,37 @@ class RunLog:
         self._waited += waited
         self._flops += flops
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log a step, counted from 1, with values and recent rates."""
+    def write(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
+        """Log the values of steps with the rates since the last call."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        scalars = {key: float(value) for key, value in values.items()} | {
+        self._all_steps += self._steps
+        self._all_seconds += seconds
+        rates = {
             "step_time": seconds / max(self._steps, 1),
             "clips_per_s": self._clips / seconds,
             "frames_per_s": self._frames / seconds,
             "input_wait": min(self._waited / seconds, 1.0),
         }
         if self._peak_flops and self._flops:
-            scalars["mfu"] = self._flops / seconds / self._peak_flops
-        if self._writes:
-            row = {"step": step, "stage": self._stage} | {key: _rounded(x) for key, x in scalars.items()}
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-        self._plot(step, scalars)
-        self._show(step, scalars)
+            rates["mfu"] = self._flops / seconds / self._peak_flops
+        for step, values in rows.items():
+            scalars = {key: float(value) for key, value in values.items()} | rates
+            if self._writes:
+                row = {"step": step, "stage": self._stage} | {key: _rounded(x) for key, x in scalars.items()}
+                self._file.write(json.dumps(row) + "\n")
+                self._file.flush()
+            self._plot(step, scalars)
+            self._show(step, scalars)
         self._restart_clock()
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Report a compilation and its time, which stays out of all rates."""
+        began = time.perf_counter()
+        self.info(f"{self._stage}: compiling the training step ...")
+        with self.paused():
+            yield
+        self.info(f"{self._stage}: compiled in {time.perf_counter() - began:.0f} s")
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Show scores on dev in TensorBoard and in the terminal."""
@@ -126,25 +143,30 @@ class RunLog:
     def _plot(self, step: int, scalars: Mapping[str, float]) -> None:
         if not self._writes:
             return
-        for key, value in scalars.items():
-            event = Event(wall_time=time.time(), step=step, summary=scalar(key, value))
-            self._tensorboard.write_event(event)
+        values = [Summary.Value(tag=key, simple_value=value) for key, value in scalars.items()]
+        self._write_event(step=step, summary=Summary(value=values))
         self._tensorboard.flush()
         if self._tracker:
             self._tracker.log(dict(scalars), step=step)
 
+    def _write_event(self, **content: Any) -> None:
+        self._tensorboard.write(Event(wall_time=time.time(), **content).SerializeToString())
+
     def _show(self, step: int, scalars: Mapping[str, float]) -> None:
+        epoch = f"epoch {bisect_left(self._epoch_ends, step) + 1}/{len(self._epoch_ends)}"
         facts = [
             f"loss {scalars['loss']:.4g}",
             f"{scalars['clips_per_s']:,.1f} clips/s",
             f"{scalars['frames_per_s']:,.0f} frames/s",
             *([f"MFU {scalars['mfu']:.0%}"] if "mfu" in scalars else []),
             f"input wait {scalars['input_wait']:.0%}",
+            f"{scalars['step_time']:.3g} s/step",
         ]
         if self._bar.disable:
-            left = timedelta(seconds=round((self._num_steps - step) * scalars["step_time"]))
-            facts += [f"{scalars['step_time']:.3g} s/step", f"ETA {left}"]
-            self.info("  ".join([f"{self._stage} {step:,}/{self._num_steps:,}", *facts]))
+            last = self._epoch_ends[-1]
+            left = duration((last - step) * self._all_seconds / max(self._all_steps, 1))
+            self.info(f"{self._stage} {step:,}/{last:,}  {epoch}  ETA {left}  " + "  ".join(facts))
+        self._bar.set_description(f"{self._stage} {epoch}", refresh=False)
         self._bar.set_postfix_str(", ".join(facts), refresh=False)
         self._bar.update(step - self._bar.n)
 

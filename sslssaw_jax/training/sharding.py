@@ -34,7 +34,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
         sizes[sizes.index(-1)] = num_devices // known
     if min(sizes) < 1 or math.prod(sizes) != num_devices:
         raise ConfigError(
-            f"mesh.data={config.data} and mesh.fsdp={config.fsdp} do not fit {num_devices} "
+            f"config.mesh.data={config.data} and config.mesh.fsdp={config.fsdp} do not fit {num_devices} "
             f"device{'s' if num_devices > 1 else ''}: their product must be {num_devices}, and one may be -1"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))

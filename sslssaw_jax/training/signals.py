@@ -1,14 +1,16 @@
-"""SIGTERM and SIGINT as requests to stop where the run can continue."""
+"""SIGTERM and SIGINT as requests to stop where the run can continue.
+
+This module imports nothing that takes time, so that signals are answered from the start of a program.
+"""
 
 import os
 import signal
-from collections.abc import Iterator
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
-
-import jax
-from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -21,67 +23,101 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """A context in which a signal asks the run to stop.
+    """A listener to signals that ask the program to stop.
 
-    The first signal raises `Stopped` at once, unless it is deferred; a second signal kills. With several
-    processes, JAX listens for SIGTERM itself, and all processes stop after the same step.
+    The first signal ends the process at once with status 0, unless it is deferred; a second signal kills.
+    A thread ends the process: an exception in the middle of tracing, or an interpreter that shuts down while
+    XLA compiles, would crash. With several processes, JAX listens for SIGTERM itself, and all processes stop
+    after the same step.
 
-        with StopRequest() as stop:
-            with stop.deferred():
-                for step in ...:
-                    ...
-                    if stop.reached(step):
-                        ...  # save
-                        stop.now()
+        stop = StopRequest()
+        stop.listen()
+        with stop.deferred():
+            for step in ...:
+                ...
+                if stop.reached(step):
+                    ...  # save
+                    stop.now()
+
+    A request that does not listen is never made by a signal, as a library needs it.
     """
 
     def __init__(self) -> None:
         self._name = ""  # of the signal that came
         self._deferred = False
-        self._previous: dict[signal.Signals, Any] = {}
+        self._finish: Callable[[], object] = lambda: None  # before the process ends
 
-    def __enter__(self) -> Self:
-        if jax.process_count() == 1:
-            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        return self
+    def listen(self) -> None:
+        """Answer signals until the program ends."""
+        signals, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+        signal.set_wakeup_fd(self._wakeup.fileno())
+        threading.Thread(target=self._watch, args=(signals,), daemon=True).start()
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def leave_to_jax(self) -> None:
+        """Leave SIGTERM to JAX, and SIGINT to Python."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._name = signal.Signals(number).name
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+
+    def _watch(self, signals: socket.socket) -> None:
+        """Answer the first signal, even while the main thread compiles."""
+        number = next(byte for byte in iter(lambda: signals.recv(1)[0], None) if byte in SIGNALS)
+        self._name = signal.Signals(number).name
         if not self._deferred:
-            self.now()
+            self._finish()
+            sys.stdout.flush()
+            os.write(1, f"{self._message()}\n".encode())
+            os._exit(0)
         # print is not reentrant, and the signal may have interrupted one
         os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
+        signals.recv(1)  # comes only while the main thread could not yet restore the default
+        os._exit(128 + number)
 
     def reached(self, step: int) -> bool:
         """Return whether to stop after `step`; all processes must ask every step."""
+        from jax.experimental import multihost_utils
+
         return bool(self._name) or multihost_utils.reached_preemption_sync_point(step)
 
     def now(self, where: str = "") -> None:
         """Raise `Stopped`."""
-        raise Stopped(f"stopped by {self._name or 'SIGTERM'}{where}: start again to go on")
+        raise Stopped(self._message(where))
+
+    def _message(self, where: str = "") -> str:
+        return f"stopped by {self._name or 'SIGTERM'}{where}: start again to go on"
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Make a signal in this block set `reached` only."""
-        before, self._deferred = self._deferred, True
+        """Defer a signal in this block to `reached` or the block's end."""
+        self._deferred = True
         try:
             yield
         finally:
-            self._deferred = before
+            self._deferred = False
+        if self._name:
+            self.now()
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Make an earlier signal, or a signal in this block, raise `Stopped`."""
-        before, self._deferred = self._deferred, False
+    def at_once(self, finish: Callable[[], object]) -> Iterator[None]:
+        """Let a signal in this block end the process.
+
+        Args:
+            finish: Called before the process ends.
+
+        Raises:
+            Stopped: A signal came before.
+        """
+        before = self._deferred, self._finish
+        self._deferred, self._finish = False, finish
         try:
             if self._name:
                 self.now()
             yield
         finally:
-            self._deferred = before
+            self._deferred, self._finish = before

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import user_path
 
 _TRIM = """Keep the tokens of mBART that a dataset uses.
 
@@ -59,7 +60,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
-        command.add_argument("--out", type=Path, required=True, help="folder to write")
+        command.add_argument("--out", type=user_path, required=True, help="folder to write")
         return command
 
     trim = add("trim", _TRIM, _trim)
@@ -67,17 +68,17 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     source = trim.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", help="prepared dataset whose train split decides what is kept")
     source.add_argument(
-        "--texts", type=Path, nargs="+", help="files with one sentence a line, or clips.<split>.jsonl"
+        "--texts", type=user_path, nargs="+", help="files with one sentence a line, or clips.<split>.jsonl"
     )
     trim.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="parent folder of --dataset (default: data)"
+        "--data_dir", type=user_path, default=Path("data"), help="parent folder of --dataset (default: data)"
     )
     trim.add_argument("--glosses", action="store_true", help="also keep the tokens of glosses")
 
     export = add("export", _EXPORT, _export)
-    export.add_argument("--workdir", type=Path, required=True, help="workdir of a run of stage 1 or 2")
+    export.add_argument("--workdir", type=user_path, required=True, help="workdir of a run of stage 1 or 2")
     export.add_argument(
-        "--tokenizer", type=Path, help="folder of the tokenizer, if it moved after the training"
+        "--tokenizer", type=user_path, help="folder of the tokenizer, if it moved after the training"
     )
     return parser.parse_args(arguments)
 
@@ -93,4 +94,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -65,7 +65,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
         WeightsError: There is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
             or its head is not its embedding and the model's is.
     """
-    path = Path(str(config.init_from)).expanduser()
+    path = Path(str(config.init_from))
     if not path.is_file():
         raise WeightsError(f"init_from: there is no {path}")
     if config.model.inputs == "question":

@@ -5,6 +5,7 @@ from functools import reduce
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from sslssaw_jax.errors import UserError
@@ -41,9 +42,20 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
     Args:
         state: A state of arrays, or of `jax.ShapeDtypeStruct`s with a sharding.
         values: Paths and arrays. A generator keeps one array at a time in host memory.
+
+    Raises:
+        WeightsError: An array holds NaN or infinity.
     """
     old = variables(state)
-    new = old | {path: jax.device_put(value, old[path].sharding) for path, value in values}
+
+    def put(path: KeyPath, value: Any) -> jax.Array:
+        if not np.isfinite(value).all():
+            raise WeightsError(
+                f"the weights hold NaN or infinity in {'.'.join(map(str, path))}: train them anew"
+            )
+        return jax.device_put(value, old[path].sharding)
+
+    new = old | {path: put(path, value) for path, value in values}
 
     def replaced(group: nnx.State) -> nnx.State:
         return nnx.map_state(lambda path, variable: variable.replace(new[path]), group)

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flax import traverse_util
 
-from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.checkpoints import Arrays, restore_params, variable_shapes
 from sslssaw_jax.types import SelectionMetric, TrainState
 from sslssaw_jax.weights.initial_state import (
     InitialWeights,
     KeyPath,
+    Shape,
     WeightsError,
     dotted,
     replace_variables,
@@ -39,28 +41,29 @@ def trained_modules(
     """
 
     def copy(state: TrainState) -> TrainState:
-        params, batch_stats, meta = restore_params(directory, best_by=best_by)
-        if tokenizer is not None and meta["tokenizer"] != tokenizer:
-            raise WeightsError(
-                f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "
-                f"{tokenizer}): set data.tokenizer to that one, or choose another init_from or workdir"
-            )
+        own, sources = variables(state), dict[KeyPath, KeyPath]()  # path here -> path there
+
+        def check(folder: Path, meta: dict[str, Any], saved: Arrays) -> None:
+            if tokenizer is not None and meta["tokenizer"] != tokenizer:
+                raise WeightsError(
+                    f"the model in {directory} was trained with another tokenizer ({meta['tokenizer']}, now "
+                    f"{tokenizer}): set config.data.tokenizer to that one, or choose another model"
+                )
+            donor = variable_shapes(saved)
+            wanted: dict[str, Shape] = {}
+            sources.clear()
+            for here, there in (modules or {path[0]: path[0] for path in own}).items():
+                prefix, donor_prefix = tuple(here.split(".")), tuple(there.split("."))
+                within = {dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
+                if within:
+                    wanted |= within
+                    theirs = [path for path in donor if _starts(path, donor_prefix)]
+                    sources.update({(*prefix, *path[len(donor_prefix) :]): path for path in theirs})
+            found = {dotted(path): donor[theirs] for path, theirs in sources.items()}
+            require_same(found, wanted, f"the model in {directory} does not fit this one")
+
+        params, batch_stats, _ = restore_params(directory, best_by=best_by, check=check)
         donor = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
-        own = variables(state)
-        sources: dict[KeyPath, KeyPath] = {}  # path here -> path there, of the donor's variables
-        wanted: dict[str, tuple[int, ...]] = {}
-        for here, there in (modules or {path[0]: path[0] for path in own}).items():
-            prefix, donor_prefix = tuple(here.split(".")), tuple(there.split("."))
-            within = {dotted(path): leaf.shape for path, leaf in own.items() if _starts(path, prefix)}
-            if within:
-                wanted |= within
-                sources |= {
-                    (*prefix, *path[len(donor_prefix) :]): path
-                    for path in donor
-                    if _starts(path, donor_prefix)
-                }
-        found = {dotted(path): donor[theirs].shape for path, theirs in sources.items()}
-        require_same(found, wanted, f"the model in {directory} does not fit this one")
         return replace_variables(state, ((path, donor[theirs]) for path, theirs in sources.items()))
 
     return copy

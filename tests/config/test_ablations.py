@@ -82,15 +82,8 @@ def test_no_two_rows_are_the_same_experiment():
         assert all(first != second for first, second in itertools.combinations(configs, 2))
 
 
-def test_the_table_before_a_row_s_name_changes_nothing():
-    for number, table in PAPER.items():
-        for row in table["rows"]:
-            name = row["experiment"]
-            assert config_of("demo", f"table{number}_{name}") == config_of("demo", name)
-
-
 def test_an_unknown_row_is_refused_with_those_that_there_are():
-    for row in ("demo/lstn", "demos/lstm", "lstm", "demo/tables5_lstm"):
+    for row in ("demo/lstn", "demos/lstm", "lstm", "demo/table5_lstm"):
         with pytest.raises(ConfigError, match=r"is unknown; .* demo, phoenix, .* ssl_ssaw, .* mbert"):
             ablations.get_config(row)
 

@@ -303,6 +303,13 @@ def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_pat
         ClipSource(dataset, "valid")
 
 
+def test_a_folder_of_datasets_may_have_any_name(tiny_data_dir: Path, tmp_path: Path) -> None:
+    data_dir = tmp_path / "100% #1? [a] b|*~ü {c}"
+    shutil.copytree(tiny_data_dir / "avatar_qa", data_dir / "avatar_qa")
+    clip = ClipSource(find_dataset(data_dir, "avatar_qa"), "dev")[5]
+    assert clip.id == "dev-005" and clip.video[0].startswith(b"\xff\xd8")
+
+
 def test_the_newest_version_is_read(tiny_data_dir: Path, tmp_path: Path) -> None:
     for version in ("1.0.0", "1.9.0", "1.10.0"):
         shutil.copytree(tiny_data_dir / "avatar_qa" / "1.0.0", tmp_path / "avatar_qa" / version)

@@ -16,13 +16,8 @@ from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.leakage import swapped_questions
 from sslssaw_jax.evaluation.metrics import score
-from sslssaw_jax.evaluation.predictions import (
-    Prediction,
-    SplitTranslator,
-    read_question_only,
-    score_swapped_questions,
-    write_predictions,
-)
+from sslssaw_jax.evaluation.predictions import Prediction, read_question_only, write_predictions
+from sslssaw_jax.evaluation.split_translator import SplitTranslator, score_swapped_questions
 from sslssaw_jax.stages.translation import Translated
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Batch, TrainState

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -288,3 +290,8 @@ def test_a_mistake_is_told_in_a_line_and_leaves_no_file(
     (workdir / "metrics.json").unlink()
     main([f"--workdir={workdir}"])
     assert capsys.readouterr().out.strip() == str(workdir / "report.html")
+
+
+def test_a_report_is_written_without_jax() -> None:
+    code = "import sys, sslssaw_jax.report.run_report; sys.exit(bool({'jax', 'torch'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

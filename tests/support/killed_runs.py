@@ -26,12 +26,12 @@ from absl import logging
 from sslssaw_jax import experiment
 from sslssaw_jax.data import clips as source
 from sslssaw_jax.data.frames import FrameError
-from sslssaw_jax.evaluation import predictions as evaluation
+from sslssaw_jax.evaluation import split_translator as evaluation
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training import checkpoints as checkpointing
 from sslssaw_jax.training import loop as train
-from sslssaw_jax.training.signals import Stopped
-from tests.test_end_to_end import shipped, shrink
+from sslssaw_jax.training.signals import Stopped, StopRequest
+from tests.support.small_runs import shipped, shrink
 
 KILL, TERMINATE = signal.SIGKILL, signal.SIGTERM
 BROKEN = "train-005"
@@ -126,14 +126,17 @@ def run(config: ml_collections.ConfigDict, workdir: Path, moment: str) -> None:
         at_random(int(moment.removeprefix("random")))
     else:
         MOMENTS[moment]()
+    stop = StopRequest()
+    stop.listen()
     try:
-        experiment.Experiment(read_config(config), workdir).run("train")
+        experiment.Experiment(read_config(config), workdir, stop).run("train")
     except Stopped as stopped:
         print(stopped)
 
 
 def main(data_dir: Path, folder: Path, epochs: int, name: str, moments: list[str]) -> None:
     config = toy_experiment(data_dir, epochs)
+    config.compilation_cache = str(folder / "compiled")
     for number, moment in enumerate([*moments, "never"]):
         process = os.fork()
         if not process:

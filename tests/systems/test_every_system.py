@@ -39,7 +39,6 @@ from tests.support.toy import (
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in SYSTEMS},
     **{f"ssl_ssaw {kind}": ("ssl_ssaw", {"model.fusion.kind": kind}) for kind in FUSIONS if kind != "ssaw"},
-    "ssl_ssaw off": ("ssl_ssaw", {"model.ssl": "off"}),
     "question_only prefix": ("question_only", {"model.ssl": "prefix"}),
     "slrt alone": ("slrt", {"model.reads_question": False}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
@@ -111,9 +110,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
     assert len(np.unique(packed.tokens[:, 0], axis=0)) > 1, "were all sentences alike, this would say little"
 
 
-@pytest.mark.parametrize(
-    "variant", ["ssl_ssaw", "ssl_ssaw off", "question_only", "question_only prefix", "slrt", "gaslt"]
-)
+@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt"])
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     config, stage, state, model = setup(variant)
     translate = translator(stage, config, beams=1)
@@ -143,7 +140,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
         )
 
 
-@pytest.mark.parametrize("variant", ["slrt", "gaslt", "question_only prefix"])
+@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
     _, stage, *_ = setup(variant)
     optimizer = optax.adam(1e-2)
@@ -174,5 +171,6 @@ def test_a_sign_transformer_without_the_question_reads_none(batch):
     other = dataclasses.replace(
         batch, decoder_texts=batch.decoder_texts._replace(question=batch.decoder_texts.question[::-1])
     )
-    first, second = (stage.translation.encode(model, each).encoder_states for each in (batch, other))
+    encode = jit(lambda model, batch: stage.translation.encode(model, batch).encoder_states)
+    first, second = (encode(model, each) for each in (batch, other))
     np.testing.assert_array_equal(first, second)

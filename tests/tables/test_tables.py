@@ -1,94 +1,104 @@
-"""The table command, with a stand-in for `run.py` that reads flags as it does and trains nothing."""
+"""The table command, with a stand-in for processes of `run.py` that trains nothing."""
 
 import csv
 import io
 import json
 import os
+import random
 import signal
 import statistics
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
 from sslssaw_jax.tables import rows as table_rows
 from sslssaw_jax.tables.__main__ import main
 from sslssaw_jax.tables.child_process import run_child
 from sslssaw_jax.tables.layout import Row, Run, to_csv, to_markdown
-from sslssaw_jax.tables.rows import ROOT, TableError, make_table
+from sslssaw_jax.tables.rows import TableError, make_table
 from sslssaw_jax.training.signals import Stopped
-from sslssaw_jax.workdir import WorkdirError, locked
+from sslssaw_jax.workdir import (
+    FINISHED,
+    METRICS,
+    WorkdirError,
+    locked,
+    predictions_file,
+    write_json,
+    write_jsonl,
+)
 
-STAND_IN = """
-import json, random, sys
-from pathlib import Path
-from absl import app, flags
-from ml_collections import config_flags
-from sslssaw_jax.config.experiment import to_dict
-from sslssaw_jax.systems import read_config
-
-CONFIG = config_flags.DEFINE_config_file("config")
-WORKDIR = flags.DEFINE_string("workdir", None, "")
-WORDS = "rain snow wind fog sun hail north south east west today tomorrow".split()
-
-def main(argv):
-    config, workdir, here = read_config(CONFIG.value), Path(WORKDIR.value), Path(__file__).parent
-    with (here / "calls").open("a") as calls:
-        calls.write(f"{workdir.parent.name}/{workdir.name}\\n")
-    told = (here / "told").read_text().split() if (here / "told").exists() else []
-    if f"fail:{workdir.parent.name}/{workdir.name}" in told:
-        sys.exit("error: out of luck")
-    if f"stop:{workdir.parent.name}/{workdir.name}" in told:
-        return print("stopped by SIGTERM")
-    facts = {"config": to_dict(config), "tokenizer": None, "language": "en_XX"}
-    (workdir / "finished.json").write_text(json.dumps(facts))
-    if config.stage == "pretrain":
-        return
-    rng = random.Random(1)
-    targets = [" ".join(rng.choices(WORDS, k=8)) for _ in range(30)]
-    rng = random.Random(workdir.name + str(config.seed))
-    share = 0.6 if getattr(config.model, "inputs", "both") == "both" else 0.9
-    with (workdir / "predictions.test.jsonl").open("w") as lines:
-        for target in targets:
-            words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
-            lines.write(json.dumps({"target": target, "prediction": " ".join(words)}) + "\\n")
-    scores = {f"bleu{n}": 50 / n + config.seed**2 + len(workdir.name) for n in (1, 2, 3, 4)}
-    (workdir / "metrics.json").write_text(json.dumps({"test": {**scores, "rouge_l": 40.5}}))
-
-app.run(main)
-"""
 SHARED = ["seed0/demo_stage1", "seed1/demo_stage1"]
 
 
-class Runs:
-    """What the stand-in was called for, and what it is told to do."""
+WORDS = ["rain", "snow", "wind", "fog", "sun", "hail", "north", "south", "east", "west", "today", "tomorrow"]
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.workdir = folder, folder / "W"
-        (folder / "run.py").write_text(STAND_IN)
+
+class Runs:
+    """A stand-in for processes of `run.py`, which notes its calls and does what it is told."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+        self._told: tuple[str, ...] = ()
+        self._calls: list[str] = []
 
     def tell(self, *what: str) -> None:
-        (self.folder / "told").write_text("\n".join(what))
+        self._told = what
 
     def called(self) -> list[str]:
         """The workdirs of its calls, in order, since this was last asked."""
-        calls = self.folder / "calls"
-        found = calls.read_text().split() if calls.exists() else []
-        calls.unlink(missing_ok=True)
-        return found
+        calls, self._calls = self._calls, []
+        return calls
+
+    def __call__(self, command: Sequence[str], log: Path) -> int:
+        """Read the flags as `run.py` does, and write what a run leaves."""
+        _, *argv = command
+        values = flags.FlagValues()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sys, "argv", argv)  # where a configuration file's flags look for their values
+            config_flags.DEFINE_config_file("config", flag_values=values)
+            flags.DEFINE_string("workdir", None, "", flag_values=values)
+            values(argv)
+        config, workdir = read_config(values.config), Path(values.workdir)
+        name = f"{workdir.parent.name}/{workdir.name}"
+        self._calls.append(name)
+        for what, status, output in (("fail", 1, "error: out of luck"), ("stop", 0, "stopped by SIGTERM")):
+            if f"{what}:{name}" in self._told:
+                log.write_text(output)
+                return status
+        write_json(workdir / FINISHED, {"config": to_dict(config), "tokenizer": None, "language": "en_XX"})
+        if config.stage == "pretrain":
+            return 0
+        rng = random.Random(1)
+        targets = [" ".join(rng.choices(WORDS, k=8)) for _ in range(30)]
+        rng = random.Random(workdir.name + str(config.seed))
+        share = 0.6 if getattr(config.model, "inputs", "both") == "both" else 0.9
+        rows = []
+        for target in targets:
+            words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
+            rows.append({"target": target, "prediction": " ".join(words)})
+        write_jsonl(workdir / predictions_file("test"), rows)
+        scores = {f"bleu{n}": 50 / n + config.seed**2 + len(workdir.name) for n in (1, 2, 3, 4)}
+        write_json(workdir / METRICS, {"test": {**scores, "rouge_l": 40.5}})
+        return 0
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    monkeypatch.setattr(table_rows, "RUN_PY", (sys.executable, str(tmp_path / "run.py")))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return Runs(tmp_path)
+    runs = Runs(tmp_path / "W")
+    monkeypatch.setattr(table_rows, "run_child", runs)
+    return runs
 
 
 def predictions(run: Path) -> tuple[list[str], list[str]]:
@@ -154,7 +164,11 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     with pytest.raises(SystemExit, match="error: question, video, ssl_ssaw failed"):
         main(["--table=7", "--dataset=avatar_qa", f"--workdir={runs.workdir}"])
     assert runs.called() == [SHARED[0]]
-    assert "out of luck" in capsys.readouterr().err
+    shown, failures = capsys.readouterr()
+    assert "out of luck" in failures
+    assert f"job 1 of 4: stage 1 in {runs.workdir}/seed0/demo_stage1\n" in shown
+    assert f"to follow it: tail -f {runs.workdir}/seed0/demo_stage1/run.log\n" in shown
+    assert f"job 4 of 4: training and evaluation in {runs.workdir}/seed0/demo_ssl_ssaw\n" in shown
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
     assert told.count("failed (") == 3 * len(LABELS) and "0 of 1 runs, 1 failed" in told
 
@@ -178,9 +192,9 @@ def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--config.model.fusion.knid=lstm", "knid.*\n.*kind"),
+        ("--config.model.fusion.knid=lstm", r"knid is unknown; did you mean --config\.model\.fusion\.kind\?"),
         ("--config.seed=x", "seed"),
-        ("--mode=eval", "Unknown command line flag 'mode"),
+        ("--mode=eval", "--mode is unknown"),
         ("lstm", "unknown argument 'lstm'"),
     ],
 )

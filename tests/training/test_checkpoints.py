@@ -1,5 +1,6 @@
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sslssaw_jax.training import checkpoints
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
 from sslssaw_jax.workdir import saved_steps
@@ -236,3 +238,78 @@ def test_params_of_an_empty_or_missing_directory_are_an_error(tmp_path):
         restore_params(tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
         restore_params(tmp_path / "absent")
+
+
+def test_a_changed_bit_in_any_file_is_noticed_or_without_effect(tmp_path):
+    with Checkpointer(tmp_path / "whole") as checkpointer:
+        save(checkpointer, 1)
+        save(checkpointer, 2)
+    whole = tmp_path / "whole" / "2"
+    noticed = {}
+    files = [path for path in whole.rglob("*") if path.is_file() and path.stat().st_size]
+    for file in sorted(path.relative_to(whole) for path in files):
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", tmp_path / "copy")
+        content = bytearray((whole / file).read_bytes())
+        content[len(content) // 2] ^= 4
+        (tmp_path / "copy" / "2" / file).write_bytes(content)
+        with warnings.catch_warnings(record=True), Checkpointer(tmp_path / "copy") as checkpointer:
+            restored, _, meta = checkpointer.restore(make_state())
+        step = int(restored.step)
+        assert_same(restored, make_state(step, seed=step))
+        assert meta == {"step": step}
+        noticed[file] = step == 1
+    read_by_nobody = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+    assert {file.name for file, found in noticed.items() if not found} <= read_by_nobody
+    assert len(noticed) > 8
+
+
+def test_numbers_that_are_not_finite_are_set_aside_with_the_name_of_the_array(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+        bad = make_state(2)
+        bad.params["head"]["kernel"][...] = bad.params["head"]["kernel"][...].at[0, 0].set(jnp.nan)
+        checkpointer.save(bad, data={}, meta={"step": 2})
+    with pytest.warns(UserWarning, match=r"damaged \(params\.head\.kernel holds NaN or infinity\)"):
+        assert restore_params(tmp_path)[2] == {"step": 1}
+    with Checkpointer(tmp_path) as checkpointer, pytest.warns(UserWarning, match="NaN"):
+        assert int(checkpointer.restore(make_state())[0].step) == 1
+    assert (tmp_path / "2.damaged").is_dir()
+
+
+def test_shapes_are_compared_before_an_array_is_read(tmp_path, monkeypatch):
+    def read(array):
+        raise AssertionError("read")
+
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+        checkpointer.wait()
+        monkeypatch.setattr(checkpoints.np, "isfinite", read)
+        with pytest.raises(CheckpointError, match="of another model or optimizer"):
+            checkpointer.restore(make_state(width=5))
+
+
+def test_scores_without_a_checkpoint_are_not_kept(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1, score=99.0)
+    shutil.rmtree(tmp_path / "1")
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.restore(make_state()) is None
+        assert checkpointer.scores == {}
+        save(checkpointer, 1)
+        save(checkpointer, 2, score=1.0)
+    assert restore_params(tmp_path, best_by=BLEU_4)[2] == {"step": 2}
+
+
+def test_any_name_of_a_folder_is_taken_or_refused(tmp_path):
+    directory = tmp_path / "100% #1? a|b *~ü {c}'" / "checkpoints"
+    with Checkpointer(directory) as checkpointer:
+        save(checkpointer, 1)
+    with Checkpointer(directory) as checkpointer:
+        assert int(checkpointer.restore(make_state())[0].step) == 1
+    assert restore_params(directory)[2] == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [directory.parent.name]
+    for name in ("run[1]", "a\\b"):
+        for use in (Checkpointer, restore_params):
+            with pytest.raises(CheckpointError, match=r"has \[ \] or .* another --workdir"):
+                use(tmp_path / name)

@@ -19,7 +19,7 @@ from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.processes import initialize_processes
 from sslssaw_jax.workdir import CHECKPOINTS
-from tests.test_end_to_end import ROOT, rows, shipped, shrink
+from tests.support.small_runs import ROOT, rows, shipped, shrink
 
 pytestmark = pytest.mark.slow
 # As run.py is called, and once more in a folder where a checkpoint of one process lies.

@@ -7,6 +7,7 @@ import re
 import termios
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sslssaw_jax.training import run_log as logs
 from sslssaw_jax.training.run_log import RunLog
@@ -27,23 +28,23 @@ def read(workdir) -> list[dict]:
 
 def run(workdir, stage: str, steps, start_step: int = 0, loss: float = 1.0) -> str:
     stream = io.StringIO()
-    with RunLog(workdir, stage, num_steps=100, start_step=start_step, stream=stream) as log:
+    with RunLog(workdir, stage, epoch_ends=[100], start_step=start_step, stream=stream) as log:
         for step in steps:
             log.count(clips=1, frames=10, waited=0.0)
-            log.write(step, {"loss": loss})
+            log.write({step: {"loss": loss}})
     return stream.getvalue()
 
 
 def test_a_line_holds_the_values_and_the_rates_since_the_line_before(tmp_path, clock):
-    with RunLog(tmp_path, "translate", num_steps=10, stream=io.StringIO()) as log:
+    with RunLog(tmp_path, "translate", epoch_ends=[10], stream=io.StringIO()) as log:
         for _ in range(2):
             clock[0] += 2.0
             log.count(clips=16, frames=1000, waited=0.5)
-        log.write(2, {"loss": 1 / 3, "loss_question": 0.25, "lr": 0.01})
+        log.write({2: {"loss": 1 / 3, "loss_question": 0.25, "lr": 0.01}})
         on_disk = read(tmp_path)  # a reader does not have to wait for the run to end
         clock[0] += 1.0
         log.count(clips=8, frames=300, waited=0.0)
-        log.write(3, {"loss": math.nan, "lr": 0.01})
+        log.write({3: {"loss": math.nan, "lr": 0.01}})
     first, second = read(tmp_path)
     assert on_disk == [first]
     assert first == {
@@ -61,13 +62,13 @@ def test_a_line_holds_the_values_and_the_rates_since_the_line_before(tmp_path, c
 
 
 def test_time_of_an_evaluation_is_not_counted(tmp_path, clock):
-    with RunLog(tmp_path, "translate", num_steps=10, stream=io.StringIO()) as log:
+    with RunLog(tmp_path, "translate", epoch_ends=[10], stream=io.StringIO()) as log:
         clock[0] += 0.25
         with log.paused():
             clock[0] += 100.0
         clock[0] += 0.75
         log.count(clips=4, frames=40, waited=0.0)
-        log.write(1, {"loss": 1.0})
+        log.write({1: {"loss": 1.0}})
     assert read(tmp_path)[0]["clips_per_s"] == 4.0
 
 
@@ -93,25 +94,52 @@ def test_a_stage_started_anew_forgets_its_old_lines(tmp_path):
     assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [(10, 2.0)]
 
 
-def test_tensorboard_holds_each_stage_apart(tmp_path):
+def test_tensorboard_shows_each_stage_apart_and_nothing_that_an_interrupted_run_repeats(tmp_path):
     run(tmp_path, "pretrain", [10])
-    run(tmp_path, "translate", [10])
-    for stage in ("pretrain", "translate"):
-        (events,) = (tmp_path / "tensorboard" / stage).glob("events.*")
-        assert b"loss" in events.read_bytes()
+    run(tmp_path, "translate", [10, 20, 30])
+    run(tmp_path, "translate", [20], start_step=10, loss=2.0)
+    for stage, losses in (("pretrain", [(10, 1.0)]), ("translate", [(10, 1.0), (20, 2.0)])):
+        shown = EventAccumulator(str(tmp_path / "tensorboard" / stage)).Reload().Scalars("loss")
+        assert [(event.step, event.value) for event in shown] == losses
 
 
 def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
     stream = io.StringIO()
-    with RunLog(tmp_path, "translate", num_steps=1000, peak_flops=1e13, stream=stream) as log:
+    with RunLog(tmp_path, "translate", epoch_ends=[500, 1000], peak_flops=1e13, stream=stream) as log:
         for _ in range(20):
             clock[0] += 0.5
             log.count(clips=8, frames=900, waited=0.05, flops=1e12)
-        log.write(20, {"loss": 2.34567})
+        log.write({20: {"loss": 2.34567}})
     assert stream.getvalue() == (
-        "translate 20/1,000  loss 2.346  16.0 clips/s  1,800 frames/s  MFU 20%  input wait 10%  "
-        "0.5 s/step  ETA 0:08:10\n"
+        "translate 20/1,000  epoch 1/2  ETA 0:08:10  loss 2.346  16.0 clips/s  1,800 frames/s  MFU 20%  "
+        "input wait 10%  0.5 s/step\n"
     )
+
+
+def test_the_time_left_follows_from_all_steps_and_no_compilation(tmp_path, clock):
+    stream = io.StringIO()
+    with RunLog(tmp_path, "translate", epoch_ends=[2, 4], stream=stream) as log:
+        with log.compiling():
+            clock[0] += 100.0
+        for step, seconds in ((1, 1.0), (2, 3.0), (3, 5.0)):
+            clock[0] += seconds
+            log.count(clips=1, frames=10, waited=0.0)
+            log.write({step: {"loss": 1.0}})
+    shown = re.findall(r"translate (\d)/4  (epoch ./2)  ETA 0:00:(\d\d)", stream.getvalue())
+    assert shown == [("1", "epoch 1/2", "03"), ("2", "epoch 1/2", "04"), ("3", "epoch 2/2", "03")]
+    assert "compiling the training step ...\ntranslate: compiled in 100 s\n" in stream.getvalue()
+
+
+def test_steps_that_are_logged_at_once_share_their_rates(tmp_path, clock):
+    with RunLog(tmp_path, "translate", epoch_ends=[10], stream=io.StringIO()) as log:
+        for _ in range(2):
+            clock[0] += 2.0
+            log.count(clips=8, frames=100, waited=0.0)
+        log.write({1: {"loss": 2.0}, 2: {"loss": 1.0}})
+    assert [(row["step"], row["loss"], row["frames_per_s"], row["step_time"]) for row in read(tmp_path)] == [
+        (1, 2.0, 50.0, 2.0),
+        (2, 1.0, 50.0, 2.0),
+    ]
 
 
 def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path):
@@ -119,10 +147,10 @@ def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path
     termios.tcsetwinsize(terminal, (24, 80))
     with (
         open(terminal, "w") as stream,
-        RunLog(tmp_path, "translate", num_steps=1000, stream=stream) as log,
+        RunLog(tmp_path, "translate", epoch_ends=[500, 1000], stream=stream) as log,
     ):
-        log.write(20, {"loss": 2.0})
-        log.write(40, {"loss": 1.0})
+        log.write({20: {"loss": 2.0}})
+        log.write({40: {"loss": 1.0}})
         log.info("dev BLEU-4 20.1")
     shown = os.read(screen, 2**16).decode()
     os.close(screen)
@@ -133,7 +161,7 @@ def test_progress_in_a_terminal_is_one_line_that_fits_and_messages_stay(tmp_path
         progress = [text for line in lines for text in line if f"{step}/1000" in text]
         assert progress and all(len(text) < 80 for text in progress)
         # neither the time left nor the loss is cut off
-        assert all(re.search(rf"\[\d\d:\d\d<\d\d:\d\d, .*, loss {loss},", text) for text in progress)
+        assert all(re.search(rf"epoch 1/2: .*\[\d\d:\d\d<\d\d:\d\d, loss {loss},", text) for text in progress)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -37,8 +37,8 @@ def error_of(call) -> str:
 
 # stage 2 in float32 is in test_processes.py
 RUNS = {
-    ("pretrain", "float64"): ("1x1", "8x1", "4x2", "1x8"),
-    ("translate", "float64"): ("1x1", "8x1", "4x2", "1x8"),
+    ("pretrain", "float64"): ("1x1", "4x2"),
+    ("translate", "float64"): ("1x1", "4x2", "1x8"),
     ("aligned", "float32"): ("1x1", "4x2"),
     ("gaslt", "float64"): ("1x1", "4x2"),
 }
@@ -83,13 +83,12 @@ def test_a_step_on_eight_devices_is_that_of_one(outcomes, stage, dtype, mesh):
         assert_equal(leaves(outcomes[stage, dtype], mesh, part), expected, tolerance)
 
 
-@pytest.mark.parametrize("mesh", ["8x1", "4x2"])
 @pytest.mark.slow
-def test_a_translation_on_eight_devices_is_that_of_one(outcomes, mesh):
+def test_a_translation_on_eight_devices_is_that_of_one(outcomes):
     folder = outcomes["translate", "float64"]
     expected = leaves(folder, "1x1", "translation")
     assert len(np.unique(expected[".tokens"])) > 4
-    assert_equal(leaves(folder, mesh, "translation"), expected, 1e-12)
+    assert_equal(leaves(folder, "4x2", "translation"), expected, 1e-12)
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from tests.support.toy import toy_config
 def log_run(workdir, tracker: str, steps) -> None:
     """Log a loss at each step and a score at the last, as the training loop does."""
     run = start_tracker(replace(toy_config(), tracker=tracker), workdir, "translate")
-    with RunLog(workdir, "translate", num_steps=10, tracker=run, stream=io.StringIO()) as log:
+    with RunLog(workdir, "translate", epoch_ends=[10], tracker=run, stream=io.StringIO()) as log:
         for step in steps:
             log.count(clips=1, frames=10, waited=0.0)
-            log.write(step, {"loss": 1 / step})
+            log.write({step: {"loss": 1 / step}})
         log.write_scores(steps[-1], {"bleu4": 50.0})
 
 

@@ -179,6 +179,11 @@ def empty_state(stage: Stage) -> TrainState:
     return abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh)
 
 
+@functools.cache
+def template(stage: str) -> TrainState:
+    return empty_state(MAKERS[stage](sized_config(), VOCAB_SIZE))
+
+
 def load_params(state: TrainState, checkpoint: Checkpoint, **options: str) -> nnx.State:
     return load_mbart(state, checkpoint, **options).params
 
@@ -190,9 +195,7 @@ def test_shallower_parts_get_the_layers_that_the_configuration_names(folder: Pat
         "spread": {"text_encoder": [0, 1, 2, 3, 4], "video_encoder": [0, 2, 4], "decoder": [0, 3]},
     }[layers]
     saved = load_file(folder / "model.safetensors")
-    params = load_params(
-        empty_state(pretrain_stage(sized_config(), VOCAB_SIZE)), Checkpoint(folder), pretrained_layers=layers
-    )
+    params = load_params(template("stage 1"), Checkpoint(folder), pretrained_layers=layers)
     for module, numbers in chosen.items():
         half = "decoder" if module == "decoder" else "encoder"
         for own, number in enumerate(numbers):
@@ -237,7 +240,7 @@ def test_a_tensor_that_does_not_fit_is_named(
 ) -> None:
     checkpoint = change(folder, tmp_path, **changes)
     with pytest.raises(WeightsError, match=told):
-        load_mbart(empty_state(MAKERS[stage](sized_config(), VOCAB_SIZE)), checkpoint)
+        load_mbart(template(stage), checkpoint)
 
 
 def test_a_part_deeper_than_the_checkpoint_is_refused(folder: Path) -> None:
@@ -284,9 +287,9 @@ def write_as(kind: str, folder: Path, to: Path) -> None:
 @pytest.mark.parametrize("kind", ["sharded safetensors", "pytorch", "old pytorch"])
 def test_every_format_holds_the_same_weights(folder: Path, tmp_path: Path, kind: str) -> None:
     write_as(kind, folder, tmp_path)
-    template = empty_state(translate_stage(sized_config(), VOCAB_SIZE))
     expected, actual = (
-        jax.tree.leaves(load_params(template, Checkpoint(path))["decoder"]) for path in (folder, tmp_path)
+        jax.tree.leaves(load_params(template("stage 2"), Checkpoint(path))["decoder"])
+        for path in (folder, tmp_path)
     )
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 

@@ -9,7 +9,7 @@ from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
 from sslssaw_jax.systems.ssl_ssaw import PRETRAIN_MODULES
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
-from sslssaw_jax.weights.initial_state import WeightsError
+from sslssaw_jax.weights.initial_state import WeightsError, replace_variables, variables
 from sslssaw_jax.weights.transfer import trained_modules
 from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_config, toy_state, translate_stage
 
@@ -108,7 +108,9 @@ def test_the_warm_start_gives_its_cnn_alone(tmp_path):
 
 
 def test_another_tokenizer_is_refused_with_both_fingerprints(stage_1):
-    with pytest.raises(WeightsError, match=r"another tokenizer \(abc, now xyz\): set data\.tokenizer"):
+    with pytest.raises(
+        WeightsError, match=r"another tokenizer \(abc, now xyz\): set config\.data\.tokenizer"
+    ):
         trained_modules(stage_1[1], PRETRAIN_MODULES, tokenizer="xyz")(stage_2_state())
 
 
@@ -142,3 +144,12 @@ def test_a_module_missing_in_the_checkpoint_is_refused_by_name(tmp_path):
 def test_an_empty_directory_is_refused_by_name(tmp_path):
     with pytest.raises(CheckpointError, match=f"no checkpoint in {tmp_path}"):
         trained_modules(tmp_path, PRETRAIN_MODULES)(stage_2_state())
+
+
+def test_weights_that_are_not_finite_are_refused_by_name():
+    state = stage_2_state()
+    path, value = next((path, value) for path, value in variables(state).items() if value.ndim == 2)
+    bad = np.asarray(value).copy()
+    bad[0, -1] = np.inf
+    with pytest.raises(WeightsError, match=rf"NaN or infinity in {'.'.join(map(str, path))}: "):
+        replace_variables(state, [(path, bad)])

@@ -176,7 +176,9 @@ def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path
     text = tmp_path / "a.txt"
     text.write_text("rain\n")
     out = f"--out={tmp_path / 'out'}"
-    assert "no prepared dataset" in answer("--model=x", "--dataset=y", f"--data_dir={tmp_path}", out)
+    assert "no dataset y: there are avatar_qa" in answer(
+        "--model=x", "--dataset=y", f"--data_dir={tmp_path}", out
+    )
     assert "there is no" in answer("--model=x", "--texts", str(tmp_path / "b.txt"), out)
     assert "facebook/mbart-large-cc25" in answer("--model=./x", "--texts", str(text), out)
     (tmp_path / "b.jsonl").write_text('{"target": "rain"}\n')

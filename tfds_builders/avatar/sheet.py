@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sslssaw_jax.workdir import user_path
 from tfds_builders.avatar import Signer, render
 from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
 
@@ -50,7 +51,7 @@ def main() -> None:
         epilog="example: python -m tfds_builders.avatar.sheet --out=avatar.png",
     )
     parser.add_argument(
-        "--out", type=Path, default="docs/avatar.png", help="picture to write (default: %(default)s)"
+        "--out", type=user_path, default="docs/avatar.png", help="picture to write (default: %(default)s)"
     )
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import user_path
 
 if TYPE_CHECKING:  # each worker process imports this module, which therefore stays light
     from tfds_builders.rehearsal.corpus import Corpus
@@ -77,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--annotations",
         dest="annotations_dir",
         metavar="DIR",
-        type=Path,
+        type=user_path,
         required=True,
         help="folder of the question files",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=user_path, required=True, help="folder to write")
     parser.add_argument("--limit", type=_count, help="at most this many clips of each split (default: all)")
     parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT of the frames (default: the release's)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
@@ -101,4 +102,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

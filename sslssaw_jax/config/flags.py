@@ -1,0 +1,83 @@
+"""What the command line says of settings, and one message for each mistake in it."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from sslssaw_jax.config.checks import ConfigError
+
+
+def check_config_file(arguments: Sequence[str], root: Path) -> None:
+    """Raise ConfigError unless the arguments name a configuration file.
+
+    Args:
+        arguments: Of the command line, without the program.
+        root: The folder that holds `configs/`.
+    """
+    if any(argument.lstrip("-").startswith("help") for argument in arguments):
+        return
+    files = sorted(path for path in (root / "configs").glob("*.py") if "def get_config" in path.read_text())
+    known = f"there are configs/{', configs/'.join(path.name for path in files)}"
+    given = [argument for argument in arguments if re.match(r"--?config(=|$)", argument)]
+    value = given[-1].partition("=")[2] if given else ""
+    if given and not value:  # --config FILE
+        value = next(iter(arguments[arguments.index(given[-1]) + 1 :]), "")
+    bare = [
+        argument for argument in arguments if re.match(r"[^-].*\.py(:|$)", argument) and argument != value
+    ]
+    if bare and not given:
+        raise ConfigError(f"{bare[0]}: put --config= before it: --config={bare[0]}")
+    if not value:
+        raise ConfigError(f"--config names no file; {known}")
+    name, _, variant = value.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.stem, [file.stem for file in files], n=1)
+        hint = f"did you mean --config=configs/{near[0]}.py? " if near else ""
+        raise ConfigError(f"--config={value}: no such file; {hint}{known}; run from the folder {root}")
+    if variant and re.search(r"def get_config\(\)", path.read_text(encoding="utf-8")):
+        raise ConfigError(f"{name} has no variants: leave :{variant} out")
+
+
+def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collections.ConfigDict | None) -> str:
+    """Return one message for flags that absl or ml_collections refuses.
+
+    Args:
+        error: What was raised.
+        arguments: Of the command line, without the program.
+        tree: The configuration, if the file could be read.
+    """
+    keys = list(_keys(tree.to_dict(), "config")) if tree is not None else []
+    for argument in arguments:
+        flag = re.match(r"--?([\w.]+)", argument)
+        if not flag or not keys:
+            continue
+        key, unknown = flag[1], f"Unknown command line flag '{flag[1]}'" in str(error)
+        if unknown or (
+            key.startswith("config.") and not any(k == key or k.startswith(f"{key}.") for k in keys)
+        ):
+            near = _nearest(key, keys)
+            hint = f"; did you mean --{' or --'.join(near)}?" if near else ""
+            return f"--{key} is unknown{hint}"
+    message = error.args[0] if isinstance(error, KeyError) else error
+    return str(message).strip()
+
+
+def _keys(values: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the dotted names of all settings."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{path}.{name}")
+        else:
+            yield f"{path}.{name}"
+
+
+def _nearest(key: str, keys: Sequence[str]) -> list[str]:
+    """Return the settings that an unknown key may mean."""
+    last = key.removeprefix("config.")
+    ending = [known for known in keys if known.endswith(f".{last}")]
+    return ending[-3:] or difflib.get_close_matches(f"config.{last}", keys, n=1, cutoff=0.8)

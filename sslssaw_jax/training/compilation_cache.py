@@ -1,0 +1,46 @@
+"""The folder of compiled programs, which are machine code and therefore the user's alone."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from sslssaw_jax.config.checks import require
+from sslssaw_jax.workdir import user_path
+
+AUTO = "auto"
+_FOLDER = "~/.cache/sslssaw_jax/compiled"
+
+
+def cache_compilation(folder: str | None) -> None:
+    """Keep compiled programs, unless the environment names another folder.
+
+    Args:
+        folder: `auto`, a path, or None for no cache.
+
+    Raises:
+        ConfigError: Somebody else can write into the folder.
+    """
+    import jax  # here, since tests ask for `processor` before JAX reads its environment
+
+    if not folder or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return
+    private = user_path(_FOLDER if folder == AUTO else folder).absolute()
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = private.stat()
+    require(
+        status.st_uid == os.getuid() and not status.st_mode & 0o022,
+        f"config.compilation_cache: somebody else can write into {private}, from where programs are run: "
+        "choose a folder of your own, or clear the setting",
+    )
+    jax.config.update("jax_compilation_cache_dir", str(private / processor()))
+
+
+def processor() -> str:
+    """Return a name for what the processor can do.
+
+    JAX's key of a program lacks it, and a home may be shared by several machines.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [" ".join(os.uname())]
+    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features"))} or set(lines)
+    return hashlib.sha256("\n".join(sorted(kinds)).encode()).hexdigest()[:12]

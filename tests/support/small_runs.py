@@ -1,0 +1,50 @@
+"""Runs of small versions of the shipped configurations on the miniature dataset."""
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+
+from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.systems import read_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(*variant)
+
+
+def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.ConfigDict:
+    """Take the miniature dataset and a tiny model; the recipe stays the configuration's."""
+    config.data.update({"data_dir": str(data_dir), "dataset": "avatar_qa"})
+    config.data.update({"image_size": 24, "max_frames": 32, "num_threads": 2})
+    config.data.update({"max_question_tokens": 16, "max_target_tokens": 16})
+    transformer = {"d_model": 16, "ffn_dim": 32, "max_positions": 64, "decoder_layers": 1}
+    if "cnn" in config.model:
+        config.model.cnn.weights = None
+        config.model.cnn.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
+    if "mbart" in config.model:
+        config.model.mbart.update(transformer | {"text_layers": 1, "text_heads": 2, "weights": None})
+        config.model.mbart.update({"video_layers": 1, "video_heads": 2, "decoder_heads": 2})
+        config.model.fusion.update({"heads": 2, "ffn_dim": 32})
+    else:
+        config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
+    config.decode.update({"beams": 2, "max_new_tokens": 8})
+    config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
+    for stage in (config.warm_start, config.pretrain, config.translate):
+        stage.update({"epochs": min(stage.epochs, 1), "clips_per_batch": 8, "frame_budget": 160})
+        stage.optim.warmup_steps = 0
+    return config
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: Path, mode: str = "train", clips: Sequence[str] = ()
+) -> None:
+    Experiment(read_config(config), workdir).run(mode, clips)
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,46 @@
+import os
+import stat
+
+import jax
+import pytest
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.training.compilation_cache import cache_compilation, processor
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch, tmp_path):
+    """Clear the folder that all tests share, and restore it."""
+    shared = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield
+    jax.config.update("jax_compilation_cache_dir", shared)
+
+
+def test_compiled_programs_lie_in_a_folder_of_the_user_alone(tmp_path):
+    cache_compilation("auto")
+    folder = tmp_path / ".cache" / "sslssaw_jax" / "compiled"
+    assert jax.config.jax_compilation_cache_dir == str(folder / processor())
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "compiled"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=rf"compilation_cache: somebody else can write into {folder}"):
+        cache_compilation(str(folder))
+    folder.chmod(0o755)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(ConfigError, match="somebody else"):
+        cache_compilation(str(folder))
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_no_folder_and_one_of_the_environment_change_nothing(tmp_path):
+    cache_compilation(None)
+    assert jax.config.jax_compilation_cache_dir is None
+    jax.config.update("jax_compilation_cache_dir", "chosen")
+    cache_compilation("auto")
+    assert jax.config.jax_compilation_cache_dir == "chosen" and not list(tmp_path.iterdir())

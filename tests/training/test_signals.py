@@ -1,0 +1,71 @@
+"""A signal at any moment ends a run with status 0, one line, and what was saved."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sslssaw_jax.training.checkpoints import find_damage
+from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
+
+ROOT = Path(__file__).parents[2]
+AT_ONCE = "stopped by SIGTERM: start again to go on"
+STEPS = {  # saved before the moment
+    "in_initialization": [],
+    "in_tracing": [],
+    "in_native_code": [],
+    "in_a_save": [4, 5],
+    "in_the_first_evaluation": [4, 6],
+    "after_training": [8, 12],
+}
+
+
+@pytest.mark.slow
+def test_a_signal_in_each_phase_of_a_training_ends_it_with_all_that_was_saved(
+    tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.support.stopped_runs", str(tiny_data_dir), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(STEPS, "0"), done.stderr
+    for moment, steps in STEPS.items():
+        checkpoints = tmp_path / moment / CHECKPOINTS
+        assert saved_steps(checkpoints)[-2:] == steps, moment
+        assert not any(find_damage(checkpoints / str(step)) for step in steps)
+        output = (tmp_path / f"{moment}.txt").read_text()
+        saved = "stopped by SIGTERM after step 5 of translate, which is saved: start again to go on"
+        assert output.splitlines()[-1] == (saved if moment == "in_a_save" else AT_ONCE)
+        assert "Traceback" not in output and output.count("stopped by") == 1
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_libraries_are_imported_ends_in_one_line(name: str, tmp_path: Path) -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, module, *rest):\n"
+        "        if module == 'jax':\n"
+        f"            os.kill(os.getpid(), signal.{name})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['run.py', '--config=configs/demo.py']\n"
+        "runpy.run_path('run.py', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"stopped by {name}: start again to go on\n"
+
+
+def test_a_second_signal_kills() -> None:
+    code = (
+        "import os, signal, time; from sslssaw_jax.training.signals import StopRequest\n"
+        "stop = StopRequest(); stop.listen()\n"
+        "with stop.deferred():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(1)\n"
+        "    print(stop.reached(1), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('alive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-15, "True\n")
+    assert done.stderr == "\nSIGINT: stopping after this step; once more to stop at once\n"
