@@ -16,7 +16,7 @@ SHORT_SIDE = 384  # small frames are enlarged, so that lossy video keeps them
 
 
 def find_examples(model: str | Path, translator: Translator, folder: Path) -> list[Example]:
-    """Return examples for a page; none if the dataset is not at hand.
+    """Return the examples of a model, if any.
 
     Args:
         model: The name under which the translator was loaded. A folder may hold `examples.jsonl`.

@@ -190,7 +190,7 @@ def _ask(translator: "Translator", question: str, video: str | None) -> "Answer"
 
 
 def _shown(turns: list[Turn]) -> tuple[str, str, list[Turn]]:
-    """Return what the page shows of a dialogue: the last answer and all turns."""
+    """Return the last answer and the dialogue, as the page shows both."""
     return _html("answer", turn=turns[-1] if turns else None), _html("dialogue", turns=turns), turns
 
 
