@@ -13,7 +13,7 @@ if __name__ == "__main__":
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sslssaw_jax.config.flags import check_config_file, explain_flags
+from sslssaw_jax.config.flags import check_config_file, explain_flags, read_config_file
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import user_path
 
@@ -74,12 +74,13 @@ def main(argv: list[str]) -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse flags; end with one message for a wrong flag or file."""
-    values = flags.FLAGS
     try:
         check_config_file(argv[1:], ROOT)
-        return values(argv)
-    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        lines = explain_flags(error, argv[1:], values["config"].value).splitlines()
+        return flags.FLAGS(argv)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        lines = explain_flags(error, argv[1:], read_config_file(argv[1:])).splitlines()
         if any(line.startswith("Traceback") for line in lines):  # of a config file: only its end is for users
             lines = [lines[0], lines[-1]]
         sys.exit("error: " + "\n  ".join(lines))

@@ -1,8 +1,9 @@
 """Score the questions of the real corpora: `python -m benchmarks.leakage --annotations=DIR`.
 
-`DIR` holds the question files in `phoenix2014t_qa/` and `csl_daily_qa/`; absent files are left out. No model
-is involved: the lower-cased questions are scored as translations, those of PHOENIX-2014T also after the rules
-of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 % bootstrap interval.
+`DIR` holds the question files in `phoenix2014t_qa/`, `csl_daily_qa/` and `qsl_qa/`; absent files are left
+out. No model is involved: the lower-cased questions are scored as translations, those of PHOENIX-2014T also
+after the rules of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 %
+bootstrap interval.
 """
 
 import argparse
@@ -19,10 +20,17 @@ from sslssaw_jax.evaluation.significance import confidence_interval
 from tfds_builders.annotation import SPLITS, AnnotationError, Question
 from tfds_builders.csl_daily_qa.annotations import read_questions as read_csl
 from tfds_builders.phoenix2014t_qa.annotations import read_questions as read_phoenix
+from tfds_builders.qsl_qa.annotations import QUESTION_FILE
+from tfds_builders.qsl_qa.annotations import read_questions as read_qsl
 
-CORPORA: dict[str, tuple[str, Callable[[Path, str, list[str]], dict[str, Question]]]] = {
-    "phoenix2014t_qa": ("de_DE", read_phoenix),
-    "csl_daily_qa": ("zh_CN", lambda path, split, problems: read_csl(path, split, {}, problems)),
+CORPORA: dict[str, tuple[str, str, Callable[[Path, str, list[str]], dict[str, Question]]]] = {
+    "phoenix2014t_qa": ("de_DE", "{split}.txt", read_phoenix),
+    "csl_daily_qa": (
+        "zh_CN",
+        "{split}.txt",
+        lambda path, split, problems: read_csl(path, split, {}, problems),
+    ),
+    "qsl_qa": ("zh_CN", QUESTION_FILE, lambda path, split, problems: read_qsl(path, problems)),
 }
 PARAPHRASES = 380  # first rows of PHOENIX's test file; the others are inversions of their targets
 HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
@@ -51,17 +59,20 @@ def parts(corpus: str, split: str, rows: list[Question]) -> Iterator[tuple[str, 
     chosen = overlap_parts(targets, [row.question for row in rows], characters=counts_characters(targets))
     for name, indices in chosen.items():
         label = name.replace("_", " ") if "_" in name else f"overlap {name}"
-        yield f"{split}, {label}", [rows[i] for i in indices]
+        if len(indices):
+            yield f"{split}, {label}", [rows[i] for i in indices]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--corpus", choices=CORPORA, nargs="*", default=[*CORPORA])
     options = parser.parse_args()
-    for corpus, (language, read) in CORPORA.items():
+    for corpus in options.corpus:
+        language, file_name, read = CORPORA[corpus]
         table = []
         for split in SPLITS:
-            path, problems = options.annotations / corpus / f"{split}.txt", list[str]()
+            path, problems = options.annotations / corpus / file_name.format(split=split), list[str]()
             if path.exists():
                 rows = list(read(path, split, problems).values())
                 if problems:

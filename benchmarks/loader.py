@@ -46,17 +46,11 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     """Write rendered clips of equal length as a dataset of ours."""
     import tensorflow_datasets as tfds
 
+    from sslssaw_jax.data.clips import record_features
     from sslssaw_jax.data.dataset import Source, write_dataset_facts
     from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
     from sslssaw_jax.data.video import JPEG_QUALITY
 
-    text = tfds.features.Text()
-    info_features = {
-        "id": text,
-        "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
-        "num_frames": np.int32,
-        **dict.fromkeys(("question", "target", "gloss", "signer"), text),
-    }
     rows = [
         {
             "id": f"clip{number}",
@@ -65,6 +59,7 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
             "target": "rain in the north",
             "gloss": "",
             "signer": "",
+            "overlap": False,
         }
         for number in range(clips)
     ]
@@ -73,8 +68,7 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> tfds.core.DatasetInfo:
-            features = tfds.features.FeaturesDict(info_features)
-            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+            return tfds.core.DatasetInfo(builder=self, features=record_features(), disable_shuffling=True)
 
         def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
             return {"train": self._generate_examples()}

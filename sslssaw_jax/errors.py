@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from typing import Any
 
 
 class UserError(Exception):
@@ -12,7 +13,15 @@ class UserError(Exception):
 
 
 def set_up_output() -> None:
-    """Make any text printable, and warnings one line."""
+    """Make any text printable, and a warning or Ctrl-C one line."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    sys.excepthook = _without_interrupt
+
+
+def _without_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nstopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

@@ -1,5 +1,6 @@
 """The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
@@ -26,6 +28,7 @@ from sslssaw_jax.evaluation.predictions import (
     write_predictions,
 )
 from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
+from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_understanding
 from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_table
 from sslssaw_jax.stages.stage import Stage
@@ -67,6 +70,10 @@ class Evaluator:
     @cached_property
     def _translate(self) -> SplitTranslator:
         return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh)
+
+    @cached_property
+    def _explain(self) -> Explainer:
+        return Explainer(self._stage, self._config, self._tokenizer, self._mesh, self._dataset.facts.fps)
 
     @cached_property
     def _loss(self) -> SplitLoss:
@@ -115,11 +122,13 @@ class Evaluator:
             self._note_settings()
             announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
             baselines = self.question_only_translations()
-            scores = {}
+            scores: dict[str, dict[str, Any]] = {}
             for split, question_only in baselines.items():
                 predictions = self._translate_split(state, split)
                 announce(f"scores, intervals and p-values of {split} ...")
                 scores[split] = evaluate_predictions(predictions, language, question_only)
+                if split == self._config.data.dev_split and self._stage.reads_video:
+                    scores[split][UNDERSTANDING] = self._find_understanding(state, predictions)
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)
@@ -169,10 +178,10 @@ class Evaluator:
             if not indices:
                 continue
             predictions, gates = self._translations(state, clips, indices)
-            if jax.process_index() == 0:
-                for index, row, gate in zip(indices, predictions, gates):
+            for index, row, gate in zip(indices, predictions, gates):
+                if jax.process_index() == 0:
                     print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
-                    self._draw(clips, index, row, gate)
+                self._draw(state, clips, index, row, gate)
         print(f"pictures: {self.output_dir}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
@@ -208,15 +217,24 @@ class Evaluator:
         predictions, gates = self._translations(state, clips)
         if jax.process_index() == 0:
             write_predictions(self.output_dir, split, predictions)
-            if split == self._config.data.test_split:
-                for index in worst_and_best(predictions)[: self._config.evaluation.num_heatmaps]:
-                    self._draw(clips, index, predictions[index], gates[index])
+        if split == self._config.data.test_split:
+            for index in worst_and_best(predictions)[: self._config.evaluation.num_heatmaps]:
+                self._draw(state, clips, index, predictions[index], gates[index])
         return predictions
 
-    def _draw(self, clips: ClipSource, index: int, row: Prediction, gate: Gate | None) -> None:
-        if self._stage.reads_video:  # without a question the gate has nothing to weigh against
-            shown = gate if self._stage.reads_question else None
-            draw_clip(self.output_dir, clips[index], row, shown, self._config.data.max_frames)
+    def _find_understanding(self, state: TrainState, predictions: Sequence[Prediction]) -> dict[str, Any]:
+        black, _ = self._translate(state, self._dev.without_video(), what="dev with black frames")
+        return dataclasses.asdict(find_understanding(predictions, black))
+
+    def _draw(
+        self, state: TrainState, clips: ClipSource, index: int, row: Prediction, gate: Gate | None
+    ) -> None:
+        if not self._stage.reads_video:
+            return
+        explanation = self._explain(state, clips, index, row.prediction)  # by all processes together
+        if jax.process_index() == 0:
+            shown = gate if self._stage.reads_question else None  # nothing to weigh against otherwise
+            draw_clip(self.output_dir, clips[index], row, shown, explanation, self._config.data.max_frames)
 
     def _translations(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None

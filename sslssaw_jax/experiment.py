@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
-from sslssaw_jax.data.batches import train_batches
+from sslssaw_jax.data.batches import cut_targets, train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset, prepare_command
 from sslssaw_jax.data.frame_cache import open_clips
@@ -138,6 +138,9 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
         print(f"{stage.name}: training in {workdir}{first}")
+        clips = self._train_clips(stage)
+        if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
+            print(f"{stage.name}: {cut}")
         with locked(workdir), explain_out_of_memory(stage.name):
             if jax.process_index() == 0:
                 save_tokenizer(self._tokenizer, workdir)
@@ -148,7 +151,7 @@ class Experiment:
                 workdir=workdir,
                 mesh=self._mesh,
                 batches=train_batches(
-                    self._train_clips(stage),
+                    clips,
                     self._tokenizer,
                     self.config.data,
                     stage_config,

@@ -22,7 +22,7 @@ SCORES = "scores.json"  # in CHECKPOINTS: scores on dev, by step
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 TRACKER_ID = "tracker_id"  # of the run in trackio or wandb
 METRICS, REPORT = "metrics.json", "report.html"
-HEATMAPS, FRAMES = "heatmaps", "frames"
+HEATMAPS = "heatmaps"
 PROFILE = "profile"
 TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sslssaw_jax.data.clips import check_name
 from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
-_LONGEST_NAME = (
-    200  # bytes: file names have at most 255, and prefixes and suffixes are added to a clip's name
-)
 _GZIP_MAGIC = b"\x1f\x8b"
+_MAX_BYTES = 2**29  # of a file of annotations, unpacked
+_MAX_TUPLES = 10_000  # of a pickle: hashing tuples in tuples overflows the stack
+LONGEST_TEXT = 10_000  # characters
 
 Row = TypeVar("Row", bound=tuple)
 Item = TypeVar("Item")
@@ -47,6 +48,7 @@ class Sentence(NamedTuple):
     target: str
     gloss: str
     signer: str
+    num_frames: int = 0  # 0: not in the file
 
 
 class Question(NamedTuple):
@@ -73,12 +75,13 @@ class Annotation:
     """A clip with its texts; glosses are separated by single spaces."""
 
     name: str
-    video: Any  # the builder's `clip_reader` reads it: a folder of frames or a video file, if not rendered
+    video: Any  # the builder's `clip_reader` reads it: if not rendered, a folder, a file or a `Segment`
     question: str
     target: str
     gloss: str
     signer: str
     overlap: bool = False  # the annotations mark the question as equal to the target
+    num_frames: int = 0  # by the annotations; 0: they do not say
 
 
 @dataclass
@@ -86,6 +89,7 @@ class Annotations:
     """The clips of a split in order, with problems and oddities."""
 
     clips: list[Annotation] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # clips that are left out, not among `clips`
     odd: dict[str, list[str]] = field(default_factory=dict)  # the clips that show each oddity
     unreadable: list[Path] = field(default_factory=list)  # files of frames
     problems: list[str] = field(default_factory=list)  # preparing is refused if there is any
@@ -93,6 +97,11 @@ class Annotations:
     def note(self, oddity: str, name: str) -> None:
         """Note an oddity of a clip."""
         self.odd.setdefault(oddity, []).append(name)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Note why a clip is missing."""
+        self.missing.append(name)
+        self.note(f"{reason}, left out", name)
 
 
 def read_rows(
@@ -167,22 +176,11 @@ def split_fields(line: str, form: str) -> list[str]:
     return fields
 
 
-def check_name(name: str) -> None:
-    """Refuse a clip's name that could not name a file.
-
-    Raises:
-        ValueError: The name is empty, too long, begins with a dot, or has a slash or unprintable characters.
-    """
-    plain = name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
-    if not name or not plain or len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(
-            f"{name[:80]!r} cannot be the name of a clip: use at most {_LONGEST_NAME} bytes without slashes "
-            "and control characters, and no dot in front"
-        )
-
-
 def _check_text(row: tuple) -> None:
-    text = "".join(value for value in row if isinstance(value, str))
+    texts = [value for value in row if isinstance(value, str)]
+    if any(len(text) > LONGEST_TEXT for text in texts):
+        raise ValueError(f"a text of more than {LONGEST_TEXT:,} characters")
+    text = "".join(texts)
     if "\0" in text or "\ufffd" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("not UTF-8, or damaged; save the file as UTF-8")
 
@@ -200,7 +198,7 @@ def merge_annotations(
         if known and not row.target and question == target:  # name%text%question: only the gloss is missing
             question = row.gloss
         if not target:
-            found.note("no sentence, left out", row.name)
+            found.leave_out("no sentence", row.name)
             continue
         if corpus and not known:
             found.note("not in the corpus file, kept with the question file's texts", row.name)
@@ -210,14 +208,18 @@ def merge_annotations(
             found.note("empty question, kept", row.name)
         gloss = " ".join((known.gloss if known else row.gloss).split())
         signer = known.signer if known else ""
+        num_frames = (known.num_frames if known else 0) or row.num_frames
+        video = files.frames / row.name
         found.clips.append(
-            Annotation(row.name, files.frames / row.name, question, target, gloss, signer, row.overlap)
+            Annotation(row.name, video, question, target, gloss, signer, row.overlap, num_frames)
         )
     if not found.clips and not found.problems:
         found.problems.append(f"{files.questions} holds no usable row")
 
 
-def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Path:
+def find_questions(
+    manual_dir: Path, release: Path, checkout_folder: str, test_file: str = "test.txt"
+) -> Path:
     """Return the folder of question files: `questions/`, or a GBT-code checkout's."""
     places = [
         manual_dir / "questions",
@@ -225,7 +227,7 @@ def find_questions(manual_dir: Path, release: Path, checkout_folder: str) -> Pat
         manual_dir / checkout_folder,
         *sorted(manual_dir.glob(f"*/{checkout_folder}")),
     ]
-    if (manual_dir / "test.txt").is_file():  # the checkout's folder itself was named
+    if (manual_dir / test_file).is_file():  # the checkout's folder itself was named
         places.append(manual_dir)
     return first_existing(places)
 
@@ -253,6 +255,30 @@ def require(files: Mapping[Path, str], folders: Mapping[Path, str] | None = None
         raise MissingInputError("\n".join(missing))
 
 
+def read_labels(path: Path, problems: list[str]) -> dict[str, Sentence]:
+    """Read `labels.<split>` of the parent project by `parse_rows`."""
+    return read_pickled_rows(path, _labels, _parse_label, problems)
+
+
+def _labels(content: Any) -> Iterable[Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a dictionary of clips, found a {type(content).__name__}")
+    return content.values()
+
+
+def _parse_label(label: Any) -> Sentence:
+    match label:
+        case {"name": str(name), "text": str(text), "gloss": str(gloss), **other}:
+            return Sentence(name.rpartition("/")[2], text.strip(), gloss.strip(), "", count_frames(other))
+    raise ValueError("expected a dictionary with the texts name, text and gloss")
+
+
+def count_frames(entry: Mapping[Any, Any]) -> int:
+    """Return the `length` of a clip's entry, 0 without one."""
+    length = entry.get("length")
+    return length if isinstance(length, int) else 0
+
+
 def _load_pickle(data: bytes) -> Any:
     """Load a pickle of plain data, which cannot run code.
 
@@ -261,8 +287,15 @@ def _load_pickle(data: bytes) -> Any:
     """
     try:
         if data.startswith(_GZIP_MAGIC):
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise pickle.UnpicklingError(f"it holds more than {_MAX_BYTES // 2**20} MiB")
+        tuples = 0
         for opcode, argument, _ in pickletools.genops(data):
+            tuples += "TUPLE" in opcode.name
+            if tuples > _MAX_TUPLES:
+                raise pickle.UnpicklingError(f"it holds more than {_MAX_TUPLES:,} tuples")
             # the unpickler allocates as many slots as the largest number says
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
                 raise pickle.UnpicklingError("it is damaged")

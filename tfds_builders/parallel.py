@@ -7,12 +7,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from sslssaw_jax.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _WAITING_PER_WORKER = 4  # calls and results held at once: they keep a worker busy while a neighbour is slow
+
+
+class WorkerError(UserError):
+    """An error of a process that was killed from outside."""
 
 
 def available_cpus() -> int:
@@ -33,6 +40,9 @@ def ordered_map(
         function: A module-level function; each worker imports its module, which should be light.
         items: Picklable arguments of the function.
         num_workers: Number of processes; 0 is one per core.
+
+    Raises:
+        WorkerError: A process was killed.
     """
     num_workers = num_workers or available_cpus()
     # forked copies of a process with threads (JAX, OpenCV) can deadlock
@@ -47,6 +57,10 @@ def ordered_map(
         pool.shutdown(wait=False)  # workers exit after their last item, though results may still wait here
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise WorkerError(
+            f"one of {num_workers} processes was killed, probably for want of memory: use fewer --num_workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

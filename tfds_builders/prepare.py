@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sslssaw_jax.data.dataset import DATASETS, DatasetFacts, Source, read_facts, write_dataset_facts
+from sslssaw_jax.data.dataset import (
+    BROKEN_FACTS,
+    DATASETS,
+    DatasetFacts,
+    Source,
+    damaged_files,
+    find_dataset,
+    read_facts,
+    write_dataset_facts,
+)
 from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path, write_jsonl
@@ -52,10 +61,16 @@ def make_builder(name: str, folder: Path, *, language: str = "", **options: Any)
     from tfds_builders.csl_daily_qa.csl_daily_qa_dataset_builder import Builder as CslDailyQa
     from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder as CustomQa
     from tfds_builders.phoenix2014t_qa.phoenix2014t_qa_dataset_builder import Builder as Phoenix2014tQa
+    from tfds_builders.qsl_qa.qsl_qa_dataset_builder import Builder as QslQa
 
     if name == "custom_qa":
         return CustomQa(data_dir=folder, language=language, **options)
-    builders = {"avatar_qa": AvatarQa, "csl_daily_qa": CslDailyQa, "phoenix2014t_qa": Phoenix2014tQa}
+    builders = {
+        "avatar_qa": AvatarQa,
+        "csl_daily_qa": CslDailyQa,
+        "phoenix2014t_qa": Phoenix2014tQa,
+        "qsl_qa": QslQa,
+    }
     builder = builders[name](data_dir=folder, **options)
     if language not in ("", builder.language):
         raise PrepareError(f"the texts of {name} are in {builder.language}: leave --language={language} out")
@@ -86,15 +101,18 @@ def prepare(
         UserError: An option is not allowed, or an input is missing or unusable.
     """
     work = data_dir / f".preparing-{name}"
+    incomplete = work / "incomplete"
+    builder = make_builder(name, incomplete, **options)
+    final = data_dir / name / str(builder.version)
+    if final.exists() and not overwrite:  # before the lock: the folder may be read-only
+        _require_same(final, builder, manual_dir, vocab_size)
+        print(f"{final} is prepared already; --overwrite prepares it again")
+        return final
     with locked(work, "--data_dir"):
-        incomplete = work / "incomplete"
         shutil.rmtree(incomplete, ignore_errors=True)  # of a process that was killed
-        builder = make_builder(name, incomplete, **options)
-        final = data_dir / name / str(builder.version)
         if final.exists() and not overwrite:
-            _require_same(final, builder, manual_dir, vocab_size)
-            print(f"{final} is prepared already; --overwrite prepares it again")
-            return final
+            raise PrepareError(f"{final} has just been prepared by another process")
+        builder = make_builder(name, incomplete, **options)  # the first one has seen what was removed
         start = time.monotonic()
         try:
             source = Source()
@@ -123,6 +141,22 @@ def prepare(
         return final
 
 
+def verify(name: str, data_dir: Path) -> None:
+    """Compare every file of a prepared dataset with its digest.
+
+    Raises:
+        UserError: There is no such dataset, or files are gone or damaged, all of which are named.
+    """
+    dataset = find_dataset(data_dir, name)
+    damaged = damaged_files(dataset)
+    if damaged:
+        raise PrepareError(
+            f"{_count(damaged, 'file')} of {dataset.folder} gone or damaged: {', '.join(damaged)}; bring the "
+            "folder back, or prepare it again with --overwrite"
+        )
+    print(f"{dataset.folder} is as it was prepared, fingerprint {dataset.facts.fingerprint}")
+
+
 def check(name: str, manual_dir: Path | None, **options: Any) -> None:
     """Read all that `prepare` would read, and print what is odd.
 
@@ -135,9 +169,10 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
             raise PrepareError(f"{name} is generated: there is nothing to check")
         splits = builder.check(_require_manual_dir(builder, name, manual_dir))
     _print_oddities({split: found.odd for split, found in splits.items()})
-    for found in splits.values():
-        for file in found.unreadable:
-            print(f"odd: {file}: not an image")
+    unreadable = [file for found in splits.values() for file in found.unreadable]
+    if unreadable:
+        shown = ", ".join(map(str, unreadable[:_NAMES_SHOWN])) + ", ..." * (len(unreadable) > _NAMES_SHOWN)
+        print(f"odd: {_count(unreadable, 'file')}: not an image: {shown}")
     problems = [problem for found in splits.values() for problem in found.problems]
     for problem in problems:
         print(f"problem: {problem}")
@@ -163,7 +198,7 @@ def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | No
     remedy = "prepare it again with --overwrite, or choose another --data_dir"
     try:
         facts = read_facts(folder)
-    except (OSError, ValueError, TypeError, KeyError):
+    except BROKEN_FACTS:
         raise PrepareError(f"{folder} does not say how it was prepared: {remedy}") from None
     then, now = facts.to_json(), _options(builder, vocab_size)
     differences = [f"--{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
@@ -300,19 +335,30 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--text_only", action="store_true", help="leave the videos out, for models of the question alone"
     )
     parser.add_argument(
+        "--max_missing",
+        type=float,
+        default=0.01,
+        help="share of a split's clips that may lack frames or texts (default: 0.01); one clip always may",
+    )
+    parser.add_argument(
         "--vocab_size", type=int, default=0, help="size of the tokenizer (default: by the texts)"
     )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--check", action="store_true", help="list all problems of the files, write nothing")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare a prepared dataset with its digests, write nothing"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = vars(_parse_arguments(arguments))
-    only_check = options.pop("check")
+    only_check, only_verify = options.pop("check"), options.pop("verify")
     try:
-        if only_check:
+        if only_verify:
+            verify(options["name"], options["data_dir"])
+        elif only_check:
             del options["data_dir"], options["vocab_size"], options["overwrite"]
             check(**options)
         else:

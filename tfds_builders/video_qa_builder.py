@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from sslssaw_jax.data import video as frames
+from sslssaw_jax.data.clips import record_features
 from sslssaw_jax.data.dataset import Source, file_digest
 from sslssaw_jax.data.text import is_unusual
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
@@ -51,10 +51,11 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         fps: Frames per second taken from video files; all frames of a folder are taken.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
         text_only: Whether to leave out the videos, for models of the question alone; all clips have 0 frames.
+        max_missing: Share of a split's clips that may lack frames or texts; one clip always may.
         **kwargs: Arguments of `tfds.core.DatasetBuilder`.
 
     Raises:
-        OptionError: `resize` or `fps` is not allowed.
+        OptionError: `resize`, `fps` or `max_missing` is not allowed.
     """
 
     language = ""
@@ -70,13 +71,16 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         fps: float = 25.0,
         num_workers: int = 0,
         text_only: bool = False,
+        max_missing: float = 0.01,
         **kwargs: Any,
     ) -> None:
         if not 1 <= fps <= 1000:
             raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
+        if not 0 <= max_missing <= 1:
+            raise frames.OptionError(f"max_missing is {max_missing}; allowed: 0 to 1")
         self.resize, self.fps = resize or self.default_resize, fps
         self.frame_size = (0, 0)  # height and width, known after preparation
-        self._num_workers, self.text_only = num_workers, text_only
+        self._num_workers, self.text_only, self._max_missing = num_workers, text_only, max_missing
         frames.Resize.parse(self.resize)  # is refused before anything is written
         super().__init__(**{"file_format": "array_record", **kwargs})
 
@@ -100,8 +104,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         digest = hashlib.sha256()
         for split in self.read_annotations(manual_dir).values() if not self.text_only else ():
             for clip in split.clips:
-                stamp = _stamp(clip.video)
-                digest.update(f"{os.path.relpath(clip.video, manual_dir)} {stamp}\n".encode())
+                path = _path(clip)
+                digest.update(f"{os.path.relpath(path, manual_dir)} {_stamp(path)}\n".encode())
         return Source(manual_dir.resolve().name, tables, digest.hexdigest())
 
     def check(self, manual_dir: Path) -> dict[str, Annotations]:
@@ -114,20 +118,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         return splits
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": text,
-                    "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
-                    "num_frames": tfds.features.Scalar(np.int32),
-                    "question": text,
-                    "target": text,
-                    "gloss": text,
-                    "signer": text,
-                    "overlap": tfds.features.Scalar(np.bool_),
-                }
-            ),
+            features=record_features(),
             homepage=self.HOMEPAGE,
             metadata=tfds.core.MetadataDict({"odd": {}}),
         )
@@ -141,6 +133,10 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         generated = not self.MANUAL_DOWNLOAD_INSTRUCTIONS
         splits = self.read_annotations(Path() if generated else Path(dl_manager.manual_dir))
         problems = [problem for split in splits.values() for problem in split.problems]
+        if not (generated or self.text_only):  # before hours of reading
+            for name, split in splits.items():
+                absent = [clip.name for clip in split.clips if not _path(clip).exists()]
+                problems += self._missing_problem(name, split, absent)
         if problems:
             raise AnnotationError(*problems)
         # TFDS writes splits and their shards one after the other, so all of them share one stream of clips
@@ -197,14 +193,18 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self, name: str, split: Annotations, stream: Iterator[frames.ClipFrames]
     ) -> Iterator[tuple[Annotation, list[bytes]]]:
         """Yield the usable clips with frames; note problems in the split."""
-        usable = False
+        without = []
         for clip, clip_frames in zip(split.clips, stream):
             split.unreadable += clip_frames.unreadable
             if not clip_frames.video and not self.text_only:
                 split.note(f"{', '.join(clip_frames.odd) or 'no frames'}, left out", clip.name)
+                without.append(clip.name)
                 continue
             for oddity in clip_frames.odd:
                 split.note(oddity, clip.name)
+            if clip_frames.video and clip.num_frames not in (0, len(clip_frames.video)):
+                kind = "fewer" if len(clip_frames.video) < clip.num_frames else "more"
+                split.note(f"{kind} frames than the annotations say", clip.name)
             if is_unusual(clip.target):
                 split.note(UNUSUAL, clip.name)
             for number, frame in enumerate(clip_frames.video, start=1):
@@ -217,13 +217,34 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                         f"{_pixels(self.frame_size)}: choose a square, such as --resize=256"
                     )
                     break
-            usable = True
             yield clip, clip_frames.video
-        if not usable and not self.text_only:
+        split.problems += self._missing_problem(name, split, without)
+        if split.clips and len(without) == len(split.clips):
             split.problems.append(
-                f"none of the {len(split.clips):,} clips of {name} has frames; the first should be in "
+                f"{name} has no clip with frames, of {len(split.clips):,}; the first should be in "
                 f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
+
+    def _missing_problem(self, name: str, split: Annotations, without: Sequence[str]) -> list[str]:
+        """Return a problem if too many clips of a split are missing.
+
+        Args:
+            name: The split's name.
+            split: The split.
+            without: The names of its clips that have no frames; if all have none, there is another problem.
+        """
+        missing, total = [*split.missing, *without], len(split.missing) + len(split.clips)
+        if len(missing) <= max(1, self._max_missing * total) or len(without) == len(split.clips):
+            return []
+        share, names = 100 * len(missing) / total, ", ".join(missing[:3])
+        return [
+            f"{len(missing):,} of the {total:,} clips of {name} are missing ({share:.2g} %): {names}, ...; "
+            "--check gives the reasons, and --max_missing=1 goes on without them"
+        ]
+
+
+def _path(clip: Annotation) -> Path:
+    return clip.video.path if isinstance(clip.video, frames.Segment) else clip.video
 
 
 def _stamp(video: Path) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,11 @@ def check_config_file(arguments: Sequence[str], root: Path) -> None:
         return
     files = sorted(path for path in (root / "configs").glob("*.py") if "def get_config" in path.read_text())
     known = f"there are configs/{', configs/'.join(path.name for path in files)}"
-    given = [argument for argument in arguments if re.match(r"--?config(=|$)", argument)]
-    value = given[-1].partition("=")[2] if given else ""
-    if given and not value:  # --config FILE
-        value = next(iter(arguments[arguments.index(given[-1]) + 1 :]), "")
+    value = _config_argument(arguments)
     bare = [
         argument for argument in arguments if re.match(r"[^-].*\.py(:|$)", argument) and argument != value
     ]
-    if bare and not given:
+    if bare and not value:
         raise ConfigError(f"{bare[0]}: put --config= before it: --config={bare[0]}")
     if not value:
         raise ConfigError(f"--config names no file; {known}")
@@ -41,6 +39,23 @@ def check_config_file(arguments: Sequence[str], root: Path) -> None:
         raise ConfigError(f"--config={value}: no such file; {hint}{known}; run from the folder {root}")
     if variant and re.search(r"def get_config\(\)", path.read_text(encoding="utf-8")):
         raise ConfigError(f"{name} has no variants: leave :{variant} out")
+
+
+def read_config_file(arguments: Sequence[str]) -> ml_collections.ConfigDict | None:
+    """Return the configuration that the arguments name, without changes by flags."""
+    name, *variant = _config_argument(arguments).split(":", 1)
+    try:
+        return runpy.run_path(name)["get_config"](*variant)
+    except Exception:  # which absl has reported already
+        return None
+
+
+def _config_argument(arguments: Sequence[str]) -> str:
+    """Return the value of `--config=FILE` or `--config FILE`, "" without one."""
+    pairs = zip(arguments, [*arguments[1:], ""])
+    values = [following for argument, following in pairs if argument in ("--config", "-config")]
+    values += [match[1] for argument in arguments if (match := re.match(r"--?config=(.*)", argument))]
+    return values[-1] if values else ""
 
 
 def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collections.ConfigDict | None) -> str:

@@ -1,5 +1,6 @@
 """Batches of a run, prepared by threads ahead of the loop."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -240,6 +241,20 @@ def eval_batches(
     stage = replace(stage, accumulate=1)
     return Batches(
         _BatchSource(source, tokenizer, data, stage, plan, None, local_frames, _ask_own_question), data
+    )
+
+
+def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_tokens: int) -> str:
+    """Return a line about targets too long for a batch, if any."""
+    lengths = {clip.id: len(tokenizer.encode(clip.target, sys.maxsize)) for clip in clips}
+    longer = [name for name, length in lengths.items() if length > max_target_tokens]
+    if not longer:
+        return ""
+    names = ", ".join(longer[:3]) + ", ..." * (len(longer) > 3)
+    return (
+        f"{len(longer):,} of {len(clips):,} targets are cut to "
+        f"config.data.max_target_tokens={max_target_tokens}: {names}; "
+        f"the longest has {max(lengths.values())} tokens"
     )
 
 

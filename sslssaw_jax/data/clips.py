@@ -1,17 +1,19 @@
 """Clips of one split of a prepared dataset, by index."""
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any, Self
+from functools import cache, cached_property
+from typing import Any, Self, get_type_hints
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.data.frames import decode_frame, decode_frames
+from sslssaw_jax.workdir import read_jsonl
+
+_PREPARE_AGAIN = "prepare the dataset again with --overwrite"
+_LONGEST_NAME = 200  # bytes: file names have at most 255, and prefixes and suffixes are added
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,79 @@ class Clip(ClipInfo):
     video: list[bytes]  # one JPEG per frame
 
 
-class _KeepJpeg(tfds.decode.SkipDecoding):
-    """A decoder that leaves frames encoded; TFDS's own fails on sequences."""
+@cache
+def record_features() -> Any:
+    """Return the features of a record, as TFDS describes them."""
+    import tensorflow_datasets as tfds
 
-    def decode_batch_example_np(self, serialized_example: Any) -> Any:
-        return serialized_example
+    text = tfds.features.Text()
+    return tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
+            "num_frames": tfds.features.Scalar(np.int32),
+            "question": text,
+            "target": text,
+            "gloss": text,
+            "signer": text,
+            "overlap": tfds.features.Scalar(np.bool_),
+        }
+    )
+
+
+@cache
+def _keep_jpeg() -> Any:
+    """Return a decoder that leaves frames encoded; TFDS's own fails on sequences."""
+    import tensorflow_datasets as tfds
+
+    class KeepJpeg(tfds.decode.SkipDecoding):
+        def decode_batch_example_np(self, serialized_example: Any) -> Any:
+            return serialized_example
+
+    return KeepJpeg()
+
+
+def check_name(name: str) -> None:
+    """Refuse a clip's name that could not name a file.
+
+    Raises:
+        ValueError: The name is empty, too long, begins with a dot, or has a slash or unprintable characters.
+    """
+    plain = name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
+    if not name or not plain or len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(
+            f"{name[:80]!r} cannot be the name of a clip: use at most {_LONGEST_NAME} bytes without slashes "
+            "and control characters, and no dot in front"
+        )
+
+
+def _clip_info(row: dict[str, Any]) -> ClipInfo:
+    """Return a clip of `clips.<split>.jsonl`.
+
+    Raises:
+        TypeError, ValueError: A field is absent, unknown or of another kind, or the id cannot name a file.
+    """
+    clip = ClipInfo(**row)
+    for name, kind in get_type_hints(ClipInfo).items():
+        if type(getattr(clip, name)) is not kind:
+            raise TypeError(f"{name} of {str(clip.id)[:80]!r} is no {kind.__name__}")
+    check_name(clip.id)
+    if not 0 <= clip.num_frames < 2**31:
+        raise ValueError(f"num_frames of {clip.id} is {clip.num_frames}")
+    return clip
+
+
+def read_record(data: bytes) -> dict[str, Any]:
+    """Return the fields of a serialized record, its frames as JPEG.
+
+    Raises:
+        ValueError: The record is damaged.
+    """
+    try:
+        record = record_features().deserialize_example_np(data, decoders={"video": _keep_jpeg()})
+        return {key: value.decode() if isinstance(value, bytes) else value for key, value in record.items()}
+    except Exception as error:  # damaged bytes fail in any way
+        raise ValueError(f"it is damaged: {error}") from error
 
 
 class ClipSource:
@@ -55,36 +125,46 @@ class ClipSource:
         rows = dataset.clips_file(split)
         if not rows.is_file():
             known = ", ".join(dataset.splits) or "none"
-            raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}")
-        with rows.open(encoding="utf-8") as lines:
-            self.clips = [ClipInfo(**json.loads(line)) for line in lines]
+            hint = "" if "train" in dataset.splits else ", clips to translate: use --mode=translate"
+            raise DatasetError(f"{dataset.folder} has no split {split!r}; it has {known}{hint}")
+        try:
+            self.clips = [_clip_info(row) for row in read_jsonl(rows)]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DatasetError(f"{rows} is damaged: {error}; {_PREPARE_AGAIN}") from error
+        self._stored = self.clips
         self.num_frames = np.array([clip.num_frames for clip in self.clips], dtype=int)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        clip, folder = self.clips[index], self.dataset.folder
+        folder = self.dataset.folder
         try:
-            record = self._records[index]
-        except (OSError, RuntimeError) as error:
+            record = read_record(self._records[index])
+        except (OSError, RuntimeError, ValueError) as error:
             raise DatasetError(
                 f"record {index} of {self.split} in {folder} cannot be read ({error}): bring the folder "
                 "back, or prepare the dataset again"
             ) from error
-        video = list(record["video"])
-        if (record["id"].decode(), len(video)) != (clip.id, clip.num_frames):
+        video = list(record.pop("video"))
+        stored = asdict(self._stored[index])
+        if len(video) != stored["num_frames"] or any(stored[key] != record[key] for key in stored):
             raise DatasetError(
-                f"clips.{self.split}.jsonl of {folder} does not describe its record {index}: "
-                "prepare the dataset again with --overwrite"
+                f"clips.{self.split}.jsonl of {folder} does not describe its record {index}: {_PREPARE_AGAIN}"
             )
-        return Clip(**asdict(clip), video=video)
+        return Clip(**asdict(self.clips[index]), video=video)
 
     def asking(self, questions: Sequence[str]) -> Self:
         """Return a source of the same clips with other questions."""
         other = copy.copy(self)
         pairs = zip(self.clips, questions, strict=True)
         other.clips = [replace(clip, question=question) for clip, question in pairs]
+        return other
+
+    def without_video(self) -> Self:
+        """Return a source of the same clips with black frames."""
+        other = copy.copy(self)
+        other.read_frames = lambda index, kept, frames_NxHxWx3: frames_NxHxWx3.fill(0)  # type: ignore
         return other
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
@@ -97,9 +177,14 @@ class ClipSource:
         decode_frames(clip.id, clip.video, kept, frames_NxHxWx3)
 
     @cached_property
-    def _records(self) -> Sequence[dict[str, Any]]:
-        builder = tfds.builder_from_directory(self.dataset.folder)
-        return builder.as_data_source(self.split, decoders={"video": _KeepJpeg()})
+    def _records(self) -> Sequence[bytes]:
+        """Return the serialized records, read without TFDS's own files."""
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        mark = f"-{self.split}.array_record-"
+        return ArrayRecordDataSource(
+            sorted(str(path) for path in self.dataset.folder.iterdir() if mark in path.name)
+        )
 
     @cached_property
     def frame_size(self) -> tuple[int, int]:

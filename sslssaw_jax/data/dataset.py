@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from sslssaw_jax.data.video import OptionError, Resize
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_json, write_json
 
-DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa")
+DATASETS = ("avatar_qa", "custom_qa", "csl_daily_qa", "phoenix2014t_qa", "qsl_qa")
 FACTS = "dataset.json"
 DIGESTS = "digests.json"  # the SHA-256 of each file of a dataset, by its path in the dataset's folder
+
+
+BROKEN_FACTS = (OSError, ValueError, TypeError, KeyError, RecursionError, OptionError)
 
 
 class DatasetError(UserError):
@@ -51,9 +55,15 @@ class DatasetFacts:
         """Return the facts that `to_json` wrote.
 
         Raises:
-            TypeError, KeyError: A fact is missing, unknown or of another kind.
+            TypeError, KeyError, ValueError, OptionError: A fact is missing, unknown or of another kind.
         """
         height, width = obj["frame_size"]
+        for name, kind in (("language", str), ("resize", str), ("fps", float), ("fingerprint", str)):
+            if type(obj[name]) is not kind:
+                raise TypeError(f"{name} is no {kind.__name__}")
+        Resize.parse(obj["resize"])
+        if not 1 <= obj["fps"] <= 1000:
+            raise ValueError(f"fps is {obj['fps']}")
         return cls(**obj | {"frame_size": (height, width), "source": Source(**obj["source"])})
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +124,7 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
     folder = max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
     try:
         return Dataset(folder, read_facts(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except BROKEN_FACTS as error:
         raise DatasetError(
             f"{folder / FACTS} does not say how the dataset was prepared: run `{command} --overwrite`"
         ) from error
@@ -147,11 +157,31 @@ def write_dataset_facts(folder: Path, **facts: Any) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (FACTS, DIGESTS))
     digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
     write_json(folder / DIGESTS, digests)
+    fingerprint = _fingerprint(digests, facts["language"])
+    write_json(folder / FACTS, DatasetFacts(**facts, fingerprint=fingerprint).to_json())
+
+
+def _fingerprint(digests: dict[str, str], language: str) -> str:
     # a run may use another tokenizer, and TFDS's own files name its version
     content = {name: digests[name] for name in digests if name.startswith("clips.") or "array_record" in name}
-    what = {"files": content, "language": facts["language"]}
-    fingerprint = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    write_json(folder / FACTS, DatasetFacts(**facts, fingerprint=fingerprint).to_json())
+    what = {"files": content, "language": language}
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def damaged_files(dataset: Dataset) -> list[str]:
+    """Return the files that are gone or not as prepared."""
+    try:
+        digests = read_json(dataset.folder / DIGESTS)
+        expected = _fingerprint(digests, dataset.language)
+        inside = all(Path(name).parts and not {"..", "/"} & set(Path(name).parts) for name in digests)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return [DIGESTS]
+    if not inside:
+        return [DIGESTS]
+    if dataset.facts.fingerprint != expected:
+        return [f"{FACTS} or {DIGESTS}"]
+    files = {name: dataset.folder / name for name in digests}
+    return [name for name, file in files.items() if not file.is_file() or file_digest(file) != digests[name]]
 
 
 def file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +55,8 @@ class CachedClipSource(ClipSource):
     """A source that reads frames from a file, built at first use.
 
     The name holds a fingerprint of the split: a dataset that is prepared anew gets a new file. If several
-    processes need the same file, one builds it and the others wait.
+    processes need the same file, one builds it and the others wait. A checksum of each clip lies beside the
+    file and is compared when the clip is read for the first time.
 
     Args:
         dataset: The prepared dataset.
@@ -69,16 +71,31 @@ class CachedClipSource(ClipSource):
         self._file_name = f"frames.{dataset.name}.{split}.{self._fingerprint()}.npy"
         self._num_threads = num_threads
         self._start = np.cumsum(self.num_frames) - self.num_frames
+        self._compared = np.zeros(len(self), bool)
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Copy the `kept` frames of a clip into `frames_NxHxWx3`.
 
         Raises:
             FrameError: The cache is being built, and a frame is broken.
-            CacheError: The cache cannot be written.
+            CacheError: The cache cannot be written, or is damaged.
         """
+        if not self._compared[index]:
+            self._compare(index)
         rows = self._start[index] + kept
         np.take(self._frames, rows, axis=0, out=frames_NxHxWx3, mode="clip")  # "raise" copies twice
+
+    def _compare(self, index: int) -> None:
+        """Compare a clip with its checksum, and set a damaged cache aside."""
+        path, start = self._directory / self._file_name, self._start[index]
+        frames = self._frames[start : start + self.num_frames[index]]
+        if zlib.crc32(frames.data) != np.load(_sums_file(path))[index]:
+            path.rename(path.with_suffix(".damaged"))
+            raise CacheError(
+                f"{path} is damaged at clip {self.clips[index].id} and was set aside as "
+                f"{path.with_suffix('.damaged').name}: start again to build it anew, and look at the disk"
+            )
+        self._compared[index] = True
 
     def _fingerprint(self) -> str:
         """Return a digest of ids, frame counts and record files."""
@@ -117,23 +134,31 @@ class CachedClipSource(ClipSource):
                 # a mapped page that finds the disk full would kill the process
                 os.posix_fallocate(file.fileno(), file.tell(), math.prod(shape))
             frames = np.load(partial, mmap_mode="r+")
+            sums = np.zeros(len(self), np.uint32)
 
             def decode(index: int) -> None:
                 start, count = self._start[index], self.num_frames[index]
                 ClipSource.read_frames(self, index, np.arange(count), frames[start : start + count])
+                sums[index] = zlib.crc32(frames[start : start + count].data)
 
             with ThreadPoolExecutor(self._num_threads) as pool:
                 decoded = pool.map(decode, range(len(self)))
                 for _ in tqdm(decoded, f"decoding {self.split}", len(self), unit="clip", leave=False):
                     pass
             frames.flush()
+            with _sums_file(path).open("wb") as file:
+                np.save(file, sums)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
 
+def _sums_file(path: Path) -> Path:
+    return path.with_suffix(".crc32")
+
+
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     try:
-        return np.load(path, mmap_mode="r").shape == shape
+        return _sums_file(path).exists() and np.load(path, mmap_mode="r").shape == shape
     except (FileNotFoundError, ValueError):  # the latter if the file is shorter than its header says
         return False

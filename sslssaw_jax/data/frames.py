@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from sslssaw_jax.data.video import MAX_PIXELS, image_size
 from sslssaw_jax.errors import UserError
 
 
@@ -33,9 +34,10 @@ def decode_frame(clip_id: str, video: Sequence[bytes], number: int) -> np.ndarra
     Raises:
         FrameError: The frame's bytes are not a readable image.
     """
-    jpeg = np.frombuffer(video[number], np.uint8)
-    # OpenCV raises for empty bytes and returns None for all other broken images
-    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if jpeg.size else None
+    height, width = image_size(video[number]) or (0, 0)
+    image = None
+    if 0 < height * width <= MAX_PIXELS:  # before the pixels take memory
+        image = cv2.imdecode(np.frombuffer(video[number], np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise FrameError(
             f"frame {number} of clip {clip_id} is not a readable JPEG: prepare the dataset again"

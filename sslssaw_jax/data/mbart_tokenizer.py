@@ -71,16 +71,20 @@ class Tokenizer:
         model_bytes = (folder / MODEL_FILE).read_bytes()
         model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
         model.ParseFromString(model_bytes)
-        vocabulary = [(token, 0.0) for token in _SPECIALS]
+        # no text holds a NUL: in a text, `</s>` and `de_DE` are text
+        specials, languages, mask = (
+            [f"\0{token}" for token in tokens] for tokens in (_SPECIALS, LANGUAGES, ["<mask>"])
+        )
+        vocabulary = [(token, 0.0) for token in specials]
         vocabulary += [(piece.piece, piece.score) for piece in model.pieces[_NUM_MODEL_SPECIALS:]]
         first_language = len(vocabulary)
-        vocabulary += [(token, 0.0) for token in (*LANGUAGES, "<mask>")]
+        vocabulary += [(token, 0.0) for token in (*languages, *mask)]
         self.folder, self.language = folder, language
         self.text_tower: TextTowerTokenizer = text_tower or self
         self.vocab_size = len(vocabulary)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(_SPECIALS))
         self.language_id = first_language + LANGUAGES.index(language)
-        self.mask_id, self.mask_token = self.vocab_size - 1, "<mask>"
+        self.mask_id, self.mask_token = self.vocab_size - 1, mask[0]
         self.fingerprint = hashlib.sha256(model_bytes).hexdigest()[:12]
         self._backend = Backend(models.Unigram(vocabulary, unk_id=self.unk_id))
         self._backend.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
@@ -89,7 +93,7 @@ class Tokenizer:
         )
         self._backend.decoder = decoders.Metaspace(_WORD_MARK)
         # <mask> swallows the space before it, as in transformers
-        self._backend.add_special_tokens([*_SPECIALS, *LANGUAGES, AddedToken("<mask>", lstrip=True)])
+        self._backend.add_special_tokens([*specials, *languages, AddedToken(mask[0], lstrip=True)])
 
     @property
     def fingerprints(self) -> str:
@@ -104,7 +108,7 @@ class Tokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the piece of each id, with SentencePiece's word mark."""
-        return [self._backend.id_to_token(i) or "" for i in ids]
+        return [(self._backend.id_to_token(i) or "").removeprefix("\0") for i in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens and language codes."""

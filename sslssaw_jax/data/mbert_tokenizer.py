@@ -20,7 +20,7 @@ class BertTokenizer:
         TokenizerError: `backend` lacks one of BERT's special tokens.
     """
 
-    mask_token = "[MASK]"
+    mask_token = "\0[MASK]"  # no text holds a NUL: in a text, `[MASK]` is text
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         vocabulary = backend.get_vocab()
@@ -29,15 +29,20 @@ class BertTokenizer:
             raise TokenizerError(f"this is not a BERT tokenizer: it has no {', '.join(missing)}")
         backend.no_padding()
         backend.no_truncation()
+        backend.encode_special_tokens = True
         self._backend = backend
         self._cls_id, self._sep_id = vocabulary["[CLS]"], vocabulary["[SEP]"]
+        self._mask_id = vocabulary["[MASK]"]
         self.vocab_size = len(vocabulary)
         in_order = "\n".join(sorted(vocabulary, key=vocabulary.__getitem__))
         self.fingerprint = hashlib.sha256(in_order.encode()).hexdigest()[:12]
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
         """Return `[CLS] tokens [SEP]`, the text cut to fit `max_tokens` ids."""
-        ids = self._backend.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for part in text.split(self.mask_token):
+            ids += [*self._backend.encode(part, add_special_tokens=False).ids, self._mask_id]
+        del ids[-1]  # a mask stands between parts
         return [self._cls_id, *ids[: max_tokens - 2], self._sep_id]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:

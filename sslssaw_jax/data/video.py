@@ -18,10 +18,12 @@ from sslssaw_jax.errors import UserError
 
 JPEG_QUALITY = 95
 MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and is held in memory as a whole
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
-_MAX_PIXELS = 2**25  # four times those of 4K: a header that says more is broken
+MAX_PIXELS = 2**25  # four times those of 4K: a picture that says or would have more is refused
+_MAX_SIDE = 4096  # of stored frames
+_SEEK_MARGIN = 10.0  # seconds; a seek may land behind the asked time
 
 cv2.setNumThreads(1)  # the processes share the cores already
 # unreadable files are reported with the clip's name; the libraries would print lines without one
@@ -50,8 +52,10 @@ class Resize:
         if text == "none":
             return cls(side=0)
         match = re.fullmatch(r"(?:(short|crop):)?([1-9]\d*)", text)
-        if not match:
-            raise OptionError(f"resize is {text!r}; allowed: 256 (square), short:256, crop:256, none")
+        if not match or len(match[2]) > 4 or int(match[2]) > _MAX_SIDE:
+            raise OptionError(
+                f"resize is {text!r}; allowed: 256 (square), short:256, crop:256, none, at most {_MAX_SIDE}"
+            )
         return cls(int(match[2]), match[1] or "")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -65,6 +69,18 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A part of a video file, such as a sentence of a long recording."""
+
+    path: Path
+    start: float  # in seconds
+    end: float
+
+    def __str__(self) -> str:
+        return f"{self.path} from {self.start:g} to {self.end:g} s"
+
+
+@dataclass(frozen=True)
 class ClipFrames:
     """The JPEG frames of a clip, none if unusable, and its oddities."""
 
@@ -73,15 +89,20 @@ class ClipFrames:
     unreadable: list[Path] = field(default_factory=list)  # files of frames that are left out
 
 
-def read_video(video: Path, resize: Resize, fps: float) -> ClipFrames:
+def read_video(video: Path | Segment, resize: Resize, fps: float) -> ClipFrames:
     """Read a video as JPEG frames.
 
     Args:
-        video: A folder of frames, all of which are taken, or a video file.
+        video: A folder of frames, all of which are taken, or a video file, or a part of one.
         resize: The size of the frames.
         fps: Frames per second taken from a video file, whatever its own rate.
     """
-    return _read_file(video, resize, fps) if video.is_file() else _read_folder(video, resize)
+    segment = video if isinstance(video, Segment) else Segment(video, 0.0, math.inf)
+    if segment.path.is_file():
+        return _read_file(segment, resize, fps)
+    if segment is video:
+        return ClipFrames([], ["start and end need a video file"])
+    return _read_folder(segment.path, resize)
 
 
 def encode_frames(frames_TxHxWx3: np.ndarray, resize: Resize) -> list[bytes]:
@@ -98,40 +119,51 @@ def encode_frames(frames_TxHxWx3: np.ndarray, resize: Resize) -> list[bytes]:
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """Return the PNG or JPEG files in `folder` or `folder/1` in order."""
-    for place in (folder, folder / "1"):
-        if place.is_dir():
-            files = [
-                file
-                for file in place.iterdir()
-                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-            ]
-            if files:
-                return sorted(files, key=lambda file: (_numbers(file), file.name))
-    return []
+    """Return the pictures in a folder or its only subfolder, in order."""
+    if not folder.is_dir():
+        return []
+    files = _pictures(folder)
+    if not files:
+        below = [found for place in folder.iterdir() if place.is_dir() and (found := _pictures(place))]
+        files = below[0] if len(below) == 1 else []
+    return sorted(files, key=lambda file: (_numbers(file), file.name))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+    ]
 
 
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
     """Return an image as JPEG of the wanted size, if possible.
 
-    A JPEG of the wanted size is returned unchanged.
+    A JPEG of the wanted size is returned unchanged, unless its Exif data may turn it.
     """
     size = image_size(data)
-    if not size or size[0] * size[1] > _MAX_PIXELS:
+    if not size or not _is_reasonable(*size, resize):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         return None
     fitted = _fit(image, resize)
-    return data if fitted is image and data.startswith(_JPEG_MAGIC) else _encode(fitted)
+    unchanged = fitted is image and data.startswith(_JPEG_MAGIC) and b"Exif\0" not in data
+    return data if unchanged else _encode(fitted)
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width in a PNG's or JPEG's header, if any."""
+    """Return height and width in the header of a picture, if any."""
     try:
         if data.startswith(_PNG_MAGIC):
             width, height = struct.unpack_from(">II", data, 16)
             return height, width
+        if data.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", data, 18)
+            return abs(height), abs(width)  # a negative height says that rows go down
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp_size(data)
         position = 2 if data.startswith(_JPEG_MAGIC) else len(data)
         while True:  # from segment to segment, to the one that begins a frame (ITU-T T.81, B.2.2)
             marker, length = struct.unpack_from(">HH", data, position)
@@ -144,6 +176,29 @@ def image_size(data: bytes) -> tuple[int, int] | None:
                 position += 2 + length
     except struct.error:
         return None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return height and width in a WebP's first chunk (RFC 9649)."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[place : place + 3], "little") + 1 for place in (24, 27))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    else:
+        return None
+    return height, width
+
+
+def _is_reasonable(height: int, width: int, resize: Resize) -> bool:
+    """Return whether a picture and its resized copy fit into memory."""
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+        return False
+    new_height, new_width = resize.size(height, width)
+    return new_height * new_width <= MAX_PIXELS
 
 
 def _fit(image: np.ndarray, resize: Resize) -> np.ndarray:
@@ -168,6 +223,8 @@ def _encode(image: np.ndarray) -> bytes:
 
 def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
     files = list_frames(folder)
+    if _repeats(files):
+        return ClipFrames([], ["two files of one frame number"])
     frames = {file: to_jpeg(file.read_bytes(), resize) for file in files}
     unreadable = [file for file, frame in frames.items() if frame is None]
     odd = ["frames unreadable, dropped"] * bool(unreadable)
@@ -175,20 +232,28 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
     return ClipFrames([frame for frame in frames.values() if frame is not None], odd, unreadable)
 
 
-def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
+def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
     """Read at each tick of `fps` the frame on the screen then.
 
     Frames are repeated or left out, never mixed. Only one decoded frame is held at a time.
     """
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    # FFmpeg would take `10:15.mp4` for a protocol, but no absolute path
+    capture = cv2.VideoCapture(str(segment.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    height, width = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+    if capture.isOpened() and not _is_reasonable(height, width, resize):
+        return ClipFrames([], ["frames of too many pixels"])
     rate = capture.get(cv2.CAP_PROP_FPS)
-    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate if rate > 0 else 0.0  # seconds
+    total = capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate if rate > 0 else 0.0  # seconds
+    announced = (segment.end if segment.end < math.inf else total) - segment.start
     step = 1 / rate if 1 <= rate <= 1000 else 1 / fps
     video: list[bytes] = []
     last: np.ndarray | None = None
     end = 0.0
-    for time, image in _decode(capture, step):
-        end = time + step
+    for seconds, image in _decode_from(capture, segment.start, step):
+        time = max(seconds - segment.start, 0.0)
+        if seconds >= segment.end:
+            break
+        end = min(seconds + step, segment.end) - segment.start
         if _ticks(end, fps) > MAX_FRAMES:
             return ClipFrames([], [f"over {MAX_FRAMES} frames: cut it into sentences"])
         due = _ticks(time, fps) - len(video)
@@ -196,7 +261,8 @@ def _read_file(path: Path, resize: Resize, fps: float) -> ClipFrames:
             video += [_encode(_fit(last, resize))] * due
         last = image
     if last is None:
-        return ClipFrames([], ["no readable video"])
+        behind = 0 < total <= segment.start
+        return ClipFrames([], ["starts after the video's end" if behind else "no readable video"])
     if end < min(0.9 * announced, announced - 0.5):
         return ClipFrames([], ["video breaks off before its end"])
     video += [_encode(_fit(last, resize))] * max(_ticks(end, fps) - len(video), not video)
@@ -212,22 +278,47 @@ def _ticks(seconds: float, fps: float) -> int:
     return math.ceil(seconds * fps - 0.25)
 
 
-def _decode(capture: cv2.VideoCapture, step: float) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield each frame with its time in seconds, by `step` without timestamps."""
-    first = time = -step
+def _decode_from(capture: cv2.VideoCapture, start: float, step: float) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the frames that are on the screen from a time on."""
+    first = None
+    if start > _SEEK_MARGIN:
+        capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * (start - _SEEK_MARGIN))
+        found = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if capture.grab() else 0.0
+        if 0 < found <= start:
+            first = 0.0
+        else:  # the file has no timestamps, or a seek misses
+            capture.set(cv2.CAP_PROP_POS_MSEC, 0.0)
+    for time, image in _decode(capture, step, first):
+        if time + step > start + 1e-6:
+            yield time, image
+
+
+def _decode(
+    capture: cv2.VideoCapture, step: float, first: float | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield each frame with its time in seconds, by `step` without timestamps.
+
+    `first` is the timestamp of the file's first frame, None if the capture stands there.
+    """
+    time = -step
     while capture.grab():
         good, image = capture.retrieve()
         if not good:
             continue
         stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if time < 0:
-            first = stamp
+        first = stamp if first is None else first
         time = stamp - first if stamp - first > time else time + step
         yield time, image
 
 
 def _numbers(file: Path) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", file.stem))
+
+
+def _repeats(files: list[Path]) -> bool:
+    """Return whether two files have one number, as `1.png` and `01.jpg`."""
+    numbers = [_numbers(file) for file in files]
+    return all(len(number) == 1 for number in numbers) and len(set(numbers)) < len(numbers)
 
 
 def _has_gap(files: list[Path]) -> bool:

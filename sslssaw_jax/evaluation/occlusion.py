@@ -4,7 +4,6 @@ B is the number of rows: the whole input, the question without each word, the vi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -14,8 +13,11 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import encode_texts
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question, without_each_word
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.translation import sentence_step
 from sslssaw_jax.training.sharding import replicated
@@ -23,38 +25,6 @@ from sslssaw_jax.types import Batch, Texts, TrainState
 
 STRETCHES = 8  # of a video
 ROWS, TOKENS = 32, 16  # the rows, and the tokens of a sentence, are padded to multiples: few shapes compile
-
-
-@dataclass(frozen=True)
-class WordDrop:
-    """A word of the question, and what the sentence loses without the word."""
-
-    word: str
-    drop: float  # of the sentence's log-probability, in nats
-
-
-@dataclass(frozen=True)
-class StretchDrop:
-    """A stretch of the video, and what the sentence loses without the stretch."""
-
-    start: int  # frame of those that the model reads
-    stop: int
-    drop: float  # of the sentence's log-probability, in nats
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """An explanation of a sentence by the parts of the input that it hangs on."""
-
-    sentence: str
-    log_prob: float
-    words: list[WordDrop]  # empty for a model that reads no question
-    stretches: list[StretchDrop]  # empty for a model that reads no video
-
-    @property
-    def first_word(self) -> str:
-        """Return the word without which the sentence loses most, if any."""
-        return max(self.words, key=lambda word: word.drop, default=WordDrop("", 0.0)).word
 
 
 class Explainer:
@@ -65,11 +35,13 @@ class Explainer:
         config: Of the run.
         tokenizer: Of the dataset.
         mesh: The devices.
+        fps: The frames a second of the clips.
     """
 
-    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> None:
+    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh, fps: float) -> None:
         assert stage.translation is not None
         self._stage, self._config, self._tokenizer, self._mesh = stage, config, tokenizer, mesh
+        self._fps = fps
         step = partial(
             sentence_step,
             graphdef=stage.eval_def,
@@ -78,18 +50,21 @@ class Explainer:
         )
         self._score = jax.jit(step, out_shardings=replicated(mesh))
 
-    def __call__(
-        self, state: TrainState, frames_FxHxWx3: np.ndarray, question: str, sentence: str
-    ) -> Explanation:
+    def __call__(self, state: TrainState, clips: ClipSource, index: int, sentence: str) -> Explanation:
         """Return what a sentence hangs on, by one call of the model.
 
         Args:
             state: Of the stage.
-            frames_FxHxWx3: The frames that the model reads, u8; none for a model without video.
-            question: As it was asked.
+            clips: A split, or other clips.
+            index: The clip's place, with the question that it answers.
             sentence: The translation, or any other answer.
         """
-        asked = clean_question(question)
+        num_frames = int(clips.num_frames[index])
+        kept = select_frames(num_frames, self._config.data.max_frames, None)
+        frames_FxHxWx3 = np.empty((len(kept), *clips.frame_size, 3), np.uint8)
+        if len(kept):  # of a video that the model reads
+            clips.read_frames(index, kept, frames_FxHxWx3)
+        asked = clean_question(clips.clips[index].question)
         words = without_each_word(asked) if self._stage.reads_question else []
         stretches = split_frames(len(frames_FxHxWx3)) if self._stage.reads_video else []
         batch = occlusion_batch(
@@ -107,11 +82,15 @@ class Explainer:
         log_probs = jax.device_get(self._score(state.eval_params, state.batch_stats, batch)).tolist()
         whole, *left_out = log_probs[: 1 + len(words) + len(stretches)]
         drops = [whole - log_prob for log_prob in left_out]
+        second = num_frames / max(len(kept), 1) / self._fps  # of a frame that the model reads
         return Explanation(
             sentence,
             whole,
             [WordDrop(word, drop) for (word, _), drop in zip(words, drops)],
-            [StretchDrop(part.start, part.stop, drop) for part, drop in zip(stretches, drops[len(words) :])],
+            [
+                StretchDrop(part.start * second, part.stop * second, drop)
+                for part, drop in zip(stretches, drops[len(words) :])
+            ],
         )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "(default: the demo that comes with the package, which knows rendered signers alone)",
     )
     parser.add_argument("--json", action="store_true", help="print all that was found, a JSON object a line")
+    parser.add_argument(
+        "--explain",
+        metavar="PNG",
+        help="a picture of what each sentence hangs on: words and stretches of video",
+    )
     options = parser.parse_args(arguments)
     try:
         _translate(options)
@@ -43,11 +48,17 @@ def _translate(options: argparse.Namespace) -> None:
     from sslssaw_jax.inference.translator import Translator  # takes seconds, and --help need not wait
 
     translator = Translator.from_pretrained(options.model)
-    for answer in translator.answer(translator.read(options.video, options.question or [""])):
+    clips = translator.read(options.video, options.question or [""])
+    answers = translator.answer(clips, explain=bool(options.explain))
+    for answer in answers:
         if options.json:
             print(json.dumps({"video": options.video, **to_json(answer)}, ensure_ascii=False))
         else:
-            print(*filter(None, (answer.question, f"  {answer.text}")), sep="\n")
+            print(*filter(None, (answer.question, f"  {answer}")), sep="\n")
+    if options.explain:
+        translator.draw(clips[0], answers, options.explain)
+        if not options.json:
+            print(f"what the sentences hang on: {options.explain}")
 
 
 def to_json(answer: "Answer") -> dict[str, Any]:
@@ -59,4 +70,5 @@ def to_json(answer: "Answer") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -4,6 +4,7 @@ A model folder holds `config.json`, `model.safetensors` and the tokenizer. They 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from sslssaw_jax.data.dataset import DatasetFacts
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import restore_params
@@ -54,6 +56,15 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
+
+    @property
+    def threshold(self) -> float:
+        """Return the score below which nothing is understood.
+
+        Without an evaluation it is unknown, and all is taken as understood.
+        """
+        found = self.scores.get(self.config.data.dev_split, {}).get(UNDERSTANDING)
+        return found["threshold"] if found else -math.inf
 
 
 def is_model(folder: Path) -> bool:

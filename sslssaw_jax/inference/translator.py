@@ -11,6 +11,8 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
+from sslssaw_jax.evaluation.explanation import Explanation
+from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import Gate, Sentence
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.inference.card import model_card
@@ -31,6 +33,11 @@ class Answer:
     score: float  # log-probability over length ** length_penalty
     alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
     gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
+    understood: bool  # False if the score is below the model's threshold, which its evaluation found on dev
+    explanation: Explanation | None = None  # what the text hangs on, if asked for
+
+    def __str__(self) -> str:
+        return self.text if self.understood else f"not understood, did you mean: {self.text}"
 
 
 class Translator(ModelHubMixin, library_name="sslssaw_jax"):
@@ -47,6 +54,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         self.model = model
         self._mesh = one_device()
         self._compiled: dict[tuple[int, int], SplitTranslator] = {}
+        self._explain = Explainer(model.stage, model.config, model.tokenizer, self._mesh, model.facts.fps)
 
     @classmethod
     def from_pretrained(cls, name: str | Path = DEMO, **options: Any) -> Self:  # type: ignore[override]
@@ -73,7 +81,11 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             ) from error
 
     def __call__(
-        self, video: Video | Sequence[Video], question: str | Sequence[str] = ""
+        self,
+        video: Video | Sequence[Video],
+        question: str | Sequence[str] = "",
+        *,
+        explain: bool = False,
     ) -> Answer | list[Answer]:
         """Translate one clip or several.
 
@@ -82,6 +94,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 model's frame rate, or a list of these.
             question: The question that the signer answers, or a list of them. Lists have the same length, and
                 one question serves all clips as one clip serves all questions.
+            explain: Whether to find what each text hangs on: its loss without each word of the question, and
+                without each stretch of video.
 
         Returns:
             An answer, or a list of them if a list was given.
@@ -90,7 +104,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             VideoError: A video cannot be read.
             ValueError: There are not as many questions as videos.
         """
-        answers = self.answer(self.read(video, question))
+        answers = self.answer(self.read(video, question), explain=explain)
         alone = isinstance(video, (str, Path, np.ndarray)) and isinstance(question, str)
         return answers[0] if alone else answers
 
@@ -107,7 +121,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             raise ValueError(f"{len(videos)} videos and {len(questions)} questions: give as many of both")
         return [make_clip(number, *pair) for number, pair in enumerate(zip(frames, questions))]
 
-    def answer(self, clips: Sequence[Clip]) -> list[Answer]:
+    def answer(self, clips: Sequence[Clip], *, explain: bool = False) -> list[Answer]:
         """Translate clips that `read` returned."""
         source, every = ClipsInMemory(clips), range(len(clips))
         groups = [[index] for index in every] if len(clips) <= _ALONE else [list(every)]
@@ -119,8 +133,31 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 for sentence in sentences:  # several sequences of tokens may spell one text
                     by_text.setdefault(sentence.text, sentence)
                 best, *others = by_text.values()
-                answers.append(Answer(clips[index].question, best.text, best.score, tuple(others), gate))
+                understood = best.score >= self.model.threshold
+                explanation = self._explain(self.model.state, source, index, best.text) if explain else None
+                question, alternatives = clips[index].question, tuple(others)
+                answers.append(
+                    Answer(question, best.text, best.score, alternatives, gate, understood, explanation)
+                )
         return answers
+
+    def draw(self, clip: Clip, answers: Sequence[Answer], path: str | Path) -> None:
+        """Draw what the answers about one clip hang on, as a picture.
+
+        Args:
+            clip: One that `read` returned.
+            answers: Answers about its video, each with its explanation.
+            path: The picture to write; the end of its name says of which kind, such as `.png`.
+        """
+        # translations need not wait for the import of matplotlib
+        from sslssaw_jax.report.clip_pictures import DPI, shown_frames
+        from sslssaw_jax.report.drops import draw_explanations
+        from sslssaw_jax.report.text_layout import fonts_for
+
+        shown = shown_frames(clip, self.model.config.data.max_frames)
+        explained = [(answer.question, answer.explanation) for answer in answers if answer.explanation]
+        with fonts_for(*(answer.question + answer.text for answer in answers)):
+            draw_explanations(explained, shown).savefig(path, dpi=DPI)
 
     def _translator(self, clips: ClipSource, group: Sequence[int]) -> SplitTranslator:
         """Return the translator of a batch's size, compiled at its first use.

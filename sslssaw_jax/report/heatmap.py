@@ -1,4 +1,4 @@
-"""Heat maps of the SSAW gate of a clip (Fig. 4)."""
+"""Pictures of a clip: the SSAW gate (Fig. 4), and what the sentence hangs on."""
 
 import re
 from typing import NamedTuple
@@ -10,25 +10,38 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from sslssaw_jax.evaluation.explanation import Explanation
+from sslssaw_jax.evaluation.predictions import Gate
+from sslssaw_jax.report.drops import (
+    CHARACTER,
+    FONT_SIZE,
+    LINE,
+    MARGIN,
+    NAME,
+    POINTS,
+    QUIET,
+    UNIT,
+    WORDS_SHARE,
+    draw_drops,
+    drops_height,
+    label_width,
+    place,
+    shorten,
+    write_lines,
+)
 from sslssaw_jax.report.text_layout import labelled_lines
 
 COLOURS = "magma"  # dark to bright
 BOX = "#e8112d"
 HIGHEST = 0.75  # of the span from a part's lowest weight to its highest; higher weights are boxed
 
+COLUMNS = 40  # without a gate
+
 # inches
-MARGIN = 0.3
 STRIP = 0.6
 HEADING = 0.35
-LABELS = 1.15  # below the strip, for words and frames; more for longer words
-COLOURBAR = 0.9  # with its numbers
-LINE, NAME, CHARACTER = 0.23, 0.95, 0.087  # of the texts: height, width of a name, width of a character
 MIN_CELL, MAX_WIDTH, MIN_WIDTH = 0.17, 24.0, 9.0
 MIN_FRAME = 0.75
-
-POINTS = 72  # an inch
-LETTER = 0.68  # average width of a wide letter, in font sizes
-LONGEST = 30  # letters of a label
 
 _WORD_MARK = "▁"
 _MARKER = re.compile(r"</?s>|\[(CLS|SEP)\]|[a-z]{2}_[A-Z]{2}")
@@ -44,15 +57,6 @@ class Word(NamedTuple):
     def is_marker(self) -> bool:
         """Return whether the word is a marker of the tokenizer."""
         return bool(_MARKER.fullmatch(self.text))
-
-    @property
-    def label(self) -> str:
-        """Return the word, shortened if it is too long."""
-        return self.text if len(self.text) <= LONGEST else f"{self.text[: LONGEST - 1]}…"
-
-    def label_width(self, fontsize: float) -> float:
-        """Return an upper estimate of the label's width in inches."""
-        return wcwidth.width(self.label) * LETTER * fontsize / POINTS
 
 
 def words_of(tokens: list[str]) -> list[Word]:
@@ -102,17 +106,24 @@ def highest(weights: np.ndarray) -> list[range]:
 
 
 def draw_heatmap(
-    *, tokens: list[str], gate: np.ndarray, frames: np.ndarray, question: str, target: str, prediction: str
+    *,
+    gate: Gate | None,
+    explanation: Explanation,
+    frames: np.ndarray,
+    question: str,
+    target: str,
+    prediction: str,
 ) -> Figure:
-    """Draw a strip of colour: question words, dashed line, video positions.
+    """Draw a clip's gate (Fig. 4) and what its sentence hangs on.
 
-    Brighter means a higher weight. Colours span the lowest to the highest weight of the clip, since a gate
-    rarely uses all of (0, 1). A word is as wide as its tokens and has their mean weight. Boxes mark the
-    `highest` words and the `highest` positions of the video.
+    The gate is a strip of colour: question words, dashed line, video positions. Brighter means a higher
+    weight. Colours span the lowest to the highest weight of the clip, since a gate rarely uses all of (0, 1).
+    A word is as wide as its tokens and has their mean weight. Boxes mark the `highest` words and the
+    `highest` positions of the video.
 
     Args:
-        tokens: The question's pieces, of SentencePiece or WordPiece.
-        gate: `[len(tokens) + T]`, the gate's mean over features at each position, without padding.
+        gate: The fusion's gate; None draws what the sentence hangs on alone.
+        explanation: Of the prediction.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip.
         question: The question as it was asked; left out if empty.
         target: The reference; left out if empty.
@@ -121,57 +132,46 @@ def draw_heatmap(
     Raises:
         ValueError: `gate` has no position of the video.
     """
-    num_positions = len(gate) - len(tokens)
-    if gate.ndim != 1 or num_positions < 1:
-        raise ValueError(f"a gate of shape {gate.shape} has no video behind {len(tokens)} question tokens")
+    tokens, weights = ([], np.zeros(COLUMNS)) if gate is None else (gate.tokens, gate.weights)
+    num_positions = len(weights) - len(tokens)
+    if weights.ndim != 1 or num_positions < 1:
+        raise ValueError(f"a gate of shape {weights.shape} has no video behind {len(tokens)} question tokens")
     words = words_of(tokens)
-    shown = np.concatenate([word_weights(words, gate[: len(tokens)]), gate[len(tokens) :]])
-
     cell = max(
         MIN_CELL,
-        (MIN_WIDTH - 2 * MARGIN - COLOURBAR) / len(gate),
+        (MIN_WIDTH - 2 * MARGIN - UNIT) / len(weights),
         MIN_FRAME * len(frames) / num_positions,
     )
-    strip_width = min(cell * len(gate), MAX_WIDTH - 2 * MARGIN - COLOURBAR)
-    cell = strip_width / len(gate)
-    width = strip_width + COLOURBAR + 2 * MARGIN
+    strip_width = min(cell * len(weights), MAX_WIDTH - 2 * MARGIN - UNIT)
+    cell = strip_width / len(weights)
+    width = strip_width + UNIT + 2 * MARGIN
     texts = {"Question": question, "Reference": target, "Prediction": prediction}
     lines = labelled_lines(
         {name: text for name, text in texts.items() if text or name == "Prediction"},
         int((width - 2 * MARGIN - NAME) / CHARACTER),
     )
-    fontsize = min(9.0, 0.75 * cell * POINTS)
-    labels = max([LABELS, *(word.label_width(fontsize) + 0.1 for word in words)])
-    height = 2 * MARGIN + len(lines) * LINE + HEADING + STRIP + labels
+    fontsize = min(FONT_SIZE, 0.75 * cell * POINTS)
+    labels = max([0.1, *(label_width(word.text, fontsize) + 0.1 for word in words)])
+    edge = len(tokens) * cell if gate else WORDS_SHARE * strip_width * bool(explanation.words)
+    strip_bottom = MARGIN + drops_height(explanation, frames, edge, strip_width) + labels
+    top = strip_bottom + STRIP + HEADING if gate else strip_bottom - labels
+    height = top + len(lines) * LINE + MARGIN
     figure = Figure(figsize=(width, height))
-
-    def axes(left: float, bottom: float, wide: float, high: float) -> Axes:
-        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
-
-    strip = axes(MARGIN, MARGIN + labels, strip_width, STRIP)
-    colours = strip.imshow(shown[None], cmap=COLOURS, aspect="auto", interpolation="nearest")
-    _label_words(strip, words, cell, fontsize)
-    _box_highest(strip, words, shown)
-    _divide(strip, len(tokens), num_positions)
-    colourbar_axes = axes(MARGIN + strip_width + 0.15, MARGIN + labels, 0.14, STRIP)
-    colourbar = figure.colorbar(colours, cax=colourbar_axes, ticks=[shown.min(), shown.max()], format="%.3f")
-    colourbar.ax.tick_params(labelsize=8, length=0)
-    colourbar.ax.set_title("gate", fontsize=9, color="0.35", loc="left", pad=8)
-    colourbar.outline.set_visible(False)
-
-    frames_left, frames_width = MARGIN + len(tokens) * cell, num_positions * cell
-    for i, frame in enumerate(frames):
-        slot = frames_width / len(frames)
-        side = min(slot * 0.94, (LABELS - 0.1) * frame.shape[1] / frame.shape[0])
-        high = side * frame.shape[0] / frame.shape[1]
-        left = frames_left + (i + 0.5) * slot - side / 2
-        picture = axes(left, MARGIN + labels - 0.1 - high, side, high)
-        picture.imshow(frame, aspect="auto")
-        picture.set_axis_off()
-    for i, (name, line) in enumerate(lines):
-        y = 1 - (MARGIN + (i + 0.5) * LINE) / height
-        figure.text(MARGIN / width, y, name, weight="bold", fontsize=10, va="center")
-        figure.text((MARGIN + NAME) / width, y, line, fontsize=10, va="center", parse_math=False)
+    write_lines(figure, lines, height - MARGIN)
+    if gate is not None:
+        shown = np.concatenate([word_weights(words, weights[: len(tokens)]), weights[len(tokens) :]])
+        strip = place(figure, MARGIN, strip_bottom, strip_width, STRIP)
+        colours = strip.imshow(shown[None], cmap=COLOURS, aspect="auto", interpolation="nearest")
+        _label_words(strip, words, cell, fontsize)
+        _box_highest(strip, words, shown)
+        _divide(strip, len(tokens), num_positions)
+        colourbar_axes = place(figure, MARGIN + strip_width + 0.15, strip_bottom, 0.14, STRIP)
+        ticks = [shown.min(), shown.max()]
+        colourbar = figure.colorbar(colours, cax=colourbar_axes, ticks=ticks, format="%.3f")
+        colourbar.ax.tick_params(labelsize=8, length=0)
+        colourbar.ax.set_title("gate", fontsize=9, color=QUIET, loc="left", pad=8)
+        colourbar.outline.set_visible(False)
+    draw_drops(figure, explanation, frames, MARGIN, edge, strip_width)
     return figure
 
 
@@ -179,8 +179,10 @@ def _label_words(strip: Axes, words: list[Word], cell: float, fontsize: float) -
     """Write each word below its tokens, with lines between words."""
     ends = np.cumsum([word.num_tokens for word in words])
     middles = [end - (word.num_tokens + 1) / 2 for end, word in zip(ends, words)]
-    fits = all(word.label_width(fontsize) < word.num_tokens * cell for word in words)
-    strip.set_xticks(middles, [word.label for word in words], rotation=0 if fits else 90, fontsize=fontsize)
+    fits = all(label_width(word.text, fontsize) < word.num_tokens * cell for word in words)
+    strip.set_xticks(
+        middles, [shorten(word.text) for word in words], rotation=0 if fits else 90, fontsize=fontsize
+    )
     for label in strip.get_xticklabels():
         label.set_parse_math(False)
     strip.vlines(ends[:-1] - 0.5, -0.5, 0.5, color="white", linewidth=0.8)
@@ -220,7 +222,7 @@ def _divide(strip: Axes, num_tokens: int, num_positions: int) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=9,
-            color="0.35",
+            color=QUIET,
         )
     strip.set_xlim(-0.5, edge + num_positions)
     strip.set_ylim(0.5, -0.5)

@@ -13,12 +13,11 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_best
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import data_uri, render
-from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows
+from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows, understanding_notes
 from sslssaw_jax.report.word_diff import diff_html
 from sslssaw_jax.workdir import (
     EVALUATED,
     FINISHED,
-    FRAMES,
     HEATMAPS,
     LOG,
     METRICS,
@@ -37,7 +36,6 @@ SHOWN = 6  # clips, half of them the worst
 class Picture(NamedTuple):
     """A picture that is part of the page."""
 
-    kind: str  # heatmap | frames
     alt: str
     source: str
 
@@ -76,6 +74,7 @@ def render_report(workdir: Path) -> Markup:
         facts=_facts(config),
         notice=_notice(workdir, log, metrics),
         **_scores({split: score_rows(scores) for split, scores in metrics.items()}),
+        understanding=understanding_notes(metrics),
         clips=_clip_entries(workdir, predictions),
         has_heatmaps=(workdir / HEATMAPS).is_dir(),
         curves=training_curves([stage_1 / "warm_start", stage_1, workdir / "warm_start", workdir]),
@@ -167,11 +166,7 @@ def _clip_entry(workdir: Path, name: str, row: Prediction, characters: bool) -> 
         caption = f"ROUGE-L {rouge_l(row, characters):.1f}, {caption}"
         prediction = diff_html(row.target, row.prediction, characters)
     texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
-    heatmap, frames = workdir / HEATMAPS / f"{row.id}.png", workdir / FRAMES / f"{row.id}.jpg"
-    picture = None
-    if heatmap.exists():
-        alt = f"Weights of the question's words and of the video of {row.id}"
-        picture = Picture("heatmap", alt, data_uri(heatmap))
-    elif frames.exists():
-        picture = Picture("frames", f"Frames of {row.id}", data_uri(frames))
+    heatmap = workdir / HEATMAPS / f"{row.id}.png"
+    alt = f"What the sentence of {row.id} hangs on: the question's words and the video's stretches"
+    picture = Picture(alt, data_uri(heatmap)) if heatmap.exists() else None
     return ClipEntry(f"{name}: {row.id}", caption, [item for item in texts.items() if item[1]], picture)

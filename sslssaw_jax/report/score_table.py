@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 
 COLUMNS = LABELS | {"chrf": "chrF"}
 BASELINE_LABELS = {
@@ -71,6 +72,16 @@ def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
     return [ScoreRow(kind, key, found) for kind, group in groups.items() for key, found in group.items()]
 
 
+def understanding_notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence about the threshold of each split that has one."""
+    return [
+        f"not understood: scores below {found['threshold']:.2f} ({found['rule']}), "
+        f"{found['rejected']:.0%} of {split}, {found['rejected_without_video']:.0%} of it with black frames"
+        for split, scores in metrics.items()
+        if (found := scores.get(UNDERSTANDING))
+    ]
+
+
 def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the text table of a `metrics.json`, `{split: scores}`."""
     table = []
@@ -91,4 +102,4 @@ def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         preserve_whitespace=True,
         colalign=("left", "left", *["right"] * len(_TERMINAL_COLUMNS)),
     )
-    return f"{text}\n{_NOTES}"
+    return "\n".join([text, _NOTES, *understanding_notes(metrics)])

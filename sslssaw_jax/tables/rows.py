@@ -118,6 +118,7 @@ def make_table(
                 if not job.done and (not only or name in only)
             ]
         )
+        _require_one_dataset([job for jobs in by_seed for job in jobs if job.done])
         runs = zip(*map(_results, by_seed))
         table = []
         for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
@@ -166,6 +167,21 @@ def _require_same_settings(job: _Job) -> None:
                 f"{folder} is finished, with other settings than this table's; give the same flags as then, "
                 "or choose another --workdir:\n  " + "\n  ".join(sorted(changed))
             )
+
+
+def _require_one_dataset(jobs: Sequence[_Job]) -> None:
+    """Raise TableError if rows were trained on different preparations of the dataset."""
+    folders: dict[str, Path] = {}
+    for job in jobs:
+        facts = read_json(job.workdir / FINISHED).get("dataset")
+        if facts:  # runs of version 0.1 have none
+            folders.setdefault(facts["fingerprint"], job.workdir)
+    if len(folders) > 1:
+        names = " and ".join(map(str, folders.values()))
+        raise TableError(
+            f"{names} were trained on different clips, since the dataset was prepared anew between them: "
+            "choose another --workdir"
+        )
 
 
 def _scored(config: dict[str, Any]) -> dict[str, Any]:

@@ -326,9 +326,11 @@ def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -
         for path, array in arrays.items():
             if not np.isfinite(array.read().result()).all():
                 return f"{'.'.join(path)} holds NaN or infinity"
-    except (MemoryError, PermissionError, UserError):
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:  # damaged bytes can raise anything
+        if isinstance(error, UserError) and not isinstance(error, ValueError):  # of `check`
+            raise
         return _first_line(error)
     return ""
 

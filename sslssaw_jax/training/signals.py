@@ -6,7 +6,6 @@ This module imports nothing that takes time, so that signals are answered from t
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,10 +69,13 @@ class StopRequest:
         number = next(byte for byte in iter(lambda: signals.recv(1)[0], None) if byte in SIGNALS)
         self._name = signal.Signals(number).name
         if not self._deferred:
-            self._finish()
-            sys.stdout.flush()
-            os.write(1, f"{self._message()}\n".encode())
-            os._exit(0)
+            try:
+                self._finish()
+                print(self._message(), flush=True)
+                os._exit(0)
+            except Exception as error:  # of a full disk; otherwise the run would go on
+                os.write(2, f"error: {error}\n".encode())
+            os._exit(1)
         # print is not reentrant, and the signal may have interrupted one
         os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
         signals.recv(1)  # comes only while the main thread could not yet restore the default

@@ -5,7 +5,6 @@ other texts of the same letters), special tokens, language codes and `<mask>`. T
 mBART's with gaps closed.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import BIAS, HEAD, INPUT_TABLES, SHARED
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, atomic_folder
-from sslssaw_jax.workdir import write_json
+from sslssaw_jax.workdir import read_jsonl, write_json
 
 _NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>; SentencePiece has its own three before its first piece
 _WORD_MARK = "\u2581"
@@ -49,11 +48,10 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
     """
     if not file.is_file():
         raise WeightsError(f"there is no {file}")
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if file.suffix != ".jsonl":
-        return {"text": lines}
+    if file.suffix != ".jsonl":  # splitlines() would split at U+2028, too
+        return {"text": [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]}
     try:
-        clips = [json.loads(line) for line in lines]
+        clips = read_jsonl(file)
         texts = {
             "target": [clip["target"] for clip in clips],
             "question": [clean_question(clip["question"]) for clip in clips],

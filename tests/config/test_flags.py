@@ -81,3 +81,12 @@ def test_run_py_answers_without_a_traceback_whatever_the_encoding(tmp_path: Path
     assert done.stderr.startswith(
         r"error: --config=d\xe4mo: no such file; did you mean --config=configs/demo.py? "
     )
+
+
+def test_ctrl_c_is_no_traceback() -> None:
+    code = (
+        "import warnings; from sslssaw_jax.errors import set_up_output; set_up_output()\n"
+        "warnings.warn('look out'); raise KeyboardInterrupt"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-2, "warning: look out\n\nstopped\n")

@@ -2,10 +2,13 @@
 
 import json
 import pickle
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -15,7 +18,7 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
-from sslssaw_jax.data.batches import eval_batches, train_batches
+from sslssaw_jax.data.batches import cut_targets, eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError, find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
@@ -23,6 +26,7 @@ from sslssaw_jax.data.frames import FrameError, decode_frames, select_frames
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.types import Batch
+from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.toy import with_texts
 
 DATA = DataConfig(max_question_tokens=16, max_target_tokens=24, num_threads=2)
@@ -223,6 +227,16 @@ def test_a_dataset_of_texts_alone_is_told_where_video_is_asked_for(
         open_clips(find_dataset(tmp_path / "data", "avatar_qa"), DATA, "train")
 
 
+def test_targets_that_are_cut_are_counted_and_named(source: ClipSource, tokenizer: Tokenizer) -> None:
+    assert not cut_targets(source.clips, tokenizer, 64)
+    lengths = [len(tokenizer.encode(clip.target, 999)) for clip in source.clips]
+    most = max(lengths) - 1
+    first = next(clip.id for clip, length in zip(source.clips, lengths) if length > most)
+    number = sum(length > most for length in lengths)
+    line = cut_targets(source.clips, tokenizer, most)
+    assert line.startswith(f"{number} of 24 targets are cut to config.data.max_target_tokens={most}: {first}")
+
+
 def test_other_questions_can_be_asked_in_training(source: ClipSource, tokenizer: Tokenizer) -> None:
     """Each epoch draws its own; frames, targets and masked words stay as they are."""
 
@@ -279,7 +293,9 @@ def test_a_broken_or_odd_sized_frame_is_named_with_its_clip() -> None:
         return cv2.imencode(".jpg", np.zeros((height, width, 3), np.uint8))[1].tobytes()
 
     frames = np.zeros((3, 8, 16, 3), np.uint8)
-    for broken in (b"", b"no image", jpeg(8, 16)[:40]):
+    start = jpeg(8, 16).index(b"\xff\xc0") + 5
+    huge = jpeg(8, 16)[:start] + b"\xff\xff" * 2 + jpeg(8, 16)[start + 4 :]  # says 65,535 x 65,535 pixels
+    for broken in (b"", b"no image", jpeg(8, 16)[:40], huge):
         with pytest.raises(FrameError, match="frame 1 of clip rain-7 is not a readable JPEG"):
             decode_frames("rain-7", [jpeg(8, 16), broken, jpeg(8, 16)], range(3), frames)
     with pytest.raises(FrameError, match=r"frame 2 of clip rain-7 has 1 x 16 pixels.*8 x 16.*--resize"):
@@ -294,13 +310,83 @@ def test_an_error_in_a_thread_reaches_the_caller(source: ClipSource, tokenizer: 
 
 
 def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"python -m tfds_builders\.prepare phoenix2014t_qa --data_dir="):
-        find_dataset(tmp_path, "phoenix2014t_qa")
+    for name, command in {
+        "phoenix2014t_qa": r"prepare phoenix2014t_qa --data_dir=.* --manual_dir=FOLDER`",
+        "custom_qa": r"prepare custom_qa --data_dir=.* --language=CODE --manual_dir=FOLDER`",
+    }.items():
+        with pytest.raises(DatasetError, match=rf"python -m tfds_builders\.{command}"):
+            find_dataset(tmp_path, name)
+    with pytest.raises(DatasetError, match=r"no dataset avatar: did you mean avatar_qa\?"):
+        find_dataset(tmp_path, "avatar")
     (tmp_path / "avatar_qa" / "1.0.0.incomplete").mkdir(parents=True)
     with pytest.raises(DatasetError, match="no prepared dataset avatar_qa"):
         find_dataset(tmp_path, "avatar_qa")
-    with pytest.raises(DatasetError, match="no split 'valid'; it has dev, isolated, test, train"):
+    with pytest.raises(DatasetError, match=r"no split 'valid'; it has dev, isolated, test, train$"):
         ClipSource(dataset, "valid")
+    clips_to_translate = replace(dataset, folder=tmp_path)
+    shutil.copy(dataset.clips_file("test"), tmp_path)
+    with pytest.raises(DatasetError, match="it has test, clips to translate: use --mode=translate"):
+        ClipSource(clips_to_translate, "dev")
+
+
+@pytest.mark.parametrize("field", ["question", "target", "gloss", "signer", "num_frames", "overlap"])
+def test_every_text_is_compared_with_its_record(source: ClipSource, field: str) -> None:
+    changed = pickle.loads(pickle.dumps(source))
+    other: Any = {"num_frames": 99, "overlap": True}.get(field, "x")
+    changed.clips[0] = replace(changed.clips[0], **{field: other})
+    with pytest.raises(DatasetError, match=r"clips\.train\.jsonl .* does not describe its record 0"):
+        changed[0]
+
+
+def edited(tiny_data_dir: Path, folder: Path, change: Callable[[dict[str, Any]], Any]) -> Dataset:
+    """Copy the dataset, the first row of its train clips changed."""
+    shutil.copytree(tiny_data_dir, folder)
+    dataset = find_dataset(folder, "avatar_qa")
+    first, *others = read_jsonl(dataset.clips_file("train"))
+    change(first)
+    write_jsonl(dataset.clips_file("train"), [first, *others])
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.update(id="../../escape"), "'../../escape' cannot be the name of a clip"),
+        (lambda row: row.update(id="/etc/passwd"), "'/etc/passwd' cannot be the name of a clip"),
+        (lambda row: row.update(id=7), "id of '7' is no str"),
+        (lambda row: row.update(num_frames=-1), "num_frames of train-000 is -1"),
+        (lambda row: row.update(num_frames=10**30), "num_frames of train-000 is 1000"),
+        (lambda row: row.update(num_frames="8"), "num_frames of 'train-000' is no int"),
+        (lambda row: row.update(extra=1), "unexpected keyword argument 'extra'"),
+        (lambda row: row.pop("target"), "missing 1 required positional argument: 'target'"),
+    ],
+)
+def test_clips_of_somebody_else_are_checked(
+    tiny_data_dir: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    dataset = edited(tiny_data_dir, tmp_path / "data", change)
+    with pytest.raises(DatasetError, match=rf"clips\.train\.jsonl is damaged: .*{message}"):
+        ClipSource(dataset, "train")
+
+
+def test_line_separators_of_unicode_end_no_line(tiny_data_dir: Path, tmp_path: Path) -> None:
+    target = "one\u2028two\u0085three\x0cfour"
+    dataset = edited(tiny_data_dir, tmp_path / "data", lambda row: row.update(target=target))
+    assert ClipSource(dataset, "train").clips[0].target == target
+
+
+def test_a_module_that_a_dataset_names_is_not_imported(
+    tiny_data_dir: Path, tmp_path: Path, source: ClipSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(tiny_data_dir, tmp_path / "data")
+    dataset = find_dataset(tmp_path / "data", "avatar_qa")
+    features = dataset.folder / "features.json"
+    features.write_text(re.sub(r"tensorflow_datasets\.[a-z_.]*", "evil.", features.read_text("utf-8")))
+    assert "evil.Text" in features.read_text("utf-8")
+    assert ClipSource(dataset, "train")[0] == source[0]
+    assert not (tmp_path / "trace").exists()
 
 
 def test_a_folder_of_datasets_may_have_any_name(tiny_data_dir: Path, tmp_path: Path) -> None:
@@ -319,7 +405,13 @@ def test_the_newest_version_is_read(tiny_data_dir: Path, tmp_path: Path) -> None
 def test_a_dataset_without_its_language_is_to_be_prepared_again(tiny_data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_data_dir / "avatar_qa", tmp_path / "avatar_qa")
     facts = tmp_path / "avatar_qa" / "1.0.0" / "dataset.json"
-    for text in ("", "{}", None):
+    good = facts.read_text("utf-8")
+    broken = [
+        good.replace("crop:48", "crop:99999"),
+        good.replace("25.0", "NaN"),
+        good.replace("25.0", '"25"'),
+    ]
+    for text in ("", "{}", "[" * 100_000, *broken, None):
         facts.unlink() if text is None else facts.write_text(text)
         with pytest.raises(DatasetError, match=r"1\.0\.0/dataset\.json .*prepare avatar_qa .*--overwrite"):
             find_dataset(tmp_path, "avatar_qa")

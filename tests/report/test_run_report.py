@@ -228,14 +228,6 @@ def test_stage_1_alone_has_curves_and_says_that_there_is_nothing_to_score(workdi
     assert "Training" not in Page(write_report(stage_1)).text
 
 
-def test_a_clip_without_a_gate_is_shown_by_its_frames(workdir: Path) -> None:
-    shutil.rmtree(workdir / "heatmaps")
-    (workdir / "frames").mkdir()
-    cv2.imwrite(str(workdir / "frames" / "clip7.jpg"), np.zeros((4, 9, 3), np.uint8))
-    (image,) = Page(write_report(workdir)).tags("img")
-    assert str(image["src"]).startswith("data:image/jpeg;base64,") and image["alt"] == "Frames of clip7"
-
-
 def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workdir: Path) -> None:
     row = {"id": "a", "question": "", "target": "明天，下雨", "prediction": "今天,下雨", "score": -1.0}
     write_jsonl(workdir / "predictions.test.jsonl", [row])

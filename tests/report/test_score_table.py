@@ -1,5 +1,8 @@
+import dataclasses
+
 from sslssaw_jax.evaluation.leakage import evaluate, question_baselines
 from sslssaw_jax.evaluation.metrics import score
+from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_threshold
 from sslssaw_jax.report.score_table import format_table
 
 TARGETS, QUESTIONS = ["regen im norden", "schnee im süden"], ["Im Norden", "wo"]
@@ -12,6 +15,8 @@ def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_buc
         "test": evaluate(TARGETS, TARGETS, QUESTIONS, BASELINES),
     }
     metrics["test"]["questions"] = {"shuffled": score(["regen", "regen"], TARGETS)}
+    found = find_threshold([-0.5, -0.6], [90, 90], [-1.0, -1.5], [10, 20])
+    metrics["dev"][UNDERSTANDING] = dataclasses.asdict(found)
     lines = format_table(metrics).splitlines()
     assert max(map(len, lines)) <= 120
     head = "split system BLEU-1 BLEU-2 BLEU-3 BLEU-4 ROUGE-L chrF sacreBLEU clips p"
@@ -28,6 +33,9 @@ def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_buc
         row = next(row for row in cells[dev:test] if row[0] == name.replace("_", "-"))
         assert row[1] == f"{baseline['bleu1']:.2f}"
         assert row[-1] == f"{baseline['p_value']['bleu4']:.3f}"
+    assert lines[-1].startswith(
+        "not understood: scores below -0.80 (no better than without video), 0% of dev"
+    )
     shuffled = [row for row in cells if row[:2] == ["questions", "shuffled"]]
     assert [row[2] for row in shuffled] == [f"{metrics['test']['questions']['shuffled']['bleu1']:.2f}"]
 

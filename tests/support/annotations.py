@@ -24,6 +24,8 @@ def _requires(name: str) -> pytest.MarkDecorator:
 
 requires_phoenix = _requires("phoenix2014t_qa/train.txt")
 requires_csl = _requires("csl_daily_qa/dev.txt")
+requires_labels = _requires("csl_daily_labels/labels.train")
+requires_qsl = _requires("qsl_qa/train_slt_2p.txt")
 requires_tokenizer = _requires("tokenizer/sentencepiece.bpe.model")
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.clips import record_features
 from sslssaw_jax.data.dataset import Source, write_dataset_facts
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.data.text import clean_question
@@ -46,6 +47,7 @@ def _rows(split: str) -> list[dict[str, Any]]:
                 "target": weather if isolated else f"{time} there is {weather} in the {place}",
                 "gloss": weather.upper() if isolated else " ".join((time, weather, place)).upper(),
                 "signer": f"signer{number % 3}",
+                "overlap": False,
             }
         )
     return rows
@@ -57,16 +59,7 @@ class AvatarQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        features = {
-            "id": text,
-            "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
-            "num_frames": np.int32,
-            **dict.fromkeys(("question", "target", "gloss", "signer"), text),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
+        return tfds.core.DatasetInfo(builder=self, features=record_features(), disable_shuffling=True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {split: self._generate_examples(split) for split in SPLITS}

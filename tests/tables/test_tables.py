@@ -173,6 +173,16 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     assert told.count("failed (") == 3 * len(LABELS) and "0 of 1 runs, 1 failed" in told
 
 
+def test_rows_of_different_preparations_of_a_dataset_are_refused(runs):
+    make_table(7, "avatar_qa", runs.workdir, only=["video", "question"])
+    for row, fingerprint in {"video": "a", "question": "b"}.items():
+        mark = runs.workdir / "seed0" / f"demo_{row}" / "finished.json"
+        notes = json.loads(mark.read_text()) | {"dataset": {"fingerprint": fingerprint}}
+        mark.write_text(json.dumps(notes))
+    with pytest.raises(TableError, match=r"demo_question and .*demo_video were trained on different clips"):
+        make_table(7, "avatar_qa", runs.workdir, only=["video", "question"])
+
+
 def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
     make_table(7, "avatar_qa", runs.workdir, only=["video"])
     assert runs.called() == [SHARED[0], "seed0/demo_video"]

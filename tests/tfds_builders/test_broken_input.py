@@ -160,6 +160,29 @@ def test_a_pickle_cannot_run_code(kind: str, protocol: int, tmp_path: Path) -> N
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(b"\0" * (2**29 + 1)), "more than 512 MiB"),
+        (b"})" + b"\x85" * 200_000 + b"I1\ns.", "more than 10,000 tuples"),
+        (
+            pickle.dumps({"info": [{"name": "x", "label_gloss": ["y" * 5000] * 4, "label_char": []}]}),
+            "a sentence's length",
+        ),
+        (
+            pickle.dumps({"info": [{"name": "x", "label_gloss": "y" * 20_000, "label_char": []}]}),
+            "more than 10,000 characters",
+        ),
+    ],
+    ids=["size", "depth", "joined", "long"],
+)
+def test_a_pickle_that_would_take_the_machine_is_a_problem(data: bytes, message: str, tmp_path: Path) -> None:
+    problems: list[str] = []
+    (tmp_path / csl.PICKLE_FILE).write_bytes(data)
+    assert csl.read_corpus(tmp_path / csl.PICKLE_FILE, problems) == {}
+    assert len(problems) == 1 and message in problems[0]
+
+
 @pytest.mark.parametrize("content", [None, 3, "text", [], {"info": 3}, {"info": [3, {}, {"name": 3}]}])
 @pytest.mark.parametrize("kind", PICKLES)
 def test_a_pickle_of_something_else_is_a_problem(kind: str, content: Any, tmp_path: Path) -> None:
@@ -274,7 +297,7 @@ def test_check_lists_all_problems_and_writes_nothing(
         "dev.corpus.csv, line 5: not UTF-8",
         "test.txt, line 2: '../../escape' cannot be the name of a clip",
         "frame 3 has 60 x 50 pixels, the frames before have 40 x 32",
-        f"odd: {clip / 'images0002.png'}: not an image",
+        f"odd: 1 file: not an image: {clip / 'images0002.png'}",
     ):
         assert words in output
     with pytest.raises(SystemExit, match=r"line 4: (.|\n)*line 5: (.|\n)*escape"):

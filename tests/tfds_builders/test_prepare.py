@@ -1,16 +1,18 @@
 """A prepared dataset is whole or absent, whatever happens; every mistake is one clear error."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
 from tests.support.phoenix_release import SIZE, clip_name, write_release
 from tfds_builders import prepare as prepare_module
+from tfds_builders.parallel import WorkerError, ordered_map
 from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES
 from tfds_builders.prepare import PrepareError, main, prepare
 
@@ -149,6 +152,50 @@ def test_a_moved_or_cleared_source_is_the_same_source(release: Path, prepared: P
     cleared.mkdir()
     assert run(cleared, prepared.parents[1]) == prepared
     assert prepare(NAME, prepared.parents[1], resize="none", vocab_size=60) == prepared
+
+
+def test_verify_names_what_is_damaged_or_gone(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(prepared.parents[1], tmp_path, dirs_exist_ok=True)
+    arguments, folder = [NAME, f"--data_dir={tmp_path}", "--verify"], tmp_path / NAME / "1.0.0"
+    main(arguments)
+    assert "is as it was prepared" in capsys.readouterr().out
+    records = next(folder.glob("*-train.array_record-*"))
+    for path, change in {
+        records: lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+        folder / "clips.dev.jsonl": lambda data: data.replace(b"Wo", b"wo"),
+        folder / "tokenizer" / "tokenizer_config.json": None,
+        folder / "digests.json": lambda data: data.replace(b'"clips.dev', b'"../clips.dev'),
+        folder / "dataset.json": lambda data: data.replace(b"de_DE", b"en_XX"),
+    }.items():
+        good = path.read_bytes()
+        path.write_bytes(change(good)) if change else path.unlink()
+        with pytest.raises(SystemExit, match=rf"1 file of .* gone or damaged: .*{path.name}"):
+            main(arguments)
+        path.write_bytes(good)
+    with pytest.raises(SystemExit, match="no prepared dataset csl_daily_qa"):
+        main(["csl_daily_qa", f"--data_dir={tmp_path}", "--verify"])
+
+
+def test_a_dataset_in_a_read_only_folder_is_prepared_already(
+    release: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*arguments: object) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(prepare_module, "locked", read_only)
+    assert run(release, prepared.parents[1]) == prepared
+
+
+def die(item: int) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_a_killed_worker_is_one_line() -> None:
+    with pytest.raises(WorkerError, match=r"one of 1 processes was killed.*--num_workers"):
+        list(ordered_map(die, [0], 1))
 
 
 def test_a_dataset_says_how_it_was_prepared(release: Path, prepared: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ is "will come", "came", "will bring" or "brought". The question implies which (t
 leaves open what it asks for, so that neither question nor video alone determines the target.
 """
 
+import functools
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +36,8 @@ OPENINGS = (
 )
 CLOSINGS = ("thank you", "i missed the news", "we talk about it", "it is important", "", "")
 
+DRAWS = 20_000  # every word of every reading occurs dozens of times
+
 LEXICON = distinct_signs(GLOSSES)
 SIGNERS = tuple(f"signer{i}" for i in range(1, 9))
 SIGNS_PER_CLIP = (4, 6)
@@ -41,6 +45,9 @@ SIGNS_PER_CLIP = (4, 6)
 FRAMES_PER_SIGN = 7.0
 FRAME_LIMITS = (24, 60)
 ISOLATED_FRAMES, ISOLATED_SHOWN = 14, slice(3, 10)  # only the sign itself is kept
+
+
+_Reading = tuple[bool, bool, bool]  # home, past, at home a man
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,31 @@ def draw_sentence(rng: random.Random) -> Sentence:
         sentence = _Scene(rng).sentence()
         if SIGNS_PER_CLIP[0] <= len(sentence.glosses) <= SIGNS_PER_CLIP[1]:
             return sentence
+
+
+def deciding_words(question: str) -> set[str]:
+    """Return the words without which a question leaves a reading open.
+
+    A reading is weather or home, past or future, and at home woman or man. Without one of these words, the
+    same signs have several targets. Where two words say the same (`will` and `tomorrow`), neither decides.
+    """
+    words, readings = question.split(), _readings_of_words()
+
+    def left(without: str) -> set[_Reading]:
+        return set.intersection(*(readings[word] for word in words if word != without))
+
+    return {word for word in words if len(left(word)) > 1}
+
+
+@functools.cache
+def _readings_of_words() -> dict[str, set[_Reading]]:
+    """Return the readings in which each word occurs, by many draws."""
+    rng, found = random.Random(0), defaultdict[str, set[_Reading]](set)
+    for _ in range(DRAWS):
+        scene = _Scene(rng)
+        for word in scene.sentence().question.split():
+            found[word].add((scene.home, scene.past, scene.home and scene.male))
+    return found
 
 
 def rows(num_clips: dict[str, int], seed: int = 0) -> dict[str, list[Row]]:

@@ -2,7 +2,8 @@
 
 CSL-Daily describes its clips in `sentence_label/csl2020ct_v2.pkl` (a pickled dictionary whose `info` lists a
 dictionary for each clip) or in `video_map.txt`, `index|name|length|gloss|char|word|postag`, and assigns them
-to splits in `split_1.txt`, `name|split`. The question files of GBT-code have one row a clip,
+to splits in `split_1.txt`, `name|split`; the parent project's `labels.{train,dev,test}` may stand in for
+both. The question files of GBT-code have one row a clip,
 `index|name|length|gloss|char|word|question|`, whose last bar may be missing; `|Overlap!` may follow if the
 question is the sentence itself.
 """
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfds_builders.annotation import (
+    LONGEST_TEXT,
     SPLITS,
     Annotations,
     Question,
     Sentence,
     SplitFiles,
+    count_frames,
     find_questions,
     first_existing,
     merge_annotations,
+    read_labels,
     read_pickled_rows,
     read_rows,
     require,
@@ -73,13 +77,18 @@ def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitF
     questions = find_questions(manual_dir, release, _GBT_FOLDER)
     frames = first_existing([release / folder for folder in _FRAMES_FOLDERS])
     corpus = first_existing([release / LABELS / name for name in (PICKLE_FILE, MAP_FILE)])
+    labels = first_existing([release / LABELS / "labels.train", release / "labels.train"])
+    parent_project = labels.is_file() and not corpus.is_file()
     splits = {}
     for split in SPLITS:
         marked = questions / f"{split}_overlap.txt"
         plain = questions / f"{split}.txt"
-        splits[split] = SplitFiles(marked if marked.is_file() else plain, corpus, frames)
-    files = {corpus.with_name(SPLIT_FILE): RELEASE_SOURCE, corpus: RELEASE_SOURCE}
-    files |= {found.questions: QUESTION_SOURCE for found in splits.values()}
+        known = labels.with_name(f"labels.{split}") if parent_project else corpus
+        splits[split] = SplitFiles(marked if marked.is_file() else plain, known, frames)
+    files = {found.corpus: RELEASE_SOURCE for found in splits.values()}
+    if not parent_project:
+        files[corpus.with_name(SPLIT_FILE)] = RELEASE_SOURCE
+    files |= {splits[split].questions: QUESTION_SOURCE for split in ("dev", "test")}
     require(files, {} if text_only else {frames: RELEASE_SOURCE})
     return splits
 
@@ -99,7 +108,12 @@ def read_split(path: Path, problems: list[str]) -> dict[str, str]:
 
 
 def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
-    """Read the sentences of the pickle or the map by `parse_rows`."""
+    """Read the sentences of the pickle, the map or labels by `parse_rows`."""
+    if path.name.startswith("labels."):
+        rows = read_labels(path, problems)
+        return {
+            name: row._replace(target=unify(row.target), signer=signer(name)) for name, row in rows.items()
+        }
     if path.name == PICKLE_FILE:
         return read_pickled_rows(path, _entries, _parse_entry, problems)
     return read_rows(path, _parse_sentence, problems, header="index|name|")
@@ -120,15 +134,17 @@ def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
     """Read the clips of each split by `merge_annotations`.
 
     A clip that the split file does not know (`S000007_P0003_T00`) belongs to the split of its question. A
-    clip without a question is left out (`S000005_P0004_T00`, which is not annotated either).
+    clip without a row in its question file is left out (`S000005_P0004_T00`, which is not annotated either).
+    Without train's question file, which is not public, the clips of train have no question.
     """
-    corpus_file = files["train"].corpus
     annotations = {split: Annotations() for split in files}
-    shared = annotations["train"].problems
-    splits = read_split(corpus_file.with_name(SPLIT_FILE), shared)
-    corpus = read_corpus(corpus_file, shared)
+    splits, corpus = _read_release(files, annotations["train"].problems)
     for split, found in annotations.items():
-        questions = read_questions(files[split].questions, split, splits, found.problems)
+        if files[split].questions.is_file():
+            questions = read_questions(files[split].questions, split, splits, found.problems)
+        else:
+            names = [name for name, given in splits.items() if given == split and name in corpus]
+            questions = {name: Question(name, "", "", "") for name in names}
         merge_annotations(files[split], questions, corpus, found)
         for clip in found.clips:
             if clip.name not in splits:
@@ -137,8 +153,20 @@ def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
                 found.note(f"marked {OVERLAP}, though the question is not the sentence", clip.name)
         for name in (name for name, given in splits.items() if given == split and name not in questions):
             annotated = "" if name in corpus else "not annotated, and "
-            found.note(f"{annotated}no row in the question file, left out", name)
+            found.leave_out(f"{annotated}no row in the question file", name)
     return annotations
+
+
+def _read_release(
+    files: Mapping[str, SplitFiles], problems: list[str]
+) -> tuple[dict[str, str], dict[str, Sentence]]:
+    """Return the split of each clip, and the sentences."""
+    corpus_file = files["train"].corpus
+    if not corpus_file.name.startswith("labels."):
+        return read_split(corpus_file.with_name(SPLIT_FILE), problems), read_corpus(corpus_file, problems)
+    parts = {split: read_corpus(found.corpus, problems) for split, found in files.items()}
+    splits = {name: split for split, rows in parts.items() for name in rows}
+    return splits, {name: row for rows in parts.values() for name, row in rows.items()}
 
 
 def signer(name: str) -> str:
@@ -155,8 +183,9 @@ def _parse_split(line: str) -> SplitRow:
 
 def _parse_sentence(line: str) -> Sentence:
     """Parse a row of the map; only the clips' names hold signers."""
-    _, name, _, gloss, characters, words, _ = split_fields(line, MAP_HEADER)
-    return Sentence(name, unify(characters or words), gloss, signer(name))
+    _, name, length, gloss, characters, words, _ = split_fields(line, MAP_HEADER)
+    num_frames = int(length) if length.isdecimal() else 0
+    return Sentence(name, unify(characters or words), gloss, signer(name), num_frames)
 
 
 def _entries(content: Any) -> Iterable[Any]:
@@ -168,8 +197,9 @@ def _entries(content: Any) -> Iterable[Any]:
 
 def _parse_entry(entry: Any) -> Sentence:
     match entry:
-        case {"name": str(name), "label_gloss": glosses, "label_char": characters}:
-            return Sentence(name, unify(_join_parts(characters)), _join_parts(glosses), signer(name))
+        case {"name": str(name), "label_gloss": glosses, "label_char": characters, **other}:
+            text, gloss = unify(_join_parts(characters)), _join_parts(glosses)
+            return Sentence(name, text, gloss, signer(name), count_frames(other))
     raise ValueError("expected a dictionary with name, label_gloss and label_char")
 
 
@@ -177,9 +207,10 @@ def _join_parts(value: Any) -> str:
     """Return a text that may be given as a list of parts."""
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
+    are_texts = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+    if are_texts and sum(map(len, value)) <= LONGEST_TEXT:  # the parts may be one text, listed many times
         return " ".join(value)
-    raise ValueError("label_gloss and label_char must be lists of texts")
+    raise ValueError("label_gloss and label_char must be lists of texts, of a sentence's length")
 
 
 def _parse_question(line: str, split: str, splits: Mapping[str, str]) -> Question:

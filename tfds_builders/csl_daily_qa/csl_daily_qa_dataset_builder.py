@@ -26,9 +26,7 @@ class Builder(VideoQaBuilder):
     def table_files(self, manual_dir: Path) -> list[Path]:
         """Return the question files and the files of the release."""
         files = annotations.find_files(manual_dir, text_only=self.text_only)
-        corpus = files["train"].corpus
-        return [
-            corpus,
-            corpus.with_name(annotations.SPLIT_FILE),
-            *(found.questions for found in files.values()),
-        ]
+        corpus = {found.corpus: None for found in files.values()}
+        optional = [files["train"].corpus.with_name(annotations.SPLIT_FILE), files["train"].questions]
+        questions = [files[split].questions for split in ("dev", "test")]
+        return [*corpus, *questions, *(file for file in optional if file.is_file())]

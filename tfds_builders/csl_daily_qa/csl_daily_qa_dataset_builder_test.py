@@ -1,12 +1,14 @@
 """Every layout of CSL-Daily reads alike; its quirks are handled and reported."""
 
+import gzip
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
-from tests.support.annotations import ANNOTATIONS, requires_csl
-from tests.support.csl_release import GLOSS, QUESTION, TARGET, write_release
+from tests.support.annotations import ANNOTATIONS, requires_csl, requires_labels
+from tests.support.csl_release import CLIPS, GLOSS, QUESTION, TARGET, write_release
 from tfds_builders.annotation import Annotations
 from tfds_builders.csl_daily_qa import annotations
 from tfds_builders.csl_daily_qa.annotations import FRAMES, MAP_FILE, PICKLE_FILE, unify
@@ -36,9 +38,13 @@ def test_all_layouts_read_alike(tmp_path: Path, root: str, frames: str, labels: 
     assert found["train"].odd == QUIRKS
 
 
-def test_the_mark_of_an_overlap_is_kept(tmp_path: Path) -> None:
+def test_the_mark_of_an_overlap_is_kept_and_frames_are_counted(tmp_path: Path) -> None:
     write_release(tmp_path / "release")
+    (tmp_path / "release" / FRAMES / "S000007_P0003_T00" / "000002.jpg").unlink()
     folder = prepare("csl_daily_qa", tmp_path / "data", manual_dir=tmp_path / "release", num_workers=1)
+    odd = json.loads((folder / "metadata.json").read_text("utf-8"))["odd"]
+    assert odd["train"] == QUIRKS | {"fewer frames than the annotations say": ["S000007_P0003_T00"]}
+    assert not odd["dev"]
     lines = (folder / "clips.train.jsonl").read_text("utf-8").splitlines()
     clips = {clip["id"][:7]: clip for clip in map(json.loads, lines)}
     assert {name: clip["overlap"] for name, clip in clips.items()} == {
@@ -47,6 +53,41 @@ def test_the_mark_of_an_overlap_is_kept(tmp_path: Path) -> None:
         "S000007": False,
     }
     assert clips["S000002"]["question"] == clips["S000002"]["target"] == TARGET
+
+
+def test_labels_of_the_parent_project_and_no_train_questions_are_enough(tmp_path: Path) -> None:
+    write_release(tmp_path)
+    for name in (PICKLE_FILE, annotations.SPLIT_FILE):
+        (tmp_path / annotations.LABELS / name).unlink()
+    (tmp_path / "questions" / "train.txt").unlink()
+    for split in ("train", "dev", "test"):
+        rows = {
+            name: {"name": name, "gloss": " ".join(GLOSS), "text": TARGET.replace("，", ","), "length": 3}
+            for name, given, annotated, _ in CLIPS
+            if annotated and (given or "train") == split
+        }
+        (tmp_path / f"labels.{split}").write_bytes(gzip.compress(pickle.dumps(rows)))
+    found = read(tmp_path)
+    assert not [problem for split in found.values() for problem in split.problems]
+    train, test = found["train"], found["test"].clips[0]
+    names = ["S000001_P0000_T00", "S000002_P0001_T00", "S000007_P0003_T00"]
+    assert [(clip.name, clip.question, clip.target) for clip in train.clips] == [
+        (name, "", TARGET) for name in names
+    ]
+    assert train.odd == {"empty question, kept": names}
+    assert (test.target, test.question, test.num_frames, test.signer) == (TARGET, QUESTION, 3, "P0004")
+
+
+@requires_labels
+def test_the_real_labels_hold_every_annotated_clip() -> None:
+    rows = {
+        split: annotations.read_corpus(ANNOTATIONS / "csl_daily_labels" / f"labels.{split}", [])
+        for split in ("train", "dev", "test")
+    }
+    assert [len(part) for part in rows.values()] == [18400, 1077, 1176]
+    questions = annotations.read_questions(ANNOTATIONS / "csl_daily_qa" / "dev.txt", "dev", {}, [])
+    assert all(rows["dev"][name].target == row.target for name, row in questions.items())
+    assert all(rows["dev"][name].num_frames == row.num_frames for name, row in questions.items())
 
 
 @pytest.mark.parametrize("text", ["你儿子几岁?", "你 儿子 几 岁？", "你 儿 子 几 岁 ?", " 你儿子几岁 ？"])
@@ -88,11 +129,11 @@ def test_a_question_row_is_read_or_named(tmp_path: Path, row: str, reason: str) 
 
 def test_missing_files_are_named_together(tmp_path: Path) -> None:
     write_release(tmp_path / "release")
-    (tmp_path / "release" / "questions" / "train.txt").unlink()
+    (tmp_path / "release" / "questions" / "dev.txt").unlink()
     (tmp_path / "release" / annotations.LABELS / annotations.SPLIT_FILE).unlink()
     with pytest.raises(SystemExit) as error:
         main(["csl_daily_qa", f"--manual_dir={tmp_path / 'release'}", f"--data_dir={tmp_path / 'data'}"])
-    for words in ("split_1.txt", "questions/train.txt", "ask its authors"):
+    for words in ("split_1.txt", "questions/dev.txt", "ask its authors"):
         assert words in str(error.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from sslssaw_jax.data import video as frames
-from sslssaw_jax.data.video import Resize, read_video
+from sslssaw_jax.data.video import OptionError, Resize, Segment, read_video
 from tfds_builders.annotation import AnnotationError
 from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder
 
@@ -68,6 +68,9 @@ def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.Monk
 
         def __init__(self, *arguments: object) -> None: ...
 
+        def isOpened(self) -> bool:
+            return True
+
         def grab(self) -> bool:
             self.now += 1
             return self.now < len(self.times)
@@ -79,6 +82,8 @@ def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.Monk
             return {
                 cv2.CAP_PROP_FPS: 25.0,
                 cv2.CAP_PROP_FRAME_COUNT: 15.0,
+                cv2.CAP_PROP_FRAME_HEIGHT: SIZE[0],
+                cv2.CAP_PROP_FRAME_WIDTH: SIZE[1],
                 cv2.CAP_PROP_POS_MSEC: 1000 * self.times[min(self.now, 14)] + 40,  # not from 0
             }[what]
 
@@ -91,6 +96,62 @@ def test_a_folder_of_frames_keeps_its_rate(tmp_path: Path) -> None:
     for t in range(3):
         cv2.imwrite(str(tmp_path / f"{t}.png"), np.full((*SIZE, 3), STEP * t, np.uint8))
     assert shown(read_video(tmp_path, KEEP, 5).video) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_a_segment_holds_the_frames_of_its_seconds(tmp_path: Path, suffix: str) -> None:
+    """A sentence of a long recording, behind a seek and before one is worth it."""
+    path = tmp_path / f"long{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODECS[suffix]), 25, SIZE[::-1])
+    for t in range(500):
+        writer.write(np.full((*SIZE, 3), STEP * (t % 50), np.uint8))
+    writer.release()
+    for start in (0.4, 16.4):
+        clip = read_video(Segment(path, start, start + 1), KEEP, 25)
+        assert not clip.odd and len(clip.video) == 25
+        assert np.abs(np.array(shown(clip.video)) - np.arange(10, 35)).max() <= 1
+    assert len(read_video(Segment(path, 19, 25), KEEP, 25).video) == 0
+    assert read_video(Segment(path, 19, 25), KEEP, 25).odd == ["video breaks off before its end"]
+    assert read_video(Segment(path, 30, 31), KEEP, 25).odd == ["starts after the video's end"]
+    assert read_video(Segment(tmp_path, 0, 1), KEEP, 25).odd == ["start and end need a video file"]
+
+
+def test_a_name_with_a_colon_is_a_file_and_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "a.mp4", 5).rename(tmp_path / "10:15_a.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(read_video(Path("10:15_a.mp4"), KEEP, 25).video) == 5
+
+
+def test_pictures_of_every_kind_are_read_one_folder_deeper(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    for t, suffix in enumerate((".png", ".jpg", ".bmp", ".webp")):
+        cv2.imwrite(str(tmp_path / "frames" / f"{t}{suffix}"), np.full((*SIZE, 3), 10 * STEP * t, np.uint8))
+    black, lossless = np.zeros((*SIZE, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101]
+    cv2.imwrite(str(tmp_path / "frames" / "4.webp"), black, lossless)
+    assert {frames.image_size(file.read_bytes()) for file in frames.list_frames(tmp_path)} == {SIZE}
+    assert shown(read_video(tmp_path, KEEP, 25).video) == [0, 10, 20, 30, 0]
+    (tmp_path / "other").mkdir()
+    cv2.imwrite(str(tmp_path / "other" / "0.png"), np.zeros((*SIZE, 3), np.uint8))
+    assert not read_video(tmp_path, KEEP, 25).video
+
+
+def test_pictures_and_videos_of_too_many_pixels_are_refused_before_they_take_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
+    for width, height in ((2**25, 1), (2**16, 2**16), (0, 1)):
+        data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        assert frames.to_jpeg(bytes(data), Resize.parse("short:4096")) is None
+    long = np.zeros((1, 20_000, 3), np.uint8)  # fits, but not with a short side of 256
+    assert frames.to_jpeg(cv2.imencode(".png", long)[1].tobytes(), Resize.parse("short:256")) is None
+    wide = write_video(tmp_path / "wide.avi", 2)
+    assert read_video(wide, Resize(4096, "short"), 25).video
+    with pytest.raises(OptionError, match="at most 4096"):
+        Resize.parse("short:99999")
+    monkeypatch.setattr(frames, "MAX_PIXELS", 64 * 48 - 1)
+    assert read_video(wide, KEEP, 25).odd == ["frames of too many pixels"]
 
 
 def test_crop_keeps_the_middle_square_undistorted(tmp_path: Path) -> None:
@@ -157,5 +218,5 @@ def test_a_table_of_videos_becomes_a_dataset(tmp_path: Path) -> None:
 def test_a_split_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"broken")
     (tmp_path / "clips.csv").write_text("id,video,target,split\na,a.mp4,,test\n", encoding="utf-8")
-    with pytest.raises(AnnotationError, match=r"none of the 1 clips of test has frames.*a\.mp4"):
+    with pytest.raises(AnnotationError, match=r"test has no clip with frames, of 1.*a\.mp4"):
         build(tmp_path, tmp_path / "data")

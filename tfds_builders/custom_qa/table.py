@@ -1,29 +1,33 @@
 """The table of `custom_qa`, one clip a row.
 
-It is `clips.csv` (RFC 4180, with a header) or `clips.jsonl`.
+It is `clips.csv` or `clips.tsv` (RFC 4180, with a header; commas, semicolons or tabs) or `clips.jsonl`.
 """
 
 import csv
 import functools
 import io
 import json
+import math
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from sslssaw_jax.data.video import Segment
 from tfds_builders.annotation import (
     SPLITS,
     Annotation,
     AnnotationError,
     Annotations,
     MissingInputError,
+    first_existing,
     parse_rows,
 )
 
-TABLES = ("clips.csv", "clips.jsonl")
+TABLES = ("clips.csv", "clips.tsv", "clips.jsonl")
 REQUIRED = ("id", "video", "target", "split")
-OPTIONAL = ("question", "gloss", "signer")
+OPTIONAL = ("question", "gloss", "signer", "start", "end")
+_OTHER_NAMES = {"val": "dev", "valid": "dev", "validation": "dev"}
 EXPECTED = (
     f"The folder holds {' or '.join(TABLES)} with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}: "
     "see docs/own_data.md"
@@ -40,6 +44,8 @@ class Row(NamedTuple):
     question: str
     gloss: str
     signer: str
+    start: str
+    end: str
 
 
 def find_table(folder: Path) -> Path:
@@ -53,7 +59,7 @@ def find_table(folder: Path) -> Path:
     if not tables:
         raise MissingInputError(f"{folder} has no table of clips. {EXPECTED}")
     if len(tables) > 1:
-        raise AnnotationError(f"{folder} has both {' and '.join(TABLES)}: keep one")
+        raise AnnotationError(f"{folder} has {' and '.join(path.name for path in tables)}: keep one")
     return tables[0]
 
 
@@ -68,8 +74,8 @@ def read_table(table: Path) -> dict[str, Annotations]:
         MissingInputError: No video of a split is there.
     """
     problems: list[str] = []
-    columns = list(_csv_rows(table, problems) if table.suffix == ".csv" else _json_rows(table, problems))
-    named = {row["split"].strip() for _, row in columns}
+    columns = list(_csv_rows(table, problems) if table.suffix != ".jsonl" else _json_rows(table, problems))
+    named = {_split(row) for _, row in columns}
     if "train" in named and named < set(SPLITS):
         raise AnnotationError(
             f"{table} has train clips, but none in {' and '.join(sorted(set(SPLITS) - named))}: dev chooses "
@@ -82,11 +88,12 @@ def read_table(table: Path) -> dict[str, Annotations]:
         raise AnnotationError(*problems or [f"{table} has no rows"])
     splits = {split: Annotations() for split in SPLITS if split in named}
     for row in rows:
-        found, video = splits[row.split], table.parent / row.video
-        if video.exists():
+        found, path = splits[row.split], _find_video(table.parent, row.video)
+        if path.exists():
+            video = Segment(path, float(row.start), float(row.end)) if row.end else path
             found.clips.append(Annotation(row.id, video, row.question, row.target, row.gloss, row.signer))
         else:
-            found.note("video not there, left out", row.id)
+            found.leave_out("video not there", row.id)
     for split, found in splits.items():
         if not found.clips:
             first = next(row.video for row in rows if row.split == split)
@@ -100,7 +107,7 @@ def read_table(table: Path) -> dict[str, Annotations]:
 def _parse_row(columns: dict[str, str], needs_target: bool) -> Row:
     """Parse a row, with single spaces between words."""
     texts = {column: " ".join(columns.get(column, "").split()) for column in Row._fields}
-    row = Row(**texts | {"video": columns["video"].strip()})
+    row = Row(**texts | {"video": columns["video"].strip(), "split": _split(columns)})
     for column in REQUIRED:
         if not texts[column] and (column != "target" or needs_target):
             raise ValueError(f"no {column}")
@@ -108,14 +115,39 @@ def _parse_row(columns: dict[str, str], needs_target: bool) -> Row:
         raise ValueError("a control character or half a character")
     if row.split not in SPLITS:
         raise ValueError(f"the split is {row.split!r}; allowed: {', '.join(SPLITS)}")
+    if row.start or row.end:
+        _check_times(row.start, row.end)
     return row
+
+
+def _split(columns: dict[str, str]) -> str:
+    name = columns["split"].strip().casefold()
+    return _OTHER_NAMES.get(name, name)
+
+
+def _check_times(start: str, end: str) -> None:
+    try:
+        good = 0 <= float(start) < float(end) < math.inf
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"start is {start!r} and end {end!r}; expected seconds, such as 12.5 and 15")
+
+
+def _find_video(folder: Path, name: str) -> Path:
+    """Return the path of a video, whichever way its accents are composed."""
+    paths = [folder / name, *(folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
+    return first_existing(paths)
 
 
 def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row with the number of its first line."""
-    reader = csv.reader(io.StringIO(_read_text(table), newline=""), strict=True)
+    text = _read_text(table)
+    first_line = text.partition("\n")[0]
+    separator = max(",;\t", key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
-        header = [column.strip() for column in next(reader, [])]
+        header = [column.strip().casefold() for column in next(reader, [])]
         if problem := _columns_problem(header):
             hint = "; separate columns by commas" * (len(header) == 1)
             raise AnnotationError(f"{table}, line 1: {problem}{hint}")
@@ -124,7 +156,7 @@ def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str,
             if any(fields) and len(fields) != len(header):
                 problems.append(
                     f"{table}, line {number}: {len(fields)} fields where the header has {len(header)}; "
-                    'a text with a comma needs "quotes"'
+                    f'a text with {separator!r} needs "quotes"'
                 )
             elif any(fields):
                 yield number, dict(zip(header, fields))
@@ -141,17 +173,25 @@ def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=lambda _: None)  # pandas writes NaN for an empty cell
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
-            problem = f'expected {{"id": "...", ...}}, all values in quotes: {line.strip()[:80]!r}'
+        texts = _json_texts(row) if isinstance(row, dict) else None
+        if texts is None:
+            problem = f'expected {{"id": "...", ...}}, all values texts or numbers: {line.strip()[:80]!r}'
         else:
-            problem = _columns_problem(list(row))
-        if problem:
+            problem = _columns_problem(list(texts))
+        if texts is None or problem:
             problems.append(f"{table}, line {number}: {problem}")
         else:
-            yield number, row
+            yield number, texts
+
+
+def _json_texts(row: dict[str, Any]) -> dict[str, str] | None:
+    """Return the texts and numbers of an object as texts, or None."""
+    if not all(value is None or type(value) in (str, int, float) for value in row.values()):
+        return None
+    return {key.strip().casefold(): "" if value is None else str(value) for key, value in row.items()}
 
 
 def _columns_problem(columns: list[str]) -> str:

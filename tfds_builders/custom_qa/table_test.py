@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sslssaw_jax.data.video import Segment
 from tfds_builders.annotation import AnnotationError, MissingInputError
 from tfds_builders.custom_qa.table import find_table, read_table
 
@@ -52,6 +53,38 @@ def test_csv_and_json_lines_read_the_same(tmp_path: Path) -> None:
     assert (second.question, second.gloss, second.signer) == ("", "", "")
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) -> None:
+    rows = [["ID", " Video", "TARGET", "Split"], ["x", "a.mp4", "rain", "train"]]
+    rows += [["y", "a.mp4", "snow", "Val"], ["z", "c.mp4", "fog", "test"]]
+    text = "\n".join(separator.join(row) for row in rows)
+    found = read_table(write(tmp_path, text, "clips.tsv" if separator == "\t" else "clips.csv"))
+    assert {split: [clip.name for clip in part.clips] for split, part in found.items()} == {
+        "train": ["x"],
+        "dev": ["y"],
+        "test": ["z"],
+    }
+
+
+def test_numbers_and_null_in_json_lines_are_texts(tmp_path: Path) -> None:
+    times = '"start": 1, "end": 2.5, "gloss": NaN'
+    text = f'{{"id": 7, "video": "a.mp4", "target": null, "split": "test", {times}}}'
+    (clip,) = read_table(write(tmp_path, text, "clips.jsonl"))["test"].clips
+    assert (clip.name, clip.target, clip.gloss) == ("7", "", "")
+    assert clip.video == Segment(tmp_path / "a.mp4", 1.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_table"), [("f\u00fcr.mp4", "fu\u0308r.mp4"), ("fu\u0308r.mp4", "f\u00fcr.mp4")]
+)
+def test_a_name_is_found_however_its_accents_are_composed(
+    tmp_path: Path, on_disk: str, in_table: str
+) -> None:
+    table = write(tmp_path, f"{HEADER}\nx,{in_table},,test\n")
+    (tmp_path / on_disk).write_bytes(b"a video")
+    assert read_table(table)["test"].clips[0].video == tmp_path / on_disk
+
+
 def test_clips_to_translate_need_one_split_and_no_targets(tmp_path: Path) -> None:
     splits = read_table(write(tmp_path, f"{HEADER}\nx,a.mp4,,test\ny,c.mp4,,test\n"))
     assert {split: [clip.target for clip in found.clips] for split, found in splits.items()} == {
@@ -62,7 +95,7 @@ def test_clips_to_translate_need_one_split_and_no_targets(tmp_path: Path) -> Non
 def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_error(tmp_path: Path) -> None:
     found = read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\ny,c.mp4,,test\n"))["test"]
     assert [clip.name for clip in found.clips] == ["y"]
-    assert found.odd == {"video not there, left out": ["x"]}
+    assert found.odd == {"video not there, left out": ["x"]} and found.missing == ["x"]
     with pytest.raises(MissingInputError, match=r"no video of test is there: .*away\.mp4"):
         read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\n"))
 
@@ -71,7 +104,8 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
     ("text", "message"),
     [
         ("", r"line 1: no column 'id'; a table has id, video, target, split, and may have question"),
-        ("id;video;target;split\n", r"line 1: no column 'id'.*found id;video;target;split; .* by commas"),
+        ("id video target split\n", r"line 1: no column 'id'.*found id video target split; .* by commas"),
+        ("id;video;target;split\nx;a.mp4;it rains; hard;test\n", r"line 2: 5 fields.*with ';' needs"),
         (f"{HEADER},qestion\n", r"line 1: column 'qestion' is unknown or there twice"),
         (f"{HEADER},id\n", r"line 1: column 'id' is unknown or there twice"),
         (f"{HEADER}\n", r"clips\.csv has no rows"),
@@ -80,14 +114,18 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
         (f'{HEADER}\nx,a.mp4,"it rains,test\n', r"line 2: unexpected end of data"),
         (f'{HEADER}\nx,a.mp4,"it" rains,test\n', r"line 2: .*expected after"),
         (f"{HEADER}\nx,a.mp4,{'r' * 200_000},test\n", r"line 2: field larger"),
-        (f"{HEADER}\nx,a.mp4,it rains,valid\n", r"line 2: the split is 'valid'; allowed: train, dev, test"),
+        (f"{HEADER}\nx,a.mp4,it rains,eval\n", r"line 2: the split is 'eval'; allowed: train, dev, test"),
+        (f"{HEADER},start,end\nx,a.mp4,,test,3,2\n", r"line 2: start is '3' and end '2'; expected seconds"),
+        (f"{HEADER},start,end\nx,a.mp4,,test,,2\n", r"line 2: start is '' and end '2'"),
+        (f"{HEADER},start,end\nx,a.mp4,,test,0,nan\n", r"line 2: start is '0' and end 'nan'"),
+        (f"{HEADER},start,end\nx,a.mp4,,test,0:01,0:02\n", r"line 2: start is '0:01'"),
         (f"{HEADER}\nx,a.mp4,it\0rains,test\n", r"line 2: a control character"),
         (f"{HEADER}\nx,a.mp4,,test\nx,c.mp4,,test\n", r"line 3: a second row for the clip x"),
         (f"{HEADER}\n../x,a.mp4,,test\n", r"line 2: '../x' cannot be the name of a clip"),
         (f"{HEADER}\n..,a.mp4,,test\n", r"line 2: '..' cannot be the name of a clip"),
         (f"{HEADER}\n{'ü' * 101},a.mp4,,test\n", r"line 2: 'ü+' cannot be the name of a clip"),
         (f"{HEADER}\nx,a.mp4,it rains,train\n", r"has train clips, but none in dev and test: .*tenth"),
-        (f"{HEADER}\nx,a.mp4,it rains,train\ny,a.mp4,it rains,val\n", r"line 3: the split is 'val'"),
+        (f"{HEADER}\nx,a.mp4,it rains,train\ny,a.mp4,it rains,val\n", r"none in test"),
         (csv_text(ROWS).replace("it snows", ""), r"line 4: no target"),
     ],
 )
@@ -102,11 +140,12 @@ def test_a_table_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, text
         ("{}\n", "line 1: no column 'id'"),
         ('\n\n{"id": "x"', "line 3: expected"),
         ("[" * 100_000, "line 1: expected"),
-        ('["id"]', "line 1: expected .*all values in quotes"),
+        ('["id"]', "line 1: expected .*all values texts or numbers"),
         (
-            '{"id": 7, "video": "a.mp4", "target": "", "split": "test"}',
-            "line 1: expected .*all values in quotes",
+            '{"id": ["x"], "video": "a.mp4", "target": "", "split": "test"}',
+            "line 1: expected .*all values te",
         ),
+        ('{"id": true, "video": "a.mp4", "target": "", "split": "test"}', "line 1: expected .*all values te"),
         ('{"id": "\\ud800", "video": "a.mp4", "target": "", "split": "test"}', "line 1: .*half a character"),
     ],
 )
@@ -121,10 +160,10 @@ def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_one_table_is_wanted(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"no table of clips.*clips\.csv or clips\.jsonl"):
+    with pytest.raises(MissingInputError, match=r"no table of clips.*clips\.csv or clips\.tsv or"):
         find_table(tmp_path)
     write(tmp_path, HEADER)
     assert find_table(tmp_path).name == "clips.csv"
     write(tmp_path, "", "clips.jsonl")
-    with pytest.raises(AnnotationError, match=r"both clips\.csv and clips\.jsonl"):
+    with pytest.raises(AnnotationError, match=r"has clips\.csv and clips\.jsonl"):
         find_table(tmp_path)

@@ -7,9 +7,8 @@ question files of GBT-code have one row a clip, `split/NAME TEXT%QUESTION%GLOSS`
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tfds_builders.annotation import (
     SPLITS,
@@ -20,7 +19,7 @@ from tfds_builders.annotation import (
     find_questions,
     first_existing,
     merge_annotations,
-    read_pickled_rows,
+    read_labels,
     read_rows,
     require,
     split_fields,
@@ -79,7 +78,7 @@ def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitF
 def read_corpus(path: Path, problems: list[str]) -> dict[str, Sentence]:
     """Read a corpus file or the parent project's labels by `parse_rows`."""
     if path.name.startswith("labels."):
-        return read_pickled_rows(path, _labels, _parse_label, problems)
+        return read_labels(path, problems)
     return read_rows(path, _parse_sentence, problems, header=CORPUS_HEADER)
 
 
@@ -98,7 +97,7 @@ def read_annotations(splits: Mapping[str, SplitFiles]) -> dict[str, Annotations]
         questions = read_questions(files.questions, split, found.problems)
         merge_annotations(files, questions, corpus, found)
         for name in sorted(corpus.keys() - questions.keys()):
-            found.note("no row in the question file, left out", name)
+            found.leave_out("no row in the question file", name)
     return annotations
 
 
@@ -106,19 +105,6 @@ def _parse_sentence(line: str) -> Sentence:
     """Parse a row of a corpus file, in which quotes are letters."""
     name, _, _, _, speaker, orth, translation = split_fields(line, CORPUS_HEADER)
     return Sentence(name, translation, orth, speaker)
-
-
-def _labels(content: Any) -> Iterable[Any]:
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a dictionary of clips, found a {type(content).__name__}")
-    return content.values()
-
-
-def _parse_label(label: Any) -> Sentence:
-    match label:
-        case {"name": str(name), "text": str(text), "gloss": str(gloss)}:
-            return Sentence(name.rpartition("/")[2], text.strip(), gloss.strip(), "")
-    raise ValueError("expected a dictionary with the texts name, text and gloss")
 
 
 def _parse_question(line: str, split: str) -> Question:

@@ -1,13 +1,14 @@
 """Frames come back as they were, in order, and what is broken is left out and reported."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.video import OptionError, Resize
+from sslssaw_jax.data.video import OptionError, Resize, image_size, read_video, to_jpeg
 from tests.support.phoenix_release import SIZE, clip_name, picture, write_release
 from tfds_builders.annotation import AnnotationError
 from tfds_builders.phoenix2014t_qa import phoenix2014t_qa_dataset_builder as phoenix
@@ -17,8 +18,8 @@ NUM_CLIPS = {"train": 2, "dev": 1, "test": 1}
 JPEG_ERROR = 3.0  # mean absolute error of a smooth picture at quality 95, of 255
 
 
-def build(release: Path, data_dir: Path, resize: str = "256", text_only: bool = False) -> phoenix.Builder:
-    builder = phoenix.Builder(data_dir=data_dir, resize=resize, num_workers=1, text_only=text_only)
+def build(release: Path, data_dir: Path, resize: str = "256", **options: Any) -> phoenix.Builder:
+    builder = phoenix.Builder(data_dir=data_dir, resize=resize, num_workers=1, **options)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=release))
     return builder
 
@@ -73,6 +74,25 @@ def test_jpeg_frames_pass_through_unchanged_without_resize(tmp_path: Path) -> No
     assert list(record["video"]) == [file.read_bytes() for file in files]
 
 
+def test_a_picture_is_stored_as_its_exif_data_turns_it() -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"  # orientation 6: a quarter turn
+    plain = cv2.imencode(".jpg", picture(0))[1].tobytes()
+    turned = plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+    stored = to_jpeg(turned, Resize.parse("none"))
+    assert (
+        stored and image_size(plain) == SIZE and image_size(stored) == decode(stored).shape[:2] == SIZE[::-1]
+    )
+    expected = np.rot90(picture(0), -1)[..., ::-1]
+    assert np.abs(decode(stored).astype(float) - expected).mean() < 2 * JPEG_ERROR
+
+
+def test_two_files_of_one_frame_number_leave_the_clip_out(tmp_path: Path) -> None:
+    for name in ("images0001.png", "images0002.png", "images2.jpg"):
+        cv2.imwrite(str(tmp_path / name), picture(0))
+    found = read_video(tmp_path, Resize(), 25)
+    assert (found.video, found.odd) == ([], ["two files of one frame number"])
+
+
 def test_broken_clips_are_left_out_in_order_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +105,12 @@ def test_broken_clips_are_left_out_in_order_and_reported(
     (train / clip_name("train", 5)).rmdir()
     (train / clip_name("train", 2) / "images0002.png").write_bytes(b"\x89PNG cut short")
     (train / clip_name("train", 3) / "images0002.png").unlink()
-    builder = build(tmp_path / "release", tmp_path / "data", "none")
+    with pytest.raises(
+        AnnotationError, match=r"3 of the 7 clips of train are missing .*train-1.*--max_missing"
+    ):
+        build(tmp_path / "release", tmp_path / "refused", "none")
+    assert not list((tmp_path / "refused").rglob("*.array_record"))
+    builder = build(tmp_path / "release", tmp_path / "data", "none", max_missing=0.5)
     records = read(builder, "train")
     assert [record["id"].decode() for record in records] == [clip_name("train", i) for i in (0, 2, 3, 4)]
     assert [len(record["video"]) for record in records] == [3, 2, 2, 3]
@@ -108,7 +133,7 @@ def test_texts_alone_are_those_of_the_whole_dataset_and_need_only_the_question_f
 
 def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:
     write_release(tmp_path / "release", NUM_CLIPS, num_frames=0)
-    with pytest.raises(AnnotationError, match=r"none of the 2 clips .*train-0.*RWTH"):
+    with pytest.raises(AnnotationError, match=r"train has no clip with frames, of 2.*train-0.*RWTH"):
         build(tmp_path / "release", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
     splits = phoenix.Builder(data_dir=tmp_path / "data", num_workers=1).check(tmp_path / "release")

@@ -17,7 +17,7 @@ from sslssaw_jax.workdir import user_path
 if TYPE_CHECKING:  # each worker process imports this module, which therefore stays light
     from tfds_builders.rehearsal.corpus import Corpus
 
-CORPORA = ("csl_daily_qa", "phoenix2014t_qa")
+CORPORA = ("csl_daily_qa", "phoenix2014t_qa", "qsl_qa")
 
 
 def rehearse(
@@ -43,10 +43,10 @@ def rehearse(
         MissingInputError: A file is not there.
         AnnotationError: Rows cannot be read.
     """
-    from tfds_builders.rehearsal import csl_daily, phoenix2014t
+    from tfds_builders.rehearsal import csl_daily, phoenix2014t, qsl
     from tfds_builders.rehearsal.corpus import write_corpus
 
-    plans = {"csl_daily_qa": csl_daily.plan, "phoenix2014t_qa": phoenix2014t.plan}
+    plans = {"csl_daily_qa": csl_daily.plan, "phoenix2014t_qa": phoenix2014t.plan, "qsl_qa": qsl.plan}
     corpus = plans[name](annotations_dir, limit)
     write_corpus(corpus, out, size or corpus.size, num_workers)
     return corpus

@@ -1,0 +1,58 @@
+"""Count how often the word that decides is named first: `python -m benchmarks.explanation --model=runs/demo`.
+
+On the demo, the grammar knows without which words of a question a clip's signs have several readings. An
+explanation is right if the word that it names first is one of them: the word with the highest loss when it is
+left out, or the word with the highest mean gate. Clips without such a word (two words say the same) do not
+count.
+"""
+
+import argparse
+import re
+
+import numpy as np
+
+from benchmarks.harness import keep
+from sslssaw_jax import Translator
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.text import without_each_word
+from sslssaw_jax.evaluation.predictions import Gate
+from sslssaw_jax.report.heatmap import words_of
+from tfds_builders.avatar_qa.grammar import deciding_words
+
+
+def first_by_gate(gate: Gate) -> str:
+    """Return the word whose tokens have the highest mean gate."""
+    words = words_of(gate.tokens)
+    ends = np.cumsum([word.num_tokens for word in words])
+    means = {
+        word.text: float(gate.weights[end - word.num_tokens : end].mean())
+        for word, end in zip(words, ends)
+        if not word.is_marker and re.search(r"\w", word.text)
+    }
+    return max(means, key=means.__getitem__)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="a demo's workdir, or a model folder")
+    parser.add_argument("--data_dir", default="data")
+    options = parser.parse_args()
+    translator = Translator.from_pretrained(options.model)
+    test = ClipSource(find_dataset(options.data_dir, "avatar_qa"), "test")
+    answers = translator.answer([test[index] for index in range(len(test))], explain=True)
+    named: dict[str, list[float]] = {"without the word": [], "SSAW gate": [], "any word, by chance": []}
+    for answer in answers:
+        assert answer.explanation and answer.gate
+        if deciding := deciding_words(answer.question):
+            words = without_each_word(answer.question)
+            named["without the word"].append(answer.explanation.first_word in deciding)
+            named["SSAW gate"].append(first_by_gate(answer.gate) in deciding)
+            named["any word, by chance"].append(np.mean([word in deciding for word, _ in words]).item())
+    rows = [[name, f"{np.mean(right):.0%}", str(len(right))] for name, right in named.items()]
+    title = f"The first word named is one that decides, {len(answers)} clips of the demo's test split"
+    keep("explanation", title, ["explained by", "right", "clips with such a word"], rows)
+
+
+if __name__ == "__main__":
+    main()
