@@ -55,10 +55,14 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
         try:
             found = _ask(translator, question, video)
         except UserError as error:
-            return _html("answer", problem=str(error)), gr.skip(), turns, gr.Radio(visible=False)
-        turns = [*turns, Turn(found.question, found.text, understood=True)]
-        others = [one.text for one in found.alternatives]
-        return *_shown(turns), gr.Radio(others, value=None, visible=bool(others))
+            return _html("answer", problem=str(error)), gr.skip(), turns, gr.Radio(visible=False), ""
+        turns = [*turns, Turn(found.question, found.text, found.understood)]
+        meant = [one.text for one in found.alternatives]
+        if not found.understood:
+            meant.insert(0, found.text)
+        label = "Or did you mean" if found.understood else "Did you mean"
+        choice = gr.Radio(meant, value=None, label=label, visible=bool(meant))
+        return *_shown(turns), choice, _html("why", of=found)
 
     def choose(sentence: str, turns: list[Turn]) -> tuple[Any, ...]:
         return _shown([*turns[:-1], turns[-1]._replace(sentence=sentence, understood=True, chosen=True)])
@@ -70,7 +74,12 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
         except UserError as error:
             raise gr.Error(str(error)) from error
         alternatives = [asdict(one) for one in found.alternatives]
-        return {"text": found.text, "score": found.score, "alternatives": alternatives}
+        return {
+            "text": found.text,
+            "understood": found.understood,
+            "score": found.score,
+            "alternatives": alternatives,
+        }
 
     videos = dict.fromkeys(one.video for one in examples)
     clips = {video: number for number, video in enumerate(videos, 1)}
@@ -108,7 +117,8 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
             with gr.Column():
                 gr.HTML(_html("step", number=3, name="Read"))
                 answer = gr.HTML(_html("answer"), elem_id="answer")
-                choice = gr.Radio([], label="Or did you mean", visible=False)
+                choice = gr.Radio([], label="Did you mean", visible=False)
+                why = gr.HTML(elem_id="why")
                 gr.HTML("<h2>The dialogue so far</h2>")
                 dialogue = gr.HTML(_html("dialogue"), elem_id="dialogue")
                 again = gr.Button("Start over")
@@ -116,7 +126,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
         asked = {
             "fn": ask,
             "inputs": [question, video, turns],
-            "outputs": [*spoken, choice],
+            "outputs": [*spoken, choice, why],
             "api_visibility": "private",
         }
         taken = shelf.click(
@@ -132,9 +142,9 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
             event.then(None, js=_SHOW)
         choice.input(choose, [choice, turns], spoken, api_visibility="private")
         again.click(
-            lambda: (*_shown([]), gr.Radio(visible=False), "", None),
+            lambda: (*_shown([]), gr.Radio(visible=False), "", "", None),
             None,
-            [*spoken, choice, question, video],
+            [*spoken, choice, why, question, video],
             api_visibility="private",
         )
         gr.Button(visible=False).click(
@@ -186,7 +196,7 @@ def _ask(translator: "Translator", question: str, video: str | None) -> "Answer"
             f"The video is too long: {clip.num_frames / fps:.0f} seconds, and the model reads at most "
             f"{TOO_LONG * longest / fps:.0f}. Sign one sentence, or cut the video."
         )
-    return translator.answer([clip])[0]
+    return translator.answer([clip], explain=True)[0]
 
 
 def _shown(turns: list[Turn]) -> tuple[str, str, list[Turn]]:

@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.evaluation.predictions import Sentence
 from sslssaw_jax.inference import app
 from sslssaw_jax.inference.demo import EXAMPLES
@@ -23,6 +25,14 @@ gradio = pytest.importorskip("gradio")
 page = pytest.importorskip("sslssaw_jax.inference.page")
 
 
+WHY = Explanation(
+    sentence="7 frames",
+    log_prob=-1.0,
+    words=[WordDrop("<Why>", 2.0), WordDrop("not", 1.0), WordDrop("?", -1.0)],
+    stretches=[StretchDrop(0.0, 0.5, 0.0), StretchDrop(0.5, 1.0, 0.0)],
+)
+
+
 class Counter:
     """A translator that tells how many frames it read."""
 
@@ -33,9 +43,13 @@ class Counter:
     def read(self, video: Any, question: str) -> list[Any]:
         return [make_clip(0, read_frames(video, self.model.facts), question)]
 
-    def answer(self, clips: list[Any]) -> list[Answer]:
+    def answer(self, clips: list[Any], *, explain: bool) -> list[Answer]:
+        assert explain
         others = (Sentence("four frames", -1.0),)
-        return [Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None) for clip in clips]
+        return [
+            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, WHY)
+            for clip in clips
+        ]
 
 
 def write_video(path: Path, num_frames: int) -> Path:
@@ -65,9 +79,8 @@ def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, mes
 
 def test_a_video_is_translated_as_the_translator_would(tmp_path):
     video = write_video(tmp_path / "right.mp4", 7)
-    assert page._ask(Counter(), " Why? ", str(video)) == Answer(
-        "Why?", "7 frames", -0.5, (Sentence("four frames", -1.0),), None
-    )
+    found = page._ask(Counter(), " Why? ", str(video))
+    assert (found.question, found.text, found.explanation) == ("Why?", "7 frames", WHY)
 
 
 def test_what_visitors_type_is_text_and_no_html():
@@ -98,10 +111,18 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
         blocks.close()
     assert found == {
         "text": "7 frames",
+        "understood": True,
         "score": -0.5,
         "alternatives": [{"text": "four frames", "score": -1.0}],
     }
     assert [file for file in (tmp_path / "sent").rglob("*") if file.is_file()] == []
+
+
+def test_words_and_stretches_are_as_dark_as_the_sentence_hangs_on_them():
+    answer = Answer("<Why> not?", "7 frames", -0.5, (), None, True, WHY)
+    found = re.findall(r"--share: ([\d.]+)\">([^<]*)<", page._html("why", of=answer))
+    shades = [(float(share), text) for share, text in found]
+    assert shades == [(1, "&lt;Why&gt;"), (0.5, "not"), (0, "?"), (0, "0.0 s"), (0, "0.5 s")]
 
 
 def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_data_dir, tmp_path):
