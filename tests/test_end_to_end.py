@@ -192,7 +192,7 @@ def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_cli
     assert len(list((finished / "custom_qa" / "heatmaps").glob("*.png"))) == 2
     assert (finished / "predictions.test.jsonl").read_bytes() == before
     with pytest.raises(ConfigError, match=r"has test, and no split train: use --mode=translate"):
-        run(config, tmp_path / "new")
+        run(config, finished)
 
 
 def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: Path) -> None:
