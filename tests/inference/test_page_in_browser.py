@@ -110,7 +110,7 @@ def test_a_clip_before_the_camera_becomes_its_sentence(page):
     example = read_examples()[0]
     page.get_by_label("Question").fill(example.question)
     page.get_by_role("button", name="Click to Access Webcam").click()
-    page.get_by_role("button", name="start recording").wait_for()
+    page.get_by_role("button", name="Record", exact=True).wait_for()
     page.evaluate(RECORD)
     sentence(page, example.text).wait_for()
     assert example.text in page.get_by_label("dialogue").inner_text()
