@@ -26,7 +26,7 @@ SHOWN = [
     ("test-0009", "When will she bring flour?", "on sunday the queen will bring old flour"),
     ("test-0009", "What weather will come on Sunday?", "on sunday cold snow will come at the coast"),
     ("test-0006", "Which woman did cook tea?", "the girl cooked good tea at seven o'clock"),
-    ("test-0025", "Where will thunder stay?", "tomorrow local thunder will stay in the west"),
+    ("test-0001", "What did she get on Friday?", "on friday the sister cooked new flour"),
 ]
 
 

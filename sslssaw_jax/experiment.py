@@ -252,13 +252,8 @@ class Experiment:
             raise ConfigError(
                 f"{name}, a model of other settings; choose its own:\n  " + "\n  ".join(changed)
             )
-        decisive = ("language", "resize", "fps") if base.stage.reads_video else ("language",)
-        facts = [{key: getattr(one, key) for key in decisive} for one in (base.facts, self._dataset.facts)]
-        if changed := differences(facts[0], facts[1], "dataset"):
-            raise ConfigError(
-                f"{name}, a model of other clips than those in {self._dataset.folder}; prepare yours as the "
-                "model knows them:\n  " + "\n  ".join(changed)
-            )
+        folder = Path(str(self.config.init_from))
+        self._require_fitting_data(folder, base.facts.to_json(), base.stage, trains=False)
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
@@ -365,7 +360,7 @@ def _base_model(init_from: str | None, workdir: Path) -> TrainedModel | None:
 
     The name is that of a run beside the workdir, or a path.
     """
-    for folder in [workdir.parent / init_from, Path(init_from).expanduser()] if init_from else []:
+    for folder in [workdir.parent / init_from, user_path(init_from)] if init_from else []:
         if is_model(folder):
             return load(folder)
         if read_notes(folder).get("stage") == "translate":

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -17,6 +16,7 @@ from sslssaw_jax.systems import read_config
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.workdir import FINISHED, read_notes, write_json
 from tests.inference.test_translator import make_run
+from tests.support.toy import toy_state
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_all_weights_are_those_of_the_trained_model(runs, base):
     init_from = str(runs / "saved") if base == "PATH" else base
     run = experiment(runs, init_from=init_from, **{"model.mbart.dropout": 0.3})
     (stage,) = run._stages
-    fresh = stage.init(jax.random.key(1), optax.identity())
+    fresh = toy_state(stage, seed=1)
     found = variables(run._initial_weights(0)(fresh))
     expected = variables(Translator.from_pretrained(runs / "trained").model.state)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -73,6 +73,8 @@ def test_what_does_not_fit_is_said_at_once(runs, changes, message):
 @pytest.mark.parametrize(("fact", "value"), [("resize", "256"), ("fps", 30.0), ("language", "de_DE")])
 def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact, value):
     run = experiment(runs)
-    facts = replace(run._base.facts, **{fact: value})
-    with pytest.raises(ConfigError, match=rf"a model of other clips .*\n  dataset.{fact}: {value!r} then"):
+    facts = replace(run._base.facts, fingerprint="other", **{fact: value})
+    with pytest.raises(
+        ConfigError, match=rf"does not fit the model in trained.*\n  dataset.{fact}: {value!r} then"
+    ):
         run._require_fitting_base(run._base._replace(facts=facts))

@@ -45,8 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    from sslssaw_jax.inference.translator import Translator  # takes seconds, and --help need not wait
+    # takes seconds, and --help need not wait
+    from sslssaw_jax.inference.translator import Translator
+    from sslssaw_jax.training.compilation_cache import AUTO, cache_compilation
 
+    cache_compilation(AUTO)
     translator = Translator.from_pretrained(options.model)
     clips = translator.read(options.video, options.question or [""])
     answers = translator.answer(clips, explain=bool(options.explain))

@@ -6,13 +6,11 @@ A model folder holds `config.json`, `model.safetensors` and the tokenizer. They 
 import dataclasses
 import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
-import optax
 from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -26,7 +24,6 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import restore_params
-from sslssaw_jax.training.sharding import abstract_state, one_device
 from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.initial_state import dotted, fill, variables
 from sslssaw_jax.workdir import (
@@ -161,6 +158,5 @@ def _assemble(
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]
     if stage.translation is None:
         raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
-    empty = abstract_state(partial(stage.init, optimizer=optax.identity()), one_device())
-    state = fill(empty, arrays, f"the weights in {folder} do not fit its configuration")
+    state = fill(stage.abstract_state(), arrays, f"the weights in {folder} do not fit its configuration")
     return TrainedModel(config, facts, tokenizer, stage, state, scores)

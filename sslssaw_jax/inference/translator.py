@@ -20,6 +20,7 @@ from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder
 from sslssaw_jax.inference.videos import Video, make_clip, read_frames
 from sslssaw_jax.training.sharding import one_device
+from sslssaw_jax.workdir import user_path
 
 _ALONE = 4  # up to as many clips are translated one by one; more fill the batches of the run's evaluation
 
@@ -69,7 +70,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             ModelError: There is no such model, or it does not translate.
             UserError: The files of the model do not fit each other.
         """
-        folder = Path(name).expanduser()
+        folder = user_path(name)
         if folder.is_dir():
             return cls(load(folder))
         try:

@@ -9,6 +9,7 @@ from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.dataset import DatasetFacts
 from sslssaw_jax.data.video import Resize, encode_frames, image_size, read_video
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.workdir import user_path
 
 Video = str | Path | np.ndarray  # a file, a folder of frames, or u8[T, H, W, 3] in RGB
 
@@ -42,7 +43,7 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
             )
         frames = encode_frames(video, resize)
     else:
-        path = Path(video).expanduser()
+        path = user_path(video)
         if not path.exists():
             raise VideoError(f"there is no video {path}")
         read = read_video(path, resize, facts.fps)

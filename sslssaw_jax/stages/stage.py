@@ -67,6 +67,11 @@ class Stage:
         ema = jax.tree.map(jnp.zeros_like, params) if averaged else None
         return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
 
+    def abstract_state(self) -> TrainState:
+        """Return shapes and dtypes of a state for evaluation."""
+        _, params, batch_stats = split_model(self._abstract_model)
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state=())
+
     @cached_property
     def train_def(self) -> nnx.GraphDef:
         """Return the model's static structure, with dropout and the batch's own statistics."""

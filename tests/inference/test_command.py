@@ -8,6 +8,7 @@ from sslssaw_jax.evaluation.predictions import Gate, Sentence
 from sslssaw_jax.inference import translator
 from sslssaw_jax.inference.__main__ import main
 from sslssaw_jax.inference.videos import VideoError
+from sslssaw_jax.training import compilation_cache
 
 ANSWER = translator.Answer(
     question="Why?",
@@ -15,6 +16,7 @@ ANSWER = translator.Answer(
     score=-0.5,
     alternatives=(Sentence("weil", -1.5),),
     gate=Gate(["why", "</s>"], np.array([0.25, 0.5, 0.75], np.float32)),
+    understood=True,
 )
 
 
@@ -26,13 +28,14 @@ class Repeater:
             raise VideoError("there is no video absent.mp4")
         return questions
 
-    def answer(self, clips):
+    def answer(self, clips, explain):
         return [replace(ANSWER, question=question) for question in clips]
 
 
 @pytest.fixture(autouse=True)
 def repeater(monkeypatch):
     loaded = []
+    monkeypatch.setattr(compilation_cache, "cache_compilation", lambda folder: None)
     monkeypatch.setattr(
         translator.Translator, "from_pretrained", lambda name: loaded.append(name) or Repeater()
     )
@@ -55,6 +58,8 @@ def test_json_holds_all_that_was_found(capsys):
         "score": -0.5,
         "alternatives": [{"text": "weil", "score": -1.5}],
         "gate": {"tokens": ["why", "</s>"], "weights": [0.25, 0.5, 0.75]},
+        "understood": True,
+        "explanation": None,
     }
 
 

@@ -37,7 +37,8 @@ SIZES = {
 
 MBERT = {
     "model.text_encoder": "mbert",
-    **{f"model.mbert.{key}": size for key, size in {"d_model": 16, "ffn_dim": 24, "heads": 2}.items()},
+    **{"model.mbert.d_model": 16, "model.mbert.ffn_dim": 24, "model.mbert.heads": 2},
+    "model.mbert.num_layers": 1,
 }
 
 
