@@ -290,7 +290,7 @@ def _load_pickle(data: bytes) -> Any:
             with gzip.open(io.BytesIO(data)) as file:
                 data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
-            raise pickle.UnpicklingError(f"it holds more than {_MAX_BYTES // 2**20} MiB")
+            raise pickle.UnpicklingError(f"it holds more than {_MAX_BYTES:,} bytes")
         tuples = 0
         for opcode, argument, _ in pickletools.genops(data):
             tuples += "TUPLE" in opcode.name

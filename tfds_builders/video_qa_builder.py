@@ -238,7 +238,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             return []
         share, names = 100 * len(missing) / total, ", ".join(missing[:3])
         return [
-            f"{len(missing):,} of the {total:,} clips of {name} are missing ({share:.2g} %): {names}, ...; "
+            f"{len(missing):,} of the {total:,} clips of {name} are missing ({share:.3g} %): {names}, ...; "
             "--check gives the reasons, and --max_missing=1 goes on without them"
         ]
 
