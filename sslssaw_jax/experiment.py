@@ -254,6 +254,8 @@ class Experiment:
             )
         folder = Path(str(self.config.init_from))
         self._require_fitting_data(folder, base.facts.to_json(), base.stage, trains=False)
+        if data.train_split not in self._dataset.splits:  # clips to translate alone
+            return
         targets = [clip.target for clip in self._clips(data.train_split, video=False).clips]
         characters = sorted(set("".join(targets)) - set(" "))
         unknown = [one for one in characters if base.tokenizer.unk_id in base.tokenizer.encode(one, 8)]
