@@ -1,8 +1,14 @@
 """What commands tell a user: errors that he can fix, warnings, and characters that his terminal lacks."""
 
+import re
 import sys
 import warnings
 from typing import Any
+
+# colours, titles and pasted commands of a terminal, the direction of writing, and what cannot be encoded
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class UserError(Exception):
@@ -10,6 +16,14 @@ class UserError(Exception):
 
     Commands print the message without a traceback.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return a text for the terminal, with control characters as escapes."""
+    return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], text)
 
 
 def set_up_output() -> None:

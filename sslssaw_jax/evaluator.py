@@ -17,6 +17,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
@@ -180,7 +181,7 @@ class Evaluator:
             predictions, gates = self._translations(state, clips, indices)
             for index, row, gate in zip(indices, predictions, gates):
                 if jax.process_index() == 0:
-                    print(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}")
+                    print(printable(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}"))
                 self._draw(state, clips, index, row, gate)
         print(f"pictures: {self.output_dir}")
 

@@ -40,7 +40,11 @@ def predictions_file(split: str) -> str:
 
 
 class WorkdirError(UserError):
-    """An error that names the process which already writes into the workdir."""
+    """An error about who, or what, else writes into the workdir."""
+
+
+class DamagedFileError(UserError, ValueError):
+    """An error that names a file which is not what its name promises."""
 
 
 @contextmanager
@@ -101,15 +105,80 @@ def is_first_process() -> bool:
     return jax is None or jax.process_index() == 0
 
 
+def inside(folder: Path, path: Path) -> Path:
+    """Return a path, which may not lead out of a folder.
+
+    Raises:
+        WorkdirError: The path lies outside.
+    """
+    if not is_inside(folder, path):
+        raise WorkdirError(f"{path} leads out of {folder}: nothing is written there")
+    return path
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether a path stays in a folder, links followed."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def describe(path: Path) -> str:
+    """Say what a file is in place of its name, if known."""
+    with path.open("rb") as file:
+        begin = file.read(512).lstrip().lower()
+    kinds = {
+        b"version https://git-lfs": "it is a Git LFS pointer, not the file itself: run `git lfs pull`",
+        b"<!doctype": "it is a web page, not the file itself: download it again",
+        b"<html": "it is a web page, not the file itself: download it again",
+        b"<?xml": "it is a page of XML, not the file itself: download it again",
+        b"\x1f\x8b": "it is compressed by gzip: unpack it",
+        b"pk\x03\x04": "it is a zip archive: unpack it",
+        b"\xff\xfe": "it is UTF-16: save it as UTF-8",
+        b"\xfe\xff": "it is UTF-16: save it as UTF-8",
+    }
+    if not begin:
+        return "it is empty"
+    return next((kind for magic, kind in kinds.items() if begin.startswith(magic)), "")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises:
+        DamagedFileError: The file is something else.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DamagedFileError(f"{path} cannot be read: {describe(path) or 'it is not UTF-8'}") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the object in a JSON file.
+
+    Raises:
+        DamagedFileError: The file does not hold an object in JSON.
+    """
+    return _object(path, read_text(path))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects in a file of one JSON object a line."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """Return the objects in a file of one JSON object a line.
+
+    Raises:
+        DamagedFileError: A line does not hold an object in JSON.
+    """
+    lines = enumerate(read_text(path).split("\n"), 1)  # splitlines() also splits at U+2028
+    return [_object(path, line, f", line {number}") for number, line in lines if line.strip()]
+
+
+def _object(path: Path, text: str, place: str = "") -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path}{place} is damaged: {describe(path) or error}") from None
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path}{place} is damaged: it holds no JSON object")
+    return found
 
 
 def write_json(path: Path, obj: Any) -> None:
@@ -123,13 +192,23 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text atomically, in the first process only."""
+    """Replace a file's text; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file atomically, in the first process only.
+
+    A link in the place of the file, or of the temporary file, is replaced, and its target stays as it is.
+    """
     if not is_first_process():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("xb") as file:  # "x" follows no link
+            file.write(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -139,8 +218,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a log, without a last line cut short."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+    complete = read_text(path).split("\n")[:-1]
+    return [_object(path, line, f", line {number}") for number, line in enumerate(complete, 1)]
 
 
 def saved_steps(checkpoints: Path) -> list[int]:

@@ -122,7 +122,7 @@ def prepare(
             folder = Path(builder.data_dir)
             _write_clips(builder, folder)
             if "train" in builder.info.splits:  # other datasets are only for translation
-                _train_tokenizer(folder, vocab_size)
+                _train_tokenizer(folder, vocab_size, builder.language)
             write_dataset_facts(
                 folder,
                 **_options(builder, vocab_size),
@@ -273,14 +273,15 @@ def _plain(value: Any) -> str | int | bool:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _train_tokenizer(folder: Path, vocab_size: int) -> None:
-    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+def _train_tokenizer(folder: Path, vocab_size: int, language: str) -> None:
+    from sslssaw_jax.data.mbart_tokenizer import languages_with, train_tokenizer
     from sslssaw_jax.data.text import clean_question
 
     clips = read_jsonl(folder / "clips.train.jsonl")
     texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
     num_characters = len(set().union(*texts))
-    train_tokenizer(texts, folder / "tokenizer", vocab_size or DEFAULT_VOCAB_SIZE + num_characters)
+    size = vocab_size or DEFAULT_VOCAB_SIZE + num_characters
+    train_tokenizer(texts, folder / "tokenizer", size, languages_with(language))
 
 
 def _print_summary(info: Any, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """mBART's tokenizer: SentencePiece pieces, one code per language, `<mask>`.
 
 The layout of ids is fairseq's, which pretrained mBART weights expect: `<s>` 0, `<pad>` 1, `</s>` 2,
-`<unk>` 3, then every SentencePiece piece at its own id + 1, the 25 language codes in fairseq's order, and
-`<mask>` last.
+`<unk>` 3, then every SentencePiece piece at its own id + 1, the language codes in fairseq's order (25 of
+mBART, 52 of mBART-50), and `<mask>` last.
 """
 
 import hashlib
@@ -14,28 +14,43 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import sentencepiece
+from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from sslssaw_jax.data.text import SPACELESS
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.workdir import describe, read_json
 
 LANGUAGES = (
     "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT",
     "ja_XX", "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK",
     "tr_TR", "vi_VN", "zh_CN",
 )  # fmt: skip
+"""The codes of mBART (facebook/mbart-large-cc25) in its order."""
+
+LANGUAGES_50 = (
+    *LANGUAGES,
+    "af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN",
+    "mn_MN", "mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX",
+    "uk_UA", "ur_PK", "xh_ZA", "gl_ES", "sl_SI",
+)  # fmt: skip
+"""The codes of mBART-50 (facebook/mbart-large-50) in its order."""
+
 MODEL_FILE = "sentencepiece.bpe.model"
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _WORD_MARK = "\u2581"
 _LONGEST_PIECE = 16  # SentencePiece's default
 _LONGEST_SPACELESS_PIECE = 4  # characters, as many as an idiom: longer pieces would be memorized sentences
 _SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{SPACELESS}]+|[^{SPACELESS}]+")
-_NUM_MODEL_SPECIALS = 3  # SentencePiece's own <unk>, <s>, </s>
+_MODEL_SPECIALS = ["<unk>", "<s>", "</s>"]  # SentencePiece's own
+_NOT_PIECES = 2  # of our ids: <pad> and <mask>
+_CONFIG_FILES = ("tokenizer_config.json", "config.json")  # one of them tells mBART from mBART-50
+_CLASSES = {LANGUAGES: "MBartTokenizer", LANGUAGES_50: "MBart50Tokenizer"}  # of transformers
 
 
 class TokenizerError(UserError):
@@ -62,30 +77,36 @@ class Tokenizer:
     """A tokenizer of one language, immutable and safe to share between threads.
 
     Args:
-        folder: Holds mBART's `sentencepiece.bpe.model`, the only file that is read.
+        folder: Holds mBART's `sentencepiece.bpe.model`, and for mBART-50 a configuration.
         language: mBART's code.
         text_tower: Writes what the text tower reads; None is this tokenizer itself.
+
+    Raises:
+        TokenizerError: The model cannot be read, or the language code is unknown.
     """
 
     def __init__(self, folder: Path, language: str, text_tower: TextTowerTokenizer | None = None) -> None:
-        model_bytes = (folder / MODEL_FILE).read_bytes()
-        model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-        model.ParseFromString(model_bytes)
+        model = read_model(folder / MODEL_FILE)
+        self.languages = read_languages(folder, len(model.pieces))
+        if language not in self.languages:
+            known = ", ".join(self.languages)
+            raise TokenizerError(f"the language is {language!r}; the codes of {folder} are {known}")
         # no text holds a NUL: in a text, `</s>` and `de_DE` are text
         specials, languages, mask = (
-            [f"\0{token}" for token in tokens] for tokens in (_SPECIALS, LANGUAGES, ["<mask>"])
+            [f"\0{token}" for token in tokens] for tokens in (_SPECIALS, self.languages, ["<mask>"])
         )
         vocabulary = [(token, 0.0) for token in specials]
-        vocabulary += [(piece.piece, piece.score) for piece in model.pieces[_NUM_MODEL_SPECIALS:]]
+        vocabulary += [(piece.piece, piece.score) for piece in model.pieces[len(_MODEL_SPECIALS) :]]
         first_language = len(vocabulary)
         vocabulary += [(token, 0.0) for token in (*languages, *mask)]
         self.folder, self.language = folder, language
         self.text_tower: TextTowerTokenizer = text_tower or self
         self.vocab_size = len(vocabulary)
         self.bos_id, self.pad_id, self.eos_id, self.unk_id = range(len(_SPECIALS))
-        self.language_id = first_language + LANGUAGES.index(language)
+        self.language_id = first_language + self.languages.index(language)
         self.mask_id, self.mask_token = self.vocab_size - 1, mask[0]
-        self.fingerprint = hashlib.sha256(model_bytes).hexdigest()[:12]
+        codes = b"" if self.languages == LANGUAGES else "".join(self.languages).encode()
+        self.fingerprint = hashlib.sha256((folder / MODEL_FILE).read_bytes() + codes).hexdigest()[:12]
         self._backend = Backend(models.Unigram(vocabulary, unk_id=self.unk_id))
         self._backend.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
         self._backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -137,19 +158,66 @@ def load_tokenizer(
         raise TokenizerError(f"there is no tokenizer folder {folder}: {remedy}")
     if not (folder / MODEL_FILE).is_file():
         raise TokenizerError(f"the tokenizer folder {folder} holds no {MODEL_FILE}: {remedy}")
-    if language not in LANGUAGES:
-        raise TokenizerError(f"the language is {language!r}; mBART's codes are {', '.join(LANGUAGES)}")
     return Tokenizer(folder, language, text_tower)
 
 
-def write_tokenizer(folder: Path, model: bytes) -> None:
+def read_model(file: Path) -> Any:
+    """Read the SentencePiece model of mBART or mBART-50.
+
+    Raises:
+        TokenizerError: The file is something else; the message says what.
+    """
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    try:
+        model.ParseFromString(file.read_bytes())
+    except DecodeError as error:
+        raise TokenizerError(
+            f"{file} is not a SentencePiece model: {describe(file) or error}; download it again"
+        ) from None
+    specials = [piece.piece for piece in model.pieces[: len(_MODEL_SPECIALS)]]
+    if specials != _MODEL_SPECIALS or model.trainer_spec.model_type != model.trainer_spec.UNIGRAM:
+        raise TokenizerError(
+            f"{file} is not mBART's: {describe(file) or 'it is a SentencePiece model of another kind'}"
+        )
+    return model
+
+
+def read_languages(folder: Path, num_pieces: int) -> tuple[str, ...]:
+    """Return the language codes of a tokenizer, ordered by id.
+
+    mBART and mBART-50 have the same SentencePiece model. Their configurations tell them apart, by the name of
+    the tokenizer's class or by the size of the vocabulary; without any, it is mBART's.
+
+    Args:
+        folder: The folder of the tokenizer, or of a model with its tokenizer.
+        num_pieces: The number of SentencePiece's pieces.
+
+    Raises:
+        DamagedFileError: A configuration cannot be read.
+    """
+    found = [read_json(folder / name) for name in _CONFIG_FILES if (folder / name).is_file()]
+    classes = [str(config.get("tokenizer_class")).removesuffix("Fast") for config in found]
+    sizes = [config.get("vocab_size") for config in found]
+    size_of_50 = num_pieces + len(LANGUAGES_50) + _NOT_PIECES
+    is_50 = _CLASSES[LANGUAGES_50] in classes or size_of_50 in sizes
+    return LANGUAGES_50 if is_50 else LANGUAGES
+
+
+def languages_with(language: str) -> tuple[str, ...]:
+    """Return mBART's codes, or mBART-50's for its other languages."""
+    return LANGUAGES if language in LANGUAGES else LANGUAGES_50
+
+
+def write_tokenizer(folder: Path, model: bytes, languages: tuple[str, ...] = LANGUAGES) -> None:
     """Write the files of a tokenizer folder, for `load_tokenizer` and for transformers."""
     (folder / MODEL_FILE).write_bytes(model)
-    config = json.dumps({"tokenizer_class": "MBartTokenizer"}) + "\n"
-    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    config = json.dumps({"tokenizer_class": _CLASSES[languages]}) + "\n"
+    (folder / _CONFIG_FILES[0]).write_text(config, encoding="utf-8")
 
 
-def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> None:
+def train_tokenizer(
+    texts: Iterable[str], out_dir: Path, vocab_size: int, languages: tuple[str, ...] = LANGUAGES
+) -> None:
     """Train a SentencePiece unigram model and write its tokenizer folder.
 
     The same texts in the same order give the same model.
@@ -159,6 +227,7 @@ def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> Non
         out_dir: The folder to write; it must not exist yet.
         vocab_size: The most pieces, fewer if the texts do not support as many. `Tokenizer.vocab_size` also
             counts the special tokens, the language codes and `<mask>`.
+        languages: The language codes, `LANGUAGES` or `LANGUAGES_50`.
 
     Raises:
         TokenizerError: There is no text, or `vocab_size` is less than the number of characters.
@@ -197,7 +266,7 @@ def train_tokenizer(texts: Iterable[str], out_dir: Path, vocab_size: int) -> Non
     # the name of a temporary file would make the bytes of equal models differ
     trained.trainer_spec.ClearField("seed_sentencepieces_file")
     out_dir.mkdir(parents=True)
-    write_tokenizer(out_dir, trained.SerializeToString(deterministic=True))
+    write_tokenizer(out_dir, trained.SerializeToString(deterministic=True), languages)
 
 
 def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:

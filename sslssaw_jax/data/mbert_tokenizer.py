@@ -8,6 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError
+from sslssaw_jax.workdir import describe
 
 BERT_TOKENIZER_FILE = "tokenizer.json"
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -17,7 +18,8 @@ class BertTokenizer:
     """The mBERT text tower's tokenizer, safe to share between threads.
 
     Raises:
-        TokenizerError: `backend` lacks one of BERT's special tokens.
+        TokenizerError: `backend` is not a WordPiece, lacks one of BERT's special tokens, or has
+            gaps in its ids.
     """
 
     mask_token = "\0[MASK]"  # no text holds a NUL: in a text, `[MASK]` is text
@@ -27,6 +29,10 @@ class BertTokenizer:
         missing = [token for token in _SPECIALS if token not in vocabulary]
         if missing:
             raise TokenizerError(f"this is not a BERT tokenizer: it has no {', '.join(missing)}")
+        if not isinstance(backend.model, tokenizers.models.WordPiece):
+            raise TokenizerError(f"this is not a BERT tokenizer: it is a {type(backend.model).__name__}")
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise TokenizerError("the ids of this BERT tokenizer have gaps: the embedding has no such rows")
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True
@@ -66,7 +72,8 @@ def load_bert_tokenizer(folder: Path) -> BertTokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exceptions
-        raise TokenizerError(f"{file} cannot be read: {error}; download it again") from error
+        known = describe(file) or f"{error}; download it again"
+        raise TokenizerError(f"{file} cannot be read: {known}") from error
     return BertTokenizer(backend)
 
 

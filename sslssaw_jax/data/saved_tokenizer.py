@@ -10,7 +10,7 @@ from sslssaw_jax.workdir import TEXT_TOWER, TOKENIZER
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write `FOLDER/tokenizer/`, and `FOLDER/text_tower/` if mBERT reads the texts."""
     (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
-    write_tokenizer(folder / TOKENIZER, (tokenizer.folder / MODEL_FILE).read_bytes())
+    write_tokenizer(folder / TOKENIZER, (tokenizer.folder / MODEL_FILE).read_bytes(), tokenizer.languages)
     if isinstance(tokenizer.text_tower, BertTokenizer):
         (folder / TEXT_TOWER).mkdir(exist_ok=True)
         tokenizer.text_tower.save(folder / TEXT_TOWER)

@@ -11,7 +11,14 @@ import numpy as np
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.evaluation import leakage, metrics
-from sslssaw_jax.workdir import FINISHED, predictions_file, read_json, read_jsonl, write_jsonl
+from sslssaw_jax.workdir import (
+    FINISHED,
+    DamagedFileError,
+    predictions_file,
+    read_json,
+    read_jsonl,
+    write_jsonl,
+)
 
 if TYPE_CHECKING:
     from sslssaw_jax.data.clips import ClipInfo
@@ -88,8 +95,18 @@ def write_predictions(workdir: Path, split: str, predictions: Sequence[Predictio
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a file of predictions."""
-    return [Prediction(**row) for row in read_jsonl(path)]
+    """Read a file of predictions.
+
+    Raises:
+        DamagedFileError: A line is not a prediction.
+    """
+    rows = read_jsonl(path)
+    fields: dict[str, Any] = {field.name: str for field in dataclasses.fields(Prediction)}
+    fields["score"] = (int, float)
+    for number, row in enumerate(rows, 1):
+        if not all(isinstance(row.get(name), kind) for name, kind in fields.items()):
+            raise DamagedFileError(f"{path}, line {number} is damaged: a prediction has {', '.join(fields)}")
+    return [Prediction(*(row[name] for name in fields)) for row in rows]
 
 
 def read_question_only(run: Path, split: str, clips: Sequence["ClipInfo"]) -> list[str] | None:

@@ -1,5 +1,6 @@
 """What the model saw of a clip and what its sentence hangs on, as a picture in the workdir."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.evaluation.predictions import Gate, Prediction
 from sslssaw_jax.report.heatmap import draw_heatmap
 from sslssaw_jax.report.text_layout import fonts_for
-from sslssaw_jax.workdir import HEATMAPS
+from sslssaw_jax.workdir import HEATMAPS, inside, write_bytes
 
 FRAMES_SHOWN = 8  # of a clip
 DPI = 110
@@ -19,9 +20,12 @@ DPI = 110
 def draw_clip(
     workdir: Path, clip: Clip, row: Prediction, gate: Gate | None, explanation: Explanation, max_frames: int
 ) -> None:
-    """Draw `WORKDIR/heatmaps/<clip>.png`: gate, if any, and explanation."""
-    path = workdir / HEATMAPS / f"{row.id}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Draw `WORKDIR/heatmaps/<clip>.png`: gate, if any, and explanation.
+
+    Raises:
+        WorkdirError: The name of the clip, or a link, leads out of the workdir.
+    """
+    path, drawn = inside(workdir, workdir / HEATMAPS / f"{row.id}.png"), io.BytesIO()
     with fonts_for(row.question, row.target, row.prediction):
         figure = draw_heatmap(
             gate=gate,
@@ -31,7 +35,8 @@ def draw_clip(
             target=row.target,
             prediction=row.prediction,
         )
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(drawn, dpi=DPI)
+    write_bytes(path, drawn.getvalue())
 
 
 def shown_frames(clip: Clip, max_frames: int) -> np.ndarray:

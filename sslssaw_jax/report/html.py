@@ -7,6 +7,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sslssaw_jax.workdir import DamagedFileError
+
+_PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
 _environment = Environment(
     loader=PackageLoader("sslssaw_jax.report"),
     autoescape=True,
@@ -22,6 +26,13 @@ def render(template: str, **context: Any) -> Markup:
 
 
 def data_uri(picture: Path) -> str:
-    """Return the address that holds a PNG or JPEG file itself."""
-    media = "png" if picture.suffix == ".png" else "jpeg"
-    return f"data:image/{media};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    """Return the address that holds a PNG or JPEG file itself.
+
+    Raises:
+        DamagedFileError: The file is neither.
+    """
+    data = picture.read_bytes()
+    media = next((media for begin, media in _PICTURES.items() if data.startswith(begin)), None)
+    if media is None:
+        raise DamagedFileError(f"{picture} is no picture: delete it")
+    return f"data:{media};base64,{base64.b64encode(data).decode()}"

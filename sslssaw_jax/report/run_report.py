@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.evaluation.predictions import Prediction, rouge_l, worst_and_best
+from sslssaw_jax.evaluation.predictions import Prediction, read_predictions, rouge_l, worst_and_best
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import data_uri, render
 from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows, understanding_notes
@@ -22,15 +22,20 @@ from sslssaw_jax.workdir import (
     LOG,
     METRICS,
     REPORT,
+    DamagedFileError,
+    is_inside,
     predictions_file,
     read_json,
-    read_jsonl,
     read_log,
     read_notes,
     write_text,
 )
 
 SHOWN = 6  # clips, half of them the worst
+SURE = 0.05  # p-values below call a difference sure
+_FIRST = ("bleu4", "rouge_l", "p")  # columns that a phone shows
+
+# the first fit a phone
 
 
 class Picture(NamedTuple):
@@ -63,8 +68,9 @@ def write_report(workdir: Path) -> Path:
 def render_report(workdir: Path) -> Markup:
     """Return the page of a workdir, given by its absolute path."""
     config, log = _config(workdir), read_log(workdir / LOG)
-    metrics = dict(reversed(_read(workdir / METRICS).items()))  # test first
-    predictions = _predictions(workdir, [*metrics][:1])
+    metrics = dict(reversed(_metrics(workdir).items()))  # test first
+    file = _predictions_file(workdir, [*metrics][:1])
+    predictions = read_predictions(file) if file else []
     if not (metrics or predictions or (workdir / LOG).exists()):
         raise UserError(f"{workdir} is not a workdir: it holds no log, scores or predictions of a run")
     stage_1 = workdir.parent / (config.get("init_from") or "")
@@ -76,6 +82,9 @@ def render_report(workdir: Path) -> Markup:
         **_scores({split: score_rows(scores) for split, scores in metrics.items()}),
         understanding=understanding_notes(metrics),
         clips=_clip_entries(workdir, predictions),
+        is_ranked=_is_ranked(predictions),
+        predictions_file=file and file.name,
+        num_predictions=len(predictions),
         has_heatmaps=(workdir / HEATMAPS).is_dir(),
         curves=training_curves([stage_1 / "warm_start", stage_1, workdir / "warm_start", workdir]),
         config=json.dumps(config, ensure_ascii=False, indent=2) if config else "",
@@ -86,8 +95,19 @@ def _read(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; empty without a file."""
     try:
         return read_json(path) if path.exists() else {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}): run with --mode=eval to write it again") from None
+    except DamagedFileError as error:
+        raise UserError(f"{error}: run with --mode=eval to write it again") from None
+
+
+def _metrics(workdir: Path) -> dict[str, Any]:
+    """Return the scores of each split, if any."""
+    found = _read(workdir / METRICS)
+    for split, scores in found.items():
+        rows = score_rows(scores) if isinstance(scores, dict) else []
+        figures = [row.scores.get(column) for row in rows for column in COLUMNS]
+        if not rows or not all(isinstance(figure, int | float | None) for figure in figures):
+            raise UserError(f"{workdir / METRICS} is damaged: {split} has no scores; run with --mode=eval")
+    return found
 
 
 def _config(workdir: Path) -> dict[str, Any]:
@@ -95,11 +115,11 @@ def _config(workdir: Path) -> dict[str, Any]:
     return read_notes(workdir).get("config", {})
 
 
-def _predictions(workdir: Path, splits: Sequence[str]) -> list[Prediction]:
+def _predictions_file(workdir: Path, splits: Sequence[str]) -> Path | None:
     """Return the predictions of one of these splits, otherwise of any."""
     files = [workdir / predictions_file(split) for split in splits]
     found = [file for file in files if file.exists()] or sorted(workdir.glob("predictions.*.jsonl"))
-    return [Prediction(**row) for row in read_jsonl(found[-1])] if found else []
+    return found[-1] if found else None
 
 
 def _facts(config: Mapping[str, Any]) -> list[str]:
@@ -130,33 +150,57 @@ def _notice(workdir: Path, log: Sequence[Mapping[str, Any]], metrics: Mapping[st
 def _scores(splits: Mapping[str, Sequence[ScoreRow]]) -> dict[str, Any]:
     """Return what the templates show of the scores."""
     tiles: list[tuple[str, ScoreRow, str]] = []
-    comparisons, parts = [], []
+    comparisons, parts, verdict = [], [], ""
     for split, (run, *others) in splits.items():
         if not tiles:
             copied = [row for row in others if row.key == "copy_question"]
             tiles = [(f"BLEU-4 on {split}", run, "bleu4"), ("ROUGE-L", run, "rouge_l")]
             tiles += [("BLEU-4 of the question copied", row, "bleu4") for row in copied]
             tiles += [("clips", run, "num_clips")]
+            verdict = _verdict(run, copied)
         compared = [row for kind in ("baseline", "questions") for row in others if row.kind == kind]
         comparisons.append((f"{split}, {run.text('num_clips')} clips", [run, *compared]))
         parts.append((split, [run._replace(key="all clips"), *(row for row in others if row.kind == "part")]))
     rows = [*chain.from_iterable(splits.values())]
+    first = [key for key in _FIRST if key != "p" or any(row.text("p") for row in rows)]
     return {
         "splits": splits,
         "tiles": tiles,
+        "verdict": verdict,
         "comparisons": comparisons,
         "parts": parts,
-        "columns": COLUMNS | ({"p": "p"} if any(row.text("p") for row in rows) else {}),
+        "columns": {key: COLUMNS.get(key, key) for key in (*first, *COLUMNS)},
         "meanings": {row.label: row.meaning for _, group in comparisons for row in group if row.meaning},
         "has_intervals": any("intervals" in row.scores for row in rows),
     }
 
 
+def _verdict(run: ScoreRow, copied: Sequence[ScoreRow]) -> str:
+    """Say in plain words whether a run is better than its questions."""
+    if not copied:
+        return "These clips have no questions, so there is no copied question to compare the score with."
+    (copy,), p_value = copied, copied[0].text("p")
+    pair = f"this run scores {run.text('bleu4')} BLEU-4, the copied question {copy.text('bleu4')}"
+    if run.scores["bleu4"] <= copy.scores["bleu4"]:
+        return f"Not better than repeating the question: {pair}."
+    if p_value and float(p_value) >= SURE:
+        pair += f", a difference that may be chance (p = {p_value})"
+        return f"Not surely better than repeating the question: {pair}."
+    return f"Better than repeating the question: {pair}" + (f" (p = {p_value})." if p_value else ".")
+
+
+def _is_ranked(predictions: Sequence[Prediction]) -> bool:
+    """Return whether there are clips that are worse than others."""
+    return len(predictions) > 1 and any(row.target for row in predictions)
+
+
 def _clip_entries(workdir: Path, predictions: Sequence[Prediction]) -> list[ClipEntry]:
-    """Return the worst clips, then the best ones."""
+    """Return the worst and best clips; without references the first."""
     characters = counts_characters(row.target for row in predictions)
     places = worst_and_best(predictions)[:SHOWN]
-    named = [("Worst", place) for place in places[::2]] + [("Best", place) for place in places[1::2]]
+    named = [("Worst: ", place) for place in places[::2]] + [("Best: ", place) for place in places[1::2]]
+    if not _is_ranked(predictions):
+        named = [("", place) for place in range(len(predictions))[:SHOWN]]
     return [_clip_entry(workdir, name, predictions[place], characters) for name, place in named]
 
 
@@ -168,5 +212,9 @@ def _clip_entry(workdir: Path, name: str, row: Prediction, characters: bool) -> 
     texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
     heatmap = workdir / HEATMAPS / f"{row.id}.png"
     alt = f"What the sentence of {row.id} hangs on: the question's words and the video's stretches"
-    picture = Picture(alt, data_uri(heatmap)) if heatmap.exists() else None
-    return ClipEntry(f"{name}: {row.id}", caption, [item for item in texts.items() if item[1]], picture)
+    picture = None
+    if not is_inside(workdir, heatmap):
+        caption += "; its picture lies outside this folder and is left out"
+    elif heatmap.exists():
+        picture = Picture(alt, data_uri(heatmap))
+    return ClipEntry(f"{name}{row.id}", caption, [item for item in texts.items() if item[1]], picture)

@@ -56,7 +56,7 @@ class ScoreRow(NamedTuple):
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
-    """Return the rows of a split, the run first, without missing parts.
+    """Return the rows of a split, the run first, without empty parts.
 
     Args:
         scores: What `leakage.evaluate` returns, and `questions` if they were swapped.
@@ -69,7 +69,8 @@ def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
         "questions": scores.get("questions", {}),
         "baseline": scores.get("baselines", {}),
     }
-    return [ScoreRow(kind, key, found) for kind, group in groups.items() for key, found in group.items()]
+    rows = [ScoreRow(kind, key, found) for kind, group in groups.items() for key, found in group.items()]
+    return [row for row in rows if row.scores.get("num_clips") != 0]
 
 
 def understanding_notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -18,6 +18,7 @@ from sslssaw_jax.workdir import read_jsonl, user_path, write_text
 
 CORRECT, WRONG, MISSED = "correct", "wrong", "missed"
 MISS = "[Miss]"
+_TEXTS = ("id", "question", "target", "prediction")  # of a line of a predictions file
 Rows = list[dict[str, Any]]  # of a predictions file
 
 
@@ -49,9 +50,13 @@ def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
 
     Raises:
         FileNotFoundError: A file does not exist.
-        UserError: Two files hold different clips.
+        UserError: A line lacks a text, or two files hold different clips.
     """
     systems = {name: read_jsonl(path) for name, path in files.items()}
+    for name, rows in systems.items():
+        for number, row in enumerate(rows, 1):
+            if lacking := [key for key in _TEXTS if not isinstance(row.get(key), str)]:
+                raise UserError(f"{files[name]}, line {number} has no text {', '.join(lacking)}")
     first, *others = systems
     for name in others:
         if [row["id"] for row in systems[name]] != [row["id"] for row in systems[first]]:

@@ -9,3 +9,6 @@ PAPER: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_t
 
 BASES = {"avatar_qa": "demo", "phoenix2014t_qa": "phoenix", "csl_daily_qa": "csl_daily"}
 """Dataset -> the base of its rows in `configs/ablations.py`."""
+
+TOY = "_toy"
+"""End of the names of small bases, for a rehearsal; the base of avatar_qa is small anyway."""

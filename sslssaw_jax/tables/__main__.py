@@ -14,7 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     titles = "; ".join(f"{number}: {table['title']}" for number, table in PAPER.items())
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.tables",
-        usage="%(prog)s --table N --dataset NAME --workdir DIR [--seeds N] [--rows ROW,ROW] [-- RUN_FLAGS]",
+        usage="%(prog)s --table N --dataset NAME --workdir DIR [--toy] [--seeds N] [--rows ROW,ROW] "
+        "[-- RUN_FLAGS]",
         description="Train the missing runs of a table of the paper and write the table as Markdown, CSV and "
         "PNG. Finished runs stay, unfinished ones go on, and failed ones are tried again.",
         epilog="RUN_FLAGS are flags of run.py for all rows. Example: python -m sslssaw_jax.tables --table=4 "
@@ -27,12 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workdir", type=user_path, required=True, help="folder of all tables, such as runs/tables"
     )
+    parser.add_argument(
+        "--toy", action="store_true", help="small models from scratch, as a rehearsal on a CPU or few clips"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
     parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
     parser.add_argument("run_flags", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds={options.seeds}: at least one is needed")
+    if options.toy and options.dataset == "avatar_qa":
+        parser.error("--toy: the models for avatar_qa are small already")
     names = [row["experiment"] for row in PAPER[str(options.table)]["rows"]]
     only = options.rows.split(",") if options.rows else []
     if unknown := [name for name in only if name not in names]:
@@ -57,13 +63,14 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
             seeds=options.seeds,
             only=only,
             run_flags=options.run_flags,
+            toy=options.toy,
         )
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     except (Stopped, KeyboardInterrupt) as stopped:  # the first during a row, the second between rows
         print(str(stopped) or "stopped: start again to go on")
         return
-    print(to_markdown(options.table, options.dataset, rows, options.seeds))
+    print(to_markdown(options.table, options.dataset, rows, options.seeds, toy=options.toy))
     if failed := [row.experiment for row in rows if row.failed]:
         sys.exit(f"error: {', '.join(failed)} failed, see above; start the same command to try again")
 

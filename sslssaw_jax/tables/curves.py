@@ -9,14 +9,19 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sslssaw_jax.tables import BASES, PAPER
+from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.workdir import LOG, read_log, user_path
 
 Points = list[tuple[int, float, float]]  # step, accuracy, seconds of a step
 Curves = dict[str, list[Points]]  # of each row, its seeds
 COLUMNS = 2
 FOLDERS = {
-    number: [f"{base}_{row['experiment']}" for base in BASES.values() for row in table["rows"]]
+    number: [
+        f"{base}{end}_{row['experiment']}"
+        for base in BASES.values()
+        for end in ("", TOY)
+        for row in table["rows"]
+    ]
     for number, table in PAPER.items()
 }
 """Number of each table -> the names of its rows' folders."""

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sslssaw_jax.evaluation.metrics import LABELS
-from sslssaw_jax.tables import PAPER
+from sslssaw_jax.tables import PAPER, TOY
 
 TESTED = ("bleu4", "rouge_l")  # with intervals and p-values
 
@@ -55,23 +55,41 @@ class Row:
         return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
 
 
-def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int) -> str:
-    """Return the table as Markdown, the paper's scores in parentheses."""
-    table = PAPER[str(number)]
+def is_comparable(number: int, dataset: str, toy: bool) -> bool:
+    """Return whether the paper's figures are of this dataset and these sizes."""
+    return dataset == PAPER[str(number)]["dataset"] and not toy
+
+
+def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: bool = False) -> str:
+    """Return the table as Markdown.
+
+    The paper's scores stand in parentheses if they can be compared, otherwise in a table of their own.
+    """
+    table, comparable = PAPER[str(number)], is_comparable(number, dataset, toy)
     head = [*table["columns"], *LABELS.values()]
     for metric in TESTED:
         head += [f"{LABELS[metric]} 95 %", "p"]
     num_labels = len(table["columns"])
     lines = [
         f"Table {number}: {table['title']}. Test split of {dataset}, "
+        + "small models, " * toy
         + (f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed")
-        + f"; in parentheses the paper's figures, on {table['dataset']}.",
+        + ("; in parentheses the paper's figures." if comparable else "."),
         "",
         _line(head),
         _line(["---"] * num_labels + ["---:"] * (len(head) - num_labels)),
-        *(_line([*row.labels, *_cells(row)]) for row in rows),
+        *(_line([*row.labels, *_cells(row, comparable)]) for row in rows),
         "",
     ]
+    if not comparable:
+        lines += [
+            f"The paper's figures, on {table['dataset']} with full-size models: no reference for the above.",
+            "",
+            _line([*table["columns"], *LABELS.values()]),
+            _line(["---"] * num_labels + ["---:"] * len(LABELS)),
+            *(_line([*row.labels, *(f"{figure:.2f}" for figure in row.paper)]) for row in rows),
+            "",
+        ]
     return "\n".join(lines + [f"- {note}" for note in _notes(number, rows, seeds)]) + "\n"
 
 
@@ -79,14 +97,14 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, comparable: bool) -> list[str]:
     cells = []
     for column, paper in zip(LABELS, row.paper):
         ours = "failed" if row.failed else "–"
         if row.runs:
             deviation = row.deviation(column)
             ours = f"{row.mean(column):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
-        cells.append(f"{ours} ({paper:.2f})")
+        cells.append(f"{ours} ({paper:.2f})" if comparable else ours)
     for metric in TESTED:
         p_value = row.p_value(metric)
         cells.append("{:.2f} to {:.2f}".format(*row.interval(metric)) if row.runs else "")
@@ -135,12 +153,12 @@ def to_csv(number: int, rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
+def draw(number: int, dataset: str, rows: list[Row], *, toy: bool = False) -> Figure:
     """Draw the BLEU-4 of each row.
 
-    Ours is a bar with its interval, the paper's a diamond.
+    Ours is a bar with its interval, the paper's a diamond, if both can be compared.
     """
-    table = PAPER[str(number)]
+    table, comparable = PAPER[str(number)], is_comparable(number, dataset, toy)
     figure = Figure(figsize=(7, 1.3 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
@@ -152,16 +170,17 @@ def draw(number: int, dataset: str, rows: list[Row]) -> Figure:
             axes.plot(seeds, [place] * len(seeds), "o", color="#2f4b66", markersize=4, zorder=3)
         else:
             axes.text(0, place, " failed" if row.failed else " not trained", va="center", color="#777777")
-        paper = row.paper[list(LABELS).index("bleu4")]
-        axes.plot(paper, place, "D", color="#d1495b", markersize=6, zorder=4)
+        if comparable:
+            paper = row.paper[list(LABELS).index("bleu4")]
+            axes.plot(paper, place, "D", color="#d1495b", markersize=6, zorder=4)
     axes.set_yticks(range(len(rows)), [_name(table["columns"], row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0)
     axes.set_xlabel(
-        f"BLEU-4 on test. Bars: mean; dots: seeds; lines: 95 %; diamonds: the paper's, on {table['dataset']}",
+        "BLEU-4 on test. Bars: mean; dots: seeds; lines: 95 %" + "; diamonds: the paper's" * comparable,
         fontsize=8,
     )
-    axes.set_title(f"Table {number} on {dataset}: {table['title']}", loc="left", fontsize=11)
+    axes.set_title(f"Table {number} on {dataset}{TOY * toy}: {table['title']}", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

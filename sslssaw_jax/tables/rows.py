@@ -4,6 +4,7 @@ Each row is an experiment of `configs/ablations.py`, trained by `run.py` in its 
 `WORKDIR/seed<n>/<config name>`, next to the folder of its stage 1. Tables share rows and stages 1.
 """
 
+import io
 import shlex
 import sys
 from collections.abc import Collection, Sequence
@@ -25,16 +26,18 @@ from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.experiment import plan_stages
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.tables import BASES, PAPER
+from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.tables.child_process import run_child
 from sslssaw_jax.tables.layout import Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.workdir import (
     FINISHED,
     METRICS,
+    inside,
     locked,
     predictions_file,
     read_json,
     read_jsonl,
+    write_bytes,
     write_text,
 )
 
@@ -83,6 +86,7 @@ def make_table(
     seeds: int = 1,
     only: Collection[str] = (),
     run_flags: Sequence[str] = (),
+    toy: bool = False,
 ) -> list[Row]:
     """Train the missing runs of a table and write `table<number>.<dataset>.{md,csv,png}`.
 
@@ -93,6 +97,7 @@ def make_table(
         seeds: Each row is trained with the seeds 0 to `seeds` - 1.
         only: The rows to train; () for all. Other rows are shown if they are done.
         run_flags: More flags of `run.py` for all rows, `--config.KEY=VALUE`.
+        toy: Whether to train small models, as a rehearsal.
 
     Raises:
         ConfigError: A flag is wrong.
@@ -102,8 +107,9 @@ def make_table(
     """
     rows = PAPER[str(number)]["rows"]
     names = [row["experiment"] for row in rows]
+    base = BASES[dataset] + TOY * toy
     by_seed = [
-        [_job(f"{BASES[dataset]}/{name}", workdir / f"seed{seed}", seed, run_flags) for name in names]
+        [_job(f"{base}/{name}", workdir / f"seed{seed}", seed, run_flags) for name in names]
         for seed in range(seeds)
     ]
     with locked(workdir):
@@ -125,10 +131,12 @@ def make_table(
             done = [run for run in runs_of_row if run]
             num_failed = sum(job.workdir in failed for job in jobs_of_row)
             table.append(Row(row["labels"], row["experiment"], row["paper"], done, num_failed))
-        stem = f"table{number}.{dataset}"
-        write_text(workdir / f"{stem}.md", to_markdown(number, dataset, table, seeds))
+        stem = f"table{number}.{dataset}{TOY * toy}"
+        write_text(workdir / f"{stem}.md", to_markdown(number, dataset, table, seeds, toy=toy))
         write_text(workdir / f"{stem}.csv", to_csv(number, table))
-        draw(number, dataset, table).savefig(workdir / f"{stem}.png", dpi=150)
+        picture = io.BytesIO()
+        draw(number, dataset, table, toy=toy).savefig(picture, dpi=150)
+        write_bytes(workdir / f"{stem}.png", picture.getvalue())
     return table
 
 
@@ -222,7 +230,7 @@ def _train(jobs: Sequence[_Job]) -> set[Path]:
 def _succeeds(call: _Call) -> bool:
     """Run a call; print the end of its log if it failed."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
-    log = call.workdir / "run.log"
+    log = inside(call.workdir, call.workdir / "run.log")
     call.workdir.mkdir(parents=True, exist_ok=True)
     log.touch()
     print(f"  {shlex.join(command)}\n  to follow it: tail -f {shlex.quote(str(log))}", flush=True)

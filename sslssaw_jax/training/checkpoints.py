@@ -231,7 +231,7 @@ def restore_params(
             stacklevel=2,
         )
     folder = directory / str(step)
-    params = "ema" if _array_metadata(folder).get("ema") else "params"
+    params = "ema" if _is_averaged(folder) else "params"
     state = _read_arrays(folder, (params, "batch_stats"))
     meta = read_json(checkpoint_notes(folder))
     return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
@@ -262,6 +262,14 @@ def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     items = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
     return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=items)
+
+
+def _is_averaged(folder: Path) -> bool:
+    """Return whether a saved state has a moving average."""
+    # Orbax takes half a second to say so
+    leaves = read_json(folder / "state" / "_METADATA")["tree_metadata"].values()
+    arrays = [leaf for leaf in leaves if not leaf["value_metadata"]["skip_deserialize"]]
+    return any(leaf["key_metadata"][0]["key"] == "ema" for leaf in arrays)
 
 
 def _array_metadata(folder: Path) -> Any:

@@ -141,4 +141,4 @@ def _write_mbart(
     folder.mkdir()
     write_json(folder / CONFIG_FILE, config)
     save_file(to_hugging_face(params, encoder), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_tokenizer(folder, (tokenizer.folder / MODEL_FILE).read_bytes())
+    write_tokenizer(folder, (tokenizer.folder / MODEL_FILE).read_bytes(), tokenizer.languages)

@@ -23,6 +23,7 @@ from sslssaw_jax.weights.torch_files import Checkpoint, find_model
 from sslssaw_jax.weights.torch_layout import choose_layers, load_tensors, torch_leaf
 
 PRETRAINED_MBERT = "google-bert/bert-base-multilingual-cased"
+_TABLE = "embeddings.word_embeddings.weight"
 _MODULE = ("text_encoder", "bert")  # of a state
 _LEFT_OUT = (
     "cls.",  # heads that predict masked words and the next sentence
@@ -46,11 +47,19 @@ def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
     """Load the tokenizer of `config.weights`; None makes one from the clips' texts.
 
     Raises:
-        WeightsError: The weights cannot be found.
+        WeightsError: The weights cannot be found, or the tokenizer is of another model.
         TokenizerError: The weights have no tokenizer.
     """
     if config.weights:
-        return load_bert_tokenizer(_folder(config))
+        folder = _folder(config)
+        tokenizer = load_bert_tokenizer(folder)
+        rows = {shape[0] for name, shape in Checkpoint(folder).shapes.items() if name.endswith(_TABLE)}
+        if rows and rows != {tokenizer.vocab_size}:
+            raise WeightsError(
+                f"{folder} embeds {rows.pop():,} tokens, and its {BERT_TOKENIZER_FILE} has "
+                f"{tokenizer.vocab_size:,}: download both files of one model"
+            )
+        return tokenizer
     texts = ((clean_question(clip.question), clip.target) for clip in clips.clips)
     return make_bert_tokenizer(text for pair in texts for text in pair)
 

@@ -1,15 +1,12 @@
 """Checkpoints of other projects, on disk or on the Hugging Face hub."""
 
 import contextlib
-import json
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import ml_dtypes  # noqa: F401  lets NumPy know bfloat16
 import numpy as np
@@ -17,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE
 from sslssaw_jax.weights.initial_state import WeightsError
+from sslssaw_jax.weights.state_dict import StateDict
+from sslssaw_jax.workdir import describe, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -40,7 +39,7 @@ class Checkpoint:
             begin with the name of the entry. Nothing else in the file is read.
 
     Raises:
-        WeightsError: There is no such file, it cannot be read, or it is PyTorch's and torch is not installed.
+        WeightsError: There is no such file, or it cannot be read.
     """
 
     def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
@@ -48,24 +47,38 @@ class Checkpoint:
         file = path if path.is_file() else _weight_file(path)
         if file is None:
             raise WeightsError(f"{path} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}")
-        self._files: dict[str, _SafetensorsFile | _TorchFile] = {}
+        self._files: dict[str, _SafetensorsFile | StateDict] = {}
         for shard in _shards(file) if file.suffix == ".json" else [file]:
-            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else _TorchFile(shard, entries)
+            opened = _SafetensorsFile(shard) if shard.suffix == ".safetensors" else StateDict(shard, entries)
             self._files |= dict.fromkeys(opened.shapes, opened)
         self.shapes: dict[str, tuple[int, ...]] = {
             name: file.shapes[name] for name, file in self._files.items()
         }
 
     def read(self, name: str) -> np.ndarray:
-        """Read a tensor; floating point numbers become float32."""
+        """Read a tensor; floating point numbers become float32.
+
+        Raises:
+            WeightsError: A number is not finite, as after a training that diverged, or in a damaged file.
+        """
         array = self._files[name].read(name)
-        return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False)
+        if np.issubdtype(array.dtype, np.integer):
+            return array
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{name} of {self.path} holds NaN or infinity: take an earlier checkpoint")
+        return array
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the model's `config.json`; empty if there is none."""
+        """Return the model's `config.json`; empty if there is none.
+
+        Raises:
+            DamagedFileError: The file is something else.
+        """
         file = self.path / CONFIG_FILE
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_json(file) if file.is_file() else {}
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise WeightsError if `config.json` has other settings, which no shape shows."""
@@ -87,72 +100,23 @@ class _SafetensorsFile:
     def read(self, name: str) -> np.ndarray:
         # opened again for each tensor: pages of a mapped file count as memory while it is open
         with self._open() as file:
-            return file.get_tensor(name)
+            try:
+                return file.get_tensor(name)
+            except (
+                SafetensorError,
+                TypeError,
+                AttributeError,
+            ) as error:  # a type that NumPy lacks, as float8
+                raise WeightsError(
+                    f"{name} of {self.path} cannot be read: {error}; save it as float32"
+                ) from error
 
     def _open(self) -> Any:
         try:
             return safe_open(self.path, "numpy")
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
-
-
-class _Unread:
-    """A stand-in for arguments and loggers, whose code must not run."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _TorchFile:
-    """A file that PyTorch saved."""
-
-    def __init__(self, path: Path, entries: Sequence[str]) -> None:
-        self.path, self._entries = path, entries
-        self._is_mapped = zipfile.is_zipfile(path)  # PyTorch before 1.6 wrote files that cannot be mapped
-        tensors = self._tensors()
-        others = [name for name, value in tensors.items() if not hasattr(value, "numpy")]
-        if others:
-            raise WeightsError(
-                f"{path} is not a plain state dict: {', '.join(map(str, others[:6]))} hold no tensor"
-            )
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        tensor = self._tensors()[name]
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        return np.array(tensor.numpy())  # a copy, and no page of the mapped file stays in memory
-
-    def _tensors(self) -> dict[str, Any]:
-        # a training checkpoint is loaded once: the state of its optimizer takes long to skip
-        return self._load() if self._is_mapped and not self._entries else self._opened
-
-    @cached_property
-    def _opened(self) -> dict[str, Any]:
-        return self._load()
-
-    def _load(self) -> dict[str, Any]:
-        try:
-            import torch
-        except ImportError:
-            raise WeightsError(
-                f"{self.path} is PyTorch's: `pip install torch` to read it, or use the model's safetensors"
-            ) from None
-        try:
-            unread = torch.serialization.get_unsafe_globals_in_checkpoint(self.path) if self._entries else []
-            with torch.serialization.safe_globals([(_Unread, name) for name in unread]):
-                loaded = torch.load(self.path, map_location="cpu", mmap=self._is_mapped, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a broken file
-            raise WeightsError(f"{self.path} cannot be read: {error}; download it again") from error
-        if not self._entries:
-            return loaded
-        groups = {entry: loaded[entry] for entry in self._entries if entry in loaded}
-        return {f"{entry}.{name}": value for entry, group in groups.items() for name, value in group.items()}
+            known = describe(self.path) or f"{error}; download it again"
+            raise WeightsError(f"{self.path} cannot be read: {known}") from error
 
 
 def _weight_file(folder: Path) -> Path | None:
@@ -160,7 +124,12 @@ def _weight_file(folder: Path) -> Path | None:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise WeightsError(f"{index} names no files of weights; download it again")
+    names = sorted(set(map(str, weight_map.values())))
+    if outside := [name for name in names if Path(name).name != name]:
+        raise WeightsError(f"{index} names files of other folders: {', '.join(outside[:3])}")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise WeightsError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")

@@ -62,7 +62,8 @@ def load_tensors(
         model: What the checkpoint does not fit, for the error.
 
     Raises:
-        WeightsError: A tensor is missing, has no place, or has another shape.
+        WeightsError: A tensor is missing, has no place, or has another shape; or it holds integers, NaN or
+            infinity.
     """
     own = variables(state)
     found = {
@@ -72,9 +73,17 @@ def load_tensors(
     require_same(found, wanted, f"{checkpoint.path} does not fit {model}")
     # the largest first, while little is in memory
     paths = sorted(names, key=lambda path: -own[path].size)
-    return replace_variables(
-        state, ((path, from_torch(path, checkpoint.read(tensors[names[path]]))) for path in paths)
-    )
+
+    def value(path: KeyPath) -> np.ndarray:
+        read = checkpoint.read(tensors[names[path]])
+        if np.issubdtype(read.dtype, np.integer):
+            raise WeightsError(
+                f"{tensors[names[path]]} of {checkpoint.path} is of {read.dtype}, as in quantised models: "
+                "take the model in float32 or float16"
+            )
+        return from_torch(path, read)
+
+    return replace_variables(state, ((path, value(path)) for path in paths))
 
 
 def choose_layers(

@@ -1,4 +1,4 @@
-"""mBART with a dataset's tokens: a few thousand embeddings instead of 250,027.
+"""mBART or mBART-50 with a dataset's tokens: a few thousand embeddings instead of 250,027.
 
 It keeps the pieces that the given texts are segmented into, the single characters of these pieces (to write
 other texts of the same letters), special tokens, language codes and `<mask>`. The order stays, so the ids are
@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2
 from tabulate import tabulate
 
-from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, MODEL_FILE, write_tokenizer
+from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, read_languages, read_model, write_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import BIAS, HEAD, INPUT_TABLES, SHARED
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, atomic_folder
-from sslssaw_jax.workdir import read_jsonl, write_json
+from sslssaw_jax.workdir import describe, read_jsonl, read_text, write_json
 
 _NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>; SentencePiece has its own three before its first piece
 _WORD_MARK = "\u2581"
@@ -49,7 +49,10 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
     if not file.is_file():
         raise WeightsError(f"there is no {file}")
     if file.suffix != ".jsonl":  # splitlines() would split at U+2028, too
-        return {"text": [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]}
+        lines = [line for line in read_text(file).split("\n") if line.strip()]
+        if lines and (known := describe(file)):
+            raise WeightsError(f"{file} cannot be read: {known}")
+        return {"text": lines}
     try:
         clips = read_jsonl(file)
         texts = {
@@ -57,7 +60,7 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
             "question": [clean_question(clip["question"]) for clip in clips],
         }
         return texts | ({"gloss": [clip["gloss"] for clip in clips]} if glosses else {})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{file} does not hold one clip a line: {error!r}") from error
 
 
@@ -74,10 +77,11 @@ def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], 
         WeightsError: `model` is incomplete, its vocabulary is not its tokenizer's, or `out` exists.
     """
     proto = _read_model(model / MODEL_FILE)
+    languages = read_languages(model, len(proto.pieces))
     checkpoint = Checkpoint(model)
     if not checkpoint.config:
         raise WeightsError(f"{model} holds no {CONFIG_FILE}: download that of the model, too")
-    vocab_size = len(proto.pieces) + 1 + len(LANGUAGES) + 1  # fairseq's <pad>, the codes, <mask>
+    vocab_size = len(proto.pieces) + 1 + len(languages) + 1  # fairseq's <pad>, the codes, <mask>
     rows = checkpoint.shapes.get(SHARED, (0,))[0]
     if rows != vocab_size:
         raise WeightsError(f"{model} embeds {rows:,} tokens and its {MODEL_FILE} gives {vocab_size:,}")
@@ -89,9 +93,9 @@ def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], 
     trimmed_proto = _with_pieces(proto, pieces)
     trimmed = _processor(trimmed_proto)
     _require_same_segmentation(full, trimmed, texts)
-    ids = kept_ids(pieces, vocab_size)
+    ids = kept_ids(pieces, vocab_size, len(languages))
     with atomic_folder(out) as folder:
-        write_tokenizer(folder, trimmed_proto.SerializeToString(deterministic=True))
+        write_tokenizer(folder, trimmed_proto.SerializeToString(deterministic=True), languages)
         config = checkpoint.config | {"vocab_size": len(ids)}
         write_json(folder / CONFIG_FILE, _with_new_ids(config, {old: new for new, old in enumerate(ids)}))
         tensors = {}
@@ -104,17 +108,18 @@ def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], 
     return _report(vocab_size, len(ids), trimmed, reported)
 
 
-def kept_ids(pieces: list[int], vocab_size: int) -> list[int]:
+def kept_ids(pieces: list[int], vocab_size: int, num_languages: int) -> list[int]:
     """Return the full model's ids of kept tokens, in their new order.
 
     Args:
         pieces: SentencePiece's ids of the kept pieces.
         vocab_size: Tokens of the full model.
+        num_languages: Language codes among these.
     """
     return [
         *range(_NUM_SPECIALS),
         *(piece + 1 for piece in pieces if piece + 1 >= _NUM_SPECIALS),
-        *range(vocab_size - len(LANGUAGES) - 1, vocab_size),
+        *range(vocab_size - num_languages - 1, vocab_size),
     ]
 
 
@@ -132,9 +137,7 @@ def count_unknowns(processor: sentencepiece.SentencePieceProcessor, texts: Itera
 def _read_model(file: Path) -> Any:
     if not file.is_file():
         raise WeightsError(f"{file.parent} holds no {MODEL_FILE}: download that of the model, too")
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    proto.ParseFromString(file.read_bytes())
-    return proto
+    return read_model(file)
 
 
 def _processor(proto: Any) -> sentencepiece.SentencePieceProcessor:

@@ -1,5 +1,6 @@
 """The tokenizer: mBART's ids, SentencePiece's pieces, folders."""
 
+import io
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import transformers
 
 from sslssaw_jax.data.mbart_tokenizer import (
     LANGUAGES,
+    LANGUAGES_50,
     MODEL_FILE,
     Tokenizer,
     TokenizerError,
@@ -17,6 +19,7 @@ from sslssaw_jax.data.mbart_tokenizer import (
     train_tokenizer,
 )
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.errors import UserError
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 
 TEXTS = [
@@ -194,3 +197,69 @@ def test_special_tokens_in_a_text_are_text(trained_folder: Path) -> None:
         assert (eos, language) == (tokenizer.eos_id, tokenizer.language_id)
         special = {0, 1, 2, *range(tokenizer.vocab_size - 1 - len(LANGUAGES), tokenizer.vocab_size)}
         assert not special & set(ids)
+
+
+def test_mbart_50_has_52_languages_in_the_layout_of_transformers(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tokenizer"
+    train_tokenizer(TEXTS, folder, vocab_size=30, languages=LANGUAGES_50)
+    theirs = transformers.MBart50Tokenizer.from_pretrained(folder, src_lang="th_TH")
+    ours, cc25 = load_tokenizer(folder, "th_TH"), load_tokenizer(trained_folder, "en_XX")
+    assert len(LANGUAGES_50) == 52 and ours.vocab_size == len(theirs) == cc25.vocab_size + 27
+    assert ours.pieces(range(ours.vocab_size)) == theirs.convert_ids_to_tokens(range(len(theirs)))
+    for text in (*TEXTS, "<mask> the <mask>", ""):
+        encoded = ours.encode(text.replace("<mask>", ours.mask_token), 64)
+        assert encoded[:-2] == theirs(text, add_special_tokens=False).input_ids
+    assert ours.pieces(ours.encode("rain", 64)[-2:]) == ["</s>", "th_TH"]
+    # the same SentencePiece model gives other ids, so the tokenizers must not pass for the same
+    assert (folder / MODEL_FILE).read_bytes() == (trained_folder / MODEL_FILE).read_bytes()
+    assert ours.fingerprint != cc25.fingerprint
+    with pytest.raises(TokenizerError, match="'th_TH'; the codes of"):
+        load_tokenizer(trained_folder, "th_TH")
+
+
+def test_the_size_of_the_vocabulary_tells_mbart_50_without_the_name_of_a_class(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(trained_folder / MODEL_FILE, tmp_path)
+    for rows, languages in ((30 + 27, LANGUAGES), (30 + 54, LANGUAGES_50)):
+        (tmp_path / "config.json").write_text(f'{{"vocab_size": {rows}}}')
+        tokenizer = load_tokenizer(tmp_path, "de_DE")
+        assert (tokenizer.languages, tokenizer.vocab_size) == (languages, rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (MODEL_FILE, b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        (MODEL_FILE, b"<!DOCTYPE html>", "it is a web page"),
+        (MODEL_FILE, b"", "it is empty"),
+        (MODEL_FILE, b"\x1f\x8b", "compressed by gzip"),
+        ("tokenizer_config.json", b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        ("tokenizer_config.json", b'{"tokenizer_class": ', r"is damaged: Expecting value"),
+        ("tokenizer_config.json", b"[]", "it holds no JSON object"),
+        ("config.json", '{"vocab_size": 3}'.encode("utf-16"), "it is UTF-16"),
+        ("config.json", b'{"a": "\xff"}', "it is not UTF-8"),
+        ("config.json", b'{"a":' + b"[" * 100_000, "is damaged"),
+    ],
+)
+def test_small_files_that_are_something_else_are_named(
+    trained_folder: Path, tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    shutil.copytree(trained_folder, tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} .*{told}") as raised:
+        load_tokenizer(tmp_path / "tokenizer", "de_DE")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("changes", [{"model_type": "bpe"}, {"bos_id": 3, "eos_id": 4}])
+def test_sentencepiece_of_another_kind_is_refused(tmp_path: Path, changes: dict) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=30, minloglevel=2, **changes
+    )
+    (tmp_path / MODEL_FILE).write_bytes(model.getvalue())
+    with pytest.raises(TokenizerError, match="is not mBART's: it is a SentencePiece model of another kind"):
+        load_tokenizer(tmp_path, "de_DE")

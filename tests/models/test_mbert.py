@@ -28,7 +28,7 @@ from sslssaw_jax.training.sharding import abstract_state, make_mesh
 from sslssaw_jax.types import Texts
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import load_mbart
-from sslssaw_jax.weights.mbert import pretrained_mbert
+from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.torch_files import Checkpoint
 from tests.support.mbart_reference import random_hugging_face, relative_error
 from tests.support.pretrained import load_part
@@ -221,6 +221,38 @@ def test_what_is_no_bert_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
     with pytest.raises(TokenizerError, match=r"has no \[PAD\], \[CLS\]"):
         load_bert_tokenizer(tmp_path)
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rain"]
+    for kind, vocab, told in (
+        ("WordLevel", dict(zip(words, range(6))), "it is a WordLevel"),
+        ("WordPiece", dict(zip(words, [0, 1, 2, 3, 4, 7])), "have gaps"),
+    ):
+        model = {"type": kind, "vocab": vocab, "unk_token": "[UNK]"}
+        if kind == "WordPiece":
+            model |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+        with pytest.raises(TokenizerError, match=told):
+            load_bert_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_than_its_weights_is_refused(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rain"]
+    model = {
+        "type": "WordPiece",
+        "vocab": {word: number for number, word in enumerate(words)},
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+    config = dataclasses.replace(SIZES, weights=str(tmp_path))
+    for rows in (6, 8):
+        table = {"bert.embeddings.word_embeddings.weight": np.zeros((rows, 12), np.float32)}
+        save_file(table, tmp_path / "model.safetensors")
+        if rows == 6:
+            assert bert_tokenizer(config, None).vocab_size == 6
+    with pytest.raises(WeightsError, match=r"embeds 8 tokens, and its tokenizer\.json has 6"):
+        bert_tokenizer(config, None)
 
 
 def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:

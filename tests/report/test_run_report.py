@@ -1,9 +1,11 @@
 """The page shows what the workdir holds, needs nothing beside it, and takes no text for markup."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,17 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config.experiment import to_dict
+from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.leakage import BUCKETS
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.report.__main__ import main
 from sslssaw_jax.report.curves import MOST_POINTS, Curve, draw_curves
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.report.score_table import COLUMNS
+from sslssaw_jax.workdir import locked
 from tests.support.toy import toy_config
 
+SHOWN = ["bleu4", "rouge_l", "p", "bleu1", "bleu2", "bleu3", "chrf"]  # columns: the first fit a phone
 SCRIPT = "</td><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x'"
 VOID = {"meta", "img", "br", "line", "polyline", "circle"}
 
@@ -142,30 +147,39 @@ def test_the_figures_are_those_of_metrics_json_with_intervals_and_p_values(workd
     assert [row for row in page.rows if row[0].endswith("8 clips")] == [["test, 8 clips"], ["dev, 8 clips"]]
     for split in ("test", "dev"):
         found = metrics[split]
+        bounds = found["intervals"]
         shown = [
-            f"{found[key]:.2f} {low:.1f} to {high:.1f}" for key, (low, high) in found["intervals"].items()
+            "" if key == "p" else f"{found[key]:.2f} {bounds[key][0]:.1f} to {bounds[key][1]:.1f}"
+            for key in SHOWN
         ]
-        assert ["this run", *shown, ""] in page.rows
+        assert ["this run", *shown] in page.rows
         for name, other, p in (
             ("question copied", found["baselines"]["copy_question"], "0.004"),
             ("question only", found["baselines"]["question_only"], "0.250"),
             ("questions shuffled", found["questions"]["shuffled"], ""),
             ("questions blanked", found["questions"]["blanked"], ""),
         ):
-            assert [name, *(f"{other[key]:.2f}" for key in COLUMNS), p] in page.rows
+            assert [name, *(p if key == "p" else f"{other[key]:.2f}" for key in SHOWN)] in page.rows
         for name in ("without_copies", "overlap_free"):
             part = found[name]
             figures = ["8", f"{part['bleu4']:.2f}", f"{part['rouge_l']:.2f}"]
             assert [name.replace("_", " "), *figures] in page.rows
-        assert ["overlap 0.75\u20111.00", "0", "–", "–"] in page.rows
+        assert "overlap 0.75" not in page.text  # no clips, no row
+    assert page.rows[0] == ["", "BLEU-4", "ROUGE-L", "p", "BLEU-1", "BLEU-2", "BLEU-3", "chrF"]
 
 
 def test_the_page_needs_nothing_beside_it(workdir: Path) -> None:
     page = Page(write_report(workdir))
-    assert not page.tags("script", "link", "iframe", "object", "embed", "base", "a")
+    assert not page.tags("script", "link", "iframe", "object", "embed", "base")
     sources = [value for _, attributes in page.elements for key, value in attributes.items() if key == "src"]
     assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert not any("href" in attributes for _, attributes in page.elements)
+    assert [attributes["href"] for _, attributes in page.elements if "href" in attributes] == [
+        "predictions.test.jsonl"
+    ]
+    (policy,) = [tag["content"] for tag in page.tags("meta") if "http-equiv" in tag]
+    rules = dict(rule.strip().split(" ", 1) for rule in str(policy).split(";"))
+    assert rules.pop("style-src") == "'unsafe-inline'" and rules.pop("img-src") == "data:"
+    assert rules == dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
     for outside in ("http:", "https:", "url(", "@import"):
         assert outside not in page.source
 
@@ -214,7 +228,7 @@ def test_scores_of_an_older_run_are_shown(workdir: Path) -> None:
     old = {key: found[key] for key in (*COLUMNS, "num_clips", "overlap_buckets", "without_copies")}
     (workdir / "metrics.json").write_text(json.dumps({"test": old}))
     page = Page(write_report(workdir))
-    assert ["this run", *(f"{old[key]:.2f}" for key in COLUMNS)] in page.rows
+    assert ["this run", *(f"{old[key]:.2f}" for key in SHOWN if key != "p")] in page.rows
     assert "interval" not in page.text and "bootstrap" not in page.text
 
 
@@ -236,6 +250,113 @@ def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workd
     assert spans in page.source
     assert [cells for cells in page.rows if cells[0] == "Reference"] == [["Reference", "明天，下雨"]]
     assert "Question" not in [cells[0] for cells in page.rows]
+
+
+@pytest.mark.parametrize(
+    ("ours", "copied", "p", "told"),
+    [
+        (20.0, 10.0, 0.01, "Better than repeating the question: this run scores 20.00 BLEU-4, the copied"),
+        (20.0, 10.0, 0.2, "Not surely better than repeating the question: .* may be chance (p = 0.200)."),
+        (
+            10.0,
+            20.0,
+            0.01,
+            "Not better than repeating the question: this run scores 10.00 BLEU-4, the copied",
+        ),
+        (10.0, None, None, "no copied question to compare the score with"),
+    ],
+)
+def test_a_sentence_says_whether_the_score_is_good(
+    workdir: Path, ours: float, copied: float | None, p: float | None, told: str
+) -> None:
+    found = split_scores(1) | {"bleu4": ours}
+    found["baselines"] = {}
+    if copied is not None:
+        found["baselines"]["copy_question"] = found["without_copies"] | {
+            "bleu4": copied,
+            "p_value": {"bleu4": p},
+        }
+    (workdir / "metrics.json").write_text(json.dumps({"test": found}))
+    text = Page(write_report(workdir)).text
+    assert all(part in text for part in told.split(" .* "))
+
+
+def test_own_clips_without_references_are_not_ranked(workdir: Path) -> None:
+    for name in ("metrics.json", "predictions.dev.jsonl"):
+        (workdir / name).unlink()
+    rows = [row | {"target": ""} for row in predictions()]
+    write_jsonl(workdir / "predictions.test.jsonl", rows)
+    page = Page(write_report(workdir))
+    assert not {"Worst", "ROUGE-L", "Green"} & set(page.text.replace(":", " ").split())
+    assert "All 8: predictions.test.jsonl" in " ".join(page.text.split())
+    assert [row[1] for row in page.rows if row[0] == "Prediction"] == [row["prediction"] for row in rows[:6]]
+
+
+def test_only_pictures_of_the_workdir_are_in_the_page(workdir: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((4, 4, 3), np.uint8))
+    (workdir / "heatmaps" / "link.png").symlink_to(tmp_path / "secret.png")
+    names = ["../../../secret", "link", "clip7", str(tmp_path / "secret")]
+    write_jsonl(
+        workdir / "predictions.test.jsonl", [row | {"id": id_} for row, id_ in zip(predictions(), names)]
+    )
+    page = Page(write_report(workdir))
+    assert len(page.tags("img")) == 1 and page.text.count("picture lies outside this folder") == 3
+    (workdir / "heatmaps" / "clip7.png").write_text("root:x:0:0")
+    with pytest.raises(UserError, match=r"clip7\.png is no picture"):
+        write_report(workdir)
+
+
+def test_links_in_a_workdir_are_replaced_and_their_targets_stay(workdir: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    (workdir / "report.html").symlink_to(kept)
+    (workdir / f".report.html.{os.getpid()}.tmp").symlink_to(kept)
+    (workdir / "lock").symlink_to(kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with locked(workdir):
+            write_report(workdir)
+    assert kept.read_text() == "mine"
+    assert (
+        not (workdir / "report.html").is_symlink()
+        and "<h1>whole</h1>" in Page(workdir / "report.html").source
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("metrics.json", "[1]", r"metrics\.json is damaged: it holds no JSON object"),
+        ("metrics.json", '{"test": 3}', r"metrics\.json is damaged: test"),
+        ("metrics.json", '{"test": {"bleu4": "high"}}', r"metrics\.json is damaged: test"),
+        (
+            "predictions.test.jsonl",
+            '{"id": 3}',
+            r"predictions\.test\.jsonl, line 1 is damaged: a prediction has",
+        ),
+        ("predictions.test.jsonl", '{"id"', r"predictions\.test\.jsonl, line 1 is damaged: Expecting"),
+        ("log.jsonl", "{}\n{\n", r"log\.jsonl, line 2 is damaged: Expecting"),
+        (
+            "finished.json",
+            "version https://git-lfs.github.com/spec/v1",
+            r"finished\.json is damaged: it is a Git",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_in_a_line(workdir: Path, name: str, text: str, told: str) -> None:
+    (workdir / name).write_text(text)
+    with pytest.raises(SystemExit, match=told) as ended:
+        main([f"--workdir={workdir}"])
+    assert "\n" not in str(ended.value)
+
+
+def test_control_characters_of_files_do_not_reach_the_terminal(workdir: Path) -> None:
+    bad = workdir.with_name("whole\x1b]0;title\x07\u202e")
+    workdir.rename(bad)
+    (bad / "metrics.json").write_text('{"')
+    with pytest.raises(SystemExit) as ended:
+        main([f"--workdir={bad}"])
+    assert r"whole\x1b]0;title\x07\u202e" in str(ended.value)
 
 
 def test_a_clip_without_a_reference_has_nothing_marked_as_wrong(workdir: Path) -> None:

@@ -9,7 +9,7 @@ TARGETS, QUESTIONS = ["regen im norden", "schnee im süden"], ["Im Norden", "wo"
 BASELINES = question_baselines(QUESTIONS, "de_DE") | {"question_only": ["regen", ""]}
 
 
-def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_bucket():
+def test_the_table_shows_every_score_of_every_split_and_no_row_of_an_empty_bucket():
     metrics = {
         "dev": evaluate(["regen im norden", "regen"], TARGETS, QUESTIONS, BASELINES),
         "test": evaluate(TARGETS, TARGETS, QUESTIONS, BASELINES),
@@ -28,7 +28,7 @@ def test_the_table_shows_every_score_of_every_split_and_no_score_of_an_empty_buc
     assert cells[test][3] == "100.00"
     low, high = metrics["dev"]["intervals"]["rouge_l"]
     assert cells[dev + 1] == ["±", "95", "%", "0.00", f"{(high - low) / 2:.2f}"]
-    assert ["overlap", "0.25-0.50", "0"] in cells[dev:test]
+    assert not any(row[:2] == ["overlap", "0.25-0.50"] for row in cells)
     for name, baseline in metrics["dev"]["baselines"].items():
         row = next(row for row in cells[dev:test] if row[0] == name.replace("_", "-"))
         assert row[1] == f"{baseline['bleu1']:.2f}"

@@ -76,6 +76,22 @@ def test_predictions_of_other_clips_and_absent_files_are_told(tmp_path: Path, sy
     other.write_text('{"id": "else", "question": "", "target": "a", "prediction": "a"}\n', encoding="utf-8")
     with pytest.raises(SystemExit, match=r"other.jsonl and .*ours.jsonl hold predictions of different clips"):
         main([*systems, f"other={other}", f"--out={tmp_path / 'diff'}"])
+    other.write_text('{"id": "clip0", "target": "a", "prediction": 3}\n', encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"other\.jsonl, line 1 has no text question, prediction"):
+        main([f"other={other}", f"--out={tmp_path / 'diff'}"])
     with pytest.raises(SystemExit, match=r"absent.jsonl"):
         main([f"ours={tmp_path / 'absent.jsonl'}", f"--out={tmp_path / 'diff'}"])
     assert not (tmp_path / "diff.html").exists()
+
+
+def test_texts_are_compared_in_normal_form_and_shown_by_words_in_korean(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "question": "", "target": "fu\u0308r … ﬁnal", "prediction": "für ... final"},
+        {"id": "b", "question": "", "target": "내일은 비가 옵니다", "prediction": "내일은 눈이 옵니다"},
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "x.jsonl").write_text(text, encoding="utf-8")
+    main([f"ours={tmp_path / 'x.jsonl'}", f"--out={tmp_path / 'diff'}"])
+    page = (tmp_path / "diff.html").read_text(encoding="utf-8")
+    assert '<span class="correct">für ... final</span>' in page
+    assert '<span class="correct">내일은</span> <span class="wrong">눈이</span>' in page

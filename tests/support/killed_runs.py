@@ -89,7 +89,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "in_an_evaluation": partial(before, evaluation, "shard_batch", 1, KILL),
     "before_the_scores_are_kept": partial(before, checkpointing.Checkpointer, "add_scores", 1, KILL),
     "before_the_mark": partial(before, experiment, "write_json", 1, KILL),
-    "stopped_after_a_step": partial(before, train, "shard_batch", 1, TERMINATE),
+    "stopped_after_a_step": partial(before, train, "shard_batch", 2, TERMINATE),
     "stopped_in_an_evaluation": partial(before, evaluation, "shard_batch", 1, TERMINATE),
     "never": lambda: None,
 }

@@ -313,3 +313,15 @@ def test_any_name_of_a_folder_is_taken_or_refused(tmp_path):
         for use in (Checkpointer, restore_params):
             with pytest.raises(CheckpointError, match=r"has \[ \] or .* another --workdir"):
                 use(tmp_path / name)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_average_is_what_another_run_gets_if_there_is_one(tmp_path, averaged):
+    state, other = make_state(step=1), make_state(seed=3)
+    if averaged:
+        state = state.replace(ema=other.params)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(state, data={}, meta={})
+    params, _, _ = restore_params(tmp_path)
+    wanted = other if averaged else state
+    np.testing.assert_array_equal(params["head"]["kernel"], wanted.params["head"]["kernel"][...])

@@ -99,7 +99,7 @@ def test_a_stopped_run_says_where_it_goes_on(chains) -> None:
     folder, _ = chains
     (after_a_step,) = folder.glob("killed.*.stopped_after_a_step.txt")
     (in_evaluation,) = folder.glob("killed.*.stopped_in_an_evaluation.txt")
-    message = "stopped by SIGTERM after step 1 of translate, which is saved: start again to go on"
+    message = "stopped by SIGTERM after step 2 of translate, which is saved: start again to go on"
     assert after_a_step.read_text().splitlines()[-1] == message
     assert in_evaluation.read_text().splitlines()[-1] == "stopped by SIGTERM: start again to go on"
     for output in (after_a_step, in_evaluation):

@@ -1,6 +1,7 @@
 """Trimmed mBART: the same function and the same segmentation on what is kept."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from transformers import MBartForConditionalGeneration, MBartTokenizer
 
 from sslssaw_jax.data.mbart_tokenizer import (
     LANGUAGES,
+    LANGUAGES_50,
     MODEL_FILE,
     load_tokenizer,
     train_tokenizer,
     write_tokenizer,
 )
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.errors import UserError
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
@@ -165,6 +168,50 @@ def test_a_model_that_is_not_whole_is_refused_and_nothing_is_written(
     with pytest.raises(WeightsError, match=told):
         trim(model, {"train": {"target": KEPT}}, {}, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [model]
+
+
+def test_mbart_50_keeps_its_52_codes(full: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mbart50"
+    shutil.copytree(full, model)
+    config, tensors = json.loads((model / "config.json").read_text()), load_file(model / "model.safetensors")
+    config["vocab_size"] += 27
+    (model / "config.json").write_text(json.dumps(config))
+    for name, axis in {"model.shared.weight": 0, "final_logits_bias": 1}.items():
+        more = np.take(tensors[name], range(27), axis)
+        tensors[name] = np.concatenate([tensors[name], more], axis)
+    save_file(tensors, model / "model.safetensors")
+    trim(model, {"train": {"target": KEPT}}, {}, tmp_path / "out")
+    tokenizer = load_tokenizer(tmp_path / "out", "th_TH")
+    assert tokenizer.languages == LANGUAGES_50
+    kept = load_file(tmp_path / "out" / "model.safetensors")["model.shared.weight"]
+    assert len(kept) == tokenizer.vocab_size
+    before = load_tokenizer(model, "th_TH")
+    np.testing.assert_array_equal(
+        kept[tokenizer.language_id], tensors["model.shared.weight"][before.language_id]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "it is a Git LFS pointer"),
+        (b"<html>", "it is a web page"),
+        ("es regnet".encode("utf-16"), "it is UTF-16"),
+        ("für".encode("latin-1"), "it is not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["texts.txt", "clips.jsonl"])
+def test_texts_that_are_something_else_are_named(
+    tmp_path: Path, content: bytes, told: str, name: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}.*: {told}"):
+        read_texts(tmp_path / name)
+
+
+def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("es\u2028regnet\x85\nheute\n", encoding="utf-8")
+    assert read_texts(tmp_path / "texts.txt") == {"text": ["es\u2028regnet\x85", "heute"]}
 
 
 def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sslssaw_jax.data.mbart_tokenizer import LANGUAGES
+from sslssaw_jax.data.mbart_tokenizer import LANGUAGES_50
 from sslssaw_jax.data.video import OptionError
 from tfds_builders.annotation import Annotations
 from tfds_builders.custom_qa import table
@@ -34,8 +34,8 @@ class Builder(VideoQaBuilder):
                 "custom_qa needs --language=CODE, mBART's code of the language of its questions and targets: "
                 "en_XX for English, de_DE for German, zh_CN for Chinese"
             )
-        if language not in LANGUAGES:
-            close = difflib.get_close_matches(language, LANGUAGES, cutoff=0.5) or LANGUAGES
+        if language not in LANGUAGES_50:
+            close = difflib.get_close_matches(language, LANGUAGES_50, cutoff=0.5) or LANGUAGES_50
             raise OptionError(f"--language={language} is not a code of mBART's; known: {', '.join(close)}")
         self.language = language
         super().__init__(**kwargs)
