@@ -3,7 +3,7 @@
 On the demo, the grammar knows without which words of a question a clip's signs have several readings. An
 explanation is right if the word that it names first is one of them: the word with the highest loss when it is
 left out, or the word with the highest mean gate. Clips without such a word (two words say the same) do not
-count.
+count. The columns are all others, and those whose question says `will`, or `did`.
 """
 
 import argparse
@@ -42,16 +42,24 @@ def main() -> None:
     test = ClipSource(find_dataset(options.data_dir, "avatar_qa"), "test")
     answers = translator.answer([test[index] for index in range(len(test))], explain=True)
     named: dict[str, list[float]] = {"without the word": [], "SSAW gate": [], "any word, by chance": []}
+    says_will = []
     for answer in answers:
         assert answer.explanation and answer.gate
         if deciding := deciding_words(answer.question):
-            words = without_each_word(answer.question)
+            words = [word for word, _ in without_each_word(answer.question)]
+            says_will.append("will" in words)
             named["without the word"].append(answer.explanation.first_word in deciding)
             named["SSAW gate"].append(first_by_gate(answer.gate) in deciding)
-            named["any word, by chance"].append(np.mean([word in deciding for word, _ in words]).item())
-    rows = [[name, f"{np.mean(right):.0%}", str(len(right))] for name, right in named.items()]
-    title = f"The first word named is one that decides, {len(answers)} clips of the demo's test split"
-    keep("explanation", title, ["explained by", "right", "clips with such a word"], rows)
+            named["any word, by chance"].append(np.mean([word in deciding for word in words]).item())
+    groups = {"all": np.ones(len(says_will), bool), "will": np.array(says_will), "did": ~np.array(says_will)}
+    right = sum(answer.text == clip.target for answer, clip in zip(answers, test.clips))
+    title = f"The first word named is one that decides; {right} of {len(answers)} sentences are right"
+    header = ["explained by", *(f"{name}, {group.sum()} clips" for name, group in groups.items())]
+    rows = [
+        [name, *(f"{100 * np.mean(np.array(hits)[group]):.0f} %" for group in groups.values())]
+        for name, hits in named.items()
+    ]
+    keep("explanation", title, header, rows)
 
 
 if __name__ == "__main__":

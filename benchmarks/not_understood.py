@@ -76,6 +76,8 @@ def table(translator: Translator, data_dir: str, real_clips: Path | None) -> Ite
     for name, look in LOOKS.items():
         clips = translator.read([look(row) for row in test], questions)
         yield cells(name, translator.answer(clips), targets)
+    clips = translator.read([render_row(row) for row in (*test[1:], test[0])], questions)
+    yield cells("test, another clip's video", translator.answer(clips), targets)
     if real_clips:
         with (real_clips / "clips.csv").open(encoding="utf-8") as file:
             found = list(csv.DictReader(file))

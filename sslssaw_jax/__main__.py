@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "translate": Command("sslssaw_jax.inference", "answer questions about a video"),
+    "app": Command("sslssaw_jax.inference.app", "serve a page with a camera: ask, sign, read"),
     "demo": Command("run", "render avatar_qa, train the demo on it and write its report"),
     "prepare": Command("tfds_builders.prepare", "turn a corpus or your own videos into a dataset"),
     "inspect": Command("sslssaw_jax.report.dataset_report", "show what a dataset holds"),

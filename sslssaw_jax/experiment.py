@@ -254,6 +254,17 @@ class Experiment:
             )
         folder = Path(str(self.config.init_from))
         self._require_fitting_data(folder, base.facts.to_json(), base.stage, trains=False)
+        if data.train_split not in self._dataset.splits:  # clips to translate alone
+            return
+        targets = [clip.target for clip in self._clips(data.train_split, video=False).clips]
+        characters = sorted(set("".join(targets)) - set(" "))
+        unknown = [one for one in characters if base.tokenizer.unk_id in base.tokenizer.encode(one, 8)]
+        if unknown:
+            found = sum(any(one in target for one in unknown) for target in targets)
+            raise ConfigError(
+                f"{name}, a model that cannot write {' '.join(unknown)}, which {found:,} of {len(targets):,} "
+                f"targets of {data.train_split} hold: write these targets as the model's own (lower case?)"
+            )
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""

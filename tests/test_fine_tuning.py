@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sslssaw_jax import Translator
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.weights.initial_state import variables
@@ -78,3 +79,12 @@ def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact,
         ConfigError, match=rf"does not fit the model in trained.*\n  dataset.{fact}: {value!r} then"
     ):
         run._require_fitting_base(run._base._replace(facts=facts))
+
+
+def test_characters_that_the_model_cannot_write_are_named(runs, tmp_path):
+    run = experiment(runs)
+    train_tokenizer(["today there is snow", "there is wind in the north"], tmp_path / "other", vocab_size=40)
+    other = run._base._replace(tokenizer=load_tokenizer(tmp_path / "other", "en_XX"))
+    run._require_fitting_base(run._base)
+    with pytest.raises(ConfigError, match=r"cannot write f g l m u, which \d+ of 24 targets of train hold"):
+        run._require_fitting_base(other)

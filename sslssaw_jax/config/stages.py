@@ -52,3 +52,4 @@ class TranslateConfig(StageConfig):
     """Stage 2, and the only stage of most other systems: translation."""
 
     label_smoothing: float = fraction(0.0)
+    drop_words: float = fraction(0.0)  # share of the words left out of half of the training questions

@@ -1,4 +1,4 @@
-"""Masked words for stage 1 (Eq. 2)."""
+"""Masked words for stage 1 (Eq. 2), and words left out of questions."""
 
 import re
 
@@ -29,3 +29,10 @@ def mask_words(text: str, rate: float, mask_token: str, rng: np.random.Generator
         masked[rng.integers(num_words)] = True
     hidden = iter(masked)
     return _WORD.sub(lambda word: mask_token if next(hidden) else word[0], text)
+
+
+def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
+    """Leave out each word with a probability, in half of the texts."""
+    if rng.random() < 0.5:
+        return text
+    return _WORD.sub(lambda word: "" if rng.random() < rate else word.group(), text)

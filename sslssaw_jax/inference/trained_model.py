@@ -30,6 +30,7 @@ from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
     METRICS,
+    TEXT_TOWER,
     TOKENIZER,
     read_json,
     read_notes,
@@ -38,6 +39,7 @@ from sslssaw_jax.workdir import (
 )
 
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
+MODEL_FILES = (MODEL_CONFIG, MODEL_WEIGHTS, f"{TOKENIZER}/*", f"{TEXT_TOWER}/*")  # all that is read
 
 
 class ModelError(UserError):

@@ -17,7 +17,7 @@ from sslssaw_jax.evaluation.predictions import Gate, Sentence
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.demo import DEMO
-from sslssaw_jax.inference.trained_model import ModelError, TrainedModel, load, save_folder
+from sslssaw_jax.inference.trained_model import MODEL_FILES, ModelError, TrainedModel, load, save_folder
 from sslssaw_jax.inference.videos import Video, make_clip, read_frames
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import user_path
@@ -197,4 +197,4 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        return cls(load(Path(snapshot_download(model_id, **options))))
+        return cls(load(Path(snapshot_download(model_id, allow_patterns=list(MODEL_FILES), **options))))

@@ -14,7 +14,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
-from sslssaw_jax.stages.translation import language_prompt
+from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import Batch, Metrics
@@ -86,6 +86,7 @@ def sign_transformer_stages(
         starts_pretrained=True,
         modules=CNN_MODULES,
         translation=Translation(encode, language_prompt),
+        ask=ask_fewer_words(config.translate.drop_words),
         remat=config.compute.remat,
     )
     warm_start = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []

@@ -8,10 +8,24 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.experiment import DecodeConfig
+from sslssaw_jax.data.batches import Ask
+from sslssaw_jax.data.masking import drop_words
 from sslssaw_jax.models.beam_search import EncodedModel, beam_search
 from sslssaw_jax.models.decoder_inputs import shift_right, text_stream
 from sslssaw_jax.stages.stage import Translation
 from sslssaw_jax.types import Batch
+
+
+def ask_fewer_words(rate: float, ask: Ask | None = None) -> Ask | None:
+    """Return what leaves words out of training questions; see `drop_words`.
+
+    Args:
+        rate: The probability of each word; 0 leaves the questions as they are.
+        ask: Draws the question; None takes the clip's own.
+    """
+    if not rate:
+        return ask
+    return lambda clip, rng: drop_words(ask(clip, rng) if ask else clip.question, rate, rng)
 
 
 class Translated(NamedTuple):

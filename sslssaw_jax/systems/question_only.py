@@ -27,7 +27,7 @@ from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding, Transform
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
-from sslssaw_jax.stages.translation import language_prompt, question_prompt
+from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
 from sslssaw_jax.types import Batch, Metrics
 
 MIN_OPENINGS = 3  # rarer openings are chance
@@ -204,7 +204,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
             partial(translate_loss, config=config),
             reads_video=False,
             translation=Translation(encode, question_prompt if model.ssl == "prefix" else language_prompt),
-            ask=ask if model.denoise_targets else None,
+            ask=ask_fewer_words(config.translate.drop_words, ask if model.denoise_targets else None),
             remat=config.compute.remat,
         )
     ]

@@ -30,7 +30,7 @@ from sslssaw_jax.stages.alignment import aligned_cosine
 from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
-from sslssaw_jax.stages.translation import language_prompt, question_prompt
+from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
 from sslssaw_jax.stages.video import embed_video, split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import LOSS, Batch, Metrics
@@ -295,6 +295,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         starts_from_file=from_file,
         modules=PRETRAIN_MODULES if has_pretrain else CNN_MODULES,
         translation=Translation(encode, question_prompt if model.ssl == "prefix" else language_prompt),
+        ask=ask_fewer_words(config.translate.drop_words),
         remat=config.compute.remat,
     )
     if config.stage == "pretrain":

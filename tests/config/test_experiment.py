@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from configs import csl_daily_stage1, csl_daily_stage2, demo, phoenix_stage1, phoenix_stage2
+from configs import (
+    csl_daily_stage1,
+    csl_daily_stage2,
+    demo,
+    phoenix_stage1,
+    phoenix_stage2,
+    question_only,
+)
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run_differences, to_dict
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
@@ -49,6 +56,8 @@ FILES = {
     "phoenix_stage1:toy": lambda: phoenix_stage1.get_config("toy"),
     "phoenix_stage2": phoenix_stage2.get_config,
     "phoenix_stage2:toy": lambda: phoenix_stage2.get_config("toy"),
+    "question_only": question_only.get_config,
+    "question_only:qsl": lambda: question_only.get_config("qsl"),
 }
 
 

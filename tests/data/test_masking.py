@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from sslssaw_jax.data.masking import mask_words
+from sslssaw_jax.data.masking import drop_words, mask_words
 
 SENTENCE = "tomorrow there will be heavy rain in the north and some snow in the east"
 
@@ -57,3 +57,12 @@ def test_nothing_is_masked_at_rate_zero_or_without_words() -> None:
     rng = np.random.default_rng(0)
     assert mask_words(SENTENCE, 0.0, "<mask>", rng) == SENTENCE
     assert mask_words("", 0.15, "<mask>", rng) == ""
+
+
+def test_half_of_the_texts_lose_words_with_the_given_probability() -> None:
+    words = list("abcdefghij")
+    found = [drop_words(" ".join(words), 0.3, np.random.default_rng(seed)).split() for seed in range(400)]
+    assert all(text == [word for word in words if word in text] for text in found)
+    shortened = [len(text) for text in found if text != words]
+    assert 0.4 < len(shortened) / len(found) < 0.6
+    assert 6.5 < np.mean(shortened) < 7.5

@@ -44,12 +44,14 @@ def hub(monkeypatch, tmp_path):
         yield files
 
 
-def test_a_model_comes_back_from_the_hub_bit_for_bit(translator, hub):
+def test_a_model_comes_back_from_the_hub_bit_for_bit(translator, hub, tmp_path):
     translator.push_to_hub("somebody/signs", token="hf_none")
     names = {name.removeprefix("somebody/signs/") for name in hub}
     tokenizer = {"tokenizer/sentencepiece.bpe.model", "tokenizer/tokenizer_config.json"}
     assert names == {"config.json", "model.safetensors", "README.md"} | tokenizer
+    hub["somebody/signs/large.bin"] = b"of no use here"
     loaded = Translator.from_pretrained("somebody/signs")
+    assert "large.bin" not in {path.name for path in (tmp_path / "cache").rglob("*")}
     jax.tree.map(
         np.testing.assert_array_equal, variables(translator.model.state), variables(loaded.model.state)
     )

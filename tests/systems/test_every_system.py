@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
 from sslssaw_jax.models.fusion import FUSIONS
@@ -174,3 +175,13 @@ def test_a_sign_transformer_without_the_question_reads_none(batch):
     encode = jit(lambda model, batch: stage.translation.encode(model, batch).encoder_states)
     first, second = (encode(model, each) for each in (batch, other))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_training_questions_lose_words_if_asked_to(system):
+    changes = {"model.denoise_targets": 0.0} if system == "question_only" else {}
+    clip = ClipInfo("a", 1, " ".join(map(str, range(50))), "", "", "")
+    assert translate_stage(toy_system(system, **changes)).ask is None
+    ask = translate_stage(toy_system(system, **changes, **{"translate.drop_words": 0.3})).ask
+    lengths = {len(ask(clip, np.random.default_rng(seed)).split()) for seed in range(20)}
+    assert max(lengths) == 50 and min(lengths) < 45

@@ -224,7 +224,7 @@ def test_overwriting_gives_the_same_dataset_anew(release: Path, prepared: Path, 
 def test_a_failure_leaves_what_was_there(
     release: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(folder: Path, vocab_size: int) -> None:
+    def fail(folder: Path, vocab_size: int, language: str) -> None:
         assert (folder / "clips.test.jsonl").exists()  # everything but the tokenizer is written
         raise OSError("no space left")
 

@@ -1,0 +1,77 @@
+"""Serve the page on which one asks, signs and reads: `sslssaw app --model=runs/demo`.
+
+The file is also the `app.py` of a Hugging Face Space; see docs/app.md.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.inference.demo import DEMO
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="sslssaw app",
+        description="Serve a page to ask a question, sign the answer into the camera, and read it.",
+        epilog="example: sslssaw app --model=runs/demo",
+    )
+    parser.add_argument(
+        "--model",
+        "--workdir",
+        default=os.environ.get("SSLSSAW_MODEL", DEMO),
+        metavar="NAME",
+        help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub; "
+        "by default that in the environment variable SSLSSAW_MODEL, otherwise the demo that comes with the "
+        "package, which knows rendered signers alone",
+    )
+    parser.add_argument("--host", help="0.0.0.0 lets other machines in; by default only this one")
+    parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
+    parser.add_argument(
+        "--ssl_certfile",
+        metavar="FILE",
+        help="serve https with this certificate: browsers give the camera to other machines by https only",
+    )
+    parser.add_argument("--ssl_keyfile", metavar="FILE", help="the key of the certificate")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted
+    with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/sent"  # gets what visitors send
+        try:
+            _serve(options, Path(folder) / "examples")
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise SystemExit('error: the page needs gradio: pip install "gradio>=6.31,<7"') from error
+        except (UserError, OSError) as error:
+            raise SystemExit(f"error: {error}") from error
+
+
+def _serve(options: argparse.Namespace, folder: Path) -> None:
+    from sslssaw_jax.inference.examples import find_examples
+    from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help need not wait
+    from sslssaw_jax.inference.translator import Translator
+
+    print(f"loading {options.model}", flush=True)
+    translator = Translator.from_pretrained(options.model)
+    examples = find_examples(options.model, translator, folder)
+    for example in examples[:1]:  # compiles, so that the first visitor need not wait
+        translator(example.video, example.question)
+    launch(
+        make_page(translator, examples),
+        server_name=options.host,
+        server_port=options.port,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+        ssl_verify=False,  # gradio asks its own page at the start, and the certificate names another host
+    )
+
+
+if __name__ == "__main__":
+    main()

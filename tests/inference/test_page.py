@@ -1,0 +1,153 @@
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
+from sslssaw_jax.evaluation.predictions import Sentence
+from sslssaw_jax.inference import app
+from sslssaw_jax.inference.demo import EXAMPLES
+from sslssaw_jax.inference.examples import find_examples
+from sslssaw_jax.inference.translator import Answer
+from sslssaw_jax.inference.videos import make_clip, read_frames
+from sslssaw_jax.workdir import write_jsonl
+from tests.support.tiny_dataset import FACTS
+from tests.support.toy import toy_config
+
+gradio = pytest.importorskip("gradio")
+page = pytest.importorskip("sslssaw_jax.inference.page")
+
+
+WHY = Explanation(
+    sentence="7 frames",
+    log_prob=-1.0,
+    words=[WordDrop("<Why>", 2.0), WordDrop("not", 1.0), WordDrop("?", -1.0)],
+    stretches=[StretchDrop(0.0, 0.5, 0.0), StretchDrop(0.5, 1.0, 0.0)],
+)
+
+
+class Counter:
+    """A translator that tells how many frames it read."""
+
+    def __init__(self, max_frames: int = 60, data_dir: str = "absent") -> None:
+        config = toy_config(**{"data.max_frames": max_frames, "data.data_dir": data_dir})
+        self.model = SimpleNamespace(facts=SimpleNamespace(**FACTS), config=config)
+
+    def read(self, video: Any, question: str) -> list[Any]:
+        return [make_clip(0, read_frames(video, self.model.facts), question)]
+
+    def answer(self, clips: list[Any], *, explain: bool) -> list[Answer]:
+        assert explain
+        others = (Sentence("four frames", -1.0),)
+        return [
+            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, WHY)
+            for clip in clips
+        ]
+
+
+def write_video(path: Path, num_frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for _ in range(num_frames):
+        writer.write(np.full((48, 64, 3), 128, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(
+    "question, file, message",
+    [
+        (" ", "right.mp4", "The question is missing"),
+        ("Why?", None, "The video is missing"),
+        ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
+        ("Why?", "long.mp4", "too long: 1 seconds, and the model reads at most 0"),
+    ],
+)
+def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, message, tmp_path):
+    write_video(tmp_path / "right.mp4", 5)
+    write_video(tmp_path / "long.mp4", 30)
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(UserError, match=message):
+        page._ask(Counter(max_frames=5), question, file and str(tmp_path / file))
+
+
+def test_a_video_is_translated_as_the_translator_would(tmp_path):
+    video = write_video(tmp_path / "right.mp4", 7)
+    found = page._ask(Counter(), " Why? ", str(video))
+    assert (found.question, found.text, found.explanation) == ("Why?", "7 frames", WHY)
+
+
+def test_what_visitors_type_is_text_and_no_html():
+    turns = [page.Turn("<script>", "a < b", True), page.Turn("Where?", "gone", False)]
+    answer, dialogue, _ = page._shown(turns)
+    assert "&lt;script&gt;" in dialogue and "a &lt; b" in dialogue and "<script>" not in dialogue
+    assert "Not understood" in answer and "gone" not in answer
+
+
+def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path, monkeypatch):
+    from gradio_client import Client, handle_file
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "sent"))
+    video = write_video(tmp_path / "right.mp4", 7)
+    blocks = page.make_page(Counter())
+    _, url, _ = page.launch(blocks, prevent_thread_lock=True, quiet=True)
+    try:
+        client = Client(url, verbose=False)
+        assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/translate"]
+        found = client.predict(video=handle_file(str(video)), question="Why?", api_name="/translate")
+        (tmp_path / "text.mp4").write_text("no video")
+        with pytest.raises(Exception, match=r"text\.mp4 cannot be translated"):
+            client.predict(
+                video=handle_file(str(tmp_path / "text.mp4")), question="Why?", api_name="/translate"
+            )
+        assert len([file for file in (tmp_path / "sent").rglob("*") if file.is_file()]) >= 1
+    finally:
+        blocks.close()
+    assert found == {
+        "text": "7 frames",
+        "understood": True,
+        "score": -0.5,
+        "alternatives": [{"text": "four frames", "score": -1.0}],
+    }
+    assert [file for file in (tmp_path / "sent").rglob("*") if file.is_file()] == []
+
+
+def test_words_and_stretches_are_as_dark_as_the_sentence_hangs_on_them():
+    answer = Answer("<Why> not?", "7 frames", -0.5, (), None, True, WHY)
+    found = re.findall(r"--share: ([\d.]+)\">([^<]*)<", page._html("why", of=answer))
+    shades = [(float(share), text) for share, text in found]
+    assert shades == [(1, "&lt;Why&gt;"), (0.5, "not"), (0, "?"), (0, "0.0"), (0, "0.5")]
+
+
+def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_data_dir, tmp_path):
+    translator = Counter(data_dir=str(tiny_data_dir))
+    first, again, second, third = find_examples("runs/none", translator, tmp_path / "examples")
+    assert first.video == again.video != second.video
+    rows = find_dataset(tiny_data_dir, "avatar_qa").clips_file("test").read_text().splitlines()
+    assert all(f'"{one.video.stem}"' in row for one, row in zip((first, second, third), rows))
+    assert all(one.text in row for one, row in zip((first, second, third), rows))
+    capture = cv2.VideoCapture(str(third.video))
+    assert capture.get(cv2.CAP_PROP_FPS) == 25 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 384
+
+
+def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tmp_path):
+    (tmp_path / "a.webm").write_bytes(b"video")
+    write_jsonl(tmp_path / EXAMPLES, [{"video": "a.webm", "question": "Why?", "text": "so"}])
+    [example] = find_examples(tmp_path, Counter(), tmp_path / "examples")
+    assert example.video.read_bytes() == b"video" and example.video.parent == tmp_path / "examples"
+    assert find_examples("runs/none", Counter(), tmp_path / "others") == []
+
+
+def test_the_command_says_what_is_missing(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^error: there is no model"):
+        app.main([f"--model={tmp_path / 'absent'}"])
+    monkeypatch.delitem(sys.modules, "sslssaw_jax.inference.page")
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit, match=r"^error: the page needs gradio: pip install"):
+        app.main([f"--model={tmp_path / 'absent'}"])
