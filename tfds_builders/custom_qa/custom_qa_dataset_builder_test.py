@@ -11,6 +11,7 @@ from sslssaw_jax.data import video as frames
 from sslssaw_jax.data.video import OptionError, Resize, Segment, read_video
 from tfds_builders.annotation import AnnotationError
 from tfds_builders.custom_qa.custom_qa_dataset_builder import Builder
+from tfds_builders.video_qa_builder import UNUSUAL
 
 CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
 SIZE = (48, 64)  # height, width
@@ -220,3 +221,15 @@ def test_a_split_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("id,video,target,split\na,a.mp4,,test\n", encoding="utf-8")
     with pytest.raises(AnnotationError, match=r"test has no clip with frames, of 1.*a\.mp4"):
         build(tmp_path, tmp_path / "data")
+
+
+def test_a_target_that_scores_put_in_normal_form_is_noted_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    write_video(folder / "a.mp4", 3)
+    targets = ["fu\u0308r morgen", "明日、雨", "regen…", "für morgen"]
+    rows = [f"{number},a.mp4,{target},test" for number, target in enumerate(targets)]
+    (folder / "clips.csv").write_text("\n".join(["id,video,target,split", *rows]), encoding="utf-8")
+    (split,) = Builder(data_dir=tmp_path, language="de_DE", num_workers=1).check(folder).values()
+    assert split.odd == {UNUSUAL: ["0", "2"]}
+    assert [clip.target for clip in split.clips] == targets

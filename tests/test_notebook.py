@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from sslssaw_jax.inference.demo import DEMO, EXAMPLES
+
+ROOT = Path(__file__).parents[1]
+# what shrinks the demo, as the tests of whole runs do
+CONFIG = """
+from pathlib import Path
+from tests.test_end_to_end import shipped, shrink
+
+def get_config():
+    return shrink(shipped("demo"), Path("data").resolve())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DEMO / EXAMPLES).exists(), reason="needs the demo model")
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tiny_data_dir, tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    (tmp_path / "data").symlink_to(tiny_data_dir)
+    monkeypatch.setenv("SSLSSAW_CONFIG", "tiny.py")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(ROOT / "notebooks/demo.ipynb", as_version=4)
+    run = nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}})
+    run.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    shown = {kind for output in outputs if "data" in output for kind in output["data"]}
+    assert "on sunday the queen will bring old flour" in printed
+    assert "BLEU-4: " in printed and "  or: " in printed
+    assert "image/png" in shown and (tmp_path / "runs/demo/report.html").exists()
