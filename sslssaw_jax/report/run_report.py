@@ -35,8 +35,6 @@ SHOWN = 6  # clips, half of them the worst
 SURE = 0.05  # p-values below call a difference sure
 _FIRST = ("bleu4", "rouge_l", "p")  # columns that a phone shows
 
-# the first fit a phone
-
 
 class Picture(NamedTuple):
     """A picture that is part of the page."""
@@ -61,7 +59,11 @@ def write_report(workdir: Path) -> Path:
         UserError: The folder is not a workdir of a run, or one of its files is damaged.
     """
     path = workdir / REPORT
-    write_text(path, render_report(workdir.resolve()))
+    try:
+        page = render_report(workdir.resolve())
+    except KeyError as missing:  # the files are JSON, but not those of a run
+        raise UserError(f"{workdir}: {FINISHED}, {LOG} or the configuration lacks {missing}") from missing
+    write_text(path, page)
     return path
 
 

@@ -336,6 +336,8 @@ def test_links_in_a_workdir_are_replaced_and_their_targets_stay(workdir: Path, t
         ),
         ("predictions.test.jsonl", '{"id"', r"predictions\.test\.jsonl, line 1 is damaged: Expecting"),
         ("log.jsonl", "{}\n{\n", r"log\.jsonl, line 2 is damaged: Expecting"),
+        ("finished.json", '{"config": {"name": "demo"}}', r"finished\.json, .* lacks 'data'"),
+        ("finished.json", '{"step": 2}', r"finished\.json, .* lacks 'stage'"),
         (
             "finished.json",
             "version https://git-lfs.github.com/spec/v1",
