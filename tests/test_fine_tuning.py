@@ -22,19 +22,20 @@ from tests.support.toy import toy_state
 
 @pytest.fixture(scope="module")
 def runs(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: `trained` is finished, `saved` is its model folder, `begun` is not finished."""
+    """A folder of runs: `trained` and `slrt` are finished, `begun` is not; `saved` is a model folder."""
     runs = tmp_path_factory.mktemp("runs")
-    for name in ("trained", "begun"):
-        make_run(runs / name, tiny_data_dir)
-    write_json(runs / "trained" / FINISHED, read_notes(runs / "trained"))
+    for name, system in (("trained", "ssl_ssaw"), ("begun", "ssl_ssaw"), ("slrt", "slrt")):
+        make_run(runs / name, tiny_data_dir, system)
+    for name in ("trained", "slrt"):
+        write_json(runs / name / FINISHED, read_notes(runs / name))
     Translator.from_pretrained(runs / "trained").save_pretrained(runs / "saved")
     return runs
 
 
-def experiment(runs: Path, **changes: Any) -> Experiment:
-    tree = ConfigDict(read_notes(runs / "trained")["config"])
+def experiment(runs: Path, base: str = "trained", **changes: Any) -> Experiment:
+    tree = ConfigDict(read_notes(runs / base)["config"])
     with tree.unlocked(), tree.ignore_type():
-        tree.update_from_flattened_dict({"init_from": "trained", "compilation_cache": None} | changes)
+        tree.update_from_flattened_dict({"init_from": base, "compilation_cache": None} | changes)
     return Experiment(read_config(tree), runs / "mine")
 
 
@@ -48,6 +49,12 @@ def test_all_weights_are_those_of_the_trained_model(runs, base):
     expected = variables(Translator.from_pretrained(runs / "trained").model.state)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert any(not np.array_equal(found[path], value) for path, value in variables(fresh).items())
+
+
+def test_a_system_of_one_stage_goes_on_from_a_trained_model(runs):
+    run = experiment(runs, "slrt")
+    found = variables(run._initial_weights(0)(toy_state(run._stages[0], seed=1)))
+    jax.tree.map(np.testing.assert_array_equal, found, variables(run._base.state))
 
 
 def test_the_tokenizer_is_the_models_own(runs):

@@ -37,6 +37,11 @@ def sign_transformer_stages(
         attention: The encoder's self-attention.
         added_loss: A term of the loss besides the cross-entropy.
     """
+    require(
+        config.init_from is None,  # what goes on from a trained model needs no earlier stage
+        f"config.init_from is {config.init_from!r}, not a trained model; the system {config.system!r} has no "
+        "stage 1: name a finished run or a saved model, or clear init_from",
+    )
 
     def make_model(key: jax.Array) -> SignTransformer:
         return SignTransformer(
@@ -97,7 +102,7 @@ def check(config: Config) -> None:
     """Raise ConfigError for two starts of the CNN, or a stage 1."""
     check_cnn_start(config)
     require(
-        config.init_from is None and config.stage == "translate",
-        f"config.init_from is {config.init_from!r} and config.stage {config.stage!r}; the system "
-        f"{config.system!r} has no stage 1: clear init_from and set stage to 'translate'",
+        config.stage == "translate",
+        f"config.stage is {config.stage!r}; the system {config.system!r} has no stage 1: set stage to "
+        "'translate'",
     )

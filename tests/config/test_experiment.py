@@ -19,6 +19,7 @@ from configs import (
 )
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run_differences, to_dict
+from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 
 # key, a value that no rule of a single field refuses, words of the message
@@ -178,9 +179,12 @@ def test_pretrained_weights_and_a_warm_start_are_refused_together():
 @pytest.mark.parametrize("system", ["slrt", "gaslt"])
 def test_a_system_of_one_stage_refuses_a_stage_1(system):
     tree = default_config(system)
-    tree.init_from = "stage1"
-    with pytest.raises(ConfigError, match=rf"init_from is 'stage1'.*{system}.* has no stage 1: clear init"):
+    tree.stage = "pretrain"
+    with pytest.raises(ConfigError, match=rf"stage is 'pretrain'; .*{system}' has no stage 1"):
         read_config(tree)
+    tree.stage, tree.init_from = "translate", "stage1"
+    with pytest.raises(ConfigError, match=rf"init_from is 'stage1', .*{system}' has no stage 1: name a"):
+        SYSTEMS[system].make_stages(read_config(tree), StageInputs())
 
 
 def test_a_flag_without_text_clears_what_may_be_absent():

@@ -19,13 +19,14 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.trained_model import ModelError
 from sslssaw_jax.inference.videos import VideoError, read_frames
+from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
 from sslssaw_jax.workdir import CHECKPOINTS, read_notes
 from tests.support.tiny_dataset import SIDE
-from tests.support.toy import toy_config, toy_state, translate_stage
+from tests.support.toy import toy_state, toy_system, translate_stage
 
 SIZES = {
     "translate.clips_per_batch": 4,
@@ -42,12 +43,12 @@ MBERT = {
 }
 
 
-def make_run(workdir: Path, data_dir: Path, **changes: Any) -> Config:
+def make_run(workdir: Path, data_dir: Path, system: str = "ssl_ssaw", **changes: Any) -> Config:
     """Leave what a finished run of a random model leaves: checkpoint and tokenizer."""
-    config = toy_config(**SIZES | {"data.data_dir": str(data_dir)} | changes)
+    config = toy_system(system, **SIZES | {"data.data_dir": str(data_dir)} | changes)
     dataset = find_dataset(data_dir, "avatar_qa")
-    with_mbert = config.model.text_encoder == "mbert"
-    tower = bert_tokenizer(config.model.mbert, ClipSource(dataset, "train")) if with_mbert else None
+    mbert = SYSTEMS[system].text_tower(config.model)
+    tower = bert_tokenizer(mbert, ClipSource(dataset, "train")) if mbert else None
     tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language, tower)
     stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
     meta = {
