@@ -1,6 +1,7 @@
 """A workdir belongs to one configuration; nothing here compiles a model."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.evaluation.predictions import Prediction
+from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment import Experiment, require_source
 from sslssaw_jax.systems import read_config
@@ -105,6 +107,9 @@ def test_other_decoding_is_scored_in_a_folder_of_its_name(
 
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
     monkeypatch.setattr(Evaluator, "_translations", translations)
+    monkeypatch.setattr(
+        Evaluator, "_find_understanding", lambda self, state, rows: asdict(find_understanding(rows, rows))
+    )
     before = {path: path.read_bytes() for path in finished.iterdir()}
     changes = {"decode__beams": 1, "decode__length_penalty": 0.5, "data__num_threads": 1, "name": "x"}
     experiment(data_dir, finished, evaluation__swap_questions=False, **changes).run("eval")
