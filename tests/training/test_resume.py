@@ -84,8 +84,7 @@ def chains(
 ) -> tuple[Path, list[tuple[str, int]]]:
     """Return the folder of `whole` and `killed`, and the exit codes of `killed`."""
     folder = tmp_path_factory.mktemp("resume")
-    killed = [*STOPPED[:1], *KILLED[:3], *STOPPED[1:], *KILLED[3:]]
-    codes = start(folder, tiny_data_dir, 2, whole=[], killed=killed)
+    codes = start(folder, tiny_data_dir, 2, whole=[], killed=[*STOPPED, *KILLED])
     return folder, codes
 
 
