@@ -124,7 +124,8 @@ def machine() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     packages = ("jax", "flax", "torch", "transformers", "numpy", "opencv-python-headless")
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+    installed = {found.name: found.version for found in importlib.metadata.distributions()}
+    versions = ", ".join(f"{package} {installed[package]}" for package in packages if package in installed)
     return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
 
 
