@@ -137,9 +137,8 @@ class Evaluator:
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
-                own = (
-                    self._dataset.name == "custom_qa"
-                )  # the shipped question-only runs are of other questions
+                # the shipped question-only runs are of other questions
+                own = self._dataset.name == "custom_qa"
                 if (run := self._question_only_run) and baselines[test] is None and not own:
                     print(
                         f"question-only: none in {run}; this run's command with "

@@ -2,7 +2,7 @@
 
 Orbax writes them in the background; no other module imports it. A checkpoint is
 `DIRECTORY/<step>/{state,data,meta}` and appears by one rename, so that a killed process leaves it whole or
-absent. Each part holds the digests of its files, which are compared before it is read. A state is saved
+absent. Each part holds the digests of its files (`checkpoint_damage.py` compares them). A state is saved
 before it is evaluated; its scores are in `DIRECTORY/scores.json`.
 """
 
@@ -10,7 +10,7 @@ import copy
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +18,19 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from flax import nnx
 from jax.experimental import multihost_utils
 
 from sslssaw_jax.data.dataset import DIGESTS, file_digest
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.training.checkpoint_damage import (
+    Arrays,
+    Check,
+    Shape,
+    find_damage,
+    first_line,
+    without_value,
+)
 from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
 from sslssaw_jax.workdir import (
     SCORES,
@@ -36,10 +43,6 @@ from sslssaw_jax.workdir import (
 )
 
 _SHOWN_DIFFERENCES = 12
-
-Shape = tuple[int, ...]
-Arrays = Mapping[tuple[str, ...], tuple[str, Shape]]  # by path: dtype and shape
-Check = Callable[[Path, dict[str, Any], Arrays], None]  # of a checkpoint, its notes and its arrays
 
 
 class CheckpointError(UserError):
@@ -194,7 +197,7 @@ class Checkpointer:
             whole = saved_steps(self.directory)
             left = f"the last whole one is of step {whole[-1]}" if whole else "there is no other one"
             raise CheckpointError(
-                f"a checkpoint could not be written to {self.directory} ({_first_line(error)}); {left}: make "
+                f"a checkpoint could not be written to {self.directory} ({first_line(error)}); {left}: make "
                 "room on the disk and start again to go on"
             ) from error
 
@@ -303,46 +306,6 @@ def _first_whole(directory: Path, steps: Iterable[int], check: Check) -> tuple[i
     )
 
 
-def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -> str:
-    """Return what is damaged in a checkpoint, "" if nothing is.
-
-    Orbax itself would fill the terminal with tracebacks of its concurrent reads.
-
-    Args:
-        folder: The checkpoint.
-        check: Raises a UserError for notes or shapes of another model, before any array is read.
-    """
-    state, meta = folder / "state", checkpoint_notes(folder)
-    try:
-        for part in (state, folder / "data", meta.parent):
-            digests = part / DIGESTS  # which version 0.1 did not write
-            for name, digest in read_json(digests).items() if digests.exists() else ():
-                if file_digest(part / name) != digest:
-                    return f"{part.name}/{name} is not as it was written"
-        for notes in (folder / "data" / "metadata", state / "_sharding"):
-            read_json(notes)
-        for part in (state / "array_metadatas").iterdir():  # one per process
-            read_json(part)
-        arrays = {}
-        for leaf in read_json(state / "_METADATA")["tree_metadata"].values():
-            if not leaf["value_metadata"]["skip_deserialize"]:  # an empty node, not an array
-                path = tuple(str(level["key"]) for level in leaf["key_metadata"])
-                kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
-                spec = {"driver": "zarr", "kvstore": kvstore, "path": ".".join(path)}
-                arrays[_without_value(path)] = tensorstore.open(spec, read=True).result()
-        check(folder, read_json(meta), {path: (x.dtype.name, tuple(x.shape)) for path, x in arrays.items()})
-        for path, array in arrays.items():
-            if not np.isfinite(array.read().result()).all():
-                return f"{'.'.join(path)} holds NaN or infinity"
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # damaged bytes can raise anything
-        if isinstance(error, UserError) and not isinstance(error, ValueError):  # of `check`
-            raise
-        return _first_line(error)
-    return ""
-
-
 def _with_digests(handler: Any) -> Any:
     """Make a handler of Orbax write the digests of its files."""
     finalize = handler.finalize
@@ -358,12 +321,6 @@ def _with_digests(handler: Any) -> Any:
     return handler
 
 
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error, without TensorStore's specification."""
-    text = str(error).split(" [tensorstore_spec")[0]
-    return next(iter(text.splitlines()), "") or type(error).__name__
-
-
 def _free_name(path: Path) -> Path:
     numbered = (path.with_name(f"{path.name}{number or ''}") for number in itertools.count())
     return next(name for name in numbered if not name.exists())
@@ -371,18 +328,14 @@ def _free_name(path: Path) -> Path:
 
 def _pure_dict(tree: dict[str, Any]) -> dict[str, Any]:
     """Undo the levels `value` and the string keys of a saved `nnx.State`."""
-    unwrapped = {_without_value(path): leaf for path, leaf in ocp.tree.to_flat_dict(tree).items()}
+    unwrapped = {without_value(path): leaf for path, leaf in ocp.tree.to_flat_dict(tree).items()}
     return nnx.restore_int_paths(ocp.tree.from_flat_dict(unwrapped))
-
-
-def _without_value(path: tuple[str, ...]) -> tuple[str, ...]:
-    return path[:-1] if path[-1] == "value" else path
 
 
 def _arrays(tree: Any) -> Arrays:
     """Map each array's path to its dtype and shape."""
     flat = ocp.tree.to_flat_dict(tree).items()
-    return {_without_value(path): (leaf.dtype.name, tuple(leaf.shape)) for path, leaf in flat}
+    return {without_value(path): (leaf.dtype.name, tuple(leaf.shape)) for path, leaf in flat}
 
 
 def _in_words(array: tuple[str, Shape] | None) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from flax import traverse_util
 
-from sslssaw_jax.training.checkpoints import Arrays, restore_params, variable_shapes
+from sslssaw_jax.training.checkpoint_damage import Arrays
+from sslssaw_jax.training.checkpoints import restore_params, variable_shapes
 from sslssaw_jax.types import SelectionMetric, TrainState
 from sslssaw_jax.weights.initial_state import (
     InitialWeights,

@@ -157,4 +157,7 @@ def test_a_file_that_is_no_video_gets_a_message_in_the_page(page, tmp_path):
     page.locator("#video input[type=file]").set_input_files(tmp_path / "text.mp4")
     page.locator("#video video, #video .error").first.wait_for(state="attached")
     page.get_by_role("button", name="Translate").click()
-    page.get_by_role("alert").filter(has_text="text.mp4 cannot be translated: no readable video").wait_for()
+    refused = page.get_by_role("alert").filter(has_text="cannot be translated")
+    refused.wait_for()
+    assert "text.mp4 cannot be translated: no readable video" in refused.inner_text()
+    assert "Nothing was asked yet." in page.get_by_label("dialogue").inner_text()
