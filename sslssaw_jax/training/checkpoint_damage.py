@@ -63,5 +63,5 @@ def first_line(error: Exception) -> str:
 
 
 def without_value(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return an array's path without the level that Flax adds below a variable."""
+    """Return an array's path without the last level of Flax."""
     return path[:-1] if path[-1] == "value" else path
