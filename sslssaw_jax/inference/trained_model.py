@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.dataset import DatasetFacts
+from sslssaw_jax.data.features import FeatureSet, features_from_notes, features_notes
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.errors import UserError
@@ -55,6 +56,7 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
+    features: list[FeatureSet]  # that it reads in place of frames, in order
 
     @property
     def threshold(self) -> float:
@@ -129,6 +131,7 @@ def save_folder(model: TrainedModel, folder: Path) -> None:
         "dataset": model.facts.to_json(),
         "tokenizer": model.tokenizer.fingerprints,
         "scores": model.scores,
+        "features": features_notes(model.features),
     }
     arrays = {dotted(path): np.asarray(array) for path, array in variables(model.state).items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,9 +159,11 @@ def _assemble(
             f"{folder / TOKENIZER} is not the tokenizer of the model beside it ({tokenizer.fingerprints}, "
             f"trained with {notes['tokenizer']}): bring the model's own back"
         )
-    inputs = StageInputs(tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
+    features = features_from_notes(notes["features"] if "features" in notes else {})  # once frames alone
+    sizes = tokenizer.vocab_size, tokenizer.text_tower.vocab_size
+    inputs = StageInputs(*sizes, features=features)
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]
     if stage.translation is None:
         raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
     state = fill(stage.abstract_state(), arrays, f"the weights in {folder} do not fit its configuration")
-    return TrainedModel(config, facts, tokenizer, stage, state, scores)
+    return TrainedModel(config, facts, tokenizer, stage, state, scores, features)

@@ -15,7 +15,7 @@ from sslssaw_jax.models.sign_transformer import SignTransformer
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
-from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.video import check_video_input, embed_video, split_key, video_input
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import Batch, Metrics
 
@@ -48,8 +48,7 @@ def sign_transformer_stages(
             config.model,
             inputs.vocab_size,
             attention,
-            image_size=config.data.image_size,
-            max_frames=config.data.max_frames,
+            reads=video_input(config, inputs),
             dtype=compute_dtype(config.compute.dtype),
             rngs=nnx.Rngs(key),
         )
@@ -101,6 +100,7 @@ def sign_transformer_stages(
 def check(config: Config) -> None:
     """Raise ConfigError for two starts of the CNN, or a stage 1."""
     check_cnn_start(config)
+    check_video_input(config)
     require(
         config.stage == "translate",
         f"config.stage is {config.stage!r}; the system {config.system!r} has no stage 1: set stage to "

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.features import FeatureSet
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
@@ -100,6 +101,12 @@ class StageInputs:
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
+    features: Sequence[FeatureSet] = ()  # those that `config.data.features` names
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Return the width C of each feature set."""
+        return tuple(one.width for one in self.features)
 
 
 @dataclass(frozen=True)
@@ -111,3 +118,4 @@ class System:
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
+    reads: tuple[Literal["frames", "features"], ...] = ("frames",)  # of a clip; empty: the question alone
