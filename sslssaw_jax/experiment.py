@@ -235,14 +235,17 @@ class Experiment:
             )
 
     def _require_fitting_features(self, folder: Path, saved: dict[str, Any], *, trains: bool) -> None:
-        """Raise ConfigError unless the feature sets are the run's or fit its model."""
+        """Raise ConfigError unless features are the run's or fit its model."""
         now = features_notes(self._features)
         if not trains:  # maybe of other clips
-            saved, now = ({name: each | {"fingerprint": ""} for name, each in x.items()} for x in (saved, now))
+            saved, now = (
+                {name: each | {"fingerprint": ""} for name, each in x.items()} for x in (saved, now)
+            )
         if changed := differences(saved, now, "features"):
             raise ConfigError(
                 f"{folder} was trained on other features than {self._dataset.folder} holds now: bring the "
-                f"run's own back{', or choose another --workdir' if trains else ''}:\n  " + "\n  ".join(changed)
+                f"run's own back{', or choose another --workdir' if trains else ''}:\n  "
+                + "\n  ".join(changed)
             )
 
     def _notes(self, place: int) -> dict[str, Any]:

@@ -32,8 +32,17 @@ class Features:
     count: Array  # i32[B]
 
 
+@dataclass(frozen=True)
+class FeatureSize:
+    """The size of a feature set's rows."""
+
+    width: int  # C
+    stride: int  # frames from one row to the next
+    span: int  # frames that a row looks at
+
+
 def most_rows(max_frames: int, stride: int) -> int:
-    """Return the most rows of a clip that a batch holds of a feature set."""
+    """Return the most rows of a clip in a batch."""
     return -(-max_frames // stride)
 
 

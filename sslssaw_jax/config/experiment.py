@@ -247,7 +247,7 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
 
 
 def _saved_value(field: "dataclasses.Field[Any]", saved: Mapping[str, Any]) -> Any:
-    """Return a setting of a saved configuration, its default if newer than that."""
+    """Return a saved setting; one newer than the configuration has its default."""
     if field.name in saved:
         return saved[field.name]
     make = field.default_factory

@@ -173,10 +173,8 @@ class ClipSource:
         """Return each clip's frames in a batch, at most `max_frames`, i[clips]."""
         return np.minimum(self.num_frames, max_frames)
 
-    def read_features(
-        self, index: int, max_frames: int, rng: np.random.Generator | None
-    ) -> list[np.ndarray]:
-        """Return a clip's rows of each feature set; a source of frames has none."""
+    def read_features(self, index: int, max_frames: int, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Return a clip's rows of each feature set; frames have none."""
         return []
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:

@@ -159,7 +159,7 @@ def _assemble(
             f"{folder / TOKENIZER} is not the tokenizer of the model beside it ({tokenizer.fingerprints}, "
             f"trained with {notes['tokenizer']}): bring the model's own back"
         )
-    features = features_from_notes(notes["features"] if "features" in notes else {})  # once frames alone
+    features = features_from_notes(notes.get("features", {}))  # earlier versions read frames alone
     sizes = tokenizer.vocab_size, tokenizer.text_tower.vocab_size
     inputs = StageInputs(*sizes, features=features)
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]

@@ -14,7 +14,9 @@ from flax import nnx
 
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
-from sslssaw_jax.types import most_rows
+from sslssaw_jax.models.resnet import ResNet
+from sslssaw_jax.models.shufflenet import ShuffleNetV2
+from sslssaw_jax.types import FeatureSize, most_rows
 
 # how often the first frame is repeated, by the number of pools; two as in the parent project
 EDGES = {0: 4, 1: 4, 2: 8}
@@ -26,7 +28,7 @@ def num_pools(stride):
 
 
 def padded_length(num_frames, pools=2):
-    """Return the length with repeated edges: for two pools 16 more, a multiple of 4."""
+    """Return the length with repeated edges, a multiple of all pools."""
     return 2**pools * -(-num_frames // 2**pools) + 2 * EDGES[pools]
 
 
@@ -38,9 +40,7 @@ def num_positions(num_frames):
 class TemporalConv(nnx.Module):
     """Conv1D (kernel 5, no padding), BN, ReLU and MaxPool2, if any, over clips."""
 
-    def __init__(
-        self, inputs: int, outputs: int, *, pools: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, inputs: int, outputs: int, *, pools: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.pools = pools
         self.conv = nnx.Conv(inputs, outputs, (5,), padding="VALID", dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
@@ -63,6 +63,68 @@ def prefix_mask(length_B: jax.Array, valid_B: jax.Array, size: int) -> jax.Array
     return (jnp.arange(size) < length_B[:, None]) & valid_B[:, None]
 
 
+def gather_frames(
+    features_NxC: jax.Array,
+    frame_BxT: jax.Array,
+    inside_BxT: jax.Array,
+    frame_start_B: jax.Array,
+    left_out_Bx2: jax.Array | None,
+) -> jax.Array:
+    """Return features [B, T, C] of each clip's chosen frames, zeros outside.
+
+    Args:
+        features_NxC: The features of packed frames.
+        frame_BxT: Places in the clip, without the frames that are left out of it.
+        inside_BxT: Which of the places to fill.
+        frame_start_B: The place of each clip in the pack.
+        left_out_Bx2: The first frame that is left out of each clip, and how many.
+    """
+    if left_out_Bx2 is not None:
+        first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
+        frame_BxT = frame_BxT + jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
+    packed_BxT = jnp.where(inside_BxT, frame_BxT + frame_start_B[:, None], len(features_NxC))
+    return features_NxC.at[packed_BxT].get(mode="fill", fill_value=0)
+
+
+def _width(cnn: ResNet | ShuffleNetV2 | None, features: FeatureSize | None) -> int:
+    return features.width if features else cnn.features  # type: ignore[union-attr]
+
+
+class FrameFeatures(nnx.Module):
+    """The features of packed frames, a sequence per clip: `(features_BxTxC, mask_BxT)`.
+
+    They are the CNN's, or a prepared set's; arguments as for `VideoEmbedding`.
+    """
+
+    def __init__(
+        self,
+        config: CNNConfig,
+        *,
+        image_size: int,
+        max_frames: int,
+        features: FeatureSize | None = None,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+        self.width = _width(self.cnn, features)
+        self.max_rows = most_rows(max_frames, features.stride) if features else max_frames
+
+    def __call__(
+        self,
+        video_N: jax.Array,  # frames, f32[N, H, W, 3], or features, [N, C]
+        frame_mask_N: jax.Array,
+        frame_start_B: jax.Array,
+        frame_count_B: jax.Array,
+        valid_B: jax.Array,
+        left_out_Bx2: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
+        mask_BxT = prefix_mask(frame_count_B, valid_B, self.max_rows)
+        frame_BxT = jnp.broadcast_to(jnp.arange(self.max_rows), mask_BxT.shape)
+        return gather_frames(features_NxC, frame_BxT, mask_BxT, frame_start_B, left_out_Bx2), mask_BxT
+
+
 class VideoEmbedding(nnx.Module):
     """An embedding of packed frames as one sequence per clip, `(video_BxTxD, mask_BxT)`.
 
@@ -73,7 +135,7 @@ class VideoEmbedding(nnx.Module):
         d_model: D.
         image_size: The side of a frame in pixels.
         max_frames: The most frames of a clip.
-        features: Width and stride of the feature set that is read in place of frames, if any.
+        features: Of the set that is read in place of frames, if any.
         activation: The last function.
         dtype: Of the computation.
         rngs: Random keys.
@@ -86,14 +148,15 @@ class VideoEmbedding(nnx.Module):
         *,
         image_size: int,
         max_frames: int,
-        features: tuple[int, int] | None = None,
+        features: FeatureSize | None = None,
         activation: Callable[[jax.Array], jax.Array] = nnx.relu,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
-        width, stride = features or (self.cnn.features, 1)
+        stride = features.stride if features else 1
         self.max_rows, self.pools = most_rows(max_frames, stride), num_pools(stride)
+        width = _width(self.cnn, features)
         self.conv1 = TemporalConv(width, d_model, pools=self.pools == 2, dtype=dtype, rngs=rngs)
         self.conv2 = TemporalConv(d_model, d_model, pools=self.pools > 0, dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
@@ -114,13 +177,9 @@ class VideoEmbedding(nnx.Module):
         place_T = jnp.arange(padded_length(self.max_rows, self.pools))
         last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
         frame_BxT = jnp.clip(place_T - EDGES[self.pools], 0, last_Bx1)
-        if left_out_Bx2 is not None:
-            first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
-            frame_BxT += jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
-        frame_BxT += frame_start_B[:, None]
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
-        frame_BxT = jnp.where(place_T < length_B[:, None], frame_BxT, len(features_NxC))
-        x_BxTxC = features_NxC.at[frame_BxT].get(mode="fill", fill_value=0)
+        inside_BxT = place_T < length_B[:, None]
+        x_BxTxC = gather_frames(features_NxC, frame_BxT, inside_BxT, frame_start_B, left_out_Bx2)
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])

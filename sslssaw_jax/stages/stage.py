@@ -13,10 +13,9 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipInfo
-from sslssaw_jax.data.features import FeatureSet
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
-from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
+from sslssaw_jax.types import BLEU_4, Batch, FeatureSize, Metrics, SelectionMetric, TrainState
 
 # (model, batch, key, counts) -> (loss, parts of the loss); without a key: evaluation
 Loss = Callable[..., tuple[jax.Array, Metrics]]
@@ -101,7 +100,7 @@ class StageInputs:
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
-    features: Sequence[FeatureSet] = ()  # those that `config.data.features` names
+    features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
 
     @property
     def feature_sizes(self) -> tuple[int, ...]:

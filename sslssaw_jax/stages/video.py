@@ -9,13 +9,13 @@ from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
-from sslssaw_jax.models.video_embedding import VideoEmbedding
+from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.types import Batch
 
 
 def embed_video(
-    video: VideoEmbedding, batch: Batch, data: DataConfig, augment_key: jax.Array | None
+    video: VideoEmbedding | FrameFeatures, batch: Batch, data: DataConfig, augment_key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames.
 
@@ -30,13 +30,10 @@ def embed_video(
 
 def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
     """Return the arguments of a `VideoEmbedding` that say what it reads."""
-    features = None
-    if config.data.features:
-        features = inputs.features[0].width, inputs.features[0].stride
     return {
         "image_size": config.data.image_size,
         "max_frames": config.data.max_frames,
-        "features": features,
+        "features": inputs.features[0] if config.data.features else None,
     }
 
 
