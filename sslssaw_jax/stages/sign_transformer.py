@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.models.mbart import Attention, MakeAttention
+from sslssaw_jax.models.attention import Attention, MakeAttention
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer
 from sslssaw_jax.stages.one_stage import AddedLoss, one_stage
