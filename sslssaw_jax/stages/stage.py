@@ -13,6 +13,7 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.types import BLEU_4, Batch, FeatureSize, Metrics, SelectionMetric, TrainState
@@ -49,6 +50,7 @@ class Stage:
     loss: Loss
     reads_question: bool = True
     reads_video: bool = True
+    reads_gloss: bool = False  # the model or the loss knows train's glosses, which are then kept with the run
     isolated: bool = False  # trains on the clips of isolated signs
     shared: bool = False  # trained once for several runs, in the folder `config.init_from`
     starts_pretrained: bool = False  # from the pretrained weights that the configuration names
@@ -101,6 +103,7 @@ class StageInputs:
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
     features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
+    glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 
     @property
     def feature_sizes(self) -> tuple[int, ...]:
@@ -118,3 +121,4 @@ class System:
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
     reads: tuple[Literal["frames", "features"], ...] = ("frames",)  # of a clip; empty: the question alone
+    feature_sets: int = 1  # how many `config.data.features` may name

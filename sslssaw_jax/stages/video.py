@@ -5,7 +5,6 @@ from typing import Any
 import jax
 from flax import nnx
 
-from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
@@ -35,20 +34,6 @@ def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
         "max_frames": config.data.max_frames,
         "features": inputs.features[0] if config.data.features else None,
     }
-
-
-def check_video_input(config: Config) -> None:
-    """Raise ConfigError for a CNN beside features, or several feature sets."""
-    features, cnn = config.data.features, config.model.cnn
-    require(
-        len(features) < 2,
-        f"config.data.features is {features}; the system {config.system!r} reads one feature set: name one",
-    )
-    require(
-        not features or not (cnn.weights or config.warm_start.epochs),
-        f"config.data.features is {features}, with which no CNN is made: clear config.model.cnn.weights and "
-        "set config.warm_start.epochs to 0",
-    )
 
 
 def split_key(key: jax.Array | None) -> tuple[jax.Array | None, nnx.Rngs | None]:

@@ -34,6 +34,11 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
         f"{' and '.join(system.reads) or 'no video'}: clear data.features, or choose another system",
     )
     require(
+        len(features) in (0, system.feature_sets),
+        f"config.data.features is {features}; the system {config.system!r} reads {system.feature_sets}: name "
+        "as many sets",
+    )
+    require(
         bool(features) or system.reads != ("features",),
         f"config.data.features is empty; the system {config.system!r} reads features: name prepared sets",
     )

@@ -32,7 +32,7 @@ from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
-from sslssaw_jax.stages.video import check_video_input, embed_video, split_key, video_input
+from sslssaw_jax.stages.video import embed_video, split_key, video_input
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
@@ -310,7 +310,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 def check(config: Config) -> None:
     """Raise ConfigError for two CNN starts or texts too long for mBERT."""
     check_cnn_start(config)
-    check_video_input(config)
     model: SSLSSAWConfig = config.model
     longest = max(config.data.max_question_tokens, config.data.max_target_tokens)
     require(

@@ -199,7 +199,9 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
         place = batch.frame_start, batch.frame_count, batch.valid
         return frames(video, mask, *place), reader(frames.cnn(video, mask), mask, *place)
 
-    assert_close(*both(frames, reader, batch))
+    (theirs, mask), (ours, our_mask) = both(frames, reader, batch)
+    assert_close(ours, theirs)
+    np.testing.assert_array_equal(our_mask, mask)
 
 
 @pytest.mark.parametrize(("stride", "positions"), [(1, 4), (2, 5), (4, 9)])
