@@ -3,7 +3,7 @@
     python -m tests.support.killed_preparations FOLDER ARGUMENT...
 
 Each moment has a process of its own, forked from this one, so that the imports are paid once. It prepares
-into `FOLDER/<moment>` with the arguments of `tfds_builders.prepare`; this process prints moments and exit codes.
+into `FOLDER/<moment>` with the arguments of `tfds_builders.prepare`. This process prints exit codes.
 """
 
 import os
