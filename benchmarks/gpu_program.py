@@ -144,7 +144,7 @@ def size(shape: str) -> float:
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """Return the computations of an optimised program, and the name of the first."""
+    """Return an optimised program's computations, and the name of the first."""
     computations: dict[str, list[Instruction]] = {}
     entry, body = "", []
     for line in text.splitlines():
@@ -159,7 +159,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def kernels(computations: dict[str, list[Instruction]], name: str, times: int = 1) -> Iterator[Kernel]:
-    """Yield the kernels of a computation, those of loops as often as they run."""
+    """Yield a computation's kernels, those of loops as often as they run."""
     shapes = {one.name: one.shape for one in computations[name]}
     for one in computations[name]:
         if one.op in _NO_KERNEL or one.op.endswith("-done"):
@@ -257,7 +257,7 @@ def abstract_batch(config: Any, frames: int, clips: int) -> Any:
     def text(tokens: int) -> tuple[Any, Any]:
         return array(jnp.int32, clips, tokens), array(jnp.bool_, clips, tokens)
 
-    target = text(config.data.max_target_tokens)
+    target, gloss = text(config.data.max_target_tokens), text(config.data.max_glosses)
     texts = Texts(*text(config.data.max_question_tokens), *target)
     return Batch(
         frames=array(jnp.uint8, frames, STORED, STORED, 3),
@@ -267,13 +267,15 @@ def abstract_batch(config: Any, frames: int, clips: int) -> Any:
         text_tower_texts=texts,
         masked_target=target[0],
         masked_target_mask=target[1],
+        gloss=gloss[0],
+        gloss_mask=gloss[1],
         index=array(jnp.int32, clips),
         valid=array(jnp.bool_, clips),
     )
 
 
 def compile_step(config: Any, card: Card) -> tuple[str, Program]:
-    """Return the optimised program of a configuration's last stage as text, and its memory."""
+    """Return the text of a configuration's optimised step, and its memory."""
     import jax
     from jax.experimental import topologies
     from jax.sharding import SingleDeviceSharding
