@@ -106,7 +106,7 @@ def _scan(
     remat: bool,
     reverse: bool = False,
 ) -> tuple[Any, jax.Array]:
-    """Return the last carry and the outputs [R, L, ...] of steps in time.
+    """Return the last carry and all outputs [R, L, ...].
 
     Args:
         step: Maps a carry and the inputs of one time to the next carry and an output.

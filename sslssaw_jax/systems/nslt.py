@@ -74,7 +74,7 @@ class NSLT(nnx.Module):
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make the translation stage, after the warm start of the CNN if any."""
+    """Make the translation stage, after the warm start if any."""
 
     def read(
         model: NSLT, batch: Batch, augment_key: jax.Array | None, rngs: nnx.Rngs | None
