@@ -7,9 +7,9 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.models.attention import Attention, MakeAttention
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.decoder_inputs import text_stream
-from sslssaw_jax.models.mbart import Attention, MakeAttention
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
