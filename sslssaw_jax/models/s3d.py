@@ -20,7 +20,7 @@ from sslssaw_jax.config.checks import SHARE, fraction, setting
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels
 from sslssaw_jax.models.remat import Blocks
-from sslssaw_jax.models.video_embedding import prefix_mask
+from sslssaw_jax.models.video_embedding import gather_frames, prefix_mask
 
 STRIDE = 4  # frames of a position
 _FRAMES = ("NHWC", "HWIO", "NHWC")
@@ -198,12 +198,9 @@ class S3DEmbedding(nnx.Module):
         pixels = (frames_NxHxWx3 * jnp.asarray(self.std) + jnp.asarray(self.mean)) * 2 - 1
         time_T = jnp.arange(rounded_up(self.max_frames))
         frame_BxT = jnp.minimum(time_T, jnp.maximum(frame_count_B - 1, 0)[:, None])
-        if left_out_Bx2 is not None:
-            first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
-            frame_BxT += jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
         length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)
-        frame_BxT = jnp.where(time_T < length_B[:, None], frame_BxT + frame_start_B[:, None], len(pixels))
-        clips = pixels[..., ::-1].at[frame_BxT].get(mode="fill", fill_value=0)
+        inside_BxT = time_T < length_B[:, None]
+        clips = gather_frames(pixels[..., ::-1], frame_BxT, inside_BxT, frame_start_B, left_out_Bx2)
         features_BxTxC = self.s3d(clips, length_B)
         return features_BxTxC, prefix_mask(length_B // STRIDE, valid_B, features_BxTxC.shape[1])
 
@@ -237,12 +234,10 @@ def _convolve(
         return y.reshape(batch, times, *y.shape[1:])
     padded = jnp.pad(x_BxTxHxWxI, [(0, 0), padding[0], (0, 0), (0, 0), (0, 0)])
     last = (times + sum(padding[0]) - len(kernel)) // strides[0] * strides[0] + 1
-    summands = [
-        jnp.dot(
-            lax.slice_in_dim(padded, k, k + last, strides[0], axis=1),
-            kernel[k, 0, 0],
-            preferred_element_type=jnp.float32,
-        )
-        for k in range(len(kernel))
-    ]
-    return reduce(jnp.add, summands).astype(x_BxTxHxWxI.dtype)
+    wide = jnp.promote_types(x_BxTxHxWxI.dtype, jnp.float32)
+
+    def summand(k: int) -> jax.Array:
+        x = lax.slice_in_dim(padded, k, k + last, strides[0], axis=1)
+        return jnp.dot(x, kernel[k, 0, 0], preferred_element_type=wide)
+
+    return reduce(jnp.add, map(summand, range(len(kernel)))).astype(x_BxTxHxWxI.dtype)
