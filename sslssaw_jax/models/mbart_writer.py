@@ -49,7 +49,7 @@ class MBartWriter(nnx.Module):
     def read(
         self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode embeddings, unscaled and with the padding behind them, as states and mask."""
+        """Encode unscaled embeddings as states and mask; padding stands behind a clip."""
         length_Bx1 = mask_BxT.sum(axis=1, keepdims=True)
         x_BxTxD = jnp.pad(embedded_BxTxD, [(0, 0), (0, len(self.ending[...])), (0, 0)])
         place_T = jnp.arange(x_BxTxD.shape[1])
@@ -62,7 +62,7 @@ class MBartWriter(nnx.Module):
     def write(
         self, stream: Stream, states_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """Return logits [B, L, V] of each position from the positions before it."""
+        """Return logits [B, L, V] of each position, from those before."""
         embedded_BxLxD = self.embedding(stream.tokens)
         hidden_BxLxD = self.decoder(embedded_BxLxD, stream.mask, states_BxTxD, mask_BxT, rngs)
         return self.embedding.logits(hidden_BxLxD)

@@ -50,6 +50,12 @@ class S3DConfig:
         """Return the channels where S3D has a published number."""
         return max(1, round(self.width * published))
 
+    @property
+    def features(self) -> int:
+        """Return the number of features of a position."""
+        first, (_, second), (_, third), last = _INCEPTIONS[-1]
+        return sum(map(self.channels, (first, second, third, last)))
+
 
 class ConvNorm(nnx.Module):
     """Convolution in space or time, masked BatchNorm, ReLU; zeros where no frame is."""
@@ -92,7 +98,7 @@ class Separable(nnx.Module):
         self.time = ConvNorm(outputs, outputs, (side, 1, 1), stride, **options)
 
     def __call__(self, x: jax.Array, mask: jax.Array, later_mask: jax.Array | None = None) -> jax.Array:
-        """Convolve; a stride halves the times, and `later_mask` is then that of its result."""
+        """Convolve; with a stride, `later_mask` is that of the halved times."""
         return self.time(self.space(x, mask), mask if later_mask is None else later_mask)
 
 
@@ -138,11 +144,11 @@ class S3D(Blocks):
         self.stem = Separable(3, stem, 7, 2, **options)
         self.reduce = ConvNorm(stem, stem, **options)
         self.expand = Separable(stem, expanded, **options)
-        blocks = []
+        blocks: list[Inception] = []
         for widths in _INCEPTIONS:
             blocks.append(Inception(blocks[-1].outputs if blocks else expanded, widths, config, **options))
         self.inceptions = nnx.List(blocks)
-        self.features = blocks[-1].outputs
+        self.features = config.features
 
     def __call__(self, clips_BxTxHxWx3: jax.Array, length_B: jax.Array) -> jax.Array:
         """Return the features, zero behind a clip.
@@ -193,7 +199,7 @@ class S3DEmbedding(nnx.Module):
         valid_B: jax.Array,
         left_out_Bx2: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Return `(features_BxTxC, mask_BxT)`; the last frame repeats up to a multiple of four."""
+        """Return `(features_BxTxC, mask_BxT)`, the last frame repeated up to a position's four."""
         del frame_mask_N  # the clips are gathered by their places
         pixels = (frames_NxHxWx3 * jnp.asarray(self.std) + jnp.asarray(self.mean)) * 2 - 1
         time_T = jnp.arange(rounded_up(self.max_frames))
@@ -211,7 +217,7 @@ def rounded_up(num_frames):
 
 
 def _max_pool(x: jax.Array, axes: tuple[int, ...], stride: int) -> jax.Array:
-    """Pool the largest of 3 along each axis, padded by 1; nothing in `x` is negative."""
+    """Return the largest of 3 along each axis; nothing in `x` is negative."""
     for axis in axes:
         size = x.shape[axis]
         padded = jnp.pad(x, [(1, 1) if each == axis else (0, 0) for each in range(x.ndim)])
@@ -224,7 +230,7 @@ def _max_pool(x: jax.Array, axes: tuple[int, ...], stride: int) -> jax.Array:
 def _convolve(
     x_BxTxHxWxI: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolve in space or in time, by products that are fast on CPUs, too."""
+    """Convolve in space or time by what is fast on CPUs, too."""
     batch, times, height, width, inputs = x_BxTxHxWxI.shape
     if len(kernel) == 1:
         convolve_frames = convolve_pixels if inputs == 3 else convolve
