@@ -217,7 +217,7 @@ def rounded_up(num_frames):
 
 
 def _max_pool(x: jax.Array, axes: tuple[int, ...], stride: int) -> jax.Array:
-    """Return the largest of 3 along each axis; nothing in `x` is negative."""
+    """Return the largest of 3 along axes; nothing in `x` is negative."""
     for axis in axes:
         size = x.shape[axis]
         padded = jnp.pad(x, [(1, 1) if each == axis else (0, 0) for each in range(x.ndim)])
