@@ -50,8 +50,8 @@ def extract_frames(
     video = getattr(nnx.merge(stage.eval_def, state.params, state.batch_stats), "video", None)
     require(
         getattr(video, "cnn", None) is not None,
-        f"the model of the stage {stage.name} of {config.system!r} has no CNN of single frames whose features "
-        "could be written",
+        f"the model of the stage {stage.name} of {config.system!r} has no CNN of single frames whose "
+        "features could be written",
     )
     longest, batch = int(clips.num_frames.max()), getattr(config, stage.name)
     budget = -(-max(batch.frame_budget, longest) // mesh.size) * mesh.size

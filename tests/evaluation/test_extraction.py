@@ -1,4 +1,4 @@
-"""The CNN's features of every frame, written as a set: a model that reads them says what it says of frames."""
+"""The CNN's features of every frame, written as a set, say to a model what the frames say."""
 
 import shutil
 from dataclasses import replace
