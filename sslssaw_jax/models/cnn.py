@@ -14,6 +14,8 @@ from sslssaw_jax.models.alexnet import AlexNet, AlexNetConfig
 from sslssaw_jax.models.resnet import ResNet, ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig, ShuffleNetV2
 
+CNN = ResNet | ShuffleNetV2 | AlexNet
+
 
 @dataclass(frozen=True)
 class CNNConfig:
@@ -36,9 +38,7 @@ class CNNConfig:
         )
 
 
-def make_cnn(
-    config: CNNConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> ResNet | ShuffleNetV2 | AlexNet:
+def make_cnn(config: CNNConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> CNN:
     """Make the CNN: `(frames_NxHxWx3, mask_N)` to features `[N, cnn.features]`."""
     if config.kind == "shufflenet":
         return ShuffleNetV2(config.shufflenet, dtype=dtype, rngs=rngs)

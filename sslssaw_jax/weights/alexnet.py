@@ -36,7 +36,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def pretrained_alexnet(weights: str) -> InitialWeights:
-    """Return the function that loads the file into a state's `cnn` or `video.cnn`.
+    """Return the function that loads the file into a state's CNN.
 
     Raises:
         WeightsError: There is no such file, or it holds something else.
