@@ -46,6 +46,8 @@ class DecodeConfig:
     beams: int = positive(4)
     max_new_tokens: int = positive(150)
     length_penalty: float = 1.0
+    # a score is divided by length ** length_penalty; gnmt: by ((5 + length) / 6) ** length_penalty
+    length_norm: Literal["power", "gnmt"] = "power"
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def from_config_dict(tree: ml_collections.ConfigDict, model_groups: Mapping[str,
     return _build(Config, values, "config", {"model": model_groups[system]})
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """Return plain dictionaries and lists, as JSON keeps them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
@@ -220,12 +222,13 @@ def scored_differences(
         The current values by dotted key, without the leading `config.`.
     """
     changed: dict[str, Any] = {}
+    saved = _with_newer_settings(config, saved)
     for field in dataclasses.fields(config):
         name, scored, value = field.name, field.metadata.get("scored"), getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             below = scored_differences(saved[name], current[name], value, all_scored=bool(scored))
             changed |= {f"{name}.{key}": new for key, new in below.items()}
-        elif (scored or all_scored) and saved.get(name) != current[name]:
+        elif (scored or all_scored) and saved[name] != current[name]:
             changed[name] = current[name]
     return changed
 
@@ -233,8 +236,9 @@ def scored_differences(
 def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict[str, Any]:
     """Return the values of a group that decide the parameters of stages."""
     kept: dict[str, Any] = {}
+    values = _with_newer_settings(group, values)
     for field in dataclasses.fields(group):
-        of_stages, value = field.metadata.get("stages"), values.get(field.name)
+        of_stages, value = field.metadata.get("stages"), values[field.name]
         if field.metadata.get("free") or not (of_stages is None or set(stages).intersection(of_stages)):
             continue
         if field.name == "weights":  # pretrained weights decide the parameters; their place does not
@@ -243,6 +247,11 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
             value = _decisive(getattr(group, field.name), value, stages)
         kept[field.name] = value
     return kept
+
+
+def _with_newer_settings(group: Any, saved: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of settings that an older run's notes lack."""
+    return to_dict(type(group)()) | saved
 
 
 def _build(cls: type, values: dict[str, Any], path: str, hints: Mapping[str, Any] | None = None) -> Any:
