@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from sslssaw_jax.models.mbart import Decoder, DecoderCache
+from sslssaw_jax.models.transformer import Decoder, DecoderCache
 
 IMPOSSIBLE = -1e9  # a score below all real ones
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.checks import fraction, positive
-from sslssaw_jax.models.mbart import Attention
+from sslssaw_jax.models.attention import Attention
 
 
 @dataclass(frozen=True)

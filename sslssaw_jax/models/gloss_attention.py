@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sslssaw_jax.models.mbart import Attention, KeysValues
+from sslssaw_jax.models.attention import Attention, KeysValues
 
 NEIGHBOURS = (-4, -3, -2, -1, 0, 1, 2)
 

@@ -1,7 +1,7 @@
 """The mBERT text tower (Devlin et al. 2019, Table 6), projected to D.
 
 This is `BertModel` of Hugging Face. Unlike mBART, it is post-norm, has its own embedding, and adds the
-learned type of its (only) segment. Padding may lie anywhere, as in `models/mbart.py`.
+learned type of its (only) segment. Padding may lie anywhere, as in `models/transformer.py`.
 
 Dimensions: B clips, L tokens, E BERT's features, D features of the whole model.
 """
@@ -15,8 +15,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from sslssaw_jax.config.checks import fraction, positive, require_divisor, setting
-from sslssaw_jax.models.mbart import ACTIVATIONS, Attention
+from sslssaw_jax.models.attention import Attention
 from sslssaw_jax.models.remat import Blocks
+from sslssaw_jax.models.transformer import ACTIVATIONS
 
 _NUM_SEGMENTS = 2  # in the pretrained table; a sentence alone is the first
 

@@ -14,18 +14,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.checks import group, positive, require_divisor
+from sslssaw_jax.models.attention import Attention, MakeAttention
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.fusion import concatenate_valid
-from sslssaw_jax.models.mbart import (
-    Attention,
-    Decoder,
-    Encoder,
-    MakeAttention,
-    SinusoidalPositions,
-    TransformerConfig,
-)
+from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 
 

@@ -48,6 +48,53 @@ def prefix_mask(length_B: jax.Array, valid_B: jax.Array, size: int) -> jax.Array
     return (jnp.arange(size) < length_B[:, None]) & valid_B[:, None]
 
 
+def gather_frames(
+    features_NxC: jax.Array,
+    frame_BxT: jax.Array,
+    inside_BxT: jax.Array,
+    frame_start_B: jax.Array,
+    left_out_Bx2: jax.Array | None,
+) -> jax.Array:
+    """Return features [B, T, C] of each clip's chosen frames, zeros outside.
+
+    Args:
+        features_NxC: The features of packed frames.
+        frame_BxT: Places in the clip, without the frames that are left out of it.
+        inside_BxT: Which of the places to fill.
+        frame_start_B: The place of each clip in the pack.
+        left_out_Bx2: The first frame that is left out of each clip, and how many.
+    """
+    if left_out_Bx2 is not None:
+        first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
+        frame_BxT = frame_BxT + jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
+    packed_BxT = jnp.where(inside_BxT, frame_BxT + frame_start_B[:, None], len(features_NxC))
+    return features_NxC.at[packed_BxT].get(mode="fill", fill_value=0)
+
+
+class FrameFeatures(nnx.Module):
+    """The CNN's features of packed frames, a sequence per clip: `(features_BxTxC, mask_BxT)`."""
+
+    def __init__(
+        self, config: CNNConfig, *, image_size: int, max_frames: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.max_frames = max_frames
+        self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        frames_NxHxWx3: jax.Array,
+        frame_mask_N: jax.Array,
+        frame_start_B: jax.Array,
+        frame_count_B: jax.Array,
+        valid_B: jax.Array,
+        left_out_Bx2: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
+        mask_BxT = prefix_mask(frame_count_B, valid_B, self.max_frames)
+        frame_BxT = jnp.broadcast_to(jnp.arange(self.max_frames), mask_BxT.shape)
+        return gather_frames(features_NxC, frame_BxT, mask_BxT, frame_start_B, left_out_Bx2), mask_BxT
+
+
 class VideoEmbedding(nnx.Module):
     """An embedding of packed frames as one sequence per clip, `(video_BxTxD, mask_BxT)`.
 
@@ -87,13 +134,9 @@ class VideoEmbedding(nnx.Module):
         place_T = jnp.arange(padded_length(self.max_frames))
         last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
         frame_BxT = jnp.clip(place_T - EDGE, 0, last_Bx1)
-        if left_out_Bx2 is not None:
-            first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
-            frame_BxT += jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
-        frame_BxT += frame_start_B[:, None]
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
-        frame_BxT = jnp.where(place_T < length_B[:, None], frame_BxT, len(features_NxC))
-        x_BxTxC = features_NxC.at[frame_BxT].get(mode="fill", fill_value=0)
+        inside_BxT = place_T < length_B[:, None]
+        x_BxTxC = gather_frames(features_NxC, frame_BxT, inside_BxT, frame_start_B, left_out_Bx2)
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])

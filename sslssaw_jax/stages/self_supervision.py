@@ -17,7 +17,7 @@ def translation_loss(
     counts: LossCounts,
     config: SentenceConfig,
 ) -> tuple[jax.Array, Metrics]:
-    """Return `L = L_D + L_S` (Eq. 7); without a question `L_S` alone."""
+    """Return `L = L_D + L_S` (Eq. 7), or `L_S` alone."""
     smoothing, tokens = config.label_smoothing, counts.target_tokens
     count = denominator(config.normalize, target.scored, tokens, counts.clips)
     total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)

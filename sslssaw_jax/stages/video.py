@@ -5,12 +5,12 @@ from flax import nnx
 
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.augment import prepare_frames
-from sslssaw_jax.models.video_embedding import VideoEmbedding
+from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
 from sslssaw_jax.types import Batch
 
 
 def embed_video(
-    video: VideoEmbedding, batch: Batch, data: DataConfig, augment_key: jax.Array | None
+    video: VideoEmbedding | FrameFeatures, batch: Batch, data: DataConfig, augment_key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames."""
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)

@@ -23,8 +23,9 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.copy_gate import CopyGate
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
-from sslssaw_jax.models.mbart import Decoder, Encoder, TokenEmbedding, TransformerConfig
+from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.transformer import Decoder, Encoder, TransformerConfig
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt

@@ -22,9 +22,10 @@ from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
 from sslssaw_jax.models.fusion import FUSIONS, FusionConfig, concatenate_valid
-from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
+from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.transformer import Decoder, Encoder
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.alignment import aligned_cosine
 from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, denominator

@@ -14,7 +14,7 @@ from sslssaw_jax.stages.rate_factors import factor_tree
 
 
 def make_schedule(config: OptimConfig, num_steps: int, epoch_ends: Sequence[int] = ()) -> optax.Schedule:
-    """Make the schedule: a linear warm-up from 0, then a cosine or steps.
+    """Make the schedule: a linear warm-up, then a cosine or steps.
 
     The cosine has its peak at step `warmup_steps`; `final_learning_rate` is reached at step `num_steps` and
     stays. What `plateau` changes is not known beforehand; see `plateau_factor`.

@@ -7,7 +7,7 @@ import pytest
 import transformers
 
 from sslssaw_jax.models.beam_search import IMPOSSIBLE, EncodedModel, beam_search
-from sslssaw_jax.models.mbart import Decoder
+from sslssaw_jax.models.transformer import Decoder
 from tests.support.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
 from tests.support.pytorch import torch
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
+from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
+from sslssaw_jax.models.transformer import Decoder, Encoder
 from tests.support.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
 from tests.support.pytorch import torch
 

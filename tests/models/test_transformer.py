@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.mbart import Decoder, Encoder, SinusoidalPositions, TransformerConfig
+from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
 

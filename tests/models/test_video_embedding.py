@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.data.augment import prepare_frames
-from sslssaw_jax.models.video_embedding import VideoEmbedding, num_positions
+from sslssaw_jax.models.video_embedding import VideoEmbedding, gather_frames, num_positions
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
@@ -165,3 +165,16 @@ def test_the_number_of_positions_is_that_of_the_layers():
         clip = repeat_edges(torch.zeros(frames, 1)).T
         with torch.no_grad():
             assert num_positions(frames) == video(video([clip]))[0].shape[1]
+
+
+def test_gathered_frames_are_those_of_each_clip_without_those_left_out():
+    packed = jax.random.normal(jax.random.key(0), (9, 2))
+    start, left_out = np.array([0, 5, 9]), np.array([[1, 2], [0, 0], [0, 0]])
+    count = np.array([3, 4, 0])  # of 5 frames the first clip lacks the second and the third
+    place = np.broadcast_to(np.arange(4), (3, 4))
+    inside = place < count[:, None]
+    found = np.asarray(gather_frames(packed, place, inside, start, left_out))
+    np.testing.assert_array_equal(found[inside], np.asarray(packed)[[0, 3, 4, 5, 6, 7, 8]])
+    assert not found[~inside].any()
+    complete = gather_frames(packed, place[:1], inside[:1] | True, start[:1], None)
+    np.testing.assert_array_equal(complete[0], packed[:4])

@@ -11,7 +11,8 @@ import transformers
 from flax import nnx
 from transformers import MBartForConditionalGeneration
 
-from sslssaw_jax.models.mbart import Decoder, Encoder, MBartConfig, TokenEmbedding
+from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
+from sslssaw_jax.models.transformer import Decoder, Encoder
 from sslssaw_jax.types import Array
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.torch_files import Checkpoint

@@ -11,7 +11,8 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.decoder_inputs import text_stream
-from sslssaw_jax.models.mbart import Decoder, TokenEmbedding, TransformerConfig
+from sslssaw_jax.models.mbart import TokenEmbedding
+from sslssaw_jax.models.transformer import Decoder, TransformerConfig
 from sslssaw_jax.stages.losses import cross_entropy
 from sslssaw_jax.stages.stage import OWN_COUNTS, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt
