@@ -74,7 +74,8 @@ class Evaluator:
 
     @cached_property
     def _translate(self) -> SplitTranslator:
-        return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh)
+        read = None if self._stage.reads_video else self._glosses  # what the loss reads, translation does not
+        return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh, read)
 
     @cached_property
     def _explain(self) -> Explainer:

@@ -34,6 +34,7 @@ from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
+from sslssaw_jax.weights.s3d import pretrained_s3d
 from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
@@ -284,16 +285,23 @@ class Experiment:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
         if stage.starts_pretrained:
             sources += self._pretrained(stage)
+        if derived := stage.derived:
+            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
+        names = [stage.name for stage in self._stages[:place]]
+        modules_of = {names.index(name): modules for name, modules in stage.other_modules.items()}
         if place:
-            self._train(place - 1)
-            directory, tokenizer = self._folders[place - 1] / CHECKPOINTS, self._tokenizer.fingerprints
-            sources.append(trained_modules(directory, stage.modules, tokenizer=tokenizer))
+            modules_of[place - 1] = stage.modules
+        for source, modules in modules_of.items():
+            self._train(source)
+            if modules:
+                directory, tokenizer = self._folders[source] / CHECKPOINTS, self._tokenizer.fingerprints
+                sources.append(trained_modules(directory, modules, tokenizer=tokenizer))
         return chain(sources)
 
     def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights that `mbart`, `mbert` and `cnn` name."""
+        """Return the pretrained weights that parts of the model name."""
         model, sources = self.config.model, []
-        mbart, cnn = getattr(model, "mbart", None), getattr(model, "cnn", None)
+        mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
         mbert = self._system.text_tower(model)
         if mbart and mbart.weights:
             sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
@@ -301,6 +309,8 @@ class Experiment:
             sources.append(pretrained_mbert(mbert))
         if cnn and cnn.weights and stage.reads_video:
             sources.append(pretrained_cnn(cnn))
+        if s3d and s3d.weights and stage.reads_video:
+            sources.append(pretrained_s3d(s3d))
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:

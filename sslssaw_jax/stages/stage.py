@@ -1,6 +1,6 @@
 """What a stage of training is, and what a system is: a chain of stages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from flax import nnx
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import GlossVocabulary
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.stages.rate_factors import RateFactors, factor_at
@@ -57,6 +58,10 @@ class Stage:
     starts_pretrained: bool = False  # from the pretrained weights that the configuration names
     starts_from_file: bool = False  # from another project's checkpoint, which `config.init_from` names
     modules: Mapping[str, str] = field(default_factory=dict)  # here <- in the stage before
+    # name of an earlier stage -> modules that come from there: here <- there
+    other_modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # variables that start from others and the tokenizer: of values by path, the new values of some
+    derived: Callable[[Mapping[Any, Any], Tokenizer], Iterable[tuple[Any, Any]]] | None = None
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
