@@ -153,7 +153,15 @@ def _tensor(
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, in_bytes, writeable=False)
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    """Return bytes that an old pickle holds as text."""
+    if encoding != "latin1":
+        raise ValueError(f"it holds text of the encoding {encoding}")
+    return text.encode(encoding)
+
+
 _KNOWN: dict[str, Any] = {
+    "_codecs.encode": _encode,
     "collections.OrderedDict": collections.OrderedDict,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor": _tensor,
