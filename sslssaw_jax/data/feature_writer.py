@@ -210,7 +210,11 @@ class _SplitFile:
 
     def __init__(self, folder: Path, split: str) -> None:
         self.path, self._notes = folder / f"{split}.npy", folder / f"{split}.jsonl"
-        notes: list[dict[str, Any]] = read_jsonl(self._notes) if self._notes.is_file() else []
+        notes: list[dict[str, Any]] = []
+        if self._notes.is_file():
+            text = self._notes.read_bytes()
+            self._notes.write_bytes(text[: text.rfind(b"\n") + 1])  # a killed writer leaves half a line
+            notes = read_jsonl(self._notes)
         self.places: dict[str, list[int]] = {note["id"]: note["place"] for note in notes}
         self.width: int | None = notes[0]["width"] if notes else None
         self._rows = sum(count for _, count in self.places.values())
