@@ -195,7 +195,7 @@ class Evaluator:
             print(f"pictures: {self.output_dir}")
 
     def extract(self, name: str, *, overwrite: bool) -> None:
-        """Write the CNN's features of all clips as a feature set, which goes on if killed.
+        """Write the CNN's features of all clips; go on if killed.
 
         Raises:
             DatasetError: There is such a set.

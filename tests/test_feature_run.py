@@ -23,7 +23,7 @@ def feature_config(data_dir: Path) -> Any:
     tree = shrink(shipped("demo"), data_dir)
     tree.data.features, tree.init_from, tree.compilation_cache = ("own",), None, None
     tree.warm_start.epochs = tree.pretrain.epochs = 0
-    tree.evaluation.question_only_run = None
+    tree.evaluation.question_only_run, tree.evaluation.swap_questions = None, False
     return tree
 
 

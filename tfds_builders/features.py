@@ -73,7 +73,7 @@ def _read_poses(path: Path) -> Clips:
 
 
 def _clip_name(path: Path) -> str:
-    """Return the name of a clip with the folder of its file in front."""
+    """Return a clip's name, its folder in front."""
     return f"{path.parent.name}/{path.name.removesuffix(path.suffix)}"
 
 
@@ -103,7 +103,7 @@ def import_features(
     span: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Import files as a feature set, which appears whole or not at all.
+    """Import files as a feature set, whole or not at all.
 
     Args:
         kind: One of `FORMATS`.

@@ -14,7 +14,9 @@ _OLD, _NEW = 0.1, 0.2
 
 
 def read_pose(path: Path) -> np.ndarray:
-    """Return the first person's points, f32[T, points * (axes + 1)], confidence last.
+    """Return the first person's points, f32[T, points * (axes + 1)].
+
+    The confidence of a point stands behind its axes.
 
     Raises:
         ValueError: The file is damaged, of another version, or shows nobody.

@@ -24,7 +24,8 @@ from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.types import TrainState
 from tests.support.toy import assert_close, evaluated, jit, toy_config, toy_state
 
-CONFIG = toy_config(**{"data.max_frames": 30, "translate.frame_budget": 32, "translate.clips_per_batch": 2})
+SIZES = {"data.max_frames": 30, "translate.frame_budget": 32, "translate.clips_per_batch": 2}
+CONFIG = toy_config(**SIZES, **{"data.max_question_tokens": 16, "data.max_target_tokens": 24})
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,7 @@ def dumps(obj: Any, protocol: int = 2) -> bytes:
 
 
 def _tensor(storage: Any, array: np.ndarray) -> Call:
+    array = np.ascontiguousarray(array)
     strides = tuple(step // array.itemsize for step in array.strides)
     rebuild = Name("torch._utils", "_rebuild_tensor_v2")
     return Call(rebuild, storage, 0, array.shape, strides, False, OrderedDict())
