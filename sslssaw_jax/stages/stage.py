@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.stages.rate_factors import RateFactors, factor_at
-from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
+from sslssaw_jax.types import BLEU_4, Batch, FeatureSize, Metrics, SelectionMetric, TrainState
 
 # (model, batch, key, counts) -> (loss, parts of the loss); without a key: evaluation
 Loss = Callable[..., tuple[jax.Array, Metrics]]
@@ -118,7 +118,13 @@ class StageInputs:
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
+    features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Return the width C of each feature set."""
+        return tuple(one.width for one in self.features)
 
 
 @dataclass(frozen=True)
@@ -130,3 +136,5 @@ class System:
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
+    reads: tuple[Literal["frames", "features"], ...] = ("frames",)  # of a clip; empty: the question alone
+    feature_sets: int = 1  # how many `config.data.features` may name
