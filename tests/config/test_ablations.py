@@ -1,21 +1,29 @@
 import functools
 import itertools
+from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from configs import ablations
 from configs.ablations import BASES, OWN_STAGE_1, ROWS
 from configs.systems import OTHER_SYSTEMS, PUBLISHED, SMALL
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_config_dict, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.stages.rate_factors import factor_tree
+from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
+from sslssaw_jax.training.optimizer import make_optimizer
+from tests.support.toy import jit, make_stages, toy_batch, toy_system
 
 OWN_ROWS = ROWS | OWN_STAGE_1  # of SSL-SSAW
 ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
 SMALL_BASES = ("demo", "phoenix_toy", "csl_daily_toy")
+TOLD = ("reads_question",)  # what a row says of its model, which no size changes
 
 
 @functools.cache
@@ -56,6 +64,31 @@ def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(
         assert config.system == system and config.init_from is None
         assert (config.data, config.model.cnn) == (full.data, full.model.cnn)
         require_values(config, f"{base}_{row}", (SMALL if base in SMALL_BASES else PUBLISHED)[row])
+
+
+@pytest.mark.parametrize("row", OTHER_SYSTEMS)
+def test_a_step_of_a_published_recipe_moves_every_parameter_that_it_trains(row):
+    """Take the recipe of the full size and a tiny model of it."""
+    tree, toy = ablations.get_config(f"phoenix/{row}"), toy_system(OTHER_SYSTEMS[row])
+    tree.data.update({"image_size": 16, "crop_fraction": 1.0, "max_frames": 12})
+    tree.model.update({key: value for key, value in to_config_dict(toy.model).items() if key not in TOLD})
+    config = read_config(tree)
+    assert config.model.reads_question == row.startswith("qb_")
+    stage, optim = make_stages(config)[-1], config.translate.optim
+    optimizer, _ = make_optimizer(optim, 20, range(2, 21, 2))
+    state = stage.init(jax.random.key(0), optimizer)
+    step = partial(
+        train_step,
+        graphdef=stage.freezing_def(optim.rate_factors),
+        loss=stage.loss,
+        optimizer=optimizer,
+        factors=optim.rate_factors,
+    )
+    after, metrics = jit(step)(state, toy_batch(0), jax.random.key(1))
+    assert np.isfinite(metrics["loss"])
+    moved = jax.tree.map(lambda old, new: bool((old != new).any()), state.params, after.params)
+    trained = jax.tree.map(bool, factor_tree(optim.rate_factors, state.params))
+    assert moved == trained
 
 
 def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
