@@ -234,7 +234,7 @@ def _train(jobs: Sequence[_Job]) -> dict[Path, str]:
 
 
 def _last_words(call: _Call) -> str:
-    """Run a call; if it fails, print the end of its log and return the last line."""
+    """Run a call; if it fails, print and return its last words."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
     log = inside(call.workdir, call.workdir / "run.log")
     call.workdir.mkdir(parents=True, exist_ok=True)
