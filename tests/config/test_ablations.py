@@ -67,7 +67,7 @@ def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(
 
 
 @pytest.mark.parametrize("row", OTHER_SYSTEMS)
-def test_a_step_of_a_published_recipe_moves_every_parameter_that_it_trains(row):
+def test_a_step_of_a_published_recipe_moves_what_it_trains_and_nothing_else(row):
     """Take the recipe of the full size and a tiny model of it."""
     changes = {key: value for key, value in PUBLISHED[row].items() if key.startswith("model.")}
     toy = toy_system(OTHER_SYSTEMS[row], **changes)
@@ -84,9 +84,13 @@ def test_a_step_of_a_published_recipe_moves_every_parameter_that_it_trains(row):
     )
     after, metrics = jit(step)(state, toy_batch(0), jax.random.key(1))
     assert np.isfinite(metrics["loss"])
-    moved = jax.tree.map(lambda old, new: bool((old != new).any()), state.params, after.params)
-    trained = jax.tree.map(bool, factor_tree(optim.rate_factors, state.params))
-    assert moved == trained
+    moved = [
+        bool((old != new).any())
+        for old, new in zip(*(jax.tree.leaves(each.params) for each in (state, after)), strict=True)
+    ]
+    trained = list(map(bool, jax.tree.leaves(factor_tree(optim.rate_factors, state.params))))
+    assert all(one <= other for one, other in zip(moved, trained, strict=True))
+    assert sum(moved) > 0.9 * sum(trained), "a key's bias changes no attention"
 
 
 def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
