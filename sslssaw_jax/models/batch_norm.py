@@ -18,9 +18,10 @@ class BatchNorm(nnx.BatchNorm):
     the input's size; this one keeps the input alone.
     """
 
-    def __init__(self, features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, features: int, scale: float = 1.0, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        init = nnx.initializers.constant(scale)
         # torch momentum 0.1 is 0.9 here
-        super().__init__(features, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        super().__init__(features, momentum=0.9, epsilon=EPSILON, scale_init=init, dtype=dtype, rngs=rngs)
 
     def __call__(  # type: ignore[override]
         self, x: jax.Array, *, mask: jax.Array | None = None, relu: bool = False
