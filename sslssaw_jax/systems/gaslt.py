@@ -16,7 +16,8 @@ from sslssaw_jax.models.gloss_attention import GlossAttention
 from sslssaw_jax.models.sign_transformer import SignTransformerConfig
 from sslssaw_jax.stages.alignment import aligned_cosine, words_cosine
 from sslssaw_jax.stages.losses import similarity_loss
-from sslssaw_jax.stages.sign_transformer import check, sign_transformer_stages
+from sslssaw_jax.stages.one_stage import check
+from sslssaw_jax.stages.sign_transformer import sign_transformer_stages
 from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
 from sslssaw_jax.types import Batch, Metrics
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sslssaw_jax.config.checks import fraction
 from sslssaw_jax.models.sign_transformer import SignTransformerConfig
-from sslssaw_jax.stages.sign_transformer import check, sign_transformer_stages
+from sslssaw_jax.stages.one_stage import check
+from sslssaw_jax.stages.sign_transformer import sign_transformer_stages
 from sslssaw_jax.stages.stage import System
 
 

@@ -1,0 +1,111 @@
+"""The stages of a system without stage 1: an optional warm start of the CNN, then translation."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+from sslssaw_jax.config.checks import require
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.decoder_inputs import Stream, text_stream
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
+from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.video import split_key
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.types import Batch, Metrics
+
+
+class Translating(Protocol):
+    """A model that translates what it has read; its CNN, if any, is `video.cnn`."""
+
+    decoder: Any
+
+    def embed_target(self, ids_BxL: jax.Array) -> jax.Array:
+        """Embed the decoder's words as [B, L, D]."""
+
+    def decode(self, stream: Stream, states: Any, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None) -> jax.Array:
+        """Return logits [B, L, V] at each position, from the positions before."""
+
+    def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
+        """Return logits of the next token, f32[B, L, V]."""
+
+
+# (model, batch, key of the augmentation, dropout) -> (what the encoder found, bool[B, T])
+Read = Callable[[Any, Batch, jax.Array | None, nnx.Rngs | None], tuple[Any, jax.Array]]
+# (what the encoder found, mask, batch, counts) -> (loss, its parts)
+AddedLoss = Callable[[Any, jax.Array, Batch, LossCounts], tuple[jax.Array, Metrics]]
+
+
+def one_stage(
+    config: Config,
+    inputs: StageInputs,
+    make_model: Callable[[jax.Array], Any],
+    read: Read,
+    *,
+    reads_question: bool = False,
+    added_loss: AddedLoss | None = None,
+) -> list[Stage]:
+    """Make the translation stage, after the warm start if any.
+
+    Args:
+        config: Its `model` has a `cnn`.
+        inputs: The facts of the data.
+        make_model: Makes a `Translating` model from a random key.
+        read: Lets the model read a batch.
+        reads_question: Whether the model reads the question.
+        added_loss: A term of the loss besides the cross-entropy.
+    """
+    require(
+        config.init_from is None,  # what goes on from a trained model needs no earlier stage
+        f"config.init_from is {config.init_from!r}, not a trained model; the system {config.system!r} has no "
+        "stage 1: name a finished run or a saved model, or clear init_from",
+    )
+
+    def loss(
+        model: Translating, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+    ) -> tuple[jax.Array, Metrics]:
+        """Return the summed cross-entropy of a sentence, as mean over clips."""
+        augment_key, rngs = split_key(key)
+        states, mask = read(model, batch, augment_key, rngs)
+        target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
+        logits = model.decode(target, states, mask, rngs=rngs)
+        clips = batch.valid.sum() if counts.clips is None else counts.clips
+        smoothing = config.translate.label_smoothing
+        total = cross_entropy(logits, target.labels, target.scored, smoothing, clips)
+        hits = logits.argmax(axis=-1) == target.labels
+        metrics = {"loss_sentence": total, "accuracy": masked_mean(hits, target.scored, counts.target_tokens)}
+        if added_loss is not None:
+            added, parts = added_loss(states, mask, batch, counts)
+            total, metrics = total + added, metrics | parts
+        return total, metrics
+
+    def encode(model: Translating, batch: Batch) -> EncodedModel:
+        states, mask = read(model, batch, None, None)
+        return EncodedModel(model.decoder, model.embed_target, model.logits, states, mask)
+
+    translate = Stage(
+        "translate",
+        make_model,
+        loss,
+        reads_question=reads_question,
+        starts_pretrained=True,
+        modules=CNN_MODULES,
+        translation=Translation(encode, language_prompt),
+        ask=ask_fewer_words(config.translate.drop_words),
+        remat=config.compute.remat,
+    )
+    warm_start = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
+    return [*warm_start, translate]
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or a stage 1."""
+    check_cnn_start(config)
+    require(
+        config.stage == "translate",
+        f"config.stage is {config.stage!r}; the system {config.system!r} has no stage 1: set stage to "
+        "'translate'",
+    )
