@@ -5,7 +5,7 @@ Their defaults are the published sizes. QB-GFSLT-VLP is a row of Table 4: SSL-SS
 
 from typing import Any
 
-OTHER_SYSTEMS = {"qb_slrt": "slrt", "qb_gaslt": "gaslt"}
+OTHER_SYSTEMS = {"qb_slrt": "slrt", "qb_gaslt": "gaslt", "tspnet": "tspnet"}
 """The rows of other systems -> the system's name."""
 
 _SMALL = {
@@ -19,7 +19,11 @@ _SMALL = {
     "model.attention_dropout": 0.0,
     "model.activation_dropout": 0.0,
 }
-SMALL: dict[str, dict[str, Any]] = {"slrt": _SMALL, "gaslt": _SMALL}
+SMALL: dict[str, dict[str, Any]] = {
+    "slrt": _SMALL,
+    "gaslt": _SMALL,
+    "tspnet": {**_SMALL, "model.decoder_d_model": 128, "model.decoder_heads": 4},
+}
 """What each system changes on a small base."""
 
 _SIGNJOEY = {
@@ -39,5 +43,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "translate.label_smoothing": 0.4,
         "translate.optim.learning_rate": 5e-4,
     },
+    "tspnet": {
+        "translate.label_smoothing": 0.1,
+        "translate.optim.name": "adam",
+        "translate.optim.learning_rate": 1e-4,
+        "translate.optim.b2": 0.999,
+        "translate.optim.weight_decay": 1e-4,
+        "decode.beams": 10,
+    },
 }
-"""The recipe of each system's public code: neccam/slt and YinAoXiong/GASLT."""
+"""The recipe of each system's public code: neccam/slt, YinAoXiong/GASLT and verashira/TSPNet."""

@@ -122,7 +122,7 @@ class EncoderLayer(nnx.Module):
     def __call__(
         self, hidden_BxTxD: jax.Array, mask_BxTxT: jax.Array, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return the states [B, T, D]; a mask may be [B, 1, T]."""
+        """Return the layer's states; the mask may be [B, 1, T]."""
         normed_BxTxD = self.self_attn_layer_norm.before(hidden_BxTxD)
         attended_BxTxD = self.self_attn(
             normed_BxTxD, self.self_attn.keys_values(normed_BxTxD), mask_BxTxT, rngs

@@ -65,7 +65,15 @@ def toy_system(name: str, **changes: Any) -> Config:
         tree.system, tree.model = name, to_config_dict(SYSTEMS[name].config())
     else:
         use_system(tree, name)
-    sizes = {"d_model": 16, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}
+    sizes: dict[str, Any] = {
+        "d_model": 16,
+        "ffn_dim": 24,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "heads": 2,
+    }
+    if name == "tspnet":
+        sizes |= {"spans": (3, 5, 7), "decoder_d_model": 12, "decoder_heads": 2}
     tree.model.update(sizes | {"max_positions": 64} | dict.fromkeys(DROPOUTS, 0.0))
     tree.update_from_flattened_dict(changes)
     return read_config(tree)

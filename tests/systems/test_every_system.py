@@ -86,7 +86,7 @@ def test_a_packed_batch_equals_each_clip_alone(batch, variant):
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
 
-@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt"])
+@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt", "tspnet"])
 def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant):
     config, stage, state, _ = setup(variant)
     compiled = jit(partial(translator(stage, config), state.params, state.batch_stats))
@@ -111,7 +111,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
     assert len(np.unique(packed.tokens[:, 0], axis=0)) > 1, "were all sentences alike, this would say little"
 
 
-@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt"])
+@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt", "tspnet"])
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     config, stage, state, model = setup(variant)
     translate = translator(stage, config, beams=1)
