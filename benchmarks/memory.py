@@ -67,6 +67,8 @@ def abstract_batch(config: Config, frames: int, clips: int) -> Batch:
         text_tower_texts=texts,
         masked_target=array(jnp.int32, clips, target),
         masked_target_mask=array(jnp.bool_, clips, target),
+        gloss=array(jnp.int32, clips, config.data.max_glosses),
+        gloss_mask=array(jnp.bool_, clips, config.data.max_glosses),
         index=array(jnp.int32, clips),
         valid=array(jnp.bool_, clips),
     )

@@ -16,6 +16,7 @@ from sslssaw_jax.config.experiment import Config, scored_differences
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.data.frame_cache import open_clips
+from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.occlusion import Explainer
@@ -53,6 +54,7 @@ class Evaluator:
         tokenizer: Of the dataset.
         mesh: The devices.
         notes: Of the run: configuration, tokenizer and dataset.
+        glosses: Of the run, if the stage reads glosses.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Evaluator:
         tokenizer: Tokenizer,
         mesh: Mesh,
         notes: dict[str, Any],
+        glosses: GlossVocabulary | None = None,
     ) -> None:
         self._stage, self._config, self._workdir = stage, config, workdir
         self._dataset, self._tokenizer, self._mesh, self._notes = dataset, tokenizer, mesh, notes
+        self._glosses = glosses
 
     @cached_property
     def _translate(self) -> SplitTranslator:
@@ -78,7 +82,7 @@ class Evaluator:
 
     @cached_property
     def _loss(self) -> SplitLoss:
-        return SplitLoss(self._stage, self._config, self._tokenizer, self._mesh)
+        return SplitLoss(self._stage, self._config, self._tokenizer, self._mesh, self._glosses)
 
     @property
     def models(self) -> list[Path]:

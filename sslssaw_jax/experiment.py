@@ -16,6 +16,7 @@ from sslssaw_jax.data.batches import cut_targets, train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset, prepare_command
 from sslssaw_jax.data.frame_cache import open_clips
+from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.evaluator import Evaluator
@@ -46,7 +47,7 @@ from sslssaw_jax.workdir import (
 )
 
 # equal for all runs of an ensemble, which may be trained in different ways
-_OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.")
+_OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
 
 
 class Experiment:
@@ -68,7 +69,11 @@ class Experiment:
         self._base = _base_model(config.init_from, workdir)
         self._tokenizer = self._load_tokenizer()
         vocab_sizes = self._tokenizer.vocab_size, self._tokenizer.text_tower.vocab_size
-        inputs = StageInputs(*vocab_sizes, lambda split: self._clips(split, video=False).clips)
+        inputs = StageInputs(
+            *vocab_sizes,
+            clips=lambda split: self._clips(split, video=False).clips,
+            glosses=lambda: self._glosses,
+        )
         if self._base:
             self._require_fitting_base(self._base)
             config = replace(config, init_from=None)  # the base has been through the stages before
@@ -144,6 +149,8 @@ class Experiment:
         with locked(workdir), explain_out_of_memory(stage.name):
             if jax.process_index() == 0:
                 save_tokenizer(self._tokenizer, workdir)
+                if stage.reads_gloss:
+                    self._glosses.save(workdir)
             state = train(
                 stage,
                 stage_config,
@@ -158,6 +165,7 @@ class Experiment:
                     self.config.seed,
                     local_frames(self._mesh, stage_config.frame_budget),
                     ask=stage.ask,
+                    glosses=self._glosses if stage.reads_gloss else None,
                 ),
                 meta=self._notes(place),
                 stop=self._stop,
@@ -227,13 +235,14 @@ class Experiment:
             )
 
     def _notes(self, place: int) -> dict[str, Any]:
-        """Return what is kept with a run: stage, configuration, tokenizer and dataset."""
-        return {
+        """Return what is kept with a run: stage, configuration, texts and dataset."""
+        notes = {
             "stage": self._stages[place].name,
             "config": to_dict(self.config),
             "tokenizer": self._tokenizer.fingerprints,
             "dataset": self._dataset.facts.to_json(),
         }
+        return notes | ({"glosses": self._glosses.fingerprint} if self._stages[place].reads_gloss else {})
 
     def _require_fitting_base(self, base: TrainedModel) -> None:
         """Raise ConfigError unless this run can go on from a model."""
@@ -311,6 +320,22 @@ class Experiment:
             text_tower = bert_tokenizer(mbert, self._clips(self.config.data.train_split, video=False))
         return load_tokenizer(folder, self._dataset.language, text_tower)
 
+    @cached_property
+    def _glosses(self) -> GlossVocabulary:
+        """Return the glosses of base, run or train split.
+
+        Raises:
+            DatasetError: The train split has no glosses.
+            DamagedFileError: The file of the run's glosses is damaged.
+        """
+        if self._base and self._base.glosses:
+            return self._base.glosses
+        if (self.workdir / GLOSSES).exists():  # the dataset may be another than in the training
+            return load_glosses(self.workdir)
+        clips = self._clips(self.config.data.train_split, video=False)
+        require_glosses(clips)
+        return GlossVocabulary.of(clip.gloss for clip in clips.clips)
+
     def _train_clips(self, stage: Stage) -> ClipSource:
         data = self.config.data
         return self._clips(
@@ -325,7 +350,14 @@ class Experiment:
     def _make_evaluator(self, place: int) -> Evaluator:
         stage, workdir = self._stages[place], self._folders[place]
         return Evaluator(
-            stage, self.config, workdir, self._dataset, self._tokenizer, self._mesh, self._notes(place)
+            stage,
+            self.config,
+            workdir,
+            self._dataset,
+            self._tokenizer,
+            self._mesh,
+            self._notes(place),
+            self._glosses if stage.reads_gloss else None,
         )
 
     def _clips(self, split: str, *, video: bool) -> ClipSource:

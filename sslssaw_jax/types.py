@@ -1,6 +1,7 @@
 """The values that flow through the system, and their dimensions.
 
-B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, D features, V vocabulary.
+B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time, G glosses, D features,
+V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ class Batch:
 
     `decoder_texts` are `tokens </s> <language>` in mBART's ids. `text_tower_texts` are the same arrays
     unless the text tower is mBERT: `[CLS] tokens [SEP]` in BERT's ids. `masked_target` is the text tower's
-    target with one `<mask>` or `[MASK]` in place of each masked word (Eq. 2).
+    target with one `<mask>` or `[MASK]` in place of each masked word (Eq. 2). `gloss` has the ids of
+    `data.glosses.GlossVocabulary` if the stage reads glosses; otherwise its mask is False.
     """
 
     frames: Array  # u8[N, H, W, 3], RGB
@@ -45,6 +47,8 @@ class Batch:
     text_tower_texts: Texts
     masked_target: Array  # i32[B, L_target]
     masked_target_mask: Array  # bool[B, L_target]
+    gloss: Array  # i32[B, G], 0 behind a clip's glosses
+    gloss_mask: Array  # bool[B, G]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
     left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
@@ -80,3 +84,4 @@ class SelectionMetric:
 
 BLEU_4 = SelectionMetric("bleu4")
 LOSS = SelectionMetric("loss", higher_is_better=False)
+WER = SelectionMetric("wer", higher_is_better=False)

@@ -46,6 +46,7 @@ class DataConfig:
     max_frames: int = positive(300)
     max_question_tokens: int = setting(64, TOKENS)  # with </s> and the language code
     max_target_tokens: int = setting(64, TOKENS)
+    max_glosses: int = positive(40, free=True)  # of a clip, in stages that learn from glosses
     mask_rate: float = fraction(0.15)  # share of a sentence's words that stage 1 masks
     num_threads: int = positive(8, free=True)  # that prepare batches; each holds one ready
     skip_broken: int = non_negative(0, free=True)  # unreadable clips that training may leave out

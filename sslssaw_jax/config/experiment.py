@@ -191,14 +191,14 @@ def run_differences(
 
     Args:
         config: The current configuration, whose fields say what may change.
-        saved: The notes kept with the one run, `{"config": to_dict(...), "tokenizer": ...}`.
+        saved: The notes kept with the one run, `{"config": to_dict(...), "tokenizer": ..., "glosses": ...}`.
         current: The notes of the other run.
         *stages: The names of a stage and of those before it.
     """
 
     def decisive(notes: dict[str, Any]) -> dict[str, Any]:
         others: dict[str, Any] = {
-            key: notes[key] for key in ("stage", "tokenizer") if key in saved and key in current
+            key: notes[key] for key in ("stage", "tokenizer", "glosses") if key in saved and key in current
         }
         return {**_decisive(config, notes["config"], stages), **others}
 

@@ -14,6 +14,7 @@ from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.epoch_plan import RunPlan, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
+from sslssaw_jax.data.glosses import GlossVocabulary, most_glosses
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question
@@ -51,6 +52,7 @@ class _BatchSource:
         seed: Draws frames, masks and questions anew in each epoch; None draws the same ones on every pass.
         local_frames: The packed frames to read, the others stay zero; None reads all.
         ask: The text of a clip's question.
+        glosses: The vocabulary of the clips' glosses; None leaves these out.
     """
 
     def __init__(
@@ -63,15 +65,22 @@ class _BatchSource:
         seed: int | None,
         local_frames: range | None,
         ask: Ask,
+        glosses: GlossVocabulary | None,
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self.clips = source.clips
-        self._plan, self._seed, self._ask = plan, seed, ask
+        self._plan, self._seed, self._ask, self._glosses = plan, seed, ask, glosses
         self._local_frames = local_frames or range(stage.frame_budget)
         if data.skip_broken and len(self._local_frames) < stage.frame_budget:
             raise ConfigError(
                 "data.skip_broken is for a single process, since the others would not know of the broken "
                 "clip: set it to 0 and prepare the dataset again"
+            )
+        longest, clip = most_glosses(self.clips)
+        if glosses and longest > data.max_glosses:  # a cut sequence would teach what the clip does not show
+            raise ConfigError(
+                f"config.data.max_glosses is {data.max_glosses}, and {clip} has {longest} glosses: raise it "
+                f"to {longest} or more"
             )
 
     def __len__(self) -> int:
@@ -130,6 +139,7 @@ class _BatchSource:
             return Texts(*question, *encode(tokenizer, targets, data.max_target_tokens))
 
         decoder_texts = encode_both(self._tokenizer)
+        gloss, gloss_mask = self._encode_glosses(index_B, valid_B)
         masked_target, masked_target_mask = encode(text_tower, masked_targets, data.max_target_tokens)
         return Batch(
             frames=frames_NxHxWx3,
@@ -139,9 +149,21 @@ class _BatchSource:
             text_tower_texts=decoder_texts if text_tower is self._tokenizer else encode_both(text_tower),
             masked_target=masked_target,
             masked_target_mask=masked_target_mask,
+            gloss=gloss,
+            gloss_mask=gloss_mask,
             index=index_B,
             valid=valid_B,
         )
+
+    def _encode_glosses(self, index_B: np.ndarray, valid_B: np.ndarray) -> IdsAndMask:
+        """Return the clips' glosses as ids and mask, both [B, G]."""
+        shape = len(index_B), self._data.max_glosses
+        ids_BxG, mask_BxG = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        if self._glosses is not None:
+            for row in np.flatnonzero(valid_B):
+                ids = self._glosses.encode(self.clips[index_B[row]].gloss)
+                ids_BxG[row, : len(ids)], mask_BxG[row, : len(ids)] = ids, True
+        return ids_BxG, mask_BxG
 
     def _read_frames(self, index: int, kept: np.ndarray, start: int, frames_NxHxWx3: np.ndarray) -> None:
         """Read a clip's kept frames, as far as they are local."""
@@ -186,6 +208,7 @@ def train_batches(
     seed: int,
     local_frames: range | None = None,
     ask: Ask | None = None,
+    glosses: GlossVocabulary | None = None,
 ) -> Batches:
     """Return all batches of `stage.epochs` epochs, each shuffled and masked anew.
 
@@ -199,15 +222,18 @@ def train_batches(
         seed: The run's seed.
         local_frames: The packed frames of this process, the others stay zero; None reads all.
         ask: The text of a clip's question, drawn anew in each epoch; None asks the clip's own.
+        glosses: The vocabulary of the clips' glosses; None leaves these out.
 
     Raises:
-        ConfigError: A clip does not fit into `stage.frame_budget`, or several processes skip broken clips.
+        ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`, or several processes
+            skip broken clips.
     """
     num_frames = np.minimum(source.num_frames, data.max_frames)
     plan = plan_run(
         num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate
     )
-    batches = _BatchSource(source, tokenizer, data, stage, plan, seed, local_frames, ask or _ask_own_question)
+    ask = ask or _ask_own_question
+    batches = _BatchSource(source, tokenizer, data, stage, plan, seed, local_frames, ask, glosses)
     return Batches(batches, data)
 
 
@@ -218,6 +244,7 @@ def eval_batches(
     stage: StageConfig,
     local_frames: range | None = None,
     only: Sequence[int] | None = None,
+    glosses: GlossVocabulary | None = None,
 ) -> Batches:
     """Return the batches of one pass, the same on every call.
 
@@ -230,18 +257,19 @@ def eval_batches(
         stage: The size of a batch.
         local_frames: The packed frames of this process, the others stay zero; None reads all.
         only: The indices of the clips to read; None reads all.
+        glosses: The vocabulary of the clips' glosses; None leaves these out.
 
     Raises:
-        ConfigError: A clip does not fit into `stage.frame_budget`.
+        ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`.
     """
     chosen = np.arange(len(source)) if only is None else np.array(only, int)
     num_frames = np.minimum(source.num_frames[chosen], data.max_frames)
     places = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
     plan = RunPlan([chosen[batch] for batch in places], epoch_ends=np.array([len(places)]))
     stage = replace(stage, accumulate=1)
-    return Batches(
-        _BatchSource(source, tokenizer, data, stage, plan, None, local_frames, _ask_own_question), data
-    )
+    ask = _ask_own_question
+    batches = _BatchSource(source, tokenizer, data, stage, plan, None, local_frames, ask, glosses)
+    return Batches(batches, data)
 
 
 def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_tokens: int) -> str:

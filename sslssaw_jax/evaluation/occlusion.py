@@ -150,6 +150,8 @@ def occlusion_batch(
         text_tower_texts=tower_texts,
         masked_target=tower_texts.target,
         masked_target_mask=tower_texts.target_mask,
+        gloss=np.zeros((rows, data.max_glosses), np.int32),
+        gloss_mask=np.zeros((rows, data.max_glosses), bool),
         index=np.where(valid_B, 0, -1).astype(np.int32),
         valid=valid_B,
         left_out=left_out_Bx2,

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.evaluation import leakage
 from sslssaw_jax.evaluation.predictions import Found, Gate, Prediction, Sentence, score_predictions
@@ -107,10 +108,21 @@ class SplitTranslator:
 
 
 class SplitLoss:
-    """The mean of a stage's loss over a split, compiled once; arguments as for `SplitTranslator`."""
+    """The mean of a stage's loss over a split, compiled once.
 
-    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> None:
+    Arguments as for `SplitTranslator`, and the glosses of a stage that reads them.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: Config,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        glosses: GlossVocabulary | None = None,
+    ) -> None:
         self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
+        self._glosses = glosses
         self._stage_config = getattr(config, stage.name)
         step = partial(eval_step, graphdef=stage.eval_def, loss=stage.loss)
         self._step = jax.jit(step, out_shardings=replicated(mesh))
@@ -119,7 +131,9 @@ class SplitLoss:
         """Return the loss and its parts as means over all clips."""
         frames = local_frames(self._mesh, self._stage_config.frame_budget)
         parts = []
-        batches = eval_batches(clips, self._tokenizer, self._config.data, self._stage_config, frames)
+        batches = eval_batches(
+            clips, self._tokenizer, self._config.data, self._stage_config, frames, glosses=self._glosses
+        )
         for batch in show_progress(batches, len(clips.clips), f"loss on {clips.split}"):
             values = self._step(state.eval_params, state.batch_stats, shard_batch(batch, self._mesh))
             parts.append((int(batch.valid.sum()), jax.device_get(values)))

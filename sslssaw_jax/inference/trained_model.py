@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.dataset import DatasetFacts
+from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.errors import UserError
@@ -39,7 +40,7 @@ from sslssaw_jax.workdir import (
 )
 
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
-MODEL_FILES = (MODEL_CONFIG, MODEL_WEIGHTS, f"{TOKENIZER}/*", f"{TEXT_TOWER}/*")  # all that is read
+MODEL_FILES = (MODEL_CONFIG, MODEL_WEIGHTS, f"{TOKENIZER}/*", f"{TEXT_TOWER}/*", GLOSSES)  # all that is read
 
 
 class ModelError(UserError):
@@ -55,6 +56,7 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
+    glosses: GlossVocabulary | None = None  # of a stage that reads glosses
 
     @property
     def threshold(self) -> float:
@@ -133,6 +135,9 @@ def save_folder(model: TrainedModel, folder: Path) -> None:
     arrays = {dotted(path): np.asarray(array) for path, array in variables(model.state).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(model.tokenizer, folder)
+    if model.glosses:
+        model.glosses.save(folder)
+        notes["glosses"] = model.glosses.fingerprint
     save_file(arrays, folder / MODEL_WEIGHTS)
     write_json(folder / MODEL_CONFIG, notes)
 
@@ -156,9 +161,14 @@ def _assemble(
             f"{folder / TOKENIZER} is not the tokenizer of the model beside it ({tokenizer.fingerprints}, "
             f"trained with {notes['tokenizer']}): bring the model's own back"
         )
-    inputs = StageInputs(tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
+    glosses = load_glosses(folder) if "glosses" in notes else None
+    if glosses and glosses.fingerprint != notes["glosses"]:
+        raise ModelError(f"{folder / GLOSSES} has not the glosses of the model beside it: bring its own back")
+    inputs = StageInputs(
+        tokenizer.vocab_size, tokenizer.text_tower.vocab_size, glosses=lambda: glosses or GlossVocabulary()
+    )
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]
     if stage.translation is None:
         raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
     state = fill(stage.abstract_state(), arrays, f"the weights in {folder} do not fit its configuration")
-    return TrainedModel(config, facts, tokenizer, stage, state, scores)
+    return TrainedModel(config, facts, tokenizer, stage, state, scores, glosses)

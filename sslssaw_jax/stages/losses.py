@@ -2,11 +2,12 @@
 
 A mean over `count` places counts those of all micro-batches of a step, so that their losses add up.
 
-Dimensions: B clips, L tokens, V vocabulary, D features.
+Dimensions: B clips, T positions in time, L tokens, G glosses, V vocabulary, D features.
 """
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from sslssaw_jax.types import Metrics
 
@@ -70,3 +71,47 @@ def similarity_loss(
     pair_BxB = valid_B[:, None] & valid_B & ~jnp.eye(len(valid_B), dtype=bool)
     difference_B = jax.vmap(masked_mean)(jnp.square(clips_BxB - sentences_BxB), pair_BxB)
     return masked_mean(difference_B, valid_B, count)
+
+
+def ctc_loss(
+    logits_BxTxV: jax.Array,
+    length_B: jax.Array,
+    gloss_BxG: jax.Array,
+    gloss_mask_BxG: jax.Array,
+    count: jax.Array | None = None,
+    *,
+    per_gloss: bool = False,
+) -> jax.Array:
+    """Return the mean over clips of `-log p(glosses)` by CTC, f32[].
+
+    As torch's with `zero_infinity`, id 0 is the blank, and a clip that is too short for its glosses costs
+    nothing. The mean is over the clips that have a length.
+
+    Args:
+        logits_BxTxV: Logits or log-probabilities at each position.
+        length_B: The clips' positions; with 0, a clip costs nothing.
+        gloss_BxG: Ids of the glosses.
+        gloss_mask_BxG: Whether there is a gloss; glosses come first.
+        count: The clips of all micro-batches of a step.
+        per_gloss: Whether a clip's loss is divided by the number of its glosses.
+    """
+    gloss_BxG = jnp.where(gloss_mask_BxG, gloss_BxG, 0)
+    behind_BxT = jnp.arange(logits_BxTxV.shape[1]) >= length_B[:, None]
+    with jax.default_matmul_precision("highest"):  # optax picks log-probabilities by a product
+        loss_B = optax.ctc_loss(
+            logits_BxTxV.astype(jnp.float32),
+            behind_BxT.astype(jnp.float32),
+            gloss_BxG,
+            (~gloss_mask_BxG).astype(jnp.float32),
+        )
+    glosses_B = gloss_mask_BxG.sum(axis=1)
+    if per_gloss:
+        loss_B /= jnp.maximum(glosses_B, 1)
+    possible_B = (length_B > 0) & (length_B >= needed_positions(gloss_BxG, gloss_mask_BxG))
+    return masked_mean(loss_B, possible_B, (length_B > 0).sum() if count is None else count)
+
+
+def needed_positions(gloss_BxG: jax.Array, gloss_mask_BxG: jax.Array) -> jax.Array:
+    """Return the positions that CTC needs: glosses, and a blank between repeats."""
+    repeats_BxG = (gloss_BxG[:, 1:] == gloss_BxG[:, :-1]) & gloss_mask_BxG[:, 1:]
+    return gloss_mask_BxG.sum(axis=1) + repeats_BxG.sum(axis=1)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
@@ -49,6 +50,7 @@ class Stage:
     loss: Loss
     reads_question: bool = True
     reads_video: bool = True
+    reads_gloss: bool = False  # the model or the loss knows train's glosses, which are then kept with the run
     isolated: bool = False  # trains on the clips of isolated signs
     shared: bool = False  # trained once for several runs, in the folder `config.init_from`
     starts_pretrained: bool = False  # from the pretrained weights that the configuration names
@@ -100,6 +102,7 @@ class StageInputs:
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
+    glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 
 
 @dataclass(frozen=True)

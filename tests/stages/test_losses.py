@@ -1,10 +1,12 @@
+from itertools import groupby, product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sslssaw_jax.stages.alignment import aligned_cosine
-from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, similarity_loss
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, ctc_loss, similarity_loss
 
 jitted_cross_entropy = jax.jit(cross_entropy)
 
@@ -92,3 +94,50 @@ def test_similarity_is_compared_over_the_pairs_of_valid_clips():
     half = similarity_loss(clips, sentences, valid, count=6)  # of two batches with three clips each
     np.testing.assert_allclose(half, expected / 2, rtol=1e-6)
     assert similarity_loss(clips, sentences, np.arange(4) < 1) == 0
+
+
+# of four clips, the third is one position too short for its repeated gloss; the fourth is no clip
+GLOSS = np.array([[2, 1, 0], [1, 0, 0], [2, 2, 0], [0, 0, 0]])
+LENGTH = np.array([4, 3, 2, 0])
+CTC_LOGITS = RNG.normal(size=(4, 5, 3)).astype(np.float32)
+jitted_ctc_loss = jax.jit(ctc_loss, static_argnames="per_gloss")
+
+
+def test_ctc_is_the_sum_over_all_paths_and_an_impossible_clip_costs_nothing():
+    log_probs = np.asarray(jax.nn.log_softmax(CTC_LOGITS))
+    losses = []
+    for gloss, length, scores in zip(GLOSS[:2], LENGTH, log_probs):
+        total = 0.0
+        for path in product(range(3), repeat=length):
+            if [one for one, _ in groupby(path) if one] == [one for one in gloss if one]:
+                total += np.exp(scores[np.arange(length), path].sum())
+        losses.append(-np.log(total))
+    found = jitted_ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0)
+    np.testing.assert_allclose(found, sum(losses) / 3, rtol=1e-6)
+    per_gloss = jitted_ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0, per_gloss=True)
+    np.testing.assert_allclose(per_gloss, (losses[0] / 2 + losses[1]) / 3, rtol=1e-6)
+    parts = [jitted_ctc_loss(CTC_LOGITS[i::2], LENGTH[i::2], GLOSS[i::2], GLOSS[i::2] > 0, 3) for i in (0, 1)]
+    np.testing.assert_allclose(sum(parts), found, rtol=1e-6)
+
+
+def test_ctc_and_its_gradient_equal_torch():
+    torch = pytest.importorskip("torch")
+    logits = torch.tensor(CTC_LOGITS[:3], requires_grad=True)
+    ctc = torch.nn.CTCLoss(zero_infinity=True, reduction="sum")
+    lengths = torch.tensor(LENGTH[:3]), torch.tensor((GLOSS[:3] > 0).sum(axis=1))
+    expected = ctc(logits.log_softmax(-1).transpose(0, 1), torch.tensor(GLOSS[:3]), *lengths) / 3
+    expected.backward()
+    found, gradient = jax.jit(jax.value_and_grad(ctc_loss))(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0)
+    np.testing.assert_allclose(found, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient[:3], logits.grad.numpy(), atol=1e-6)
+    assert not gradient[2:].any()
+
+
+def test_noise_behind_a_clip_and_its_glosses_changes_no_ctc_loss():
+    noisy, gloss = CTC_LOGITS.copy(), np.pad(GLOSS, ((0, 0), (0, 1)), constant_values=2)
+    for row, length in enumerate(LENGTH):
+        noisy[row, length:] = 50
+    mask = np.pad(GLOSS > 0, ((0, 0), (0, 1)))
+    gloss = np.where(mask, gloss, 2)
+    expected = ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0)
+    np.testing.assert_allclose(jitted_ctc_loss(noisy, LENGTH, gloss, mask), expected, rtol=1e-6)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from configs.common import use_system
 from sslssaw_jax.config.experiment import Config, to_config_dict
+from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.stages.step import train_step
@@ -22,6 +23,8 @@ from sslssaw_jax.types import Batch, Metrics, Texts, TrainState
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
 TEXT = 7  # tokens of the longest question and the longest target
+TOY_GLOSSES = GlossVocabulary(("HERE", "RAIN", "SNOW", "TOMORROW"))
+MOST_GLOSSES = 3
 # twice as fast to compile, which is nearly all the time that a toy takes
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
@@ -81,7 +84,8 @@ def toy_system(name: str, **changes: Any) -> Config:
 
 def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
     """The stages of a configuration, of a dataset without clips."""
-    return SYSTEMS[config.system].make_stages(config, StageInputs(vocab_size, bert_vocab_size))
+    inputs = StageInputs(vocab_size, bert_vocab_size, glosses=lambda: TOY_GLOSSES)
+    return SYSTEMS[config.system].make_stages(config, inputs)
 
 
 def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
@@ -99,6 +103,10 @@ def toy_batch(seed: int, clips: int = 3) -> Batch:
     texts = Texts(*_texts(rng, clips), *_texts(rng, clips))
     target = texts.target
     masked = np.where((target >= FIRST_WORD) & (rng.random(target.shape) < 0.3), MASK, target)
+    own = np.random.default_rng([seed, 1])
+    num_glosses = own.integers(1, MOST_GLOSSES + 1, (clips, 1))
+    drawn = own.integers(1, TOY_GLOSSES.size, (clips, MOST_GLOSSES), np.int32)
+    gloss = np.where(np.arange(MOST_GLOSSES) < num_glosses, drawn, 0).astype(np.int32)
     return Batch(
         frames=_noise(rng, (frame_count.sum(), 16, 16, 3)),
         frame_start=(np.cumsum(frame_count) - frame_count).astype(np.int32),
@@ -107,6 +115,8 @@ def toy_batch(seed: int, clips: int = 3) -> Batch:
         text_tower_texts=texts,
         masked_target=masked,
         masked_target_mask=texts.target_mask,
+        gloss=gloss,
+        gloss_mask=gloss > 0,
         index=np.arange(clips, dtype=np.int32),
         valid=np.ones(clips, bool),
     )
@@ -151,6 +161,8 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
         text_tower_texts=pad_texts(batch.text_tower_texts),
         masked_target=masked_target,
         masked_target_mask=masked_target_mask,
+        gloss=np.pad(batch.gloss, ((0, rows), (0, tokens))),
+        gloss_mask=np.pad(batch.gloss_mask, ((0, rows), (0, tokens))),
         index=np.pad(batch.index, (0, rows), constant_values=-1),
         valid=np.pad(batch.valid, (0, rows)),
     )

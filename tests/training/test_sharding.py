@@ -24,6 +24,8 @@ def make_batch(rows: int, frames: int) -> Batch:
         text_tower_texts=texts,
         masked_target=tokens,
         masked_target_mask=mask,
+        gloss=tokens,
+        gloss_mask=mask,
         index=np.arange(rows, dtype=np.int32),
         valid=np.ones(rows, bool),
     )
