@@ -35,6 +35,7 @@ from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_var
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.transfer import trained_modules
+from sslssaw_jax.weights.word_vectors import word_vectors
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -291,7 +292,7 @@ class Experiment:
         return chain(sources)
 
     def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights that `mbart`, `mbert` and `cnn` name."""
+        """Return the pretrained weights that `config.model` names."""
         model, sources = self.config.model, []
         mbart, cnn = getattr(model, "mbart", None), getattr(model, "cnn", None)
         mbert = self._system.text_tower(model)
@@ -301,6 +302,8 @@ class Experiment:
             sources.append(pretrained_mbert(mbert))
         if cnn and cnn.weights and stage.reads_video:
             sources.append(pretrained_cnn(cnn))
+        if vectors := getattr(model, "embedding_weights", None):
+            sources.append(word_vectors(vectors, self._tokenizer.pieces(range(self._tokenizer.vocab_size))))
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:

@@ -49,6 +49,8 @@ class TSPNetConfig(TransformerConfig):
     decoder_d_model: int = positive(300)
     decoder_layers: int = positive(6)
     decoder_heads: int = positive(10)
+    # of the decoder: a file of vectors in the text format of word2vec
+    embedding_weights: str | None = None
 
     def __post_init__(self) -> None:
         require_divisor("heads", self.heads, self.d_model)
