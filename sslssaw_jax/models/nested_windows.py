@@ -17,6 +17,7 @@ from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.transformer import EncoderLayer, LearnedPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import gather_frames, prefix_mask
+from sslssaw_jax.types import Features
 
 Level = tuple[jax.Array, jax.Array]  # float[B, W, D] and bool[B, W]
 
@@ -41,6 +42,17 @@ def nested(spans: Sequence[int], counts: Sequence[int], stride: int) -> np.ndarr
     stop_T = start_T + span_T
     inside_TxT = (start_T[:, None] >= start_T) & (stop_T[:, None] <= stop_T)
     return (span_T[:, None] == span_T) | inside_TxT | inside_TxT.T
+
+
+def prepared_levels(features: Sequence[Features], valid_B: jax.Array, max_rows: int) -> list[Level]:
+    """Return the levels of feature sets whose rows are windows, one level each."""
+    levels = []
+    for one in features:
+        mask_BxW = prefix_mask(one.count, valid_B, max_rows)
+        window_BxW = jnp.broadcast_to(jnp.arange(max_rows), mask_BxW.shape)
+        windows_BxWxD = gather_frames(one.values, window_BxW, mask_BxW, one.start, None)
+        levels.append((windows_BxWxD.astype(jnp.float32), mask_BxW))
+    return levels
 
 
 class FrameWindows(nnx.Module):
@@ -72,7 +84,7 @@ class FrameWindows(nnx.Module):
         )
         # of unit variance once the encoder has scaled them, as embedded tokens are
         scale = d_model**-0.5
-        self.norms = nnx.List([BatchNorm(d_model, scale, dtype=dtype, rngs=rngs) for _ in spans])
+        self.norms = nnx.List([BatchNorm(d_model, scale=scale, dtype=dtype, rngs=rngs) for _ in spans])
 
     def __call__(
         self,

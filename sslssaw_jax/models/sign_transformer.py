@@ -6,8 +6,9 @@ stands before the video.
 B clips, T positions in time, L tokens, D features, V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,10 @@ class SignTransformerConfig(TransformerConfig):
 
 
 class SignTransformer(nnx.Module):
-    """A transformer from video, and a question if read, to a sentence."""
+    """A transformer from video, and a question if read, to a sentence.
+
+    `reads` says what its `VideoEmbedding` reads.
+    """
 
     def __init__(
         self,
@@ -49,8 +53,7 @@ class SignTransformer(nnx.Module):
         vocab_size: int,
         attention: MakeAttention = Attention,
         *,
-        image_size: int,
-        max_frames: int,
+        reads: Mapping[str, Any],
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
@@ -58,8 +61,7 @@ class SignTransformer(nnx.Module):
         self.video = VideoEmbedding(
             config.cnn,
             d_model,
-            image_size=image_size,
-            max_frames=max_frames,
+            **reads,
             activation=nnx.soft_sign,
             dtype=dtype,
             rngs=rngs,

@@ -9,7 +9,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer
 from sslssaw_jax.stages.one_stage import AddedLoss, one_stage
 from sslssaw_jax.stages.stage import Stage, StageInputs
-from sslssaw_jax.stages.video import embed_video
+from sslssaw_jax.stages.video import embed_video, video_input
 from sslssaw_jax.types import Batch
 
 
@@ -33,8 +33,7 @@ def sign_transformer_stages(
             config.model,
             inputs.vocab_size,
             attention,
-            image_size=config.data.image_size,
-            max_frames=config.data.max_frames,
+            reads=video_input(config, inputs),
             dtype=compute_dtype(config.compute.dtype),
             rngs=nnx.Rngs(key),
         )

@@ -21,4 +21,4 @@ class SLRTConfig(SignTransformerConfig):
     activation_dropout: float = fraction(0.1)
 
 
-SYSTEM = System(SLRTConfig, sign_transformer_stages, check)
+SYSTEM = System(SLRTConfig, sign_transformer_stages, check, reads=("frames", "features"))

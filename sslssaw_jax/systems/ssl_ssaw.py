@@ -32,7 +32,7 @@ from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
-from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.video import embed_video, split_key, video_input
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
@@ -78,7 +78,7 @@ class PretrainModel(nnx.Module):
         self.embedding = TokenEmbedding(
             inputs.vocab_size, d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
         )
-        self.video = _video_embedding(config, dtype, rngs)
+        self.video = _video_embedding(config, inputs, dtype, rngs)
         self.cls = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (d_model,), jnp.float32))
         self.video_encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.text_encoder: Encoder | MBert
@@ -192,7 +192,7 @@ class TranslationModel(nnx.Module):
             bert_size = inputs.text_tower_vocab_size
             self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
         if self.reads_video:
-            self.video = _video_embedding(config, dtype, rngs)
+            self.video = _video_embedding(config, inputs, dtype, rngs)
         self.fusion = FUSIONS[model.fusion.kind](d_model, model.fusion, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
@@ -319,17 +319,16 @@ def check(config: Config) -> None:
     )
 
 
-def _video_embedding(config: Config, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoEmbedding:
-    return VideoEmbedding(
-        config.model.cnn,
-        config.model.mbart.d_model,
-        image_size=config.data.image_size,
-        max_frames=config.data.max_frames,
-        dtype=dtype,
-        rngs=rngs,
-    )
+def _video_embedding(config: Config, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoEmbedding:
+    model: SSLSSAWConfig = config.model
+    reads = video_input(config, inputs)
+    return VideoEmbedding(model.cnn, model.mbart.d_model, **reads, dtype=dtype, rngs=rngs)
 
 
 SYSTEM = System(
-    SSLSSAWConfig, make_stages, check, lambda model: model.mbert if model.text_encoder == "mbert" else None
+    SSLSSAWConfig,
+    make_stages,
+    check,
+    lambda model: model.mbert if model.text_encoder == "mbert" else None,
+    reads=("frames", "features"),
 )

@@ -9,9 +9,16 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.models.cnn import CNNConfig
-from sslssaw_jax.models.nested_windows import FrameWindows, NestedEncoder, nested, num_windows
+from sslssaw_jax.models.nested_windows import (
+    FrameWindows,
+    NestedEncoder,
+    nested,
+    num_windows,
+    prepared_levels,
+)
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.transformer import Decoder, LearnedPositions, TransformerConfig
+from sslssaw_jax.types import Features
 from tests.support import tspnet_reference
 from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
@@ -138,3 +145,18 @@ def test_windows_of_frames_are_a_convolution_of_each_clip_and_a_short_clip_repea
             assert mask[row].sum() == len(expected) > 0
             assert_close(found[row][mask[row]], np.maximum(norm(np.stack(expected)), 0))
         assert not mask[2].any()
+
+
+def test_prepared_windows_are_each_set_s_own_rows_and_a_set_may_have_none_of_a_clip():
+    rng = np.random.default_rng(0)
+    counts = [np.array([3, 1, 0]), np.array([2, 0, 0])]
+    sets = [
+        Features(rng.normal(size=(6, D)).astype(np.float16), np.cumsum([0, *count[:-1]]), count)
+        for count in counts
+    ]
+    levels = prepared_levels(sets, np.array([True, True, False]), 4)
+    for (values, mask), one in zip(levels, sets, strict=True):
+        assert values.shape == (3, 4, D) and values.dtype == np.float32
+        np.testing.assert_array_equal(mask.sum(axis=1), one.count)
+        np.testing.assert_array_equal(values[mask], one.values[: one.count.sum()])
+        assert not values[~mask].any()

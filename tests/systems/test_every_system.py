@@ -25,6 +25,7 @@ from tests.support.toy import (
     PAD,
     TEXT,
     assert_close,
+    batch_for,
     evaluated,
     jit,
     one_clip,
@@ -42,6 +43,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ssl_ssaw {kind}": ("ssl_ssaw", {"model.fusion.kind": kind}) for kind in FUSIONS if kind != "ssaw"},
     "question_only prefix": ("question_only", {"model.ssl": "prefix"}),
     "slrt alone": ("slrt", {"model.reads_question": False}),
+    "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
+    "slrt features": ("slrt", {"data.features": ("a set",)}),
+    "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
     "nslt bahdanau": ("nslt", {"model.attention": "bahdanau", "model.reverse_source": False}),
@@ -84,7 +88,8 @@ def batch():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_packed_batch_equals_each_clip_alone(batch, variant):
-    _, stage, _, model = setup(variant)
+    config, stage, _, model = setup(variant)
+    batch = batch_for(config, batch)
 
     @jit
     def compiled(model, batch):
