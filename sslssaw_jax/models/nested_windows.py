@@ -45,7 +45,7 @@ def nested(spans: Sequence[int], counts: Sequence[int], stride: int) -> np.ndarr
 
 
 def prepared_levels(features: Sequence[Features], valid_B: jax.Array, max_rows: int) -> list[Level]:
-    """Return the levels of feature sets whose rows are windows, one level each."""
+    """Return the windows of each feature set as a level."""
     levels = []
     for one in features:
         mask_BxW = prefix_mask(one.count, valid_B, max_rows)

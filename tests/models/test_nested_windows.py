@@ -154,8 +154,8 @@ def test_prepared_windows_are_each_set_s_own_rows_and_a_set_may_have_none_of_a_c
         Features(rng.normal(size=(6, D)).astype(np.float16), np.cumsum([0, *count[:-1]]), count)
         for count in counts
     ]
-    levels = prepared_levels(sets, np.array([True, True, False]), 4)
-    for (values, mask), one in zip(levels, sets, strict=True):
+    levels = jax.jit(prepared_levels, static_argnums=2)(sets, np.array([True, True, False]), 4)
+    for (values, mask), one in zip(jax.device_get(levels), sets, strict=True):
         assert values.shape == (3, 4, D) and values.dtype == np.float32
         np.testing.assert_array_equal(mask.sum(axis=1), one.count)
         np.testing.assert_array_equal(values[mask], one.values[: one.count.sum()])
