@@ -19,6 +19,7 @@ from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.errors import printable
+from sslssaw_jax.evaluation.metrics import FINAL_PERIOD
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
@@ -133,6 +134,8 @@ class Evaluator:
                 predictions = self._translate_split(state, split)
                 announce(f"scores, intervals and p-values of {split} ...")
                 scores[split] = evaluate_predictions(predictions, language, question_only)
+                if self._dataset.name in FINAL_PERIOD:
+                    scores[split]["with_final_period"] = score_predictions(predictions, period=True)
                 if split == self._config.data.dev_split and self._stage.reads_video:
                     scores[split][UNDERSTANDING] = self._find_understanding(state, predictions)
             scores[test]["questions"] = {}

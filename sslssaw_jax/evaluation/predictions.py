@@ -58,11 +58,12 @@ class Found(NamedTuple):
     gate: Gate | None
 
 
-def score_predictions(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return all metrics of a split."""
+def score_predictions(predictions: Sequence[Prediction], *, period: bool = False) -> dict[str, Any]:
+    """Return all metrics of a split, see `metrics.score`."""
     targets = [row.target for row in predictions]
+    characters = counts_characters(targets)
     return metrics.score(
-        [row.prediction for row in predictions], targets, characters=counts_characters(targets)
+        [row.prediction for row in predictions], targets, characters=characters, period=period
     )
 
 
