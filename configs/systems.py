@@ -6,7 +6,16 @@ and SSL, and without the question.
 
 from typing import Any
 
-OTHER_SYSTEMS = {"slrt": "slrt", "gaslt": "gaslt", "qb_slrt": "slrt", "qb_gaslt": "gaslt"}
+OTHER_SYSTEMS = {
+    "nslt": "nslt",
+    "nslt_bahdanau": "nslt",
+    "nslt_luong": "nslt",
+    "slrt": "slrt",
+    "gaslt": "gaslt",
+    "qb_slrt": "slrt",
+    "qb_gaslt": "gaslt",
+    "tspnet": "tspnet",
+}
 """The rows of other systems -> the system's name."""
 
 _WITHOUT_QUESTION = {"model.reads_question": False}
@@ -23,11 +32,25 @@ _SMALL = {
     "model.attention_dropout": 0.0,
     "model.activation_dropout": 0.0,
 }
+_SMALL_NSLT = {
+    "translate.normalize": "clips",
+    "model.units": 128,
+    "model.layers": 2,
+    "model.embedding": 128,
+    "model.dropout": 0.1,
+}
+_NSLT_ATTENTION = {
+    "nslt": {"model.attention": "none"},
+    "nslt_bahdanau": {"model.attention": "bahdanau"},
+    "nslt_luong": {"model.attention": "luong"},
+}
 SMALL: dict[str, dict[str, Any]] = {
+    **{row: _SMALL_NSLT | attention for row, attention in _NSLT_ATTENTION.items()},
     "slrt": _SMALL | _WITHOUT_QUESTION,
     "gaslt": _SMALL | _WITHOUT_QUESTION,
     "qb_slrt": _SMALL,
     "qb_gaslt": _SMALL,
+    "tspnet": {**_SMALL, "model.decoder_d_model": 128, "model.decoder_heads": 4},
 }
 """What each row changes on a small base."""
 
@@ -68,10 +91,44 @@ _GASLT = {
     "decode.length_penalty": 0.0,
     "decode.max_new_tokens": 40,
 }
+_TSPNET = {
+    "translate.epochs": 200,
+    "translate.clips_per_batch": 24,
+    "translate.frame_budget": 1872,
+    "translate.accumulate": 2,  # 4,096 positions there
+    "translate.label_smoothing": 0.1,
+    "translate.optim.name": "adam",
+    "translate.optim.learning_rate": 1e-4,
+    "translate.optim.b2": 0.999,
+    "translate.optim.weight_decay": 1e-4,
+    "translate.optim.schedule": "plateau",
+    "translate.optim.factor": 0.5,
+    "translate.optim.patience": 8,
+    "decode.beams": 10,
+    "decode.length_penalty": 1.0,
+}
+_NSLT = {
+    "translate.epochs": 21,  # of PHOENIX, 150,000 steps
+    "translate.normalize": "clips",
+    "translate.clips_per_batch": 1,
+    "translate.frame_budget": 300,
+    "translate.label_smoothing": 0.0,
+    "translate.optim.name": "adam",
+    "translate.optim.b2": 0.999,
+    "translate.optim.learning_rate": 1e-5,
+    "translate.optim.schedule": "constant",
+    "translate.optim.weight_decay": 0.0,
+    "translate.optim.clip_norm": 5.0,
+    "decode.beams": 3,
+    "decode.length_penalty": 0.0,
+    "decode.max_new_tokens": 80,  # pieces; 40 words there
+}
 PUBLISHED: dict[str, dict[str, Any]] = {
+    **{row: _NSLT | attention for row, attention in _NSLT_ATTENTION.items()},
     "slrt": _SLRT | _WITHOUT_QUESTION,
     "gaslt": _GASLT | _WITHOUT_QUESTION,
     "qb_slrt": _SLRT,
     "qb_gaslt": _GASLT,
+    "tspnet": _TSPNET,
 }
-"""The recipe of each row by the public codes neccam/slt and YinAoXiong/GASLT."""
+"""The recipe of each row by neccam/nslt, neccam/slt, YinAoXiong/GASLT and verashira/TSPNet."""
