@@ -26,7 +26,8 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tiny_data_dir, tmp_pa
     monkeypatch.setenv("SSLSSAW_CONFIG", "tiny.py")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(ROOT / "notebooks/demo.ipynb", as_version=4)
-    run = nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}})
+    patient = {"timeout": None, "startup_timeout": 3600, "iopub_timeout": 3600}  # of a busy machine
+    run = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, **patient)
     run.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")

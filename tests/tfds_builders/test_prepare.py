@@ -1,6 +1,5 @@
 """A prepared dataset is whole or absent, whatever happens; every mistake is one clear error."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -9,12 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -22,6 +19,7 @@ from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
+from tests.support.killed_preparations import MOMENTS, before_it_appears
 from tests.support.phoenix_release import SIZE, clip_name, write_release
 from tfds_builders import prepare as prepare_module
 from tfds_builders.parallel import WorkerError, ordered_map
@@ -31,7 +29,6 @@ from tfds_builders.prepare import PrepareError, main, prepare
 NAME = "phoenix2014t_qa"
 NUM_CLIPS = {"train": 4, "dev": 2, "test": 1}
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("SSLSSAW_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
@@ -238,52 +235,32 @@ def test_a_failure_leaves_what_was_there(
     assert snapshot(tmp_path) == snapshot(prepared.parents[1])
 
 
-def test_after_a_kill_nothing_passes_for_whole_and_running_again_works(
+def test_after_a_kill_the_dataset_is_whole_or_absent_and_preparing_again_works(
     release: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "tfds_builders.prepare", NAME, f"--manual_dir={release}"]
-    process = subprocess.Popen(
-        [*command, f"--data_dir={tmp_path}", "--num_workers=1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-    )
-    while not (records := list(tmp_path.glob(".preparing-*/**/*.array_record*"))):
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.kill()
-    process.communicate(timeout=30)  # the pipe ends with the last process that holds it: no worker stays
-    assert records[0].exists()
-    assert not (tmp_path / NAME).exists()
-    run(release, tmp_path)
-    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
-
-
-def test_preparation_killed_at_random_moments_ends_as_an_undisturbed_one(
-    release: Path, prepared: Path, tmp_path: Path
-) -> None:
-    rng = np.random.default_rng()
-    command = [sys.executable, "-m", "tfds_builders.prepare", NAME, f"--manual_dir={release}"]
+    before = snapshot(prepared.parents[1])
+    for moment in MOMENTS:
+        shutil.copytree(prepared.parents[1], tmp_path / moment.__name__)
+    command = [sys.executable, "-m", "tests.support.killed_preparations", str(tmp_path), NAME]
     command += [
-        f"--data_dir={tmp_path}",
+        f"--manual_dir={release}",
         "--resize=none",
         "--num_workers=2",
         "--vocab_size=60",
         "--overwrite",
     ]
-    longest = 0.0  # seconds, of a preparation that was not killed
-    for killed in range(KILLS + 1):
-        start = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-        if killed:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(longest * rng.uniform(0.3, 1))  # before, it imports
-            process.kill()
-        process.communicate(timeout=120)  # the pipe ends with the last process that holds it
-        longest = longest or time.monotonic() - start
-        assert snapshot(tmp_path / NAME) in ({}, snapshot(prepared.parents[1] / NAME))
-    run(release, tmp_path, overwrite=True)
-    assert snapshot(tmp_path) == snapshot(prepared.parents[1])
+    # the output ends with the last process that holds it: no worker stays
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == [word for moment in MOMENTS for word in (moment.__name__, "-9")], (
+        done.stderr
+    )
+    for moment in MOMENTS:
+        data_dir = tmp_path / moment.__name__
+        assert snapshot(data_dir / f".preparing-{NAME}"), "it was killed in the middle"
+        there = snapshot(data_dir / NAME)
+        assert there == ({} if moment is before_it_appears else snapshot(prepared.parents[1] / NAME))
+        run(release, data_dir, overwrite=True)
+        assert snapshot(data_dir) == before
 
 
 def test_a_second_preparation_at_the_same_time_is_refused(release: Path, tmp_path: Path) -> None:

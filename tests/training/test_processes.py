@@ -92,9 +92,10 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("together")
     (folder / "config.py").write_text(CONFIG_FILE.format(data_dir=str(tiny_data_dir)))
     goes_on = interrupted(alone, folder / "goes_on")
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    held = socket.socket()  # until the end, so that no other process gets the port
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC does
+    held.bind(("localhost", 0))
+    address = f"localhost:{held.getsockname()[1]}"
     flags = [f"--config={folder}/config.py", f"--workdir={folder}/whole"]
     command = [sys.executable, "-c", TWO_RUNS, str(tiny_data_dir), str(goes_on), *flags]
     environment = os.environ | {
@@ -114,7 +115,8 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
         )
         for more, variables in ((flagged, {}), ([], from_environment))
     ]
-    outputs = [process.communicate(timeout=600) for process in processes]
+    outputs = [process.communicate() for process in processes]
+    held.close()
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert ["BLEU-4" in output for output, _ in outputs] == [True, False], "the first process speaks for all"
     return {"whole": folder / "whole", "goes_on": goes_on}

@@ -16,6 +16,7 @@ import pytest
 from sslssaw_jax.training.checkpoints import _read_arrays
 from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 from tests.support.killed_runs import BROKEN
+from tests.support.stopped_runs import stops
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -99,8 +100,8 @@ def test_a_stopped_run_says_where_it_goes_on(chains) -> None:
     (after_a_step,) = folder.glob("killed.*.stopped_after_a_step.txt")
     (in_evaluation,) = folder.glob("killed.*.stopped_in_an_evaluation.txt")
     message = "stopped by SIGTERM after step 2 of translate, which is saved: start again to go on"
-    assert after_a_step.read_text().splitlines()[-1] == message
-    assert in_evaluation.read_text().splitlines()[-1] == "stopped by SIGTERM: start again to go on"
+    assert stops(after_a_step.read_text()) == [message]
+    assert stops(in_evaluation.read_text()) == ["stopped by SIGTERM: start again to go on"]
     for output in (after_a_step, in_evaluation):
         assert "Traceback" not in output.read_text()
 

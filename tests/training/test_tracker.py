@@ -43,6 +43,7 @@ def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_p
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "3600")  # seconds until its process must have started
     log_run(tmp_path, "wandb", [1, 2])
     run_id = (tmp_path / TRACKER_ID).read_text()
     [first] = tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
