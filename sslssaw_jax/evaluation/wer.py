@@ -7,6 +7,8 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
+GLOSS_SCORES = "glosses"  # their key in the scores of a split
+
 _MARKS = re.compile(r"__[^_ ]*__|\b(?:loc|cl)-|-PLUSPLUS\b")
 _PLACE = re.compile(r"\b([A-Z]+)RAUM\b")
 _SPELLED = re.compile(r"(?<![^ +])(?:[A-Z]|SCH|NN)(?: (?:[A-Z]|SCH|NN)(?![^ +]))+")

@@ -72,8 +72,8 @@ def one_stage(
     names = [stage.name for stage in early]
     require(
         "recognize" in names or not config.recognize.epochs,
-        f"config.recognize.epochs is {config.recognize.epochs}; the system {config.system!r} has no recogniser: "
-        "set it to 0",
+        f"config.recognize.epochs is {config.recognize.epochs}; the system {config.system!r} has no "
+        "recogniser: set it to 0",
     )
     require(
         "recognize" in names or config.init_from is None,  # a trained model needs no earlier stage
