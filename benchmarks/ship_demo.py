@@ -1,7 +1,8 @@
-"""Make the demo model that comes with the package: `python -m benchmarks.ship_demo runs/demo data`.
+"""Make the demo model that comes with the package: `python -m benchmarks.ship_demo runs/demo_words data`.
 
-The arguments are the workdir of a finished demo and the folder of its dataset. The weights are stored as
-float16, which must not change any translation of the test split. Beside them lie videos of test clips.
+The arguments are the workdir of a finished demo, which `docs/demo.md` trains on with words missing from the
+questions, and the folder of its dataset. The weights are stored as float16, which must not change any
+translation of the test split. Beside them lie videos of test clips.
 """
 
 import shutil

@@ -6,25 +6,53 @@ ensemble, J beams that are chosen.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from sslssaw_jax.models.transformer import Decoder, DecoderCache
-
 IMPOSSIBLE = -1e9  # a score below all real ones
+
+
+class Cache(Protocol):
+    """What a decoder knows of its rows' past."""
+
+    def take(self, rows: jax.Array, /) -> Self:
+        """Return the cache whose row r continues row `rows[r]` of its clip."""
+
+
+class CachedDecoder(Protocol):
+    """A decoder that reads token by token, whatever its encoder found."""
+
+    def __call__(
+        self,
+        embedded_BxLxD: jax.Array,
+        mask_BxL: jax.Array,
+        encoder_states: Any,
+        encoder_mask_BxT: jax.Array,
+        /,
+    ) -> jax.Array:
+        """Return states f32[B, L, D] with teacher forcing, from tokens so far."""
+
+    def check_length(self, length: int, /) -> None:
+        """Raise ValueError if a sequence of this length exceeds the decoder's positions."""
+
+    def init_cache(self, encoder_states: Any, encoder_mask_BxT: jax.Array, slots: int, /) -> Any:
+        """Return an empty cache with a slot for each token of beams."""
+
+    def extend(self, embedded_RxLxD: jax.Array, mask_RxL: jax.Array, cache: Any, /) -> tuple[jax.Array, Any]:
+        """Return the states of more tokens, f32[R, L, D], and the cache."""
 
 
 class EncodedModel(NamedTuple):
     """A model that has read a batch; several are an ensemble."""
 
-    decoder: Decoder
+    decoder: CachedDecoder
     embed: Callable[[jax.Array], jax.Array]  # tokens [R, L] to what the decoder reads, [R, L, D]
     logits: Callable[[jax.Array], jax.Array]  # of the decoder's states [R, L, D], [R, L, V]
-    encoder_states: jax.Array  # [B, T, D]
+    encoder_states: Any  # what the encoder found, as the decoder's `init_cache` takes it
     encoder_mask: jax.Array  # bool[B, T]
     gate: jax.Array | None = None  # f32[B, T], the fusion's weight of each position
 
@@ -33,7 +61,7 @@ class _Search(NamedTuple):
     """A state of the search, whose beams are sorted, best first."""
 
     length: jax.Array  # i32[], new tokens so far
-    caches: tuple[DecoderCache, ...]  # of each member, for the running beams without their last tokens
+    caches: tuple[Cache, ...]  # of each member, for the running beams without their last tokens
     last: jax.Array  # i32[B, K], the last tokens of the running beams
     running: jax.Array  # i32[B, K, N]
     running_scores: jax.Array  # f32[B, K], sums of log-probabilities
@@ -152,17 +180,18 @@ def beam_search(
     return end.finished, end.finished_scores
 
 
-def _reader(member: EncodedModel) -> Callable[[jax.Array, DecoderCache], tuple[jax.Array, DecoderCache]]:
+def _reader(member: EncodedModel) -> Callable[[jax.Array, Cache], tuple[jax.Array, Cache]]:
     """Return the function that reads one more token of each row.
 
     It maps tokens i32[R, 1] and a cache to log-probabilities f32[R, V] of the next tokens and a cache.
     """
     # On CPUs few rows times a kernel [out, in] are up to twice as fast, so kernels are transposed once.
-    decoder, kernel = member.decoder, nnx.PathContains("kernel")
+    decoder: Any = member.decoder
+    kernel = nnx.PathContains("kernel")
     structure, kernels, others = nnx.split(decoder, kernel, ...)  # type: ignore[misc]
     turned = lax.optimization_barrier(_transpose(kernels))
 
-    def read(token_Rx1: jax.Array, cache: DecoderCache) -> tuple[jax.Array, DecoderCache]:
+    def read(token_Rx1: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         decoder = nnx.merge(structure, _transpose(turned), others)
         embedded_Rx1xD = member.embed(token_Rx1)
         hidden_Rx1xD, cache = decoder.extend(embedded_Rx1xD, jnp.ones(token_Rx1.shape, bool), cache)

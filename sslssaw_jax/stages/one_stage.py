@@ -8,7 +8,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.beam_search import CachedDecoder, EncodedModel
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.recognition import early_modules
@@ -22,7 +22,7 @@ from sslssaw_jax.types import Batch, Metrics
 class Translating(Protocol):
     """A model that translates what it has read; its CNN, if any, is `video.cnn`."""
 
-    decoder: Any
+    decoder: CachedDecoder
 
     def embed_target(self, ids_BxL: jax.Array) -> jax.Array:
         """Embed the decoder's words as [B, L, D]."""

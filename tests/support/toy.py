@@ -28,6 +28,16 @@ MOST_GLOSSES = 3
 # twice as fast to compile, which is nearly all the time that a toy takes
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
+TRANSFORMER = {
+    "d_model": 16,
+    "ffn_dim": 24,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "heads": 2,
+    "max_positions": 64,
+    **dict.fromkeys(DROPOUTS, 0.0),
+}
+TOY_SIZES = {"nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0}}  # of other kinds
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
@@ -68,8 +78,7 @@ def toy_system(name: str, **changes: Any) -> Config:
         tree.system, tree.model = name, to_config_dict(SYSTEMS[name].config())
     else:
         use_system(tree, name)
-    sizes = {"d_model": 16, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}
-    tree.model.update(sizes | {"max_positions": 64} | dict.fromkeys(DROPOUTS, 0.0))
+    tree.model.update(TOY_SIZES.get(name, TRANSFORMER))
     tree.update_from_flattened_dict(changes)
     return read_config(tree)
 

@@ -44,7 +44,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt alone": ("slrt", {"model.reads_question": False}),
     "slrt ctc": ("slrt", {"model.reads_question": False, "model.recognition_weight": 5.0}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
+    "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
+    "nslt bahdanau": ("nslt", {"model.attention": "bahdanau", "model.reverse_source": False}),
 }
+DECODING = ["ssl_ssaw", "question_only prefix", "slrt", "gaslt", "nslt", "nslt none", "nslt bahdanau"]
 
 
 class Setup(NamedTuple):
@@ -61,8 +64,8 @@ def setup(variant: str) -> Setup:
     name, changes = VARIANTS[variant]
     config = toy_system(name, **changes)
     stage = translate_stage(config)
-    # with seed 0, the sign transformers' sentences would all be alike
-    state = toy_state(stage, seed=int(name in ("slrt", "gaslt")))
+    # with seed 0, the sentences of these systems would all be alike
+    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5}.get(name, 0))
     return Setup(config, stage, state, evaluated(stage, state))
 
 
@@ -87,7 +90,7 @@ def test_a_packed_batch_equals_each_clip_alone(batch, variant):
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
 
-@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt"])
+@pytest.mark.parametrize("variant", DECODING)
 def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant):
     config, stage, state, _ = setup(variant)
     compiled = jit(partial(translator(stage, config), state.params, state.batch_stats))
@@ -112,7 +115,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
     assert len(np.unique(packed.tokens[:, 0], axis=0)) > 1, "were all sentences alike, this would say little"
 
 
-@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "slrt", "gaslt"])
+@pytest.mark.parametrize("variant", DECODING)
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     config, stage, state, model = setup(variant)
     translate = translator(stage, config, beams=1)
@@ -143,7 +146,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix"])
+@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
     _, stage, *_ = setup(variant)
     optimizer = optax.adam(1e-2)
@@ -158,7 +161,7 @@ def test_a_system_learns_a_batch_by_heart(batch, variant):
         assert history[-1][part] < 0.3 * history[0][part]
 
 
-@pytest.mark.parametrize("variant", ["slrt", "gaslt"])
+@pytest.mark.parametrize("variant", ["slrt", "gaslt", "nslt"])
 def test_the_loss_is_a_sum_over_a_sentence_s_tokens_and_a_mean_over_clips(batch, variant):
     """So a batch's loss is the mean of its clips' losses, whatever their lengths."""
     _, stage, _, model = setup(variant)

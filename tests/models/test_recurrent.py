@@ -1,0 +1,193 @@
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sslssaw_jax.models.beam_search import IMPOSSIBLE, EncodedModel, beam_search
+from sslssaw_jax.models.recurrent import RecurrentConfig, RecurrentDecoder, RecurrentEncoder
+from tests.support import recurrent_reference as twin
+from tests.support.pytorch import torch
+from tests.support.toy import assert_close, jit, random_model
+
+C, E, U = 5, 4, 6
+FRAMES, WORDS = (5, 1, 3), (2, 4, 3)
+KINDS = [("gru", "luong", True), ("lstm", "bahdanau", False), ("lstm", "none", True)]
+
+
+class Pair(nnx.Module):
+    def __init__(self, config, reverse=False):
+        parts = {"dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+        self.encoder = RecurrentEncoder(C, config, reverse=reverse, **parts)
+        self.decoder = RecurrentDecoder(E, config, **parts)
+
+    def __call__(self, frames, frame_mask, words, word_mask, rngs=None):
+        encoded = self.encoder(frames, frame_mask, rngs)
+        return self.decoder(words, word_mask, encoded, frame_mask, rngs), encoded.outputs
+
+
+def config_of(cell="gru", attention="luong", residual=True, dropout=0.0):
+    return RecurrentConfig(
+        units=U, layers=3, cell=cell, attention=attention, residual=residual, dropout=dropout
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Frames with noise behind each clip, words with noise in their midst, and the masks."""
+    rng = np.random.default_rng(0)
+    frame_mask = np.arange(max(FRAMES) + 2) < np.array(FRAMES)[:, None]
+    word_mask = np.array([[1, 0, 1, 0, 0], [1, 0, 1, 1, 1], [0, 1, 1, 0, 1]], bool)
+    assert tuple(word_mask.sum(axis=1)) == WORDS
+    frames, words = (
+        rng.normal(size=(3, mask.shape[1], size)).astype(np.float32)
+        for mask, size in ((frame_mask, C), (word_mask, E))
+    )
+    return frames, frame_mask, words, word_mask
+
+
+@pytest.mark.parametrize(("cell", "attention", "reverse"), KINDS)
+def test_a_padded_batch_and_its_gradient_equal_torch_on_each_clip_alone(batch, cell, attention, reverse):
+    config = config_of(cell, attention, residual=cell == "gru" or attention == "none")
+    graphdef, params = nnx.split(random_model(lambda: Pair(config, reverse)))
+    frames, frame_mask, words, word_mask = batch
+    rng = np.random.default_rng(1)
+    weight, frame_weight = (
+        rng.normal(size=(*mask.shape, U)).astype("f4") for mask in (word_mask, frame_mask)
+    )
+
+    def total(frames, words, params):
+        hidden, outputs = nnx.merge(graphdef, params)(frames, frame_mask, words, word_mask)
+        weighted = (hidden * weight * word_mask[..., None]).sum()
+        return weighted + (outputs * frame_weight * frame_mask[..., None]).sum(), (hidden, outputs)
+
+    gradient = jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+    (by_frames, by_words, by_params), (hidden, outputs) = jax.device_get(gradient(frames, words, params))
+    params = nnx.to_pure_dict(params)
+    theirs = jax.tree.map(lambda x: torch.tensor(np.asarray(x), requires_grad=True), params)
+    for row in range(len(frames)):
+        clip, sentence = (
+            torch.tensor(x[row][mask[row]], requires_grad=True)
+            for x, mask in ((frames, frame_mask), (words, word_mask))
+        )
+        memory, states = twin.encode(config, reverse, theirs["encoder"]["cells"], clip)
+        expected = twin.decode(config, theirs["decoder"], sentence, memory, states)
+        assert_close(outputs[row][frame_mask[row]], memory.detach().numpy())
+        assert_close(hidden[row][word_mask[row]], expected.detach().numpy())
+        own_weights = (
+            torch.tensor(weight[row][word_mask[row]]),
+            torch.tensor(frame_weight[row][frame_mask[row]]),
+        )
+        ((expected * own_weights[0]).sum() + (memory * own_weights[1]).sum()).backward()
+        assert_close(by_frames[row][frame_mask[row]], clip.grad.numpy(), 1e-4)
+        assert_close(by_words[row][word_mask[row]], sentence.grad.numpy(), 1e-4)
+        assert not by_frames[row][~frame_mask[row]].any() and not by_words[row][~word_mask[row]].any()
+    assert_close(nnx.to_pure_dict(by_params), jax.tree.map(lambda x: x.grad.numpy(), theirs), 1e-4)
+
+
+@pytest.mark.parametrize("attention", ["luong", "none"])
+def test_token_by_token_equals_teacher_forcing(batch, attention):
+    """Also for beams of which each continues another, and with recomputation."""
+    model = random_model(lambda: Pair(config_of(attention=attention)))
+    frames, frame_mask, words, word_mask = batch
+    expected, _ = jit(nnx.view(model, remat=True))(frames, frame_mask, words, word_mask)
+
+    @jit
+    def step_by_step(model, frames, words):
+        encoded = model.encoder(frames, frame_mask)
+        cache = model.decoder.init_cache(encoded, frame_mask, 0).take(jnp.repeat(jnp.arange(3), 2))
+        found = []
+        for place in range(words.shape[1]):
+            # beams: the words, and noise that no later step may see
+            beams = jnp.stack([words[:, place], -words[:, place]], axis=1).reshape(6, 1, E)
+            hidden, cache = model.decoder.extend(beams, jnp.repeat(word_mask[:, place], 2)[:, None], cache)
+            found.append(hidden[::2, 0])
+            cache = cache.take(jnp.repeat(jnp.arange(0, 6, 2), 2))
+        return jnp.stack(found, axis=1)
+
+    assert_close(step_by_step(model, frames, words)[word_mask], expected[word_mask])
+
+
+def test_beam_search_with_enough_beams_finds_all_sentences_in_order(batch):
+    """Of an ensemble of two kinds; every sentence is scored by the twin."""
+    pad, start, eos, vocabulary, longest = 1, 0, 2, 6, 3
+    frames, frame_mask, *_ = batch
+    rng = np.random.default_rng(2)
+    table, head = rng.normal(size=(vocabulary, E)).astype("f4"), rng.normal(size=(U, vocabulary)).astype("f4")
+    configs = [config_of("gru", "bahdanau"), config_of("lstm", "luong")]
+    models = [random_model(partial(Pair, config), seed) for seed, config in enumerate(configs)]
+
+    @jit
+    def search(models, frames):
+        members = [
+            EncodedModel(
+                model.decoder,
+                lambda ids: jnp.asarray(table)[ids],
+                lambda hidden: hidden @ head,
+                model.encoder(frames, frame_mask),
+                frame_mask,
+            )
+            for model in models
+        ]
+        prompt = jnp.full((3, 1), start)
+        return beam_search(
+            members,
+            prompt,
+            prompt == start,
+            beams=24,
+            max_new_tokens=longest,
+            length_penalty=1.0,
+            eos_id=eos,
+            pad_id=pad,
+        )
+
+    tokens, scores = jax.device_get(search(models, frames))
+    words = [word for word in range(vocabulary) if word not in (pad, eos)]
+    sentences = [
+        (*sentence, eos) for length in range(longest) for sentence in itertools.product(words, repeat=length)
+    ]
+    parts = [jax.tree.map(torch.tensor, jax.device_get(nnx.to_pure_dict(nnx.state(m)))) for m in models]
+    for row in range(3):
+        clip = torch.tensor(frames[row][frame_mask[row]])
+        encoded = [
+            twin.encode(config, False, part["encoder"]["cells"], clip) for config, part in zip(configs, parts)
+        ]
+
+        def score(sentence, encoded=encoded):
+            read = torch.tensor(table)[[start, *sentence[:-1]]]
+            probs = [
+                (twin.decode(config, part["decoder"], read, *one) @ torch.tensor(head)).softmax(-1)
+                for config, part, one in zip(configs, parts, encoded)
+            ]
+            place = torch.arange(len(sentence)), torch.tensor(sentence)
+            # the last of the longest is given
+            chosen = (sum(probs) / len(probs)).log()[place][: longest - 1]
+            return float(chosen.sum()) / len(sentence)
+
+        expected = sorted(((score(sentence), sentence) for sentence in sentences), reverse=True)
+        found = [tuple(beam[beam != pad]) for beam in tokens[row]][: len(sentences)]
+        assert found == [sentence for _, sentence in expected]
+        np.testing.assert_allclose(scores[row][: len(sentences)], [score for score, _ in expected], atol=1e-5)
+        assert (scores[row][len(sentences) :] == IMPOSSIBLE).all()
+
+
+def test_dropout_draws_anew_for_each_layer_and_each_step(batch):
+    frames, _, words, _ = batch
+    frames, words = (np.repeat(x[:, :1], 9, axis=1) for x in (frames, words))
+    ones = np.ones((3, 9), bool)
+    plain, dropped = (
+        random_model(lambda dropout=dropout: Pair(config_of(dropout=dropout))) for dropout in (0.0, 0.5)
+    )
+    run = jit(lambda model, key: model(frames, ones, words, ones, nnx.Rngs(dropout=key)))
+    keys = jax.random.split(jax.random.key(0), 2)
+    first, again, other = (run(dropped, keys[number]) for number in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    without = run(plain, keys[0])
+    for one, two, three in zip(first, other, without, strict=True):
+        for different in (two, three):
+            assert (np.abs(one - different).max(axis=-1) > 1e-3).all()
+    with_key_in_evaluation = run(nnx.view(dropped, deterministic=True), keys[0])
+    assert_close(with_key_in_evaluation, without)
