@@ -50,9 +50,9 @@ def prefix_beam(log_probs_TxG: np.ndarray, beams: int) -> list[tuple[tuple[int, 
 
 
 def align(log_probs_TxG: np.ndarray, glosses: Sequence[int]) -> np.ndarray:
-    """Return the place of a gloss at each position, -1 at blanks, i[T].
+    """Return the most probable path of glosses, i[T] (Viterbi).
 
-    It is the most probable path of these glosses (Viterbi).
+    At each position stands the place of its gloss in the sequence, -1 at blanks.
 
     Raises:
         ValueError: There are too few positions for the glosses.

@@ -94,7 +94,7 @@ class SplitRecognizer:
 
 
 def _spans(log_probs_TxG: np.ndarray, ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the first position of each gloss, and the one behind its last."""
+    """Return each gloss's first position, and the one behind its last."""
     spans, place = [], 0
     for gloss, run in groupby(align(log_probs_TxG, ids).tolist()):
         end = place + len(list(run))
@@ -105,7 +105,7 @@ def _spans(log_probs_TxG: np.ndarray, ids: Sequence[int]) -> list[tuple[int, int
 
 
 def score_gloss_predictions(predictions: Sequence[GlossPrediction], dataset: str) -> dict[str, Any]:
-    """Return the word error rate of a split of a dataset; see `score_glosses`."""
+    """Return a split's word error rate; see `score_glosses`."""
     return score_glosses(
         [row.prediction for row in predictions],
         [row.glosses for row in predictions],

@@ -15,9 +15,9 @@ _SPELLED = re.compile(r"(?<![^ +])(?:[A-Z]|SCH|NN)(?: (?:[A-Z]|SCH|NN)(?![^ +]))
 
 
 def score_glosses(predictions: Sequence[str], references: Sequence[str], *, phoenix: bool) -> dict[str, Any]:
-    """Return the word error rate of a split, and what it consists of, in percent.
+    """Return a split's word error rate and its parts in percent.
 
-    All are edits per gloss of the references. Clips without glosses do not count.
+    These are edits per gloss of the references. Clips without glosses do not count.
 
     Args:
         predictions: One sequence of glosses a clip.

@@ -107,9 +107,9 @@ def early_stages(
     *,
     shared: bool,
 ) -> list[Stage]:
-    """Make the stages that train a CNN's video embedding on glosses, if any.
+    """Make warm start and recogniser of a video embedding, if any.
 
-    These are the warm start and the recogniser. The stage behind them takes what `early_modules` says.
+    The stage behind them takes what `early_modules` says.
 
     Args:
         config: Of the run; its model has a `cnn` and a `gloss_head`.

@@ -38,7 +38,7 @@ class SLRTConfig(SignTransformerConfig):
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make the stages, with CTC on the encoder's states if it has a weight."""
+    """Make the stages; CTC reads the encoder's states if weighted."""
     weights: SLRTConfig = config.model
 
     def recognition_loss(
