@@ -80,7 +80,8 @@ class Evaluator:
 
     @cached_property
     def _translate(self) -> SplitTranslator:
-        return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh)
+        read = None if self._stage.reads_video else self._glosses  # what the loss reads, translation does not
+        return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh, read)
 
     @cached_property
     def _explain(self) -> Explainer:
@@ -242,7 +243,8 @@ class Evaluator:
                 if jax.process_index() == 0:
                     print(printable(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}"))
                 self._draw(state, clips, index, row, gate)
-        print(f"pictures: {self.output_dir}")
+        if self._draws:
+            print(f"pictures: {self.output_dir}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
         """Return the question-only run's translations of dev and test, if any.
@@ -268,6 +270,11 @@ class Evaluator:
         return self._workdir.parent / run if run and self._stage.reads_video else None
 
     @property
+    def _draws(self) -> bool:
+        """Return whether clips are drawn: features show nothing."""
+        return self._stage.reads_video and not self._config.data.features
+
+    @property
     def _reads_both(self) -> bool:
         return self._stage.reads_video and self._stage.reads_question
 
@@ -283,13 +290,13 @@ class Evaluator:
         return predictions
 
     def _find_understanding(self, state: TrainState, predictions: Sequence[Prediction]) -> dict[str, Any]:
-        black, _ = self._translate(state, self._dev.without_video(), what="dev with black frames")
+        black, _ = self._translate(state, self._dev.without_video(), what=", without video")
         return dataclasses.asdict(find_understanding(predictions, black))
 
     def _draw(
         self, state: TrainState, clips: ClipSource, index: int, row: Prediction, gate: Gate | None
     ) -> None:
-        if not self._stage.reads_video:
+        if not self._draws:
             return
         explanation = self._explain(state, clips, index, row.prediction)  # by all processes together
         if jax.process_index() == 0:

@@ -15,6 +15,7 @@ from sslssaw_jax.config.experiment import Config, differences, run_differences, 
 from sslssaw_jax.data.batches import cut_targets, train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset, prepare_command
+from sslssaw_jax.data.features import features_notes, find_features
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
@@ -34,6 +35,7 @@ from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
 from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
+from sslssaw_jax.weights.s3d import pretrained_s3d
 from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
@@ -54,7 +56,7 @@ class Experiment:
     """An experiment's stages with what they share: configuration, devices, dataset and tokenizer.
 
     Raises:
-        DatasetError: The dataset has not been prepared.
+        DatasetError: The dataset has not been prepared, or has no such feature set.
         TokenizerError: `data.tokenizer` is not an mBART tokenizer.
         WeightsError: There is no folder of the pretrained weights that bring the tokenizer.
         ConfigError: The mesh does not fit the devices, or the system cannot be made.
@@ -68,10 +70,12 @@ class Experiment:
         self._system = SYSTEMS[config.system]
         self._base = _base_model(config.init_from, workdir)
         self._tokenizer = self._load_tokenizer()
-        vocab_sizes = self._tokenizer.vocab_size, self._tokenizer.text_tower.vocab_size
+        self._features = find_features(self._dataset, config.data.features)
         inputs = StageInputs(
-            *vocab_sizes,
+            self._tokenizer.vocab_size,
+            self._tokenizer.text_tower.vocab_size,
             clips=lambda split: self._clips(split, video=False).clips,
+            features=self._features,
             glosses=lambda: self._glosses,
         )
         if self._base:
@@ -221,6 +225,8 @@ class Experiment:
             )
         if "dataset" in saved:  # runs of version 0.1 do not say
             self._require_fitting_data(folder, saved["dataset"], self._stages[place], trains=trains)
+        if self._stages[place].reads_video and "features" in saved:  # earlier versions read frames alone
+            self._require_fitting_features(folder, saved["features"], trains=trains)
 
     def _require_fitting_data(
         self, folder: Path, saved: dict[str, Any], stage: Stage, *, trains: bool
@@ -247,13 +253,28 @@ class Experiment:
                 + f"\nprepare the clips as the model knows them: `{command} --overwrite`"
             )
 
+    def _require_fitting_features(self, folder: Path, saved: dict[str, Any], *, trains: bool) -> None:
+        """Raise ConfigError unless features are the run's or fit its model."""
+        now = features_notes(self._features)
+        if not trains:  # maybe of other clips
+            saved, now = (
+                {name: each | {"fingerprint": ""} for name, each in x.items()} for x in (saved, now)
+            )
+        if changed := differences(saved, now, "features"):
+            raise ConfigError(
+                f"{folder} was trained on other features than {self._dataset.folder} holds now: bring the "
+                f"run's own back{', or choose another --workdir' if trains else ''}:\n  "
+                + "\n  ".join(changed)
+            )
+
     def _notes(self, place: int) -> dict[str, Any]:
-        """Return what is kept with a run: stage, configuration, texts and dataset."""
+        """Return what is kept with a run: stage, configuration, texts and data."""
         notes = {
             "stage": self._stages[place].name,
             "config": to_dict(self.config),
             "tokenizer": self._tokenizer.fingerprints,
             "dataset": self._dataset.facts.to_json(),
+            "features": features_notes(self._features),
         }
         return notes | ({"glosses": self._glosses.fingerprint} if self._stages[place].reads_gloss else {})
 
@@ -276,6 +297,7 @@ class Experiment:
             )
         folder = Path(str(self.config.init_from))
         self._require_fitting_data(folder, base.facts.to_json(), base.stage, trains=False)
+        self._require_fitting_features(folder, features_notes(base.features), trains=False)
         if data.train_split not in self._dataset.splits:  # clips to translate alone
             return
         targets = [clip.target for clip in self._clips(data.train_split, video=False).clips]
@@ -297,16 +319,23 @@ class Experiment:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
         if stage.starts_pretrained:
             sources += self._pretrained(stage)
+        if derived := stage.derived:
+            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
+        names = [stage.name for stage in self._stages[:place]]
+        modules_of = {names.index(name): modules for name, modules in stage.other_modules.items()}
         if place:
-            self._train(place - 1)
-            directory, tokenizer = self._folders[place - 1] / CHECKPOINTS, self._tokenizer.fingerprints
-            sources.append(trained_modules(directory, stage.modules, tokenizer=tokenizer))
+            modules_of[place - 1] = stage.modules
+        for source, modules in modules_of.items():
+            self._train(source)
+            if modules:
+                directory, tokenizer = self._folders[source] / CHECKPOINTS, self._tokenizer.fingerprints
+                sources.append(trained_modules(directory, modules, tokenizer=tokenizer))
         return chain(sources)
 
     def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights that `mbart`, `mbert` and `cnn` name."""
+        """Return the pretrained weights that parts of the model name."""
         model, sources = self.config.model, []
-        mbart, cnn = getattr(model, "mbart", None), getattr(model, "cnn", None)
+        mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
         mbert = self._system.text_tower(model)
         if mbart and mbart.weights:
             sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
@@ -314,6 +343,8 @@ class Experiment:
             sources.append(pretrained_mbert(mbert))
         if cnn and cnn.weights and stage.reads_video:
             sources.append(pretrained_cnn(cnn))
+        if s3d and s3d.weights and stage.reads_video:
+            sources.append(pretrained_s3d(s3d))
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:
@@ -428,5 +459,5 @@ def _base_model(init_from: str | None, workdir: Path) -> TrainedModel | None:
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a model's weights are made for."""
-    data = {key: config["data"][key] for key in ("image_size", "crop_fraction")}
+    data = {key: config["data"][key] for key in ("image_size", "crop_fraction", "features")}
     return {"system": config["system"], "model": config["model"], "data": data}

@@ -25,6 +25,29 @@ class Texts(NamedTuple):
 
 
 @flax.struct.dataclass
+class Features:
+    """The rows of one feature set, packed as frames are; rows of no clip come last."""
+
+    values: Array  # f16[N, C]
+    start: Array  # i32[B]
+    count: Array  # i32[B]
+
+
+@dataclass(frozen=True)
+class FeatureSize:
+    """The size of a feature set's rows."""
+
+    width: int  # C
+    stride: int  # frames from one row to the next
+    span: int  # frames that a row looks at
+
+
+def most_rows(max_frames: int, stride: int) -> int:
+    """Return the most rows of a clip in a batch."""
+    return -(-max_frames // stride)
+
+
+@flax.struct.dataclass
 class Batch:
     """Clips packed frame after frame, with their texts.
 
@@ -33,6 +56,8 @@ class Batch:
     broken clip keeps its `index`. A clip without a question has a `question_mask` of False.
     In a batch of stacked micro-batches every array has one more axis, in front.
     If frames are `left_out`, they lie between those of the clip, and `frame_count` does not count them.
+    A batch of features holds no frames: their height is 0, and `frame_start` and `frame_count` are those of
+    the first feature set.
 
     `decoder_texts` are `tokens </s> <language>` in mBART's ids. `text_tower_texts` are the same arrays
     unless the text tower is mBERT: `[CLS] tokens [SEP]` in BERT's ids. `masked_target` is the text tower's
@@ -52,6 +77,7 @@ class Batch:
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
     left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
+    features: tuple[Features, ...] = ()  # one for each name in `config.data.features`
 
 
 @flax.struct.dataclass

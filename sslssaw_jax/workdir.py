@@ -236,8 +236,9 @@ def checkpoint_notes(checkpoint: Path) -> Path:
 def read_notes(workdir: Path) -> dict[str, Any]:
     """Return the notes of the run or evaluation in a folder.
 
-    The notes have its `stage`, its configuration as `config`, the fingerprint of its tokenizer as `tokenizer`
-    and the facts of its dataset as `dataset`. A folder without a run has none.
+    The notes have its `stage`, its configuration as `config`, the fingerprint of its tokenizer as
+    `tokenizer`, the facts of its dataset as `dataset` and of its feature sets as `features`. A folder without
+    a run has none.
     """
     checkpoints = workdir / CHECKPOINTS
     latest = [checkpoint_notes(checkpoints / str(step)) for step in saved_steps(checkpoints)[-1:]]

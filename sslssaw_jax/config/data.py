@@ -44,6 +44,7 @@ class DataConfig:
     image_size: int = positive(224)  # side in pixels of the square that the CNN sees
     crop_fraction: float = setting(0.875, SHARE)  # share of a stored frame's side that the square covers
     max_frames: int = positive(300)
+    features: tuple[str, ...] = ()  # prepared feature sets that are read in place of frames
     max_question_tokens: int = setting(64, TOKENS)  # with </s> and the language code
     max_target_tokens: int = setting(64, TOKENS)
     max_glosses: int = positive(40, free=True)  # of a clip, in stages that learn from glosses
@@ -58,4 +59,8 @@ class DataConfig:
         require(
             not (self.cache and self.skip_broken),
             f"cache is True and skip_broken {self.skip_broken}: a cache holds all clips; choose one",
+        )
+        require(
+            len(set(self.features)) == len(self.features),
+            f"features is {self.features}: name each set once",
         )

@@ -224,10 +224,11 @@ def scored_differences(
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         name, scored, value = field.name, field.metadata.get("scored"), getattr(config, field.name)
+        was = _saved_value(field, saved)
         if dataclasses.is_dataclass(value):
-            below = scored_differences(saved[name], current[name], value, all_scored=bool(scored))
+            below = scored_differences(was, current[name], value, all_scored=bool(scored))
             changed |= {f"{name}.{key}": new for key, new in below.items()}
-        elif (scored or all_scored) and saved.get(name) != current[name]:
+        elif (scored or all_scored) and was != current[name]:
             changed[name] = current[name]
     return changed
 
@@ -236,7 +237,7 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
     """Return the values of a group that decide the parameters of stages."""
     kept: dict[str, Any] = {}
     for field in dataclasses.fields(group):
-        of_stages, value = field.metadata.get("stages"), values.get(field.name)
+        of_stages, value = field.metadata.get("stages"), _saved_value(field, values)
         if field.metadata.get("free") or not (of_stages is None or set(stages).intersection(of_stages)):
             continue
         if field.name == "weights":  # pretrained weights decide the parameters; their place does not
@@ -245,6 +246,15 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
             value = _decisive(getattr(group, field.name), value, stages)
         kept[field.name] = value
     return kept
+
+
+def _saved_value(field: "dataclasses.Field[Any]", saved: Mapping[str, Any]) -> Any:
+    """Return a saved setting; one newer than the configuration has its default."""
+    if field.name in saved:
+        return saved[field.name]
+    make = field.default_factory
+    default = field.default if make is dataclasses.MISSING else dataclasses.asdict(make())
+    return json.loads(json.dumps(default))
 
 
 def _build(cls: type, values: dict[str, Any], path: str, hints: Mapping[str, Any] | None = None) -> Any:

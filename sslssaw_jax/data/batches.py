@@ -18,7 +18,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary, most_glosses
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question
-from sslssaw_jax.types import Batch, Texts
+from sslssaw_jax.types import Batch, Features, Texts
 
 Ask = Callable[[ClipInfo, np.random.Generator], str]
 IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
@@ -108,14 +108,23 @@ class _BatchSource:
         index_B = np.full_like(frame_count_B, -1)
         index_B[: len(indices)] = indices
         valid_B = index_B >= 0
+        sets = self._source.feature_sets
+        rows_SxNxC = [np.zeros((len(frames_NxHxWx3), one.width), np.float16) for one in sets]
+        count_SxB = np.zeros((len(sets), len(valid_B)), np.int32)
         questions, targets, masked_targets = [], [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
             rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
             clip = self.clips[index]
-            kept = select_frames(
-                self._source.num_frames[index], data.max_frames, None if self._seed is None else rng
-            )
+            choice = None if self._seed is None else rng
+            kept = np.zeros(0, int)
+            if sets:
+                for number, rows in enumerate(self._source.read_features(index, data.max_frames, choice)):
+                    first = count_SxB[number].sum()
+                    count_SxB[number, row] = len(rows)
+                    rows_SxNxC[number][first : first + len(rows)] = rows
+            else:
+                kept = select_frames(self._source.num_frames[index], data.max_frames, choice)
             masked_targets.append(mask_words(clip.target, data.mask_rate, text_tower.mask_token, rng))
             questions.append(clean_question(self._ask(clip, rng)))
             targets.append(clip.target)
@@ -129,6 +138,8 @@ class _BatchSource:
                 # evaluation must score the whole split, and a batch needs a clip
                 if self._seed is None or not data.skip_broken or not valid_B.any():
                     raise
+        if sets:
+            frame_count_B = count_SxB[0]
 
         def encode(tokenizer: TextTowerTokenizer, texts: list[str], length: int) -> IdsAndMask:
             read = [text if valid else "" for text, valid in zip(texts, valid_B)]
@@ -143,7 +154,7 @@ class _BatchSource:
         masked_target, masked_target_mask = encode(text_tower, masked_targets, data.max_target_tokens)
         return Batch(
             frames=frames_NxHxWx3,
-            frame_start=(np.cumsum(frame_count_B) - frame_count_B).astype(np.int32),
+            frame_start=_starts(frame_count_B),
             frame_count=frame_count_B,
             decoder_texts=decoder_texts,
             text_tower_texts=decoder_texts if text_tower is self._tokenizer else encode_both(text_tower),
@@ -153,6 +164,7 @@ class _BatchSource:
             gloss_mask=gloss_mask,
             index=index_B,
             valid=valid_B,
+            features=tuple(map(Features, rows_SxNxC, _starts(count_SxB), count_SxB)),
         )
 
     def _encode_glosses(self, index_B: np.ndarray, valid_B: np.ndarray) -> IdsAndMask:
@@ -171,6 +183,10 @@ class _BatchSource:
         if first < stop:
             shown = kept[first - start : stop - start]
             self._source.read_frames(index, shown, frames_NxHxWx3[first:stop])
+
+
+def _starts(count: np.ndarray) -> np.ndarray:
+    return (np.cumsum(count, axis=-1) - count).astype(np.int32)
 
 
 class Batches:
@@ -228,7 +244,7 @@ def train_batches(
         ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`, or several processes
             skip broken clips.
     """
-    num_frames = np.minimum(source.num_frames, data.max_frames)
+    num_frames = source.lengths(data.max_frames)
     plan = plan_run(
         num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate
     )
@@ -263,7 +279,7 @@ def eval_batches(
         ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`.
     """
     chosen = np.arange(len(source)) if only is None else np.array(only, int)
-    num_frames = np.minimum(source.num_frames[chosen], data.max_frames)
+    num_frames = source.lengths(data.max_frames)[chosen]
     places = plan_epoch(num_frames, stage.clips_per_batch, stage.frame_budget, seed=0, epoch=None)
     plan = RunPlan([chosen[batch] for batch in places], epoch_ends=np.array([len(places)]))
     stage = replace(stage, accumulate=1)

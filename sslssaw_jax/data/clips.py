@@ -114,11 +114,13 @@ def read_record(data: bytes) -> dict[str, Any]:
 class ClipSource:
     """A split's clips by index, safe to share between threads.
 
-    Opening a source reads texts and frame counts, and no video.
+    Opening a source reads texts and frame counts, and no video. A source of features has `feature_sets`.
 
     Raises:
         DatasetError: The dataset has no such split; or, when a clip is read, its record is gone or broken.
     """
+
+    feature_sets: Sequence[Any] = ()
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset, self.split = dataset, split
@@ -166,6 +168,14 @@ class ClipSource:
         other = copy.copy(self)
         other.read_frames = lambda index, kept, frames_NxHxWx3: frames_NxHxWx3.fill(0)  # type: ignore
         return other
+
+    def lengths(self, max_frames: int) -> np.ndarray:
+        """Return each clip's frames in a batch, at most `max_frames`, i[clips]."""
+        return np.minimum(self.num_frames, max_frames)
+
+    def read_features(self, index: int, max_frames: int, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Return a clip's rows of each feature set; frames have none."""
+        return []
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Decode the `kept` frames of a clip into `frames_NxHxWx3`.

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.clips import ClipSource, TextSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError
+from sslssaw_jax.data.features import FeatureSource
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import locked_file
 
@@ -29,7 +30,7 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
 
     Args:
         dataset: The prepared dataset.
-        data: Whether and where decoded frames are cached.
+        data: What is read, and whether and where decoded frames are cached.
         split: The split's name.
         video: Whether frames are read; False opens the texts alone.
 
@@ -38,6 +39,8 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
     """
     if not video:
         return TextSource(dataset, split)
+    if data.features:
+        return FeatureSource(dataset, split, data.features)
     clips = (
         CachedClipSource(dataset, split, data.cache_dir, data.num_threads)
         if data.cache
@@ -46,7 +49,8 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
     if not clips.num_frames.all():
         raise DatasetError(
             f"{dataset.folder} was prepared with --text_only and has no videos: prepare the dataset without "
-            "--text_only, into another --data_dir, or train a model with model.inputs='question'"
+            "--text_only, into another --data_dir, name feature sets as data.features, or train a model with "
+            "model.inputs='question'"
         )
     return clips
 

@@ -32,11 +32,20 @@ class SplitTranslator:
         config: Of the run.
         tokenizer: Of the dataset.
         mesh: The devices.
+        glosses: The vocabulary of a stage that translates from glosses.
     """
 
-    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        config: Config,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        glosses: GlossVocabulary | None = None,
+    ) -> None:
         assert stage.translation is not None
         self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
+        self._glosses = glosses
         self._stage_config = getattr(config, stage.name)
         step = partial(
             translate_step,
@@ -86,7 +95,9 @@ class SplitTranslator:
         """
         tokenizer, mesh = self._tokenizer, self._mesh
         frames = local_frames(mesh, self._stage_config.frame_budget)
-        batches = eval_batches(clips, tokenizer, self._config.data, self._stage_config, frames, only)
+        batches = eval_batches(
+            clips, tokenizer, self._config.data, self._stage_config, frames, only, self._glosses
+        )
         num_clips = len(clips.clips if only is None else only)
         found: dict[int, Found] = {}
         for batch in show_progress(batches, num_clips, progress) if progress else batches:

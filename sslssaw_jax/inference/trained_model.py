@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.dataset import DatasetFacts
+from sslssaw_jax.data.features import FeatureSet, features_from_notes, features_notes
 from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
@@ -56,6 +57,7 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
+    features: list[FeatureSet]  # that it reads in place of frames, in order
     glosses: GlossVocabulary | None = None  # of a stage that reads glosses
 
     @property
@@ -131,6 +133,7 @@ def save_folder(model: TrainedModel, folder: Path) -> None:
         "dataset": model.facts.to_json(),
         "tokenizer": model.tokenizer.fingerprints,
         "scores": model.scores,
+        "features": features_notes(model.features),
     }
     arrays = {dotted(path): np.asarray(array) for path, array in variables(model.state).items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,14 +164,18 @@ def _assemble(
             f"{folder / TOKENIZER} is not the tokenizer of the model beside it ({tokenizer.fingerprints}, "
             f"trained with {notes['tokenizer']}): bring the model's own back"
         )
+    features = features_from_notes(notes.get("features", {}))  # earlier versions read frames alone
     glosses = load_glosses(folder) if "glosses" in notes else None
     if glosses and glosses.fingerprint != notes["glosses"]:
         raise ModelError(f"{folder / GLOSSES} has not the glosses of the model beside it: bring its own back")
     inputs = StageInputs(
-        tokenizer.vocab_size, tokenizer.text_tower.vocab_size, glosses=lambda: glosses or GlossVocabulary()
+        tokenizer.vocab_size,
+        tokenizer.text_tower.vocab_size,
+        features=features,
+        glosses=lambda: glosses or GlossVocabulary(),
     )
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]
     if stage.translation is None:
         raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
     state = fill(stage.abstract_state(), arrays, f"the weights in {folder} do not fit its configuration")
-    return TrainedModel(config, facts, tokenizer, stage, state, scores, glosses)
+    return TrainedModel(config, facts, tokenizer, stage, state, scores, features, glosses)

@@ -52,6 +52,12 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
     """
 
     def __init__(self, model: TrainedModel) -> None:
+        if model.features:
+            raise ModelError(
+                f"the model reads the features {', '.join(one.name for one in model.features)} in place of "
+                "videos: write these features of your clips into a prepared dataset, and use run.py "
+                "--mode=translate"
+            )
         self.model = model
         self._mesh = one_device()
         self._compiled: dict[tuple[int, int], SplitTranslator] = {}

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-EPSILON = 1e-5
-
 
 class BatchNorm(nnx.BatchNorm):
     """A batch normalization of the last axis with an optional ReLU.
@@ -18,9 +16,16 @@ class BatchNorm(nnx.BatchNorm):
     the input's size; this one keeps the input alone.
     """
 
-    def __init__(self, features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        # torch momentum 0.1 is 0.9 here
-        super().__init__(features, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+    def __init__(
+        self,
+        features: int,
+        *,
+        momentum: float = 0.9,  # torch's momentum 0.1
+        epsilon: float = 1e-5,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(features, momentum=momentum, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(  # type: ignore[override]
         self, x: jax.Array, *, mask: jax.Array | None = None, relu: bool = False
@@ -37,36 +42,38 @@ class BatchNorm(nnx.BatchNorm):
             return nnx.relu(y) if relu else y
         assert self.scale is not None and self.bias is not None
         mask = jnp.ones((1,) * x.ndim, bool) if mask is None else mask
-        y, mean_C, variance_C = _normalize(x, self.scale[...], self.bias[...], mask, relu)
+        y, mean_C, variance_C = _normalize(x, self.scale[...], self.bias[...], mask, relu, self.epsilon)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean_C
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance_C
         return y
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _normalize(
-    x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, relu: bool
+    x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, relu: bool, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the normalized `x`, its mean and its variance."""
-    return _forward(x, scale_C, bias_C, mask, relu)[0]
+    return _forward(x, scale_C, bias_C, mask, relu, epsilon)[0]
 
 
 def _forward(
-    x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, relu: bool
+    x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, relu: bool, epsilon: float
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
     axes, wide = tuple(range(x.ndim - 1)), _widen(x)
     mean_C = wide.mean(axes, where=mask)
     variance_C = jnp.maximum((wide**2).mean(axes, where=mask) - mean_C**2, 0)  # both means in one pass
-    y = (wide - mean_C) * (lax.rsqrt(variance_C + EPSILON) * scale_C) + bias_C
+    y = (wide - mean_C) * (lax.rsqrt(variance_C + epsilon) * scale_C) + bias_C
     y = (nnx.relu(y) if relu else y).astype(x.dtype)
     return (y, mean_C, variance_C), (x, scale_C, bias_C, mask, mean_C, variance_C)
 
 
-def _backward(relu: bool, saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]) -> tuple[Any, ...]:
+def _backward(
+    relu: bool, epsilon: float, saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
+) -> tuple[Any, ...]:
     """Sum over the positions, then compute the gradient of `x`."""
     x, scale_C, bias_C, mask, mean_C, variance_C = saved
     axes, count = tuple(range(x.ndim - 1)), mask.sum() * (x.size // x.shape[-1] // mask.size)
-    inverse_C = lax.rsqrt(variance_C + EPSILON)
+    inverse_C = lax.rsqrt(variance_C + epsilon)
     normalized = (_widen(x) - mean_C) * inverse_C
     cotangent = _widen(cotangents[0])
     if relu:

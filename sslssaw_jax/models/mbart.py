@@ -21,8 +21,17 @@ from sslssaw_jax.models.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
-class MBartConfig(TransformerConfig):
-    """Sizes and pretrained weights of the mBART parts."""
+class PretrainedMBartConfig(TransformerConfig):
+    """Sizes and pretrained weights of mBART."""
+
+    tied_head: bool = True  # the output head is the token embedding
+    weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
+    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower part takes
+
+
+@dataclass(frozen=True)
+class MBartConfig(PretrainedMBartConfig):
+    """Sizes of the mBART parts of SSL-SSAW."""
 
     text_layers: int = positive(12)
     text_heads: int = positive(16)
@@ -30,9 +39,6 @@ class MBartConfig(TransformerConfig):
     video_heads: int = positive(8)
     decoder_layers: int = positive(3)
     decoder_heads: int = positive(8)
-    tied_head: bool = True  # the output head is the token embedding
-    weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
-    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower part takes
 
     def __post_init__(self) -> None:
         for key in ("text_heads", "video_heads", "decoder_heads"):

@@ -6,8 +6,9 @@ stands before the video.
 B clips, T positions in time, L tokens, D features, V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,24 +45,19 @@ class SignTransformerConfig(TransformerConfig):
 
 
 def sign_embedding(
-    config: SignTransformerConfig, *, image_size: int, max_frames: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    config: SignTransformerConfig, reads: Mapping[str, Any], *, dtype: jnp.dtype, rngs: nnx.Rngs
 ) -> VideoEmbedding:
     """Return the video embedding, which ends with softsign."""
     return VideoEmbedding(
-        config.cnn,
-        config.d_model,
-        image_size=image_size,
-        max_frames=max_frames,
-        activation=nnx.soft_sign,
-        dtype=dtype,
-        rngs=rngs,
+        config.cnn, config.d_model, **reads, activation=nnx.soft_sign, dtype=dtype, rngs=rngs
     )
 
 
 class SignTransformer(nnx.Module):
     """A transformer from video, and a question if read, to a sentence.
 
-    With `num_glosses`, `gloss_head` names glosses from the encoder's states.
+    `reads` says what its `VideoEmbedding` reads. With `num_glosses`, `gloss_head` names glosses from the
+    encoder's states.
     """
 
     def __init__(
@@ -71,15 +67,12 @@ class SignTransformer(nnx.Module):
         attention: MakeAttention = Attention,
         *,
         num_glosses: int = 0,
-        image_size: int,
-        max_frames: int,
+        reads: Mapping[str, Any],
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         d_model = config.d_model
-        self.video = sign_embedding(
-            config, image_size=image_size, max_frames=max_frames, dtype=dtype, rngs=rngs
-        )
+        self.video = sign_embedding(config, reads, dtype=dtype, rngs=rngs)
         init = nnx.initializers.xavier_uniform()
         self.table = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.target_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)

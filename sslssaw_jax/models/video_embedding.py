@@ -1,5 +1,8 @@
 """Video embedding (Sec. 4.2): CNN, twice Conv1D-BN-ReLU-MaxPool, Linear-BN-ReLU.
 
+Prepared features may take the place of frames and CNN. Positions stand about four frames apart: features of
+stride 1 are pooled twice, as frames are, those of stride 2 or 3 once, others not at all.
+
 B clips, N packed frames, T positions in time, C features of a frame, D features of a position.
 """
 
@@ -11,13 +14,22 @@ from flax import nnx
 
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
+from sslssaw_jax.models.resnet import ResNet
+from sslssaw_jax.models.shufflenet import ShuffleNetV2
+from sslssaw_jax.types import FeatureSize, most_rows
 
-EDGE = 8  # how often the first frame is repeated, as in the parent project; here its feature is
+# how often the first frame is repeated, by the number of pools; two as in the parent project
+EDGES = {0: 4, 1: 4, 2: 8}
 
 
-def padded_length(num_frames):
-    """Return the length with repeated edges: 16 more, a multiple of 4."""
-    return 4 * -(-num_frames // 4) + 2 * EDGE
+def num_pools(stride):
+    """Return how often rows of a stride in frames are pooled."""
+    return 2 if stride == 1 else int(stride < 4)
+
+
+def padded_length(num_frames, pools=2):
+    """Return the length with repeated edges, a multiple of all pools."""
+    return 2**pools * -(-num_frames // 2**pools) + 2 * EDGES[pools]
 
 
 def num_positions(num_frames):
@@ -26,9 +38,10 @@ def num_positions(num_frames):
 
 
 class TemporalConv(nnx.Module):
-    """Conv1D (kernel 5, no padding), BN, ReLU and MaxPool2 over clips."""
+    """Conv1D (kernel 5, no padding), BN, ReLU and MaxPool2, if any, over clips."""
 
-    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, *, pools: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.pools = pools
         self.conv = nnx.Conv(inputs, outputs, (5,), padding="VALID", dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
 
@@ -39,6 +52,8 @@ class TemporalConv(nnx.Module):
         length_B = length_B - 4
         mask_BxTx1 = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])[..., None]
         x_BxTxC = self.norm(x_BxTxC, mask=mask_BxTx1, relu=True)
+        if not self.pools:
+            return x_BxTxC, length_B
         x_BxTxC = nnx.max_pool(x_BxTxC, (2,), (2,))
         return x_BxTxC, length_B // 2
 
@@ -71,27 +86,42 @@ def gather_frames(
     return features_NxC.at[packed_BxT].get(mode="fill", fill_value=0)
 
 
+def _width(cnn: ResNet | ShuffleNetV2 | None, features: FeatureSize | None) -> int:
+    return features.width if features else cnn.features  # type: ignore[union-attr]
+
+
 class FrameFeatures(nnx.Module):
-    """The CNN's features of packed frames, a sequence per clip: `(features_BxTxC, mask_BxT)`."""
+    """The features of packed frames, a sequence per clip: `(features_BxTxC, mask_BxT)`.
+
+    They are the CNN's, or a prepared set's; arguments as for `VideoEmbedding`.
+    """
 
     def __init__(
-        self, config: CNNConfig, *, image_size: int, max_frames: int, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        config: CNNConfig,
+        *,
+        image_size: int,
+        max_frames: int,
+        features: FeatureSize | None = None,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
-        self.max_frames = max_frames
-        self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+        self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+        self.width = _width(self.cnn, features)
+        self.max_rows = most_rows(max_frames, features.stride) if features else max_frames
 
     def __call__(
         self,
-        frames_NxHxWx3: jax.Array,
+        video_N: jax.Array,  # frames, f32[N, H, W, 3], or features, [N, C]
         frame_mask_N: jax.Array,
         frame_start_B: jax.Array,
         frame_count_B: jax.Array,
         valid_B: jax.Array,
         left_out_Bx2: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
-        mask_BxT = prefix_mask(frame_count_B, valid_B, self.max_frames)
-        frame_BxT = jnp.broadcast_to(jnp.arange(self.max_frames), mask_BxT.shape)
+        features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
+        mask_BxT = prefix_mask(frame_count_B, valid_B, self.max_rows)
+        frame_BxT = jnp.broadcast_to(jnp.arange(self.max_rows), mask_BxT.shape)
         return gather_frames(features_NxC, frame_BxT, mask_BxT, frame_start_B, left_out_Bx2), mask_BxT
 
 
@@ -99,6 +129,16 @@ class VideoEmbedding(nnx.Module):
     """An embedding of packed frames as one sequence per clip, `(video_BxTxD, mask_BxT)`.
 
     The features of edge frames are repeated, which equals repeating the frames, with less work.
+
+    Args:
+        config: The CNN; with features none is made.
+        d_model: D.
+        image_size: The side of a frame in pixels.
+        max_frames: The most frames of a clip.
+        features: Of the set that is read in place of frames, if any.
+        activation: The last function.
+        dtype: Of the computation.
+        rngs: Random keys.
     """
 
     def __init__(
@@ -108,32 +148,35 @@ class VideoEmbedding(nnx.Module):
         *,
         image_size: int,
         max_frames: int,
+        features: FeatureSize | None = None,
         activation: Callable[[jax.Array], jax.Array] = nnx.relu,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.max_frames = max_frames
-        self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
-        self.conv1 = TemporalConv(self.cnn.features, d_model, dtype=dtype, rngs=rngs)
-        self.conv2 = TemporalConv(d_model, d_model, dtype=dtype, rngs=rngs)
+        self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
+        stride = features.stride if features else 1
+        self.max_rows, self.pools = most_rows(max_frames, stride), num_pools(stride)
+        width = _width(self.cnn, features)
+        self.conv1 = TemporalConv(width, d_model, pools=self.pools == 2, dtype=dtype, rngs=rngs)
+        self.conv2 = TemporalConv(d_model, d_model, pools=self.pools > 0, dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
         self.project_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
         self.activation = activation
 
     def __call__(
         self,
-        frames_NxHxWx3: jax.Array,
+        video_N: jax.Array,  # frames, f32[N, H, W, 3], or features, [N, C]
         frame_mask_N: jax.Array,
         frame_start_B: jax.Array,
         frame_count_B: jax.Array,
         valid_B: jax.Array,
         left_out_Bx2: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
-        length_B = padded_length(frame_count_B)
-        place_T = jnp.arange(padded_length(self.max_frames))
+        features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
+        length_B = padded_length(frame_count_B, self.pools)
+        place_T = jnp.arange(padded_length(self.max_rows, self.pools))
         last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
-        frame_BxT = jnp.clip(place_T - EDGE, 0, last_Bx1)
+        frame_BxT = jnp.clip(place_T - EDGES[self.pools], 0, last_Bx1)
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
         inside_BxT = place_T < length_B[:, None]
         x_BxTxC = gather_frames(features_NxC, frame_BxT, inside_BxT, frame_start_B, left_out_Bx2)

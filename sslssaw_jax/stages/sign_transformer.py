@@ -11,7 +11,7 @@ from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.one_stage import AddedLoss, one_stage
 from sslssaw_jax.stages.recognition import early_stages
 from sslssaw_jax.stages.stage import Stage, StageInputs
-from sslssaw_jax.stages.video import embed_video
+from sslssaw_jax.stages.video import embed_video, video_input
 from sslssaw_jax.types import Batch
 
 
@@ -34,7 +34,6 @@ def sign_transformer_stages(
         sentence_weight: The factor of the cross-entropy.
         recognizes: Whether the encoder's states also name glosses, by the model's `gloss_head`.
     """
-    sizes = {"image_size": config.data.image_size, "max_frames": config.data.max_frames}
     dtype = compute_dtype(config.compute.dtype)
 
     def make_model(key: jax.Array) -> SignTransformer:
@@ -43,13 +42,13 @@ def sign_transformer_stages(
             inputs.vocab_size,
             attention,
             num_glosses=inputs.glosses().size if recognizes else 0,
-            **sizes,
+            reads=video_input(config, inputs),
             dtype=dtype,
             rngs=nnx.Rngs(key),
         )
 
     def make_video(rngs: nnx.Rngs) -> VideoEmbedding:
-        return sign_embedding(config.model, **sizes, dtype=dtype, rngs=rngs)
+        return sign_embedding(config.model, video_input(config, inputs), dtype=dtype, rngs=rngs)
 
     def recognition(model: SignTransformer, batch: Batch) -> tuple[jax.Array, jax.Array]:
         states, mask = read(model, batch, None, None)

@@ -1,9 +1,9 @@
 """What a stage of training is, and what a system is: a chain of stages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ from flax import nnx
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import GlossVocabulary
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
-from sslssaw_jax.types import BLEU_4, Batch, Metrics, SelectionMetric, TrainState
+from sslssaw_jax.types import BLEU_4, Batch, FeatureSize, Metrics, SelectionMetric, TrainState
 
 # (model, batch, key, counts) -> (loss, parts of the loss); without a key: evaluation
 Loss = Callable[..., tuple[jax.Array, Metrics]]
@@ -60,6 +61,10 @@ class Stage:
     starts_pretrained: bool = False  # from the pretrained weights that the configuration names
     starts_from_file: bool = False  # from another project's checkpoint, which `config.init_from` names
     modules: Mapping[str, str] = field(default_factory=dict)  # here <- in the stage before
+    # name of an earlier stage -> modules that come from there: here <- there
+    other_modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # variables that start from others and the tokenizer: of values by path, the new values of some
+    derived: Callable[[Mapping[Any, Any], Tokenizer], Iterable[tuple[Any, Any]]] | None = None
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
     recognition: Recognition | None = None  # None: the stage does not recognise glosses
@@ -107,7 +112,13 @@ class StageInputs:
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
+    features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Return the width C of each feature set."""
+        return tuple(one.width for one in self.features)
 
 
 @dataclass(frozen=True)
@@ -119,3 +130,5 @@ class System:
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
+    reads: tuple[Literal["frames", "features"], ...] = ("frames",)  # of a clip; empty: the question alone
+    feature_sets: int = 1  # how many `config.data.features` may name

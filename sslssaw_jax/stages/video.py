@@ -1,21 +1,39 @@
-"""The way of a batch's frames into a model."""
+"""The way of a batch's frames or features into a model."""
+
+from typing import Any
 
 import jax
 from flax import nnx
 
 from sslssaw_jax.config.data import DataConfig
-from sslssaw_jax.data.augment import prepare_frames
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
+from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.types import Batch
 
 
 def embed_video(
     video: VideoEmbedding | FrameFeatures, batch: Batch, data: DataConfig, augment_key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames."""
-    frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
+    """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames.
+
+    Features are augmented by nothing.
+    """
     place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
+    if batch.features:
+        return video(batch.features[0].values, clip_of_frame(batch)[1], *place)
+    frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
     return video(frames_NxHxWx3, frame_mask_N, *place)
+
+
+def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
+    """Return the arguments of a `VideoEmbedding` that say what it reads."""
+    return {
+        "image_size": config.data.image_size,
+        "max_frames": config.data.max_frames,
+        "features": inputs.features[0] if config.data.features else None,
+    }
 
 
 def split_key(key: jax.Array | None) -> tuple[jax.Array | None, nnx.Rngs | None]:

@@ -68,8 +68,13 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
 
 
 def check_cnn_start(config: Config) -> None:
-    """Raise ConfigError if the CNN has both weights and a warm start."""
-    weights = config.model.cnn.weights
+    """Raise ConfigError if the CNN has two starts, or features one."""
+    weights, features = config.model.cnn.weights, config.data.features
+    require(
+        not features or not (weights or config.warm_start.epochs),
+        f"config.data.features is {features}, with which no CNN is made: clear config.model.cnn.weights and "
+        "set config.warm_start.epochs to 0",
+    )
     require(
         not weights or not config.warm_start.epochs,
         f"config.model.cnn.weights is {weights!r} and config.warm_start.epochs {config.warm_start.epochs}: a "

@@ -2,6 +2,7 @@
 
 import ml_collections
 
+from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
 from sslssaw_jax.stages.stage import System
 from sslssaw_jax.systems import gaslt, nslt, question_only, slrt, ssl_ssaw
@@ -27,5 +28,20 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
         ConfigError: An unknown key, a wrong type or a value that is not allowed.
     """
     config = from_config_dict(tree, {name: system.config for name, system in SYSTEMS.items()})
-    SYSTEMS[config.system].check(config)
+    system, features = SYSTEMS[config.system], config.data.features
+    require(
+        not features or "features" in system.reads,
+        f"config.data.features is {features}; the system {config.system!r} reads "
+        f"{' and '.join(system.reads) or 'no video'}: clear data.features, or choose another system",
+    )
+    require(
+        len(features) in (0, system.feature_sets),
+        f"config.data.features is {features}; the system {config.system!r} reads {system.feature_sets}: name "
+        "as many sets",
+    )
+    require(
+        bool(features) or system.reads != ("features",),
+        f"config.data.features is empty; the system {config.system!r} reads features: name prepared sets",
+    )
+    system.check(config)
     return config

@@ -53,4 +53,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return sign_transformer_stages(config, inputs, attention, similarity)
 
 
-SYSTEM = System(GASLTConfig, make_stages, check)
+SYSTEM = System(GASLTConfig, make_stages, check, reads=("frames", "features"))

@@ -48,7 +48,7 @@ class NSLT(nnx.Module):
             rngs=rngs,
         )
         self.encoder = RecurrentEncoder(
-            self.video.cnn.features, model, reverse=model.reverse_source, dtype=dtype, rngs=rngs
+            self.video.width, model, reverse=model.reverse_source, dtype=dtype, rngs=rngs
         )
         init = nnx.initializers.glorot_normal()
         self.table = nnx.Embed(vocab_size, model.embedding, embedding_init=init, dtype=dtype, rngs=rngs)

@@ -211,4 +211,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     ]
 
 
-SYSTEM = System(QuestionOnlyConfig, make_stages)
+SYSTEM = System(QuestionOnlyConfig, make_stages, reads=())

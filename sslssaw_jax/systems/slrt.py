@@ -58,4 +58,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     )
 
 
-SYSTEM = System(SLRTConfig, make_stages, check)
+SYSTEM = System(SLRTConfig, make_stages, check, reads=("frames", "features"))

@@ -34,7 +34,7 @@ from sslssaw_jax.stages.recognition import early_modules, early_stages
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
-from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.video import embed_video, split_key, video_input
 from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
@@ -81,7 +81,7 @@ class PretrainModel(nnx.Module):
         self.embedding = TokenEmbedding(
             inputs.vocab_size, d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
         )
-        self.video = _video_embedding(config, dtype, rngs)
+        self.video = _video_embedding(config, inputs, dtype, rngs)
         self.cls = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (d_model,), jnp.float32))
         self.video_encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.text_encoder: Encoder | MBert
@@ -195,7 +195,7 @@ class TranslationModel(nnx.Module):
             bert_size = inputs.text_tower_vocab_size
             self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
         if self.reads_video:
-            self.video = _video_embedding(config, dtype, rngs)
+            self.video = _video_embedding(config, inputs, dtype, rngs)
         self.fusion = FUSIONS[model.fusion.kind](d_model, model.fusion, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
@@ -272,7 +272,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     model: SSLSSAWConfig = config.model
     from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
     has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file
-    make_video = partial(_video_embedding, config, compute_dtype(config.compute.dtype))
+    make_video = partial(_video_embedding, config, inputs, compute_dtype(config.compute.dtype))
     shared = config.stage == "translate" and not has_pretrain
     early = early_stages(config, inputs, make_video, model.mbart.d_model, shared=shared)
     modules = early_modules(early)
@@ -327,17 +327,16 @@ def check(config: Config) -> None:
     )
 
 
-def _video_embedding(config: Config, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoEmbedding:
-    return VideoEmbedding(
-        config.model.cnn,
-        config.model.mbart.d_model,
-        image_size=config.data.image_size,
-        max_frames=config.data.max_frames,
-        dtype=dtype,
-        rngs=rngs,
-    )
+def _video_embedding(config: Config, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoEmbedding:
+    model: SSLSSAWConfig = config.model
+    reads = video_input(config, inputs)
+    return VideoEmbedding(model.cnn, model.mbart.d_model, **reads, dtype=dtype, rngs=rngs)
 
 
 SYSTEM = System(
-    SSLSSAWConfig, make_stages, check, lambda model: model.mbert if model.text_encoder == "mbert" else None
+    SSLSSAWConfig,
+    make_stages,
+    check,
+    lambda model: model.mbert if model.text_encoder == "mbert" else None,
+    reads=("frames", "features"),
 )

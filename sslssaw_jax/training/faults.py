@@ -60,7 +60,8 @@ def require_finite(
 def write_batch(folder: Path, batch: Batch, clips: Sequence[ClipInfo]) -> list[str]:
     """Write a batch for inspection and return the ids of its clips.
 
-    `clips.json` has the annotation of each clip, `<id>.png` shows its frames, `batch.npz` is the whole batch.
+    `clips.json` has the annotation of each clip, `<id>.png` shows its frames, if any, `batch.npz` is the
+    whole batch.
     Each of several processes writes the frames that it has read, with its index in the file names.
     """
     infos = [clips[index] for index in batch.index[batch.valid].tolist()]
@@ -70,7 +71,7 @@ def write_batch(folder: Path, batch: Batch, clips: Sequence[ClipInfo]) -> list[s
     arrays = jax.tree.leaves_with_path(batch)
     named = {jax.tree_util.keystr(path, simple=True, separator="."): array for path, array in arrays}
     np.savez_compressed(folder / f"batch{part}.npz", **named)
-    for micro_batch in _micro_batches(batch):
+    for micro_batch in _micro_batches(batch) if not batch.features else ():  # which show nothing
         for row in np.flatnonzero(micro_batch.valid):
             start, count = micro_batch.frame_start[row], micro_batch.frame_count[row]
             shown = np.linspace(start, start + count - 1, min(_FRAMES_PER_SHEET, count)).round().astype(int)

@@ -121,7 +121,7 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 def _require_even(name: str, size: int, mesh: Mesh) -> None:
     if size % mesh.size:
-        knob = "frame_budget" if name == "frames" else "clips_per_batch"
+        knob = "frame_budget" if name == "frames" or name.endswith("values") else "clips_per_batch"
         raise ConfigError(
             f"batch.{name} has {size} rows for {mesh.size} devices; make {knob} a multiple of {mesh.size}"
         )

@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
-from sslssaw_jax.models.mbart import MBartConfig
+from sslssaw_jax.models.mbart import PretrainedMBartConfig
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
@@ -42,7 +42,7 @@ _GROUPED = {"input", "feed_forward"}  # modules of ours whose parts Hugging Face
 _GROUP = re.compile(r"model\.(encoder|decoder)\.(layers\.\d+\.)?")
 
 
-def pretrained_mbart(config: MBartConfig, data: DataConfig, tokenizer: Tokenizer) -> InitialWeights:
+def pretrained_mbart(config: PretrainedMBartConfig, data: DataConfig, tokenizer: Tokenizer) -> InitialWeights:
     """Return the function that loads `config.weights`; everything but shapes is checked before.
 
     Raises:
@@ -71,7 +71,7 @@ def pretrained_mbart(config: MBartConfig, data: DataConfig, tokenizer: Tokenizer
     return lambda state: load_mbart(state, checkpoint, config.pretrained_layers)
 
 
-def mbart_folder(config: MBartConfig, data: DataConfig) -> Path:
+def mbart_folder(config: PretrainedMBartConfig, data: DataConfig) -> Path:
     """Return the folder of `config.weights`.
 
     Raises:

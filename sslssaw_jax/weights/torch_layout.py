@@ -23,7 +23,8 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-_KERNEL_AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}  # our axes in PyTorch's order, by their number
+# our axes in PyTorch's order, by their number
+_KERNEL_AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1), 5: (4, 3, 0, 1, 2)}
 
 
 def torch_leaf(path: KeyPath) -> str:

@@ -8,6 +8,7 @@ from flax import nnx
 
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.models.video_embedding import VideoEmbedding, gather_frames, num_positions
+from sslssaw_jax.types import FeatureSize
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
@@ -17,7 +18,7 @@ from tests.support.resnet_reference import (
     to_ours,
     torch_frames,
 )
-from tests.support.toy import assert_close, jit, one_clip, padded, toy_batch, toy_config
+from tests.support.toy import assert_close, jit, one_clip, padded, random_model, toy_batch, toy_config
 
 F = torch.nn.functional
 
@@ -178,3 +179,38 @@ def test_gathered_frames_are_those_of_each_clip_without_those_left_out():
     assert not found[~inside].any()
     complete = gather_frames(packed, place[:1], inside[:1] | True, start[:1], None)
     np.testing.assert_array_equal(complete[0], packed[:4])
+
+
+def test_features_of_each_frame_give_what_their_frames_give(batch):
+    def make(features=None):
+        sizes = {"image_size": CONFIG.data.image_size, "max_frames": CONFIG.data.max_frames}
+        more = {"features": features, "dtype": jnp.float32}
+        return random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, **more, rngs=nnx.Rngs(0)))
+
+    frames = make()
+    reader = make(FeatureSize(frames.cnn.features, 1, 1))
+    assert reader.cnn is None
+    for part in ("conv1", "conv2", "project", "project_norm"):
+        nnx.update(getattr(reader, part), nnx.state(getattr(frames, part)))
+
+    @jit
+    def both(frames, reader, batch):
+        video, mask = prepare_frames(batch, CONFIG.data, None)
+        place = batch.frame_start, batch.frame_count, batch.valid
+        return frames(video, mask, *place), reader(frames.cnn(video, mask), mask, *place)
+
+    (theirs, mask), (ours, our_mask) = both(frames, reader, batch)
+    assert_close(ours, theirs)
+    np.testing.assert_array_equal(our_mask, mask)
+
+
+@pytest.mark.parametrize(("stride", "positions"), [(1, 4), (2, 5), (4, 9)])
+def test_positions_stand_about_four_frames_apart_whatever_the_stride(stride, positions):
+    size, count = FeatureSize(3, stride, stride), 9
+    sizes = {"image_size": 16, "max_frames": 20 * stride, "features": size, "dtype": jnp.float32}
+    model = random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, rngs=nnx.Rngs(0)))
+    place = np.zeros(1, np.int32), np.full(1, count, np.int32), np.ones(1, bool)
+    rows = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float16)
+    video, mask = jit(lambda model: model(rows, np.ones(count, bool), *place))(model)
+    assert mask.sum() == positions and mask[0, :positions].all()
+    assert np.isfinite(video).all() and len(np.unique(np.asarray(video)[0, :positions], axis=0)) == positions

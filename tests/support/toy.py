@@ -19,9 +19,10 @@ from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.stages.translation import Translated, translate_step
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
-from sslssaw_jax.types import Batch, Metrics, Texts, TrainState
+from sslssaw_jax.types import Batch, Features, FeatureSize, Metrics, Texts, TrainState
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
+FEATURE_WIDTH = 5
 TEXT = 7  # tokens of the longest question and the longest target
 TOY_GLOSSES = GlossVocabulary(("HERE", "RAIN", "SNOW", "TOMORROW"))
 MOST_GLOSSES = 3
@@ -85,7 +86,8 @@ def toy_system(name: str, **changes: Any) -> Config:
 
 def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
     """The stages of a configuration, of a dataset without clips."""
-    inputs = StageInputs(vocab_size, bert_vocab_size, glosses=lambda: TOY_GLOSSES)
+    features = [FeatureSize(FEATURE_WIDTH, 1, 1) for _ in config.data.features]
+    inputs = StageInputs(vocab_size, bert_vocab_size, features=features, glosses=lambda: TOY_GLOSSES)
     return SYSTEMS[config.system].make_stages(config, inputs)
 
 
@@ -131,11 +133,32 @@ def with_texts(batch: Batch, **texts: np.ndarray) -> Batch:
     )
 
 
+def with_features(batch: Batch, *widths: int) -> Batch:
+    """Replace frames by random rows of feature sets, a row for each frame."""
+    rng = np.random.default_rng(4)
+    packed, place = len(batch.frames), (batch.frame_start, batch.frame_count)
+    values = [rng.normal(size=(packed, width)).astype(np.float16) for width in widths]
+    frames = np.zeros((packed, 0, 0, 3), np.uint8)
+    return batch.replace(frames=frames, features=tuple(Features(each, *place) for each in values))
+
+
+def batch_for(config: Config, batch: Batch) -> Batch:
+    """Return the batch with features in place of frames if the configuration names sets."""
+    return (
+        with_features(batch, *[FEATURE_WIDTH] * len(config.data.features)) if config.data.features else batch
+    )
+
+
 def one_clip(batch: Batch, row: int) -> Batch:
     """Return a batch of the same shape with one clip, in the first row."""
     start, count = batch.frame_start[row], batch.frame_count[row]
     alone = jax.tree.map(lambda x: x[row : row + 1], batch)
-    alone = alone.replace(frames=batch.frames[start : start + count], frame_start=np.zeros(1, np.int32))
+    kept, first = slice(start, start + count), np.zeros(1, np.int32)
+    features = tuple(
+        Features(all_rows.values[kept], first, own.count)
+        for all_rows, own in zip(batch.features, alone.features)
+    )
+    alone = alone.replace(frames=batch.frames[kept], frame_start=first, features=features)
     return padded(alone, rows=len(batch.valid) - 1, frames=len(batch.frames) - count)
 
 
@@ -154,6 +177,14 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
         return Texts(*pad_text(*texts[:2]), *pad_text(*texts[2:]))
 
     masked_target, masked_target_mask = pad_text(batch.masked_target, batch.masked_target_mask)
+    features = tuple(
+        Features(
+            np.concatenate([one.values, rng.normal(size=(frames, one.values.shape[1])).astype(np.float16)]),
+            np.pad(one.start, (0, rows), constant_values=len(one.values)),
+            np.pad(one.count, (0, rows)),
+        )
+        for one in batch.features
+    )
     return Batch(
         frames=np.concatenate([batch.frames, _noise(rng, (frames, *batch.frames.shape[1:]))]),
         frame_start=np.pad(batch.frame_start, (0, rows), constant_values=len(batch.frames)),
@@ -166,6 +197,7 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
         gloss_mask=np.pad(batch.gloss_mask, ((0, rows), (0, tokens))),
         index=np.pad(batch.index, (0, rows), constant_values=-1),
         valid=np.pad(batch.valid, (0, rows)),
+        features=features,
     )
 
 

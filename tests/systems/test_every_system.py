@@ -25,6 +25,7 @@ from tests.support.toy import (
     PAD,
     TEXT,
     assert_close,
+    batch_for,
     evaluated,
     jit,
     one_clip,
@@ -43,6 +44,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "question_only prefix": ("question_only", {"model.ssl": "prefix"}),
     "slrt alone": ("slrt", {"model.reads_question": False}),
     "slrt ctc": ("slrt", {"model.reads_question": False, "model.recognition_weight": 5.0}),
+    "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
+    "slrt features": ("slrt", {"data.features": ("a set",)}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
     "nslt bahdanau": ("nslt", {"model.attention": "bahdanau", "model.reverse_source": False}),
@@ -76,7 +79,8 @@ def batch():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_packed_batch_equals_each_clip_alone(batch, variant):
-    _, stage, _, model = setup(variant)
+    config, stage, _, model = setup(variant)
+    batch = batch_for(config, batch)
 
     @jit
     def compiled(model, batch):

@@ -1,0 +1,104 @@
+"""mBART that writes a text from any sequence of embeddings: of glosses, or of what a recogniser saw.
+
+Parts that both have in common keep their names, so that a later stage starts from an earlier one.
+
+B clips, T positions in time, G glosses, L tokens, D features, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config.checks import fraction, positive, require_divisor
+from sslssaw_jax.models.decoder_inputs import Stream
+from sslssaw_jax.models.mbart import PretrainedMBartConfig, TokenEmbedding
+from sslssaw_jax.models.transformer import Decoder, Encoder
+from sslssaw_jax.models.video_embedding import prefix_mask
+
+
+@dataclass(frozen=True)
+class MBartWriterConfig(PretrainedMBartConfig):
+    """Sizes of mBART-large-cc25, with the dropout of MMTLB."""
+
+    dropout: float = fraction(0.3)
+    attention_dropout: float = fraction(0.1)
+    encoder_layers: int = positive(12)
+    decoder_layers: int = positive(12)
+    heads: int = positive(16)
+
+    def __post_init__(self) -> None:
+        require_divisor("heads", self.heads, self.d_model)
+
+
+class MBartWriter(nnx.Module):
+    """mBART's encoder and decoder, with rows for `</s>` and the language behind what the encoder reads."""
+
+    def __init__(self, config: MBartWriterConfig, vocab_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        d_model = config.d_model
+        self.scale = d_model**0.5
+        self.embedding = TokenEmbedding(
+            vocab_size, d_model, tied_head=config.tied_head, dtype=dtype, rngs=rngs
+        )
+        init = nnx.initializers.normal(d_model**-0.5)
+        self.ending = nnx.Param(init(rngs.params(), (2, d_model), jnp.float32))
+        self.encoder = Encoder(config.encoder_layers, config.heads, config, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(config.decoder_layers, config.heads, config, dtype=dtype, rngs=rngs)
+
+    def read(
+        self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encode unscaled embeddings as states and mask; padding stands behind a clip."""
+        length_Bx1 = mask_BxT.sum(axis=1, keepdims=True)
+        x_BxTxD = jnp.pad(embedded_BxTxD, [(0, 0), (0, len(self.ending[...])), (0, 0)])
+        place_T = jnp.arange(x_BxTxD.shape[1])
+        for number, row_D in enumerate(self.ending[...]):
+            here_BxTx1 = (place_T == length_Bx1 + number)[..., None]
+            x_BxTxD = jnp.where(here_BxTx1, row_D.astype(x_BxTxD.dtype), x_BxTxD)
+        mask_BxT = prefix_mask(length_Bx1[:, 0] + len(self.ending[...]), valid_B, len(place_T))
+        return self.encoder(x_BxTxD * self.scale, mask_BxT, rngs), mask_BxT
+
+    def write(
+        self, stream: Stream, states_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        """Return logits [B, L, V] of each position, from those before."""
+        embedded_BxLxD = self.embedding(stream.tokens)
+        hidden_BxLxD = self.decoder(embedded_BxLxD, stream.mask, states_BxTxD, mask_BxT, rngs)
+        return self.embedding.logits(hidden_BxLxD)
+
+
+class GlossToText(MBartWriter):
+    """A writer that reads glosses by an embedding of their own."""
+
+    def __init__(
+        self,
+        config: MBartWriterConfig,
+        vocab_size: int,
+        num_glosses: int,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(config, vocab_size, dtype=dtype, rngs=rngs)
+        init = nnx.initializers.normal(config.d_model**-0.5)
+        self.gloss_embedding = nnx.Embed(
+            num_glosses, config.d_model, embedding_init=init, dtype=dtype, rngs=rngs
+        )
+
+    def read_glosses(
+        self, gloss_BxG: jax.Array, mask_BxG: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encode glosses as states and mask."""
+        return self.read(self.gloss_embedding(gloss_BxG), mask_BxG, valid_B, rngs)
+
+
+class Projection(nnx.Module):
+    """A mapper of MMTLB from the recogniser's features to mBART's: Linear, ReLU, Linear."""
+
+    def __init__(self, inputs: int, d_model: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(inputs, d_model, dtype=dtype, rngs=rngs)
+        self.output = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
+
+    def __call__(self, feature_BxTxC: jax.Array) -> jax.Array:
+        return self.output(nnx.relu(self.hidden(feature_BxTxC)))
