@@ -84,6 +84,10 @@ class Experiment:
             self._stages = self._system.make_stages(config, inputs)[-1:]
         else:
             self._stages = self._system.make_stages(config, inputs)
+        if self._stages[-1].name != config.stage:
+            raise ConfigError(
+                f"config.stage is {config.stage!r}; the system {config.system!r} has no such stage"
+            )
         self._folders = stage_folders(self._stages, workdir, config.init_from)
 
     def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
@@ -112,7 +116,9 @@ class Experiment:
             raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
             raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
-        if mode != "train" and not translates:
+        if (mode == "translate" and not translates) or (
+            mode == "eval" and not (translates or last.recognition)
+        ):
             raise ConfigError(
                 f"--mode={mode} translates, and the stage {last.name} cannot: use a config of a later stage"
             )
@@ -126,10 +132,13 @@ class Experiment:
             self._evaluator.translate_test()
         else:
             if mode == "train":
-                self._evaluator.question_only_translations()  # a run that cannot be compared fails here
+                if translates:
+                    self._evaluator.question_only_translations()  # a run that cannot be compared fails here
                 self._train(len(self._stages) - 1)
             if translates:
                 self._evaluator.evaluate()
+            elif last.recognition:
+                self._evaluator.evaluate_glosses()
         if jax.process_index() == 0:
             print(f"report: {write_report(self._evaluator.output_dir)}")
 
@@ -141,6 +150,10 @@ class Experiment:
         if mark.exists():
             print(f"{stage.name}: finished in {workdir}")
             return
+        if stage.recognition:
+            data = self.config.data
+            for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:
+                require_glosses(self._clips(split, video=False))
         stage_config = getattr(self.config, stage.name)
         begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
         start = None if begun else self._initial_weights(place)

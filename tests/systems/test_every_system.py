@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ssl_ssaw {kind}": ("ssl_ssaw", {"model.fusion.kind": kind}) for kind in FUSIONS if kind != "ssaw"},
     "question_only prefix": ("question_only", {"model.ssl": "prefix"}),
     "slrt alone": ("slrt", {"model.reads_question": False}),
+    "slrt ctc": ("slrt", {"model.reads_question": False, "model.recognition_weight": 5.0}),
     "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
