@@ -334,7 +334,7 @@ class Experiment:
         return chain(sources)
 
     def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights that parts of the model name."""
+        """Return the pretrained weights of the parts that the stage's model has."""
         model, sources = self.config.model, []
         mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
         mbert = self._system.text_tower(model)
@@ -342,9 +342,10 @@ class Experiment:
             sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
         if mbert and mbert.weights:
             sources.append(pretrained_mbert(mbert))
-        if cnn and cnn.weights and stage.reads_video:
+        parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
+        if cnn and cnn.weights and "cnn" in parts:
             sources.append(pretrained_cnn(cnn))
-        if s3d and s3d.weights and stage.reads_video:
+        if s3d and s3d.weights and "s3d" in parts:
             sources.append(pretrained_s3d(s3d))
         return sources
 

@@ -17,6 +17,7 @@ MOST_POINTS = 300  # of a curve; longer ones are averaged
 STAGES = {
     "warm_start": "Warm start",
     "recognize": "Recognition",
+    "gloss2text": "Glosses to text",
     "pretrain": "Stage 1",
     "translate": "Stage 2",
 }

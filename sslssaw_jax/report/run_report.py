@@ -97,8 +97,10 @@ def render_report(workdir: Path) -> Markup:
 
 def _with_earlier(workdir: Path) -> list[Path]:
     """Return a workdir behind those of the stages trained inside it."""
-    recognizer = workdir / "recognize"
-    return [recognizer / "warm_start", recognizer, workdir / "warm_start", workdir]
+    inner = [workdir, workdir / "gloss2text"]  # the earlier, the deeper
+    recognizers = [folder / "recognize" for folder in inner]
+    earlier = [each for folder in recognizers for each in (folder / "warm_start", folder)]
+    return [*earlier, workdir / "gloss2text", workdir / "warm_start", workdir]
 
 
 def _read(path: Path) -> dict[str, Any]:

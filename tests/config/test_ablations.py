@@ -97,7 +97,7 @@ def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
         found = to_dict(config)
         for part in key.split("."):
             found = found[part]
-        assert found == value
+        assert found == (list(value) if isinstance(value, tuple) else value)
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -38,7 +38,16 @@ TRANSFORMER = {
     "max_positions": 64,
     **dict.fromkeys(DROPOUTS, 0.0),
 }
-TOY_SIZES = {"nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0}}  # of other kinds
+TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
+    "nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0},
+    "mmtlb": {
+        "visual": "cnn",
+        "cnn_width": 8,
+        "s3d": {"width": 1 / 32},
+        "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
+        "mbart": TRANSFORMER,
+    },
+}
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
