@@ -62,7 +62,7 @@ def gloss2text_stage(
 
 
 def embed_glosses(glosses: Sequence[str], table_VxD: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Return the mean embedding of each gloss's pieces, behind the special glosses' rows.
+    """Return the mean embedding of each gloss's pieces, behind special rows.
 
     Blank has zeros, and an unknown gloss the embedding of an unknown piece.
     """
@@ -88,5 +88,5 @@ def sentence_loss(
 
 
 def encoded(model: MBartWriter, states_BxTxD: jax.Array, mask_BxT: jax.Array) -> EncodedModel:
-    """Return what beam search needs of a model that has read a batch."""
+    """Return what beam search needs of a batch that was read."""
     return EncodedModel(model.decoder, model.embedding, model.embedding.logits, states_BxTxD, mask_BxT)

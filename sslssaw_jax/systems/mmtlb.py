@@ -166,7 +166,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for a stage or an input that MMTLB does not have."""
+    """Raise ConfigError for two starts of the CNN, or an unknown stage."""
     model: MMTLBConfig = config.model
     if model.visual == "cnn":
         check_cnn_start(config)
