@@ -51,6 +51,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmtlb s3d": ("mmtlb", {"model.visual": "s3d"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
+    "nslt features": ("nslt", {"data.features": ("a set",)}),
     "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
     "nslt bahdanau": ("nslt", {"model.attention": "bahdanau", "model.reverse_source": False}),
 }
@@ -266,3 +267,16 @@ def test_training_questions_lose_words_if_asked_to(system):
     ask = translate_stage(toy_system(system, **changes, **{"translate.drop_words": 0.3})).ask
     lengths = {len(ask(clip, np.random.default_rng(seed)).split()) for seed in range(20)}
     assert max(lengths) == 50 and min(lengths) < 45
+
+
+@pytest.mark.parametrize("variant", ["nslt", "nslt bahdanau"])
+def test_a_step_in_bfloat16_with_recomputation_keeps_the_state_in_float32(batch, variant):
+    name, changes = VARIANTS[variant]
+    config = toy_system(name, **changes, **{"compute.dtype": "bfloat16", "compute.remat": True})
+    stage, state = translate_stage(config), setup(variant).state
+    optimizer = optax.sgd(1.0)
+    step = partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer)
+    after, _ = jax.eval_shape(step, state, batch, jax.random.key(0))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {"float32"}
+    found = jax.eval_shape(translator(stage, config), state.params, state.batch_stats, batch)
+    assert found.score.dtype == jnp.float32
