@@ -34,7 +34,9 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
         config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
     config.decode.update({"beams": 2, "max_new_tokens": 8})
     config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
-    for stage in (config.warm_start, config.pretrain, config.translate):
+    if "gloss_head" in config.model:
+        config.model.gloss_head.update({"d_model": 8, "ffn_dim": 12})
+    for stage in (config.warm_start, config.recognize, config.pretrain, config.translate):
         stage.update({"epochs": min(stage.epochs, 1), "clips_per_batch": 8, "frame_budget": 160})
         stage.optim.warmup_steps = 0
     return config
