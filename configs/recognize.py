@@ -1,7 +1,7 @@
 """A recogniser of glosses: the CNN and temporal convolutions of every row, with a head by CTC.
 
-`--config=configs/recognize.py:BASE` has BASE demo, phoenix or csl_daily. A translation goes on from its
-video part with `--config.recognize.epochs` above 0 and `--config.init_from` naming the recogniser's workdir.
+`--config=configs/recognize.py:BASE` has BASE demo, phoenix or csl_daily. `BASE/translate` is SSL-SSAW's
+translation that goes on from the recogniser's video part instead of stage 1.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,27 @@ BASES: dict[str, Callable[[], ConfigDict]] = {
 }
 
 
-def get_config(base: str = "demo") -> ConfigDict:
-    """Return the recogniser of a dataset."""
-    if base not in BASES:
-        raise ConfigError(f"recognize.py:{base} is unknown; there is {', '.join(BASES)}")
+def get_config(variant: str = "demo") -> ConfigDict:
+    """Return the recogniser of a dataset, or a translation after it."""
+    base, _, then = variant.partition("/")
+    if base not in BASES or then not in ("", "translate"):
+        raise ConfigError(
+            f"recognize.py:{variant} is unknown; there is BASE and BASE/translate, with BASE one of "
+            f"{', '.join(BASES)}"
+        )
     config = BASES[base]()
     config.name, config.stage, config.init_from = f"{base}_recognize", "recognize", None
-    config.recognize = config.translate.copy_and_resolve_references()
+    recipe = config.recognize = config.translate.copy_and_resolve_references()
     for key in set(config.translate) - set(config.warm_start):
-        del config.recognize[key]
-    config.recognize.eval_every = 1
-    config.recognize.optim.name = "adamw"
-    config.recognize.optim.learning_rate = 1e-3
+        del recipe[key]
+    recipe.eval_every = 1
+    recipe.optim.name, recipe.optim.learning_rate = "adamw", 1e-3
     if base == "demo":
-        config.recognize.clips_per_batch, config.recognize.frame_budget = 8, 360
+        recipe.clips_per_batch, recipe.frame_budget = 8, 360
         config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 128, 512
+    else:
+        recipe.epochs = 40  # as MMTLB's
+    if then:
+        config.init_from, config.name, config.stage = config.name, f"{base}_after_recognize", then
+        config.pretrain.epochs = 0
     return config

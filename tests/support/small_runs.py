@@ -29,7 +29,6 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     if config.system == "mmtlb":
         config.model.mbart.update(transformer | {"encoder_layers": 1, "heads": 2, "weights": None})
         config.model.s3d.update({"width": 1 / 32, "weights": None})
-        config.model.gloss_head.update({"d_model": 8, "ffn_dim": 12})
     elif "mbart" in config.model:
         config.model.mbart.update(transformer | {"text_layers": 1, "text_heads": 2, "weights": None})
         config.model.mbart.update({"video_layers": 1, "video_heads": 2, "decoder_heads": 2})
@@ -38,6 +37,8 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
         config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
     config.decode.update({"beams": 2, "max_new_tokens": 8})
     config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
+    if "gloss_head" in config.model:
+        config.model.gloss_head.update({"d_model": 8, "ffn_dim": 12})
     for stage in (
         config.warm_start,
         config.recognize,
