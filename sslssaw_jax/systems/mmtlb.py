@@ -18,7 +18,6 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, require, setting
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.augment import MEAN, STD
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
@@ -90,8 +89,7 @@ def make_video(
         return VideoEmbedding(model.cnn, model.cnn_width, **reads, dtype=dtype, rngs=rngs)
     if config.data.features:  # of S3D: a row is a position
         return FrameFeatures(model.cnn, **reads, dtype=dtype, rngs=rngs)
-    max_frames = config.data.max_frames
-    return S3DEmbedding(model.s3d, max_frames=max_frames, mean=MEAN, std=STD, dtype=dtype, rngs=rngs)
+    return S3DEmbedding(model.s3d, max_frames=config.data.max_frames, dtype=dtype, rngs=rngs)
 
 
 def video_width(config: Config, inputs: StageInputs) -> int:
