@@ -80,5 +80,5 @@ def test_a_split_without_glosses_is_named_before_anything_is_trained(
 def test_a_stage_that_a_system_lacks_is_an_error(tiny_data_dir: Path, tmp_path: Path) -> None:
     config = shrink(shipped("question_only"), tiny_data_dir)
     config.stage = "recognize"
-    with pytest.raises(ConfigError, match="'recognize', which 'question_only' does not have"):
+    with pytest.raises(ConfigError, match="'recognize'; the system 'question_only' has no such stage"):
         run(config, tmp_path)
