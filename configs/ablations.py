@@ -63,9 +63,8 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     config = BASES[base]()
     config.name = f"{base}_{name}"
     if name in OTHER_SYSTEMS:
-        system = OTHER_SYSTEMS[name]
-        use_system(config, system)
-        config.update_from_flattened_dict((PUBLISHED if base in FULL_SIZE else SMALL)[system])
+        use_system(config, OTHER_SYSTEMS[name])
+        config.update_from_flattened_dict((PUBLISHED if base in FULL_SIZE else SMALL)[name])
         return config
     if name in OWN_STAGE_1:
         config.init_from = f"{config.name}_stage1"

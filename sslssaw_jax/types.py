@@ -14,6 +14,10 @@ import jax
 Array = Any  # np.ndarray on the host, jax.Array on the devices
 Metrics = dict[str, jax.Array]
 
+# of ImageNet's training images, by which frames are normalized, as pretrained CNNs expect
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
 
 class Texts(NamedTuple):
     """A batch's questions and targets in the ids of one tokenizer."""

@@ -46,6 +46,8 @@ class DecodeConfig:
     beams: int = positive(4)
     max_new_tokens: int = positive(150)
     length_penalty: float = 1.0
+    # a score is divided by length ** length_penalty; gnmt: by ((5 + length) / 6) ** length_penalty
+    length_norm: Literal["power", "gnmt"] = "power"
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def from_config_dict(tree: ml_collections.ConfigDict, model_groups: Mapping[str,
     return _build(Config, values, "config", {"model": model_groups[system]})
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """Return plain dictionaries and lists, as JSON keeps them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 

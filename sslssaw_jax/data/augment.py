@@ -7,11 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sslssaw_jax.config.data import AugmentConfig, DataConfig
-from sslssaw_jax.types import Batch
-
-# of ImageNet's training images, as pretrained CNNs expect
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD, Batch
 
 
 def clip_of_frame(batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -48,7 +44,7 @@ def prepare_frames(batch: Batch, config: DataConfig, key: jax.Array | None) -> t
         frames_NxHxWx3 = frames_NxSxSx3[:, low : low + size, low : low + size]
     if key is not None:
         frames_NxHxWx3 = _recolour(key, frames_NxHxWx3, augment, len(batch.valid), clip_N)
-    return (frames_NxHxWx3 - jnp.asarray(MEAN)) / jnp.asarray(STD), mask_N
+    return (frames_NxHxWx3 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD), mask_N
 
 
 def _warps(augment: AugmentConfig, margin: int) -> bool:

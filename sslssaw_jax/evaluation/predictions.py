@@ -32,7 +32,7 @@ class Prediction:
     question: str
     target: str
     prediction: str
-    score: float  # log-probability over length ** length_penalty
+    score: float  # log-probability over the norm of the length
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sentence:
     """A sentence that the beam search found."""
 
     text: str
-    score: float  # log-probability over length ** length_penalty
+    score: float  # log-probability over the norm of the length
 
 
 class Found(NamedTuple):

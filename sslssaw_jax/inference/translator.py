@@ -31,7 +31,7 @@ class Answer:
 
     question: str
     text: str
-    score: float  # log-probability over length ** length_penalty
+    score: float  # log-probability over the norm of the length
     alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
     gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
     understood: bool  # False if the score is below the model's threshold, which its evaluation found on dev

@@ -6,7 +6,7 @@ ensemble, J beams that are chosen.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class _Search(NamedTuple):
     running: jax.Array  # i32[B, K, N]
     running_scores: jax.Array  # f32[B, K], sums of log-probabilities
     finished: jax.Array  # i32[B, K, N]
-    finished_scores: jax.Array  # f32[B, K], divided by length ** length_penalty; IMPOSSIBLE means none yet
+    finished_scores: jax.Array  # f32[B, K], divided by the norm of the length; IMPOSSIBLE means none yet
     open: jax.Array  # bool[B], clips whose result may still change
 
 
@@ -78,6 +78,7 @@ def beam_search(
     beams: int,
     max_new_tokens: int,
     length_penalty: float,
+    length_norm: Literal["power", "gnmt"] = "power",
     eos_id: int,
     pad_id: int,
 ) -> tuple[jax.Array, jax.Array]:
@@ -86,8 +87,9 @@ def beam_search(
     The tokens are those of Hugging Face's `generate(num_beams=beams, num_return_sequences=beams,
     early_stopping=False, forced_eos_token_id=eos_id, suppress_tokens=[pad_id])`, and the scores are its
     `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens (with `eos_id`) to
-    the power of `length_penalty`. One beam is greedy search. Several members predict the mean of their
-    probabilities. The caller jits this function and makes the decoders deterministic.
+    the power of `length_penalty`, or by the norm of GNMT (Wu et al. 2016). One beam is greedy search. Several
+    members predict the mean of their probabilities. The caller jits this function and makes the decoders
+    deterministic.
 
     Args:
         members: One model, or an ensemble, that has read the batch.
@@ -96,6 +98,7 @@ def beam_search(
         beams: Number of beams of a clip.
         max_new_tokens: N; the last new token of a sentence as long as this is `eos_id`.
         length_penalty: Exponent of the length by which the score is divided.
+        length_norm: What is raised to that power: `power` the length, `gnmt` (5 + length) / 6.
         eos_id: The token that ends a sentence.
         pad_id: The token after `eos_id`, and everywhere in a row whose encoder mask is all False.
 
@@ -128,7 +131,8 @@ def beam_search(
         candidates_Bx2KxN = _take(search.running, parent_Bx2K).at[:, :, search.length].set(token_Bx2K)
         ends_Bx2K = token_Bx2K == eos_id
         length = search.length + 1
-        norm = length.astype(jnp.float32) ** length_penalty
+        counted = length.astype(jnp.float32)
+        norm = (counted if length_norm == "power" else (5 + counted) / 6) ** length_penalty
 
         # As in the reference, a sentence counts as finished only if it is among the best `beams` candidates,
         # and only while its clip is open.

@@ -10,19 +10,24 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.checks import group, require, setting
+from sslssaw_jax.models.alexnet import AlexNet, AlexNetConfig
 from sslssaw_jax.models.resnet import ResNet, ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig, ShuffleNetV2
+
+CNN = ResNet | ShuffleNetV2 | AlexNet
 
 
 @dataclass(frozen=True)
 class CNNConfig:
     """The choice of the CNN, its sizes and its pretrained weights."""
 
-    kind: Literal["resnet", "shufflenet"] = "resnet"
-    # torchvision's file, or folder or hub name of a Hugging Face ResNet, of the same sizes; None: random
+    kind: Literal["resnet", "shufflenet", "alexnet"] = "resnet"
+    # torchvision's file, or folder or hub name of a Hugging Face ResNet, of the same sizes; of an AlexNet
+    # bvlc_alexnet.npy; None: random
     weights: str | None = setting(None)
     resnet: ResNetConfig = group(ResNetConfig)
     shufflenet: ShuffleNetConfig = group(ShuffleNetConfig)
+    alexnet: AlexNetConfig = group(AlexNetConfig)
 
     def __post_init__(self) -> None:
         pretrained_layout = self.resnet.stem == "conv7_pool" and self.resnet.head == "pool"
@@ -33,10 +38,10 @@ class CNNConfig:
         )
 
 
-def make_cnn(
-    config: CNNConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> ResNet | ShuffleNetV2:
+def make_cnn(config: CNNConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> CNN:
     """Make the CNN: `(frames_NxHxWx3, mask_N)` to features `[N, cnn.features]`."""
     if config.kind == "shufflenet":
         return ShuffleNetV2(config.shufflenet, dtype=dtype, rngs=rngs)
+    if config.kind == "alexnet":
+        return AlexNet(config.alexnet, image_size, dtype=dtype, rngs=rngs)
     return ResNet(config.resnet, image_size, dtype=dtype, rngs=rngs)

@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.models.batch_norm import BatchNorm
-from sslssaw_jax.models.cnn import CNNConfig, make_cnn
-from sslssaw_jax.models.resnet import ResNet
-from sslssaw_jax.models.shufflenet import ShuffleNetV2
+from sslssaw_jax.models.cnn import CNN, CNNConfig, make_cnn
 from sslssaw_jax.types import FeatureSize, most_rows
 
 # how often the first frame is repeated, by the number of pools; two as in the parent project
@@ -86,7 +84,7 @@ def gather_frames(
     return features_NxC.at[packed_BxT].get(mode="fill", fill_value=0)
 
 
-def _width(cnn: ResNet | ShuffleNetV2 | None, features: FeatureSize | None) -> int:
+def _width(cnn: CNN | None, features: FeatureSize | None) -> int:
     return features.width if features else cnn.features  # type: ignore[union-attr]
 
 

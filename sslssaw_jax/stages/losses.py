@@ -36,6 +36,22 @@ def cross_entropy(
     return masked_mean((1 - label_smoothing) * nll_BxL + label_smoothing * uniform_BxL, mask_BxL, count)
 
 
+def denominator(
+    normalize: str, scored_BxL: jax.Array, tokens: jax.Array | None, clips: jax.Array | None
+) -> jax.Array:
+    """Return the number by which a sum over sentences is divided.
+
+    Args:
+        normalize: `tokens` or `clips`, as in `SentenceConfig`.
+        scored_BxL: The tokens in the sum.
+        tokens: The tokens of all micro-batches; None: those of this batch.
+        clips: The clips of all micro-batches; None: those of this batch.
+    """
+    if normalize == "tokens":
+        return scored_BxL.sum() if tokens is None else tokens
+    return scored_BxL.any(axis=-1).sum() if clips is None else clips
+
+
 def contrastive_loss(
     cosine_BxB: jax.Array, logit_scale: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:

@@ -10,8 +10,8 @@ from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import CachedDecoder, EncodedModel
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
-from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.recognition import early_modules
+from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import split_key
@@ -84,16 +84,11 @@ def one_stage(
     def loss(
         model: Translating, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
-        """Return the summed cross-entropy of a sentence, as mean over clips."""
         augment_key, rngs = split_key(key)
         states, mask = read(model, batch, augment_key, rngs)
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
         logits = model.decode(target, states, mask, rngs=rngs)
-        clips = batch.valid.sum() if counts.clips is None else counts.clips
-        smoothing = config.translate.label_smoothing
-        total = cross_entropy(logits, target.labels, target.scored, smoothing, clips)
-        hits = logits.argmax(axis=-1) == target.labels
-        metrics = {"loss_sentence": total, "accuracy": masked_mean(hits, target.scored, counts.target_tokens)}
+        total, metrics = translation_loss(target, logits, None, None, counts, config.translate)
         total *= sentence_weight
         if added_loss is not None:
             added, parts = added_loss(model, states, mask, batch, counts)

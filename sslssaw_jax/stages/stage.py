@@ -17,6 +17,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.mbert import MBertConfig
+from sslssaw_jax.stages.rate_factors import RateFactors, factor_at
 from sslssaw_jax.types import BLEU_4, Batch, FeatureSize, Metrics, SelectionMetric, TrainState
 
 # (model, batch, key, counts) -> (loss, parts of the loss); without a key: evaluation
@@ -87,17 +88,27 @@ class Stage:
     @cached_property
     def train_def(self) -> nnx.GraphDef:
         """Return the model's static structure, with dropout and the batch's own statistics."""
-        return split_model(nnx.view(self._abstract_model, raise_if_not_found=False, remat=self.remat))[0]
+        return self.freezing_def({})
+
+    def freezing_def(self, factors: RateFactors) -> nnx.GraphDef:
+        """Return `train_def` with modules of factor 0 as in evaluation."""
+        model = nnx.view(self._abstract_model, raise_if_not_found=False, remat=self.remat)
+        return split_model(_for_evaluation(model, lambda path, _: factor_at(factors, path) == 0))[0]
 
     @cached_property
     def eval_def(self) -> nnx.GraphDef:
         """Return the same structure without dropout and with the running statistics."""
-        modes = {"deterministic": True, "use_running_average": True}
-        return split_model(nnx.view(self._abstract_model, raise_if_not_found=False, **modes))[0]
+        return split_model(_for_evaluation(self._abstract_model, ...))[0]
 
     @cached_property
     def _abstract_model(self) -> nnx.Module:
         return nnx.eval_shape(lambda: self.make_model(jax.random.key(0)))
+
+
+def _for_evaluation(model: nnx.Module, only: Any) -> nnx.Module:
+    """Switch off dropout in chosen modules, and batch statistics for running ones."""
+    modes = {"deterministic": True, "use_running_average": True}
+    return nnx.view(model, only=only, raise_if_not_found=False, **modes)
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:

@@ -1,12 +1,15 @@
 """One training step and one evaluation step, the same for every stage: pure functions of the state."""
 
 from collections.abc import Callable
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 
+from sslssaw_jax.stages.rate_factors import RateFactors, factor_tree
 from sslssaw_jax.stages.stage import OWN_COUNTS, Loss, LossCounts, split_model
 from sslssaw_jax.types import Batch, Metrics, TrainState
 
@@ -17,20 +20,35 @@ def train_step(
     state: TrainState,
     batch: Batch,
     run_key: jax.Array,
+    rate: jax.Array | float = 1.0,
     *,
     graphdef: nnx.GraphDef,
     loss: Loss,
     optimizer: optax.GradientTransformation,
     ema_decay: float = 0.0,
+    factors: RateFactors = MappingProxyType({}),
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one batch, or one stack of micro-batches.
 
     Randomness comes from the run's key and the step's number alone. A step on stacked micro-batches equals
     one step on all of their clips, except for what sees one batch at a time (BatchNorm, stage 1's contrast).
+
+    Args:
+        state: The state before.
+        batch: The clips.
+        run_key: The key of the run.
+        rate: A factor of the learning rate, which the schedule does not know.
+        graphdef: The model's structure for training.
+        loss: The stage's.
+        optimizer: The stage's.
+        ema_decay: Of the moving average.
+        factors: Of the learning rate of modules; the gradient of a module with 0 is not computed.
     """
 
     def gradient(batch_stats: nnx.State, batch: Batch, key: jax.Array, counts: LossCounts) -> _Gradient:
         def objective(params: nnx.State) -> tuple[jax.Array, tuple[Metrics, nnx.State]]:
+            trained = factor_tree(factors, params)
+            params = jax.tree.map(lambda x, factor: x if factor else lax.stop_gradient(x), params, trained)
             model = nnx.merge(graphdef, params, batch_stats, copy=True)
             value, metrics = loss(model, batch, key, counts)
             return value, ({"loss": value, **metrics}, split_model(model)[2])
@@ -44,6 +62,7 @@ def train_step(
     else:
         (grads, metrics), batch_stats = _accumulate(gradient, state.batch_stats, batch, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda update: update * rate, updates)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else _update_ema(state.ema, params, state.step, ema_decay)
     metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
@@ -67,12 +86,12 @@ def _accumulate(
             return jax.tree.map(jnp.add, total, summand), batch_stats
 
         # without a clip BatchNorm would divide by zero
-        return jax.lax.cond(part[0].valid.any(), added, lambda carry: carry, carry), None
+        return lax.cond(part[0].valid.any(), added, lambda carry: carry, carry), None
 
     first, first_key = jax.tree.map(lambda x: x[0], (batches, keys))
     summand, _ = jax.eval_shape(gradient, batch_stats, first, first_key, counts)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), summand)
-    return jax.lax.scan(add, (zeros, batch_stats), (batches, keys))[0]
+    return lax.scan(add, (zeros, batch_stats), (batches, keys))[0]
 
 
 def _count(batch: Batch) -> LossCounts:

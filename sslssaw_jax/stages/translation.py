@@ -32,7 +32,7 @@ class Translated(NamedTuple):
     """The sentences that beam search found, and the fusion's gate for the heat map."""
 
     tokens: jax.Array  # i32[B, beams, max_new_tokens], best first, padded behind </s>
-    score: jax.Array  # f32[B, beams], log-probability over length ** length_penalty
+    score: jax.Array  # f32[B, beams], log-probability over the norm of the length
     gate: jax.Array | None  # f32[B, T]: the question's tokens, then the video's positions; None without SSAW
     mask: jax.Array  # bool[B, T]
 
@@ -76,6 +76,7 @@ def translate_step(
         beams=decode.beams,
         max_new_tokens=decode.max_new_tokens,
         length_penalty=decode.length_penalty,
+        length_norm=decode.length_norm,
         eos_id=eos_id,
         pad_id=pad_id,
     )
@@ -94,8 +95,8 @@ def sentence_step(
 ) -> jax.Array:
     """Return the log-probability of each clip's target, f32[B].
 
-    For a sentence that `translate_step` has found, it is the score times the length to the power of
-    `length_penalty`. Tuples of parameters and statistics are those of an ensemble.
+    For a sentence that `translate_step` has found, it is the score times the norm of the length. Tuples
+    of parameters and statistics are those of an ensemble.
     """
     prompt, prompt_mask = translation.prompt(batch, language_id)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)

@@ -2,9 +2,9 @@
 
 The defaults are the sizes of the public code (neccam/nslt); its recipe is in `configs/systems.py`. It is a
 reconstruction in three points: the attention vector is that of TensorFlow 1's `AttentionWrapper`, which the
-code calls; the pictures are ours (RGB, no mean image), and so is the CNN, in place of AlexNet; the words are
-the tokens of every row, not those between spaces. A clip longer than `data.max_frames` is thinned out, while
-the public code leaves it out.
+code calls; the CNN is that of every row unless `model.cnn.kind` is `alexnet`; the words are the tokens of
+every row, not those between spaces. A clip longer than `data.max_frames` is thinned out, while the public
+code leaves it out.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from sslssaw_jax.models.recurrent import Encoded, RecurrentConfig, RecurrentDeco
 from sslssaw_jax.models.video_embedding import FrameFeatures
 from sslssaw_jax.stages.one_stage import check, one_stage
 from sslssaw_jax.stages.stage import Stage, StageInputs, System
-from sslssaw_jax.stages.video import embed_video
+from sslssaw_jax.stages.video import embed_video, video_input
 from sslssaw_jax.types import Batch
 
 
@@ -38,23 +38,19 @@ class NSLTConfig(RecurrentConfig):
 class NSLT(nnx.Module):
     """A recurrent net from frames to a sentence."""
 
-    def __init__(self, config: Config, vocab_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: Config, inputs: StageInputs, *, rngs: nnx.Rngs):
         model, dtype = config.model, compute_dtype(config.compute.dtype)
-        self.video = FrameFeatures(
-            model.cnn,
-            image_size=config.data.image_size,
-            max_frames=config.data.max_frames,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.video = FrameFeatures(model.cnn, **video_input(config, inputs), dtype=dtype, rngs=rngs)
         self.encoder = RecurrentEncoder(
             self.video.width, model, reverse=model.reverse_source, dtype=dtype, rngs=rngs
         )
         init = nnx.initializers.glorot_normal()
-        self.table = nnx.Embed(vocab_size, model.embedding, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.table = nnx.Embed(
+            inputs.vocab_size, model.embedding, embedding_init=init, dtype=dtype, rngs=rngs
+        )
         self.decoder = RecurrentDecoder(model.embedding, model, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(
-            model.units, vocab_size, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs
+            model.units, inputs.vocab_size, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs
         )
 
     def embed_target(self, ids_BxL: jax.Array) -> jax.Array:
@@ -82,7 +78,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         frames_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, augment_key)
         return model.encoder(frames_BxTxC, mask_BxT, rngs), mask_BxT
 
-    return one_stage(config, inputs, lambda key: NSLT(config, inputs.vocab_size, rngs=nnx.Rngs(key)), read)
+    return one_stage(config, inputs, lambda key: NSLT(config, inputs, rngs=nnx.Rngs(key)), read)
 
 
-SYSTEM = System(NSLTConfig, make_stages, check)
+SYSTEM = System(NSLTConfig, make_stages, check, reads=("frames", "features"))

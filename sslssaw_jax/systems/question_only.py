@@ -114,8 +114,7 @@ def translate_loss(
         question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1]], axis=1)
     else:
         target_logits = model.decode(target, batch, states, rngs)
-    smoothing = config.translate.label_smoothing
-    return translation_loss(target, target_logits, question, question_logits, counts, smoothing)
+    return translation_loss(target, target_logits, question, question_logits, counts, config.translate)
 
 
 class TargetNoise:

@@ -29,7 +29,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, Encoder
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.alignment import aligned_cosine
-from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, denominator
 from sslssaw_jax.stages.recognition import early_modules, early_stages
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
@@ -165,7 +165,8 @@ def pretrain_loss(
     l_sim, metrics = contrastive_loss(cosine_BxB, model.logit_scale[...], batch.valid, counts.clips)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
-    smoothing, count = config.pretrain.label_smoothing, counts.target_tokens
+    smoothing, normalize = config.pretrain.label_smoothing, config.pretrain.normalize
+    count = denominator(normalize, target.scored, counts.target_tokens, counts.clips)
     l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, smoothing, count)
     total = l_sim + config.pretrain.mask_weight * l_r
     return total, {"loss_similarity": l_sim, "loss_restore": l_r, **metrics}
@@ -263,8 +264,7 @@ def translate_loss(
         target_logits = model.decode(target, encoded, rngs=rngs)
         if config.model.ssl == "separate":
             question_logits = model.decode(question, encoded, rngs=rngs)
-    smoothing = config.translate.label_smoothing
-    return translation_loss(target, target_logits, question, question_logits, counts, smoothing)
+    return translation_loss(target, target_logits, question, question_logits, counts, config.translate)
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:

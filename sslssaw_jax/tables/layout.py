@@ -133,7 +133,8 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
         notes.append(f"By BLEU-4: {' < '.join(names[place] for place in ours)}.")
         in_paper = " < ".join(names[place] for place in papers)
         notes.append("The paper has the same order." if ours == papers else f"In the paper: {in_paper}.")
-    return [*notes, table["note"]] if "note" in table else notes
+    of_rows = [f"{name}: {row['note']}" for name, row in zip(names, table["rows"]) if "note" in row]
+    return [*notes, *table.get("notes", []), *of_rows]
 
 
 def to_csv(number: int, rows: list[Row]) -> str:

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from configs import ablations
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run_differences, to_dict
 from sslssaw_jax.config.flags import explain_flags
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
@@ -194,7 +194,10 @@ def _require_one_dataset(jobs: Sequence[_Job]) -> None:
 
 def _scored(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide the scores of a trained model."""
-    return {"decode": config["decode"], "data": {"test_split": config["data"]["test_split"]}}
+    return {
+        "decode": to_dict(DecodeConfig()) | config["decode"],
+        "data": {"test_split": config["data"]["test_split"]},
+    }
 
 
 class _Call(NamedTuple):

@@ -14,14 +14,15 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.config.stages import StageConfig
+from sslssaw_jax.config.stages import OptimConfig, StageConfig
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.stages.rate_factors import check_rate_factors
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
-from sslssaw_jax.training.optimizer import make_optimizer
+from sslssaw_jax.training.optimizer import make_optimizer, plateau_factor
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
 from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
@@ -67,13 +68,18 @@ def train(
         The state after the last step.
 
     Raises:
+        ConfigError: `optim` does not fit the stage or its model.
         CheckpointError: The workdir holds a checkpoint of another model, or only damaged checkpoints; or a
             checkpoint cannot be written.
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
     try:
-        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches)
+        ends = batches.epoch_ends.tolist()
+        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches, ends)
+        check_rate_factors(stage_config.optim.rate_factors, stage.abstract_state().params)
+        if stage_config.optim.schedule == "plateau" and not stage.selection:
+            raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
     except ConfigError as error:  # a group knows its keys, not its own path
         raise ConfigError(f"config.{stage.name}.{error}") from None
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -111,10 +117,11 @@ def train(
         pending: list[_Step] = []  # to log
         step_fn = partial(
             train_step,
-            graphdef=stage.train_def,
+            graphdef=stage.freezing_def(stage_config.optim.rate_factors),
             loss=stage.loss,
             optimizer=optimizer,
             ema_decay=stage_config.ema_decay,
+            factors=stage_config.optim.rate_factors,
         )
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
 
@@ -144,13 +151,18 @@ def train(
                 if _out_of_patience(checkpointer.scores, stage.selection, stage_config.patience):
                     log.info(f"{stage.name}: stopped, no better score in {stage_config.patience} evaluations")
                     break
+                factor = _plateau(checkpointer.scores, stage.selection, stage_config.optim)
+                optim = stage_config.optim
+                if factor < 1 and factor * optim.learning_rate < optim.final_learning_rate:
+                    log.info(f"{stage.name}: stopped, the learning rate is below optim.final_learning_rate")
+                    break
                 step += 1
                 batch, waited = data.next(log)
                 trace.before(step)
-                state, metrics = counted_step(state, shard_batch(batch, mesh), run_key)
+                state, metrics = counted_step(state, shard_batch(batch, mesh), run_key, np.float32(factor))
                 trace.after(step, metrics)
                 flops = counted_step.flops * stage_config.accumulate  # XLA counts the body of a loop once
-                pending.append(_Step(step, batch, metrics, waited, flops))
+                pending.append(_Step(step, batch, metrics, waited, flops, factor))
                 stopping = stop.reached(step)
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
                 late = 0 if saving else 1  # a step late, so that the device never waits for the host
@@ -178,6 +190,7 @@ class _Step(NamedTuple):
     metrics: Metrics
     waited: float  # seconds for data
     flops: float
+    factor: float  # of the schedule's learning rate
 
 
 class _TrainingData:
@@ -232,14 +245,14 @@ def _log_steps(
     """Wait for steps, check that they are finite, and log them."""
     rows = {}
     try:
-        for step, batch, metrics, waited, flops in steps:
+        for step, batch, metrics, waited, flops, factor in steps:
             values = {key: float(value) for key, value in jax.device_get(metrics).items()}
             watched = {key: values[key] for key in ("loss", "grad_norm")}
             require_finite(step, watched, batch, clips, workdir)
             num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
             if step % config.logging.every_steps == 0:
-                rows[step] = values | {"lr": float(schedule(step - 1))}
+                rows[step] = values | {"lr": factor * float(schedule(step - 1))}
     finally:
         if rows:
             log.write(rows)
@@ -255,5 +268,16 @@ def _out_of_patience(scores: Scores, selection: SelectionMetric | None, patience
     """Return whether the last `patience` evaluations improved nothing; 0 is endless patience."""
     if not (selection and patience and scores):
         return False
-    in_order = [selection.quality(scores[step]) for step in sorted(scores)]
+    in_order = _qualities(scores, selection)
     return len(in_order) - 1 - int(np.argmax(in_order)) >= patience
+
+
+def _plateau(scores: Scores, selection: SelectionMetric | None, optim: OptimConfig) -> float:
+    """Return the factor of the learning rate after all scores."""
+    if not (selection and optim.schedule == "plateau"):
+        return 1.0
+    return plateau_factor(optim, _qualities(scores, selection))
+
+
+def _qualities(scores: Scores, selection: SelectionMetric) -> list[float]:
+    return [selection.quality(scores[step]) for step in sorted(scores)]

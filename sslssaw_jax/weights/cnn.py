@@ -1,4 +1,4 @@
-"""Pretrained CNNs of torchvision and Hugging Face, strict both ways.
+"""Pretrained CNNs of torchvision, Hugging Face and, for AlexNet, Caffe; strict both ways.
 
 PyTorch's running variances are unbiased, those of our own training biased; they are taken as they are.
 """
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.types import TrainState
+from sslssaw_jax.weights.alexnet import pretrained_alexnet
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
 from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
@@ -68,6 +69,8 @@ def pretrained_cnn(config: CNNConfig) -> InitialWeights:
     Raises:
         WeightsError: There is no such file, or its settings are not those of a published ResNet.
     """
+    if config.kind == "alexnet":
+        return pretrained_alexnet(str(config.weights))
     checkpoint = _open(str(config.weights))
     tensors = {
         name.removeprefix("resnet."): name  # Hugging Face's classifiers have this prefix

@@ -55,7 +55,7 @@ def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(
         config = config_of(base, row)
         assert config.system == system and config.init_from is None
         assert (config.data, config.model.cnn) == (full.data, full.model.cnn)
-        require_values(config, f"{base}_{row}", (SMALL if base in SMALL_BASES else PUBLISHED)[system])
+        require_values(config, f"{base}_{row}", (SMALL if base in SMALL_BASES else PUBLISHED)[row])
 
 
 def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
@@ -115,11 +115,11 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
     assert (
         unlike[concat]["5"] == printed["phoenix2014t_qa", "qb"]["4"]
     )  # the paper's slip, told below Table 5
-    assert all(f"{figure:.2f}" in PAPER["5"]["note"] for figure in unlike[concat]["4"])
+    assert all(f"{figure:.2f}" in PAPER["5"]["notes"][0] for figure in unlike[concat]["4"])
 
 
 def test_the_paper_s_figures_fall_from_bleu_1_to_bleu_4_and_its_full_system_is_best():
     for table in PAPER.values():
         *others, full = (row["paper"] for row in table["rows"])
         assert all(b1 > b2 > b3 > b4 for b1, b2, b3, b4, _ in (*others, full))
-        assert all(ours > theirs for other in others for ours, theirs in zip(full, other))
+        assert all(full[3] > other[3] for other in others)  # MMTLB has a better BLEU-1 on CSL-Daily

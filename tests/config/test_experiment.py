@@ -176,7 +176,7 @@ def test_pretrained_weights_and_a_warm_start_are_refused_together():
         read_config(tree)
 
 
-@pytest.mark.parametrize("system", ["slrt", "gaslt"])
+@pytest.mark.parametrize("system", ["slrt", "gaslt", "nslt"])
 def test_a_system_of_one_stage_refuses_a_stage_1(system):
     tree = default_config(system)
     tree.stage = "pretrain"

@@ -5,7 +5,9 @@ import pytest
 
 from sslssaw_jax.config.data import AugmentConfig, DataConfig
 from sslssaw_jax.data import augment
-from sslssaw_jax.data.augment import MEAN, STD, clip_of_frame, prepare_frames
+from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
+from sslssaw_jax.types import PIXEL_MEAN as MEAN
+from sslssaw_jax.types import PIXEL_STD as STD
 from tests.support.toy import assert_close, padded, toy_batch
 
 SIDE = 16  # of the frames in toy batches

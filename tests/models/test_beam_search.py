@@ -88,6 +88,48 @@ def test_beam_search_equals_hugging_face_generate(pair, encoded, beams, length_p
     assert len(set(lengths)) > 3, "were all sentences of one length, the comparison would say little"
 
 
+@pytest.mark.parametrize("length_norm", ["power", "gnmt"])
+def test_beam_search_with_a_beam_for_each_sentence_finds_them_all_in_order(pair, encoded, length_norm):
+    """Enumerate the sentences of at most 3 tokens of a vocabulary of 5 words and </s>."""
+    words, clips = range(5, 10), 3
+    encoded, prompt = tuple(array[:clips] for array in encoded), np.full((clips, 1), LANGUAGE)
+
+    def logits(hidden):
+        every = np.arange(VOCAB_SIZE)
+        known = np.isin(every, [EOS, *words])
+        return jnp.where(known, pair.ours.embedding.logits(hidden), -1e9)
+
+    @jax.jit
+    def log_probs(tokens):
+        hidden = pair.ours.decoder(pair.ours.embedding(tokens), jnp.ones(tokens.shape, bool), *encoded)
+        return jax.nn.log_softmax(logits(hidden))
+
+    found = {}
+    for first in words:
+        after = np.asarray(log_probs(np.append(prompt, np.full((clips, 1), first), axis=1)))
+        found[EOS,] = after[:, 0, EOS]
+        found[first, EOS] = after[:, 0, first] + after[:, 1, EOS]
+        for second in words:  # the third is forced
+            found[first, second, EOS] = after[:, 0, first] + after[:, 1, second]
+    tokens, scores = beam_search(
+        [EncodedModel(pair.ours.decoder, pair.ours.embedding, logits, *encoded)],
+        prompt,
+        np.ones_like(prompt, bool),
+        beams=len(found),
+        max_new_tokens=3,
+        length_penalty=1.7,
+        length_norm=length_norm,
+        eos_id=EOS,
+        pad_id=PAD,
+    )
+    for clip in range(clips):
+        norms = [len(one) if length_norm == "power" else (5 + len(one)) / 6 for one in found]
+        divided = {one: found[one][clip] / norm**1.7 for one, norm in zip(found, norms)}
+        best = sorted(divided, key=divided.__getitem__, reverse=True)
+        assert [tuple(row[row != PAD]) for row in np.asarray(tokens[clip])] == best
+        np.testing.assert_allclose(scores[clip], [divided[one] for one in best], atol=1e-4)
+
+
 def test_beam_search_after_a_longer_prompt_equals_hugging_face_generate(pair, encoded):
     prompt, mask = prompts(length=4)
     prompt[:, 0] = LANGUAGE

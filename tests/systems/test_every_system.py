@@ -30,6 +30,7 @@ from tests.support.toy import (
     jit,
     one_clip,
     padded,
+    sgd_step,
     teacher_forced,
     toy_batch,
     toy_state,
@@ -47,6 +48,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
+    "nslt features": ("nslt", {"data.features": ("a set",)}),
     "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
     "nslt bahdanau": ("nslt", {"model.attention": "bahdanau", "model.reverse_source": False}),
 }
@@ -165,14 +167,82 @@ def test_a_system_learns_a_batch_by_heart(batch, variant):
         assert history[-1][part] < 0.3 * history[0][part]
 
 
-@pytest.mark.parametrize("variant", ["slrt", "gaslt", "nslt"])
-def test_the_loss_is_a_sum_over_a_sentence_s_tokens_and_a_mean_over_clips(batch, variant):
-    """So a batch's loss is the mean of its clips' losses, whatever their lengths."""
-    _, stage, _, model = setup(variant)
-    loss = jit(lambda model, batch: stage.loss(model, batch, None)[1]["loss_sentence"])
-    alone = [float(loss(model, one_clip(batch, row))) for row in range(len(batch.valid))]
-    assert_close(loss(model, batch), np.float32(np.mean(alone)))
-    assert len({int(length) for length in batch.decoder_texts.target_mask.sum(axis=1)}) > 1
+@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "gaslt", "nslt"])
+def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(batch, variant):
+    """Expect a mean of the clips' losses if normalized by clips, whatever their lengths."""
+    name, changes = VARIANTS[variant]
+    model = setup(variant).model
+
+    def losses(normalize):
+        stage = translate_stage(toy_system(name, **changes, **{"translate.normalize": normalize}))
+        parts = jit(lambda model, batch: stage.loss(model, batch, None)[1])
+        found = [parts(model, each) for each in (batch, *map(partial(one_clip, batch), range(4)))]
+        return [
+            np.array([parts[key] for parts in found])
+            for key in ("loss_sentence", "accuracy", "loss_question")
+            if key in found[0]
+        ]
+
+    texts = batch.decoder_texts
+    lengths = [mask.sum(axis=1) - 1 for mask in (texts.target_mask, texts.question_mask)]
+    assert len(set(lengths[0])) > 1
+    (by_tokens, accuracy, *asked_by_tokens), (by_clips, same, *asked_by_clips) = map(
+        losses, ("tokens", "clips")
+    )
+    assert_close(accuracy, same)
+    sentences = [(by_tokens, by_clips), *zip(asked_by_tokens, asked_by_clips)]
+    for length, (mean, summed) in zip(lengths, sentences, strict=False):
+        assert_close(summed[1:], mean[1:] * length)
+        assert_close(summed[0], summed[1:].mean())
+        assert_close(mean[0], (mean[1:] * length).sum() / length.sum())
+
+
+def test_micro_batches_are_one_batch_if_normalized_by_clips_too():
+    stage = translate_stage(
+        toy_system("question_only", **{"model.ssl": "prefix", "translate.normalize": "clips"})
+    )
+    batch = toy_batch(seed=1, clips=5)
+    parts = [jax.tree.map(lambda x, rows=rows: x[rows], batch) for rows in (slice(0, 3), slice(3, 5))]
+    stacked = jax.tree.map(
+        lambda *rows: np.stack(rows),
+        *(part.replace(frames=batch.frames) for part in (parts[0], padded(parts[1], rows=1))),
+    )
+    step, state = sgd_step(stage), toy_state(stage)
+    (large, metrics), (small, same) = step(state, batch), step(state, stacked)
+    assert_close(same, metrics)
+    assert_close(small.params, large.params)
+
+
+def test_a_frozen_module_keeps_its_parameters_and_statistics_and_uses_them(batch):
+    """Freeze all of a CNN but its last block."""
+    stage = translate_stage(toy_system("slrt", **{"model.cnn.resnet.depths": (1, 1)}))
+    factors = {"video.cnn": 0.0, "video.cnn.blocks.1": 0.1}
+    state = toy_state(stage)
+    step = jit(
+        partial(
+            train_step,
+            graphdef=stage.freezing_def(factors),
+            loss=stage.loss,
+            optimizer=optax.sgd(1.0),
+            factors=factors,
+        )
+    )
+
+    def cnn(tree):
+        blocks = tree["video"]["cnn"]["blocks"]
+        others = {name: part for name, part in tree["video"]["cnn"].items() if name != "blocks"}
+        return (others, blocks[0]), blocks[1]
+
+    after, metrics = step(state, batch, jax.random.key(0))
+    for before, now in ((state.params, after.params), (state.batch_stats, after.batch_stats)):
+        (frozen, trained), (same, moved) = cnn(before), cnn(now)
+        jax.tree.map(np.testing.assert_array_equal, same, frozen)
+        assert all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), trained, moved)))
+    shifted = jax.tree.map(lambda x: x + 0.5, state.batch_stats["video"]["cnn"]["stem_norm"])
+    other = jax.tree.map(lambda x: x, state.batch_stats)
+    other["video"]["cnn"]["stem_norm"] = shifted
+    _, changed = step(state.replace(batch_stats=other), batch, jax.random.key(0))
+    assert float(changed["loss"]) != float(metrics["loss"])
 
 
 def test_a_sign_transformer_without_the_question_reads_none(batch):
@@ -194,3 +264,16 @@ def test_training_questions_lose_words_if_asked_to(system):
     ask = translate_stage(toy_system(system, **changes, **{"translate.drop_words": 0.3})).ask
     lengths = {len(ask(clip, np.random.default_rng(seed)).split()) for seed in range(20)}
     assert max(lengths) == 50 and min(lengths) < 45
+
+
+@pytest.mark.parametrize("variant", ["nslt", "nslt bahdanau"])
+def test_a_step_in_bfloat16_with_recomputation_keeps_the_state_in_float32(batch, variant):
+    name, changes = VARIANTS[variant]
+    config = toy_system(name, **changes, **{"compute.dtype": "bfloat16", "compute.remat": True})
+    stage, state = translate_stage(config), setup(variant).state
+    optimizer = optax.sgd(1.0)
+    step = partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer)
+    after, _ = jax.eval_shape(step, state, batch, jax.random.key(0))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {"float32"}
+    found = jax.eval_shape(translator(stage, config), state.params, state.batch_stats, batch)
+    assert found.score.dtype == jnp.float32

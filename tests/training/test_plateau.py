@@ -1,0 +1,106 @@
+"""The training loop on a plateau of scores, with a model of one weight."""
+
+import json
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.stages import OptimConfig, TranslateConfig
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.training.loop import train
+from sslssaw_jax.training.sharding import make_mesh
+from sslssaw_jax.training.signals import Stopped, StopRequest
+from tests.support.toy import toy_batch, toy_config
+
+EPOCHS = 9
+SCORES = dict(zip(range(2, 2 * EPOCHS + 1, 2), (1.0, 2.0, 2.0, 1.5, 3.0, 3.0, 2.0, 1.0, 1.0)))  # by step
+OPTIM = OptimConfig(
+    "sgd", "plateau", 0.25, final_learning_rate=0.02, factor=0.5, patience=0, weight_decay=0.0
+)
+STAGE = Stage("translate", lambda key: nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(0)), lambda *_: None)
+
+
+class Steps:
+    """A stand-in for an iterator of batches, two an epoch."""
+
+    def __init__(self):
+        self.step, self.batch = 0, toy_batch(0, clips=1)
+
+    def __next__(self):
+        self.step += 1
+        return self.batch
+
+    def get_state(self):
+        return self.step
+
+    def set_state(self, step):
+        self.step = step
+
+
+class StopAt(StopRequest):
+    """A request to stop after some step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._step = step
+
+    def reached(self, step):
+        return step == self._step
+
+    def now(self, what=""):
+        raise Stopped(what)
+
+
+def trained(workdir, stop=None, selection=STAGE.selection):
+    """Train to the end, and return the final weight and the logged rates by step."""
+
+    def loss(model, batch, key, counts):
+        return jnp.square(model.kernel[...] - 3).sum(), {}
+
+    config = toy_config(**{"logging.every_steps": 1})
+    steps = SimpleNamespace(
+        num_batches=2 * EPOCHS,
+        epoch_ends=np.array(list(SCORES)),
+        clips=[SimpleNamespace(id="a")],
+        iterator=Steps,
+    )
+    stage = Stage("translate", STAGE.make_model, loss, selection=selection)
+    state = train(
+        stage,
+        TranslateConfig(epochs=EPOCHS, optim=OPTIM),
+        config,
+        workdir=workdir,
+        mesh=make_mesh(config.mesh),
+        batches=steps,
+        meta={},
+        stop=stop or StopRequest(),
+        evaluate=lambda state: {"bleu4": SCORES[int(state.step)]},
+    )
+    log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    rates = {row["step"]: row["lr"] for row in log if "lr" in row}
+    return float(state.params["kernel"][...][0, 0]), rates
+
+
+def test_a_resumed_plateau_ends_bit_equal_and_training_stops_below_the_final_rate(tmp_path):
+    weight, rates = trained(tmp_path / "whole")
+    per_epoch = [0.25, 0.25, 0.25, 0.125, 0.0625, 0.0625, 0.03125]  # then 0.0156, below the final rate
+    assert rates == {step: per_epoch[(step - 1) // 2] for step in range(1, 15)}
+
+    for stop in (4, 7, 9, 11):  # behind an evaluation and between two
+        with pytest.raises(Stopped):
+            trained(tmp_path / "cut", StopAt(stop))
+    assert trained(tmp_path / "cut") == (weight, rates)
+    with Checkpointer(tmp_path / "cut/checkpoints") as checkpointer:
+        assert checkpointer.scores == {step: {"bleu4": score} for step, score in SCORES.items() if step <= 14}
+
+
+def test_a_plateau_of_a_stage_without_scores_is_refused(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"config.translate.optim.schedule is 'plateau', and this stage has no"
+    ):
+        trained(tmp_path, selection=None)
