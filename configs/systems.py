@@ -6,10 +6,18 @@ and SSL, and without the question.
 
 from typing import Any
 
-OTHER_SYSTEMS = {"mmtlb": "mmtlb", "slrt": "slrt", "gaslt": "gaslt", "qb_slrt": "slrt", "qb_gaslt": "gaslt"}
+OTHER_SYSTEMS = {
+    "mmtlb": "mmtlb",
+    "slrt": "slrt",
+    "slrt_ctc": "slrt",
+    "gaslt": "gaslt",
+    "qb_slrt": "slrt",
+    "qb_gaslt": "gaslt",
+}
 """The rows of other systems -> the system's name."""
 
 _WITHOUT_QUESTION = {"model.reads_question": False}
+_WITH_GLOSSES = _WITHOUT_QUESTION | {"model.recognition_weight": 1.0}  # 1:1, as the public code is configured
 
 _SMALL = {
     "translate.normalize": "clips",
@@ -61,6 +69,7 @@ _MMTLB_SMALL = {
 SMALL: dict[str, dict[str, Any]] = {
     "mmtlb": _MMTLB_SMALL,
     "slrt": _SMALL | _WITHOUT_QUESTION,
+    "slrt_ctc": _SMALL | _WITH_GLOSSES,
     "gaslt": _SMALL | _WITHOUT_QUESTION,
     "qb_slrt": _SMALL,
     "qb_gaslt": _SMALL,
@@ -135,6 +144,7 @@ _MMTLB = {
 PUBLISHED: dict[str, dict[str, Any]] = {
     "mmtlb": _MMTLB,
     "slrt": _SLRT | _WITHOUT_QUESTION,
+    "slrt_ctc": _SLRT | _WITH_GLOSSES,
     "gaslt": _GASLT | _WITHOUT_QUESTION,
     "qb_slrt": _SLRT,
     "qb_gaslt": _GASLT,

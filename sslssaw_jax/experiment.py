@@ -84,7 +84,7 @@ class Experiment:
             self._stages = self._system.make_stages(config, inputs)[-1:]
         else:
             self._stages = self._system.make_stages(config, inputs)
-        if self._stages[-1].name != config.stage:
+        if config.stage not in [stage.name for stage in self._stages[-1:]]:
             raise ConfigError(
                 f"config.stage is {config.stage!r}; the system {config.system!r} has no such stage"
             )

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from configs.common import use_system
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError
+from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.small_runs import rows, run, shipped, shrink
 
@@ -77,8 +80,13 @@ def test_a_split_without_glosses_is_named_before_anything_is_trained(
     assert not (tmp_path / "signs/checkpoints").exists()
 
 
-def test_a_stage_that_a_system_lacks_is_an_error(tiny_data_dir: Path, tmp_path: Path) -> None:
-    config = shrink(shipped("question_only"), tiny_data_dir)
-    config.stage = "recognize"
-    with pytest.raises(ConfigError, match="'recognize', which 'question_only' does not have"):
-        run(config, tmp_path)
+@pytest.mark.parametrize(("name", "system"), [("question_only", "question_only"), ("demo", "nslt")])
+def test_a_stage_that_a_system_lacks_is_an_error(
+    name: str, system: str, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    config = shipped(name)
+    if system == "nslt":
+        use_system(config, system)
+    config.data.data_dir, config.data.dataset, config.stage = str(tiny_data_dir), "avatar_qa", "recognize"
+    with pytest.raises(ConfigError, match=f"'recognize'; the system '{system}' has no such stage"):
+        Experiment(read_config(config), tmp_path)

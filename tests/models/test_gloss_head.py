@@ -27,14 +27,13 @@ def test_the_conv_head_and_its_gradient_equal_pytorch() -> None:
     expected = twin(x)  # with the statistics of the one clip
     (expected * torch.tensor(weight)).sum().backward()
 
-    @jit
     def ours(params, rest, x):
         graphdef = nnx.split(head, nnx.Param, ...)[0]
         logits = nnx.merge(graphdef, params, rest, copy=True)(x[None], jnp.ones((1, T), bool))[0][0]
         return (logits * weight).sum(), logits
 
     _, params, rest = nnx.split(head, nnx.Param, ...)
-    gradient = jax.jit(jax.grad(ours, argnums=(0, 2), has_aux=True))
+    gradient = jit(jax.grad(ours, argnums=(0, 2), has_aux=True))
     (of_params, of_x), logits = gradient(params, rest, X[0])
     assert_close(np.asarray(logits), expected.detach().numpy(), 1e-5)
     assert_close(np.asarray(of_x), x.grad.numpy(), 1e-4)
