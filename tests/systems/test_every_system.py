@@ -48,7 +48,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "mmtlb embedding": ("mmtlb", {"model.mapper": "embedding"}),
-    "mmtlb s3d": ("mmtlb", {"model.visual": "s3d"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt features": ("nslt", {"data.features": ("a set",)}),

@@ -1,20 +1,23 @@
 """MMTLB's chain: Sign2Text takes its video part from one stage, its words from another, and goes on."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import traverse_util
 
 import sslssaw_jax.training.loop
 from sslssaw_jax.config.experiment import to_config_dict
 from sslssaw_jax.experiment import Experiment, plan_stages
+from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED
-from tests.support.toy import toy_system
+from tests.support.toy import make_stages, toy_batch, toy_system
 
 STAGES = ("recognize", "gloss2text", "translate")
 FROZEN = ("video", "head", "embedding", "ending", "encoder", "decoder")
@@ -24,7 +27,7 @@ def configuration(data_dir: Path):
     tree = to_config_dict(toy_system("mmtlb", **{"model.mapper": "embedding"}))
     tree.data.update({"data_dir": str(data_dir), "max_frames": 32, "num_threads": 1, "max_glosses": 4})
     tree.decode.update({"beams": 2, "max_new_tokens": 8})
-    tree.checkpoint.every_steps = 1
+    tree.checkpoint.every_steps, tree.evaluation.num_heatmaps = 1, 0
     for name in STAGES:
         tree[name].update({"epochs": 1, "clips_per_batch": 8, "frame_budget": 160})
     # the mapper alone learns, so that the rest must be what it was in the stages before
@@ -69,6 +72,25 @@ def test_three_stages_train_resume_and_translate(tiny_data_dir, tmp_path, monkey
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["test"]["num_clips"] == 6
     assert jax.tree.leaves(found["translate"])
+
+
+def test_s3d_reads_frames_in_recogniser_and_translation_and_its_first_block_may_be_frozen():
+    """Trace without compiling; `tests/models/test_s3d.py` compares the numbers with PyTorch's."""
+    recognize, _, translate = make_stages(toy_system("mmtlb", **{"model.visual": "s3d"}))
+    factors = {"video.s3d.stem": 0.0}
+    for stage in (recognize, translate):
+        optimizer = optax.sgd(1.0)
+        step = partial(
+            train_step,
+            graphdef=stage.freezing_def(factors),
+            loss=stage.loss,
+            optimizer=optimizer,
+            factors=factors,
+        )
+        state = jax.eval_shape(partial(stage.init, optimizer=optimizer), jax.random.key(0))
+        after, metrics = jax.eval_shape(step, state, toy_batch(0), jax.random.key(1))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert metrics["loss_gloss"].shape == ()
 
 
 def test_a_recogniser_may_be_shared_by_several_runs(tmp_path):
