@@ -19,7 +19,6 @@ from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.errors import printable
-from sslssaw_jax.evaluation.metrics import FINAL_PERIOD
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
@@ -150,9 +149,8 @@ class Evaluator:
             for split, question_only in baselines.items():
                 predictions = self._translate_split(state, split)
                 announce(f"scores, intervals and p-values of {split} ...")
-                scores[split] = evaluate_predictions(predictions, language, question_only)
-                if self._dataset.name in FINAL_PERIOD:
-                    scores[split]["with_final_period"] = score_predictions(predictions, period=True)
+                name = self._dataset.name
+                scores[split] = evaluate_predictions(predictions, name, language, question_only)
                 if split == self._config.data.dev_split and self._stage.reads_video:
                     scores[split][UNDERSTANDING] = self._find_understanding(state, predictions)
                 if self._stage.recognition and not self._config.evaluation.ensemble:
