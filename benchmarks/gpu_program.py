@@ -344,7 +344,7 @@ def main() -> None:
             continue
         keep(
             "gpu_program",
-            f"{options.config} {' '.join(options.set)} on one {card.name}, {card.dtype}: "
+            f"{' '.join([options.config, *options.set])} on one {card.name}, {card.dtype}: "
             f"{program.gigabytes:.1f} of {card.gigabytes:.0f} GB, {program.state:.1f} of them the state "
             f"(compiled in {seconds:.0f} s)",
             header,

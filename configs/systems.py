@@ -7,6 +7,9 @@ and SSL, and without the question.
 from typing import Any
 
 OTHER_SYSTEMS = {
+    "nslt": "nslt",
+    "nslt_bahdanau": "nslt",
+    "nslt_luong": "nslt",
     "slrt": "slrt",
     "slrt_ctc": "slrt",
     "gaslt": "gaslt",
@@ -30,7 +33,20 @@ _SMALL = {
     "model.attention_dropout": 0.0,
     "model.activation_dropout": 0.0,
 }
+_SMALL_NSLT = {
+    "translate.normalize": "clips",
+    "model.units": 128,
+    "model.layers": 2,
+    "model.embedding": 128,
+    "model.dropout": 0.1,
+}
+_NSLT_ATTENTION = {
+    "nslt": {"model.attention": "none"},
+    "nslt_bahdanau": {"model.attention": "bahdanau"},
+    "nslt_luong": {"model.attention": "luong"},
+}
 SMALL: dict[str, dict[str, Any]] = {
+    **{row: _SMALL_NSLT | attention for row, attention in _NSLT_ATTENTION.items()},
     "slrt": _SMALL | _WITHOUT_QUESTION,
     "slrt_ctc": _SMALL | _WITH_GLOSSES,
     "gaslt": _SMALL | _WITHOUT_QUESTION,
@@ -76,11 +92,28 @@ _GASLT = {
     "decode.length_penalty": 0.0,
     "decode.max_new_tokens": 40,
 }
+_NSLT = {
+    "translate.epochs": 21,  # of PHOENIX, 150,000 steps
+    "translate.normalize": "clips",
+    "translate.clips_per_batch": 1,
+    "translate.frame_budget": 300,
+    "translate.label_smoothing": 0.0,
+    "translate.optim.name": "adam",
+    "translate.optim.b2": 0.999,
+    "translate.optim.learning_rate": 1e-5,
+    "translate.optim.schedule": "constant",
+    "translate.optim.weight_decay": 0.0,
+    "translate.optim.clip_norm": 5.0,
+    "decode.beams": 3,
+    "decode.length_penalty": 0.0,
+    "decode.max_new_tokens": 80,  # pieces; 40 words there
+}
 PUBLISHED: dict[str, dict[str, Any]] = {
+    **{row: _NSLT | attention for row, attention in _NSLT_ATTENTION.items()},
     "slrt": _SLRT | _WITHOUT_QUESTION,
     "slrt_ctc": _SLRT | _WITH_GLOSSES,
     "gaslt": _GASLT | _WITHOUT_QUESTION,
     "qb_slrt": _SLRT,
     "qb_gaslt": _GASLT,
 }
-"""The recipe of each row by the public codes neccam/slt and YinAoXiong/GASLT."""
+"""The recipe of each row by the public codes neccam/nslt, neccam/slt and YinAoXiong/GASLT."""

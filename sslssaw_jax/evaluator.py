@@ -149,7 +149,8 @@ class Evaluator:
             for split, question_only in baselines.items():
                 predictions = self._translate_split(state, split)
                 announce(f"scores, intervals and p-values of {split} ...")
-                scores[split] = evaluate_predictions(predictions, language, question_only)
+                name = self._dataset.name
+                scores[split] = evaluate_predictions(predictions, name, language, question_only)
                 if split == self._config.data.dev_split and self._stage.reads_video:
                     scores[split][UNDERSTANDING] = self._find_understanding(state, predictions)
                 if self._stage.recognition and not self._config.evaluation.ensemble:

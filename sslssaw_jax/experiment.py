@@ -192,6 +192,7 @@ class Experiment:
             if jax.process_index() == 0:
                 facts = {
                     "step": int(state.step),
+                    "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
                     "reads_video": stage.reads_video,
                     "language": self._dataset.language,
                 }

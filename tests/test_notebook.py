@@ -6,13 +6,15 @@ import pytest
 from sslssaw_jax.inference.demo import DEMO, EXAMPLES
 
 ROOT = Path(__file__).parents[1]
-# what shrinks the demo, as the tests of whole runs do
+# the demo's last stage alone, shrunk as in the tests of whole runs
 CONFIG = """
 from pathlib import Path
-from tests.test_end_to_end import shipped, shrink
+from tests.support.small_runs import shipped, shrink
 
 def get_config():
-    return shrink(shipped("demo"), Path("data").resolve())
+    config = shrink(shipped("demo"), Path("data").resolve())
+    config.init_from, config.warm_start.epochs, config.evaluation.num_heatmaps = None, 0, 1
+    return config
 """
 
 

@@ -15,10 +15,15 @@ from sslssaw_jax.data.text import is_chinese, lower_tokens, tokens
 LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 """Key of each score that the papers of the field report -> its name."""
 
+FINAL_PERIOD = ("phoenix2014t_qa",)
+"""Datasets of which earlier work is scored with a final period, which the references here have not."""
+
 ROUGE_BETA = 1.2  # as in the COCO caption evaluation, which sign language translation adopted
 
 
-def score(predictions: Sequence[str], targets: Sequence[str], *, characters: bool = False) -> dict[str, Any]:
+def score(
+    predictions: Sequence[str], targets: Sequence[str], *, characters: bool = False, period: bool = False
+) -> dict[str, Any]:
     """Score translations of a corpus.
 
     `bleu1` to `bleu4` are raw corpus BLEU over whitespace tokens without smoothing, `rouge_l` is the mean F
@@ -29,14 +34,16 @@ def score(predictions: Sequence[str], targets: Sequence[str], *, characters: boo
         targets: One reference a clip.
         characters: Whether to count characters instead of words, see `text.counts_characters`. Spaces are
             then ignored.
+        period: Whether each translation and each reference gets a final " .", which both then share.
 
     Raises:
         ValueError: There is no clip, or not one prediction for each.
     """
     if len(predictions) != len(targets) or not targets:
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; one is needed for each")
-    hypotheses = [tokens(text, characters) for text in predictions]
-    references = [tokens(text, characters) for text in targets]
+    end = " ." if period else ""
+    hypotheses = [tokens(text + end, characters) for text in predictions]
+    references = [tokens(text + end, characters) for text in targets]
     glue, by_default = ("", "zh" if is_chinese(targets) else "char") if characters else (" ", "13a")
     predictions, targets = ([glue.join(text) for text in texts] for texts in (hypotheses, references))
     joined = [" ".join(words) for words in hypotheses], [[" ".join(words) for words in references]]

@@ -58,21 +58,23 @@ class Found(NamedTuple):
     gate: Gate | None
 
 
-def score_predictions(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return all metrics of a split."""
+def score_predictions(predictions: Sequence[Prediction], *, period: bool = False) -> dict[str, Any]:
+    """Return all metrics of a split, see `metrics.score`."""
     targets = [row.target for row in predictions]
+    characters = counts_characters(targets)
     return metrics.score(
-        [row.prediction for row in predictions], targets, characters=counts_characters(targets)
+        [row.prediction for row in predictions], targets, characters=characters, period=period
     )
 
 
 def evaluate_predictions(
-    predictions: Sequence[Prediction], language: str, question_only: Sequence[str] | None
+    predictions: Sequence[Prediction], dataset: str, language: str, question_only: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return all metrics of a split with its baselines; see `leakage.evaluate`.
 
     Args:
         predictions: Of all clips of the split.
+        dataset: Its name; those in `metrics.FINAL_PERIOD` are also scored `with_final_period`.
         language: Of the targets.
         question_only: The translations of the same clips by a model without video, if any.
     """
@@ -80,13 +82,16 @@ def evaluate_predictions(
     baselines = leakage.question_baselines(questions, language)
     if question_only is not None:
         baselines["question_only"] = list(question_only)
-    return leakage.evaluate(
+    scores = leakage.evaluate(
         [row.prediction for row in predictions],
         targets,
         questions,
         baselines,
         characters=counts_characters(targets),
     )
+    if dataset in metrics.FINAL_PERIOD:
+        scores["with_final_period"] = score_predictions(predictions, period=True)
+    return scores
 
 
 def write_predictions(workdir: Path, split: str, predictions: Sequence[Prediction]) -> None:

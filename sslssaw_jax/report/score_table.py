@@ -33,6 +33,7 @@ _FORMATS = {"num_glosses": "d", "num_clips": "d", "p": ".3f"}
 _NOTES = """\
 ± 95 %: half the bootstrap interval over the clips; p: of this run's difference in BLEU-4, paired bootstrap
 overlap: share of the target's distinct tokens that the question holds
+with final period: " ." behind translations and targets, as in the references of some earlier work
 without copies: the clips whose question is not the target itself
 overlap free: the clips whose question holds no two tokens of the target in a row
 shuffled, blanked: this run, where each clip is asked another clip's question, or none"""
@@ -72,7 +73,8 @@ def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
         scores: What `leakage.evaluate` returns, and `questions` if they were swapped.
     """
     parts = {f"overlap {name}": part for name, part in scores.get("overlap_buckets", {}).items()}
-    parts |= {key: scores[key] for key in ("without_copies", "overlap_free") if key in scores}
+    named = ("with_final_period", "without_copies", "overlap_free")
+    parts |= {key: scores[key] for key in named if key in scores}
     groups = {
         "run": {"this run": scores},
         "part": parts,

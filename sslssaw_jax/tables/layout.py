@@ -9,10 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.evaluation.metrics import FINAL_PERIOD, LABELS
 from sslssaw_jax.tables import PAPER, TOY
 
 TESTED = ("bleu4", "rouge_l")  # with intervals and p-values
+WITH_PERIOD = "bleu4_with_period"  # of the datasets in `FINAL_PERIOD`
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Run:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]  # of `TESTED`, as `significance.confidence_interval`
     p_values: dict[str, float]  # against the same seed of the last row; {} without that run
+    parameters: int | None = None  # of the last stage's model; runs of older versions do not say
+    seconds: float | None = None  # of all training steps, with stage 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Row:
     paper: list[float]
     runs: list[Run]  # finished ones
     failed: int = 0  # number of failed runs
+    reason: str = ""  # the last words of a failed run
 
     def mean(self, column: str) -> float:
         """Return the mean over seeds."""
@@ -54,6 +58,15 @@ class Row:
         """
         return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
 
+    def cost(self) -> tuple[str, str]:
+        """Return parameters and seconds of training in words, "" if unknown."""
+        parameters = {run.parameters for run in self.runs if run.parameters is not None}
+        seconds = [run.seconds for run in self.runs if run.seconds is not None]
+        return (
+            f"{max(parameters) / 1e6:.1f} M" if parameters else "",
+            f"{statistics.fmean(seconds):,.0f}" if seconds else "",
+        )
+
 
 def is_comparable(number: int, dataset: str, toy: bool) -> bool:
     """Return whether the paper's figures are of this dataset and these sizes."""
@@ -69,6 +82,8 @@ def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: 
     head = [*table["columns"], *LABELS.values()]
     for metric in TESTED:
         head += [f"{LABELS[metric]} 95 %", "p"]
+    head += ["BLEU-4 with final period"] * (dataset in FINAL_PERIOD)
+    head += ["parameters", "seconds"]
     num_labels = len(table["columns"])
     lines = [
         f"Table {number}: {table['title']}. Test split of {dataset}, "
@@ -78,7 +93,7 @@ def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: 
         "",
         _line(head),
         _line(["---"] * num_labels + ["---:"] * (len(head) - num_labels)),
-        *(_line([*row.labels, *_cells(row, comparable)]) for row in rows),
+        *(_line([*row.labels, *_cells(row, dataset, comparable)]) for row in rows),
         "",
     ]
     if not comparable:
@@ -97,7 +112,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(row: Row, comparable: bool) -> list[str]:
+def _cells(row: Row, dataset: str, comparable: bool) -> list[str]:
     cells = []
     for column, paper in zip(LABELS, row.paper):
         ours = "failed" if row.failed else "–"
@@ -109,7 +124,9 @@ def _cells(row: Row, comparable: bool) -> list[str]:
         p_value = row.p_value(metric)
         cells.append("{:.2f} to {:.2f}".format(*row.interval(metric)) if row.runs else "")
         cells.append("" if p_value is None else f"{p_value:.3f}")
-    return cells
+    if dataset in FINAL_PERIOD:
+        cells.append(f"{row.mean(WITH_PERIOD):.2f}" if row.runs else "")
+    return [*cells, *row.cost()]
 
 
 def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
@@ -118,13 +135,14 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
     names = [_name(table["columns"], row) for row in rows]
     notes = [
         "95 % and p: paired bootstrap over the clips of the test split (sacrebleu's, 1,000 resamples); p is "
-        f"that of the difference from {names[-1]}."
+        f"that of the difference from {names[-1]}. Seconds: all training steps, with stage 1, without "
+        "compilation and evaluation."
     ]
     if seeds > 1:
         notes.append("Each seed is tested by itself; the widest bounds and the largest p stand here.")
     for name, row in zip(names, rows):
         if len(row.runs) < seeds:
-            failed = f", {row.failed} failed" if row.failed else ""
+            failed = f", {row.failed} failed ({row.reason})" if row.failed else ""
             notes.append(f"{name} ({row.experiment}): {len(row.runs)} of {seeds} runs{failed}.")
     if all(row.runs for row in rows):
         places = range(len(rows))
@@ -143,6 +161,7 @@ def to_csv(number: int, rows: list[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{column}_{what}" for column in LABELS for what in ("mean", "std", "paper")]
     parts += [f"{metric}_{what}" for metric in TESTED for what in ("low", "high", "p")]
+    parts += [WITH_PERIOD, "parameters", "seconds"]
     writer.writerow([*PAPER[str(number)]["columns"], "experiment", "runs", *parts])
     for row in rows:
         cells: list[Any] = [*row.labels, row.experiment, len(row.runs)]
@@ -150,6 +169,8 @@ def to_csv(number: int, rows: list[Row]) -> str:
             cells += [row.mean(column), row.deviation(column), paper] if row.runs else ["", "", paper]
         for metric in TESTED:
             cells += [*row.interval(metric), row.p_value(metric)] if row.runs else ["", "", ""]
+        scored = row.runs and all(WITH_PERIOD in run.scores for run in row.runs)
+        cells += [row.mean(WITH_PERIOD) if scored else "", *row.cost()]
         writer.writerow(cells)
     return text.getvalue()
 

@@ -21,22 +21,24 @@ from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run
 from sslssaw_jax.config.flags import explain_flags
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.evaluation.metrics import FINAL_PERIOD, LABELS, score
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.experiment import plan_stages
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.tables.child_process import run_child
-from sslssaw_jax.tables.layout import Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.tables.layout import WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.workdir import (
     FINISHED,
+    LOG,
     METRICS,
     inside,
     locked,
     predictions_file,
     read_json,
     read_jsonl,
+    read_log,
     write_bytes,
     write_text,
 )
@@ -129,8 +131,9 @@ def make_table(
         table = []
         for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
             done = [run for run in runs_of_row if run]
-            num_failed = sum(job.workdir in failed for job in jobs_of_row)
-            table.append(Row(row["labels"], row["experiment"], row["paper"], done, num_failed))
+            reasons = [failed[job.workdir] for job in jobs_of_row if job.workdir in failed]
+            last = reasons[-1] if reasons else ""
+            table.append(Row(row["labels"], row["experiment"], row["paper"], done, len(reasons), last))
         stem = f"table{number}.{dataset}{TOY * toy}"
         write_text(workdir / f"{stem}.md", to_markdown(number, dataset, table, seeds, toy=toy))
         write_text(workdir / f"{stem}.csv", to_csv(number, table))
@@ -210,8 +213,8 @@ class _Call(NamedTuple):
     needs: Path | None  # the folder of a call before
 
 
-def _train(jobs: Sequence[_Job]) -> set[Path]:
-    """Train and evaluate rows; return the folders of failed runs."""
+def _train(jobs: Sequence[_Job]) -> dict[Path, str]:
+    """Train and evaluate rows; return the last words of failed runs."""
     calls: dict[Path, _Call] = {}
     for job in jobs:
         stage_1 = job.stage_1
@@ -219,19 +222,19 @@ def _train(jobs: Sequence[_Job]) -> set[Path]:
             flags, mark = [*job.flags, "--config.stage=pretrain"], stage_1 / FINISHED
             calls.setdefault(stage_1, _Call("stage 1", flags, stage_1, mark, None))
         calls[job.workdir] = _Call("training and evaluation", job.flags, job.workdir, job.metrics, stage_1)
-    failed: set[Path] = set()
+    failed: dict[Path, str] = {}
     for place, call in enumerate(calls.values(), start=1):
         print(f"job {place} of {len(calls)}: {call.what} in {call.workdir}", flush=True)
         if call.needs in failed:
-            print(f"{call.workdir}: not begun, since {call.needs} has failed", file=sys.stderr)
-            failed.add(call.workdir)
-        elif not _succeeds(call):
-            failed.add(call.workdir)
+            failed[call.workdir] = f"not begun, since {call.needs} has failed"
+            print(f"{call.workdir}: {failed[call.workdir]}", file=sys.stderr)
+        elif words := _last_words(call):
+            failed[call.workdir] = words
     return failed
 
 
-def _succeeds(call: _Call) -> bool:
-    """Run a call; print the end of its log if it failed."""
+def _last_words(call: _Call) -> str:
+    """Run a call; if it fails, print and return its last words."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
     log = inside(call.workdir, call.workdir / "run.log")
     call.workdir.mkdir(parents=True, exist_ok=True)
@@ -239,10 +242,10 @@ def _succeeds(call: _Call) -> bool:
     print(f"  {shlex.join(command)}\n  to follow it: tail -f {shlex.quote(str(log))}", flush=True)
     status = run_child(command, log)
     if not status and call.result.exists():
-        return True
+        return ""
     last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
     print(f"{call.workdir}: failed; the end of its {log.name}:", *last_lines, sep="\n  ", file=sys.stderr)
-    return False
+    return last_lines[-1] if last_lines else f"status {status}"
 
 
 def _results(jobs: Sequence[_Job]) -> list[Run | None]:
@@ -261,10 +264,26 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             if targets != last[1]:
                 raise TableError(f"{job.workdir} and {jobs[-1].workdir} hold predictions of different clips")
             p_values = compare(predictions, last[0], targets, characters=characters)
-        scores = read_json(job.metrics)[split]
+        every = read_json(job.metrics)[split]
+        scores = {column: every[column] for column in LABELS}
+        if job.config.data.dataset in FINAL_PERIOD:
+            scores[WITH_PERIOD] = score(predictions, targets, period=True)["bleu4"]
         intervals = confidence_interval(predictions, targets, characters=characters)
-        runs.append(Run({column: scores[column] for column in LABELS}, intervals, p_values))
+        parameters = read_json(job.workdir / FINISHED).get("parameters")  # older runs have none
+        runs.append(Run(scores, intervals, p_values, parameters, _seconds(job)))
     return runs
+
+
+def _seconds(job: _Job) -> float | None:
+    """Return the time of all training steps of a row, if logged."""
+    total, folders = 0.0, {folder: stage.name for stage, folder in job.stages}
+    for folder, name in folders.items():
+        before = 0
+        for row in read_log(folder / LOG):
+            if row["stage"] == name and "step_time" in row:
+                total += (row["step"] - before) * row["step_time"]
+                before = row["step"]
+    return total or None
 
 
 def _predictions(job: _Job, split: str) -> tuple[list[str], list[str]]:

@@ -1,7 +1,11 @@
+import dataclasses
 import functools
 import itertools
+from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from configs import ablations
@@ -10,8 +14,12 @@ from configs.systems import OTHER_SYSTEMS, PUBLISHED, SMALL
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.stages.rate_factors import factor_tree
+from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
+from sslssaw_jax.training.optimizer import make_optimizer
+from tests.support.toy import jit, make_stages, toy_batch, toy_system
 
 OWN_ROWS = ROWS | OWN_STAGE_1  # of SSL-SSAW
 ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
@@ -56,6 +64,33 @@ def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(
         assert config.system == system and config.init_from is None
         assert (config.data, config.model.cnn) == (full.data, full.model.cnn)
         require_values(config, f"{base}_{row}", (SMALL if base in SMALL_BASES else PUBLISHED)[row])
+
+
+@pytest.mark.parametrize("row", OTHER_SYSTEMS)
+def test_a_step_of_a_published_recipe_moves_what_it_trains_and_nothing_else(row):
+    """Take the recipe of the full size and a tiny model of it."""
+    changes = {key: value for key, value in PUBLISHED[row].items() if key.startswith("model.")}
+    toy = toy_system(OTHER_SYSTEMS[row], **changes)
+    config = dataclasses.replace(toy, translate=config_of("phoenix", row).translate)
+    stage, optim = make_stages(config)[-1], config.translate.optim
+    optimizer, _ = make_optimizer(optim, 20, range(2, 21, 2))
+    state = stage.init(jax.random.key(0), optimizer)
+    step = partial(
+        train_step,
+        graphdef=stage.freezing_def(optim.rate_factors),
+        loss=stage.loss,
+        optimizer=optimizer,
+        factors=optim.rate_factors,
+    )
+    after, metrics = jit(step)(state, toy_batch(0), jax.random.key(1))
+    assert np.isfinite(metrics["loss"])
+    moved = [
+        bool((old != new).any())
+        for old, new in zip(*(jax.tree.leaves(each.params) for each in (state, after)), strict=True)
+    ]
+    trained = list(map(bool, jax.tree.leaves(factor_tree(optim.rate_factors, state.params))))
+    assert all(one <= other for one, other in zip(moved, trained, strict=True))
+    assert sum(moved) > 0.9 * sum(trained), "a key's bias changes no attention"
 
 
 def require_values(config: Config, name: str, said: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What stays float32 where the products are bfloat16, read from the traced programs."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ STATISTICS = {"exp", "exp2", "log", "log1p", "logistic", "rsqrt", "sqrt", "reduc
 KEY = jax.random.key(0)
 
 
+@cache
 def make(stage, **changes) -> tuple[Stage, nnx.State, nnx.State]:
     made = stage(toy_config(**{"compute.dtype": "bfloat16"} | changes), VOCAB_SIZE)
     state = jax.eval_shape(partial(made.init, optimizer=optax.sgd(1.0, 0.9), averaged=True), KEY)
@@ -35,16 +36,20 @@ def equations(jaxpr) -> Iterator:
                 yield from equations(inner)
 
 
-def forward(stage: Stage, state) -> list:
+@cache
+def forward(stage, **changes) -> list:
+    """All equations of a stage's loss, traced once for all tests."""
+    made, state = make(stage, **changes)
+
     def loss(params, batch_stats, batch):
-        return stage.loss(nnx.merge(stage.train_def, params, batch_stats, copy=True), batch, KEY)[0]
+        return made.loss(nnx.merge(made.train_def, params, batch_stats, copy=True), batch, KEY)[0]
 
     return list(equations(jax.make_jaxpr(loss)(state.params, state.batch_stats, toy_batch(0)).jaxpr))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_softmax_losses_and_statistics_are_float32_and_products_bfloat16(stage):
-    found = forward(*make(stage))
+    found = forward(stage)
     formats = {name: set() for name in STATISTICS | {"dot_general", "conv_general_dilated"}}
     for equation in found:
         name = equation.primitive.name
@@ -69,7 +74,7 @@ def test_state_metrics_and_logits_are_float32(stage):
     assert formats == {jnp.dtype("float32")}
     logits = [
         e
-        for e in forward(made, state)
+        for e in forward(stage)
         if e.primitive.name == "dot_general" and e.outvars[0].aval.shape[-1] == VOCAB_SIZE
     ]
     assert logits and all(e.outvars[0].aval.dtype == jnp.float32 for e in logits)
@@ -82,7 +87,7 @@ def test_remat_wraps_every_block_in_training_alone(stage):
     def wrapped(remat: bool) -> int:
         return sum(
             e.primitive.name in ("checkpoint", "remat2")
-            for e in forward(*make(stage, **{"compute.remat": remat}))
+            for e in forward(stage, **({"compute.remat": True} if remat else {}))
         )
 
     # stem and block of the ResNet, encoder, decoder; the text tower's encoder runs twice

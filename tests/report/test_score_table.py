@@ -2,6 +2,7 @@ import dataclasses
 
 from sslssaw_jax.evaluation.leakage import evaluate, question_baselines
 from sslssaw_jax.evaluation.metrics import score
+from sslssaw_jax.evaluation.predictions import Prediction, evaluate_predictions
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_threshold
 from sslssaw_jax.report.score_table import format_table
 
@@ -40,6 +41,24 @@ def test_the_table_shows_every_score_of_every_split_and_no_row_of_an_empty_bucke
     assert [row[2] for row in shuffled] == [f"{metrics['test']['questions']['shuffled']['bleu1']:.2f}"]
 
 
+def test_phoenix_alone_is_scored_with_a_final_period_too():
+    texts = zip("ab", QUESTIONS, TARGETS, ["regen im norden", "regen"])
+    rows = [Prediction(*text, score=-1.0) for text in texts]
+    phoenix, other = (
+        evaluate_predictions(rows, f"{name}_qa", "de_DE", None) for name in ("phoenix2014t", "qsl")
+    )
+    with_period = phoenix.pop("with_final_period")
+    assert phoenix == other
+    ended = [[f"{text} ." for text in each] for each in (["regen im norden", "regen"], TARGETS)]
+    assert with_period == score(*ended)
+    (line,) = [
+        line
+        for line in format_table({"test": phoenix | {"with_final_period": with_period}}).splitlines()
+        if line.split()[:3] == ["with", "final", "period"]
+    ]
+    assert line.split()[3] == f"{with_period['bleu1']:.2f}"
+
+
 def test_the_metrics_of_an_older_run_are_shown_without_what_they_lack():
     """As they were written before there were intervals, other baselines and swapped questions."""
     old = score(["regen im norden", "regen"], TARGETS)
@@ -51,4 +70,4 @@ def test_the_metrics_of_an_older_run_are_shown_without_what_they_lack():
     text = format_table({"test": old})
     assert f"{old['baselines']['copy_question']['rouge_l']:.2f}" in text
     assert "overlap free" not in text.split("without copies:")[0]
-    assert not any(line.split()[0] in ("±", "questions") for line in text.splitlines()[1:-5])
+    assert not any(line.split()[0] in ("±", "questions") for line in text.splitlines()[1:-6])

@@ -134,6 +134,15 @@ def test_restoring_words_trains_text_encoder_and_decoder_and_nothing_of_the_vide
     assert all(reached[name] == 0 for name in reached.keys() - trained)
 
 
+def test_restored_words_are_summed_over_a_sentence_if_normalized_by_clips(model, batch):
+    by_clips = pretrain_stage(toy_config(**NO_DROPOUT, **{"pretrain.normalize": "clips"}), VOCAB_SIZE)
+    losses = jit(lambda model, batch: [stage.loss(model, batch, None) for stage in (STAGE, by_clips)])
+    (_, mean), (total, summed) = losses(model, batch)
+    tokens = batch.decoder_texts.target_mask.sum() - 4  # the language codes are not scored
+    assert_close(summed["loss_restore"], mean["loss_restore"] * np.float32(tokens / 4))
+    assert_close(total, mean["loss_similarity"] + summed["loss_restore"])
+
+
 def test_rows_without_a_clip_and_padding_change_no_loss_of_aligned_sequences(state, batch):
     stage = pretrain_stage(toy_config(**{"model.alignment": "video_to_text"}), VOCAB_SIZE)
     aligned = evaluated(stage, state)

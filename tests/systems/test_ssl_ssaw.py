@@ -191,10 +191,9 @@ def test_without_any_question_the_loss_is_that_of_the_model_that_reads_none(batc
 
 
 def test_an_ensemble_of_one_model_twice_is_that_model(batch):
-    config, stage, state, *_ = setup(ssl="prefix")
-    translate = translator(stage, config)
-    alone = jit(translate)(state.params, state.batch_stats, batch)
-    twice = jit(translate)((state.params,) * 2, (state.batch_stats,) * 2, batch)
+    config, stage, state, *_, translate = setup(ssl="prefix")
+    alone, both = translate(batch), translator(stage, config)
+    twice = jit(both)((state.params,) * 2, (state.batch_stats,) * 2, batch)
     np.testing.assert_array_equal(twice.tokens, alone.tokens)
     assert_close(twice.score, alone.score)
     assert_close(twice.gate, alone.gate)

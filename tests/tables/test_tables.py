@@ -26,7 +26,7 @@ from sslssaw_jax.tables import PAPER
 from sslssaw_jax.tables import rows as table_rows
 from sslssaw_jax.tables.__main__ import main
 from sslssaw_jax.tables.child_process import run_child
-from sslssaw_jax.tables.layout import Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.tables.layout import WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.tables.rows import TableError, make_table
 from sslssaw_jax.training.signals import Stopped
 from sslssaw_jax.workdir import (
@@ -77,7 +77,10 @@ class Runs:
             if f"{what}:{name}" in self._told:
                 log.write_text(output)
                 return status
-        write_json(workdir / FINISHED, {"config": to_dict(config), "tokenizer": None, "language": "en_XX"})
+        notes = {"config": to_dict(config), "tokenizer": None, "language": "en_XX", "parameters": 1234567}
+        write_json(workdir / FINISHED, notes)
+        steps = [{"step": step, "stage": config.stage, "step_time": 0.5} for step in (10, 20, 30)]
+        write_jsonl(workdir / "log.jsonl", [*steps, {"step": 30, "stage": config.stage, "dev_bleu4": 1.0}])
         if config.stage == "pretrain":
             return 0
         rng = random.Random(1)
@@ -113,7 +116,8 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
     assert runs.called() == [SHARED[0], *table[:3], SHARED[1], *table[3:]]
     assert [(len(row.runs), row.failed) for row in rows] == [(1, 1), (1, 1), (2, 0)]
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert "Sign (video): 1 of 2 runs, 1 failed." in told
+    assert "Question (question): 1 of 2 runs, 1 failed (stopped by SIGTERM)." in told
+    assert "Sign (video): 1 of 2 runs, 1 failed (error: out of luck)." in told
 
     runs.tell()
     (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation had ended
@@ -127,6 +131,7 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
     assert "runs" not in told
     assert "| yes |  | 63.50 ± 0.71 |" in told and "(46.82)" not in told
+    assert told.count("| 1.2 M | 30 |") == 3, "15 seconds of each stage"
 
     written = sorted(runs.workdir.glob("table7.*"))
     assert [path.suffix for path in written] == [".csv", ".md", ".png"]
@@ -170,7 +175,7 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     assert f"to follow it: tail -f {runs.workdir}/seed0/demo_stage1/run.log\n" in shown
     assert f"job 4 of 4: training and evaluation in {runs.workdir}/seed0/demo_ssl_ssaw\n" in shown
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed" in told
+    assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed (not begun, since" in told
 
 
 def test_rows_of_different_preparations_of_a_dataset_are_refused(runs):
@@ -252,13 +257,22 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
 def row(experiment: str, paper_bleu4: float, *bleu4: float, p: float | None = None) -> Row:
     runs = [
         Run(
-            dict.fromkeys(LABELS, score),
+            dict.fromkeys((*LABELS, WITH_PERIOD), score),
             {"bleu4": (score - 2, score + 1), "rouge_l": (score - 1, score + 1)},
             {} if p is None else {"bleu4": p / (1 + place), "rouge_l": p},
         )
         for place, score in enumerate(bleu4)
     ]
     return Row([experiment], experiment, [60.0, 50.0, 40.0, paper_bleu4, 55.0], runs)
+
+
+def test_a_table_says_what_its_published_rows_are():
+    names = [line["experiment"] for line in PAPER["1"]["rows"]]
+    lines = to_markdown(1, "phoenix2014t_qa", [row(name, 20.0, 10.0) for name in names], seeds=1).splitlines()
+    assert lines[2].endswith("| BLEU-4 with final period | parameters | seconds |")
+    assert all(f"- {note}" in lines for note in PAPER["1"]["notes"])
+    assert any(line.startswith("- gaslt: ") and "reconstruction" in line for line in lines)
+    assert "final period" not in to_markdown(1, "avatar_qa", [row("gaslt", 20.0)], 1).splitlines()[2]
 
 
 def test_markdown_has_mean_deviation_paper_widest_interval_and_largest_p():
@@ -268,9 +282,9 @@ def test_markdown_has_mean_deviation_paper_widest_interval_and_largest_p():
     cells = [cell.strip() for cell in lines[4].split("|")[1:-1]]
     assert cells[0] == "qb_ssl"
     assert cells[4:6] == ["22.00 ± 2.83 (25.75)", "22.00 ± 2.83 (55.00)"]
-    assert cells[6:] == ["18.00 to 25.00", "0.040", "19.00 to 25.00", "0.040"]
+    assert cells[6:] == ["18.00 to 25.00", "0.040", "19.00 to 25.00", "0.040", "22.00", "", ""]
     assert "| – (35.42) |" in lines[6]
-    assert lines[-1] == f"- {PAPER['5']['note']}"
+    assert lines[-1] == f"- {PAPER['5']['notes'][0]}"
     assert not any("By BLEU-4" in line for line in lines)  # not all rows are there
 
     rows[2] = row("ssl_ssaw", 35.42, 21.0, 21.5)
