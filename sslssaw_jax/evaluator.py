@@ -1,6 +1,7 @@
 """The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -8,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.checks import ConfigError, require
 from sslssaw_jax.config.experiment import Config, scored_differences
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
+from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.errors import printable
+from sslssaw_jax.evaluation.extraction import extract_frames
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
@@ -246,6 +250,33 @@ class Evaluator:
                 self._draw(state, clips, index, row, gate)
         if self._draws:
             print(f"pictures: {self.output_dir}")
+
+    def extract(self, name: str, *, overwrite: bool) -> None:
+        """Write the CNN's features of all clips; go on if killed.
+
+        Raises:
+            DatasetError: There is such a set.
+            ConfigError: The model has no CNN, or several processes run.
+        """
+        require(jax.process_count() == 1, "--mode=extract is for a single process")
+        ensemble = self._config.evaluation.ensemble
+        require(
+            not ensemble, f"config.evaluation.ensemble is {ensemble}: features are of one model, clear it"
+        )
+        state = self._load_best()
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves((state.eval_params, state.batch_stats)):
+            digest.update(np.asarray(leaf).tobytes())
+        source = f"{self._stage.name} in {self._workdir.name}, weights {digest.hexdigest()[:16]}"
+        with FeatureWriter(self._dataset, name, source=source, overwrite=overwrite) as writer:
+            for split in self._dataset.splits:
+                clips, written = self._clips(split), writer.written(split)
+                left = [place for place, clip in enumerate(clips.clips) if clip.id not in written]
+                parts = self._stage, state, clips, self._config, self._tokenizer, self._mesh
+                for place, rows in extract_frames(*parts, left):
+                    writer.add(split, clips.clips[place], rows)
+            shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
+        print(f"{name}: {shown}, {writer.found.width:,} numbers a frame: --config.data.features={name}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
         """Return the question-only run's translations of dev and test, if any.

@@ -91,12 +91,16 @@ class Experiment:
             )
         self._folders = stage_folders(self._stages, workdir, config.init_from)
 
-    def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
+    def run(
+        self, mode: str, clip_ids: Sequence[str] = (), features: str = "", overwrite: bool = False
+    ) -> None:
         """Train what is missing and evaluate, or evaluate or translate alone.
 
         Args:
-            mode: `train`, `eval` (dev and test) or `translate` (test without scores).
+            mode: `train`, `eval` (dev and test), `translate` (test without scores) or `extract`.
             clip_ids: With `translate`, translate and draw only these clips, of any split.
+            features: With `extract`, the name of the feature set to write.
+            overwrite: With `extract`, whether to replace a set of this name.
 
         Raises:
             Stopped: A signal asked to stop; starting again goes on.
@@ -108,7 +112,11 @@ class Experiment:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
             )
-        if mode != "translate" and self.config.data.train_split not in self._dataset.splits:
+        if (mode == "extract") != bool(features) or (overwrite and not features):
+            raise ConfigError(
+                "--mode=extract writes a feature set: name it with --features, and only with it"
+            )
+        if mode in ("train", "eval") and self.config.data.train_split not in self._dataset.splits:
             raise ConfigError(
                 f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
                 f"{self.config.data.train_split}: use --mode=translate"
@@ -126,6 +134,9 @@ class Experiment:
         if mode != "train":
             for folder in self._evaluator.models:
                 self._require_same_run(folder, len(self._stages) - 1, trains=False)
+        if mode == "extract":
+            self._evaluator.extract(features, overwrite=overwrite)
+            return
         if clip_ids:
             self._evaluator.translate_clips(clip_ids)
             return
