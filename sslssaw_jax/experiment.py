@@ -351,16 +351,17 @@ class Experiment:
         model, sources = self.config.model, []
         mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
         mbert = self._system.text_tower(model)
-        if mbart and mbart.weights:
-            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
-        if mbert and mbert.weights:
-            sources.append(pretrained_mbert(mbert))
         parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
+        writes = "decoder" in parts  # a recogniser reads and writes no text
+        if mbart and mbart.weights and writes:
+            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
+        if mbert and mbert.weights and writes:
+            sources.append(pretrained_mbert(mbert))
         if cnn and cnn.weights and "cnn" in parts:
             sources.append(pretrained_cnn(cnn))
         if s3d and s3d.weights and "s3d" in parts:
             sources.append(pretrained_s3d(s3d))
-        if vectors := getattr(model, "embedding_weights", None):
+        if (vectors := getattr(model, "embedding_weights", None)) and writes:
             sources.append(word_vectors(vectors, self._tokenizer.pieces(range(self._tokenizer.vocab_size))))
         return sources
 
