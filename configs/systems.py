@@ -14,6 +14,7 @@ OTHER_SYSTEMS = {
     "gaslt": "gaslt",
     "qb_slrt": "slrt",
     "qb_gaslt": "gaslt",
+    "tspnet": "tspnet",
 }
 """The rows of other systems -> the system's name."""
 
@@ -49,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gaslt": _SMALL | _WITHOUT_QUESTION,
     "qb_slrt": _SMALL,
     "qb_gaslt": _SMALL,
+    "tspnet": {**_SMALL, "model.decoder_d_model": 128, "model.decoder_heads": 4},
 }
 """What each row changes on a small base."""
 
@@ -89,6 +91,22 @@ _GASLT = {
     "decode.length_penalty": 0.0,
     "decode.max_new_tokens": 40,
 }
+_TSPNET = {
+    "translate.epochs": 200,
+    "translate.clips_per_batch": 24,
+    "translate.frame_budget": 1872,
+    "translate.accumulate": 2,  # 4,096 positions there
+    "translate.label_smoothing": 0.1,
+    "translate.optim.name": "adam",
+    "translate.optim.learning_rate": 1e-4,
+    "translate.optim.b2": 0.999,
+    "translate.optim.weight_decay": 1e-4,
+    "translate.optim.schedule": "plateau",
+    "translate.optim.factor": 0.5,
+    "translate.optim.patience": 8,
+    "decode.beams": 10,
+    "decode.length_penalty": 1.0,
+}
 _NSLT = {
     "translate.epochs": 21,  # of PHOENIX, 150,000 steps
     "translate.normalize": "clips",
@@ -111,5 +129,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gaslt": _GASLT | _WITHOUT_QUESTION,
     "qb_slrt": _SLRT,
     "qb_gaslt": _GASLT,
+    "tspnet": _TSPNET,
 }
-"""The recipe of each row by the public codes neccam/nslt, neccam/slt and YinAoXiong/GASLT."""
+"""The recipe of each row by neccam/nslt, neccam/slt, YinAoXiong/GASLT and verashira/TSPNet."""

@@ -37,6 +37,7 @@ from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
 from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
 from sslssaw_jax.weights.s3d import pretrained_s3d
 from sslssaw_jax.weights.transfer import trained_modules
+from sslssaw_jax.weights.word_vectors import word_vectors
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -333,6 +334,8 @@ class Experiment:
             sources.append(pretrained_cnn(cnn))
         if s3d and s3d.weights and stage.reads_video:
             sources.append(pretrained_s3d(s3d))
+        if vectors := getattr(model, "embedding_weights", None):
+            sources.append(word_vectors(vectors, self._tokenizer.pieces(range(self._tokenizer.vocab_size))))
         return sources
 
     def _load_tokenizer(self) -> Tokenizer:

@@ -240,7 +240,7 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
         of_stages, value = field.metadata.get("stages"), _saved_value(field, values)
         if field.metadata.get("free") or not (of_stages is None or set(stages).intersection(of_stages)):
             continue
-        if field.name == "weights":  # pretrained weights decide the parameters; their place does not
+        if field.name.endswith("weights"):  # pretrained weights decide the parameters; their place does not
             value = bool(value)
         elif isinstance(value, dict):
             value = _decisive(getattr(group, field.name), value, stages)

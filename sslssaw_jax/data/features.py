@@ -155,16 +155,21 @@ class FeatureSource(ClipSource):
         """
         # all sets draw alike
         seed = None if rng is None else int(rng.integers(2**32))
+        share = 0.5 if seed is None else np.random.default_rng(seed).random()
+        sets = [
+            (rows, *places[index].tolist(), one.stride, most_rows(max_frames, one.stride))
+            for rows, places, one in zip(self._rows, self._places, self.feature_sets)
+        ]
+        # of a longer span there are fewer windows
+        spare = [max(count - most + 1, 1) * stride for _, _, count, stride, most in sets if stride > 1]
+        begin = int(share * min(spare, default=0))  # in frames
         found = []
-        for rows, places, features in zip(self._rows, self._places, self.feature_sets):
-            start, count = places[index].tolist()
-            most = most_rows(max_frames, features.stride)
-            if features.stride == 1:
+        for rows, start, count, stride, most in sets:
+            if stride == 1:
                 draw = None if seed is None else np.random.default_rng(seed)
                 found.append(rows[start + select_frames(count, most, draw)])
             else:
-                share = 0.5 if seed is None else np.random.default_rng(seed).random()
-                first = start + int(share * max(count - most + 1, 1))
+                first = start + begin // stride
                 found.append(rows[first : first + min(count, most)])
         return found
 

@@ -32,11 +32,22 @@ class KeysValues:
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with biases (Vaswani et al. 2017)."""
+    """Multi-head attention with biases (Vaswani et al. 2017); its memory may be of another width."""
 
-    def __init__(self, d_model: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, d_model, d_model, dtype=dtype, rngs=rngs)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        dropout: float,
+        memory_d_model: int | None = None,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        linear = functools.partial(nnx.Linear, out_features=d_model, dtype=dtype, rngs=rngs)
+        memory = memory_d_model or d_model
+        self.q_proj, self.k_proj, self.v_proj = linear(d_model), linear(memory), linear(memory)
+        self.out_proj = linear(d_model)
         self.dropout = nnx.Dropout(dropout)
         self.num_heads = num_heads
 

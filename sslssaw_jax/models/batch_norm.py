@@ -20,12 +20,20 @@ class BatchNorm(nnx.BatchNorm):
         self,
         features: int,
         *,
+        scale: float = 1.0,
         momentum: float = 0.9,  # torch's momentum 0.1
         epsilon: float = 1e-5,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        super().__init__(features, momentum=momentum, epsilon=epsilon, dtype=dtype, rngs=rngs)
+        super().__init__(
+            features,
+            momentum=momentum,
+            epsilon=epsilon,
+            scale_init=nnx.initializers.constant(scale),
+            dtype=dtype,
+            rngs=rngs,
+        )
 
     def __call__(  # type: ignore[override]
         self, x: jax.Array, *, mask: jax.Array | None = None, relu: bool = False

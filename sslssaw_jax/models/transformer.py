@@ -1,6 +1,7 @@
-"""Transformer encoder and decoder; by default the layers of Hugging Face's mBART (Liu et al. 2020).
+"""Transformer encoder and decoder; by default those of Hugging Face's mBART (Liu et al. 2020).
 
-Modules and their parameters have Hugging Face's names.
+Modules and their parameters have Hugging Face's names. A pre-norm layer normalizes what its blocks read, as
+mBART does; a post-norm layer the sum of each block and its residual (Vaswani et al. 2017).
 
 Padding may lie anywhere: masks are True at tokens, and a token's position is the number of tokens before it.
 With padding on the right, the numbers are Hugging Face's. Products run in `dtype`; parameters, the residual
@@ -45,8 +46,20 @@ class TransformerConfig:
     activation: Literal["gelu", "relu"] = "gelu"
 
 
-def _layer_norm(d_model: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+class LayerNorm(nnx.LayerNorm):
+    """A layer norm in float32, of what a block reads or of its sum with the residual."""
+
+    def __init__(self, d_model: int, post_norm: bool = False, *, rngs: nnx.Rngs):
+        super().__init__(d_model, epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+        self.post_norm = post_norm
+
+    def before(self, hidden_RxLxD: jax.Array) -> jax.Array:
+        """Return what a block reads."""
+        return hidden_RxLxD if self.post_norm else self(hidden_RxLxD)
+
+    def after(self, hidden_RxLxD: jax.Array) -> jax.Array:
+        """Return what comes of the sum of a block and its residual."""
+        return self(hidden_RxLxD) if self.post_norm else hidden_RxLxD
 
 
 @flax.struct.dataclass
@@ -68,10 +81,12 @@ class DecoderCache:
 
 
 class FeedForward(nnx.Module):
-    """A pre-norm feed-forward block with its residual."""
+    """A feed-forward block with its residual."""
 
-    def __init__(self, config: TransformerConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.final_layer_norm = _layer_norm(config.d_model, rngs)
+    def __init__(
+        self, config: TransformerConfig, post_norm: bool = False, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        self.final_layer_norm = LayerNorm(config.d_model, post_norm, rngs=rngs)
         self.fc1 = nnx.Linear(config.d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.ffn_dim, config.d_model, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
@@ -79,52 +94,64 @@ class FeedForward(nnx.Module):
         self.activation_dropout = nnx.Dropout(config.activation_dropout)
 
     def __call__(self, hidden_RxLxD: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        inner = ACTIVATIONS[self.activation](self.fc1(self.final_layer_norm(hidden_RxLxD)))
+        inner = ACTIVATIONS[self.activation](self.fc1(self.final_layer_norm.before(hidden_RxLxD)))
         inner = self.fc2(self.activation_dropout(inner, rngs=rngs))
-        return hidden_RxLxD + self.dropout(inner, rngs=rngs)
+        return self.final_layer_norm.after(hidden_RxLxD + self.dropout(inner, rngs=rngs))
 
 
 class EncoderLayer(nnx.Module):
-    """A pre-norm layer of self-attention and feed-forward."""
+    """A layer of self-attention and feed-forward."""
 
     def __init__(
         self,
         config: TransformerConfig,
         num_heads: int,
         attention: MakeAttention = Attention,
+        post_norm: bool = False,
         *,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
+        self.self_attn_layer_norm = LayerNorm(config.d_model, post_norm, rngs=rngs)
         self.self_attn = attention(
             config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
         )
-        self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
+        self.feed_forward = FeedForward(config, post_norm, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
-        self, hidden_BxTxD: jax.Array, mask_Bx1xT: jax.Array, rngs: nnx.Rngs | None = None
+        self, hidden_BxTxD: jax.Array, mask_BxTxT: jax.Array, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        normed_BxTxD = self.self_attn_layer_norm(hidden_BxTxD)
+        """Return the layer's states; the mask may be [B, 1, T]."""
+        normed_BxTxD = self.self_attn_layer_norm.before(hidden_BxTxD)
         attended_BxTxD = self.self_attn(
-            normed_BxTxD, self.self_attn.keys_values(normed_BxTxD), mask_Bx1xT, rngs
+            normed_BxTxD, self.self_attn.keys_values(normed_BxTxD), mask_BxTxT, rngs
         )
-        return self.feed_forward(hidden_BxTxD + self.dropout(attended_BxTxD, rngs=rngs), rngs)
+        hidden_BxTxD = hidden_BxTxD + self.dropout(attended_BxTxD, rngs=rngs)
+        return self.feed_forward(self.self_attn_layer_norm.after(hidden_BxTxD), rngs)
 
 
 class DecoderLayer(nnx.Module):
-    """A pre-norm layer of causal self-attention, attention to the encoder, and feed-forward."""
+    """A layer of causal self-attention, attention to the encoder, and feed-forward."""
 
-    def __init__(self, config: TransformerConfig, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.self_attn_layer_norm = _layer_norm(config.d_model, rngs)
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_heads: int,
+        post_norm: bool = False,
+        encoder_d_model: int | None = None,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.self_attn_layer_norm = LayerNorm(config.d_model, post_norm, rngs=rngs)
         attention = functools.partial(
             Attention, config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
         )
         self.self_attn = attention()
-        self.encoder_attn_layer_norm = _layer_norm(config.d_model, rngs)
-        self.encoder_attn = attention()
-        self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
+        self.encoder_attn_layer_norm = LayerNorm(config.d_model, post_norm, rngs=rngs)
+        self.encoder_attn = attention(encoder_d_model)
+        self.feed_forward = FeedForward(config, post_norm, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
@@ -137,34 +164,49 @@ class DecoderLayer(nnx.Module):
         encoder_mask_Bx1xT: jax.Array,
         rngs: nnx.Rngs | None,
     ) -> tuple[jax.Array, KeysValues]:
-        normed_BxQxD = self.self_attn_layer_norm(hidden_BxQxD)
+        normed_BxQxD = self.self_attn_layer_norm.before(hidden_BxQxD)
         past = past.write(self.self_attn.keys_values(normed_BxQxD), slot)
         attended_BxQxD = self.self_attn(normed_BxQxD, past, mask_BxQxS, rngs)
         hidden_BxQxD = hidden_BxQxD + self.dropout(attended_BxQxD, rngs=rngs)
+        hidden_BxQxD = self.self_attn_layer_norm.after(hidden_BxQxD)
 
-        normed_BxQxD = self.encoder_attn_layer_norm(hidden_BxQxD)
+        normed_BxQxD = self.encoder_attn_layer_norm.before(hidden_BxQxD)
         attended_BxQxD = self.encoder_attn(normed_BxQxD, encoder, encoder_mask_Bx1xT, rngs)
         hidden_BxQxD = hidden_BxQxD + self.dropout(attended_BxQxD, rngs=rngs)
-        return self.feed_forward(hidden_BxQxD, rngs), past
+        return self.feed_forward(self.encoder_attn_layer_norm.after(hidden_BxQxD), rngs), past
 
 
 class LearnedPositions(nnx.Module):
-    """Learned positions, layer norm and dropout, applied before the layers."""
+    """Learned positions and dropout, applied before the layers."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         # From scratch, the reference's 0.02 would be too small next to tokens of unit variance.
         init = nnx.initializers.normal(0.1)
         rows = config.max_positions + POSITION_OFFSET
         self.embed_positions = nnx.Embed(rows, config.d_model, embedding_init=init, rngs=rngs)
-        self.layernorm_embedding = _layer_norm(config.d_model, rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
         self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
+        return self.dropout(self._add(embedded_RxLxD, positions_RxL), rngs=rngs)
+
+    def _add(self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array) -> jax.Array:
         # Padding before the first token has position -1, which is one of the unused rows.
-        hidden_RxLxD = embedded_RxLxD + self.embed_positions(positions_RxL + POSITION_OFFSET)
-        return self.dropout(self.layernorm_embedding(hidden_RxLxD), rngs=rngs)
+        return embedded_RxLxD + self.embed_positions(positions_RxL + POSITION_OFFSET)
+
+
+class NormedPositions(LearnedPositions):
+    """Learned positions, layer norm and dropout, those of mBART."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.layernorm_embedding = LayerNorm(config.d_model, rngs=rngs)
+
+    def __call__(
+        self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        return self.dropout(self.layernorm_embedding(self._add(embedded_RxLxD, positions_RxL)), rngs=rngs)
 
 
 class SinusoidalPositions(nnx.Module):
@@ -196,7 +238,7 @@ class Encoder(Blocks):
         num_heads: int,
         config: TransformerConfig,
         attention: MakeAttention = Attention,
-        positions: Positions = LearnedPositions,
+        positions: Positions = NormedPositions,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -206,7 +248,7 @@ class Encoder(Blocks):
         self.layers = nnx.List(
             [EncoderLayer(config, num_heads, attention, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
-        self.layer_norm = _layer_norm(config.d_model, rngs)
+        self.layer_norm = LayerNorm(config.d_model, rngs=rngs)
 
     def __call__(
         self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
@@ -232,7 +274,9 @@ class Decoder(Blocks):
         num_layers: int,
         num_heads: int,
         config: TransformerConfig,
-        positions: Positions = LearnedPositions,
+        positions: Positions = NormedPositions,
+        post_norm: bool = False,
+        encoder_d_model: int | None = None,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -240,9 +284,13 @@ class Decoder(Blocks):
         self.max_positions = config.max_positions
         self.input = positions(config, rngs=rngs)
         self.layers = nnx.List(
-            [DecoderLayer(config, num_heads, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
+            [
+                DecoderLayer(config, num_heads, post_norm, encoder_d_model, dtype=dtype, rngs=rngs)
+                for _ in range(num_layers)
+            ]
         )
-        self.layer_norm = _layer_norm(config.d_model, rngs)
+        # the last post-norm layer has normalized its states already
+        self.layer_norm = None if post_norm else LayerNorm(config.d_model, rngs=rngs)
 
     def __call__(
         self,
@@ -316,7 +364,9 @@ class Decoder(Blocks):
         cache = cache.replace(  # type: ignore[attr-defined]
             past=tuple(past), mask=mask_RxS, slot=cache.slot + hidden_BxQxD.shape[1]
         )
-        return self.layer_norm(hidden_BxQxD).reshape(rows, length, d_model), cache
+        if self.layer_norm is not None:
+            hidden_BxQxD = self.layer_norm(hidden_BxQxD)
+        return hidden_BxQxD.reshape(rows, length, d_model), cache
 
 
 def _check_length(length: int, max_positions: int) -> None:

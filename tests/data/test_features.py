@@ -93,6 +93,23 @@ def test_training_draws_rows_anew_in_each_epoch_and_alike_in_all_sets(with_sets:
     assert {tuple(row) for row in drawn[0][0].tolist()} < {tuple(row) for row in whole.tolist()}
 
 
+def test_windows_of_several_spans_keep_one_stretch_of_a_long_clip(dataset: Dataset) -> None:
+    for span in (4, 6, 9):
+        with FeatureWriter(dataset, f"span {span}", stride=2, span=span, source="a test") as writer:
+            for clip in writer.clips["train"].values():
+                count = max((clip.num_frames - span) // 2 + 1, 1)
+                writer.add("train", clip, np.arange(count, dtype=np.float16)[:, None])
+            writer.finish()
+    source = FeatureSource(dataset, "train", ["span 4", "span 6", "span 9"])
+    index = int(source.num_frames.argmax())
+    firsts = set()
+    for rng in (None, *map(np.random.default_rng, range(6))):
+        found = [rows[:, 0].tolist() for rows in source.read_features(index, 8, rng)]
+        assert all(rows == found[0] and len(rows) == 4 for rows in found)
+        firsts.add(found[0][0])
+    assert len(firsts) > 2
+
+
 def test_stacked_micro_batches_stack_features_too(with_sets: Dataset) -> None:
     source = open_clips(with_sets, DATA, "train")
     tokenizer = load_tokenizer(with_sets.tokenizer_folder, with_sets.language)

@@ -38,7 +38,10 @@ TRANSFORMER = {
     "max_positions": 64,
     **dict.fromkeys(DROPOUTS, 0.0),
 }
-TOY_SIZES = {"nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0}}  # of other kinds
+TOY_SIZES = {  # of other kinds
+    "nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0},
+    "tspnet": {**TRANSFORMER, "spans": (3, 5, 7), "decoder_d_model": 12, "decoder_heads": 2},
+}
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
 
 
@@ -86,9 +89,17 @@ def toy_system(name: str, **changes: Any) -> Config:
 
 def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
     """The stages of a configuration, of a dataset without clips."""
-    features = [FeatureSize(FEATURE_WIDTH, 1, 1) for _ in config.data.features]
-    inputs = StageInputs(vocab_size, bert_vocab_size, features=features, glosses=lambda: TOY_GLOSSES)
+    sizes = feature_sizes(config)
+    inputs = StageInputs(vocab_size, bert_vocab_size, features=sizes, glosses=lambda: TOY_GLOSSES)
     return SYSTEMS[config.system].make_stages(config, inputs)
+
+
+def feature_sizes(config: Config) -> list[FeatureSize]:
+    """The feature sets that a configuration names; TSPNet's are windows."""
+    if config.system == "tspnet":
+        windows = zip(config.data.features, config.model.spans)
+        return [FeatureSize(config.model.d_model, config.model.stride, span) for _, span in windows]
+    return [FeatureSize(FEATURE_WIDTH, 1, 1) for _ in config.data.features]
 
 
 def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
@@ -144,9 +155,8 @@ def with_features(batch: Batch, *widths: int) -> Batch:
 
 def batch_for(config: Config, batch: Batch) -> Batch:
     """Return the batch with features in place of frames if the configuration names sets."""
-    return (
-        with_features(batch, *[FEATURE_WIDTH] * len(config.data.features)) if config.data.features else batch
-    )
+    widths = [one.width for one in feature_sizes(config)]
+    return with_features(batch, *widths) if widths else batch
 
 
 def one_clip(batch: Batch, row: int) -> Batch:

@@ -46,12 +46,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt alone": ("slrt", {"model.reads_question": False}),
     "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
     "slrt features": ("slrt", {"data.features": ("a set",)}),
+    "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt features": ("nslt", {"data.features": ("a set",)}),
     "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
     "nslt bahdanau": ("nslt", {"model.attention": "bahdanau", "model.reverse_source": False}),
 }
-DECODING = ["ssl_ssaw", "question_only prefix", "slrt", "gaslt", "nslt", "nslt none", "nslt bahdanau"]
+DECODING = [
+    "ssl_ssaw",
+    "question_only prefix",
+    "slrt",
+    "gaslt",
+    "nslt",
+    "nslt none",
+    "nslt bahdanau",
+    "tspnet",
+]
 
 
 class Setup(NamedTuple):
@@ -69,7 +79,7 @@ def setup(variant: str) -> Setup:
     config = toy_system(name, **changes)
     stage = translate_stage(config)
     # with seed 0, the sentences of these systems would all be alike
-    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5}.get(name, 0))
+    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3}.get(name, 0))
     return Setup(config, stage, state, evaluated(stage, state))
 
 
