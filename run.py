@@ -35,9 +35,12 @@ _PROCESS_ID = flags.DEFINE_integer(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "eval", "translate"),
-    "train: train what is missing, then evaluate; eval: evaluate the best checkpoint; translate: test only.",
+    ("train", "eval", "translate", "extract"),
+    "train: train what is missing, then evaluate; eval: evaluate the best checkpoint; translate: test only; "
+    "extract: write the CNN's features of all clips into the dataset.",
 )
+_FEATURES = flags.DEFINE_string("features", "", "With --mode=extract: the name of the feature set to write.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "With --mode=extract: replace a set of this name.")
 _CLIPS = flags.DEFINE_multi_string(
     "clip",
     [],
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> None:
             require_source(workdir, config.init_from)
         if initialize_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
             STOP.leave_to_jax()
-        Experiment(config, workdir, STOP).run(_MODE.value, _CLIPS.value)
+        Experiment(config, workdir, STOP).run(_MODE.value, _CLIPS.value, _FEATURES.value, _OVERWRITE.value)
     except (UserError, OSError) as error:
         exit_run(f"error: {error}")
     except Stopped as stopped:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import csl_daily_stage2, demo, phoenix_stage2
 from configs.common import use_system
-from configs.systems import OTHER_SYSTEMS, PUBLISHED, SMALL
+from configs.systems import OTHER_SYSTEMS, PUBLISHED, PUBLISHED_ON, SMALL
 from sslssaw_jax.config.checks import ConfigError
 
 BASES: dict[str, Callable[[], ConfigDict]] = {
@@ -65,6 +65,8 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     if name in OTHER_SYSTEMS:
         use_system(config, OTHER_SYSTEMS[name])
         config.update_from_flattened_dict((PUBLISHED if base in FULL_SIZE else SMALL)[name])
+        if row in PUBLISHED_ON:
+            config.update_from_flattened_dict(PUBLISHED_ON[row])
         return config
     if name in OWN_STAGE_1:
         config.init_from = f"{config.name}_stage1"

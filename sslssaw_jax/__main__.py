@@ -22,6 +22,7 @@ COMMANDS = {
     "app": Command("sslssaw_jax.inference.app", "serve a page with a camera: ask, sign, read"),
     "demo": Command("run", "render avatar_qa, train the demo on it and write its report"),
     "prepare": Command("tfds_builders.prepare", "turn a corpus or your own videos into a dataset"),
+    "features": Command("tfds_builders.features", "import features or poses in place of frames"),
     "inspect": Command("sslssaw_jax.report.dataset_report", "show what a dataset holds"),
     "train": Command("run", "train, evaluate and report: --config=configs/NAME.py"),
     "eval": Command("run", "evaluate the best checkpoint again: --config=configs/NAME.py", ("--mode=eval",)),

@@ -1,6 +1,7 @@
 """The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -8,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.checks import ConfigError, require
 from sslssaw_jax.config.experiment import Config, scored_differences
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
+from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.frame_cache import open_clips
-from sslssaw_jax.data.glosses import GlossVocabulary
+from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.errors import printable
+from sslssaw_jax.evaluation.extraction import extract_frames
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
@@ -29,10 +33,16 @@ from sslssaw_jax.evaluation.predictions import (
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.evaluation.split_recognizer import (
+    SplitRecognizer,
+    score_gloss_predictions,
+    write_gloss_predictions,
+)
 from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_understanding
+from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 from sslssaw_jax.report.clip_pictures import draw_clip
-from sslssaw_jax.report.score_table import format_table
+from sslssaw_jax.report.score_table import format_gloss_table, format_table
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.progress import announce
@@ -85,6 +95,12 @@ class Evaluator:
     def _loss(self) -> SplitLoss:
         return SplitLoss(self._stage, self._config, self._tokenizer, self._mesh, self._glosses)
 
+    @cached_property
+    def _recognize(self) -> SplitRecognizer:
+        assert self._glosses is not None
+        fps = self._dataset.facts.fps
+        return SplitRecognizer(self._stage, self._config, self._tokenizer, self._glosses, self._mesh, fps)
+
     @property
     def models(self) -> list[Path]:
         """Return the workdirs of the models that translate."""
@@ -108,12 +124,17 @@ class Evaluator:
         return folder
 
     def dev_scores(self, state: TrainState) -> dict[str, float]:
-        """Return BLEU-4 and ROUGE-L on dev; otherwise the loss."""
-        if self._stage.translation is None:
-            return self._loss(state, self._dev)
-        predictions, _ = self._translations(state, self._dev)
-        scores = score_predictions(predictions)
-        return {key: scores[key] for key in ("bleu4", "rouge_l")}
+        """Return BLEU-4, ROUGE-L and WER on dev; otherwise the loss."""
+        scores = {}
+        if self._stage.translation is not None:
+            predictions, _ = self._translations(state, self._dev)
+            found = score_predictions(predictions)
+            scores = {key: found[key] for key in ("bleu4", "rouge_l")}
+        if self._stage.recognition is not None:
+            with explain_out_of_memory(self._stage.name):
+                glosses = self._recognize(state, self._dev)
+            scores["wer"] = score_gloss_predictions(glosses, self._dataset.name)["wer"]
+        return scores or self._loss(state, self._dev)
 
     def evaluate(self) -> None:
         """Translate dev and test with the best checkpoint, write and print metrics.
@@ -136,6 +157,8 @@ class Evaluator:
                 scores[split] = evaluate_predictions(predictions, name, language, question_only)
                 if split == self._config.data.dev_split and self._stage.reads_video:
                     scores[split][UNDERSTANDING] = self._find_understanding(state, predictions)
+                if self._stage.recognition and not self._config.evaluation.ensemble:
+                    scores[split] |= self._recognize_split(state, split)
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self._clips(test)
@@ -143,6 +166,7 @@ class Evaluator:
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
+                print(format_gloss_table(scores), end="")
                 # the shipped question-only runs are of other questions
                 own = self._dataset.name == "custom_qa"
                 if (run := self._question_only_run) and baselines[test] is None and not own:
@@ -151,6 +175,42 @@ class Evaluator:
                         f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
                         "compares this run with it"
                     )
+
+    def evaluate_glosses(self) -> None:
+        """Recognise dev and test with the best checkpoint; write and print scores.
+
+        Raises:
+            CheckpointError: The workdir holds no checkpoint of this model.
+            ConfigError: An ensemble was asked for.
+            DatasetError: A split has no glosses.
+        """
+        if self._config.evaluation.ensemble:
+            raise ConfigError(
+                "config.evaluation.ensemble translates together; recognisers are evaluated alone"
+            )
+        splits = self._config.data.dev_split, self._config.data.test_split
+        for split in splits:
+            require_glosses(self._clips(split, video=False))
+        state = self._load_best()
+        with locked(self._workdir):
+            self._note_settings()
+            announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
+            scores = {split: self._recognize_split(state, split) for split in splits}
+            write_json(self.output_dir / METRICS, scores)
+            if jax.process_index() == 0:
+                print(format_gloss_table(scores), end="")
+
+    def _recognize_split(self, state: TrainState, split: str) -> dict[str, Any]:
+        """Recognise a split and write its glosses; return scores, if any."""
+        clips = self._clips(split)
+        with explain_out_of_memory(self._stage.name):
+            predictions = self._recognize(state, clips)
+        write_gloss_predictions(self.output_dir, split, predictions)
+        return (
+            {GLOSS_SCORES: score_gloss_predictions(predictions, self._dataset.name)}
+            if has_glosses(clips)
+            else {}
+        )
 
     def translate_test(self) -> None:
         """Write predictions and pictures of test.
@@ -190,6 +250,33 @@ class Evaluator:
                 self._draw(state, clips, index, row, gate)
         if self._draws:
             print(f"pictures: {self.output_dir}")
+
+    def extract(self, name: str, *, overwrite: bool) -> None:
+        """Write the CNN's features of all clips; go on if killed.
+
+        Raises:
+            DatasetError: There is such a set.
+            ConfigError: The model has no CNN, or several processes run.
+        """
+        require(jax.process_count() == 1, "--mode=extract is for a single process")
+        ensemble = self._config.evaluation.ensemble
+        require(
+            not ensemble, f"config.evaluation.ensemble is {ensemble}: features are of one model, clear it"
+        )
+        state = self._load_best()
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves((state.eval_params, state.batch_stats)):
+            digest.update(np.asarray(leaf).tobytes())
+        source = f"{self._stage.name} in {self._workdir.name}, weights {digest.hexdigest()[:16]}"
+        with FeatureWriter(self._dataset, name, source=source, overwrite=overwrite) as writer:
+            for split in self._dataset.splits:
+                clips, written = self._clips(split), writer.written(split)
+                left = [place for place, clip in enumerate(clips.clips) if clip.id not in written]
+                parts = self._stage, state, clips, self._config, self._tokenizer, self._mesh
+                for place, rows in extract_frames(*parts, left):
+                    writer.add(split, clips.clips[place], rows)
+            shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
+        print(f"{name}: {shown}, {writer.found.width:,} numbers a frame: --config.data.features={name}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
         """Return the question-only run's translations of dev and test, if any.

@@ -85,14 +85,22 @@ class Experiment:
             self._stages = self._system.make_stages(config, inputs)[-1:]
         else:
             self._stages = self._system.make_stages(config, inputs)
+        if config.stage not in [stage.name for stage in self._stages[-1:]]:
+            raise ConfigError(
+                f"config.stage is {config.stage!r}; the system {config.system!r} has no such stage"
+            )
         self._folders = stage_folders(self._stages, workdir, config.init_from)
 
-    def run(self, mode: str, clip_ids: Sequence[str] = ()) -> None:
+    def run(
+        self, mode: str, clip_ids: Sequence[str] = (), features: str = "", overwrite: bool = False
+    ) -> None:
         """Train what is missing and evaluate, or evaluate or translate alone.
 
         Args:
-            mode: `train`, `eval` (dev and test) or `translate` (test without scores).
+            mode: `train`, `eval` (dev and test), `translate` (test without scores) or `extract`.
             clip_ids: With `translate`, translate and draw only these clips, of any split.
+            features: With `extract`, the name of the feature set to write.
+            overwrite: With `extract`, whether to replace a set of this name.
 
         Raises:
             Stopped: A signal asked to stop; starting again goes on.
@@ -104,7 +112,11 @@ class Experiment:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
             )
-        if mode != "translate" and self.config.data.train_split not in self._dataset.splits:
+        if (mode == "extract") != bool(features) or (overwrite and not features):
+            raise ConfigError(
+                "--mode=extract writes a feature set: name it with --features, and only with it"
+            )
+        if mode in ("train", "eval") and self.config.data.train_split not in self._dataset.splits:
             raise ConfigError(
                 f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
                 f"{self.config.data.train_split}: use --mode=translate"
@@ -113,13 +125,18 @@ class Experiment:
             raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
             raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
-        if mode != "train" and not translates:
+        if (mode == "translate" and not translates) or (
+            mode == "eval" and not (translates or last.recognition)
+        ):
             raise ConfigError(
                 f"--mode={mode} translates, and the stage {last.name} cannot: use a config of a later stage"
             )
         if mode != "train":
             for folder in self._evaluator.models:
                 self._require_same_run(folder, len(self._stages) - 1, trains=False)
+        if mode == "extract":
+            self._evaluator.extract(features, overwrite=overwrite)
+            return
         if clip_ids:
             self._evaluator.translate_clips(clip_ids)
             return
@@ -127,10 +144,13 @@ class Experiment:
             self._evaluator.translate_test()
         else:
             if mode == "train":
-                self._evaluator.question_only_translations()  # a run that cannot be compared fails here
+                if translates:
+                    self._evaluator.question_only_translations()  # a run that cannot be compared fails here
                 self._train(len(self._stages) - 1)
             if translates:
                 self._evaluator.evaluate()
+            elif last.recognition:
+                self._evaluator.evaluate_glosses()
         if jax.process_index() == 0:
             print(f"report: {write_report(self._evaluator.output_dir)}")
 
@@ -142,6 +162,10 @@ class Experiment:
         if mark.exists():
             print(f"{stage.name}: finished in {workdir}")
             return
+        if stage.recognition:
+            data = self.config.data
+            for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:
+                require_glosses(self._clips(split, video=False))
         stage_config = getattr(self.config, stage.name)
         begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
         start = None if begun else self._initial_weights(place)
@@ -322,7 +346,7 @@ class Experiment:
         return chain(sources)
 
     def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights that parts of the model name."""
+        """Return the pretrained weights of the parts that the stage's model has."""
         model, sources = self.config.model, []
         mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
         mbert = self._system.text_tower(model)
@@ -330,9 +354,10 @@ class Experiment:
             sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
         if mbert and mbert.weights:
             sources.append(pretrained_mbert(mbert))
-        if cnn and cnn.weights and stage.reads_video:
+        parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
+        if cnn and cnn.weights and "cnn" in parts:
             sources.append(pretrained_cnn(cnn))
-        if s3d and s3d.weights and stage.reads_video:
+        if s3d and s3d.weights and "s3d" in parts:
             sources.append(pretrained_s3d(s3d))
         if vectors := getattr(model, "embedding_weights", None):
             sources.append(word_vectors(vectors, self._tokenizer.pieces(range(self._tokenizer.vocab_size))))

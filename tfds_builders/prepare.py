@@ -333,7 +333,9 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
     parser.add_argument(
-        "--text_only", action="store_true", help="leave the videos out, for models of the question alone"
+        "--text_only",
+        action="store_true",
+        help="leave the videos out, for models of the question alone or of features",
     )
     parser.add_argument(
         "--max_missing",

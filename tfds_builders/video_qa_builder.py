@@ -50,7 +50,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             `none`; empty chooses the builder's own.
         fps: Frames per second taken from video files; all frames of a folder are taken.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
-        text_only: Whether to leave out the videos, for models of the question alone; all clips have 0 frames.
+        text_only: Whether to leave out the videos, for models without frames; all clips have 0 frames.
         max_missing: Share of a split's clips that may lack frames or texts; one clip always may.
         **kwargs: Arguments of `tfds.core.DatasetBuilder`.
 

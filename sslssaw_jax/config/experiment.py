@@ -27,7 +27,7 @@ from sslssaw_jax.config.checks import (
     setting,
 )
 from sslssaw_jax.config.data import DataConfig
-from sslssaw_jax.config.stages import PretrainConfig, StageConfig, TranslateConfig
+from sslssaw_jax.config.stages import PretrainConfig, SentenceConfig, StageConfig, TranslateConfig
 from sslssaw_jax.workdir import user_path
 
 
@@ -109,21 +109,24 @@ class LoggingConfig:
 class Config:
     """One experiment: the data, the system, and the stages that train it.
 
-    `warm_start` trains the CNN on isolated signs (the small stand-in for ImageNet weights), `pretrain` is
+    `warm_start` trains the CNN on isolated signs (the small stand-in for ImageNet weights), `recognize` the
+    video part to name glosses, `gloss2text` a language model to write a sentence from glosses, `pretrain` is
     stage 1, `translate` is stage 2. A stage without epochs is left out.
     """
 
     name: str = setting("unnamed", free=True)
     system: str = "ssl_ssaw"  # a key of `systems.SYSTEMS`
     # the last stage to train
-    stage: Literal["pretrain", "translate"] = setting("translate", free=True)
+    stage: Literal["recognize", "gloss2text", "pretrain", "translate"] = setting("translate", free=True)
     seed: int = non_negative(0)
-    # workdir of stage 1, relative to the parent of this workdir; or a checkpoint.pth of GFSLT-VLP, of either
-    # stage; None: from pretrained weights or from scratch
+    # workdir of stage 1 or the recogniser, relative to the parent of this workdir; or a checkpoint.pth of
+    # GFSLT-VLP, of either stage; None: from pretrained weights or from scratch
     init_from: str | None = setting(None, stages=("translate",))
     data: DataConfig = group(DataConfig)
     model: Any = None  # the system's own group
     warm_start: StageConfig = group(StageConfig, stages=("warm_start",))
+    recognize: StageConfig = group(StageConfig, stages=("recognize",))
+    gloss2text: SentenceConfig = group(SentenceConfig, stages=("gloss2text",))
     pretrain: PretrainConfig = group(PretrainConfig, stages=("pretrain",))
     translate: TranslateConfig = group(TranslateConfig, stages=("translate",))
     compute: ComputeConfig = group(ComputeConfig)

@@ -14,7 +14,7 @@ from filelock import Timeout
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import DIGESTS, Dataset, DatasetError, file_digest
-from sslssaw_jax.data.features import FEATURES, features_folder, find_features
+from sslssaw_jax.data.features import FEATURES, FeatureSet, features_folder, find_features
 from sslssaw_jax.workdir import locked_file, read_json, read_jsonl, write_json
 
 FACTS, LARGEST = "facts.json", float(np.finfo(np.float16).max)
@@ -35,6 +35,7 @@ class FeatureWriter:
         source: What the rows were made from; another source begins anew.
         most_frames: The frames after which the source cuts clips, if any.
         overwrite: Whether a set of this name is replaced.
+        resume: Whether to go on with the rows of a killed writer.
 
     Raises:
         DatasetError: There is such a set, another process writes it, or rows do not fit a clip.
@@ -50,12 +51,13 @@ class FeatureWriter:
         source: str,
         most_frames: int | None = None,
         overwrite: bool = False,
+        resume: bool = True,
     ) -> None:
         self._dataset, self._folder = dataset, features_folder(dataset, name)
         self._partial = self._folder.with_name(f".{name}.partial")
         self._stride, self._span = stride, span or stride
         self._facts = {"stride": stride, "span": self._span, "source": source}
-        self._most_frames = most_frames
+        self._most_frames, self._resume = most_frames, resume
         self._width: int | None = None
         self._splits: dict[str, _SplitFile] = {}
         self._open = ExitStack()
@@ -72,7 +74,7 @@ class FeatureWriter:
         except Timeout:
             raise DatasetError(f"another process writes {self._folder}: wait for its end") from None
         facts = self._partial / FACTS
-        if not facts.is_file() or read_json(facts) != self._facts:
+        if not self._resume or not facts.is_file() or read_json(facts) != self._facts:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir()
             write_json(facts, self._facts)
@@ -84,6 +86,8 @@ class FeatureWriter:
         with self._open:
             for split in self._splits.values():
                 split.file.close()
+            if kind and not self._resume:
+                shutil.rmtree(self._partial)
 
     @cached_property
     def clips(self) -> dict[str, dict[str, ClipInfo]]:
@@ -99,10 +103,10 @@ class FeatureWriter:
         Raises:
             DatasetError: Clips of several splits have the name.
         """
-        split, _, rest = name.partition("/")
-        if rest:
-            clip = self.clips.get(split, {}).get(rest)
-            return (split, clip) if clip else None
+        folder, _, last = name.rpartition("/")
+        if folder in self.clips:
+            return (folder, self.clips[folder][last]) if last in self.clips[folder] else None
+        name = last  # another folder says nothing
         found = [(split, clips[name]) for split, clips in self.clips.items() if name in clips]
         if len(found) > 1:
             splits = " and ".join(split for split, _ in found)
@@ -120,6 +124,8 @@ class FeatureWriter:
             DatasetError: The rows are of another width or number, or do not fit float16.
         """
         what = f"the clip {clip.id} of {split}"
+        with np.errstate(over="ignore"):
+            rows_FxC = np.asarray(rows_FxC, np.float32)
         if rows_FxC.ndim != 2 or not rows_FxC.size:
             raise DatasetError(f"{what} has features of the shape {list(rows_FxC.shape)}: expected [rows, C]")
         largest = float(np.abs(rows_FxC).max())
@@ -160,6 +166,11 @@ class FeatureWriter:
             self._take_place()
         return {split: len(file.places) for split, file in self._splits.items()}
 
+    @property
+    def found(self) -> FeatureSet:
+        """Return the finished set."""
+        return find_features(self._dataset, [self._folder.name])[0]
+
     def _take_place(self) -> None:
         """Replace the set, which the digests list only while whole."""
         folder, old = self._folder, self._partial.with_name(f".{self._folder.name}.old")
@@ -199,7 +210,11 @@ class _SplitFile:
 
     def __init__(self, folder: Path, split: str) -> None:
         self.path, self._notes = folder / f"{split}.npy", folder / f"{split}.jsonl"
-        notes: list[dict[str, Any]] = read_jsonl(self._notes) if self._notes.is_file() else []
+        notes: list[dict[str, Any]] = []
+        if self._notes.is_file():
+            text = self._notes.read_bytes()
+            self._notes.write_bytes(text[: text.rfind(b"\n") + 1])  # a killed writer leaves half a line
+            notes = read_jsonl(self._notes)
         self.places: dict[str, list[int]] = {note["id"]: note["place"] for note in notes}
         self.width: int | None = notes[0]["width"] if notes else None
         self._rows = sum(count for _, count in self.places.values())

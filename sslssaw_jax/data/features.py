@@ -75,8 +75,8 @@ def _find(dataset: Dataset, name: str) -> FeatureSet:
             f"{dataset.folder} has no feature set {name}; it has {known}: import one with `python -m "
             "tfds_builders.features`, or write one with `run.py --mode=extract`"
         )
-    index, *_ = sorted(folder.glob("*.json"))
     try:
+        index, *_ = sorted(folder.glob("*.json"))
         digests = read_json(dataset.folder / DIGESTS)
         listed = {path.name: digests[f"{FEATURES}/{name}/{path.name}"] for path in sorted(folder.iterdir())}
         facts, width = read_json(index), np.load(index.with_suffix(".npy"), mmap_mode="r").shape[1]

@@ -76,9 +76,14 @@ def load_glosses(folder: Path) -> GlossVocabulary:
     return GlossVocabulary(tuple(glosses))
 
 
+def has_glosses(clips: ClipSource) -> bool:
+    """Return whether any clip of a split has glosses."""
+    return any(clip.gloss.split() for clip in clips.clips)
+
+
 def require_glosses(clips: ClipSource) -> None:
     """Raise DatasetError if no clip of a split has glosses."""
-    if not any(clip.gloss.split() for clip in clips.clips):
+    if not has_glosses(clips):
         raise DatasetError(
             f"the split {clips.split} of {clips.dataset.folder} has no glosses, and this stage needs them: "
             "prepare the dataset from annotations with glosses, or choose a system without"

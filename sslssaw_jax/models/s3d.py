@@ -21,6 +21,7 @@ from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.video_embedding import gather_frames, prefix_mask
+from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
 
 STRIDE = 4  # frames of a position
 _FRAMES = ("NHWC", "HWIO", "NHWC")
@@ -176,17 +177,8 @@ class S3D(Blocks):
 class S3DEmbedding(nnx.Module):
     """S3D over packed frames: one sequence per clip, a position for four frames."""
 
-    def __init__(
-        self,
-        config: S3DConfig,
-        *,
-        max_frames: int,
-        mean: tuple[float, ...],  # of the pixels, by channel
-        std: tuple[float, ...],
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        self.max_frames, self.mean, self.std = max_frames, mean, std
+    def __init__(self, config: S3DConfig, *, max_frames: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.max_frames = max_frames
         self.s3d = S3D(config, dtype=dtype, rngs=rngs)
         self.features = self.s3d.features
 
@@ -201,7 +193,7 @@ class S3DEmbedding(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Return `(features_BxTxC, mask_BxT)`, the last frame repeated up to a position's four."""
         del frame_mask_N  # the clips are gathered by their places
-        pixels = (frames_NxHxWx3 * jnp.asarray(self.std) + jnp.asarray(self.mean)) * 2 - 1
+        pixels = (frames_NxHxWx3 * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)) * 2 - 1
         time_T = jnp.arange(rounded_up(self.max_frames))
         frame_BxT = jnp.minimum(time_T, jnp.maximum(frame_count_B - 1, 0)[:, None])
         length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)

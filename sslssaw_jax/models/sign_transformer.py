@@ -20,6 +20,7 @@ from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.fusion import concatenate_valid
+from sslssaw_jax.models.gloss_head import GlossHeadConfig, LinearHead
 from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 
@@ -35,16 +36,28 @@ class SignTransformerConfig(TransformerConfig):
     encoder_layers: int = positive(3)
     decoder_layers: int = positive(3)
     heads: int = positive(8)
+    # of the stage `recognize`
+    gloss_head: GlossHeadConfig = group(GlossHeadConfig, stages=("recognize",))
     reads_question: bool = True  # False: the published system, without the paper's question
 
     def __post_init__(self) -> None:
         require_divisor("heads", self.heads, self.d_model)
 
 
+def sign_embedding(
+    config: SignTransformerConfig, reads: Mapping[str, Any], *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> VideoEmbedding:
+    """Return the video embedding, which ends with softsign."""
+    return VideoEmbedding(
+        config.cnn, config.d_model, **reads, activation=nnx.soft_sign, dtype=dtype, rngs=rngs
+    )
+
+
 class SignTransformer(nnx.Module):
     """A transformer from video, and a question if read, to a sentence.
 
-    `reads` says what its `VideoEmbedding` reads.
+    `reads` says what its `VideoEmbedding` reads. With `num_glosses`, `gloss_head` names glosses from the
+    encoder's states.
     """
 
     def __init__(
@@ -53,19 +66,13 @@ class SignTransformer(nnx.Module):
         vocab_size: int,
         attention: MakeAttention = Attention,
         *,
+        num_glosses: int = 0,
         reads: Mapping[str, Any],
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         d_model = config.d_model
-        self.video = VideoEmbedding(
-            config.cnn,
-            d_model,
-            **reads,
-            activation=nnx.soft_sign,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.video = sign_embedding(config, reads, dtype=dtype, rngs=rngs)
         init = nnx.initializers.xavier_uniform()
         self.table = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.target_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
@@ -84,6 +91,8 @@ class SignTransformer(nnx.Module):
         self.decoder = Decoder(
             config.decoder_layers, config.heads, config, SinusoidalPositions, dtype=dtype, rngs=rngs
         )
+        if num_glosses:
+            self.gloss_head = LinearHead(GlossHeadConfig(), d_model, num_glosses, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(d_model, vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
 
     def embed_target(self, ids_BxL: jax.Array, mask_BxL: jax.Array | None = None) -> jax.Array:

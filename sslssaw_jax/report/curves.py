@@ -14,8 +14,14 @@ from sslssaw_jax.workdir import CHECKPOINTS, LOG, read_log, read_scores
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 8, 24
 MOST_POINTS = 300  # of a curve; longer ones are averaged
-STAGES = {"warm_start": "Warm start", "pretrain": "Stage 1", "translate": "Stage 2"}
-SCORES = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
+STAGES = {
+    "warm_start": "Warm start",
+    "recognize": "Recognition",
+    "gloss2text": "Glosses to text",
+    "pretrain": "Stage 1",
+    "translate": "Stage 2",
+}
+SCORES = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "wer": "WER"}
 
 
 class Curve(NamedTuple):

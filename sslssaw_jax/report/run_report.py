@@ -11,9 +11,10 @@ from markupsafe import Markup
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import Prediction, read_predictions, rouge_l, worst_and_best
+from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import data_uri, render
-from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, score_rows, understanding_notes
+from sslssaw_jax.report.score_table import COLUMNS, ScoreRow, gloss_notes, score_rows, understanding_notes
 from sslssaw_jax.report.word_diff import diff_html
 from sslssaw_jax.workdir import (
     EVALUATED,
@@ -75,22 +76,31 @@ def render_report(workdir: Path) -> Markup:
     predictions = read_predictions(file) if file else []
     if not (metrics or predictions or (workdir / LOG).exists()):
         raise UserError(f"{workdir} is not a workdir: it holds no log, scores or predictions of a run")
+    translated = {split: scores for split, scores in metrics.items() if set(scores) != {GLOSS_SCORES}}
     stage_1 = workdir.parent / (config.get("init_from") or "")
     return render(
         "report.html",
         name=f"{workdir.parent.name}/{workdir.name}" if (workdir / EVALUATED).exists() else workdir.name,
         facts=_facts(config),
         notice=_notice(workdir, log, metrics),
-        **_scores({split: score_rows(scores) for split, scores in metrics.items()}),
-        understanding=understanding_notes(metrics),
+        **_scores({split: score_rows(scores) for split, scores in translated.items()}),
+        understanding=[*understanding_notes(metrics), *gloss_notes(translated)],
         clips=_clip_entries(workdir, predictions),
         is_ranked=_is_ranked(predictions),
         predictions_file=file and file.name,
         num_predictions=len(predictions),
         has_heatmaps=(workdir / HEATMAPS).is_dir(),
-        curves=training_curves([stage_1 / "warm_start", stage_1, workdir / "warm_start", workdir]),
+        curves=training_curves([*_with_earlier(stage_1), *_with_earlier(workdir)]),
         config=json.dumps(config, ensure_ascii=False, indent=2) if config else "",
     )
+
+
+def _with_earlier(workdir: Path) -> list[Path]:
+    """Return a workdir behind those of the stages trained inside it."""
+    inner = [workdir, workdir / "gloss2text"]  # the earlier, the deeper
+    recognizers = [folder / "recognize" for folder in inner]
+    earlier = [each for folder in recognizers for each in (folder / "warm_start", folder)]
+    return [*earlier, workdir / "gloss2text", workdir / "warm_start", workdir]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -144,6 +154,8 @@ def _notice(workdir: Path, log: Sequence[Mapping[str, Any]], metrics: Mapping[st
     if not notes:
         end = f": its log ends at step {log[-1]['step']:,} of {log[-1]['stage']}" if log else ""
         return f"This run has not finished{end}."
+    if notes["stage"] == "recognize" and metrics:
+        return " ".join(f"{note.capitalize()}." for note in gloss_notes(metrics))
     if notes["stage"] != "translate":
         return "A stage before translation: it has curves, and nothing to score."
     return "" if metrics else "Trained, but not evaluated: run with --mode=eval."

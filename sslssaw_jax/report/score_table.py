@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING
+from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 
 COLUMNS = LABELS | {"chrf": "chrF"}
 BASELINE_LABELS = {
@@ -19,7 +20,16 @@ BASELINE_LABELS = {
 """Key of each baseline and of each swap of the questions -> its name and what it is."""
 
 _TERMINAL_COLUMNS = COLUMNS | {"sacrebleu": "sacreBLEU", "num_clips": "clips", "p": "p"}
-_FORMATS = {"num_clips": "d", "p": ".3f"}
+_GLOSS_COLUMNS = {
+    "wer": "WER",
+    "wer_as_written": "as written",  # without the clean-up of PHOENIX
+    "substitutions": "substituted",
+    "deletions": "left out",
+    "insertions": "added",
+    "num_glosses": "glosses",
+    "num_clips": "clips",
+}
+_FORMATS = {"num_glosses": "d", "num_clips": "d", "p": ".3f"}
 _NOTES = """\
 ± 95 %: half the bootstrap interval over the clips; p: of this run's difference in BLEU-4, paired bootstrap
 overlap: share of the target's distinct tokens that the question holds
@@ -83,6 +93,31 @@ def understanding_notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for split, scores in metrics.items()
         if (found := scores.get(UNDERSTANDING))
     ]
+
+
+def gloss_notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence about the recognised glosses of each split."""
+    return [
+        f"glosses of {split}: word error rate {row.text('wer')} %, of {row.text('num_glosses')} glosses "
+        f"{row.text('substitutions')} % substituted, {row.text('deletions')} % left out, "
+        f"{row.text('insertions')} % added"
+        for split, scores in metrics.items()
+        if GLOSS_SCORES in scores
+        for row in [ScoreRow("glosses", split, scores[GLOSS_SCORES])]
+    ]
+
+
+def format_gloss_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the text table of recognised glosses; "" without any."""
+    rows = {
+        split: ScoreRow("glosses", split, scores[GLOSS_SCORES])
+        for split, scores in metrics.items()
+        if GLOSS_SCORES in scores
+    }
+    shown = [key for key in _GLOSS_COLUMNS if any(row.text(key) for row in rows.values())]
+    table = [[split, *map(row.text, shown)] for split, row in rows.items()]
+    headers = ["split", *(_GLOSS_COLUMNS[key] for key in shown)]
+    return f"{tabulate(table, headers=headers, disable_numparse=True)}\n" if rows else ""
 
 
 def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """The stages of a system without stage 1: an optional warm start of the CNN, then translation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -10,11 +10,12 @@ from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import CachedDecoder, EncodedModel
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
+from sslssaw_jax.stages.recognition import early_modules
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import split_key
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -35,8 +36,8 @@ class Translating(Protocol):
 
 # (model, batch, key of the augmentation, dropout) -> (what the encoder found, bool[B, T])
 Read = Callable[[Any, Batch, jax.Array | None, nnx.Rngs | None], tuple[Any, jax.Array]]
-# (what the encoder found, mask, batch, counts) -> (loss, its parts)
-AddedLoss = Callable[[Any, jax.Array, Batch, LossCounts], tuple[jax.Array, Metrics]]
+# (model, what the encoder found, mask, batch, counts) -> (loss, its parts)
+AddedLoss = Callable[[Any, Any, jax.Array, Batch, LossCounts], tuple[jax.Array, Metrics]]
 
 
 def one_stage(
@@ -47,8 +48,11 @@ def one_stage(
     *,
     reads_question: bool = False,
     added_loss: AddedLoss | None = None,
+    sentence_weight: float = 1.0,
+    recognition: Recognition | None = None,
+    early: Sequence[Stage] | None = None,
 ) -> list[Stage]:
-    """Make the translation stage, after the warm start if any.
+    """Make the translation stage, after the early ones if any.
 
     Args:
         config: Its `model` has a `cnn`.
@@ -57,9 +61,22 @@ def one_stage(
         read: Lets the model read a batch.
         reads_question: Whether the model reads the question.
         added_loss: A term of the loss besides the cross-entropy.
+        sentence_weight: The factor of the cross-entropy.
+        recognition: Names glosses beside the translation, for a model that knows them.
+        early: The stages before; by default the warm start if any.
     """
+    if early is None:
+        early = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
+    if config.stage == "recognize":
+        return list(early)
+    names = [stage.name for stage in early]
     require(
-        config.init_from is None,  # what goes on from a trained model needs no earlier stage
+        "recognize" in names or not config.recognize.epochs,
+        f"config.recognize.epochs is {config.recognize.epochs}; the system {config.system!r} has no "
+        "recogniser: set it to 0",
+    )
+    require(
+        "recognize" in names or config.init_from is None,  # a trained model needs no earlier stage
         f"config.init_from is {config.init_from!r}, not a trained model; the system {config.system!r} has no "
         "stage 1: name a finished run or a saved model, or clear init_from",
     )
@@ -72,8 +89,9 @@ def one_stage(
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
         logits = model.decode(target, states, mask, rngs=rngs)
         total, metrics = translation_loss(target, logits, None, None, counts, config.translate)
+        total *= sentence_weight
         if added_loss is not None:
-            added, parts = added_loss(states, mask, batch, counts)
+            added, parts = added_loss(model, states, mask, batch, counts)
             total, metrics = total + added, metrics | parts
         return total, metrics
 
@@ -86,21 +104,22 @@ def one_stage(
         make_model,
         loss,
         reads_question=reads_question,
+        reads_gloss=recognition is not None,
         starts_pretrained=True,
-        modules=CNN_MODULES,
+        modules=early_modules(early),
         translation=Translation(encode, language_prompt),
+        recognition=recognition,
         ask=ask_fewer_words(config.translate.drop_words),
         remat=config.compute.remat,
     )
-    warm_start = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
-    return [*warm_start, translate]
+    return [*early, translate]
 
 
 def check(config: Config) -> None:
     """Raise ConfigError for two starts of the CNN, or a stage 1."""
     check_cnn_start(config)
     require(
-        config.stage == "translate",
+        config.stage != "pretrain",
         f"config.stage is {config.stage!r}; the system {config.system!r} has no stage 1: set stage to "
         "'translate'",
     )

@@ -43,6 +43,10 @@ class Translation(NamedTuple):
     prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # tokens and mask, of a batch and a language
 
 
+# (model, batch) -> (gloss logits [B, T, G], mask [B, T])
+Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of training: its model, its loss, what it reads and where it starts."""
@@ -64,6 +68,7 @@ class Stage:
     derived: Callable[[Mapping[Any, Any], Tokenizer], Iterable[tuple[Any, Any]]] | None = None
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
+    recognition: Recognition | None = None  # None: the stage does not recognise glosses
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
     remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
 

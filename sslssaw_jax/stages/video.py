@@ -8,13 +8,17 @@ from flax import nnx
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
+from sslssaw_jax.models.s3d import S3DEmbedding
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.types import Batch
 
 
 def embed_video(
-    video: VideoEmbedding | FrameFeatures, batch: Batch, data: DataConfig, augment_key: jax.Array | None
+    video: VideoEmbedding | FrameFeatures | S3DEmbedding,
+    batch: Batch,
+    data: DataConfig,
+    augment_key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames.
 

@@ -13,7 +13,7 @@ import jax
 from sslssaw_jax.config.checks import fraction, non_negative, positive
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.gloss_attention import GlossAttention
-from sslssaw_jax.models.sign_transformer import SignTransformerConfig
+from sslssaw_jax.models.sign_transformer import SignTransformer, SignTransformerConfig
 from sslssaw_jax.stages.alignment import aligned_cosine, words_cosine
 from sslssaw_jax.stages.losses import similarity_loss
 from sslssaw_jax.stages.one_stage import check
@@ -40,7 +40,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     model: GASLTConfig = config.model
 
     def similarity(
-        states_BxTxD: jax.Array, mask_BxT: jax.Array, batch: Batch, counts: LossCounts
+        net: SignTransformer, states_BxTxD: jax.Array, mask_BxT: jax.Array, batch: Batch, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         # the cosine of the sums is that of the means
         sum_Bx1xD = (states_BxTxD * mask_BxT[..., None]).sum(axis=1, keepdims=True)

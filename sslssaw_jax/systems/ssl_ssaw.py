@@ -22,6 +22,7 @@ from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
 from sslssaw_jax.models.fusion import FUSIONS, FusionConfig, concatenate_valid
+from sslssaw_jax.models.gloss_head import GlossHeadConfig
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
@@ -29,11 +30,12 @@ from sslssaw_jax.models.transformer import Decoder, Encoder
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.alignment import aligned_cosine
 from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, denominator
+from sslssaw_jax.stages.recognition import early_modules, early_stages
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_input
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
 PRETRAIN_MODULES = {  # of stage 2 <- of stage 1
@@ -56,6 +58,7 @@ class SSLSSAWConfig:
     mbert: MBertConfig = group(MBertConfig)
     # what stage 1 compares (Table 3)
     alignment: Literal["pooled", "text_to_video", "video_to_text"] = "pooled"
+    gloss_head: GlossHeadConfig = group(GlossHeadConfig, stages=("recognize",))  # of the stage `recognize`
     fusion: FusionConfig = group(FusionConfig, stages=("translate",))  # Table 5
     inputs: Literal["question", "video", "both"] = setting("both", stages=("translate",))  # Table 7
     ssl: Literal["prefix", "separate", "off"] = setting("prefix", stages=("translate",))  # Eq. 5-7
@@ -267,7 +270,12 @@ def translate_loss(
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     """Make those of warm start, stage 1 and stage 2 that train."""
     model: SSLSSAWConfig = config.model
-    warm_start = warm_start_stage(config, model.cnn, inputs)
+    from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
+    has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file
+    make_video = partial(_video_embedding, config, inputs, compute_dtype(config.compute.dtype))
+    shared = config.stage == "translate" and not has_pretrain
+    early = early_stages(config, inputs, make_video, model.mbart.d_model, shared=shared)
+    modules = early_modules(early)
     pretrain = Stage(
         "pretrain",
         lambda key: PretrainModel(config, inputs, rngs=nnx.Rngs(key)),
@@ -275,12 +283,10 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         reads_question=False,
         shared=True,
         starts_pretrained=True,
-        modules=CNN_MODULES,
+        modules=modules,
         selection=LOSS,
         remat=config.compute.remat,
     )
-    from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
-    has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file
 
     def encode(model: TranslationModel, batch: Batch) -> EncodedModel:
         states, mask, gate = encode_batch(model, batch, config)
@@ -294,17 +300,19 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         reads_video=model.inputs != "question",
         starts_pretrained=not (has_pretrain or from_file),
         starts_from_file=from_file,
-        modules=PRETRAIN_MODULES if has_pretrain else CNN_MODULES,
+        modules=PRETRAIN_MODULES if has_pretrain else modules,
         translation=Translation(encode, question_prompt if model.ssl == "prefix" else language_prompt),
         ask=ask_fewer_words(config.translate.drop_words),
         remat=config.compute.remat,
     )
+    if config.stage == "recognize":
+        return early
     if config.stage == "pretrain":
         stages = [pretrain]
     else:
         stages = [pretrain, translate] if has_pretrain else [translate]
-    warm = config.warm_start.epochs and stages[0].reads_video and not stages[0].starts_from_file
-    return [warm_start, *stages] if warm else stages
+    begins = stages[0].reads_video and not stages[0].starts_from_file
+    return [*early, *stages] if begins else stages
 
 
 def check(config: Config) -> None:

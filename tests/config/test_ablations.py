@@ -99,7 +99,7 @@ def require_values(config: Config, name: str, said: dict[str, Any]) -> None:
         found = to_dict(config)
         for part in key.split("."):
             found = found[part]
-        assert found == value
+        assert found == (list(value) if isinstance(value, tuple) else value)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -143,7 +143,7 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
         for row in table["rows"]:
             assert len(row["labels"]) == len(table["columns"]) and len(row["paper"]) == len(LABELS)
             printed.setdefault((table["dataset"], row["experiment"]), {})[number] = row["paper"]
-    assert {experiment for _, experiment in printed} == set(ALL)
+    assert {experiment for _, experiment in printed} == set(ALL) - {"slrt_ctc"}  # the paper has no such row
     unlike = {key: figures for key, figures in printed.items() if len(set(map(tuple, figures.values()))) > 1}
     concat = ("phoenix2014t_qa", "qb_ssl")
     assert set(unlike) == {concat}

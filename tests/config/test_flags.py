@@ -31,8 +31,8 @@ FLAGS = [
     ("--translate.epochs=3", "--translate.epochs is unknown; did you mean --config.translate.epochs?"),
     (
         "--epochs=3",
-        "--epochs is unknown; did you mean --config.pretrain.epochs or --config.translate.epochs or "
-        "--config.warm_start.epochs?",
+        "--epochs is unknown; did you mean --config.pretrain.epochs or --config.recognize.epochs or "
+        "--config.translate.epochs or --config.warm_start.epochs?",
     ),
     (
         "--config.model.fusion.knid=ssaw",

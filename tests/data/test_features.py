@@ -149,6 +149,8 @@ def test_a_killed_writer_goes_on_behind_the_last_whole_clip(dataset: Dataset) ->
         partial = writer._partial / "train.npy"
     with partial.open("ab") as file:
         file.write(b"half a clip")
+    with partial.with_suffix(".jsonl").open("a") as file:
+        file.write('{"id": "train-0')
     with pytest.raises(DatasetError, match="has no feature set first; it has none"):
         find_features(dataset, ["first"])
     with FeatureWriter(dataset, "first", source="a test") as writer:

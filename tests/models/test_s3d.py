@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.models.s3d import S3DConfig, S3DEmbedding, rounded_up
+from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.s3d import pretrained_s3d, published_name
 from sslssaw_jax.weights.torch_layout import from_torch
@@ -41,8 +42,7 @@ def imported(config, dtype=jnp.float32):
 
 
 def embedding(config=CONFIG, dtype=jnp.float32):
-    half = (0.5,) * 3
-    return S3DEmbedding(config, max_frames=FRAMES, mean=half, std=half, dtype=dtype, rngs=nnx.Rngs(0))
+    return S3DEmbedding(config, max_frames=FRAMES, dtype=dtype, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture
@@ -129,14 +129,15 @@ def test_padding_changes_neither_features_nor_statistics_nor_gradients(short_pai
 
 
 def test_a_packed_clip_is_read_from_its_place_in_blue_green_red_and_its_last_frame_repeats():
-    video, seen = embedding(), []
+    video, seen = nnx.eval_shape(embedding), []
 
     def s3d(clips, length):
         seen.append((clips, length))
         return clips[:, ::4].mean(axis=(2, 3))
 
     video.s3d = s3d
-    frames = np.random.default_rng(5).normal(size=(11, 2, 2, 3)).astype(np.float32)
+    pixels = np.random.default_rng(5).uniform(-1, 1, (11, 2, 2, 3)).astype(np.float32)
+    frames = (pixels / 2 + 0.5 - PIXEL_MEAN) / np.array(PIXEL_STD)  # as every video part gets them
     start, valid = np.array([0, 5, 11]), np.array([True, True, False])
     left_out = np.zeros((3, 2), np.int32)
     for count, first, length in ((5, [0, 1, 2, 3, 4, 4, 4, 4], 8), (3, [0, 3, 4, 4], 4)):
@@ -145,7 +146,7 @@ def test_a_packed_clip_is_read_from_its_place_in_blue_green_red_and_its_last_fra
         clips, lengths = seen.pop()
         np.testing.assert_array_equal(lengths, [length, 8, 0])
         for clip, rows in zip(clips, (first, [5, 6, 7, 8, 9, 10, 10, 10], [])):
-            np.testing.assert_allclose(clip[: len(rows)], frames[rows, ..., ::-1], atol=1e-6)
+            np.testing.assert_allclose(clip[: len(rows)], pixels[rows, ..., ::-1], atol=1e-6)
             assert not clip[len(rows) :].any()
         left_out[0] = 1, 2
 

@@ -210,7 +210,7 @@ def test_positions_stand_about_four_frames_apart_whatever_the_stride(stride, pos
     sizes = {"image_size": 16, "max_frames": 20 * stride, "features": size, "dtype": jnp.float32}
     model = random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, rngs=nnx.Rngs(0)))
     place = np.zeros(1, np.int32), np.full(1, count, np.int32), np.ones(1, bool)
-    rows = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float16)
+    rows = jax.random.normal(jax.random.key(0), (count, 3), jnp.float16)
     video, mask = jit(lambda model: model(rows, np.ones(count, bool), *place))(model)
     assert mask.sum() == positions and mask[0, :positions].all()
     assert np.isfinite(video).all() and len(np.unique(np.asarray(video)[0, :positions], axis=0)) == positions

@@ -26,7 +26,10 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     if "cnn" in config.model:
         config.model.cnn.weights = None
         config.model.cnn.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
-    if "mbart" in config.model:
+    if config.system == "mmtlb":
+        config.model.mbart.update(transformer | {"encoder_layers": 1, "heads": 2, "weights": None})
+        config.model.s3d.update({"width": 1 / 32, "weights": None})
+    elif "mbart" in config.model:
         config.model.mbart.update(transformer | {"text_layers": 1, "text_heads": 2, "weights": None})
         config.model.mbart.update({"video_layers": 1, "video_heads": 2, "decoder_heads": 2})
         config.model.fusion.update({"heads": 2, "ffn_dim": 32})
@@ -34,7 +37,15 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
         config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
     config.decode.update({"beams": 2, "max_new_tokens": 8})
     config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
-    for stage in (config.warm_start, config.pretrain, config.translate):
+    if "gloss_head" in config.model:
+        config.model.gloss_head.update({"d_model": 8, "ffn_dim": 12})
+    for stage in (
+        config.warm_start,
+        config.recognize,
+        config.gloss2text,
+        config.pretrain,
+        config.translate,
+    ):
         stage.update({"epochs": min(stage.epochs, 1), "clips_per_batch": 8, "frame_budget": 160})
         stage.optim.warmup_steps = 0
     return config

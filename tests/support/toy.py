@@ -38,8 +38,15 @@ TRANSFORMER = {
     "max_positions": 64,
     **dict.fromkeys(DROPOUTS, 0.0),
 }
-TOY_SIZES = {  # of other kinds
+TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
     "nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0},
+    "mmtlb": {
+        "visual": "cnn",
+        "cnn_width": 8,
+        "s3d": {"width": 1 / 32},
+        "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
+        "mbart": TRANSFORMER,
+    },
     "tspnet": {**TRANSFORMER, "spans": (3, 5, 7), "decoder_d_model": 12, "decoder_heads": 2},
 }
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}

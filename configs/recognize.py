@@ -1,0 +1,44 @@
+"""A recogniser of glosses: the CNN and temporal convolutions of every row, with a head by CTC.
+
+`--config=configs/recognize.py:BASE` has BASE demo, phoenix or csl_daily. `BASE/translate` is SSL-SSAW's
+translation that goes on from the recogniser's video part instead of stage 1.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from configs import csl_daily_stage2, demo, phoenix_stage2
+from sslssaw_jax.config.checks import ConfigError
+
+BASES: dict[str, Callable[[], ConfigDict]] = {
+    "demo": demo.get_config,
+    "phoenix": phoenix_stage2.get_config,
+    "csl_daily": csl_daily_stage2.get_config,
+}
+
+
+def get_config(variant: str = "demo") -> ConfigDict:
+    """Return the recogniser of a dataset, or a translation after it."""
+    base, _, then = variant.partition("/")
+    if base not in BASES or then not in ("", "translate"):
+        raise ConfigError(
+            f"recognize.py:{variant} is unknown; there is BASE and BASE/translate, with BASE one of "
+            f"{', '.join(BASES)}"
+        )
+    config = BASES[base]()
+    config.name, config.stage, config.init_from = f"{base}_recognize", "recognize", None
+    recipe = config.recognize = config.translate.copy_and_resolve_references()
+    for key in set(config.translate) - set(config.warm_start):
+        del recipe[key]
+    recipe.eval_every = 1
+    recipe.optim.name, recipe.optim.learning_rate = "adamw", 1e-3
+    if base == "demo":
+        recipe.clips_per_batch, recipe.frame_budget = 8, 360
+        config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 128, 512
+    else:
+        recipe.epochs = 40  # as MMTLB's
+    if then:
+        config.init_from, config.name, config.stage = config.name, f"{base}_after_recognize", then
+        config.pretrain.epochs = 0
+    return config

@@ -1,0 +1,81 @@
+"""Heads that name the gloss at each position in time, for CTC.
+
+B clips, T positions in time, C features of a position, D features of the head, G glosses with the blank.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config.checks import fraction, positive
+from sslssaw_jax.models.batch_norm import BatchNorm
+from sslssaw_jax.models.transformer import SinusoidalPositions, TransformerConfig
+
+
+@dataclass(frozen=True)
+class GlossHeadConfig:
+    """The head's kind and sizes; the defaults are those of MMTLB (Chen et al. 2022)."""
+
+    kind: Literal["linear", "conv"] = "conv"
+    d_model: int = positive(512)  # of the conv head's gloss feature
+    ffn_dim: int = positive(2048)
+    dropout: float = fraction(0.1)
+
+
+class LinearHead(nnx.Module):
+    """A linear layer; the gloss feature is what it reads."""
+
+    def __init__(
+        self, config: GlossHeadConfig, inputs: int, num_glosses: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        del config
+        self.output = nnx.Linear(inputs, num_glosses, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x_BxTxC: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return logits f32[B, T, G] and the gloss feature."""
+        return self.output(x_BxTxC).astype(jnp.float32), x_BxTxC
+
+
+class ConvHead(nnx.Module):
+    """A head of MMTLB: Linear-BN-ReLU, positions, and a feed-forward block of two convolutions.
+
+    A convolution sees zeros beyond the ends of a clip; in the public code it sees what stands in the
+    padding, so that a clip's glosses depend on its neighbours in the batch.
+    """
+
+    def __init__(
+        self, config: GlossHeadConfig, inputs: int, num_glosses: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        d_model, kernel = config.d_model, (3,)
+        norm: dict[str, Any] = {"epsilon": 1e-6, "dtype": jnp.float32, "use_fast_variance": False}
+        self.project = nnx.Linear(inputs, d_model, dtype=dtype, rngs=rngs)
+        self.project_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
+        self.positions = SinusoidalPositions(TransformerConfig(dropout=config.dropout), rngs=rngs)
+        self.conv_norm = nnx.LayerNorm(d_model, rngs=rngs, **norm)
+        self.conv1 = nnx.Conv(d_model, config.ffn_dim, kernel, dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(config.ffn_dim, d_model, kernel, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.layer_norm = nnx.LayerNorm(d_model, rngs=rngs, **norm)
+        self.output = nnx.Linear(d_model, num_glosses, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x_BxTxC: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return logits f32[B, T, G] and the gloss feature [B, T, D]."""
+        mask_BxTx1 = mask_BxT[..., None]
+        x_BxTxD = self.project_norm(self.project(x_BxTxC), mask=mask_BxTx1, relu=True)
+        x_BxTxD = self.positions(x_BxTxD, jnp.cumsum(mask_BxT, axis=1) - 1, rngs)
+        inner = self.conv1(jnp.where(mask_BxTx1, self.conv_norm(x_BxTxD), 0))
+        inner = self.dropout(jnp.where(mask_BxTx1, nnx.relu(inner), 0), rngs=rngs)
+        x_BxTxD = x_BxTxD + self.dropout(self.conv2(inner), rngs=rngs)
+        feature_BxTxD = self.layer_norm(x_BxTxD)
+        return self.output(feature_BxTxD).astype(jnp.float32), feature_BxTxD
+
+
+GlossHead = LinearHead | ConvHead
+GLOSS_HEADS: dict[str, type[LinearHead] | type[ConvHead]] = {"linear": LinearHead, "conv": ConvHead}

@@ -1,0 +1,191 @@
+"""Gloss recognition: a video part learns to name glosses in their order, by CTC (Graves et al. 2006)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config.data import DataConfig
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.glosses import BLANK
+from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
+from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.stages.losses import ctc_loss, masked_mean, needed_positions
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs
+from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
+from sslssaw_jax.types import WER, Batch, Metrics
+
+RECOGNIZER_MODULES = {"video": "video"}  # what a next stage takes; those with glosses also take `head`
+
+# (video part, batch, data, augment key) -> (video_BxTxC, mask_BxT)
+Embed = Callable[[Any, Batch, DataConfig, jax.Array | None], tuple[jax.Array, jax.Array]]
+
+
+class Recognizer(nnx.Module):
+    """A video part with a head that names glosses."""
+
+    def __init__(
+        self,
+        video: nnx.Module,
+        inputs: int,
+        config: GlossHeadConfig,
+        num_glosses: int,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.video = video
+        self.head = GLOSS_HEADS[config.kind](config, inputs, num_glosses, dtype=dtype, rngs=rngs)
+
+
+def recognize_stage(
+    config: Config,
+    inputs: StageInputs,
+    head: GlossHeadConfig,
+    make_video: Callable[[nnx.Rngs], nnx.Module],
+    width: int,
+    *,
+    embed: Embed = embed_video,
+    modules: Mapping[str, str] | None = None,
+    shared: bool = False,
+) -> Stage:
+    """Make the stage that trains a video part to name glosses.
+
+    A later stage takes `RECOGNIZER_MODULES` of its model.
+
+    Args:
+        config: Of the run; its `recognize` has the recipe.
+        inputs: The facts of the data.
+        head: The kind and sizes of the head.
+        make_video: Makes the video part.
+        width: The features of a position of the video.
+        embed: The way of a batch into the video part.
+        modules: What the stage takes of the one before it.
+        shared: Whether it is trained once for several runs, in the folder `config.init_from`.
+    """
+    dtype = compute_dtype(config.compute.dtype)
+
+    def make_model(key: jax.Array) -> Recognizer:
+        rngs, num_glosses = nnx.Rngs(key), inputs.glosses().size
+        return Recognizer(make_video(rngs), width, head, num_glosses, dtype=dtype, rngs=rngs)
+
+    def read(
+        model: Recognizer, batch: Batch, augment_key: jax.Array | None, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array]:
+        video_BxTxC, mask_BxT = embed(model.video, batch, config.data, augment_key)
+        return model.head(video_BxTxC, mask_BxT, rngs)[0], mask_BxT
+
+    def loss(
+        model: Recognizer, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+    ) -> tuple[jax.Array, Metrics]:
+        logits_BxTxG, mask_BxT = read(model, batch, *split_key(key))
+        return gloss_loss(logits_BxTxG, mask_BxT, batch, counts)
+
+    return Stage(
+        "recognize",
+        make_model,
+        loss,
+        reads_question=False,
+        reads_gloss=True,
+        shared=shared,
+        starts_pretrained=True,
+        modules=modules or {},
+        selection=WER,
+        recognition=lambda model, batch: read(model, batch, None, None),
+        remat=config.compute.remat,
+    )
+
+
+def early_stages(
+    config: Config,
+    inputs: StageInputs,
+    make_video: Callable[[nnx.Rngs], nnx.Module],
+    width: int,
+    *,
+    shared: bool,
+) -> list[Stage]:
+    """Make warm start and recogniser of a video embedding, if any.
+
+    The stage behind them takes what `early_modules` says.
+
+    Args:
+        config: Of the run; its model has a `cnn` and a `gloss_head`.
+        inputs: The facts of the data.
+        make_video: Makes the video embedding.
+        width: The features of a position of the video.
+        shared: Whether the recogniser is trained once for several runs, in the folder `config.init_from`.
+    """
+    stages = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
+    if config.recognize.epochs or config.stage == "recognize":
+        head = config.model.gloss_head
+        modules = CNN_MODULES
+        stages.append(
+            recognize_stage(config, inputs, head, make_video, width, modules=modules, shared=shared)
+        )
+    return stages
+
+
+def early_modules(early: Sequence[Stage]) -> Mapping[str, str]:
+    """Return what the stage behind warm start or recogniser takes."""
+    return RECOGNIZER_MODULES if "recognize" in [stage.name for stage in early] else CNN_MODULES
+
+
+def gloss_loss(
+    logits_BxTxG: jax.Array,
+    mask_BxT: jax.Array,
+    batch: Batch,
+    counts: LossCounts = OWN_COUNTS,
+    *,
+    per_gloss: bool = False,
+) -> tuple[jax.Array, Metrics]:
+    """Return CTC's loss of a batch's glosses as a mean over clips.
+
+    A clip without glosses costs nothing. The metrics tell the share of clips that have too few positions for
+    their glosses, and so cost nothing either.
+
+    Args:
+        logits_BxTxG: At each position of a clip.
+        mask_BxT: The positions, with those of a clip first.
+        batch: Has the glosses.
+        counts: Of all micro-batches of a step.
+        per_gloss: Whether a clip's loss is divided by the number of its glosses.
+    """
+    clips = batch.valid.sum() if counts.clips is None else counts.clips
+    length_B = jnp.where(batch.gloss_mask.any(axis=1), mask_BxT.sum(axis=1), 0)
+    loss = ctc_loss(logits_BxTxG, length_B, batch.gloss, batch.gloss_mask, clips, per_gloss=per_gloss)
+    short_B = length_B < needed_positions(batch.gloss, batch.gloss_mask)
+    return loss, {"loss_gloss": loss, "too_short": masked_mean(short_B, batch.valid, clips)}
+
+
+class Recognized(NamedTuple):
+    """What a model says of the glosses of a batch."""
+
+    log_probs: jax.Array  # f32[B, T, G]
+    mask: jax.Array  # bool[B, T]
+    greedy: jax.Array  # i32[B, T], glosses of the best path, blanks behind
+
+
+def recognize_step(
+    params: nnx.State,
+    batch_stats: nnx.State,
+    batch: Batch,
+    *,
+    graphdef: nnx.GraphDef,
+    recognition: Recognition,
+) -> Recognized:
+    """Return each position's gloss probabilities, and the best path's glosses."""
+    logits_BxTxG, mask_BxT = recognition(nnx.merge(graphdef, params, batch_stats), batch)
+    log_probs_BxTxG = jax.nn.log_softmax(logits_BxTxG.astype(jnp.float32))
+    return Recognized(log_probs_BxTxG, mask_BxT, greedy_glosses(log_probs_BxTxG, mask_BxT))
+
+
+def greedy_glosses(log_probs_BxTxG: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+    """Return the glosses of the best path, i32[B, T], blanks behind."""
+    best_BxT = jnp.where(mask_BxT, log_probs_BxTxG.argmax(axis=-1), BLANK)
+    before_BxT = jnp.pad(best_BxT, ((0, 0), (1, 0)), constant_values=BLANK)[:, :-1]
+    kept_BxT = (best_BxT != BLANK) & (best_BxT != before_BxT)
+    in_front_BxT = jnp.argsort(~kept_BxT, axis=1, stable=True)
+    return jnp.take_along_axis(jnp.where(kept_BxT, best_BxT, BLANK), in_front_BxT, axis=1)

@@ -1,0 +1,177 @@
+"""MMTLB, the baseline of multi-modality transfer learning (Chen et al. 2022), in three stages.
+
+Sign2Gloss learns to recognise glosses by CTC, Gloss2Text to write a sentence from true glosses, and Sign2Text
+joins both by a mapper. Training needs glosses; a question is never read. Sizes and recipe are those of the
+public code (FangyunWei/SLRT). That code also draws the length of a training clip, 0.5 to 1.5 of its own, and
+one change of colours for a batch; here a clip's length stays, and colours are drawn for each clip.
+
+B clips, T positions in time, C features of a position, G glosses with the blank.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, require, setting
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.models.beam_search import EncodedModel
+from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
+from sslssaw_jax.models.mbart_writer import GlossToText, MBartWriter, MBartWriterConfig, Projection
+from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.s3d import S3DConfig, S3DEmbedding
+from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
+from sslssaw_jax.stages.gloss2text import encoded, gloss2text_stage, sentence_loss
+from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.video import embed_video, split_key, video_input
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.types import Batch, Metrics
+
+WRITER_MODULES = {name: name for name in ("embedding", "ending", "encoder", "decoder")}  # of Gloss2Text
+STAGES = ("recognize", "gloss2text", "translate")
+
+
+@dataclass(frozen=True)
+class MMTLBConfig:
+    """The published sizes."""
+
+    # what turns frames into positions: S3D, or a CNN of frames and two convolutions over time
+    visual: Literal["s3d", "cnn"] = "s3d"
+    s3d: S3DConfig = group(S3DConfig)
+    cnn: CNNConfig = group(CNNConfig)
+    cnn_width: int = positive(512)  # features of a position behind the CNN
+    gloss_head: GlossHeadConfig = group(GlossHeadConfig)
+    # what mBART gets of the recogniser: its features, or its probabilities of glosses
+    mapper: Literal["projection", "embedding"] = setting("projection", stages=("translate",))
+    mbart: MBartWriterConfig = group(MBartWriterConfig, stages=("gloss2text", "translate"))
+    ctc_weight: float = setting(1.0, NON_NEGATIVE, stages=("translate",))
+
+
+class SignToText(MBartWriter):
+    """A recogniser whose gloss features or probabilities mBART reads."""
+
+    def __init__(self, config: Config, inputs: StageInputs, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        model: MMTLBConfig = config.model
+        super().__init__(model.mbart, inputs.vocab_size, dtype=dtype, rngs=rngs)
+        self.video = make_video(config, inputs, rngs)
+        head, width, num_glosses = model.gloss_head, video_width(config, inputs), inputs.glosses().size
+        self.head = GLOSS_HEADS[head.kind](head, width, num_glosses, dtype=dtype, rngs=rngs)
+        self.mapper: Projection | nnx.Linear
+        if model.mapper == "projection":
+            feature = head.d_model if head.kind == "conv" else width
+            self.mapper = Projection(feature, model.mbart.d_model, dtype=dtype, rngs=rngs)
+        else:
+            self.mapper = nnx.Linear(num_glosses, model.mbart.d_model, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def read_video(
+        self, video_BxTxC: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return the encoder's states, their mask, and gloss logits [B, T, G]."""
+        logits_BxTxG, feature_BxTxD = self.head(video_BxTxC, mask_BxT, rngs)
+        projects = isinstance(self.mapper, Projection)
+        mapped_BxTxD = self.mapper(feature_BxTxD if projects else jax.nn.softmax(logits_BxTxG))
+        return *self.read(mapped_BxTxD, mask_BxT, valid_B, rngs), logits_BxTxG
+
+
+def make_video(
+    config: Config, inputs: StageInputs, rngs: nnx.Rngs
+) -> S3DEmbedding | FrameFeatures | VideoEmbedding:
+    """Make what turns frames, or features in place of frames, into positions."""
+    model: MMTLBConfig = config.model
+    reads, dtype = video_input(config, inputs), compute_dtype(config.compute.dtype)
+    if model.visual == "cnn":
+        return VideoEmbedding(model.cnn, model.cnn_width, **reads, dtype=dtype, rngs=rngs)
+    if config.data.features:  # of S3D: a row is a position
+        return FrameFeatures(model.cnn, **reads, dtype=dtype, rngs=rngs)
+    return S3DEmbedding(model.s3d, max_frames=config.data.max_frames, dtype=dtype, rngs=rngs)
+
+
+def video_width(config: Config, inputs: StageInputs) -> int:
+    """Return the number of features of a position."""
+    if config.model.visual == "cnn":
+        return config.model.cnn_width
+    # without a dataset stages are planned, and no model is made
+    return sum(inputs.feature_sizes) if config.data.features else config.model.s3d.features
+
+
+def translate_loss(
+    model: SignToText,
+    batch: Batch,
+    key: jax.Array | None,
+    counts: LossCounts = OWN_COUNTS,
+    *,
+    config: Config,
+) -> tuple[jax.Array, Metrics]:
+    """Return the loss of sentences and glosses, with its parts."""
+    augment_key, rngs = split_key(key)
+    video_BxTxC, video_mask_BxT = embed_video(model.video, batch, config.data, augment_key)
+    states, mask, logits_BxTxG = model.read_video(video_BxTxC, video_mask_BxT, batch.valid, rngs)
+    total, metrics = sentence_loss(model, states, mask, batch, counts, config.translate, rngs)
+    glosses, parts = gloss_loss(logits_BxTxG, video_mask_BxT, batch, counts)
+    return total + config.model.ctc_weight * glosses, metrics | parts
+
+
+def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
+    """Make Sign2Gloss, Gloss2Text and Sign2Text, behind the CNN's warm start if any."""
+    model: MMTLBConfig = config.model
+    dtype = compute_dtype(config.compute.dtype)
+
+    def make_writer(key: jax.Array) -> GlossToText:
+        sizes = inputs.vocab_size, inputs.glosses().size
+        return GlossToText(model.mbart, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
+
+    def encode(model: SignToText, batch: Batch) -> EncodedModel:
+        video = embed_video(model.video, batch, config.data, None)
+        return encoded(model, *model.read_video(*video, batch.valid, None)[:2])
+
+    def recognition(model: SignToText, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        video_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, None)
+        return model.head(video_BxTxC, mask_BxT)[0], mask_BxT
+
+    warm = bool(config.warm_start.epochs and model.visual == "cnn" and not config.data.features)
+    recognize = recognize_stage(
+        config,
+        inputs,
+        model.gloss_head,
+        partial(make_video, config, inputs),
+        video_width(config, inputs),
+        modules=CNN_MODULES,
+        shared=True,
+    )
+    start_of_mapper = {"mapper.kernel": "gloss_embedding.embedding"} if model.mapper == "embedding" else {}
+    translate = Stage(
+        "translate",
+        lambda key: SignToText(config, inputs, dtype=dtype, rngs=nnx.Rngs(key)),
+        partial(translate_loss, config=config),
+        reads_question=False,
+        reads_gloss=True,
+        modules=WRITER_MODULES | start_of_mapper,
+        other_modules={"recognize": {**RECOGNIZER_MODULES, "head": "head"}},
+        translation=Translation(encode, language_prompt),
+        recognition=recognition,
+        ask=ask_fewer_words(config.translate.drop_words),
+        remat=config.compute.remat,
+    )
+    stages = [recognize, gloss2text_stage(config, inputs, make_writer), translate]
+    stages = stages[: STAGES.index(config.stage) + 1]
+    return [warm_start_stage(config, model.cnn, inputs), *stages] if warm else stages
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or an unknown stage."""
+    model: MMTLBConfig = config.model
+    if model.visual == "cnn":
+        check_cnn_start(config)
+    require(
+        config.stage in STAGES,
+        f"config.stage is {config.stage!r}; the system 'mmtlb' has {', '.join(STAGES)}",
+    )
+
+
+SYSTEM = System(MMTLBConfig, make_stages, check, reads=("frames", "features"))

@@ -1,0 +1,250 @@
+"""Published features: each format is read as it is written, and what does not fit is named."""
+
+import gzip
+import pickle
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sslssaw_jax.data.dataset import Dataset, find_dataset
+from sslssaw_jax.data.features import FeatureSource, find_features
+from tests.support.annotations import ANNOTATIONS
+from tests.support.torch_pickles import dumps, in_pickle, new_file, old_file
+from tfds_builders.features import main
+from tfds_builders.pickled_arrays import read_pickle, read_torch
+from tfds_builders.pose_files import read_pose
+
+POSES = ANNOTATIONS / "poses"
+
+
+@pytest.fixture
+def dataset(tiny_data_dir: Path, tmp_path: Path) -> Dataset:
+    shutil.copytree(tiny_data_dir, tmp_path / "data", ignore=shutil.ignore_patterns("*.array_record-*"))
+    return find_dataset(tmp_path / "data", "avatar_qa")
+
+
+def run(dataset: Dataset, kind: str, *files: Path, **options: Any) -> None:
+    more = [f"--{key}={value}" for key, value in options.items()]
+    place = ["--name=set", f"--dataset={dataset.name}", f"--data_dir={dataset.folder.parents[1]}"]
+    main([f"--format={kind}", *place, *more, *map(str, files)])
+
+
+def clips(dataset: Dataset, split: str, count: Callable[[int], int] = lambda frames: frames) -> dict:
+    """Draw the rows of each clip, [n, 4]."""
+    source = FeatureSource.__mro__[1](dataset, split)
+    rng = np.random.default_rng(0)
+    return {clip.id: rng.normal(size=(count(clip.num_frames), 4)).astype(np.float32) for clip in source.clips}
+
+
+def pack(path: Path, split: str, rows: dict, file: Callable[..., bytes] = old_file) -> Path:
+    entries = [
+        {"name": f"{split}/{name}", "signer": "1", "gloss": "A", "text": "a .", "sign": in_pickle(each, file)}
+        for name, each in rows.items()
+    ]
+    path.write_bytes(gzip.compress(dumps(entries, protocol=3)))
+    return path
+
+
+def assert_imported(dataset: Dataset, split: str, rows: dict) -> None:
+    source = FeatureSource(dataset, split, ["set"])
+    assert len(source.clips) == len(rows)
+    for index, clip in enumerate(source.clips):
+        found = source.read_features(index, 10_000, None)[0]
+        np.testing.assert_array_equal(found, rows[clip.id].astype(np.float16))
+
+
+@pytest.mark.parametrize("file", [old_file, new_file], ids=["before 1.6", "zip"])
+def test_packs_of_signjoey(dataset: Dataset, tmp_path: Path, file: Callable[..., bytes], capsys) -> None:
+    train, dev = clips(dataset, "train"), clips(dataset, "dev")
+    paths = [
+        pack(tmp_path / "pack.train", "train", train | {"not prepared": np.ones((3, 4), np.float32)}, file),
+        pack(tmp_path / "pack.dev", "dev", dev, file),
+    ]
+    run(dataset, "signjoey", *paths)
+    assert_imported(dataset, "train", train)
+    assert_imported(dataset, "dev", dev)
+    printed = capsys.readouterr().out
+    assert (
+        "24 clips of train, 6 clips of dev, 4 numbers a row, stride 1: --config.data.features=set" in printed
+    )
+    assert "odd: 1 clips are not in avatar_qa: train/not prepared" in printed
+
+
+def test_features_of_slrt_are_a_quarter_of_the_frames(dataset: Dataset, tmp_path: Path) -> None:
+    dev = clips(dataset, "dev", lambda frames: frames // 4)
+    run(dataset, "slrt", pack(tmp_path / "dev.pkl", "dev", dev))
+    assert_imported(dataset, "dev", dev)
+    (found,) = find_features(dataset, ["set"])
+    assert (found.stride, found.span, found.width) == (4, 4, 4)
+
+
+@pytest.mark.parametrize("file", [old_file, new_file], ids=["before 1.6", "zip"])
+def test_windows_of_tspnet(dataset: Dataset, tmp_path: Path, file: Callable[..., bytes]) -> None:
+    dev = clips(dataset, "dev", lambda frames: max((frames - 8) // 2 + 1, 1))
+    folder = tmp_path / "span=8_stride=2"
+    folder.mkdir()
+    for name, rows in dev.items():
+        parts = np.array_split(rows, 2)
+        (folder / f"{name}.pt").write_bytes(file(lambda tensor: [tensor(part) for part in parts]))  # noqa: B023
+    run(dataset, "tspnet", folder)
+    assert_imported(dataset, "dev", dev)
+    (found,) = find_features(dataset, ["set"])
+    assert (found.stride, found.span) == (2, 8)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_keypoints_of_slrt(dataset: Dataset, tmp_path: Path, protocol: int) -> None:
+    dev = clips(dataset, "dev")
+    points = {f"dev/{name}": {"keypoints": np.repeat(rows[:, :3, None], 3, 2)} for name, rows in dev.items()}
+    path = tmp_path / "keypoints.pkl"
+    path.write_bytes(pickle.dumps(points, protocol))
+    run(dataset, "pose", path)
+    assert_imported(dataset, "dev", {name: np.repeat(rows[:, :3], 3, 1) for name, rows in dev.items()})
+
+
+def pose_file(version: float, points: np.ndarray) -> bytes:
+    """Return a `.pose` file of `[T, people, points, 3]`, the last axis being x, y and the confidence."""
+
+    def text(words: str) -> bytes:
+        return struct.pack("<H", len(words)) + words.encode()
+
+    frames, people, number, _ = points.shape
+    head = struct.pack("<fHHHH", version, 200, 100, 0, 1) + text("HAND") + text("XYC")
+    head += struct.pack("<HHH", number, 1, 1) + b"".join(text(f"P{i}") for i in range(number))
+    head += struct.pack("<HH", 0, 1) + struct.pack("<HHH", 255, 0, 0)
+    head += struct.pack("<HHH" if version == 0.1 else "<fIH", 25, frames, people)
+    numbers = points.astype("<f4")
+    return head + numbers[..., :2].tobytes() + numbers[..., 2:].tobytes()
+
+
+@pytest.mark.parametrize("version", [0.1, 0.2])
+def test_pose_files(dataset: Dataset, tmp_path: Path, version: float) -> None:
+    rng, expected = np.random.default_rng(0), {}
+    for name, rows in clips(dataset, "dev").items():
+        points = rng.integers(1, 200, (len(rows), 2, 3, 3)).astype(float)
+        points[0, 0, 1, 2] = 0  # not found
+        (tmp_path / f"{name}.pose").write_bytes(pose_file(version, points))
+        first = points[:, 0]
+        shares = np.where(first[..., 2:] > 0, first[..., :2] / 200, 0)
+        expected[name] = np.concatenate([shares, first[..., 2:]], -1).reshape(len(rows), 9)
+    (tmp_path / "only poses").mkdir()
+    for path in tmp_path.glob("*.pose"):
+        path.rename(tmp_path / "only poses" / path.name)
+    run(dataset, "pose", tmp_path / "only poses")
+    assert_imported(dataset, "dev", {name: rows.astype(np.float32) for name, rows in expected.items()})
+
+
+@pytest.mark.skipif(not POSES.exists(), reason="no real poses")
+def test_real_pose_files_are_read_whole() -> None:
+    for path in sorted(POSES.glob("*.pose")):
+        rows = read_pose(path)
+        assert rows.shape[1] == 4 * (rows.shape[1] // 4) and len(rows) > 10
+        assert np.isfinite(rows).all() and rows[:, 3::4].min() >= 0 and rows[:, 3::4].max() <= 1.01
+        assert 0.2 < rows[:, 0][rows[:, 3] > 0].mean() < 0.8  # a shoulder, as a share of the width
+
+
+def test_own_arrays_in_folders_of_splits(dataset: Dataset, tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / "own" / split).mkdir(parents=True)
+        for name, rows in clips(dataset, split).items():
+            np.save(tmp_path / "own" / split / f"{name}.npy", rows)
+    run(dataset, "npy", tmp_path / "own")
+    assert_imported(dataset, "dev", clips(dataset, "dev"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: {name: each for name, each in rows.items() if name != "dev-002"},
+            "1 of 6 clips of dev have no features: dev-002",
+        ),
+        (
+            lambda rows: rows | {"dev-003": rows["dev-003"][:, :3]},
+            "pack: the clip dev-003 of dev has features of the width 3",
+        ),
+        (
+            lambda rows: rows | {"dev-003": rows["dev-003"][:-1]},
+            r"pack: the clip dev-003 of dev has \d+ frames and \d+ rows",
+        ),
+        (
+            lambda rows: rows | {"dev-003": rows["dev-003"] * 1e6},
+            r"pack: the clip dev-003 of dev has a feature of .*, and float16",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_leaves_nothing(
+    dataset: Dataset, tmp_path: Path, change: Any, message: str
+) -> None:
+    path = pack(tmp_path / "pack", "dev", change(clips(dataset, "dev")))
+    with pytest.raises(SystemExit, match=message):
+        run(dataset, "signjoey", path)
+    assert not [each for each in (dataset.folder / "features").iterdir() if each.is_dir()]
+
+
+def write_touch(path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (path.with_name("run"),)
+
+    path.write_bytes(pickle.dumps([Evil()]))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_touch, "it cannot be read: it holds an object of pathlib.*, which could run code"),
+        (
+            lambda path: path.write_bytes(b"<!DOCTYPE html><p>Sign in"),
+            "it is a web page, not the file itself",
+        ),
+        (lambda path: path.write_bytes(b""), "it is empty"),
+        (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "it holds a dict; expected a list"),
+        (
+            lambda path: path.write_bytes(pickle.dumps([{"name": "a", "text": "b"}])),
+            "entry 1 has no 'name' and tensor",
+        ),
+        (
+            lambda path: path.write_bytes(
+                dumps([{"name": "a", "sign": in_pickle(np.ones((2, 2), np.float32), old_file)}])[:-40]
+            ),
+            "it cannot be read",
+        ),
+    ],
+)
+def test_a_file_of_something_else_is_named_and_runs_no_code(
+    dataset: Dataset, tmp_path: Path, write: Any, message: str
+) -> None:
+    write(tmp_path / "pack")
+    with pytest.raises(SystemExit, match=f"error: .*pack: {message}"):
+        run(dataset, "signjoey", tmp_path / "pack")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sizes_beyond_the_file_are_refused(tmp_path: Path) -> None:
+    array = np.ones((2, 3), np.float32)
+    good = old_file(lambda tensor: [tensor(array)])
+    (tmp_path / "x.pt").write_bytes(good.replace(b"K\x02K\x03\x86", b"K\x09K\x03\x86"))
+    with pytest.raises(ValueError, match=r"a tensor of the shape \[9, 3\] has not as many numbers"):
+        read_torch(tmp_path / "x.pt")
+
+
+def test_tensors_are_read_as_torch_writes_them(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = [
+        torch.arange(6.0).reshape(2, 3),
+        torch.arange(6.0).reshape(2, 3).T,
+        torch.ones(2, 1).bfloat16(),
+    ]
+    for new in (True, False):
+        torch.save(tensors, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+        for ours, theirs in zip(read_torch(tmp_path / "x.pt"), tensors, strict=True):
+            np.testing.assert_array_equal(ours.astype(np.float32), theirs.float().numpy())
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([{"sign": each} for each in tensors]))
+    for ours, theirs in zip(read_pickle(tmp_path / "x.pkl"), tensors, strict=True):
+        np.testing.assert_array_equal(ours["sign"].astype(np.float32), theirs.float().numpy())

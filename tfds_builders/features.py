@@ -1,0 +1,213 @@
+"""Import published features, or your own, into a prepared dataset.
+
+    python -m tfds_builders.features --format=signjoey --name=pami0 --dataset=phoenix2014t_qa phoenix14t.*
+
+`DATA_DIR/DATASET/VERSION/features/NAME/` then holds a row of numbers for every few frames of each clip, which
+a run reads in place of frames: `--config.data.features=NAME`. The folder appears by one rename.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from sslssaw_jax.data.dataset import DatasetError, find_dataset
+from sslssaw_jax.data.feature_writer import FeatureWriter, listed
+from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.workdir import describe, user_path
+from tfds_builders.pickled_arrays import read_pickle, read_torch
+from tfds_builders.pose_files import read_keypoints, read_pose
+
+Clips = Iterable[tuple[str, np.ndarray]]  # names and rows
+
+
+class FeatureError(UserError):
+    """An error of a file of features, which names it."""
+
+
+class Format(NamedTuple):
+    """A format of features: its files, and how they were made unless the user says otherwise."""
+
+    help: str
+    read: Callable[[Path], Clips]  # of one file
+    ends: tuple[str, ...] = ()  # of the files that are taken of a folder; empty: no folder is taken
+    stride: int = 1
+    most_frames: int | None = None  # its maker cut longer clips
+
+
+def _read_pack(path: Path) -> Clips:
+    """Yield the clips of a pickled list of dictionaries."""
+    found = read_pickle(path)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise ValueError(f"it holds a {type(found).__name__}; expected a list of dictionaries")
+    for number, row in enumerate(found, start=1):
+        name, rows = row.get("name"), row.get("sign")
+        if not isinstance(name, str) or not isinstance(rows, np.ndarray):
+            raise ValueError(
+                f"entry {number} has no 'name' and tensor 'sign', but {', '.join(map(str, row))}"
+            )
+        yield name, rows
+
+
+def _read_tspnet(path: Path) -> Clips:
+    found = read_torch(path)
+    parts = found if isinstance(found, list) else [found]
+    if not parts or not all(isinstance(part, np.ndarray) for part in parts):
+        raise ValueError("it holds no list of tensors")
+    yield _clip_name(path), np.concatenate([np.atleast_2d(part) for part in parts])
+
+
+def _read_npy(path: Path) -> Clips:
+    yield _clip_name(path), np.load(path, allow_pickle=False)
+
+
+def _read_poses(path: Path) -> Clips:
+    if path.suffix == ".pose":
+        return [(_clip_name(path), read_pose(path))]
+    return read_keypoints(read_pickle(path)).items()
+
+
+def _clip_name(path: Path) -> str:
+    """Return a clip's name, its folder in front."""
+    return f"{path.parent.name}/{path.name.removesuffix(path.suffix)}"
+
+
+FORMATS = {
+    "signjoey": Format("packs of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack),
+    "slrt": Format("FangyunWei/SLRT's head_rgb_input/train.pkl", _read_pack, stride=4, most_frames=400),
+    "tspnet": Format(
+        "verashira/TSPNet's folder span=8_stride=2 of .pt files", _read_tspnet, (".pt",), stride=2
+    ),
+    "npy": Format("a folder of CLIP.npy or SPLIT/CLIP.npy, each [rows, numbers]", _read_npy, (".npy",)),
+    "pose": Format(
+        "a folder of CLIP.pose files, or pickled keypoints {clip: {'keypoints': [T, 133, 3]}}",
+        _read_poses,
+        (".pose",),
+    ),
+}
+
+
+def import_features(
+    kind: str,
+    files: Sequence[Path],
+    *,
+    name: str,
+    dataset: str,
+    data_dir: Path,
+    stride: int = 0,
+    span: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Import files as a feature set, whole or not at all.
+
+    Args:
+        kind: One of `FORMATS`.
+        files: The files, or folders of them.
+        name: Of the set.
+        dataset: Of a prepared dataset.
+        data_dir: The folder of all prepared datasets.
+        stride: Frames from one row to the next; 0: as the format or the name of the folder says.
+        span: Frames that a row looks at; 0: the same, otherwise the stride.
+        overwrite: Whether a set of this name is replaced.
+
+    Raises:
+        UserError: A file is unreadable, or its features do not fit the clips of the dataset.
+    """
+    form = FORMATS[kind]
+    paths = list(_files(form, files))
+    said = {key: int(number) for key, number in re.findall(r"(span|stride)=(\d+)", str(paths[0].parent))}
+    stride = stride or said.get("stride", form.stride)
+    span = span or said.get("span", stride)
+    if min(stride, span) < 1:
+        raise FeatureError(f"--stride={stride} and --span={span} must be positive")
+    unknown: list[str] = []
+    with FeatureWriter(
+        find_dataset(data_dir, dataset),
+        name,
+        stride=stride,
+        span=span,
+        source=f"{kind}: {listed(path.name for path in paths)}",
+        most_frames=form.most_frames,
+        overwrite=overwrite,
+        resume=False,  # files may have changed
+    ) as writer:
+        for path in tqdm(paths, "importing", unit="file", leave=False, disable=None):
+            try:
+                for clip_name, rows in form.read(path):
+                    if found := writer.find(clip_name):
+                        writer.add(*found, rows)
+                    else:
+                        unknown.append(clip_name)
+            except (ValueError, TypeError, OSError, DatasetError) as error:
+                raise FeatureError(f"{path}: {_reason(path, error)}") from error
+        clips = writer.finish()
+    shown = ", ".join(f"{count:,} clips of {split}" for split, count in clips.items())
+    width = f"{writer.found.width:,} numbers a row, stride {stride}"
+    print(f"{name}: {shown}, {width}: --config.data.features={name}")
+    if unknown:
+        print(f"odd: {len(unknown):,} clips are not in {dataset}: {listed(unknown)}")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if (
+        isinstance(error, ValueError)
+        and (known := describe(path))
+        and "gzip" not in known
+        and "zip" not in known
+    ):
+        return known
+    return str(error)
+
+
+def _files(form: Format, files: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files, those of folders in order."""
+    for path in files:
+        if path.is_dir() and form.ends:
+            inside = sorted(file for file in path.rglob("*") if file.suffix in form.ends)
+            if not inside:
+                raise FeatureError(f"{path} holds no file that ends in {' or '.join(form.ends)}")
+            yield from inside
+        elif path.is_file():
+            yield path
+        else:
+            raise FeatureError(f"{path} is no file{' or folder' if form.ends else ''}: {form.help}")
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_builders.features",
+        description="Import features into a prepared dataset, for runs that read them in place of frames.",
+        epilog="formats: " + "; ".join(f"{name}: {form.help}" for name, form in FORMATS.items()),
+    )
+    parser.add_argument("files", nargs="+", type=user_path, help="the files of all splits, or their folders")
+    parser.add_argument("--format", required=True, choices=FORMATS, dest="kind", help="see below")
+    parser.add_argument("--name", required=True, help="of the set, for --config.data.features")
+    parser.add_argument("--dataset", required=True, help="the prepared dataset, such as phoenix2014t_qa")
+    parser.add_argument(
+        "--data_dir", type=user_path, default=Path("data"), help="of all prepared datasets (default: data)"
+    )
+    parser.add_argument("--stride", type=int, default=0, help="frames from one row to the next")
+    parser.add_argument("--span", type=int, default=0, help="frames that a row looks at (default: stride)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a set of this name")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    options: dict[str, Any] = vars(_parse_arguments(arguments))
+    try:
+        import_features(**options)
+    except (UserError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing is left behind, run the same command again")
+
+
+if __name__ == "__main__":
+    set_up_output()
+    main()

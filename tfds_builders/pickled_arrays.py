@@ -1,0 +1,175 @@
+"""Tensors and arrays in pickles and in files of PyTorch, read without torch; no code of a file runs.
+
+Of all classes and functions that a pickle may name, the few of tensors and arrays alone are known.
+"""
+
+import collections
+import gzip
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy._core import multiarray, numeric
+
+_GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
+_OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
+_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+}
+
+
+class _Kind(NamedTuple):
+    """A kind of storage that a file names."""
+
+    dtype: np.dtype[Any]
+
+
+def read_pickle(path: Path) -> Any:
+    """Read a pickle, gzipped or not, whose tensors become arrays.
+
+    Raises:
+        ValueError: The file is damaged, or holds an object that is neither data nor a tensor.
+    """
+
+    def load() -> Any:
+        with _unpacked(path) as file:
+            return _Unpickler(file).load()
+
+    return _reading(load)
+
+
+def read_torch(path: Path) -> Any:
+    """Read what `torch.save` wrote in either of its formats, tensors as arrays.
+
+    Raises:
+        ValueError: As `read_pickle`.
+    """
+    return _reading(lambda: _load(path.read_bytes()))
+
+
+def _reading(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes can make any instruction fail in any way
+        raise ValueError(f"it cannot be read: {error}") from error
+
+
+def _unpacked(path: Path) -> Any:
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP_MAGIC
+    return gzip.open(path) if packed else path.open("rb")
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler of data, arrays and tensors."""
+
+    storages: Callable[[_Kind, str, int], np.ndarray] | None = None
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a class or function, if known."""
+        known = f"{module}.{name}"
+        if module == "torch" and name in _DTYPES:
+            return _Kind(np.dtype(_DTYPES[name]))
+        if known in _KNOWN:
+            return _KNOWN[known]
+        raise pickle.UnpicklingError(f"it holds an object of {known}, which could run code")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        """Return the storage `("storage", kind, key, device, size, view)`."""
+        what, kind, key, _, size, *view = pid
+        if self.storages is None or what != "storage" or not isinstance(kind, _Kind) or any(view):
+            raise pickle.UnpicklingError("it refers to an object outside")
+        return self.storages(kind, key, size)
+
+
+def _load(data: bytes) -> Any:
+    return _load_zip(data) if data.startswith(_ZIP_MAGIC) else _load_old(data)
+
+
+def _load_zip(data: bytes) -> Any:
+    """Return the object of a file of PyTorch 1.6 or later."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = {name.partition("/")[2]: name for name in archive.namelist()}
+        if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+            raise ValueError("it is compressed, which PyTorch's files are not")
+
+        def storage(kind: _Kind, key: str, size: int) -> np.ndarray:
+            return np.frombuffer(archive.read(names[f"data/{key}"]), kind.dtype, size)
+
+        unpickler = _Unpickler(io.BytesIO(archive.read(names["data.pkl"])))
+        unpickler.storages = storage
+        return unpickler.load()
+
+
+def _load_old(data: bytes) -> Any:
+    """Return the object of a file from before PyTorch 1.6, numbers last."""
+    file, found = io.BytesIO(data), dict[str, np.ndarray]()
+
+    def storage(kind: _Kind, key: str, size: int) -> np.ndarray:
+        if not 0 <= size * kind.dtype.itemsize <= len(data):
+            raise ValueError("it ends within its numbers")
+        return found.setdefault(key, np.zeros(size, kind.dtype))
+
+    if _Unpickler(file).load() != _OLD_MAGIC:
+        raise ValueError("it is not PyTorch's")
+    for _ in ("version", "system"):
+        _Unpickler(file).load()
+    unpickler = _Unpickler(file)
+    unpickler.storages = storage
+    whole = unpickler.load()
+    for key in _Unpickler(file).load():
+        numbers = found[key]
+        if int.from_bytes(file.read(8), "little") != len(numbers):
+            raise ValueError("its storages have other sizes than it says")
+        numbers[:] = np.frombuffer(file.read(numbers.nbytes), numbers.dtype, len(numbers))
+    return whole
+
+
+def _tensor(
+    storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
+) -> np.ndarray:
+    """Return a view of a storage, all of which is there."""
+    if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
+        raise ValueError("a tensor has a wrong shape")
+    if not math.prod(shape):
+        return np.zeros(shape, storage.dtype)
+    last = offset + sum((size - 1) * step for size, step in zip(shape, strides))
+    if last >= len(storage):
+        raise ValueError(f"a tensor of the shape {list(shape)} has not as many numbers")
+    in_bytes = [step * storage.itemsize for step in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, in_bytes, writeable=False)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Return bytes that an old pickle holds as text."""
+    if encoding != "latin1":
+        raise ValueError(f"it holds text of the encoding {encoding}")
+    return text.encode(encoding)
+
+
+_KNOWN: dict[str, Any] = {
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": collections.OrderedDict,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch.storage._load_from_bytes": _load,
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+} | {
+    f"numpy.{core}.{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
+    for core in ("core", "_core")
+    for module, name in ((multiarray, "_reconstruct"), (multiarray, "scalar"), (numeric, "_frombuffer"))
+}
