@@ -121,8 +121,9 @@ class Experiment:
                 f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
                 f"{self.config.data.train_split}: use --mode=translate"
             )
-        if mode == "train" and not getattr(self.config, last.name).epochs:
-            raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
+        idle = [stage.name for stage in self._stages if not getattr(self.config, stage.name).epochs]
+        if mode == "train" and idle:
+            raise ConfigError(f"config.{idle[-1]}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
             raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
         if (mode == "translate" and not translates) or (
@@ -350,16 +351,17 @@ class Experiment:
         model, sources = self.config.model, []
         mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
         mbert = self._system.text_tower(model)
-        if mbart and mbart.weights:
-            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
-        if mbert and mbert.weights:
-            sources.append(pretrained_mbert(mbert))
         parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
+        writes = "decoder" in parts  # a recogniser reads and writes no text
+        if mbart and mbart.weights and writes:
+            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
+        if mbert and mbert.weights and writes:
+            sources.append(pretrained_mbert(mbert))
         if cnn and cnn.weights and "cnn" in parts:
             sources.append(pretrained_cnn(cnn))
         if s3d and s3d.weights and "s3d" in parts:
             sources.append(pretrained_s3d(s3d))
-        if vectors := getattr(model, "embedding_weights", None):
+        if (vectors := getattr(model, "embedding_weights", None)) and writes:
             sources.append(word_vectors(vectors, self._tokenizer.pieces(range(self._tokenizer.vocab_size))))
         return sources
 
