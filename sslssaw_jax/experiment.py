@@ -124,8 +124,9 @@ class Experiment:
                 f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
                 f"{self.config.data.train_split}: use --mode=translate"
             )
-        if mode == "train" and not getattr(self.config, last.name).epochs:
-            raise ConfigError(f"config.{last.name}.epochs is 0: there is nothing to train")
+        idle = [stage.name for stage in self._stages if not getattr(self.config, stage.name).epochs]
+        if mode == "train" and idle:
+            raise ConfigError(f"config.{idle[-1]}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
             raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
         if (mode == "translate" and not translates) or (

@@ -90,3 +90,11 @@ def test_a_stage_that_a_system_lacks_is_an_error(
     config.data.data_dir, config.data.dataset, config.stage = str(tiny_data_dir), "avatar_qa", "recognize"
     with pytest.raises(ConfigError, match=f"'recognize'; the system '{system}' has no such stage"):
         Experiment(read_config(config), tmp_path)
+
+
+def test_a_recognizer_needs_no_weights_of_texts(tiny_data_dir: Path, tmp_path: Path) -> None:
+    config = small(tiny_data_dir)
+    config.model.mbart.weights = "nowhere"
+    config.data.tokenizer = str(tiny_data_dir / "avatar_qa/1.0.0/tokenizer")
+    experiment = Experiment(read_config(config), tmp_path)
+    assert experiment._pretrained(experiment._stages[-1]) == []

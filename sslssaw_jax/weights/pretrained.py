@@ -28,14 +28,15 @@ def pretrained_parts(
     """
     sources = []
     mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
-    if mbart and mbart.weights:
+    writes = "decoder" in parts  # a recogniser reads and writes no text
+    if mbart and mbart.weights and writes:
         sources.append(pretrained_mbart(mbart, data, tokenizer))
-    if mbert and mbert.weights:
+    if mbert and mbert.weights and writes:
         sources.append(pretrained_mbert(mbert))
     if cnn and cnn.weights and "cnn" in parts:
         sources.append(pretrained_cnn(cnn))
     if s3d and s3d.weights and "s3d" in parts:
         sources.append(pretrained_s3d(s3d))
-    if vectors := getattr(model, "embedding_weights", None):
+    if (vectors := getattr(model, "embedding_weights", None)) and writes:
         sources.append(word_vectors(vectors, tokenizer.pieces(range(tokenizer.vocab_size))))
     return sources

@@ -1,6 +1,7 @@
 """MMTLB's chain: Sign2Text takes its video part from one stage, its words from another, and goes on."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from flax import traverse_util
 
 import sslssaw_jax.training.loop
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_config_dict
 from sslssaw_jax.experiment import Experiment, plan_stages
 from sslssaw_jax.stages.step import train_step
@@ -72,6 +74,13 @@ def test_three_stages_train_resume_and_translate(tiny_data_dir, tmp_path, monkey
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["test"]["num_clips"] == 6
     assert jax.tree.leaves(found["translate"])
+
+
+def test_a_stage_without_epochs_is_refused_before_anything_is_trained(tiny_data_dir, tmp_path):
+    config = configuration(tiny_data_dir)
+    config = replace(config, gloss2text=replace(config.gloss2text, epochs=0))
+    with pytest.raises(ConfigError, match=r"config\.gloss2text\.epochs is 0: there is nothing to train"):
+        Experiment(config, tmp_path / "run").run("train")
 
 
 def test_s3d_reads_frames_and_its_first_block_may_be_frozen():
