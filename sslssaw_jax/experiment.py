@@ -14,8 +14,13 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.data.batches import cut_targets, train_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.dataset import find_dataset, prepare_command
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import features_notes, find_features
+from sslssaw_jax.data.fitting import (
+    require_fitting_data,
+    require_fitting_features,
+    require_known_characters,
+)
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
@@ -30,14 +35,12 @@ from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
-from sslssaw_jax.weights.cnn import pretrained_cnn
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
-from sslssaw_jax.weights.mbart import mbart_folder, pretrained_mbart
-from sslssaw_jax.weights.mbert import bert_tokenizer, pretrained_mbert
-from sslssaw_jax.weights.s3d import pretrained_s3d
+from sslssaw_jax.weights.mbart import mbart_folder
+from sslssaw_jax.weights.mbert import bert_tokenizer
+from sslssaw_jax.weights.pretrained import pretrained_parts
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.weights.word_vectors import word_vectors
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -238,48 +241,12 @@ class Experiment:
                 f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
             )
         if "dataset" in saved:  # runs of version 0.1 do not say
-            self._require_fitting_data(folder, saved["dataset"], self._stages[place], trains=trains)
+            reads_video = self._stages[place].reads_video
+            require_fitting_data(
+                folder, saved["dataset"], self._dataset, reads_video=reads_video, trains=trains
+            )
         if self._stages[place].reads_video and "features" in saved:  # earlier versions read frames alone
-            self._require_fitting_features(folder, saved["features"], trains=trains)
-
-    def _require_fitting_data(
-        self, folder: Path, saved: dict[str, Any], stage: Stage, *, trains: bool
-    ) -> None:
-        """Raise ConfigError unless the dataset is the run's or fits its model."""
-        dataset, now = self._dataset, self._dataset.facts.to_json()
-        if now["fingerprint"] == saved["fingerprint"]:
-            return
-        if trains:
-            raise ConfigError(
-                f"{folder} was trained on other clips, texts or frames than {dataset.folder} holds now: "
-                "prepare the dataset as it was, or choose another --workdir:\n  "
-                + "\n  ".join(differences(saved, now, "dataset"))
-            )
-        decisive = ("language", "resize", "fps") if stage.reads_video else ("language",)
-        was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
-        if changed := differences(was, is_now, "dataset"):
-            if dataset.name != "custom_qa":  # the others are of one language
-                del was["language"]
-            command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
-            raise ConfigError(
-                f"{dataset.folder} does not fit the model in {folder}, which then translates badly:\n  "
-                + "\n  ".join(changed)
-                + f"\nprepare the clips as the model knows them: `{command} --overwrite`"
-            )
-
-    def _require_fitting_features(self, folder: Path, saved: dict[str, Any], *, trains: bool) -> None:
-        """Raise ConfigError unless features are the run's or fit its model."""
-        now = features_notes(self._features)
-        if not trains:  # maybe of other clips
-            saved, now = (
-                {name: each | {"fingerprint": ""} for name, each in x.items()} for x in (saved, now)
-            )
-        if changed := differences(saved, now, "features"):
-            raise ConfigError(
-                f"{folder} was trained on other features than {self._dataset.folder} holds now: bring the "
-                f"run's own back{', or choose another --workdir' if trains else ''}:\n  "
-                + "\n  ".join(changed)
-            )
+            require_fitting_features(folder, saved["features"], self._dataset, self._features, trains=trains)
 
     def _notes(self, place: int) -> dict[str, Any]:
         """Return what is kept with a run: stage, configuration, texts and data."""
@@ -309,20 +276,12 @@ class Experiment:
             raise ConfigError(
                 f"{name}, a model of other settings; choose its own:\n  " + "\n  ".join(changed)
             )
-        folder = Path(str(self.config.init_from))
-        self._require_fitting_data(folder, base.facts.to_json(), base.stage, trains=False)
-        self._require_fitting_features(folder, features_notes(base.features), trains=False)
-        if data.train_split not in self._dataset.splits:  # clips to translate alone
-            return
-        targets = [clip.target for clip in self._clips(data.train_split, video=False).clips]
-        characters = sorted(set("".join(targets)) - set(" "))
-        unknown = [one for one in characters if base.tokenizer.unk_id in base.tokenizer.encode(one, 8)]
-        if unknown:
-            found = sum(any(one in target for one in unknown) for target in targets)
-            raise ConfigError(
-                f"{name}, a model that cannot write {' '.join(unknown)}, which {found:,} of {len(targets):,} "
-                f"targets of {data.train_split} hold: write these targets as the model's own (lower case?)"
-            )
+        folder, dataset = Path(str(self.config.init_from)), self._dataset
+        reads_video = base.stage.reads_video
+        require_fitting_data(folder, base.facts.to_json(), dataset, reads_video=reads_video, trains=False)
+        require_fitting_features(folder, features_notes(base.features), dataset, self._features, trains=False)
+        if data.train_split in dataset.splits:  # otherwise these are clips to translate alone
+            require_known_characters(name, self._clips(data.train_split, video=False), base.tokenizer)
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
@@ -332,7 +291,9 @@ class Experiment:
         if stage.starts_from_file:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
         if stage.starts_pretrained:
-            sources += self._pretrained(stage)
+            parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
+            mbert = self._system.text_tower(self.config.model)
+            sources += pretrained_parts(self.config.model, mbert, self.config.data, self._tokenizer, parts)
         if derived := stage.derived:
             sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
         names = [stage.name for stage in self._stages[:place]]
@@ -345,25 +306,6 @@ class Experiment:
                 directory, tokenizer = self._folders[source] / CHECKPOINTS, self._tokenizer.fingerprints
                 sources.append(trained_modules(directory, modules, tokenizer=tokenizer))
         return chain(sources)
-
-    def _pretrained(self, stage: Stage) -> list[InitialWeights]:
-        """Return the pretrained weights of the parts that the stage's model has."""
-        model, sources = self.config.model, []
-        mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
-        mbert = self._system.text_tower(model)
-        parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
-        writes = "decoder" in parts  # a recogniser reads and writes no text
-        if mbart and mbart.weights and writes:
-            sources.append(pretrained_mbart(mbart, self.config.data, self._tokenizer))
-        if mbert and mbert.weights and writes:
-            sources.append(pretrained_mbert(mbert))
-        if cnn and cnn.weights and "cnn" in parts:
-            sources.append(pretrained_cnn(cnn))
-        if s3d and s3d.weights and "s3d" in parts:
-            sources.append(pretrained_s3d(s3d))
-        if (vectors := getattr(model, "embedding_weights", None)) and writes:
-            sources.append(word_vectors(vectors, self._tokenizer.pieces(range(self._tokenizer.vocab_size))))
-        return sources
 
     def _load_tokenizer(self) -> Tokenizer:
         """Load the tokenizer of base, configuration, pretrained mBART or dataset."""

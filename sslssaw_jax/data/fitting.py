@@ -1,0 +1,87 @@
+"""Whether a dataset fits a model that was trained before, on it or on another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import differences
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import Dataset, prepare_command
+from sslssaw_jax.data.features import FeatureSet, features_notes
+from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+
+
+def require_fitting_data(
+    folder: Path, saved: dict[str, Any], dataset: Dataset, *, reads_video: bool, trains: bool
+) -> None:
+    """Raise ConfigError unless a dataset is the run's or fits its model.
+
+    Args:
+        folder: The workdir of the run.
+        saved: The facts of the run's dataset.
+        dataset: The dataset now.
+        reads_video: Whether the model does.
+        trains: Whether the run goes on; otherwise its model translates, maybe another dataset.
+    """
+    now = dataset.facts.to_json()
+    if now["fingerprint"] == saved["fingerprint"]:
+        return
+    if trains:
+        raise ConfigError(
+            f"{folder} was trained on other clips, texts or frames than {dataset.folder} holds now: prepare "
+            "the dataset as it was, or choose another --workdir:\n  "
+            + "\n  ".join(differences(saved, now, "dataset"))
+        )
+    decisive = ("language", "resize", "fps") if reads_video else ("language",)
+    was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
+    if changed := differences(was, is_now, "dataset"):
+        if dataset.name != "custom_qa":  # the others are of one language
+            del was["language"]
+        command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
+        raise ConfigError(
+            f"{dataset.folder} does not fit the model in {folder}, which then translates badly:\n  "
+            + "\n  ".join(changed)
+            + f"\nprepare the clips as the model knows them: `{command} --overwrite`"
+        )
+
+
+def require_fitting_features(
+    folder: Path, saved: dict[str, Any], dataset: Dataset, features: Sequence[FeatureSet], *, trains: bool
+) -> None:
+    """Raise ConfigError unless feature sets are the run's or fit its model.
+
+    Args:
+        folder: The workdir of the run.
+        saved: The notes of the run's feature sets.
+        dataset: The dataset now.
+        features: Its feature sets.
+        trains: As for `require_fitting_data`.
+    """
+    now = features_notes(features)
+    if not trains:  # maybe of other clips
+        saved, now = ({name: each | {"fingerprint": ""} for name, each in x.items()} for x in (saved, now))
+    if changed := differences(saved, now, "features"):
+        raise ConfigError(
+            f"{folder} was trained on other features than {dataset.folder} holds now: bring the run's own "
+            f"back{', or choose another --workdir' if trains else ''}:\n  " + "\n  ".join(changed)
+        )
+
+
+def require_known_characters(name: str, clips: ClipSource, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError if a model cannot write the characters of targets.
+
+    Args:
+        name: The setting that names the model, for the message.
+        clips: The train split.
+        tokenizer: Of the model.
+    """
+    targets = [clip.target for clip in clips.clips]
+    characters = sorted(set("".join(targets)) - set(" "))
+    unknown = [one for one in characters if tokenizer.unk_id in tokenizer.encode(one, 8)]
+    if unknown:
+        found = sum(any(one in target for one in unknown) for target in targets)
+        raise ConfigError(
+            f"{name}, a model that cannot write {' '.join(unknown)}, which {found:,} of {len(targets):,} "
+            f"targets of {clips.split} hold: write these targets as the model's own (lower case?)"
+        )
