@@ -291,9 +291,9 @@ class Experiment:
         if stage.starts_from_file:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
         if stage.starts_pretrained:
-            parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
-            mbert = self._system.text_tower(self.config.model)
-            sources += pretrained_parts(self.config.model, mbert, self.config.data, self._tokenizer, parts)
+            model, data = self.config.model, self.config.data
+            mbert = self._system.text_tower(model)
+            sources += pretrained_parts(stage, model, mbert, data, self._tokenizer)
         if derived := stage.derived:
             sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
         names = [stage.name for stage in self._stages[:place]]
@@ -303,8 +303,11 @@ class Experiment:
         for source, modules in modules_of.items():
             self._train(source)
             if modules:
-                directory, tokenizer = self._folders[source] / CHECKPOINTS, self._tokenizer.fingerprints
-                sources.append(trained_modules(directory, modules, tokenizer=tokenizer))
+                donor, directory = self._stages[source], self._folders[source] / CHECKPOINTS
+                # the loss of stage 1 on dev does not say which of its states serves stage 2 best
+                best_by = None if donor.shared else donor.selection
+                tokenizer = self._tokenizer.fingerprints
+                sources.append(trained_modules(directory, modules, tokenizer=tokenizer, best_by=best_by))
         return chain(sources)
 
     def _load_tokenizer(self) -> Tokenizer:

@@ -11,6 +11,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
+from sslssaw_jax.weights.pretrained import pretrained_parts
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.small_runs import rows, run, shipped, shrink
 
@@ -96,5 +97,7 @@ def test_a_recognizer_needs_no_weights_of_texts(tiny_data_dir: Path, tmp_path: P
     config = small(tiny_data_dir)
     config.model.mbart.weights = "nowhere"
     config.data.tokenizer = str(tiny_data_dir / "avatar_qa/1.0.0/tokenizer")
-    experiment = Experiment(read_config(config), tmp_path)
-    assert experiment._pretrained(experiment._stages[-1]) == []
+    checked = read_config(config)
+    experiment = Experiment(checked, tmp_path)
+    stage, tokenizer = experiment._stages[-1], experiment._tokenizer
+    assert pretrained_parts(stage, checked.model, None, checked.data, tokenizer) == []

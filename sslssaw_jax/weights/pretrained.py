@@ -1,13 +1,13 @@
 """The pretrained weights that a configuration names, of all parts that have some."""
 
-from collections.abc import Collection
 from typing import Any
 
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.mbert import MBertConfig
+from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.weights.cnn import pretrained_cnn
-from sslssaw_jax.weights.initial_state import InitialWeights
+from sslssaw_jax.weights.initial_state import InitialWeights, variables
 from sslssaw_jax.weights.mbart import pretrained_mbart
 from sslssaw_jax.weights.mbert import pretrained_mbert
 from sslssaw_jax.weights.s3d import pretrained_s3d
@@ -15,18 +15,19 @@ from sslssaw_jax.weights.word_vectors import word_vectors
 
 
 def pretrained_parts(
-    model: Any, mbert: MBertConfig | None, data: DataConfig, tokenizer: Tokenizer, parts: Collection[str]
+    stage: Stage, model: Any, mbert: MBertConfig | None, data: DataConfig, tokenizer: Tokenizer
 ) -> list[InitialWeights]:
     """Return the pretrained weights of the parts that a stage's model has.
 
     Args:
+        stage: The stage that starts.
         model: The group `config.model`.
         mbert: The text tower in place of mBART, if any.
         data: What a batch holds.
         tokenizer: The decoder's tokenizer.
-        parts: The names of the model's modules and of those inside of them.
     """
     sources = []
+    parts = {part for path in variables(stage.abstract_state()) for part in path[:2]}
     mbart, cnn, s3d = (getattr(model, name, None) for name in ("mbart", "cnn", "s3d"))
     writes = "decoder" in parts  # a recogniser reads and writes no text
     if mbart and mbart.weights and writes:

@@ -112,10 +112,10 @@ def note_order(path: Path) -> None:
     """Write each step that is begun, with its clips, to `path`."""
     step_fn = train.CountedStep.__call__
 
-    def noted(self: Any, state: Any, batch: Any, key: Any) -> Any:
+    def noted(self: Any, state: Any, batch: Any, *others: Any) -> Any:
         with path.open("a") as file:
             file.write(json.dumps([int(state.step) + 1, batch.index.tolist()]) + "\n")
-        return step_fn(self, state, batch, key)
+        return step_fn(self, state, batch, *others)
 
     train.CountedStep.__call__ = noted  # type: ignore[method-assign]
 

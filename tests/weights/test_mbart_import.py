@@ -412,7 +412,7 @@ def test_a_run_demands_no_weights_that_it_has_no_use_for(
     config = starting_from("./absent", tiny_data_dir, init_from=None, **absent | changes)
     if begun:
         (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    trained = types.SimpleNamespace(step=0)
+    trained = types.SimpleNamespace(step=0, params={})
     monkeypatch.setattr("sslssaw_jax.experiment.train", lambda *_, **__: trained)
     Experiment(config, tmp_path)._train(0)
     assert (tmp_path / "finished.json").exists()
