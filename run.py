@@ -37,7 +37,7 @@ _MODE = flags.DEFINE_enum(
     "train",
     ("train", "eval", "translate", "extract"),
     "train: train what is missing, then evaluate; eval: evaluate the best checkpoint; translate: test only; "
-    "extract: write the CNN's features of all clips into the dataset.",
+    "extract: write the features of all clips, the CNN's or S3D's, into the dataset.",
 )
 _FEATURES = flags.DEFINE_string("features", "", "With --mode=extract: the name of the feature set to write.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "With --mode=extract: replace a set of this name.")

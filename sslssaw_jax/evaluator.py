@@ -22,7 +22,7 @@ from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.errors import printable
-from sslssaw_jax.evaluation.extraction import extract_frames
+from sslssaw_jax.evaluation.extraction import extract_features, row_stride
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
     Gate,
@@ -252,11 +252,11 @@ class Evaluator:
             print(f"pictures: {self.output_dir}")
 
     def extract(self, name: str, *, overwrite: bool) -> None:
-        """Write the CNN's features of all clips; go on if killed.
+        """Write all clips' features, by CNN or S3D; go on if killed.
 
         Raises:
             DatasetError: There is such a set.
-            ConfigError: The model has no CNN, or several processes run.
+            ConfigError: The model has neither, or several processes run.
         """
         require(jax.process_count() == 1, "--mode=extract is for a single process")
         ensemble = self._config.evaluation.ensemble
@@ -268,15 +268,24 @@ class Evaluator:
         for leaf in jax.tree.leaves((state.eval_params, state.batch_stats)):
             digest.update(np.asarray(leaf).tobytes())
         source = f"{self._stage.name} in {self._workdir.name}, weights {digest.hexdigest()[:16]}"
-        with FeatureWriter(self._dataset, name, source=source, overwrite=overwrite) as writer:
+        stride = row_stride(self._stage, state, self._config.system)
+        with FeatureWriter(
+            self._dataset,
+            name,
+            stride=stride,
+            source=source,
+            most_frames=None if stride == 1 else self._config.data.max_frames,
+            overwrite=overwrite,
+        ) as writer:
             for split in self._dataset.splits:
                 clips, written = self._clips(split), writer.written(split)
                 left = [place for place, clip in enumerate(clips.clips) if clip.id not in written]
                 parts = self._stage, state, clips, self._config, self._tokenizer, self._mesh
-                for place, rows in extract_frames(*parts, left):
+                for place, rows in extract_features(*parts, left, stride):
                     writer.add(split, clips.clips[place], rows)
             shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
-        print(f"{name}: {shown}, {writer.found.width:,} numbers a frame: --config.data.features={name}")
+        each = "a frame" if stride == 1 else f"for {stride} frames"
+        print(f"{name}: {shown}, {writer.found.width:,} numbers {each}: --config.data.features={name}")
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
         """Return the question-only run's translations of dev and test, if any.

@@ -1,4 +1,4 @@
-"""A trained CNN's features of every frame of a split."""
+"""The features of a split that a trained CNN finds in each frame, or S3D in each four."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,13 +16,37 @@ from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.models.s3d import STRIDE, S3DEmbedding
 from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.video import embed_video
 from sslssaw_jax.training.progress import show_progress
 from sslssaw_jax.training.sharding import replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
 
 
-def extract_frames(
+def row_stride(stage: Stage, state: TrainState, system: str) -> int:
+    """Return the frames from one row of extracted features to the next.
+
+    Args:
+        stage: The stage that was trained.
+        state: Its parameters.
+        system: The name of its system, for the message.
+
+    Raises:
+        ConfigError: The model has neither a CNN of single frames nor S3D.
+    """
+    video = getattr(nnx.merge(stage.eval_def, state.params, state.batch_stats), "video", None)
+    if isinstance(video, S3DEmbedding):
+        return STRIDE
+    require(
+        getattr(video, "cnn", None) is not None,
+        f"the model of the stage {stage.name} of {system!r} has no CNN of single frames and no S3D, whose "
+        "features could be written",
+    )
+    return 1
+
+
+def extract_features(
     stage: Stage,
     state: TrainState,
     clips: ClipSource,
@@ -30,50 +54,48 @@ def extract_frames(
     tokenizer: Tokenizer,
     mesh: Mesh,
     only: Sequence[int],
+    stride: int,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield clips' places in the split, and their features, f32[T, C].
+    """Yield clips' places in the split, and their features, f32[rows, C].
 
-    No frame is left out, however long a clip is.
+    A CNN reads every frame, however long a clip is; S3D reads what its model does, `data.max_frames`.
 
     Args:
-        stage: A stage whose model has a CNN.
+        stage: A stage whose model has a CNN or S3D.
         state: Its parameters.
         clips: The split.
         config: Of the run.
         tokenizer: Of the run.
         mesh: The devices.
         only: Places of the clips to read.
-
-    Raises:
-        ConfigError: The model has no CNN of single frames.
+        stride: What `row_stride` returns.
     """
-    video = getattr(nnx.merge(stage.eval_def, state.params, state.batch_stats), "video", None)
-    require(
-        getattr(video, "cnn", None) is not None,
-        f"the model of the stage {stage.name} of {config.system!r} has no CNN of single frames whose "
-        "features could be written",
-    )
-    longest, batch = int(clips.num_frames.max()), getattr(config, stage.name)
-    budget = -(-max(batch.frame_budget, longest) // mesh.size) * mesh.size
-    batches = eval_batches(
-        clips,
-        tokenizer,
-        replace(config.data, max_frames=longest),
-        replace(batch, frame_budget=budget),
-        only=only,
-    )
-    cnn_step = partial(_cnn_step, graphdef=stage.eval_def, data=config.data)
-    step = jax.jit(cnn_step, out_shardings=replicated(mesh))
+    data, batch = config.data, getattr(config, stage.name)
+    if stride == 1:
+        data = replace(data, max_frames=int(clips.num_frames.max()))
+        budget = -(-max(batch.frame_budget, data.max_frames) // mesh.size) * mesh.size
+        batch = replace(batch, frame_budget=budget)
+    read = partial(_rows_of_clips if stride > 1 else _rows_of_frames, graphdef=stage.eval_def, data=data)
+    step = jax.jit(read, out_shardings=replicated(mesh))
+    batches = eval_batches(clips, tokenizer, data, batch, only=only)
     for each in show_progress(batches, len(only), f"features of {clips.split}"):
-        on_devices = shard_batch(each, mesh)
-        rows_NxC = np.asarray(step(state.eval_params, state.batch_stats, on_devices), np.float32)
+        rows = np.asarray(step(state.eval_params, state.batch_stats, shard_batch(each, mesh)), np.float32)
         for row in np.flatnonzero(each.valid):
             start, count = each.frame_start[row], each.frame_count[row]
-            yield int(each.index[row]), rows_NxC[start : start + count]
+            found = rows[row, : -(-count // stride)] if stride > 1 else rows[start : start + count]
+            yield int(each.index[row]), found
 
 
-def _cnn_step(
+def _rows_of_frames(
     params: nnx.State, batch_stats: nnx.State, batch: Batch, *, graphdef: nnx.GraphDef, data: DataConfig
 ) -> jax.Array:
+    """Return the CNN's features of packed frames, [N, C]."""
     model = nnx.merge(graphdef, params, batch_stats)
     return model.video.cnn(*prepare_frames(batch, data, None))
+
+
+def _rows_of_clips(
+    params: nnx.State, batch_stats: nnx.State, batch: Batch, *, graphdef: nnx.GraphDef, data: DataConfig
+) -> jax.Array:
+    """Return S3D's features of clips, [B, T, C]."""
+    return embed_video(nnx.merge(graphdef, params, batch_stats).video, batch, data, None)[0]

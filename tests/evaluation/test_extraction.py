@@ -22,7 +22,16 @@ from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.types import TrainState
-from tests.support.toy import assert_close, evaluated, jit, toy_config, toy_state
+from tests.support.toy import (
+    TOY_GLOSSES,
+    assert_close,
+    evaluated,
+    jit,
+    make_stages,
+    toy_config,
+    toy_state,
+    toy_system,
+)
 
 SIZES = {"data.max_frames": 30, "translate.frame_budget": 32, "translate.clips_per_batch": 2}
 CONFIG = toy_config(**SIZES, **{"data.max_question_tokens": 16, "data.max_target_tokens": 24})
@@ -103,6 +112,39 @@ def test_a_model_of_extracted_features_equals_the_model_of_frames(
     ours = states(stage, same, FeatureSource(dataset, "dev", ["cnn"]), reads, tokenizer)
     for index, expected in theirs.items():
         assert_close(ours[index], expected, 2e-3)  # float16
+
+
+def test_a_recognizer_of_extracted_s3d_features_equals_that_of_frames(
+    dataset: Dataset, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some clips are longer than `max_frames`: both see the same part of them."""
+    budget = {"recognize.frame_budget": 32, "recognize.clips_per_batch": 2}
+    texts = {"data.max_question_tokens": 16, "data.max_target_tokens": 24}
+    config = toy_system("mmtlb", **{"model.visual": "s3d", "stage": "recognize"}, **budget, **texts)
+    stage, tokenizer = make_stages(config)[-1], stage_of(CONFIG, tiny_data_dir)[1]
+    state = toy_state(stage)
+    monkeypatch.setattr(Evaluator, "_load_best", lambda self: state)
+    Evaluator(stage, config, tmp_path, dataset, tokenizer, one_device(), {}).extract("s3d", overwrite=False)
+
+    clips = open_clips(dataset, config.data, "dev")
+    assert clips.num_frames.max() > config.data.max_frames
+    reads = replace(config, data=replace(config.data, features=("s3d",)))
+    inputs = StageInputs(features=find_features(dataset, ["s3d"]), glosses=lambda: TOY_GLOSSES)
+    reading = SYSTEMS["mmtlb"].make_stages(reads, inputs)[-1]
+    model, reader = evaluated(stage, state), evaluated(reading, toy_state(reading))
+    nnx.update(reader.head, nnx.state(model.head))
+
+    def logits(model: Any, stage: Stage, clips: Any, config: Any) -> dict[int, np.ndarray]:
+        found, recognize = {}, jit(stage.recognition)
+        for batch in eval_batches(clips, tokenizer, config.data, config.recognize):
+            logits_BxTxG, mask_BxT = jax.device_get(recognize(model, batch))
+            for row in np.flatnonzero(batch.valid):
+                found[int(batch.index[row])] = logits_BxTxG[row][mask_BxT[row]]
+        return found
+
+    theirs = logits(model, stage, clips, config)
+    ours = logits(reader, reading, FeatureSource(dataset, "dev", ["s3d"]), reads)
+    assert_close(ours, theirs, 2e-3)  # float16
 
 
 def test_a_model_without_a_cnn_has_nothing_to_extract(
