@@ -35,6 +35,7 @@ from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
+from sslssaw_jax.types import LOSS
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
 from sslssaw_jax.weights.mbart import mbart_folder
@@ -305,7 +306,7 @@ class Experiment:
             if modules:
                 donor, directory = self._stages[source], self._folders[source] / CHECKPOINTS
                 # the loss of stage 1 on dev does not say which of its states serves stage 2 best
-                best_by = None if donor.shared else donor.selection
+                best_by = None if donor.selection is LOSS else donor.selection
                 tokenizer = self._tokenizer.fingerprints
                 sources.append(trained_modules(directory, modules, tokenizer=tokenizer, best_by=best_by))
         return chain(sources)
