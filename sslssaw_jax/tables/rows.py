@@ -65,9 +65,13 @@ class _Job:
         return plan_stages(self.config, self.workdir)
 
     @property
-    def stage_1(self) -> Path | None:
-        """Return the folder of the stage that rows share, if any."""
-        return next((folder for stage, folder in self.stages[:-1] if stage.shared), None)
+    def shared(self) -> tuple[str, Path] | None:
+        """Return name and folder of the stage that rows share, if any.
+
+        Without `init_from`, a stage that could be shared is the row's own.
+        """
+        early = self.stages[:-1] if self.config.init_from else []
+        return next(((stage.name, folder) for stage, folder in early if stage.shared), None)
 
     @property
     def metrics(self) -> Path:
@@ -217,11 +221,12 @@ def _train(jobs: Sequence[_Job]) -> dict[Path, str]:
     """Train and evaluate rows; return the last words of failed runs."""
     calls: dict[Path, _Call] = {}
     for job in jobs:
-        stage_1 = job.stage_1
-        if stage_1 and not (stage_1 / FINISHED).exists():
-            flags, mark = [*job.flags, "--config.stage=pretrain"], stage_1 / FINISHED
-            calls.setdefault(stage_1, _Call("stage 1", flags, stage_1, mark, None))
-        calls[job.workdir] = _Call("training and evaluation", job.flags, job.workdir, job.metrics, stage_1)
+        name, folder = job.shared or ("", None)
+        if folder and not (folder / FINISHED).exists():
+            what = "stage 1" if name == "pretrain" else name
+            flags, mark = [*job.flags, f"--config.stage={name}"], folder / FINISHED
+            calls.setdefault(folder, _Call(what, flags, folder, mark, None))
+        calls[job.workdir] = _Call("training and evaluation", job.flags, job.workdir, job.metrics, folder)
     failed: dict[Path, str] = {}
     for place, call in enumerate(calls.values(), start=1):
         print(f"job {place} of {len(calls)}: {call.what} in {call.workdir}", flush=True)

@@ -329,3 +329,11 @@ def test_csv_has_every_figure_in_full():
         and last["bleu4_mean"] == last["rouge_l_p"] == ""
         and last["bleu4_paper"] == "35.42"
     )
+
+
+def test_a_stage_is_shared_only_where_rows_name_its_folder(tmp_path: Path) -> None:
+    """MMTLB's recogniser could be shared; in a table it is the row's own."""
+    assert table_rows._job("demo/mmtlb", tmp_path, 0, []).shared is None
+    assert table_rows._job("demo/qb", tmp_path, 0, []).shared == ("pretrain", tmp_path / "demo_stage1")
+    named = table_rows._job("demo/mmtlb", tmp_path, 0, ["--config.init_from=signs"])
+    assert named.shared == ("recognize", tmp_path / "signs")
