@@ -57,9 +57,10 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs every file that it touches, and errors twice
         sys.unraisablehook = lambda _: None  # and the writes that it gives up when a disk is full
     # TFDS and Orbax take seconds to import, and --help need not wait
-    from sslssaw_jax.experiment import Experiment, require_source
+    from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import exit_run, initialize_processes
+    from sslssaw_jax.training.stage_folders import require_source
 
     try:
         config = read_config(_CONFIG.value)

@@ -1,7 +1,6 @@
 """An experiment: the stages of a system, each trained in its folder, and the last one evaluated."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +10,18 @@ import jax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, run_differences, to_dict
 from sslssaw_jax.data.batches import cut_targets, train_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import features_notes, find_features
-from sslssaw_jax.data.fitting import (
-    require_fitting_data,
-    require_fitting_features,
-    require_known_characters,
-)
+from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.inference.trained_model import TrainedModel, is_model, load
+from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
@@ -35,6 +30,7 @@ from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
+from sslssaw_jax.training.stage_folders import stage_folders
 from sslssaw_jax.types import LOSS
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
@@ -49,7 +45,6 @@ from sslssaw_jax.workdir import (
     locked,
     read_notes,
     saved_steps,
-    user_path,
     write_json,
 )
 
@@ -73,7 +68,7 @@ class Experiment:
         self._mesh: Mesh = make_mesh(config.mesh)
         self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
         self._system = SYSTEMS[config.system]
-        self._base = _base_model(config.init_from, workdir)
+        self._base = find_base(config.init_from, workdir)
         self._tokenizer = self._load_tokenizer()
         self._features = find_features(self._dataset, config.data.features)
         inputs = StageInputs(
@@ -84,7 +79,10 @@ class Experiment:
             glosses=lambda: self._glosses,
         )
         if self._base:
-            self._require_fitting_base(self._base)
+            split = config.data.train_split
+            # without it, clips are only translated
+            clips = self._clips(split, video=False) if split in self._dataset.splits else None
+            require_fitting_base(self._base, config, self._dataset, self._features, clips)
             config = replace(config, init_from=None)  # the base has been through the stages before
             self._stages = self._system.make_stages(config, inputs)[-1:]
         else:
@@ -110,6 +108,34 @@ class Experiment:
             Stopped: A signal asked to stop; starting again goes on.
             WorkdirError: Another run writes into the workdir.
         """
+        self._require_mode(mode, clip_ids, features, overwrite)
+        last = self._stages[-1]
+        translates = last.translation is not None
+        if mode != "train":
+            for folder in self._evaluator.models:
+                self._require_same_run(folder, len(self._stages) - 1, trains=False)
+        if mode == "extract":
+            self._evaluator.extract(features, overwrite=overwrite)
+            return
+        if clip_ids:
+            self._evaluator.translate_clips(clip_ids)
+            return
+        if mode == "translate":
+            self._evaluator.translate_test()
+        else:
+            if mode == "train":
+                if translates:
+                    self._evaluator.question_only_translations()  # a run that cannot be compared fails here
+                self._train(len(self._stages) - 1)
+            if translates:
+                self._evaluator.evaluate()
+            elif last.recognition:
+                self._evaluator.evaluate_glosses()
+        if jax.process_index() == 0:
+            print(f"report: {write_report(self._evaluator.output_dir)}")
+
+    def _require_mode(self, mode: str, clip_ids: Sequence[str], features: str, overwrite: bool) -> None:
+        """Raise ConfigError unless the stages and the data allow the mode."""
         last = self._stages[-1]
         translates = last.translation is not None
         if mode == "train" and self.config.evaluation.ensemble:
@@ -136,28 +162,6 @@ class Experiment:
             raise ConfigError(
                 f"--mode={mode} translates, and the stage {last.name} cannot: use a config of a later stage"
             )
-        if mode != "train":
-            for folder in self._evaluator.models:
-                self._require_same_run(folder, len(self._stages) - 1, trains=False)
-        if mode == "extract":
-            self._evaluator.extract(features, overwrite=overwrite)
-            return
-        if clip_ids:
-            self._evaluator.translate_clips(clip_ids)
-            return
-        if mode == "translate":
-            self._evaluator.translate_test()
-        else:
-            if mode == "train":
-                if translates:
-                    self._evaluator.question_only_translations()  # a run that cannot be compared fails here
-                self._train(len(self._stages) - 1)
-            if translates:
-                self._evaluator.evaluate()
-            elif last.recognition:
-                self._evaluator.evaluate_glosses()
-        if jax.process_index() == 0:
-            print(f"report: {write_report(self._evaluator.output_dir)}")
 
     def _train(self, place: int) -> None:
         """Train a stage and the stages before it, unless they are finished."""
@@ -260,30 +264,6 @@ class Experiment:
         }
         return notes | ({"glosses": self._glosses.fingerprint} if self._stages[place].reads_gloss else {})
 
-    def _require_fitting_base(self, base: TrainedModel) -> None:
-        """Raise ConfigError unless this run can go on from a model."""
-        name, data = f"config.init_from is {self.config.init_from!r}", self.config.data
-        if self.config.stage != "translate":
-            raise ConfigError(f"{name}, a model that translates: it has been through {self.config.stage}")
-        if data.tokenizer:
-            raise ConfigError(f"{name}, which brings its own tokenizer: clear config.data.tokenizer")
-        saved, now = to_dict(base.config), to_dict(self.config)
-        changed = [
-            line
-            for line in differences(_architecture(saved), _architecture(now))
-            if not re.match(r"\S*(dropout|weights|pretrained_layers): ", line)
-        ]
-        if changed:
-            raise ConfigError(
-                f"{name}, a model of other settings; choose its own:\n  " + "\n  ".join(changed)
-            )
-        folder, dataset = Path(str(self.config.init_from)), self._dataset
-        reads_video = base.stage.reads_video
-        require_fitting_data(folder, base.facts.to_json(), dataset, reads_video=reads_video, trains=False)
-        require_fitting_features(folder, features_notes(base.features), dataset, self._features, trains=False)
-        if data.train_split in dataset.splits:  # otherwise these are clips to translate alone
-            require_known_characters(name, self._clips(data.train_split, video=False), base.tokenizer)
-
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
         if base := self._base:
@@ -370,58 +350,3 @@ class Experiment:
 
     def _clips(self, split: str, *, video: bool) -> ClipSource:
         return open_clips(self._dataset, self.config.data, split, video=video)
-
-
-def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:
-    """Return the folder of each stage.
-
-    The last stage is trained in the workdir, a shared stage in the folder `init_from` beside the workdir, any
-    other stage in a folder of its name inside that of the next stage.
-    """
-    folders = [workdir]
-    for stage in reversed(stages[:-1]):
-        shared = workdir.parent / init_from if stage.shared and init_from else None
-        folders.insert(0, shared or folders[0] / stage.name)
-    return folders
-
-
-def require_source(workdir: Path, init_from: str | None) -> None:
-    """Raise ConfigError if `init_from` names a folder that does not exist.
-
-    A stage 1 that is to be trained has the name of the workdir, unless the configuration file names one.
-    """
-    own = f"{workdir.name}_stage1"
-    places = (workdir.parent / (init_from or ""), user_path(init_from or ""))
-    if init_from and init_from != own and not any(place.exists() for place in places):
-        beside = sorted(path.parent.name for path in workdir.parent.glob(f"*/{FINISHED}"))
-        raise ConfigError(
-            f"config.init_from is {init_from!r}, and there is no {places[0]}; finished runs there: "
-            f"{', '.join(beside) or 'none'}. A stage 1 that is to be trained is named {own}"
-        )
-
-
-def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
-    """Return the stages of a configuration with their folders, without a dataset."""
-    stages = SYSTEMS[config.system].make_stages(config, StageInputs())
-    return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
-
-
-def _base_model(init_from: str | None, workdir: Path) -> TrainedModel | None:
-    """Load the trained model that `config.init_from` names, if any.
-
-    The name is that of a run beside the workdir, or a path.
-    """
-    for folder in [workdir.parent / init_from, user_path(init_from)] if init_from else []:
-        if is_model(folder):
-            return load(folder)
-        if read_notes(folder).get("stage") == "translate":
-            raise ConfigError(
-                f"config.init_from is {init_from!r}, and {folder} is not finished: finish it first"
-            )
-    return None
-
-
-def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a model's weights are made for."""
-    data = {key: config["data"][key] for key in ("image_size", "crop_fraction", "features")}
-    return {"system": config["system"], "model": config["model"], "data": data}

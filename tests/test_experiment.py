@@ -12,9 +12,10 @@ from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.experiment import Experiment, require_source
+from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import CheckpointError
+from sslssaw_jax.training.stage_folders import require_source
 from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, user_path, write_json
 from tests.support.small_runs import shipped, shrink
 

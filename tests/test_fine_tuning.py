@@ -13,6 +13,7 @@ from sslssaw_jax import Translator
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.inference.base_model import require_fitting_base
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.workdir import FINISHED, read_notes, write_json
@@ -85,13 +86,14 @@ def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact,
     with pytest.raises(
         ConfigError, match=rf"does not fit the model in trained.*\n  dataset.{fact}: {value!r} then"
     ):
-        run._require_fitting_base(run._base._replace(facts=facts))
+        require_fitting_base(run._base._replace(facts=facts), run.config, run._dataset, [], None)
 
 
 def test_characters_that_the_model_cannot_write_are_named(runs, tmp_path):
     run = experiment(runs)
     train_tokenizer(["today there is snow", "there is wind in the north"], tmp_path / "other", vocab_size=40)
     other = run._base._replace(tokenizer=load_tokenizer(tmp_path / "other", "en_XX"))
-    run._require_fitting_base(run._base)
+    clips = run._clips("train", video=False)
+    require_fitting_base(run._base, run.config, run._dataset, [], clips)
     with pytest.raises(ConfigError, match=r"cannot write f g l m u, which \d+ of 24 targets of train hold"):
-        run._require_fitting_base(other)
+        require_fitting_base(other, run.config, run._dataset, [], clips)

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.feature_writer import FeatureWriter, listed
+from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import describe, user_path
-from tfds_builders.pickled_arrays import read_pickle, read_torch
 from tfds_builders.pose_files import read_keypoints, read_pose
 
 Clips = Iterable[tuple[str, np.ndarray]]  # names and rows

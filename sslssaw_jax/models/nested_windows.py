@@ -49,8 +49,7 @@ def prepared_levels(features: Sequence[Features], valid_B: jax.Array, max_rows: 
     levels = []
     for one in features:
         mask_BxW = prefix_mask(one.count, valid_B, max_rows)
-        window_BxW = jnp.broadcast_to(jnp.arange(max_rows), mask_BxW.shape)
-        windows_BxWxD = gather_frames(one.values, window_BxW, mask_BxW, one.start, None)
+        windows_BxWxD = gather_frames(one.values, jnp.arange(max_rows), mask_BxW, one.start, one.count, None)
         levels.append((windows_BxWxD.astype(jnp.float32), mask_BxW))
     return levels
 
@@ -98,9 +97,8 @@ class FrameWindows(nnx.Module):
         features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
         length_B = jnp.maximum(frame_count_B, max(self.spans))
         inside_BxF = prefix_mask(length_B, valid_B, self.max_frames)
-        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
-        frame_BxF = jnp.minimum(jnp.arange(self.max_frames), last_Bx1)
-        x_BxFxC = gather_frames(features_NxC, frame_BxF, inside_BxF, frame_start_B, left_out_Bx2)
+        clips = inside_BxF, frame_start_B, frame_count_B, left_out_Bx2
+        x_BxFxC = gather_frames(features_NxC, jnp.arange(self.max_frames), *clips)
         levels = []
         for span, conv, norm in zip(self.spans, self.convs, self.norms):
             x_BxWxD = conv(x_BxFxC)

@@ -195,11 +195,10 @@ class S3DEmbedding(nnx.Module):
         del frame_mask_N  # the clips are gathered by their places
         pixels = (frames_NxHxWx3 * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)) * 2 - 1
         time_T = jnp.arange(rounded_up(self.max_frames))
-        frame_BxT = jnp.minimum(time_T, jnp.maximum(frame_count_B - 1, 0)[:, None])
         length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)
         inside_BxT = time_T < length_B[:, None]
-        clips = gather_frames(pixels[..., ::-1], frame_BxT, inside_BxT, frame_start_B, left_out_Bx2)
-        features_BxTxC = self.s3d(clips, length_B)
+        place = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
+        features_BxTxC = self.s3d(gather_frames(pixels[..., ::-1], time_T, *place), length_B)
         return features_BxTxC, prefix_mask(length_B // STRIDE, valid_B, features_BxTxC.shape[1])
 
 

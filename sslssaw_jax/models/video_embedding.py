@@ -63,20 +63,24 @@ def prefix_mask(length_B: jax.Array, valid_B: jax.Array, size: int) -> jax.Array
 
 def gather_frames(
     features_NxC: jax.Array,
-    frame_BxT: jax.Array,
+    place_T: jax.Array,
     inside_BxT: jax.Array,
     frame_start_B: jax.Array,
+    frame_count_B: jax.Array,
     left_out_Bx2: jax.Array | None,
 ) -> jax.Array:
-    """Return features [B, T, C] of each clip's chosen frames, zeros outside.
+    """Return features [B, T, C] of each clip's frames, zeros outside.
 
     Args:
         features_NxC: The features of packed frames.
-        frame_BxT: Places in the clip, without the frames that are left out of it.
+        place_T: Places in the clip, without the frames that are left out of it; before the first and behind
+            the last frame, these are repeated.
         inside_BxT: Which of the places to fill.
         frame_start_B: The place of each clip in the pack.
+        frame_count_B: The frames of each clip.
         left_out_Bx2: The first frame that is left out of each clip, and how many.
     """
+    frame_BxT = jnp.clip(place_T, 0, jnp.maximum(frame_count_B - 1, 0)[:, None])
     if left_out_Bx2 is not None:
         first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
         frame_BxT = frame_BxT + jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
@@ -119,8 +123,8 @@ class FrameFeatures(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
         mask_BxT = prefix_mask(frame_count_B, valid_B, self.max_rows)
-        frame_BxT = jnp.broadcast_to(jnp.arange(self.max_rows), mask_BxT.shape)
-        return gather_frames(features_NxC, frame_BxT, mask_BxT, frame_start_B, left_out_Bx2), mask_BxT
+        clips = mask_BxT, frame_start_B, frame_count_B, left_out_Bx2
+        return gather_frames(features_NxC, jnp.arange(self.max_rows), *clips), mask_BxT
 
 
 class VideoEmbedding(nnx.Module):
@@ -173,11 +177,10 @@ class VideoEmbedding(nnx.Module):
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
         length_B = padded_length(frame_count_B, self.pools)
         place_T = jnp.arange(padded_length(self.max_rows, self.pools))
-        last_Bx1 = jnp.maximum(frame_count_B - 1, 0)[:, None]
-        frame_BxT = jnp.clip(place_T - EDGES[self.pools], 0, last_Bx1)
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
         inside_BxT = place_T < length_B[:, None]
-        x_BxTxC = gather_frames(features_NxC, frame_BxT, inside_BxT, frame_start_B, left_out_Bx2)
+        clips = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
+        x_BxTxC = gather_frames(features_NxC, place_T - EDGES[self.pools], *clips)
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
         x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
         mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])

@@ -23,12 +23,12 @@ from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import FINAL_PERIOD, LABELS, score
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
-from sslssaw_jax.experiment import plan_stages
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.tables.child_process import run_child
 from sslssaw_jax.tables.layout import WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.workdir import (
     FINISHED,
     LOG,

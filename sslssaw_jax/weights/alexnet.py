@@ -1,11 +1,10 @@
 """AlexNet's public weights, `bvlc_alexnet.npy`: a pickled dictionary of layer -> [kernel, bias]."""
 
-import pickle
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
+from sslssaw_jax.data.pickled_arrays import read_object
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import (
     InitialWeights,
@@ -17,22 +16,6 @@ from sslssaw_jax.weights.initial_state import (
 from sslssaw_jax.workdir import user_path
 
 _CLASSIFIER = "fc8"
-_ALLOWED = {  # all that NumPy's arrays need; a file that names anything else is refused
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that makes NumPy's arrays and plain containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise WeightsError(f"it asks for {module}.{name}, which weights do not need: get the file anew")
-        return super().find_class(module, name)
 
 
 def pretrained_alexnet(weights: str) -> InitialWeights:
@@ -60,25 +43,15 @@ def pretrained_alexnet(weights: str) -> InitialWeights:
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays as `conv1.kernel`, `conv1.bias` and so on."""
     try:
-        with path.open("rb") as file:
-            layers = _load(file)
+        layers = read_object(path)
         return {
             f"{layer}.{leaf}": np.asarray(array, np.float32)
             for layer, parts in layers.items()
             if layer != _CLASSIFIER
             for leaf, array in zip(("kernel", "bias"), parts, strict=True)
         }
-    except WeightsError as error:
-        raise WeightsError(f"config.model.cnn.weights: {path} is not read: {error}") from None
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"config.model.cnn.weights is {path}: not AlexNet's bvlc_alexnet.npy, layer -> [kernel, bias] "
             f"({error})"
         ) from error
-
-
-def _load(file: BinaryIO) -> Any:
-    """Read the object behind the header of a `.npy` file."""
-    np.lib.format.read_magic(file)
-    np.lib.format.read_array_header_1_0(file)
-    return _ArraysOnly(file, encoding="latin1").load().item()

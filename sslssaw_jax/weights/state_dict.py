@@ -15,26 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
+from sslssaw_jax.data.pickled_arrays import OLD_MAGIC, STORAGE_DTYPES
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import describe
 
-_DTYPES = {  # PyTorch's names of storages, and of dtypes
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
 _LONGEST_PICKLE = 1 << 24  # bytes; a model of 10,000 tensors with its optimizer has half as many
-_OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
 _OLD_PICKLES = 3  # magic number, version, system; the object follows
 _MOST_AXES = 32
 _LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
@@ -115,7 +102,7 @@ class StateDict:
     def _check(self, name: str, tensor: _Tensor) -> None:
         """Raise WeightsError unless all numbers of a tensor are there."""
         storage = tensor.storage
-        if storage.kind not in _DTYPES:
+        if storage.kind not in STORAGE_DTYPES:
             raise WeightsError(
                 f"{name} of {self.path} is a tensor of {storage.kind}, which is not read: save it as float32"
             )
@@ -123,7 +110,8 @@ class StateDict:
         last = tensor.offset + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.strides))
         size = math.prod(tensor.shape)
         fits = len(tensor.shape) == len(tensor.strides) and size <= storage.size and last < storage.size
-        if storage.size * np.dtype(_DTYPES[storage.kind]).itemsize != num_bytes or not (fits or not size):
+        stored = storage.size * np.dtype(STORAGE_DTYPES[storage.kind]).itemsize == num_bytes
+        if not stored or not (fits or not size):
             raise WeightsError(
                 f"{name} of {self.path} has the shape {list(tensor.shape)}, and the file does not hold as "
                 "many numbers; download it again"
@@ -132,7 +120,7 @@ class StateDict:
     def read(self, name: str) -> np.ndarray:
         """Read a tensor."""
         storage, offset, shape, strides = self._tensors[name]
-        dtype = np.dtype(_DTYPES[storage.kind])
+        dtype = np.dtype(STORAGE_DTYPES[storage.kind])
         if not math.prod(shape):
             return np.zeros(shape, dtype)
         start, _ = self._starts[storage.key]
@@ -178,7 +166,7 @@ def _read_zip(path: Path) -> tuple[Any, Starts]:
 def _read_old(path: Path) -> tuple[Any, Starts]:
     """Return the object of a file from before PyTorch 1.6."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if _follow(data) != _OLD_MAGIC:
+        if _follow(data) != OLD_MAGIC:
             raise ValueError("it is not PyTorch's")
         for _ in range(_OLD_PICKLES - 1):
             _follow(data)
@@ -188,10 +176,10 @@ def _read_old(path: Path) -> tuple[Any, Starts]:
         if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
             raise ValueError("it is damaged")
         for storage in map(storages.__getitem__, keys):
-            if storage.kind not in _DTYPES:
+            if storage.kind not in STORAGE_DTYPES:
                 raise ValueError(f"it holds a tensor of {storage.kind}; save it as float32")
             size = int.from_bytes(data[place : place + 8], "little")
-            num_bytes = size * np.dtype(_DTYPES[storage.kind]).itemsize
+            num_bytes = size * np.dtype(STORAGE_DTYPES[storage.kind]).itemsize
             if size != storage.size or place + 8 + num_bytes > len(data):
                 raise ValueError("it ends within its numbers")
             starts[storage.key] = (place + 8, num_bytes)

@@ -172,13 +172,15 @@ def test_gathered_frames_are_those_of_each_clip_without_those_left_out():
     packed = jax.random.normal(jax.random.key(0), (9, 2))
     start, left_out = np.array([0, 5, 9]), np.array([[1, 2], [0, 0], [0, 0]])
     count = np.array([3, 4, 0])  # of 5 frames the first clip lacks the second and the third
-    place = np.broadcast_to(np.arange(4), (3, 4))
+    place = np.arange(4)
     inside = place < count[:, None]
-    found = np.asarray(gather_frames(packed, place, inside, start, left_out))
+    found = np.asarray(gather_frames(packed, place, inside, start, count, left_out))
     np.testing.assert_array_equal(found[inside], np.asarray(packed)[[0, 3, 4, 5, 6, 7, 8]])
     assert not found[~inside].any()
-    complete = gather_frames(packed, place[:1], inside[:1] | True, start[:1], None)
+    complete = gather_frames(packed, place, inside[:1] | True, start[:1], np.array([4]), None)
     np.testing.assert_array_equal(complete[0], packed[:4])
+    repeated = gather_frames(packed, place - 1, inside[:1] | True, start[:1], np.array([2]), None)
+    np.testing.assert_array_equal(repeated[0], packed[np.array([0, 0, 1, 1])])  # beyond both ends
 
 
 def test_features_of_each_frame_give_what_their_frames_give(batch):

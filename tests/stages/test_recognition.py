@@ -13,12 +13,12 @@ import pytest
 from configs import recognize
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, run_differences, to_dict
-from sslssaw_jax.experiment import plan_stages, stage_folders
 from sslssaw_jax.stages.recognition import gloss_loss, greedy_glosses, recognize_step
 from sslssaw_jax.stages.stage import LossCounts, Stage
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.training.stage_folders import plan_stages, stage_folders
 from sslssaw_jax.weights.transfer import trained_modules
 from tests.support.toy import (
     TOY_GLOSSES,

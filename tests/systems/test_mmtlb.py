@@ -14,10 +14,11 @@ from flax import traverse_util
 import sslssaw_jax.training.loop
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_config_dict
-from sslssaw_jax.experiment import Experiment, plan_stages
+from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED
 from tests.support.toy import make_stages, toy_batch, toy_system
 

@@ -13,10 +13,10 @@ import pytest
 
 from sslssaw_jax.data.dataset import Dataset, find_dataset
 from sslssaw_jax.data.features import FeatureSource, find_features
+from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
 from tests.support.annotations import ANNOTATIONS
 from tests.support.torch_pickles import dumps, in_pickle, new_file, old_file
 from tfds_builders.features import main
-from tfds_builders.pickled_arrays import read_pickle, read_torch
 from tfds_builders.pose_files import read_pose
 
 POSES = ANNOTATIONS / "poses"
@@ -232,6 +232,11 @@ def test_sizes_beyond_the_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(good.replace(b"K\x02K\x03\x86", b"K\x09K\x03\x86"))
     with pytest.raises(ValueError, match=r"a tensor of the shape \[9, 3\] has not as many numbers"):
         read_torch(tmp_path / "x.pt")
+
+
+def test_a_file_cannot_ask_for_more_slots_than_it_fills(tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02Nr\xff\xff\xff\xff.")  # LONG_BINPUT: 32 GiB of slots in C
+    assert read_pickle(tmp_path / "x.pkl") is None
 
 
 def test_tensors_are_read_as_torch_writes_them(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def lacks_a_layer(file: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (asks_for_a_program, r"system, which weights do not need"),
+        (asks_for_a_program, r"system, which could run code"),
         (lacks_a_layer, r"(?s)does not fit config\.model\.cnn\.alexnet.*conv4\.kernel: missing in the file"),
         (lambda file: np.save(file, np.zeros(3)), "not AlexNet's bvlc_alexnet.npy"),
         (lambda file: file.write_bytes(b"<html>"), "not AlexNet's bvlc_alexnet.npy"),

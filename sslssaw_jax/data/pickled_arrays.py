@@ -18,14 +18,18 @@ import numpy as np
 from numpy._core import multiarray, numeric
 
 _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
-_OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
-_DTYPES = {
+OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
+STORAGE_DTYPES = {  # by PyTorch's names of storages
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
     "HalfStorage": "<f2",
     "BFloat16Storage": ml_dtypes.bfloat16,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
 }
 
 
@@ -58,6 +62,24 @@ def read_torch(path: Path) -> Any:
     return _reading(lambda: _load(path.read_bytes()))
 
 
+def read_object(path: Path) -> Any:
+    """Read the object that NumPy pickled into a `.npy` file.
+
+    Python 2 may have written it.
+
+    Raises:
+        ValueError: As `read_pickle`.
+    """
+
+    def load() -> Any:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            return _Unpickler(file, encoding="latin1").load().item()
+
+    return _reading(load)
+
+
 def _reading(read: Callable[[], Any]) -> Any:
     try:
         return read()
@@ -73,16 +95,19 @@ def _unpacked(path: Path) -> Any:
     return gzip.open(path) if packed else path.open("rb")
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler of data, arrays and tensors."""
+class _Unpickler(pickle._Unpickler):
+    """An unpickler of data, arrays and tensors.
+
+    It is the one in Python: that in C makes as many slots as a file's largest number says.
+    """
 
     storages: Callable[[_Kind, str, int], np.ndarray] | None = None
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a class or function, if known."""
         known = f"{module}.{name}"
-        if module == "torch" and name in _DTYPES:
-            return _Kind(np.dtype(_DTYPES[name]))
+        if module == "torch" and name in STORAGE_DTYPES:
+            return _Kind(np.dtype(STORAGE_DTYPES[name]))
         if known in _KNOWN:
             return _KNOWN[known]
         raise pickle.UnpicklingError(f"it holds an object of {known}, which could run code")
@@ -123,7 +148,7 @@ def _load_old(data: bytes) -> Any:
             raise ValueError("it ends within its numbers")
         return found.setdefault(key, np.zeros(size, kind.dtype))
 
-    if _Unpickler(file).load() != _OLD_MAGIC:
+    if _Unpickler(file).load() != OLD_MAGIC:
         raise ValueError("it is not PyTorch's")
     for _ in ("version", "system"):
         _Unpickler(file).load()

@@ -1,0 +1,44 @@
+"""The folders of a run's stages, one trained after the other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.workdir import FINISHED, user_path
+
+
+def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:
+    """Return the folder of each stage.
+
+    The last stage is trained in the workdir, a shared stage in the folder `init_from` beside the workdir, any
+    other stage in a folder of its name inside that of the next stage.
+    """
+    folders = [workdir]
+    for stage in reversed(stages[:-1]):
+        shared = workdir.parent / init_from if stage.shared and init_from else None
+        folders.insert(0, shared or folders[0] / stage.name)
+    return folders
+
+
+def require_source(workdir: Path, init_from: str | None) -> None:
+    """Raise ConfigError if `init_from` names a folder that does not exist.
+
+    A stage 1 that is to be trained has the name of the workdir, unless the configuration file names one.
+    """
+    own = f"{workdir.name}_stage1"
+    places = (workdir.parent / (init_from or ""), user_path(init_from or ""))
+    if init_from and init_from != own and not any(place.exists() for place in places):
+        beside = sorted(path.parent.name for path in workdir.parent.glob(f"*/{FINISHED}"))
+        raise ConfigError(
+            f"config.init_from is {init_from!r}, and there is no {places[0]}; finished runs there: "
+            f"{', '.join(beside) or 'none'}. A stage 1 that is to be trained is named {own}"
+        )
+
+
+def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
+    """Return the stages of a configuration with their folders, without a dataset."""
+    stages = SYSTEMS[config.system].make_stages(config, StageInputs())
+    return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
