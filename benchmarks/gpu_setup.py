@@ -7,8 +7,6 @@ import argparse
 import ast
 import dataclasses
 import functools
-import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,7 +103,6 @@ def draw_state(stage: Stage, optimizer: optax.GradientTransformation) -> TrainSt
 def render_clips(options: argparse.Namespace) -> dict[str, Any]:
     """Render a batch of clips for each stage, unless there is one."""
     from benchmarks.loader import prepare
-    from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 
     words = TEXT.split()
     for stage in STAGES:
@@ -113,13 +110,10 @@ def render_clips(options: argparse.Namespace) -> dict[str, Any]:
         if folder.exists():
             continue
         folder.mkdir(parents=True)
-        prepare(folder, *sizes(options, stage))
-        rows_file = next(folder.glob("*/*/clips.train.jsonl"))
-        rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
-        for i, row in enumerate(rows):
-            row["target"] = " ".join(words[: NUM_WORDS[i % 8]])
-            row["question"] = " ".join(words[-NUM_WORDS[(i + 3) % 8] :])
-        rows_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        shutil.rmtree(rows_file.parent / "tokenizer")
-        train_tokenizer([TEXT] * 9, rows_file.parent / "tokenizer", vocab_size=70)
+        clips, frames = sizes(options, stage)
+        texts = [
+            (" ".join(words[-NUM_WORDS[(i + 3) % 8] :]), " ".join(words[: NUM_WORDS[i % 8]]))
+            for i in range(clips)
+        ]
+        prepare(folder, frames, texts, vocab_size=70)
     return {}

@@ -9,7 +9,7 @@ by one thread, alternately; processor time, minimum over rounds. The files are i
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,13 @@ CASES = {
 }
 
 
-def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
-    """Write rendered clips of equal length as a dataset of ours."""
+def prepare(
+    folder: Path,
+    frames: int = FRAMES,
+    texts: Sequence[tuple[str, str]] = (("what comes tomorrow", "rain in the north"),) * CLIPS,
+    vocab_size: int = 24,
+) -> None:
+    """Write rendered clips of equal length, one for each question and target, as a dataset of ours."""
     import tensorflow_datasets as tfds
 
     from sslssaw_jax.data.clips import record_features
@@ -55,13 +60,13 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
         {
             "id": f"clip{number}",
             "num_frames": frames,
-            "question": "what comes tomorrow",
-            "target": "rain in the north",
+            "question": question,
+            "target": target,
             "gloss": "",
             "signer": "",
             "overlap": False,
         }
-        for number in range(clips)
+        for number, (question, target) in enumerate(texts)
     ]
 
     class LoaderQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -82,7 +87,8 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
     prepared = folder / DATASET / "1.0.0"
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (prepared / "clips.train.jsonl").write_text(lines, encoding="utf-8")
-    train_tokenizer([row["target"] for row in rows] * 3, prepared / "tokenizer", vocab_size=24)
+    words = [target for _, target in texts] * 3
+    train_tokenizer(words, prepared / "tokenizer", vocab_size=vocab_size)
     write_dataset_facts(
         prepared,
         language="en_XX",
@@ -90,7 +96,7 @@ def prepare(folder: Path, clips: int = CLIPS, frames: int = FRAMES) -> None:
         fps=25.0,
         jpeg_quality=JPEG_QUALITY,
         text_only=False,
-        vocab_size=24,
+        vocab_size=vocab_size,
         frame_size=PREPARED[::-1],
         source=Source(),
     )
