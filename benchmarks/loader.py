@@ -48,7 +48,7 @@ def prepare(
     texts: Sequence[tuple[str, str]] = (("what comes tomorrow", "rain in the north"),) * CLIPS,
     vocab_size: int = 24,
 ) -> None:
-    """Write rendered clips of equal length, one for each question and target, as a dataset of ours."""
+    """Write a dataset of equally long rendered clips, one for each text."""
     import tensorflow_datasets as tfds
 
     from sslssaw_jax.data.clips import record_features
