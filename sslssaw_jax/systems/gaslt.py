@@ -2,7 +2,7 @@
 
 Its second loss keeps clips as alike as their sentences. The paper's QB-GASLT reads the question before the
 video; `reads_question=False` is the published system. The defaults are the sizes of the public code
-(YinAoXiong/GASLT); its recipe is in `configs/systems.py`.
+(YinAoXiong/GASLT); its recipe is in `configs/systems/gaslt.py`.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 With `recognition_weight`, CTC teaches the encoder to name glosses, and the run needs a dataset with glosses.
 The paper's QB-SLRT reads the question before the video; `reads_question=False` is the gloss-free SLRT. The
-defaults are the sizes of the public code (neccam/slt); its recipe is in `configs/systems.py`.
+defaults are the sizes of the public code (neccam/slt); its recipe is in `configs/systems/slrt.py`.
 """
 
 from dataclasses import dataclass

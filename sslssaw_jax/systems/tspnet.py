@@ -2,7 +2,7 @@
 
 A transformer from video alone. Windows of 8, 12 and 16 frames, two frames apart, are three levels. A window
 attends to its level, to the windows inside it and to those around it; the decoder reads the first level. The
-defaults are the sizes of the public code (verashira/TSPNet); its recipe is in `configs/systems.py`.
+defaults are the sizes of the public code (verashira/TSPNet); its recipe is in `configs/systems/tspnet.py`.
 
 With `data.features`, three prepared sets are the windows, as wide as the encoder. A reconstruction in one
 part: from frames, a window's features are a convolution of its frames' features by our CNN, trained with the

@@ -1,0 +1,26 @@
+"""The other systems of Tables 1 and 2: small sizes and published recipes, one file for each system.
+
+Their defaults are the published sizes. GFSLT-VLP and QB-GFSLT-VLP are rows of Table 4: SSL-SSAW without SSAW
+and SSL, and without the question.
+"""
+
+from typing import Any
+
+from configs.systems import gaslt, mmtlb, nslt, slrt, tspnet
+
+_RECIPES = {"nslt": nslt, "tspnet": tspnet, "gaslt": gaslt, "slrt": slrt, "mmtlb": mmtlb}
+OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recipe.SMALL}
+"""The rows of other systems -> the system's name."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    row: changes for recipe in _RECIPES.values() for row, changes in recipe.SMALL.items()
+}
+"""What each row changes on a small base."""
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    row: changes for recipe in _RECIPES.values() for row, changes in recipe.PUBLISHED.items()
+}
+"""The recipe of each row by its public code or paper."""
+
+PUBLISHED_ON: dict[str, dict[str, Any]] = {**mmtlb.PUBLISHED_ON}
+"""What the public recipe of a row has of its own on one dataset, by "BASE/ROW"."""

@@ -1,0 +1,22 @@
+"""GASLT, by the public code YinAoXiong/GASLT."""
+
+from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
+
+_PUBLISHED = {
+    **SIGNJOEY,
+    "translate.label_smoothing": 0.4,
+    "translate.optim.learning_rate": 5e-4,
+    "translate.optim.factor": 0.5,
+    "translate.optim.patience": 4,  # 9 of their evaluations
+    "decode.beams": 10,
+    "decode.length_penalty": 0.0,
+    "decode.max_new_tokens": 40,
+}
+SMALL = {
+    "gaslt": SMALL_TRANSFORMER | WITHOUT_QUESTION,
+    "qb_gaslt": SMALL_TRANSFORMER,
+}
+PUBLISHED = {
+    "gaslt": _PUBLISHED | WITHOUT_QUESTION,
+    "qb_gaslt": _PUBLISHED,
+}

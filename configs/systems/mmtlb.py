@@ -1,0 +1,84 @@
+"""MMTLB, by the public code FangyunWei/SLRT."""
+
+from typing import Any
+
+_SMALL = {
+    "model.visual": "cnn",  # S3D takes longer on a CPU
+    "model.cnn_width": 128,
+    "model.gloss_head.d_model": 128,
+    "model.gloss_head.ffn_dim": 512,
+    "model.mbart.d_model": 128,
+    "model.mbart.ffn_dim": 512,
+    "model.mbart.encoder_layers": 2,
+    "model.mbart.decoder_layers": 2,
+    "model.mbart.heads": 4,
+    "model.mbart.max_positions": 256,
+    "model.mbart.dropout": 0.1,
+    "model.mbart.attention_dropout": 0.0,
+    "recognize.epochs": 3,
+    "recognize.clips_per_batch": 8,
+    "recognize.frame_budget": 360,
+    "gloss2text.epochs": 8,
+    "gloss2text.clips_per_batch": 16,
+    "gloss2text.frame_budget": 640,
+    "gloss2text.eval_every": 4,
+    "gloss2text.label_smoothing": 0.1,
+    **{
+        f"{stage}.optim.{key}": value
+        for stage in ("recognize", "gloss2text")
+        for key, value in {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-5,
+            "b2": 0.999,
+            "weight_decay": 1e-4,
+            "clip_norm": 1.0,
+        }.items()
+    },
+    "translate.optim.groups": ("video=0",),
+}
+_ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}
+_PUBLISHED = {
+    **{
+        f"{stage}.optim.{key}": value
+        for stage in ("recognize", "gloss2text", "translate")
+        for key, value in _ADAM.items()
+    },
+    "model.s3d.weights": "./pretrained/S3D_kinetics400.pt",
+    "model.mbart.weights": "./pretrained/mbart_trimmed",
+    "recognize.epochs": 40,
+    "recognize.clips_per_batch": 8,
+    "recognize.frame_budget": 1600,  # on average 8 clips of PHOENIX
+    "recognize.optim.learning_rate": 1e-3,
+    "recognize.optim.groups": ("video.s3d.stem=0",),
+    "gloss2text.clips_per_batch": 64,
+    "gloss2text.normalize": "clips",
+    "gloss2text.label_smoothing": 0.2,
+    "gloss2text.optim.learning_rate": 1e-5,
+    "gloss2text.optim.groups": ("embedding=0", "gloss_embedding=0", "ending=0"),
+    "translate.epochs": 40,
+    "translate.clips_per_batch": 8,
+    "translate.frame_budget": 1600,
+    "translate.normalize": "clips",
+    "translate.label_smoothing": 0.2,
+    "decode.beams": 5,
+    "decode.length_penalty": 1.0,
+    "decode.max_new_tokens": 100,
+}
+_FROZEN = ("video=0", "embedding=0", "ending=0")
+SMALL = {"mmtlb": _SMALL}
+PUBLISHED = {"mmtlb": _PUBLISHED}
+PUBLISHED_ON: dict[str, dict[str, Any]] = {
+    "phoenix/mmtlb": {
+        "gloss2text.epochs": 80,
+        "translate.optim.learning_rate": 1e-3,
+        "translate.optim.groups": (*_FROZEN, "encoder=0.01", "decoder=0.01"),
+    },
+    "csl_daily/mmtlb": {
+        "model.mapper": "embedding",
+        "gloss2text.epochs": 4,
+        "translate.optim.learning_rate": 1e-4,
+        "translate.optim.groups": (*_FROZEN, "encoder=0.1", "decoder=0.1"),
+    },
+}
+"""What the public recipe has of its own on one dataset."""

@@ -1,0 +1,30 @@
+"""What recipes of several systems have in common."""
+
+WITHOUT_QUESTION = {"model.reads_question": False}
+SMALL_TRANSFORMER = {
+    "translate.normalize": "clips",
+    "model.d_model": 128,
+    "model.ffn_dim": 512,
+    "model.encoder_layers": 2,
+    "model.decoder_layers": 2,
+    "model.heads": 4,
+    "model.max_positions": 256,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.0,
+    "model.activation_dropout": 0.0,
+}
+# The public codes score dev every 100 steps of 32 clips, 2.2 times an epoch of PHOENIX; here it is once an
+# epoch, with a patience of as many steps. Their alpha of -1 divides by no length.
+SIGNJOEY = {
+    "translate.epochs": 500,  # the plateau ends training
+    "translate.normalize": "clips",
+    "translate.clips_per_batch": 24,  # 16 on average, see `configs/phoenix_stage2.py`
+    "translate.frame_budget": 1872,
+    "translate.accumulate": 2,
+    "translate.optim.name": "adam",
+    "translate.optim.b1": 0.9,
+    "translate.optim.b2": 0.998,
+    "translate.optim.weight_decay": 1e-3,
+    "translate.optim.schedule": "plateau",
+    "translate.optim.final_learning_rate": 1e-7,
+}
