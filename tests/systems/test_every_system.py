@@ -64,6 +64,7 @@ DECODING = [
     "nslt none",
     "nslt bahdanau",
     "tspnet",
+    "stmc_t",
 ]
 
 
