@@ -6,6 +6,7 @@ N packed frames, S the side of a map, K heat maps of points, B clips, T position
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import jax
@@ -71,7 +72,8 @@ class PoseBranch(nnx.Module):
             rngs=rngs,
         )
         self.up1, self.up2 = up(inputs, width), up(width, width)
-        self.heat = nnx.Conv(width, len(POINTS), (1, 1), dtype=dtype, rngs=rngs)
+        # a bias would cancel in the softmax
+        self.heat = nnx.Conv(width, len(POINTS), (1, 1), use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, late_NxSxSxC: jax.Array) -> jax.Array:
         """Return points f32[N, 7, 2]."""
@@ -82,9 +84,7 @@ class PoseBranch(nnx.Module):
 class SpatialCues(nnx.Module):
     """The parts of a frame: whole, both hands by one net, face, and pose from the points alone."""
 
-    def __init__(
-        self, config: MultiCueConfig, late: int, early: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: MultiCueConfig, late: int, early: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         block = partial(ConvBlock, dtype=dtype, rngs=rngs)
         linear = partial(nnx.Linear, dtype=dtype, rngs=rngs)
         width, self.sides = config.width, (config.hand_side, config.face_side)
@@ -92,7 +92,11 @@ class SpatialCues(nnx.Module):
         self.full = block(late, (late,))
         self.points = PoseBranch(late, width, dtype=dtype, rngs=rngs)
         self.hand = nnx.List(
-            [block(early, (width,), pools=True), block(width, (width, width), pools=True), block(width, (width,))]
+            [
+                block(early, (width,), pools=True),
+                block(width, (width, width), pools=True),
+                block(width, (width,)),
+            ]
         )
         self.face = nnx.List([block(early, (width, width), pools=True), block(width, (width, width))])
         self.pose = nnx.List([linear(2 * len(POINTS), width // 2), linear(width // 2, width)])
@@ -189,8 +193,8 @@ class MultiCueEmbedding(nnx.Module):
         place_T = jnp.arange(padded_length(self.max_frames))
         clips = place_T < length_B[:, None], frame_start_B, frame_count_B, left_out_Bx2
         joint_BxTxC = gather_frames(jnp.concatenate(parts, axis=-1), place_T - EDGES[2], *clips)
-        ends = jnp.cumsum(jnp.array(self.spatial.widths))[:-1]
-        parts_BxTxC = jnp.split(joint_BxTxC, ends.tolist(), axis=-1)
+        ends = list(accumulate(self.spatial.widths))[:-1]
+        parts_BxTxC = jnp.split(joint_BxTxC, ends, axis=-1)
         for block in self.temporal:
             joint_BxTxC, parts_BxTxC = block(joint_BxTxC, parts_BxTxC)
             length_B = (length_B - 4) // 2

@@ -1,19 +1,19 @@
-"""STMC-T, the spatial-temporal multi-cue network (Zhou et al. 2020, 2021): face, hands and pose beside the whole.
+"""STMC-T, the spatial-temporal multi-cue network (Zhou et al. 2020, 2021): hands, face, pose and the whole.
 
-Each frame goes through VGG-11. A branch finds seven points of the body in it, around which face and hands are
-cut out of an early map. Whole frame, hands, face and points are four parts; two blocks over time keep each part
-apart and join all of them. The recogniser learns glosses by CTC from the joint path and each part, and the
-points from a keypoint set. The translation goes on from the recogniser: its video part stays as it is, its
-LSTMs train on, and a recurrent decoder attends to all five of them. Keypoints are read in the recogniser's
-training alone, a question never.
+Each frame goes through VGG-11. A branch finds seven points of the body in it, around which face and hands
+are cut out of an early map. Whole frame, hands, face and points are four parts; two blocks over time keep
+each part apart and join all of them. The recogniser learns glosses by CTC from the joint path and each part, and
+the points from a keypoint set. The translation goes on from the recogniser: its video part stays as it is if
+the recipe freezes it, its LSTMs train on, and a recurrent decoder attends to all five of them. Keypoints are
+read in the recogniser's training alone, a question never.
 
 The sizes of the networks are those of the one public file of its authors, without its averaging of all five
-losses, and without batch normalization as there. A reconstruction in three points: the weights of the losses
-and the recipe are from memory of the paper; of the points 1 to 4 the joints are inferred (shoulders and
-elbows); no code of the translation is public, so that its decoder, NSLT's with an attention for each stream
-whose contexts are joined by a linear map, is ours. Its loss goes on with the glosses'. The first and the last
-frame of a clip are repeated as in every row, so that T frames have T/4 + 1 positions, not (T - 12)/4, and the
-shortest clip has some. The paper drops a fifth of a training clip's frames; here all are kept.
+losses. A reconstruction in three points: the weights of the losses and the recipe are from memory of the
+paper; of the points 1 to 4 the joints are inferred (shoulders and elbows); no code of the translation is
+public, so that its decoder, NSLT's with an attention for each stream whose contexts are joined by a linear
+map, is ours, and so is its loss, which goes on with the glosses'. The first and the last frame of a clip are
+repeated as in every row, so that T frames have T/4 + 1 positions, not (T - 12)/4, and the shortest clip has
+some. The paper drops a fifth of a training clip's frames; here all are kept.
 """
 
 from collections.abc import Sequence
@@ -249,9 +249,10 @@ def check(config: Config) -> None:
     model: STMCTConfig = config.model
     require(
         bool(config.data.keypoints) or not model.pose_weight,
-        f"config.data.keypoints is None and config.model.pose_weight {model.pose_weight}: the places of hands "
-        "and face are learnt from a keypoint set; name a prepared one (`python -m tfds_builders.features "
-        "--format=keypoints` imports it), or set pose_weight to 0, and hands and face are cut out anywhere",
+        f"config.data.keypoints is None and config.model.pose_weight {model.pose_weight}: the places of "
+        "hands and face are learnt from a keypoint set; name a prepared one (`python -m "
+        "tfds_builders.features --format=keypoints` imports it), or set pose_weight to 0, and hands and face "
+        "are cut out anywhere",
     )
     require(
         config.stage in ("recognize", "translate"),
@@ -259,8 +260,8 @@ def check(config: Config) -> None:
     )
     require(
         model.cnn.kind == "vgg",
-        f"config.model.cnn.kind is {model.cnn.kind!r}; the system 'stmc_t' cuts hands and face out of the maps "
-        "of 'vgg': set it so",
+        f"config.model.cnn.kind is {model.cnn.kind!r}; the system 'stmc_t' cuts hands and face out of the "
+        "maps of 'vgg': set it so",
     )
     side = config.data.image_size // 4
     for name in ("hand_side", "face_side"):

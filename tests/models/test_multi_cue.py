@@ -66,9 +66,7 @@ def test_the_parts_of_a_frame_their_points_and_gradients_equal_torch():
         return jax.grad(total, has_aux=True)(params)
 
     gradients, (parts, points) = ours(params)
-    theirs = jax.tree.map(
-        lambda x: torch.tensor(np.asarray(x), requires_grad=True), nnx.to_pure_dict(params)
-    )
+    theirs = jax.tree.map(lambda x: torch.tensor(np.asarray(x), requires_grad=True), nnx.to_pure_dict(params))
     found, places = reference.frame_parts(
         theirs, torch.tensor(frames).permute(0, 3, 1, 2), CONFIG.hand_side, CONFIG.face_side
     )
@@ -85,9 +83,7 @@ def test_the_parts_of_a_frame_their_points_and_gradients_equal_torch():
 def test_a_block_over_time_and_its_gradient_equal_torch():
     reference = pytest.importorskip("tests.support.multi_cue_reference")
     torch = reference.torch
-    block = random_model(
-        lambda: TemporalCues((3, 2), 5, CONFIG, dtype=jnp.float32, rngs=nnx.Rngs(0)), seed=1
-    )
+    block = random_model(lambda: TemporalCues((3, 2), 5, CONFIG, dtype=jnp.float32, rngs=nnx.Rngs(0)), seed=1)
     graphdef, params, rest = nnx.split(block, nnx.Param, ...)
     rng = np.random.default_rng(3)
     streams = [rng.normal(size=(2, 11, width)).astype(np.float32) for width in (5, 3, 2)]
@@ -103,9 +99,7 @@ def test_a_block_over_time_and_its_gradient_equal_torch():
         return jax.grad(total, has_aux=True)(params)
 
     gradients, found = ours(params)
-    theirs = jax.tree.map(
-        lambda x: torch.tensor(np.asarray(x), requires_grad=True), nnx.to_pure_dict(params)
-    )
+    theirs = jax.tree.map(lambda x: torch.tensor(np.asarray(x), requires_grad=True), nnx.to_pure_dict(params))
     first, *others = (torch.tensor(x).swapaxes(1, 2) for x in streams)
     joint, parts = reference.temporal(theirs, first, others)
     expected = [x.swapaxes(1, 2) for x in (joint, *parts)]
@@ -113,30 +107,3 @@ def test_a_block_over_time_and_its_gradient_equal_torch():
         assert_close(one, other.detach().numpy())
     sum((x * torch.tensor(weight)).sum() for x, weight in zip(expected, weights)).backward()
     assert_close(nnx.to_pure_dict(gradients), jax.tree.map(lambda x: x.grad.numpy(), theirs), 1e-4)
-
-
-def test_glosses_do_not_move_the_points_and_the_points_move_the_trunk():
-    video = random_model(embedding)
-    graphdef, params, rest = nnx.split(video, nnx.Param, ...)
-    frames = np.random.default_rng(1).normal(size=(9, SIDE, SIDE, 3)).astype(np.float32)
-    place = np.array([0]), np.array([9]), np.array([True])
-
-    @jit
-    def gradients(params):
-        def of(choose):
-            def total(params):
-                return choose(nnx.merge(graphdef, params, rest)(frames, *place))
-
-            return nnx.to_pure_dict(jax.grad(total)(params))
-
-        glosses = of(lambda cues: sum((stream**2).sum() for stream in cues.streams))
-        return glosses, of(lambda cues: (cues.points**2).sum())
-
-    of_glosses, of_points = (jax.tree.map(lambda x: bool(x.any()), each) for each in gradients(params))
-    assert not any(jax.tree.leaves(of_glosses["spatial"]["points"]))
-    assert all(jax.tree.leaves([of_points["spatial"]["points"], of_glosses["cnn"]]))
-    # behind the seventh convolution nothing knows of points
-    trunk = of_points["cnn"]["blocks"]
-    assert all(jax.tree.leaves([trunk[number] for number in range(5)])) and not any(
-        jax.tree.leaves([trunk[5], of_points["temporal"]])
-    )

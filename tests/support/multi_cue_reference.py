@@ -13,7 +13,7 @@ def conv(parts, x, padding=0):
     weight = parts["kernel"]
     axes = (*range(weight.ndim - 1, weight.ndim - 3, -1), *range(weight.ndim - 2))
     function = F.conv2d if weight.ndim == 4 else F.conv1d
-    return function(x, weight.permute(*axes), parts["bias"], padding=padding)
+    return function(x, weight.permute(*axes), parts.get("bias"), padding=padding)
 
 
 def linear(parts, x):

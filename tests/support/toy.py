@@ -50,8 +50,8 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
     "stmc_t": {
         "cnn": {"kind": "vgg", "vgg": {"widths": (2, 2, 4, 4, 6)}},
         "cues": {"width": 4, "joint_width": 8, "hand_side": 4, "face_side": 2, "dropout": 0.0},
-        "joint_head": {"d_model": 8, "dropout": 0.0},
-        "part_head": {"d_model": 4, "dropout": 0.0},
+        "joint_head": {"d_model": 8, "layers": 1, "dropout": 0.0},
+        "part_head": {"d_model": 4, "layers": 1, "dropout": 0.0},
         "pose_weight": 0.0,
         "embedding": 6,
         "decoder_units": 8,
