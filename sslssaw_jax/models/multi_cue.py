@@ -15,8 +15,8 @@ from flax import nnx
 from jax import lax
 
 from sslssaw_jax.config.checks import fraction, positive, require
-from sslssaw_jax.models.video_embedding import EDGES, gather_frames, padded_length, prefix_mask
 from sslssaw_jax.models.vgg import VGG, ConvBlock, Maps, VGGConfig
+from sslssaw_jax.models.video_embedding import EDGES, gather_frames, padded_length, prefix_mask
 
 # the joints of the heat maps
 POINTS = (
@@ -143,7 +143,7 @@ class TemporalCues(nnx.Module):
     def __call__(
         self, joint_BxTxC: jax.Array, parts: Sequence[jax.Array]
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """Return the joint path and the parts after the block; T becomes (T - 4) / 2."""
+        """Return the joint path and the parts at (T - 4) / 2 positions."""
         parts = [nnx.relu(conv(part_BxTxC)) for conv, part_BxTxC in zip(self.intra, parts, strict=True)]
         both = self.joint(joint_BxTxC), self.inter(jnp.concatenate(parts, axis=-1))
         pool = partial(nnx.max_pool, window_shape=(2,), strides=(2,))
@@ -217,15 +217,14 @@ def expected_places(heat_NxSxSxK: jax.Array) -> jax.Array:
 
 
 def cut_out(map_NxSxSxC: jax.Array, centre_Nx2: jax.Array, side: int) -> jax.Array:
-    """Return the square around the pixel at each centre, moved inside the map."""
+    """Return the square around each centre, moved inside the map."""
     _, height, width, channels = map_NxSxSxC.shape
     column_N, row_N = jnp.rint(centre_Nx2 * jnp.array([width, height]) - 0.5).astype(jnp.int32).T
 
     def cut(one: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-        corner = row - side // 2, column - side // 2, 0
-        # negative places would count from the end
-        corner = *(jnp.maximum(place, 0) for place in corner[:2]), 0
-        return lax.dynamic_slice(one, corner, (side, side, channels))
+        # a negative place would count from the end
+        top, left = (jnp.maximum(place - side // 2, 0) for place in (row, column))
+        return lax.dynamic_slice(one, (top, left, 0), (side, side, channels))
 
     return jax.vmap(cut)(map_NxSxSxC, row_N, column_N)
 

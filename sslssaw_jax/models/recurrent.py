@@ -243,7 +243,7 @@ class RecurrentDecoder(Blocks):
         self,
         embedded_BxLxC: jax.Array,
         mask_BxL: jax.Array,
-        encoded: Encoded,
+        encoded: Any,  # as `init_cache` takes it
         encoder_mask_BxT: jax.Array,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
@@ -254,7 +254,7 @@ class RecurrentDecoder(Blocks):
     def check_length(self, length: int) -> None:
         """Accept every length, since there are no positions."""
 
-    def init_cache(self, encoded: Encoded, encoder_mask_BxT: jax.Array, slots: int) -> RecurrentCache:
+    def init_cache(self, encoded: Any, encoder_mask_BxT: jax.Array, slots: int) -> RecurrentCache:
         """Return the cache before the first token; it has no slots."""
         keys = None if self.attention is None else self.attention.memory(encoded.outputs)
         attended = jnp.zeros((len(encoder_mask_BxT), self.attended_size))
@@ -327,14 +327,12 @@ class StreamsDecoder(RecurrentDecoder):
         self.combine = _unbiased(config.units + sum(streams), config.units, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
-    def init_cache(
-        self, streams: Sequence[jax.Array], encoder_mask_BxT: jax.Array, slots: int
-    ) -> RecurrentCache:
-        """Return the cache before the first token; it has no slots."""
-        keys = tuple(each.memory(x_BxTxC) for each, x_BxTxC in zip(self.attentions, streams, strict=True))
+    def init_cache(self, encoded: Any, encoder_mask_BxT: jax.Array, slots: int) -> RecurrentCache:
+        """Return the cache before the first token; `encoded` is the streams."""
+        keys = tuple(each.memory(x_BxTxC) for each, x_BxTxC in zip(self.attentions, encoded, strict=True))
         zero_BxU = jnp.zeros((len(encoder_mask_BxT), self.attended_size))
         states = ((zero_BxU,) * self.cells[0].STATES,) * len(self.cells)
-        return RecurrentCache(_Carry(states, zero_BxU), keys, tuple(streams), encoder_mask_BxT)
+        return RecurrentCache(_Carry(states, zero_BxU), keys, tuple(encoded), encoder_mask_BxT)
 
     def _attend(self, output_RxU: jax.Array, cache: RecurrentCache) -> jax.Array:
         """Return the attention vector of the last layer's output, f32[R, U]."""
@@ -342,6 +340,7 @@ class StreamsDecoder(RecurrentDecoder):
             _context(attention, output_RxU, keys, outputs, cache.mask)
             for attention, keys, outputs in zip(self.attentions, cache.keys, cache.outputs, strict=True)
         ]
+        assert self.combine is not None
         return self.combine(jnp.concatenate([output_RxU, *contexts], axis=-1)).astype(jnp.float32)
 
 
@@ -352,7 +351,7 @@ def _context(
     outputs_BxTxC: jax.Array,
     mask_BxT: jax.Array,
 ) -> jax.Array:
-    """Return the mean of the encoder's outputs, weighted for each row's query, f32[R, C]."""
+    """Return each row's weighted mean of the encoder's outputs, f32[R, C]."""
     query_BxKxU = query_RxU.reshape(len(mask_BxT), -1, query_RxU.shape[-1])
     scores_BxKxT = attention(query_BxKxU, keys_BxTxU)
     lowest = jnp.finfo(jnp.float32).min  # the softmax of -inf everywhere would be NaN

@@ -5,6 +5,8 @@ N frames, H x W pixels, C channels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -42,21 +44,16 @@ class ConvBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.pools = pools
-        self.convs = nnx.List([])
-        for width in widths:
-            self.convs.append(
-                nnx.Conv(
-                    inputs,
-                    width,
-                    (3, 3),
-                    padding=((1, 1), (1, 1)),
-                    dtype=dtype,
-                    kernel_init=nnx.initializers.he_normal(),
-                    conv_general_dilated=convolve,
-                    rngs=rngs,
-                )
-            )
-            inputs = width
+        conv = partial(
+            nnx.Conv,
+            kernel_size=(3, 3),
+            padding=((1, 1), (1, 1)),
+            dtype=dtype,
+            kernel_init=nnx.initializers.he_normal(),
+            conv_general_dilated=convolve,
+            rngs=rngs,
+        )
+        self.convs = nnx.List([conv(*sizes) for sizes in pairwise((inputs, *widths))])
 
     def __call__(self, x_NxHxWxC: jax.Array) -> jax.Array:
         for conv in self.convs:
@@ -111,7 +108,10 @@ class VGG(Blocks):
 
 
 def halve(x_NxHxWxC: jax.Array) -> jax.Array:
-    """Return the largest of 2 x 2 pixels; an odd last row or column is left out."""
+    """Return the largest of 2 x 2 pixels.
+
+    An odd last row or column is left out.
+    """
     frames, height, width, channels = x_NxHxWxC.shape
     even = x_NxHxWxC[:, : height // 2 * 2, : width // 2 * 2]
     return even.reshape(frames, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))

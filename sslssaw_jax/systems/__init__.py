@@ -48,7 +48,7 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     )
     reads_keypoints, keypoints = "keypoints" in system.reads, config.data.keypoints
     require(
-        keypoints is None or reads_keypoints,
+        keypoints is None or reads_keypoints or system.learns_keypoints,
         f"config.data.keypoints is {keypoints!r}; the system {config.system!r} reads no keypoints: clear it",
     )
     require(

@@ -1,8 +1,8 @@
 """STMC-T, the spatial-temporal multi-cue network (Zhou et al. 2020, 2021): hands, face, pose and the whole.
 
-Each frame goes through VGG-11. A branch finds seven points of the body in it, around which face and hands
-are cut out of an early map. Whole frame, hands, face and points are four parts; two blocks over time keep
-each part apart and join all of them. The recogniser learns glosses by CTC from the joint path and each part, and
+Each frame goes through VGG-11. A branch finds seven points of the body in it, around which face and hands are
+cut out of an early map. Whole frame, hands, face and points are four parts; two blocks over time keep each
+part apart and join all of them. The recogniser learns glosses by CTC from the joint path and each part, and
 the points from a keypoint set. The translation goes on from the recogniser: its video part stays as it is if
 the recipe freezes it, its LSTMs train on, and a recurrent decoder attends to all five of them. Keypoints are
 read in the recogniser's training alone, a question never.
@@ -171,8 +171,19 @@ def pose_loss(
 
 
 def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
-    """Make the stage that learns glosses and points."""
+    """Make the stage that learns glosses and points.
+
+    Raises:
+        ConfigError: There is no keypoint set, or it lacks a point.
+    """
     model_config: STMCTConfig = config.model
+    require(
+        bool(config.data.keypoints) or not model_config.pose_weight,
+        f"config.data.keypoints is None and config.model.pose_weight {model_config.pose_weight}: the places "
+        "of hands and face are learnt from a keypoint set; name a prepared one (`python -m "
+        "tfds_builders.features --format=keypoints` imports it), or set pose_weight to 0, and hands and face "
+        "are cut out anywhere",
+    )
     # without a dataset stages are planned, and nothing is trained
     columns = columns_of(inputs.keypoints, POINTS) if inputs.keypoints else []
 
@@ -209,7 +220,7 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make the recogniser, behind a warm start of VGG-11 if any, and the translation."""
+    """Make recogniser and translation, behind VGG-11's warm start if any."""
     early = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
     early.append(recognize_stage(config, inputs))
     if config.stage == "recognize":
@@ -248,13 +259,6 @@ def check(config: Config) -> None:
     check_cnn_start(config)
     model: STMCTConfig = config.model
     require(
-        bool(config.data.keypoints) or not model.pose_weight,
-        f"config.data.keypoints is None and config.model.pose_weight {model.pose_weight}: the places of "
-        "hands and face are learnt from a keypoint set; name a prepared one (`python -m "
-        "tfds_builders.features --format=keypoints` imports it), or set pose_weight to 0, and hands and face "
-        "are cut out anywhere",
-    )
-    require(
         config.stage in ("recognize", "translate"),
         f"config.stage is {config.stage!r}; the system 'stmc_t' has recognize and translate",
     )
@@ -273,4 +277,4 @@ def check(config: Config) -> None:
         )
 
 
-SYSTEM = System(STMCTConfig, make_stages, check)
+SYSTEM = System(STMCTConfig, make_stages, check, learns_keypoints=True)

@@ -99,7 +99,7 @@ def test_the_translation_goes_on_from_video_and_heads_of_the_recogniser():
 )
 def test_what_does_not_fit_is_refused_with_what_to_do(changes, message):
     with pytest.raises(ConfigError, match=message):
-        toy_system("stmc_t", **changes)
+        make_stages(toy_system("stmc_t", **changes))
 
 
 def test_a_keypoint_set_without_a_point_is_refused_by_the_point_s_name():
