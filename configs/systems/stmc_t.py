@@ -3,18 +3,20 @@
 _SMALL = {
     "data.keypoints": "avatar",
     "model.cnn.kind": "vgg",
-    "model.cnn.vgg.widths": (8, 16, 32, 64, 128),
+    "model.cnn.vgg.widths": (8, 8, 16, 32, 64),
     "model.cues.width": 32,
     "model.cues.joint_width": 128,
     "model.cues.hand_side": 6,  # of a map of 12
     "model.cues.face_side": 4,
     "model.cues.dropout": 0.1,
     "model.joint_head.d_model": 128,
-    "model.part_head.d_model": 64,
+    "model.joint_head.layers": 1,
+    "model.part_head.d_model": 32,
+    "model.part_head.layers": 1,
     "model.embedding": 128,
     "model.decoder_units": 128,
     "model.dropout": 0.1,
-    "recognize.epochs": 4,
+    "recognize.epochs": 2,
     "recognize.clips_per_batch": 8,
     "recognize.frame_budget": 360,
     "recognize.optim.name": "adamw",
@@ -28,7 +30,7 @@ _SMALL = {
 }
 _ADAM = {"name": "adam", "learning_rate": 5e-5, "b2": 0.999, "weight_decay": 1e-4}
 _PUBLISHED = {
-    "data.keypoints": "hrnet",
+    "data.keypoints": "keypoints",
     "model.cnn.kind": "vgg",
     "model.cnn.weights": "./pretrained/vgg11-8a719046.pth",  # torchvision's
     **{

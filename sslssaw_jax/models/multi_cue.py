@@ -59,19 +59,43 @@ class Cues(NamedTuple):
     points: jax.Array  # f32[N, 7, 2], x and y from 0 to 1 in each packed frame
 
 
+class Doubling(nnx.Module):
+    """A transposed convolution of kernel 4 and stride 2, as torch's with a padding of 1.
+
+    One matrix product and four shifted sums: on CPUs, XLA's own takes ten times as long.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        # a pixel of the output sees a quarter of the kernel
+        init = nnx.initializers.variance_scaling(8.0, "fan_in", "truncated_normal")
+        self.kernel = nnx.Param(init(rngs.params(), (4, 4, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.dtype = dtype
+
+    def __call__(self, x_NxHxWxI: jax.Array) -> jax.Array:
+        frames, height, width, inputs = x_NxHxWxI.shape
+        kernel = self.kernel[...].astype(self.dtype).transpose(2, 0, 1, 3)
+        parts = x_NxHxWxI.astype(self.dtype) @ kernel.reshape(inputs, -1)
+        # places of the kernel: (coarse row, fine row, coarse column, fine column)
+        parts = parts.reshape(frames, height, width, 2, 2, 2, 2, -1)
+        total = sum(
+            jnp.pad(
+                parts[:, :, :, down, :, right],
+                ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0), (0, 0), (0, 0)),
+            )
+            for down in range(2)
+            for right in range(2)
+        )
+        wide = jnp.asarray(total).swapaxes(2, 3).reshape(frames, 2 * height + 2, 2 * width + 2, -1)
+        return wide[:, 1:-1, 1:-1] + self.bias[...].astype(self.dtype)
+
+
 class PoseBranch(nnx.Module):
     """Two transposed convolutions, and a heat map for each point, whose mean is its place."""
 
     def __init__(self, inputs: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        up = partial(
-            nnx.ConvTranspose,
-            kernel_size=(4, 4),
-            strides=(2, 2),
-            kernel_init=nnx.initializers.he_normal(),
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.up1, self.up2 = up(inputs, width), up(width, width)
+        self.up1 = Doubling(inputs, width, dtype=dtype, rngs=rngs)
+        self.up2 = Doubling(width, width, dtype=dtype, rngs=rngs)
         # a bias would cancel in the softmax
         self.heat = nnx.Conv(width, len(POINTS), (1, 1), use_bias=False, dtype=dtype, rngs=rngs)
 

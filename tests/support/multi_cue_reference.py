@@ -47,7 +47,7 @@ def trunk(parts, x):
 def points_of(parts, late):
     """Seven points (x, y) in [0, 1], by two transposed convolutions and a spatial softmax."""
     for name in ("up1", "up2"):
-        weight = parts[name]["kernel"].permute(2, 3, 0, 1).flip(2, 3)
+        weight = parts[name]["kernel"].permute(2, 3, 0, 1)
         late = F.relu(F.conv_transpose2d(late, weight, parts[name]["bias"], stride=2, padding=1))
     heat = conv(parts["heat"], late)
     frames, points, height, width = heat.shape
