@@ -23,8 +23,14 @@ class Clip:
 
     folder: Path  # relative to the corpus
     glosses: Sequence[str]
-    num_frames: int
+    num_frames: int  # of the release
     signer: str
+    every: int  # 4 renders every fourth of the frames
+
+    @property
+    def num_rendered(self) -> int:
+        """Return the number of frames that are rendered."""
+        return -(-self.num_frames // self.every)
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,16 @@ def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) 
     if folder.exists():
         files = list_frames(folder)
         first = cv2.imread(str(files[0])) if files else None
-        if len(files) == clip.num_frames and first is not None and first.shape[:2] == size:
+        if len(files) == clip.num_rendered and first is not None and first.shape[:2] == size:
             return
         shutil.rmtree(folder)
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     seed = stable_seed("rehearsal", folder.name)
-    video = render(clip.glosses, clip.num_frames, signer=clip.signer, size=size, seed=seed)
+    video = render(
+        clip.glosses, clip.num_frames, signer=clip.signer, size=size, seed=seed, every=clip.every
+    )
     for number, frame in enumerate(video, start=1):
         file = partial / frame_name.format(number=number)
         # without a compression level: to name one, even the lowest, halves the speed of PNG
