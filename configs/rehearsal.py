@@ -1,6 +1,6 @@
 """PHOENIX-2014T-QA's real texts with rendered signers, at a size for a CPU: `docs/rehearsal.md`.
 
-`configs/rehearsal.py:recognise` trains the CNN to name glosses in frames of 56 pixels, `:recognise_poor` the
+`configs/rehearsal.py:recognize` trains the CNN to name glosses in frames of 56 pixels, `:recognize_poor` the
 same CNN with less of everything. Their CNNs' features, extracted as the sets `good` and `poor`, are what the
 rows of `configs/ablations.py:rehearsal/ROW` and `rehearsal_poor/ROW` read in place of frames.
 """
@@ -11,11 +11,11 @@ from configs.common import small_model
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.systems import default_config
 
-VARIANTS = ("", "poor", "recognise", "recognise_poor")
+VARIANTS = ("", "poor", "recognize", "recognize_poor")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return SSL-SSAW on one of both feature sets, or the recogniser behind a set."""
+    """Return SSL-SSAW on one of both feature sets, or the recognizer behind a set."""
     if variant not in VARIANTS:
         raise ConfigError(f"the variant :{variant} is unknown; there is {', '.join(VARIANTS[1:])}")
     config = default_config()
@@ -43,14 +43,14 @@ def get_config(variant: str = "") -> ConfigDict:
         stage.optim.warmup_steps = 200
         stage.optim.weight_decay = 0.01
         stage.optim.clip_norm = 1.0
-    if "recognise" in variant:
-        _recognise(config, poor=variant.endswith("poor"))
+    if "recognize" in variant:
+        _recognize(config, poor=variant.endswith("poor"))
     else:
         _translate(config, "rehearsal_poor" if variant else "rehearsal")
     return config
 
 
-def _recognise(config: ConfigDict, *, poor: bool) -> None:
+def _recognize(config: ConfigDict, *, poor: bool) -> None:
     config.stage = "recognize"
     config.data.augment.contrast = 0.25
     config.data.augment.brightness = 0.05

@@ -207,7 +207,8 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
 
 
 @pytest.mark.parametrize(
-    ("stride", "frame_stride", "positions"), [(1, 1, 4), (2, 1, 5), (4, 1, 9), (1, 2, 5), (2, 2, 9), (1, 4, 9)]
+    ("stride", "frame_stride", "positions"),
+    [(1, 1, 4), (2, 1, 5), (4, 1, 9), (1, 2, 5), (2, 2, 9), (1, 4, 9)],
 )
 def test_positions_stand_about_four_frames_of_the_film_apart(stride, frame_stride, positions):
     size, count = FeatureSize(3, stride, stride), 9

@@ -77,9 +77,7 @@ def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     seed = stable_seed("rehearsal", folder.name)
-    video = render(
-        clip.glosses, clip.num_frames, signer=clip.signer, size=size, seed=seed, every=clip.every
-    )
+    video = render(clip.glosses, clip.num_frames, signer=clip.signer, size=size, seed=seed, every=clip.every)
     for number, frame in enumerate(video, start=1):
         file = partial / frame_name.format(number=number)
         # without a compression level: to name one, even the lowest, halves the speed of PNG
