@@ -15,7 +15,7 @@ VARIANTS = ("", "poor", "recognize", "recognize_poor")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return SSL-SSAW on one of both feature sets, or the recognizer behind a set."""
+    """Return SSL-SSAW on a feature set, or the recognizer behind one."""
     if variant not in VARIANTS:
         raise ConfigError(f"the variant :{variant} is unknown; there is {', '.join(VARIANTS[1:])}")
     config = default_config()

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.checks import fraction, positive
+from sslssaw_jax.config.checks import fraction, positive, require
 from sslssaw_jax.models.batch_norm import BatchNorm
+from sslssaw_jax.models.recurrent import RecurrentConfig, RecurrentEncoder
 from sslssaw_jax.models.transformer import SinusoidalPositions, TransformerConfig
 
 
@@ -19,10 +20,21 @@ from sslssaw_jax.models.transformer import SinusoidalPositions, TransformerConfi
 class GlossHeadConfig:
     """The head's kind and sizes; the defaults are those of MMTLB (Chen et al. 2022)."""
 
-    kind: Literal["linear", "conv"] = "conv"
-    d_model: int = positive(512)  # of the conv head's gloss feature
-    ffn_dim: int = positive(2048)
+    kind: Literal["linear", "conv", "bilstm"] = "conv"
+    d_model: int = positive(512)  # of the gloss feature; a linear head's is what it reads
+    ffn_dim: int = positive(2048)  # of the conv head
+    layers: int = positive(2)  # of the LSTM
     dropout: float = fraction(0.1)
+
+    def __post_init__(self) -> None:
+        require(
+            self.kind != "bilstm" or self.d_model % 2 == 0,
+            f"d_model is {self.d_model}; each direction of the LSTM has half of it, so it must be even",
+        )
+
+    def feature_width(self, inputs: int) -> int:
+        """Return the width of the gloss feature behind `inputs`."""
+        return inputs if self.kind == "linear" else self.d_model
 
 
 class LinearHead(nnx.Module):
@@ -77,5 +89,39 @@ class ConvHead(nnx.Module):
         return self.output(feature_BxTxD).astype(jnp.float32), feature_BxTxD
 
 
-GlossHead = LinearHead | ConvHead
-GLOSS_HEADS: dict[str, type[LinearHead] | type[ConvHead]] = {"linear": LinearHead, "conv": ConvHead}
+class BiLSTMHead(nnx.Module):
+    """A head of bidirectional LSTM layers with torch's equations, as VAC's (Min et al. 2021).
+
+    The backward direction starts at the clip's last position. Dropout stands between the layers.
+    """
+
+    def __init__(
+        self, config: GlossHeadConfig, inputs: int, num_glosses: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        half = RecurrentConfig(config.d_model // 2, layers=1, cell="lstm", residual=False, dropout=0.0)
+
+        def directions(size: int) -> list[RecurrentEncoder]:
+            both = (False, True)
+            return [RecurrentEncoder(size, half, reverse=one, dtype=dtype, rngs=rngs) for one in both]
+
+        sizes = [inputs, *[config.d_model] * (config.layers - 1)]
+        self.layers = nnx.List([nnx.List(directions(size)) for size in sizes])
+        self.dropout = nnx.Dropout(config.dropout)
+        self.output = nnx.Linear(config.d_model, num_glosses, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x_BxTxC: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return logits f32[B, T, G] and the gloss feature [B, T, D]."""
+        for number, both in enumerate(self.layers):
+            x_BxTxC = self.dropout(x_BxTxC, rngs=rngs) if number else x_BxTxC
+            x_BxTxC = jnp.concatenate([read(x_BxTxC, mask_BxT).outputs for read in both], axis=-1)
+        return self.output(x_BxTxC).astype(jnp.float32), x_BxTxC
+
+
+GlossHead = LinearHead | ConvHead | BiLSTMHead
+GLOSS_HEADS: dict[str, type[LinearHead] | type[ConvHead] | type[BiLSTMHead]] = {
+    "linear": LinearHead,
+    "conv": ConvHead,
+    "bilstm": BiLSTMHead,
+}

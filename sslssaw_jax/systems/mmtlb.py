@@ -64,7 +64,7 @@ class SignToText(MBartWriter):
         self.head = GLOSS_HEADS[head.kind](head, width, num_glosses, dtype=dtype, rngs=rngs)
         self.mapper: Projection | nnx.Linear
         if model.mapper == "projection":
-            feature = head.d_model if head.kind == "conv" else width
+            feature = head.feature_width(width)
             self.mapper = Projection(feature, model.mbart.d_model, dtype=dtype, rngs=rngs)
         else:
             self.mapper = nnx.Linear(num_glosses, model.mbart.d_model, use_bias=False, dtype=dtype, rngs=rngs)

@@ -1,7 +1,7 @@
 """NSLT, neural sign language translation (Camgoz et al. 2018): recurrent, plain or with attention.
 
-The defaults are the sizes of the public code (neccam/nslt); its recipe is in `configs/systems/nslt.py`. It is a
-reconstruction in three points: the attention vector is that of TensorFlow 1's `AttentionWrapper`, which the
+The defaults are the sizes of the public code (neccam/nslt); its recipe is in `configs/systems/nslt.py`. It is
+a reconstruction in three points: the attention vector is that of TensorFlow 1's `AttentionWrapper`, which the
 code calls; the CNN is that of every row unless `model.cnn.kind` is `alexnet`; the words are the tokens of
 every row, not those between spaces. A clip longer than `data.max_frames` is thinned out, while the public
 code leaves it out.

@@ -43,6 +43,37 @@ def test_the_conv_head_and_its_gradient_equal_pytorch() -> None:
         assert_close(np.asarray(of_params[name]["kernel"]), theirs, 1e-4)
 
 
+def test_the_bilstm_head_and_its_gradient_equal_torch_s_lstm_over_packed_clips() -> None:
+    reference = pytest.importorskip("tests.support.gloss_head_reference")
+    torch = reference.torch
+    head, lengths = make_head("bilstm"), np.array([T, 3])
+    twin = reference.BiLSTMHead(C, CONFIG.d_model, CONFIG.layers, GLOSSES)
+    graphdef, params, rest = nnx.split(head, nnx.Param, ...)
+    twin.load(nnx.to_pure_dict(params))
+    x, weight = torch.tensor(X, requires_grad=True), np.float32([1, -2, 3, 0.5])
+    mask = np.arange(T) < lengths[:, None]
+    expected, feature = twin(x, torch.tensor(lengths))
+    (expected * torch.tensor(weight * mask[..., None])).sum().backward()
+
+    def ours(params, x):
+        logits, feature = nnx.merge(graphdef, params, rest)(x, mask)
+        return (logits * weight * mask[..., None]).sum(), (logits, feature)
+
+    (of_params, of_x), found = jit(jax.grad(ours, argnums=(0, 1), has_aux=True))(params, X)
+    for one, other in zip(found, (expected, feature), strict=True):
+        assert_close(np.asarray(one)[mask], other.detach().numpy()[mask], 1e-5)
+    assert_close(np.asarray(of_x), x.grad.numpy(), 1e-4)
+    for layer, directions in nnx.to_pure_dict(of_params)["layers"].items():
+        for direction, suffix in enumerate(("", "_reverse")):
+            cell = directions[direction]["cells"][0]
+            for part, name in (("input", "ih"), ("recurrent", "hh")):
+                theirs = getattr(twin.lstm, f"weight_{name}_l{layer}{suffix}").grad.numpy().T
+                assert_close(np.asarray(cell[part]["kernel"]), theirs, 1e-4)
+            assert_close(
+                np.asarray(cell["input"]["bias"]), getattr(twin.lstm, f"bias_ih_l{layer}{suffix}").grad
+            )
+
+
 @pytest.mark.parametrize("kind", GLOSS_HEADS)
 def test_the_padding_of_a_clip_changes_nothing(kind: str) -> None:
     head = nnx.view(make_head(kind), deterministic=True, use_running_average=True, raise_if_not_found=False)

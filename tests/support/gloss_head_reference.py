@@ -1,4 +1,7 @@
-"""MMTLB's head of glosses in PyTorch, of a clip without padding, written from its description."""
+"""Heads of glosses in PyTorch, written from their description.
+
+MMTLB's reads a clip without padding.
+"""
 
 import math
 from typing import Any
@@ -43,3 +46,30 @@ class ConvHead(torch.nn.Module):
                 state[f"{module}.{names.get(name, name)}"] = torch.tensor(array)
         missing, unexpected = self.load_state_dict(state, strict=False)
         assert not unexpected and all("num_batches" in name for name in missing)
+
+
+class BiLSTMHead(torch.nn.Module):
+    """Torch's own bidirectional LSTM over packed clips, longest first, and a Linear."""
+
+    def __init__(self, inputs: int, d_model: int, layers: int, glosses: int):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(inputs, d_model // 2, layers, bidirectional=True, batch_first=True)
+        self.output = torch.nn.Linear(d_model, glosses)
+
+    def forward(self, x: Any, lengths: Any) -> tuple[Any, Any]:
+        """Map [B, T, C] to logits [B, T, G] and the feature, with zeros behind a clip."""
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        feature, _ = torch.nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return self.output(feature), feature
+
+    def load(self, ours: dict[str, Any]) -> None:
+        """Copy the variables of our head, whose bias is the sum of torch's two."""
+        state = {"output.weight": ours["output"]["kernel"].T, "output.bias": ours["output"]["bias"]}
+        for layer, directions in ours["layers"].items():
+            for direction, suffix in enumerate(("", "_reverse")):
+                cell, name = directions[direction]["cells"][0], f"l{layer}{suffix}"
+                state[f"lstm.weight_ih_{name}"] = cell["input"]["kernel"].T
+                state[f"lstm.bias_ih_{name}"] = cell["input"]["bias"]
+                state[f"lstm.weight_hh_{name}"] = cell["recurrent"]["kernel"].T
+                state[f"lstm.bias_hh_{name}"] = 0 * cell["input"]["bias"]
+        self.load_state_dict({name: torch.tensor(np.asarray(value)) for name, value in state.items()})
