@@ -49,6 +49,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "mmtlb embedding": ("mmtlb", {"model.mapper": "embedding"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
+    "csgcr features": ("csgcr", {"data.features": ("a set",)}),
     "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt features": ("nslt", {"data.features": ("a set",)}),
@@ -64,6 +65,7 @@ DECODING = [
     "nslt none",
     "nslt bahdanau",
     "tspnet",
+    "csgcr",
 ]
 
 
