@@ -18,6 +18,7 @@ from sslssaw_jax.data.features import features_notes, find_features
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary, require_glosses
+from sslssaw_jax.data.keypoints import find_keypoints
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.evaluator import Evaluator
@@ -71,18 +72,22 @@ class Experiment:
         self._base = find_base(config.init_from, workdir)
         self._tokenizer = self._load_tokenizer()
         self._features = find_features(self._dataset, config.data.features)
+        keypoints = find_keypoints(self._dataset, config.data.keypoints)
+        self._keypoints = [keypoints] if keypoints else []
         inputs = StageInputs(
             self._tokenizer.vocab_size,
             self._tokenizer.text_tower.vocab_size,
             clips=lambda split: self._clips(split, video=False).clips,
             features=self._features,
+            keypoints=keypoints.points if keypoints else (),
             glosses=lambda: self._glosses,
         )
         if self._base:
             split = config.data.train_split
             # without it, clips are only translated
             clips = self._clips(split, video=False) if split in self._dataset.splits else None
-            require_fitting_base(self._base, config, self._dataset, self._features, clips)
+            sets = [*self._features, *self._keypoints]
+            require_fitting_base(self._base, config, self._dataset, sets, clips)
             config = replace(config, init_from=None)  # the base has been through the stages before
             self._stages = self._system.make_stages(config, inputs)[-1:]
         else:
@@ -251,7 +256,8 @@ class Experiment:
                 folder, saved["dataset"], self._dataset, reads_video=reads_video, trains=trains
             )
         if self._stages[place].reads_video and "features" in saved:  # earlier versions read frames alone
-            require_fitting_features(folder, saved["features"], self._dataset, self._features, trains=trains)
+            sets = [*self._features, *self._keypoints]
+            require_fitting_features(folder, saved["features"], self._dataset, sets, trains=trains)
 
     def _notes(self, place: int) -> dict[str, Any]:
         """Return what is kept with a run: stage, configuration, texts and data."""
@@ -260,7 +266,7 @@ class Experiment:
             "config": to_dict(self.config),
             "tokenizer": self._tokenizer.fingerprints,
             "dataset": self._dataset.facts.to_json(),
-            "features": features_notes(self._features),
+            "features": features_notes([*self._features, *self._keypoints]),
         }
         return notes | ({"glosses": self._glosses.fingerprint} if self._stages[place].reads_gloss else {})
 

@@ -113,6 +113,9 @@ class _BatchSource:
         sets = self._source.feature_sets
         rows_SxNxC = [np.zeros((len(frames_NxHxWx3), one.width), np.float16) for one in sets]
         count_SxB = np.zeros((len(sets), len(valid_B)), np.int32)
+        points = self._source.keypoints
+        width = points.feature_sets[0].width if points else 0
+        points_NxC = np.zeros((len(frames_NxHxWx3), width), np.float16)
         questions, targets, masked_targets = [], [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
@@ -134,6 +137,8 @@ class _BatchSource:
             try:
                 self._read_frames(index, kept, start, frames_NxHxWx3)
                 frame_count_B[row] = len(kept)
+                if points:
+                    points_NxC[start:end] = self._source.read_keypoints(index, kept)
             except FrameError:
                 frames_NxHxWx3[start:end] = 0  # what was read before the broken frame
                 valid_B[row], end = False, start
@@ -167,6 +172,7 @@ class _BatchSource:
             index=index_B,
             valid=valid_B,
             features=tuple(map(Features, rows_SxNxC, _starts(count_SxB), count_SxB)),
+            keypoints=Features(points_NxC, _starts(frame_count_B), frame_count_B) if points else None,
         )
 
     def _encode_glosses(self, index_B: np.ndarray, valid_B: np.ndarray) -> IdsAndMask:

@@ -59,7 +59,7 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
-    features: list[FeatureSet]  # that it reads in place of frames, in order
+    features: list[FeatureSet]  # that it reads, in order: keypoints beside frames, or others in their place
     glosses: GlossVocabulary | None = None  # of a stage that reads glosses
 
     @property
@@ -176,7 +176,8 @@ def _assemble(
     inputs = StageInputs(
         tokenizer.vocab_size,
         tokenizer.text_tower.vocab_size,
-        features=features,
+        features=[one for one in features if not one.points],
+        keypoints=[point for one in features for point in one.points],
         glosses=lambda: glosses or GlossVocabulary(),
     )
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]

@@ -53,10 +53,11 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
     def __init__(self, model: TrainedModel) -> None:
         if model.features:
+            how = "beside" if model.config.data.keypoints else "in place of"
             raise ModelError(
-                f"the model reads the features {', '.join(one.name for one in model.features)} in place of "
-                "videos: write these features of your clips into a prepared dataset, and use run.py "
-                "--mode=translate"
+                f"the model reads {', '.join(one.name for one in model.features)} {how} videos: write such "
+                f"{'keypoints' if model.config.data.keypoints else 'features'} of your clips into a prepared "
+                "dataset, and use run.py --mode=translate"
             )
         self.model = model
         self._mesh = one_device()

@@ -131,6 +131,7 @@ class StageInputs:
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
     features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
+    keypoints: Sequence[str] = ()  # the points of the set that `config.data.keypoints` names, in order
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 
     @property
@@ -148,6 +149,7 @@ class System:
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
-    reads: tuple[Literal["frames", "features"], ...] = ("frames",)  # of a clip; empty: the question alone
+    # of a clip; keypoints beside frames, features in place of both; empty: the question alone
+    reads: tuple[Literal["frames", "keypoints", "features"], ...] = ("frames",)
     feature_sets: int = 1  # how many `config.data.features` may name
     vocabulary: type[GlossVocabulary] = GlossVocabulary  # of the stages that read glosses, or words instead

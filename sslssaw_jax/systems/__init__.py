@@ -46,5 +46,15 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
         bool(features) or system.reads != ("features",),
         f"config.data.features is empty; the system {config.system!r} reads features: name prepared sets",
     )
+    reads_keypoints, keypoints = "keypoints" in system.reads, config.data.keypoints
+    require(
+        keypoints is None or reads_keypoints,
+        f"config.data.keypoints is {keypoints!r}; the system {config.system!r} reads no keypoints: clear it",
+    )
+    require(
+        bool(keypoints or features) or not reads_keypoints,
+        f"config.data.keypoints is None; the system {config.system!r} reads keypoints beside frames: name a "
+        "prepared set",
+    )
     system.check(config)
     return config
