@@ -49,6 +49,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "mmtlb embedding": ("mmtlb", {"model.mapper": "embedding"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
+    "gbt mbert": (
+        "gbt",
+        {"model.question_words": "mbert", "model.mbert.d_model": 16, "model.mbert.heads": 2},
+    ),
     "csgcr features": ("csgcr", {"data.features": ("a set",)}),
     "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
@@ -66,6 +70,7 @@ DECODING = [
     "nslt bahdanau",
     "tspnet",
     "csgcr",
+    "gbt",
 ]
 
 
