@@ -38,7 +38,15 @@ TRANSFORMER = {
     "max_positions": 64,
     **dict.fromkeys(DROPOUTS, 0.0),
 }
+TOWERS = ("text", "video", "decoder")
 TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
+    "csgcr": {
+        "mbart": {
+            **{key: value for key, value in TRANSFORMER.items() if key not in ("encoder_layers", "heads")},
+            **{f"{part}_layers": 1 for part in TOWERS},
+            **{f"{part}_heads": 2 for part in TOWERS},
+        }
+    },
     "nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0},
     "mmtlb": {
         "visual": "cnn",
