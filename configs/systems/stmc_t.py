@@ -1,6 +1,7 @@
 """STMC-T; its recipe is from memory of the paper, and a reconstruction."""
 
 _SMALL = {
+    "data.features": (),  # it reads frames
     "data.keypoints": "avatar",
     "model.cnn.kind": "vgg",
     "model.cnn.vgg.widths": (8, 8, 16, 32, 64),
