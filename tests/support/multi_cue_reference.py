@@ -13,7 +13,7 @@ def conv(parts, x, padding=0):
     weight = parts["kernel"]
     axes = (*range(weight.ndim - 1, weight.ndim - 3, -1), *range(weight.ndim - 2))
     function = F.conv2d if weight.ndim == 4 else F.conv1d
-    return function(x, weight.permute(*axes), parts.get("bias"), padding=padding)
+    return function(x, weight.permute(*axes), parts["bias"], padding=padding)
 
 
 def linear(parts, x):
@@ -49,7 +49,7 @@ def points_of(parts, late):
     for name in ("up1", "up2"):
         weight = parts[name]["kernel"].permute(2, 3, 0, 1)
         late = F.relu(F.conv_transpose2d(late, weight, parts[name]["bias"], stride=2, padding=1))
-    heat = conv(parts["heat"], late)
+    heat = torch.einsum("nihw,io->nohw", late, parts["heat"]["kernel"])
     frames, points, height, width = heat.shape
     weight = heat.reshape(frames, points, -1).softmax(-1).reshape(heat.shape)
     y = (torch.arange(height) + 0.5) / height
