@@ -13,7 +13,6 @@ from ml_collections import config_flags
 
 from configs.systems import OTHER_SYSTEMS
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.tables import PAPER
 from tfds_builders.prepare import DATASETS
 
 ROOT = Path(__file__).parents[1]

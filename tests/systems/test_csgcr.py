@@ -1,6 +1,7 @@
 """CSGCR: words and their bags by hand, and a run that keeps what it has chosen on dev."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.inference.trained_model import load, save_folder
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD
 from sslssaw_jax.systems import csgcr, read_config
+from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.workdir import CHECKPOINTS, read_scores
@@ -110,6 +112,9 @@ def test_what_is_chosen_on_dev_is_kept_with_the_checkpoint_whenever_a_run_is_int
         patched.setattr(Evaluator, "dev_scores", interrupted)
         Experiment(config, run).run("train")
     assert not read_scores(run / CHECKPOINTS), "saved and not yet scored"
+    for use in (partial(load, run), partial(Experiment(config, run).run, "eval")):
+        with pytest.raises(CheckpointError, match="has not been scored on dev yet, where the threshold"):
+            use()
     Experiment(config, run).run("train")
     (scores,) = read_scores(run / CHECKPOINTS).values()
     assert scores["word_f1"] > 0 and scores[WORD_THRESHOLD] != 0 and scores[RANK_WEIGHT] in WEIGHTS
