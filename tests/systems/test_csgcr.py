@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.systems.csgcr import PUBLISHED, SMALL
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_config_dict
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import WordVocabulary
 from sslssaw_jax.evaluation.choices import WEIGHTS
 from sslssaw_jax.evaluator import Evaluator
@@ -22,6 +24,7 @@ from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.workdir import CHECKPOINTS, read_scores
+from tests.support.annotations import phoenix_texts, requires_phoenix
 from tests.support.toy import evaluated, make_stages, toy_state, toy_system, translate_stage
 
 
@@ -88,6 +91,14 @@ def test_a_rank_is_the_cosine_and_the_weighted_score(model):
     finally:
         del model.text_features
     np.testing.assert_allclose(rank, [[1 - 6.0, -0.2, 2**-0.5 - 2.0]], rtol=1e-5)  # toy weights are 2
+
+
+@requires_phoenix
+def test_each_sentence_of_phoenix_has_room_for_its_words():
+    room = min(recipe["csgcr"]["data.max_glosses"] for recipe in (SMALL, PUBLISHED))
+    train = [ClipInfo("a", 0, "", target, "", "") for target in phoenix_texts("train")[0]]
+    words = WordVocabulary.of(texts := WordVocabulary.texts(train))
+    assert 1_000 < words.size < 2_000 and 40 < max(len(words.encode(text)) for text in texts) <= room
 
 
 def configuration(data_dir: Path):
