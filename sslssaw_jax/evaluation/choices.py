@@ -35,7 +35,7 @@ WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of a sentence's score beside 
 
 
 def require_choices(stage: Stage, workdir: Path) -> None:
-    """Raise CheckpointError if a run has not yet chosen what its stage needs."""
+    """Raise CheckpointError if a run has not chosen yet."""
     checkpoints = workdir / CHECKPOINTS
     if stage.existence and saved_steps(checkpoints) and not read_scores(checkpoints):
         raise CheckpointError(
