@@ -65,6 +65,7 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
 def _translate(config: ConfigDict, base: str) -> None:
     config.init_from = f"{base}_stage1"
     config.evaluation.question_only_run = "rehearsal_question"
+    config.data.length_steps = 4
     config.data.features = ("poor" if base.endswith("poor") else "good",)
     for stage in (config.pretrain, config.translate):
         stage.frame_budget = 1536
