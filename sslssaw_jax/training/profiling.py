@@ -38,7 +38,7 @@ def peak_flops(configured_tflops: float) -> float:
 
 
 class CountedStep:
-    """A jitted function that is compiled once for each length of batches and knows its FLOPs.
+    """A jitted function, compiled once for each length of batches, that knows its FLOPs.
 
     Args:
         jitted: What `jax.jit` returns.
@@ -53,7 +53,7 @@ class CountedStep:
         self.flops = 0.0  # of the last call, on all devices together; the body of a loop counts once
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function, which is compiled at the first call with a batch of this length."""
+        """Call the function, compiled once for each length of batches."""
         _, *others = args  # the state has the same shapes in all calls
         arrays, structure = jax.tree.flatten(others)
         key = structure, *(array.shape for array in arrays)
