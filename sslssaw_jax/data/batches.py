@@ -104,7 +104,7 @@ class _BatchSource:
         return parts[0] if self._seed is None or self._data.length_steps == 1 else self._shorten(parts[0])
 
     def _shorten(self, batch: Batch) -> Batch:
-        """Cut off what is padding in all rows, to one of `data.length_steps` lengths."""
+        """Cut off padding, to one of `data.length_steps` lengths."""
         limits, most_steps = _limits(self._data, self._source), self._data.length_steps
         texts = batch.decoder_texts, batch.text_tower_texts
         of_questions = [each.question_mask for each in texts]
@@ -353,14 +353,14 @@ def _kinds(source: ClipSource, tokenizer: Tokenizer, data: DataConfig) -> np.nda
 
 
 def _limits(data: DataConfig, source: ClipSource) -> tuple[int, int, int]:
-    """Return the most tokens of a question and of a target, and the most rows of a clip."""
+    """Return the most question tokens, target tokens and rows of a clip."""
     sets = source.feature_sets
     rows = most_rows(data.max_frames, sets[0].stride) if sets else data.max_frames
     return data.max_question_tokens, data.max_target_tokens, rows
 
 
 def _steps(needed: np.ndarray, limits: tuple[int, int, int], most_steps: int) -> np.ndarray:
-    """Return the fewest steps of all limits that hold what is needed, [..., 3]."""
+    """Return the fewest steps of all limits that hold `needed`, [..., 3]."""
     return (-(-needed * most_steps // np.array(limits))).max(axis=-1)
 
 

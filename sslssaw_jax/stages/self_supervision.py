@@ -18,7 +18,10 @@ def translation_loss(
     config: SentenceConfig,
     question_weight: float = 1.0,
 ) -> tuple[jax.Array, Metrics]:
-    """Return `L = L_D + L_S` (Eq. 7), or `L_S` alone; `question_weight` is that of `L_D`."""
+    """Return `L = L_D + L_S` (Eq. 7), or `L_S` alone.
+
+    `question_weight` is the factor of `L_D`, 1 in the paper.
+    """
     smoothing, tokens = config.label_smoothing, counts.target_tokens
     count = denominator(config.normalize, target.scored, tokens, counts.clips)
     total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
