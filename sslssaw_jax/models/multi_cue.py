@@ -172,7 +172,7 @@ class TemporalCues(nnx.Module):
     def __call__(
         self, joint_BxTxC: jax.Array, parts: Sequence[jax.Array]
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """Return the joint path and the parts at (T - 4) / 2 positions."""
+        """Return joint path and parts at half of T - 4 positions."""
         parts = [nnx.relu(conv(part_BxTxC)) for conv, part_BxTxC in zip(self.intra, parts, strict=True)]
         both = self.joint(joint_BxTxC), self.inter(jnp.concatenate(parts, axis=-1))
         pool = partial(nnx.max_pool, window_shape=(2,), strides=(2,))
@@ -261,7 +261,7 @@ def cut_out(map_NxSxSxC: jax.Array, centre_Nx2: jax.Array, side: int) -> jax.Arr
 def _convolve_in_time(
     x_BxTxI: jax.Array, kernel_KxIxO: jax.Array, *settings: Any, **options: Any
 ) -> jax.Array:
-    """Convolve without padding, as a sum of products, whose gradient is fast on CPUs."""
+    """Convolve without padding by products, whose gradient is fast on CPUs."""
     del settings, options  # of a stride of 1
     times = x_BxTxI.shape[1] - len(kernel_KxIxO) + 1
     shifted = (x_BxTxI[:, first : first + times] for first in range(len(kernel_KxIxO)))
