@@ -6,9 +6,9 @@ and SSL, and without the question.
 
 from typing import Any
 
-from configs.systems import gaslt, mmtlb, nslt, slrt, tspnet
+from configs.systems import gaslt, mmtlb, nslt, slrt, ts_slt, tspnet
 
-_RECIPES = {"nslt": nslt, "tspnet": tspnet, "gaslt": gaslt, "slrt": slrt, "mmtlb": mmtlb}
+_RECIPES = {"nslt": nslt, "tspnet": tspnet, "gaslt": gaslt, "slrt": slrt, "mmtlb": mmtlb, "ts_slt": ts_slt}
 OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recipe.SMALL}
 """The rows of other systems -> the system's name."""
 
@@ -22,5 +22,5 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 """The recipe of each row by its public code or paper."""
 
-PUBLISHED_ON: dict[str, dict[str, Any]] = {**mmtlb.PUBLISHED_ON}
+PUBLISHED_ON: dict[str, dict[str, Any]] = mmtlb.PUBLISHED_ON | ts_slt.PUBLISHED_ON
 """What the public recipe of a row has of its own on one dataset, by "BASE/ROW"."""

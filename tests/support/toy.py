@@ -51,6 +51,13 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
         "mbart": TRANSFORMER,
     },
+    "ts_slt": {
+        "visual": "cnn",
+        "cnn_width": 8,
+        "s3d": {"width": 1 / 32},
+        "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
+        "mbart": TRANSFORMER,
+    },
     "tspnet": {**TRANSFORMER, "spans": (3, 5, 7), "decoder_d_model": 12, "decoder_heads": 2},
 }
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
@@ -281,9 +288,13 @@ def evaluated(stage: Stage, state: TrainState) -> Any:
 
 def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> jax.Array:
     """A translating stage's logits `[B, L, V]` for every position of a stream."""
-    encoded = stage.translation.encode(model, batch)
-    memory = encoded.encoder_states, encoded.encoder_mask
-    return encoded.logits(encoded.decoder(encoded.embed(stream.tokens), stream.mask, *memory))
+    found = stage.translation.encode(model, batch)
+    members = found if isinstance(found, list) else [found]
+    logits = [
+        one.logits(one.decoder(one.embed(stream.tokens), stream.mask, one.encoder_states, one.encoder_mask))
+        for one in members
+    ]
+    return logits[0] if len(logits) == 1 else jnp.log(jnp.mean(jax.nn.softmax(jnp.stack(logits)), axis=0))
 
 
 def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Translated]:
