@@ -17,7 +17,7 @@ from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import features_notes, find_features
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.data.frame_cache import open_clips
-from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
+from sslssaw_jax.data.glosses import GlossVocabulary, require_glosses
 from sslssaw_jax.data.keypoints import find_keypoints
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
@@ -281,8 +281,6 @@ class Experiment:
             model, data = self.config.model, self.config.data
             mbert = self._system.text_tower(model)
             sources += pretrained_parts(stage, model, mbert, data, self._tokenizer)
-        if derived := stage.derived:
-            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
         names = [stage.name for stage in self._stages[:place]]
         modules_of = {names.index(name): modules for name, modules in stage.other_modules.items()}
         if place:
@@ -295,6 +293,8 @@ class Experiment:
                 best_by = None if donor.selection is LOSS else donor.selection
                 tokenizer = self._tokenizer.fingerprints
                 sources.append(trained_modules(directory, modules, tokenizer=tokenizer, best_by=best_by))
+        if derived := stage.derived:  # from all that has its values by then
+            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
         return chain(sources)
 
     def _load_tokenizer(self) -> Tokenizer:
@@ -316,19 +316,18 @@ class Experiment:
 
     @cached_property
     def _glosses(self) -> GlossVocabulary:
-        """Return the glosses of base, run or train split.
+        """Return the glosses or words of base, run or train split.
 
         Raises:
-            DatasetError: The train split has no glosses.
+            DatasetError: The train split has none.
             DamagedFileError: The file of the run's glosses is damaged.
         """
         if self._base and self._base.glosses:
             return self._base.glosses
-        if (self.workdir / GLOSSES).exists():  # the dataset may be another than in the training
-            return load_glosses(self.workdir)
-        clips = self._clips(self.config.data.train_split, video=False)
-        require_glosses(clips)
-        return GlossVocabulary.of(clip.gloss for clip in clips.clips)
+        vocabulary = self._system.vocabulary
+        if vocabulary.file(self.workdir).exists():  # the dataset may be another than in the training
+            return vocabulary.load(self.workdir)
+        return vocabulary.of_split(self._clips(self.config.data.train_split, video=False))
 
     def _train_clips(self, stage: Stage) -> ClipSource:
         data = self.config.data

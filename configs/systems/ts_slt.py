@@ -22,7 +22,7 @@ def _writers(rate: float, **parts: float) -> tuple[str, ...]:
 
 _PUBLISHED = {
     **mmtlb.PUBLISHED["mmtlb"],
-    "data.keypoints": "hrnet",
+    "data.keypoints": "keypoints",
     "translate.optim.learning_rate": 1e-3,
 }
 SMALL = {"ts_slt": _SMALL}

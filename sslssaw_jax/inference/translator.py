@@ -136,11 +136,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         answers = []
         for group in groups:
             found = self._translator(source, group).search(self.model.state, source, group)
-            for index, (sentences, gate) in found.items():
-                by_text: dict[str, Sentence] = {}
-                for sentence in sentences:  # several sequences of tokens may spell one text
-                    by_text.setdefault(sentence.text, sentence)
-                best, *others = by_text.values()
+            for index, (sentences, gate, _) in found.items():
+                best, *others = sentences
                 understood = best.score >= self.model.threshold
                 explanation = self._explain(self.model.state, source, index, best.text) if explain else None
                 question, alternatives = clips[index].question, tuple(others)

@@ -35,6 +35,9 @@ class LossCounts(NamedTuple):
 
 OWN_COUNTS = LossCounts()
 
+# variables that are chosen on dev: the logit from which a word is taken, the weight of a score in a rank
+WORD_THRESHOLD, RANK_WEIGHT = "word_threshold", "rank_weight"
+
 
 class Translation(NamedTuple):
     """How a stage's model translates: two functions that beam search needs."""
@@ -44,6 +47,8 @@ class Translation(NamedTuple):
     prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # tokens and mask, of a batch and a language
 
 
+# (model, batch) -> logits f32[B, G] of the words of each clip's sentence
+Existence = Callable[[Any, Batch], jax.Array]
 # (model, batch) -> (gloss logits [B, T, G], mask [B, T])
 Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
@@ -70,6 +75,8 @@ class Stage:
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
     recognition: Recognition | None = None  # None: the stage does not recognise glosses
+    # finds the words from which sentences are written; the model has `WORD_THRESHOLD` and `RANK_WEIGHT`
+    existence: Existence | None = None
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
     remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
 
@@ -146,3 +153,4 @@ class System:
     # of a clip; keypoints beside frames, features in place of both; empty: the question alone
     reads: tuple[Literal["frames", "keypoints", "features"], ...] = ("frames",)
     feature_sets: int = 1  # how many `config.data.features` may name
+    vocabulary: type[GlossVocabulary] = GlossVocabulary  # of the stages that read glosses, or words instead

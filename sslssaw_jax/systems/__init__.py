@@ -5,7 +5,7 @@ import ml_collections
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
 from sslssaw_jax.stages.stage import System
-from sslssaw_jax.systems import gaslt, mmtlb, nslt, question_only, slrt, ssl_ssaw, ts_slt, tspnet
+from sslssaw_jax.systems import csgcr, gaslt, gbt, mmtlb, nslt, question_only, slrt, ssl_ssaw, ts_slt, tspnet
 
 SYSTEMS: dict[str, System] = {
     "ssl_ssaw": ssl_ssaw.SYSTEM,
@@ -14,7 +14,9 @@ SYSTEMS: dict[str, System] = {
     "nslt": nslt.SYSTEM,
     "mmtlb": mmtlb.SYSTEM,
     "ts_slt": ts_slt.SYSTEM,
+    "gbt": gbt.SYSTEM,
     "tspnet": tspnet.SYSTEM,
+    "csgcr": csgcr.SYSTEM,
     "question_only": question_only.SYSTEM,
 }
 

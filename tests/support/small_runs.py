@@ -26,7 +26,7 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     if "cnn" in config.model:
         config.model.cnn.weights = None
         config.model.cnn.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
-    if config.system == "mmtlb":
+    if config.system in ("mmtlb", "ts_slt"):
         config.model.mbart.update(transformer | {"encoder_layers": 1, "heads": 2, "weights": None})
         config.model.s3d.update({"width": 1 / 32, "weights": None})
     elif "mbart" in config.model:
@@ -35,10 +35,12 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
         config.model.fusion.update({"heads": 2, "ffn_dim": 32})
     else:
         config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
+    if config.system == "gbt":
+        config.model.update({"encoder_heads": 2, "encoder_ffn_dim": 32, "graph_layers": 1})
     config.decode.update({"beams": 2, "max_new_tokens": 8})
     config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
     if "gloss_head" in config.model:
-        config.model.gloss_head.update({"d_model": 8, "ffn_dim": 12})
+        config.model.gloss_head.update({"d_model": 16, "ffn_dim": 12})
     for stage in (
         config.warm_start,
         config.recognize,

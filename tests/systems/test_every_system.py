@@ -51,6 +51,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
     "ts_slt embedding": ("ts_slt", {"model.mapper": "embedding"}),
     "ts_slt features": ("ts_slt", {"model.visual": "s3d", "data.features": ("frames", "points")}),
+    "gbt mbert": (
+        "gbt",
+        {"model.question_words": "mbert", "model.mbert.d_model": 16, "model.mbert.heads": 2},
+    ),
+    "csgcr features": ("csgcr", {"data.features": ("a set",)}),
     "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt features": ("nslt", {"data.features": ("a set",)}),
@@ -67,6 +72,8 @@ DECODING = [
     "nslt bahdanau",
     "tspnet",
     "ts_slt",
+    "csgcr",
+    "gbt",
 ]
 
 
@@ -85,7 +92,7 @@ def setup(variant: str) -> Setup:
     config = toy_system(name, **changes)
     stage = translate_stage(config)
     # with seed 0, the sentences of these systems would all be alike
-    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3}.get(name, 0))
+    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3, "csgcr": 2}.get(name, 0))
     return Setup(config, stage, state, evaluated(stage, state))
 
 
