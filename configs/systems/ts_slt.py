@@ -15,7 +15,7 @@ _SMALL = {
 
 
 def _writers(rate: float, **parts: float) -> tuple[str, ...]:
-    """Return the rates of the three writers, and those of some of their parts."""
+    """Return the three writers' rates, and those of some parts."""
     named = [f"writers.{head}.{part}={factor:g}" for head in _HEADS for part, factor in parts.items()]
     return (f"writers={rate:g}", *named)
 

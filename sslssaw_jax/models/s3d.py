@@ -193,7 +193,7 @@ class S3D(Blocks):
         return x.mean(axis=(2, 3))
 
     def block(self, number: int, x: jax.Array, masks: Masks) -> jax.Array:
-        """Return the maps of a block, 0 to 3, from those of the one before."""
+        """Return a block's maps from those of the block before."""
         half = masks.half
         if number == 0:
             return self.call(self.stem, x, masks.whole, half)
@@ -236,14 +236,14 @@ class S3DEmbedding(nnx.Module):
 
 
 def to_pixels(frames: jax.Array) -> jax.Array:
-    """Return normalized frames as pixels from -1 to 1 in blue, green, red."""
+    """Return normalized frames as blue, green, red from -1 to 1."""
     return ((frames * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)) * 2 - 1)[..., ::-1]
 
 
 def clip_places(
     max_frames: int, frame_count_B: jax.Array, valid_B: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return places in a clip, which are inside, and lengths, multiples of four."""
+    """Return places in a clip, which are inside, and lengths."""
     time_T = jnp.arange(rounded_up(max_frames))
     length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)
     return time_T, time_T < length_B[:, None], length_B
@@ -257,7 +257,7 @@ def rounded_up(num_frames):
 def _max_pool(
     x: jax.Array, axes: tuple[int, ...], stride: int, mask: jax.Array, later_mask: jax.Array
 ) -> jax.Array:
-    """Return the largest of 3 along axes, zero where no clip is; `later_mask` is that of the result."""
+    """Return the largest of 3 along axes, zero outside `later_mask`."""
     least = jnp.finfo(x.dtype).min
     x = jnp.where(mask, x, least)
     for axis in axes:

@@ -35,7 +35,9 @@ class HeatMaps:
     sigma: tuple[float, float]  # in y and x, as shares of the window
 
     def __call__(self, points: jax.Array) -> jax.Array:
-        """Return heat maps [..., side, side, K] from -1 to 1; a point that was not found has none.
+        """Return heat maps [..., side, side, K] from -1 to 1.
+
+        A point that was not found has no spot.
 
         Args:
             points: x, y and score of all points, `f32[..., all, 3]`, the places as shares of the window.
@@ -74,7 +76,7 @@ class Lateral(nnx.Module):
     def __call__(
         self, video: jax.Array, keypoints: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the sums of both sides, [B, T, H, W, C], from the values before."""
+        """Return both streams' sums, from the values before the exchange."""
         to_video = _cut(self.to_video(keypoints), video)
         to_keypoints = self.to_keypoints(video)
         return jnp.where(mask, video + to_video, 0), jnp.where(mask, keypoints + to_keypoints, 0)
@@ -247,7 +249,7 @@ def _convolution(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Make a convolution of maps, or one that is transposed, as PyTorch pads.
+    """Make a convolution, maybe a transposed one, with PyTorch's padding.
 
     Args:
         inputs: The channels in.
@@ -274,6 +276,6 @@ def _convolution(
 
 
 def _cut(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Cut maps to the times, height and width of others, at most their own."""
+    """Cut maps to the times, height and width of smaller ones."""
     _, times, height, width, _ = like.shape
     return x[:, :times, :height, :width]

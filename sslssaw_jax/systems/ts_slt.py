@@ -92,7 +92,7 @@ class TwoStreams(nnx.Module):
     def read(
         self, batch: Batch, config: Config, augment_key: jax.Array | None, rngs: nnx.Rngs | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], Streams]:
-        """Return each head's gloss logits [B, T, G] and feature [B, T, C], and the streams."""
+        """Return each head's logits and gloss features, and the streams."""
         streams = read_streams(self.video, batch, config, augment_key)
         both = jnp.concatenate([streams.keypoints, streams.video], axis=-1)
         logits, features = {}, {}
@@ -181,7 +181,7 @@ def make_video(
 
 
 def make_heat_maps(config: Config, inputs: StageInputs) -> HeatMaps:
-    """Make the heat maps of all points in `CHANNELS` that the set has.
+    """Make heat maps of the set's points in `CHANNELS`.
 
     Raises:
         ConfigError: It has none.
@@ -203,7 +203,7 @@ def read_streams(
     config: Config,
     augment_key: jax.Array | None,
 ) -> Streams:
-    """Let both streams read a batch; a key augments frames and keypoints alike."""
+    """Let both streams read a batch; a key augments both alike."""
     place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if isinstance(video, FeatureStreams):
         rows = [one.values for one in batch.features]
@@ -214,7 +214,7 @@ def read_streams(
 
 
 def log_ensemble(logits: dict[str, jax.Array]) -> jax.Array:
-    """Return the logarithm of the mean of the heads' probabilities, f32[B, T, G]."""
+    """Return the log of the heads' mean probability, f32[B, T, G]."""
     log_probs = jnp.stack([jax.nn.log_softmax(x_BxTxG) for x_BxTxG in logits.values()])
     return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
 
@@ -222,7 +222,7 @@ def log_ensemble(logits: dict[str, jax.Array]) -> jax.Array:
 def distillation_loss(
     logits: dict[str, jax.Array], mask_BxT: jax.Array, clips: jax.Array | None = None
 ) -> jax.Array:
-    """Return the sum of `KL(ensemble || head)` over heads and positions, per clip.
+    """Return `KL(ensemble || head)`, summed over heads and positions, per clip.
 
     The ensemble teaches and learns nothing.
 
@@ -248,7 +248,7 @@ def recognize_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the loss of glosses, of all heads and their distillation, with its parts."""
+    """Return the loss of all heads with their distillation, and its parts."""
     augment_key, rngs = split_key(key)
     logits, _, streams = model.read(batch, config, augment_key, rngs)
     total, metrics = _heads_loss(logits, streams.mask, batch, counts)
@@ -273,7 +273,7 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the sum of the writers' losses, and that of glosses, with its parts."""
+    """Return the writers' and the heads' loss, with its parts."""
     augment_key, rngs = split_key(key)
     logits, features, streams = model.read(batch, config, augment_key, rngs)
     states = model.states(logits, features, batch, streams.mask, rngs)
@@ -290,7 +290,7 @@ def translate_loss(
 def _heads_loss(
     logits: dict[str, jax.Array], mask_BxT: jax.Array, batch: Batch, counts: LossCounts
 ) -> tuple[jax.Array, Metrics]:
-    """Return the sum of the three heads' CTC, and its mean as a metric."""
+    """Return the heads' CTC as a sum, and metrics."""
     losses = {name: gloss_loss(x_BxTxG, mask_BxT, batch, counts) for name, x_BxTxG in logits.items()}
     total = jnp.stack([loss for loss, _ in losses.values()]).sum()
     return total, {"loss_gloss": total / len(losses), "too_short": losses["joint"][1]["too_short"]}
@@ -352,7 +352,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, odd frames, or an unknown stage."""
+    """Raise ConfigError for settings that exclude each other."""
     model: TSSLTConfig = config.model
     if model.visual == "cnn":
         check_cnn_start(config)

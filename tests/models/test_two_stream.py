@@ -41,13 +41,17 @@ def drawn(seed, *sizes):
     return found
 
 
+def in_evaluation(model):
+    return nnx.view(model, use_running_average=True, raise_if_not_found=False)
+
+
 def compared(ours, theirs, inputs, call, call_theirs):
     """Compare outputs and gradients, of weights and inputs, with torch's on each clip alone."""
     reference = pytest.importorskip("tests.support.two_stream_reference")
     torch = reference.torch
     flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(ours)))
     reference.load(theirs.eval(), flat)
-    graphdef, params, rest = nnx.split(nnx.view(ours, use_running_average=True), nnx.Param, ...)
+    graphdef, params, rest = nnx.split(in_evaluation(ours), nnx.Param, ...)
 
     def objective(params, inputs):
         outputs = call(nnx.merge(graphdef, params, rest), *inputs)

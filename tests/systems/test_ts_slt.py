@@ -61,6 +61,7 @@ def test_streams_read_the_published_points_in_order_or_those_that_a_set_has():
         make_heat_maps(config, StageInputs(keypoints=("mesh_0",)))
 
 
+@pytest.mark.slow
 def test_two_s3d_read_frames_and_keypoints_and_the_first_block_may_be_frozen():
     """Trace without compiling; `tests/models/test_two_stream.py` compares the numbers with PyTorch's."""
     config = toy_system("ts_slt", **{"model.visual": "s3d", "stage": "recognize"})
