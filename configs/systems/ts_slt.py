@@ -7,8 +7,10 @@ from configs.systems import mmtlb
 _HEADS = ("video", "keypoints", "joint")
 _SMALL = {
     **mmtlb.SMALL["mmtlb"],
+    "data.features": (),  # frames and keypoints, or a set of each
     "data.keypoints": "avatar",
     "model.cnn_width": 96,
+    "recognize.epochs": 2,  # points tell more than pixels
     "model.sigma": 8.0,
     "model.raster": (170, 170),
 }

@@ -203,11 +203,16 @@ class TwoCNNs(VideoEmbedding):
         *,
         image_size: int,
         max_frames: int,
+        frame_stride: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.widths, self.heat_maps = (width, width), heat_maps
-        sizes: dict[str, Any] = {"image_size": image_size, "max_frames": max_frames}
+        sizes: dict[str, Any] = {
+            "image_size": image_size,
+            "max_frames": max_frames,
+            "frame_stride": frame_stride,
+        }
         super().__init__(config, width, **sizes, dtype=dtype, rngs=rngs)
         inputs, side = len(heat_maps.columns), heat_maps.side
         self.keypoint_cnn = ResNet(config.resnet, side, inputs=inputs, dtype=dtype, rngs=rngs)

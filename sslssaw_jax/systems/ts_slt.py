@@ -176,7 +176,11 @@ def make_video(
     heat_maps = make_heat_maps(config, inputs)
     if model.visual == "s3d":
         return TwoStreamS3D(model.s3d, heat_maps, max_frames=data.max_frames, dtype=dtype, rngs=rngs)
-    sizes = {"image_size": data.image_size, "max_frames": data.max_frames}
+    sizes = {
+        "image_size": data.image_size,
+        "max_frames": data.max_frames,
+        "frame_stride": data.frame_stride,
+    }
     return TwoCNNs(model.cnn, model.cnn_width, heat_maps, **sizes, dtype=dtype, rngs=rngs)
 
 
