@@ -27,9 +27,12 @@ def embed_video(
     """
     place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if batch.features:
-        return video(batch.features[0].values, clip_of_frame(batch)[1], *place)
-    frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
-    return video(frames_NxHxWx3, frame_mask_N, *place)
+        values, mask = batch.features[0].values, clip_of_frame(batch)[1]
+    else:
+        values, mask = prepare_frames(batch, data, augment_key)
+    if isinstance(video, S3DEmbedding):
+        return video(values, mask, *place)
+    return video(values, mask, *place, most_rows=batch.most_rows)
 
 
 def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
