@@ -19,7 +19,7 @@ from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
 from sslssaw_jax.training.optimizer import make_optimizer
-from tests.support.toy import jit, make_stages, toy_batch, toy_system
+from tests.support.toy import batch_for, jit, make_stages, toy_batch, toy_system
 
 OWN_ROWS = ROWS | OWN_STAGE_1 | WHY  # of SSL-SSAW
 ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
@@ -91,7 +91,7 @@ def test_a_step_of_a_published_recipe_moves_what_it_trains_and_nothing_else(row)
         optimizer=optimizer,
         factors=optim.rate_factors,
     )
-    after, metrics = jit(step)(state, toy_batch(0), jax.random.key(1))
+    after, metrics = jit(step)(state, batch_for(config, toy_batch(0)), jax.random.key(1))
     assert np.isfinite(metrics["loss"])
     moved = [
         bool((old != new).any())
