@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
@@ -20,10 +21,11 @@ from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
+from sslssaw_jax.data.sign_bank import SENTENCES, SIGN_BANK, BankSource, SignBank, read_sentences
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
-from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.stages.stage import BackTranslation, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
@@ -43,9 +45,11 @@ from sslssaw_jax.workdir import (
     FINISHED,
     TOKENIZER,
     locked,
+    read_jsonl,
     read_notes,
     saved_steps,
     write_json,
+    write_jsonl,
 )
 
 # equal for all runs of an ensemble, which may be trained in different ways
@@ -124,6 +128,8 @@ class Experiment:
             self._evaluator.translate_test()
         else:
             if mode == "train":
+                if (bank := last.bank) and bank.sentences:
+                    read_sentences(bank.sentences)  # a file that cannot be read fails here
                 if translates:
                     self._evaluator.question_only_translations()  # a run that cannot be compared fails here
                 self._train(len(self._stages) - 1)
@@ -181,10 +187,10 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
         print(f"{stage.name}: training in {workdir}{first}")
-        clips = self._train_clips(stage)
-        if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
-            print(f"{stage.name}: {cut}")
         with locked(workdir), explain_out_of_memory(stage.name):
+            clips = self._train_clips(place)
+            if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
+                print(f"{stage.name}: {cut}")
             if jax.process_index() == 0:
                 save_tokenizer(self._tokenizer, workdir)
                 if stage.reads_gloss:
@@ -322,13 +328,43 @@ class Experiment:
             return load_glosses(self.workdir)
         clips = self._clips(self.config.data.train_split, video=False)
         require_glosses(clips)
-        return GlossVocabulary.of(clip.gloss for clip in clips.clips)
+        return GlossVocabulary.of(clips.clips[index].gloss for index in self._whole_clips(clips))
 
-    def _train_clips(self, stage: Stage) -> ClipSource:
-        data = self.config.data
-        return self._clips(
-            data.isolated_split if stage.isolated else data.train_split, video=stage.reads_video
-        )
+    def _train_clips(self, place: int) -> ClipSource:
+        stage, data = self._stages[place], self.config.data
+        if stage.isolated:
+            return self._clips(data.isolated_split, video=stage.reads_video)
+        clips = self._clips(data.train_split, video=stage.reads_video)
+        if stage.bank:
+            return self._bank_clips(place, stage.bank, clips)
+        return clips.choosing(self._whole_clips(clips))
+
+    def _whole_clips(self, clips: ClipSource) -> list[int]:
+        """Return the places of train's clips of which more than the text is known."""
+        order = np.random.default_rng(self.config.seed).permutation(len(clips))
+        return sorted(order[: max(1, round((1 - self.config.data.text_only) * len(clips)))].tolist())
+
+    def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
+        """Return clips by the recogniser's positions, and spliced ones; both stay in the workdir."""
+        folder, names = self._folders[place], [stage.name for stage in self._stages]
+        if (folder / SIGN_BANK).is_file():
+            signs = SignBank.load(folder)
+        else:
+            recogniser = self._make_evaluator(names.index("recognize"))
+            signs = recogniser.make_bank(clips, self._whole_clips(clips))
+            signs.save(folder)
+        rows: list[dict[str, Any]] = []
+        if bank.ratio and (folder / SENTENCES).is_file():
+            rows = read_jsonl(folder / SENTENCES)
+        elif bank.ratio:
+            texts = (
+                read_sentences(bank.sentences) if bank.sentences else [clip.target for clip in clips.clips]
+            )
+            written = self._make_evaluator(names.index("text2gloss")).write_glosses(texts)
+            rows = [{"sentence": text, "glosses": gloss} for text, gloss in zip(texts, written)]
+            write_jsonl(folder / SENTENCES, rows)
+        sentences = [(row["sentence"], row["glosses"]) for row in rows]
+        return BankSource(clips, signs, bank.step, sentences, self._glosses, bank.ratio)
 
     @cached_property
     def _evaluator(self) -> Evaluator:

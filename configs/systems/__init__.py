@@ -6,9 +6,9 @@ and SSL, and without the question.
 
 from typing import Any
 
-from configs.systems import gaslt, mmtlb, nslt, slrt, tspnet
+from configs.systems import gaslt, mmtlb, nslt, signbt, slrt, tspnet
 
-_RECIPES = {"nslt": nslt, "tspnet": tspnet, "gaslt": gaslt, "slrt": slrt, "mmtlb": mmtlb}
+_RECIPES = {"nslt": nslt, "tspnet": tspnet, "gaslt": gaslt, "slrt": slrt, "signbt": signbt, "mmtlb": mmtlb}
 OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recipe.SMALL}
 """The rows of other systems -> the system's name."""
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import grain
 import jax
@@ -12,7 +13,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
-from sslssaw_jax.data.epoch_plan import RunPlan, plan_epoch, plan_run
+from sslssaw_jax.data.epoch_plan import RunPlan, clip_rng, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.glosses import GlossVocabulary, most_glosses
 from sslssaw_jax.data.masking import mask_words
@@ -114,7 +115,7 @@ class _BatchSource:
         questions, targets, masked_targets = [], [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
-            rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
+            rng = np.random.default_rng([index]) if self._seed is None else clip_rng(self._seed, epoch, index)
             clip = self.clips[index]
             choice = None if self._seed is None else rng
             kept = np.zeros(0, int)
@@ -244,10 +245,8 @@ def train_batches(
         ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`, or several processes
             skip broken clips.
     """
-    num_frames = source.lengths(data.max_frames)
-    plan = plan_run(
-        num_frames, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate
-    )
+    clips = partial(source.of_epoch, data.max_frames, seed)
+    plan = plan_run(clips, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate)
     ask = ask or _ask_own_question
     batches = _BatchSource(source, tokenizer, data, stage, plan, seed, local_frames, ask, glosses)
     return Batches(batches, data)

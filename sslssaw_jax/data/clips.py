@@ -121,6 +121,7 @@ class ClipSource:
     """
 
     feature_sets: Sequence[Any] = ()
+    _chosen: Sequence[int] | None = None  # for training; None: all clips
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset, self.split = dataset, split
@@ -168,6 +169,17 @@ class ClipSource:
         other = copy.copy(self)
         other.read_frames = lambda index, kept, frames_NxHxWx3: frames_NxHxWx3.fill(0)  # type: ignore
         return other
+
+    def choosing(self, indices: Sequence[int]) -> Self:
+        """Return a source of the same clips, which trains on some of them."""
+        other = copy.copy(self)
+        other._chosen = indices
+        return other
+
+    def of_epoch(self, max_frames: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices and lengths of the clips of an epoch, i[clips] each."""
+        indices = np.arange(len(self)) if self._chosen is None else np.array(self._chosen, int)
+        return indices, self.lengths(max_frames)[indices]
 
     def lengths(self, max_frames: int) -> np.ndarray:
         """Return each clip's frames in a batch, at most `max_frames`, i[clips]."""

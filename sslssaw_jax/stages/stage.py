@@ -47,6 +47,14 @@ class Translation(NamedTuple):
 Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
 
+class BackTranslation(NamedTuple):
+    """How a stage trains on the recogniser's positions of train, and on clips spliced from these."""
+
+    step: int  # frames from one position to the next
+    ratio: float  # spliced clips for each real one; 0: real ones alone
+    sentences: str | None = None  # file of sentences to splice clips for; None: train's own
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of training: its model, its loss, what it reads and where it starts."""
@@ -69,6 +77,8 @@ class Stage:
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
     recognition: Recognition | None = None  # None: the stage does not recognise glosses
+    writes_glosses: Translation | None = None  # from a sentence, see `stages/text2gloss.py`
+    bank: BackTranslation | None = None  # None: the stage trains on the clips of train
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
     remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
 

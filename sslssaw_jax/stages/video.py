@@ -3,19 +3,26 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.s3d import S3DEmbedding
-from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
+from sslssaw_jax.models.temporal_inception import InceptionEmbedding
+from sslssaw_jax.models.video_embedding import (
+    FrameFeatures,
+    VideoEmbedding,
+    gather_frames,
+    prefix_mask,
+)
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.types import Batch
 
 
 def embed_video(
-    video: VideoEmbedding | FrameFeatures | S3DEmbedding,
+    video: VideoEmbedding | FrameFeatures | InceptionEmbedding | S3DEmbedding,
     batch: Batch,
     data: DataConfig,
     augment_key: jax.Array | None,
@@ -29,6 +36,13 @@ def embed_video(
         return video(batch.features[0].values, clip_of_frame(batch)[1], *place)
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
     return video(frames_NxHxWx3, frame_mask_N, *place)
+
+
+def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
+    """Return the rows of a batch's first feature set, [B, size, C], and mask."""
+    rows = batch.features[0]
+    mask_BxT = prefix_mask(rows.count, batch.valid, size)
+    return gather_frames(rows.values, jnp.arange(size), mask_BxT, rows.start, rows.count, None), mask_BxT
 
 
 def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:

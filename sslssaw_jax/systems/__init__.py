@@ -5,7 +5,7 @@ import ml_collections
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
 from sslssaw_jax.stages.stage import System
-from sslssaw_jax.systems import gaslt, mmtlb, nslt, question_only, slrt, ssl_ssaw, tspnet
+from sslssaw_jax.systems import gaslt, mmtlb, nslt, question_only, signbt, slrt, ssl_ssaw, tspnet
 
 SYSTEMS: dict[str, System] = {
     "ssl_ssaw": ssl_ssaw.SYSTEM,
@@ -14,6 +14,7 @@ SYSTEMS: dict[str, System] = {
     "nslt": nslt.SYSTEM,
     "mmtlb": mmtlb.SYSTEM,
     "tspnet": tspnet.SYSTEM,
+    "signbt": signbt.SYSTEM,
     "question_only": question_only.SYSTEM,
 }
 

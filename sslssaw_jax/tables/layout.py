@@ -33,7 +33,7 @@ class Row:
 
     labels: list[str]
     experiment: str
-    paper: list[float]
+    paper: list[float | None]  # None: not published
     runs: list[Run]  # finished ones
     failed: int = 0  # number of failed runs
     reason: str = ""  # the last words of a failed run
@@ -102,7 +102,7 @@ def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: 
             "",
             _line([*table["columns"], *LABELS.values()]),
             _line(["---"] * num_labels + ["---:"] * len(LABELS)),
-            *(_line([*row.labels, *(f"{figure:.2f}" for figure in row.paper)]) for row in rows),
+            *(_line([*row.labels, *map(_figure, row.paper)]) for row in rows),
             "",
         ]
     return "\n".join(lines + [f"- {note}" for note in _notes(number, rows, seeds)]) + "\n"
@@ -112,6 +112,10 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _figure(published: float | None) -> str:
+    return "–" if published is None else f"{published:.2f}"
+
+
 def _cells(row: Row, dataset: str, comparable: bool) -> list[str]:
     cells = []
     for column, paper in zip(LABELS, row.paper):
@@ -119,7 +123,7 @@ def _cells(row: Row, dataset: str, comparable: bool) -> list[str]:
         if row.runs:
             deviation = row.deviation(column)
             ours = f"{row.mean(column):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
-        cells.append(f"{ours} ({paper:.2f})" if comparable else ours)
+        cells.append(f"{ours} ({_figure(paper)})" if comparable else ours)
     for metric in TESTED:
         p_value = row.p_value(metric)
         cells.append("{:.2f} to {:.2f}".format(*row.interval(metric)) if row.runs else "")

@@ -47,6 +47,7 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
         "mbart": TRANSFORMER,
     },
+    "signbt": {**TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
     "tspnet": {**TRANSFORMER, "spans": (3, 5, 7), "decoder_d_model": 12, "decoder_heads": 2},
 }
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
@@ -164,6 +165,11 @@ def batch_for(config: Config, batch: Batch) -> Batch:
     """Return the batch with features in place of frames if the configuration names sets."""
     widths = [one.width for one in feature_sizes(config)]
     return with_features(batch, *widths) if widths else batch
+
+
+def training_batch(config: Config, batch: Batch) -> Batch:
+    """Return the batch with what the last stage trains on: SignBT has positions in place of frames."""
+    return with_features(batch, config.model.width) if config.system == "signbt" else batch
 
 
 def one_clip(batch: Batch, row: int) -> Batch:
