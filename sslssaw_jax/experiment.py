@@ -340,12 +340,12 @@ class Experiment:
         return clips.choosing(self._whole_clips(clips))
 
     def _whole_clips(self, clips: ClipSource) -> list[int]:
-        """Return the places of train's clips of which more than the text is known."""
+        """Return the places of train's clips that are more than text."""
         order = np.random.default_rng(self.config.seed).permutation(len(clips))
         return sorted(order[: max(1, round((1 - self.config.data.text_only) * len(clips)))].tolist())
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
-        """Return clips by the recogniser's positions, and spliced ones; both stay in the workdir."""
+        """Return real clips as positions, and spliced ones; the workdir keeps both."""
         folder, names = self._folders[place], [stage.name for stage in self._stages]
         if (folder / SIGN_BANK).is_file():
             signs = SignBank.load(folder)

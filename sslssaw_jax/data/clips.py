@@ -171,7 +171,7 @@ class ClipSource:
         return other
 
     def choosing(self, indices: Sequence[int]) -> Self:
-        """Return a source of the same clips, which trains on some of them."""
+        """Return a source that trains on the clips of these indices."""
         other = copy.copy(self)
         other._chosen = indices
         return other

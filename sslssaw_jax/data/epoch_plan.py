@@ -18,7 +18,7 @@ EpochClips = tuple[
 
 
 def clip_rng(seed: int, epoch: int, clip: int) -> np.random.Generator:
-    """Return the generator of what is drawn for a clip in an epoch."""
+    """Return what draws for a clip in an epoch."""
     return np.random.default_rng([seed, epoch, clip])
 
 

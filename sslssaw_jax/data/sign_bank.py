@@ -53,7 +53,7 @@ class SignBank:
 
 
 def cut_glosses(path_T: np.ndarray) -> list[tuple[int, int, int]]:
-    """Return the place, first position and length of each gloss of a path.
+    """Return place, first position and length of a path's glosses.
 
     A blank belongs to the nearer gloss, between two equally near ones to the earlier.
 

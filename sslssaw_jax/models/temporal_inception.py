@@ -19,7 +19,7 @@ KERNELS = (3, 5, 7, 9)
 
 
 def frames_of_position(features: FeatureSize | None) -> int:
-    """Return the frames from one position to the next, of frames or features."""
+    """Return the frames from one position to the next."""
     stride = features.stride if features else 1
     return stride * 2 ** num_pools(stride)
 

@@ -39,7 +39,7 @@ def embed_video(
 
 
 def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
-    """Return the rows of a batch's first feature set, [B, size, C], and mask."""
+    """Gather the first feature set as `(rows_BxTxC, mask_BxT)`, T is `size`."""
     rows = batch.features[0]
     mask_BxT = prefix_mask(rows.count, batch.valid, size)
     return gather_frames(rows.values, jnp.arange(size), mask_BxT, rows.start, rows.count, None), mask_BxT

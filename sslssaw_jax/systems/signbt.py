@@ -90,8 +90,8 @@ class SignBT(SignTransformer):
         )
         self.project = nnx.Linear(config.width, config.d_model, dtype=dtype, rngs=rngs)
         self.project_norm = BatchNorm(config.d_model, dtype=dtype, rngs=rngs)
-        self.tag: nnx.Param | None = None
-        if config.tag and config.synthetic_ratio:
+        self.has_tag = config.tag and config.synthetic_ratio > 0
+        if self.has_tag:
             init = nnx.initializers.normal(config.d_model**-0.5)
             self.tag = nnx.Param(init(rngs.params(), (config.d_model,), jnp.float32))
 
@@ -102,9 +102,9 @@ class SignBT(SignTransformer):
         synthetic_B: jax.Array | None,
         rngs: nnx.Rngs | None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode positions, with the tag before those of synthetic clips, as states and mask."""
+        """Encode positions as states and mask, synthetic ones behind the tag."""
         x_BxTxD = nnx.soft_sign(self.project_norm(self.project(positions_BxTxC), mask=mask_BxT[..., None]))
-        if self.tag is not None and synthetic_B is not None:
+        if self.has_tag and synthetic_B is not None:
             tag_Bx1xD = jnp.broadcast_to(self.tag[...], (len(x_BxTxD), 1, x_BxTxD.shape[-1]))
             tagged = tag_Bx1xD.astype(x_BxTxD.dtype), synthetic_B[:, None]
             x_BxTxD, mask_BxT = concatenate_valid(*tagged, x_BxTxD, mask_BxT)
@@ -112,7 +112,7 @@ class SignBT(SignTransformer):
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make warm start if any, recogniser, text to gloss of SignBT, and translation."""
+    """Make warm start, recogniser, text to gloss if needed, and translation."""
     sizes: SignBTConfig = config.model
     dtype = compute_dtype(config.compute.dtype)
 

@@ -116,6 +116,12 @@ def _figure(published: float | None) -> str:
     return "–" if published is None else f"{published:.2f}"
 
 
+def _published_bleu4(row: Row) -> float:
+    figure = row.paper[list(LABELS).index("bleu4")]
+    assert figure is not None, "each row of the tables has it"
+    return figure
+
+
 def _cells(row: Row, dataset: str, comparable: bool) -> list[str]:
     cells = []
     for column, paper in zip(LABELS, row.paper):
@@ -151,7 +157,7 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
     if all(row.runs for row in rows):
         places = range(len(rows))
         ours = sorted(places, key=lambda place: rows[place].mean("bleu4"))
-        papers = sorted(places, key=lambda place: rows[place].paper[list(LABELS).index("bleu4")])
+        papers = sorted(places, key=lambda place: _published_bleu4(rows[place]))
         notes.append(f"By BLEU-4: {' < '.join(names[place] for place in ours)}.")
         in_paper = " < ".join(names[place] for place in papers)
         notes.append("The paper has the same order." if ours == papers else f"In the paper: {in_paper}.")
@@ -197,8 +203,7 @@ def draw(number: int, dataset: str, rows: list[Row], *, toy: bool = False) -> Fi
         else:
             axes.text(0, place, " failed" if row.failed else " not trained", va="center", color="#777777")
         if comparable:
-            paper = row.paper[list(LABELS).index("bleu4")]
-            axes.plot(paper, place, "D", color="#d1495b", markersize=6, zorder=4)
+            axes.plot(_published_bleu4(row), place, "D", color="#d1495b", markersize=6, zorder=4)
     axes.set_yticks(range(len(rows)), [_name(table["columns"], row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0)

@@ -1,4 +1,4 @@
-"""SignBT's chain: positions computed once, clips spliced for sentences, and a killed run that ends the same."""
+"""SignBT's chain: positions computed once, clips spliced for sentences, a killed run that ends the same."""
 
 import json
 import re
@@ -27,7 +27,7 @@ STAGES = ("recognize", "text2gloss", "translate")
 def configuration(data_dir: Path):
     tree = to_config_dict(toy_system("signbt"))
     tree.data.update({"data_dir": str(data_dir), "max_frames": 32, "num_threads": 1, "max_glosses": 4})
-    tree.data.text_only = 0.25
+    tree.data.text_only, tree.data.max_target_tokens = 0.25, 16
     tree.decode.update({"beams": 1, "max_new_tokens": 6})
     tree.checkpoint.every_steps, tree.evaluation.num_heatmaps = 1, 0
     for name in STAGES:
