@@ -23,6 +23,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_gloss
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.sign_bank import SignBank
 from sslssaw_jax.errors import printable
+from sslssaw_jax.evaluation.choices import Chooser
 from sslssaw_jax.evaluation.extraction import extract_features, row_stride
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
@@ -90,6 +91,12 @@ class Evaluator:
         return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh, read)
 
     @cached_property
+    def _choose(self) -> Chooser:
+        assert self._glosses is not None
+        parts = self._stage, self._config, self._tokenizer, self._mesh
+        return Chooser(*parts, self._glosses, self._translate)
+
+    @cached_property
     def _explain(self) -> Explainer:
         return Explainer(self._stage, self._config, self._tokenizer, self._mesh, self._dataset.facts.fps)
 
@@ -126,12 +133,15 @@ class Evaluator:
         return folder
 
     def dev_scores(self, state: TrainState) -> dict[str, float]:
-        """Return BLEU-4, ROUGE-L and WER on dev; otherwise the loss."""
-        scores = {}
+        """Return BLEU-4, ROUGE-L, WER and choices on dev; otherwise the loss."""
+        scores: dict[str, float] = {}
+        if self._stage.existence is not None:
+            with explain_out_of_memory(self._stage.name):
+                state, scores = self._choose(state, self._dev)
         if self._stage.translation is not None:
             predictions, _ = self._translations(state, self._dev)
             found = score_predictions(predictions)
-            scores = {key: found[key] for key in ("bleu4", "rouge_l")}
+            scores |= {key: found[key] for key in ("bleu4", "rouge_l")}
         if self._stage.recognition is not None:
             with explain_out_of_memory(self._stage.name):
                 glosses = self._recognize(state, self._dev)

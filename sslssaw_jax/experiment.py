@@ -18,7 +18,8 @@ from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import features_notes, find_features
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.data.frame_cache import open_clips
-from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses, require_glosses
+from sslssaw_jax.data.glosses import GlossVocabulary, require_glosses
+from sslssaw_jax.data.keypoints import find_keypoints
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.data.sign_bank import SENTENCES, SIGN_BANK, BankSource, SignBank, read_sentences
@@ -75,18 +76,22 @@ class Experiment:
         self._base = find_base(config.init_from, workdir)
         self._tokenizer = self._load_tokenizer()
         self._features = find_features(self._dataset, config.data.features)
+        keypoints = find_keypoints(self._dataset, config.data.keypoints)
+        self._keypoints = [keypoints] if keypoints else []
         inputs = StageInputs(
             self._tokenizer.vocab_size,
             self._tokenizer.text_tower.vocab_size,
             clips=lambda split: self._clips(split, video=False).clips,
             features=self._features,
+            keypoints=keypoints.points if keypoints else (),
             glosses=lambda: self._glosses,
         )
         if self._base:
             split = config.data.train_split
             # without it, clips are only translated
             clips = self._clips(split, video=False) if split in self._dataset.splits else None
-            require_fitting_base(self._base, config, self._dataset, self._features, clips)
+            sets = [*self._features, *self._keypoints]
+            require_fitting_base(self._base, config, self._dataset, sets, clips)
             config = replace(config, init_from=None)  # the base has been through the stages before
             self._stages = self._system.make_stages(config, inputs)[-1:]
         else:
@@ -257,7 +262,8 @@ class Experiment:
                 folder, saved["dataset"], self._dataset, reads_video=reads_video, trains=trains
             )
         if self._stages[place].reads_video and "features" in saved:  # earlier versions read frames alone
-            require_fitting_features(folder, saved["features"], self._dataset, self._features, trains=trains)
+            sets = [*self._features, *self._keypoints]
+            require_fitting_features(folder, saved["features"], self._dataset, sets, trains=trains)
 
     def _notes(self, place: int) -> dict[str, Any]:
         """Return what is kept with a run: stage, configuration, texts and data."""
@@ -266,7 +272,7 @@ class Experiment:
             "config": to_dict(self.config),
             "tokenizer": self._tokenizer.fingerprints,
             "dataset": self._dataset.facts.to_json(),
-            "features": features_notes(self._features),
+            "features": features_notes([*self._features, *self._keypoints]),
         }
         return notes | ({"glosses": self._glosses.fingerprint} if self._stages[place].reads_gloss else {})
 
@@ -281,8 +287,6 @@ class Experiment:
             model, data = self.config.model, self.config.data
             mbert = self._system.text_tower(model)
             sources += pretrained_parts(stage, model, mbert, data, self._tokenizer)
-        if derived := stage.derived:
-            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
         names = [stage.name for stage in self._stages[:place]]
         modules_of = {names.index(name): modules for name, modules in stage.other_modules.items()}
         if place:
@@ -295,6 +299,8 @@ class Experiment:
                 best_by = None if donor.selection is LOSS else donor.selection
                 tokenizer = self._tokenizer.fingerprints
                 sources.append(trained_modules(directory, modules, tokenizer=tokenizer, best_by=best_by))
+        if derived := stage.derived:  # from all that has its values by then
+            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
         return chain(sources)
 
     def _load_tokenizer(self) -> Tokenizer:
@@ -316,19 +322,20 @@ class Experiment:
 
     @cached_property
     def _glosses(self) -> GlossVocabulary:
-        """Return the glosses of base, run or train split.
+        """Return the glosses or words of base, run or train split.
 
         Raises:
-            DatasetError: The train split has no glosses.
+            DatasetError: The train split has none.
             DamagedFileError: The file of the run's glosses is damaged.
         """
         if self._base and self._base.glosses:
             return self._base.glosses
-        if (self.workdir / GLOSSES).exists():  # the dataset may be another than in the training
-            return load_glosses(self.workdir)
+        vocabulary = self._system.vocabulary
+        if vocabulary.file(self.workdir).exists():  # the dataset may be another than in the training
+            return vocabulary.load(self.workdir)
         clips = self._clips(self.config.data.train_split, video=False)
-        require_glosses(clips)
-        return GlossVocabulary.of(clips.clips[index].gloss for index in self._whole_clips(clips))
+        clips.clips = [clips.clips[index] for index in self._whole_clips(clips)]
+        return vocabulary.of_split(clips)
 
     def _train_clips(self, place: int) -> ClipSource:
         stage, data = self._stages[place], self.config.data

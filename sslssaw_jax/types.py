@@ -82,6 +82,7 @@ class Batch:
     valid: Array  # bool[B]
     left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
     features: tuple[Features, ...] = ()  # one for each name in `config.data.features`
+    keypoints: Features | None = None  # a row for each frame, as `config.data.keypoints` names them
 
 
 @flax.struct.dataclass

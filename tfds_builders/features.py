@@ -3,7 +3,8 @@
     python -m tfds_builders.features --format=signjoey --name=pami0 --dataset=phoenix2014t_qa phoenix14t.*
 
 `DATA_DIR/DATASET/VERSION/features/NAME/` then holds a row of numbers for every few frames of each clip, which
-a run reads in place of frames: `--config.data.features=NAME`. The folder appears by one rename.
+a run reads in place of frames: `--config.data.features=NAME`. The folder appears by one rename. The format
+`keypoints` writes places of named points, which a run reads beside frames: `--config.data.keypoints=NAME`.
 """
 
 import argparse
@@ -16,12 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sslssaw_jax.data.dataset import DatasetError, find_dataset
-from sslssaw_jax.data.feature_writer import FeatureWriter, listed
+from sslssaw_jax.data.dataset import DatasetError, DatasetFacts, find_dataset
+from sslssaw_jax.data.feature_writer import FeatureWriter
+from sslssaw_jax.data.features import listed
 from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
+from sslssaw_jax.data.video import Resize
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import describe, user_path
-from tfds_builders.pose_files import read_keypoints, read_pose
+from tfds_builders.frame_size import frame_size
+from tfds_builders.pose_files import Keypoints, read_keypoints, read_named, read_pose
 
 Clips = Iterable[tuple[str, np.ndarray]]  # names and rows
 
@@ -72,6 +76,31 @@ def _read_poses(path: Path) -> Clips:
     return read_keypoints(read_pickle(path)).items()
 
 
+def _shares(found: Keypoints, size: tuple[int, int] | None, resize: Resize) -> np.ndarray:
+    """Return the rows of a clip's keypoints, shares of the stored frame.
+
+    Args:
+        found: The clip's keypoints.
+        size: Height and width of the pictures on which these were found, if the user says so.
+        resize: How the pictures became stored frames.
+
+    Raises:
+        FeatureError: The size of the pictures is not known.
+    """
+    if not (size or found.size):
+        raise FeatureError("the file does not say how large its pictures are: add --size=WIDTHxHEIGHT")
+    height, width = size or found.size  # type: ignore[misc]
+    x_TxK, y_TxK, score_TxK = np.moveaxis(found.places, -1, 0)
+    high, wide, top, left = float(height), float(width), 0.0, 0.0
+    if resize.kind == "crop":  # the middle square
+        high = wide = float(min(height, width))
+        top, left = float((height - min(height, width)) // 2), float((width - min(height, width)) // 2)
+    shares_TxKx2 = np.stack([(x_TxK - left) / wide, (y_TxK - top) / high], axis=-1)
+    found_TxKx1 = score_TxK[..., None] > 0
+    rows = np.concatenate([np.where(found_TxKx1, shares_TxKx2, 0), score_TxK[..., None]], axis=-1)
+    return rows.reshape(len(rows), -1)
+
+
 def _clip_name(path: Path) -> str:
     """Return a clip's name, its folder in front."""
     return f"{path.parent.name}/{path.name.removesuffix(path.suffix)}"
@@ -89,6 +118,11 @@ FORMATS = {
         _read_poses,
         (".pose",),
     ),
+    "keypoints": Format(
+        "as pose, for --config.data.keypoints; pickles of COCO-WholeBody's 133 points need --size",
+        _read_poses,
+        (".pose",),
+    ),
 }
 
 
@@ -101,6 +135,7 @@ def import_features(
     data_dir: Path,
     stride: int = 0,
     span: int = 0,
+    size: tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Import files as a feature set, whole or not at all.
@@ -113,6 +148,8 @@ def import_features(
         data_dir: The folder of all prepared datasets.
         stride: Frames from one row to the next; 0: as the format or the name of the folder says.
         span: Frames that a row looks at; 0: the same, otherwise the stride.
+        size: Height and width of the pictures on which keypoints were found; None: as their files say, or
+            as the dataset's frames if it stores these as they came.
         overwrite: Whether a set of this name is replaced.
 
     Raises:
@@ -126,31 +163,62 @@ def import_features(
     if min(stride, span) < 1:
         raise FeatureError(f"--stride={stride} and --span={span} must be positive")
     unknown: list[str] = []
+    found_dataset, read = find_dataset(data_dir, dataset), form.read
+    points: tuple[str, ...] = ()
+    if kind == "keypoints":
+        read, points = _named_reader(paths[0], size, found_dataset.facts)
+    elif size:
+        raise FeatureError(f"--size is for --format=keypoints, not {kind}")
     with FeatureWriter(
-        find_dataset(data_dir, dataset),
+        found_dataset,
         name,
         stride=stride,
         span=span,
         source=f"{kind}: {listed(path.name for path in paths)}",
+        points=points,
         most_frames=form.most_frames,
         overwrite=overwrite,
         resume=False,  # files may have changed
     ) as writer:
         for path in tqdm(paths, "importing", unit="file", leave=False, disable=None):
             try:
-                for clip_name, rows in form.read(path):
+                for clip_name, rows in read(path):
                     if found := writer.find(clip_name):
                         writer.add(*found, rows)
                     else:
                         unknown.append(clip_name)
-            except (ValueError, TypeError, OSError, DatasetError) as error:
+            except (ValueError, TypeError, OSError, DatasetError, FeatureError) as error:
                 raise FeatureError(f"{path}: {_reason(path, error)}") from error
         clips = writer.finish()
     shown = ", ".join(f"{count:,} clips of {split}" for split, count in clips.items())
-    width = f"{writer.found.width:,} numbers a row, stride {stride}"
-    print(f"{name}: {shown}, {width}: --config.data.features={name}")
+    width = f"{len(points)} points" if points else f"{writer.found.width:,} numbers a row, stride {stride}"
+    print(f"{name}: {shown}, {width}: --config.data.{'keypoints' if points else 'features'}={name}")
     if unknown:
         print(f"odd: {len(unknown):,} clips are not in {dataset}: {listed(unknown)}")
+
+
+def _named_reader(
+    first: Path, size: tuple[int, int] | None, facts: DatasetFacts
+) -> tuple[Callable[[Path], Clips], tuple[str, ...]]:
+    """Return a reader of keypoint files, and the first file's points.
+
+    Raises:
+        FeatureError: A file is unreadable, or has other points than the first.
+    """
+    resize = Resize.parse(facts.resize)
+    size = size or (facts.frame_size if not resize.side and any(facts.frame_size) else None)
+    try:
+        points = next(iter(read_named(first))).points
+    except (ValueError, TypeError, OSError, StopIteration) as error:
+        raise FeatureError(f"{first}: {_reason(first, error)}") from error
+
+    def read(path: Path) -> Clips:
+        for found in read_named(path):
+            if found.points != points:
+                raise FeatureError(f"it has {len(found.points)} points, {first} {len(points)} or others")
+            yield found.name, _shares(found, size, resize)
+
+    return read, points
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -186,13 +254,16 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("files", nargs="+", type=user_path, help="the files of all splits, or their folders")
     parser.add_argument("--format", required=True, choices=FORMATS, dest="kind", help="see below")
-    parser.add_argument("--name", required=True, help="of the set, for --config.data.features")
+    parser.add_argument("--name", required=True, help="of the set, for --config.data.features or keypoints")
     parser.add_argument("--dataset", required=True, help="the prepared dataset, such as phoenix2014t_qa")
     parser.add_argument(
         "--data_dir", type=user_path, default=Path("data"), help="of all prepared datasets (default: data)"
     )
     parser.add_argument("--stride", type=int, default=0, help="frames from one row to the next")
     parser.add_argument("--span", type=int, default=0, help="frames that a row looks at (default: stride)")
+    parser.add_argument(
+        "--size", type=frame_size, help="WIDTHxHEIGHT of the pictures on which keypoints were found"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a set of this name")
     return parser.parse_args(arguments)
 

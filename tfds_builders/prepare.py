@@ -5,12 +5,13 @@
 `DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `dataset.json` (its language, source and
 options), `digests.json` (of every file), `clips.<split>.jsonl` (all that is known of each record but its
 video, in the order of the records) and, if there is a train split, `tokenizer/`. The folder appears by one
-rename, so it is whole or absent.
+rename, so it is whole or absent. A dataset of drawn signers also gets their joints, as a keypoint set.
 """
 
 import argparse
 import contextlib
 import io
+import os
 import shlex
 import shutil
 import sys
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from sslssaw_jax.data.dataset import (
     BROKEN_FACTS,
     DATASETS,
+    Dataset,
     DatasetFacts,
     Source,
     damaged_files,
@@ -32,6 +34,9 @@ from sslssaw_jax.data.dataset import (
     read_facts,
     write_dataset_facts,
 )
+from sslssaw_jax.data.feature_writer import FeatureWriter
+from sslssaw_jax.data.features import FEATURES
+from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path, write_jsonl
@@ -107,6 +112,9 @@ def prepare(
     if final.exists() and not overwrite:  # before the lock: the folder may be read-only
         _require_same(final, builder, manual_dir, vocab_size)
         print(f"{final} is prepared already; --overwrite prepares it again")
+        if _lacks_keypoints(builder, final):  # prepared by an earlier version
+            _write_keypoints(builder, final)
+            print(f"added the keypoint set {AVATAR}")
         return final
     with locked(work, "--data_dir"):
         shutil.rmtree(incomplete, ignore_errors=True)  # of a process that was killed
@@ -130,6 +138,8 @@ def prepare(
                 frame_size=builder.frame_size,
                 source=source,
             )
+            if _lacks_keypoints(builder, folder):
+                _write_keypoints(builder, folder)
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")
@@ -267,6 +277,20 @@ def _write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
             folder / f"clips.{split}.jsonl",
             ({key: _plain(clip[key]) for key in known} for clip in values),
         )
+
+
+def _lacks_keypoints(builder: "VideoQaBuilder", folder: Path) -> bool:
+    known = bool(builder.points) and not builder.text_only
+    return known and not (folder / FEATURES / AVATAR).exists() and os.access(folder, os.W_OK)
+
+
+def _write_keypoints(builder: "VideoQaBuilder", folder: Path) -> None:
+    """Write the keypoint set of a dataset's drawn signers."""
+    dataset = Dataset(folder, read_facts(folder))
+    with FeatureWriter(dataset, AVATAR, source="drawn", points=builder.points, resume=False) as writer:
+        for split, clip_id, rows in builder.keypoints():
+            writer.add(split, writer.clips[split][clip_id], rows)
+        writer.finish()
 
 
 def _plain(value: Any) -> str | int | bool:

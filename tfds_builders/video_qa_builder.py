@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
@@ -63,6 +64,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     default_resize = "256"
     HOMEPAGE = ""
+    points: tuple[str, ...] = ()
+    """The names of the keypoints that are known of all clips."""
 
     def __init__(
         self,
@@ -95,6 +98,10 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     def clip_reader(self) -> Callable[[Any], frames.ClipFrames]:
         """Return the function that reads the `video` of an annotation."""
         return functools.partial(frames.read_video, resize=frames.Resize.parse(self.resize), fps=self.fps)
+
+    def keypoints(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Yield split, clip and keypoints `[T, 3 * points]` of all clips."""
+        yield from ()
 
     def read_source(self, manual_dir: Path) -> Source:
         """Describe the files that preparing reads, without reading videos."""

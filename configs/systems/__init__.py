@@ -6,9 +6,18 @@ and SSL, and without the question.
 
 from typing import Any
 
-from configs.systems import gaslt, mmtlb, nslt, signbt, slrt, tspnet
+from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, signbt, slrt, tspnet
 
-_RECIPES = {"nslt": nslt, "tspnet": tspnet, "gaslt": gaslt, "slrt": slrt, "signbt": signbt, "mmtlb": mmtlb}
+_RECIPES = {
+    "nslt": nslt,
+    "tspnet": tspnet,
+    "csgcr": csgcr,
+    "gaslt": gaslt,
+    "slrt": slrt,
+    "signbt": signbt,
+    "mmtlb": mmtlb,
+    "gbt": gbt,
+}
 OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recipe.SMALL}
 """The rows of other systems -> the system's name."""
 
@@ -22,5 +31,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 """The recipe of each row by its public code or paper."""
 
-PUBLISHED_ON: dict[str, dict[str, Any]] = {**mmtlb.PUBLISHED_ON}
+PUBLISHED_ON: dict[str, dict[str, Any]] = {
+    **mmtlb.PUBLISHED_ON,
+    **csgcr.PUBLISHED_ON,
+    **gbt.PUBLISHED_ON,
+}
 """What the public recipe of a row has of its own on one dataset, by "BASE/ROW"."""

@@ -48,6 +48,7 @@ class DataConfig:
     crop_fraction: float = setting(0.875, SHARE)  # share of a stored frame's side that the square covers
     max_frames: int = positive(300)
     features: tuple[str, ...] = ()  # prepared feature sets that are read in place of frames
+    keypoints: str | None = setting(None)  # a prepared keypoint set that is read beside frames
     max_question_tokens: int = setting(64, TOKENS)  # with </s> and the language code
     max_target_tokens: int = setting(64, TOKENS)
     max_glosses: int = positive(40, free=True)  # of a clip, in stages that learn from glosses
@@ -66,4 +67,9 @@ class DataConfig:
         require(
             len(set(self.features)) == len(self.features),
             f"features is {self.features}: name each set once",
+        )
+        require(
+            not (self.features and self.keypoints),
+            f"features is {self.features} and keypoints {self.keypoints!r}: keypoints go with frames, whose "
+            "place features take; clear one",
         )

@@ -1,6 +1,6 @@
-"""Stored frames to normalized pixels on the device, with augmentation per clip.
+"""Stored frames to normalized pixels on the device, with augmentation per clip, and keypoints likewise.
 
-B clips, N packed frames, S x S stored pixels, H x W output pixels.
+B clips, N packed frames, S x S stored pixels, H x W output pixels, K keypoints.
 """
 
 import jax
@@ -34,17 +34,64 @@ def prepare_frames(batch: Batch, config: DataConfig, key: jax.Array | None) -> t
     if batch.frames.shape[1:3] != (stored, stored):
         shape = (batch.frames.shape[0], stored, stored, 3)
         frames_NxSxSx3 = jax.image.resize(frames_NxSxSx3, shape, "linear")
-    augment = config.augment
-    if key is not None and _warps(augment, margin=stored - size):
-        warp_key, key = jax.random.split(key)
-        matrix_Bx2x2, centre_Bx2 = _draw_warps(warp_key, augment, len(batch.valid), stored, size)
+    drawn, key = _split_warps(key, config, len(batch.valid))
+    if drawn:
+        matrix_Bx2x2, centre_Bx2 = drawn
         frames_NxHxWx3 = _warp(frames_NxSxSx3, matrix_Bx2x2[clip_N], centre_Bx2[clip_N], size)
     else:
         low = (stored - size) // 2
         frames_NxHxWx3 = frames_NxSxSx3[:, low : low + size, low : low + size]
     if key is not None:
-        frames_NxHxWx3 = _recolour(key, frames_NxHxWx3, augment, len(batch.valid), clip_N)
+        frames_NxHxWx3 = _recolour(key, frames_NxHxWx3, config.augment, len(batch.valid), clip_N)
     return (frames_NxHxWx3 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD), mask_N
+
+
+def prepare_keypoints(batch: Batch, config: DataConfig, key: jax.Array | None) -> jax.Array:
+    """Return keypoints where `prepare_frames` shows them, f32[N, K, 3].
+
+    With the same key, a point is moved as the pixels of its frame are. It has x and y, as shares of the
+    output window from the left and the upper edge, and its score; outside the window the shares are below 0
+    or above 1. A mirrored point keeps its name.
+
+    Args:
+        batch: Clips with keypoints.
+        config: As for `prepare_frames`.
+        key: As for `prepare_frames`.
+    """
+    assert batch.keypoints is not None, "the configuration names no keypoint set"
+    size = config.image_size
+    stored = round(size / config.crop_fraction)
+    points_NxKx3 = batch.keypoints.values.astype(jnp.float32)
+    points_NxKx3 = points_NxKx3.reshape(len(points_NxKx3), -1, 3)
+    # in pixels, whose centres are whole numbers
+    x_NxK, y_NxK = points_NxKx3[..., 0] * stored - 0.5, points_NxKx3[..., 1] * stored - 0.5
+    drawn, _ = _split_warps(key, config, len(batch.valid))
+    if drawn:
+        clip_N, _ = clip_of_frame(batch)
+        matrix_Nx2x2, centre_Nx2 = drawn[0][clip_N], drawn[1][clip_N]
+        y_NxK, x_NxK = y_NxK - centre_Nx2[:, :1], x_NxK - centre_Nx2[:, 1:]
+        (down_y, right_y), (down_x, right_x) = (
+            (matrix_Nx2x2[:, axis, 0, None], matrix_Nx2x2[:, axis, 1, None]) for axis in range(2)
+        )
+        determinant = down_y * right_x - right_y * down_x
+        y_NxK, x_NxK = (
+            (right_x * y_NxK - right_y * x_NxK) / determinant + (size - 1) / 2,
+            (down_y * x_NxK - down_x * y_NxK) / determinant + (size - 1) / 2,
+        )
+    else:
+        y_NxK, x_NxK = y_NxK - (stored - size) // 2, x_NxK - (stored - size) // 2
+    return jnp.stack([(x_NxK + 0.5) / size, (y_NxK + 0.5) / size, points_NxKx3[..., 2]], axis=-1)
+
+
+def _split_warps(
+    key: jax.Array | None, config: DataConfig, num_clips: int
+) -> tuple[tuple[jax.Array, jax.Array] | None, jax.Array | None]:
+    """Draw each clip's warp, if any, and return the key for colours."""
+    stored = round(config.image_size / config.crop_fraction)
+    if key is None or not _warps(config.augment, margin=stored - config.image_size):
+        return None, key
+    warp_key, key = jax.random.split(key)
+    return _draw_warps(warp_key, config.augment, num_clips, stored, config.image_size), key
 
 
 def _warps(augment: AugmentConfig, margin: int) -> bool:

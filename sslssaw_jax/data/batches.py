@@ -15,7 +15,7 @@ from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.epoch_plan import RunPlan, clip_rng, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
-from sslssaw_jax.data.glosses import GlossVocabulary, most_glosses
+from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question
@@ -70,18 +70,20 @@ class _BatchSource:
     ) -> None:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self.clips = source.clips
-        self._plan, self._seed, self._ask, self._glosses = plan, seed, ask, glosses
+        self._plan, self._seed, self._ask = plan, seed, ask
         self._local_frames = local_frames or range(stage.frame_budget)
         if data.skip_broken and len(self._local_frames) < stage.frame_budget:
             raise ConfigError(
                 "data.skip_broken is for a single process, since the others would not know of the broken "
                 "clip: set it to 0 and prepare the dataset again"
             )
-        longest, clip = most_glosses(self.clips)
+        self._named = list(map(glosses.encode, glosses.texts(self.clips))) if glosses else []
+        longest = max(map(len, self._named), default=0)
         if glosses and longest > data.max_glosses:  # a cut sequence would teach what the clip does not show
+            clip = next(clip for clip, ids in zip(self.clips, self._named) if len(ids) == longest)
             raise ConfigError(
-                f"config.data.max_glosses is {data.max_glosses}, and {clip} has {longest} glosses: raise it "
-                f"to {longest} or more"
+                f"config.data.max_glosses is {data.max_glosses}, and {clip.id} has {longest} {glosses.what}: "
+                f"raise it to {longest} or more"
             )
 
     def __len__(self) -> int:
@@ -112,6 +114,9 @@ class _BatchSource:
         sets = self._source.feature_sets
         rows_SxNxC = [np.zeros((len(frames_NxHxWx3), one.width), np.float16) for one in sets]
         count_SxB = np.zeros((len(sets), len(valid_B)), np.int32)
+        points = self._source.keypoints
+        width = points.feature_sets[0].width if points else 0
+        points_NxC = np.zeros((len(frames_NxHxWx3), width), np.float16)
         questions, targets, masked_targets = [], [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
@@ -133,6 +138,8 @@ class _BatchSource:
             try:
                 self._read_frames(index, kept, start, frames_NxHxWx3)
                 frame_count_B[row] = len(kept)
+                if points:
+                    points_NxC[start:end] = self._source.read_keypoints(index, kept)
             except FrameError:
                 frames_NxHxWx3[start:end] = 0  # what was read before the broken frame
                 valid_B[row], end = False, start
@@ -166,15 +173,16 @@ class _BatchSource:
             index=index_B,
             valid=valid_B,
             features=tuple(map(Features, rows_SxNxC, _starts(count_SxB), count_SxB)),
+            keypoints=Features(points_NxC, _starts(frame_count_B), frame_count_B) if points else None,
         )
 
     def _encode_glosses(self, index_B: np.ndarray, valid_B: np.ndarray) -> IdsAndMask:
         """Return the clips' glosses as ids and mask, both [B, G]."""
         shape = len(index_B), self._data.max_glosses
         ids_BxG, mask_BxG = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        if self._glosses is not None:
+        if self._named:
             for row in np.flatnonzero(valid_B):
-                ids = self._glosses.encode(self.clips[index_B[row]].gloss)
+                ids = self._named[index_B[row]]
                 ids_BxG[row, : len(ids)], mask_BxG[row, : len(ids)] = ids, True
         return ids_BxG, mask_BxG
 

@@ -1,6 +1,7 @@
 """Clips of one split of a prepared dataset, by index."""
 
 import copy
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -114,7 +115,8 @@ def read_record(data: bytes) -> dict[str, Any]:
 class ClipSource:
     """A split's clips by index, safe to share between threads.
 
-    Opening a source reads texts and frame counts, and no video. A source of features has `feature_sets`.
+    Opening a source reads texts and frame counts, and no video. A source of features has `feature_sets`, and
+    one of frames may have `keypoints`: a source of features of the same clips.
 
     Raises:
         DatasetError: The dataset has no such split; or, when a clip is read, its record is gone or broken.
@@ -122,6 +124,7 @@ class ClipSource:
 
     feature_sets: Sequence[Any] = ()
     _chosen: Sequence[int] | None = None  # for training; None: all clips
+    keypoints: "ClipSource | None" = None
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset, self.split = dataset, split
@@ -168,6 +171,7 @@ class ClipSource:
         """Return a source of the same clips with black frames."""
         other = copy.copy(self)
         other.read_frames = lambda index, kept, frames_NxHxWx3: frames_NxHxWx3.fill(0)  # type: ignore
+        other.keypoints = self.keypoints and self.keypoints.without_video()
         return other
 
     def choosing(self, indices: Sequence[int]) -> Self:
@@ -188,6 +192,11 @@ class ClipSource:
     def read_features(self, index: int, max_frames: int, rng: np.random.Generator | None) -> list[np.ndarray]:
         """Return a clip's rows of each feature set; frames have none."""
         return []
+
+    def read_keypoints(self, index: int, kept: np.ndarray) -> np.ndarray:
+        """Return the keypoints of a clip's `kept` frames, f16[F, C]."""
+        assert self.keypoints is not None
+        return self.keypoints.read_features(index, sys.maxsize, None)[0][kept]
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Decode the `kept` frames of a clip into `frames_NxHxWx3`.

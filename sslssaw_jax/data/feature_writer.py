@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,10 @@ from filelock import Timeout
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import DIGESTS, Dataset, DatasetError, file_digest
-from sslssaw_jax.data.features import FEATURES, FeatureSet, features_folder, find_features
+from sslssaw_jax.data.features import FEATURES, FeatureSet, features_folder, find_features, listed
 from sslssaw_jax.workdir import locked_file, read_json, read_jsonl, write_json
 
 FACTS, LARGEST = "facts.json", float(np.finfo(np.float16).max)
-_NAMED = 3  # clips in a message
 
 
 class FeatureWriter:
@@ -33,6 +32,7 @@ class FeatureWriter:
         stride: The frames from one row to the next.
         span: The frames that a row looks at.
         source: What the rows were made from; another source begins anew.
+        points: Of a keypoint set, the names of the points.
         most_frames: The frames after which the source cuts clips, if any.
         overwrite: Whether a set of this name is replaced.
         resume: Whether to go on with the rows of a killed writer.
@@ -49,6 +49,7 @@ class FeatureWriter:
         stride: int = 1,
         span: int | None = None,
         source: str,
+        points: Sequence[str] = (),
         most_frames: int | None = None,
         overwrite: bool = False,
         resume: bool = True,
@@ -56,7 +57,9 @@ class FeatureWriter:
         self._dataset, self._folder = dataset, features_folder(dataset, name)
         self._partial = self._folder.with_name(f".{name}.partial")
         self._stride, self._span = stride, span or stride
-        self._facts = {"stride": stride, "span": self._span, "source": source}
+        self._facts: dict[str, Any] = {"stride": stride, "span": self._span, "source": source}
+        if points:
+            self._facts["points"] = list(points)
         self._most_frames, self._resume = most_frames, resume
         self._width: int | None = None
         self._splits: dict[str, _SplitFile] = {}
@@ -248,12 +251,6 @@ class _SplitFile:
         # NumPy leaves room in a header for the first axis to grow
         header = {"descr": "<f2", "fortran_order": False, "shape": (self._rows, self.width)}
         np.lib.format.write_array_header_1_0(self.file, header)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first names of many."""
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
 def _is_whole(dataset: Dataset, name: str) -> bool:

@@ -5,7 +5,7 @@ A set lies in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,20 @@ class FeatureSet(FeatureSize):
 
     name: str
     fingerprint: str  # of the rows and their places, in all splits
+    points: tuple[str, ...] = ()  # of a keypoint set: the names of the points, each with x, y and score
 
 
 def features_notes(sets: Sequence[FeatureSet]) -> dict[str, dict[str, Any]]:
     """Return what is kept of feature sets with a run, by name."""
-    return {one.name: {key: x for key, x in asdict(one).items() if key != "name"} for one in sets}
+    return {one.name: {key: x for key, x in asdict(one).items() if key != "name" and x != ()} for one in sets}
 
 
 def features_from_notes(notes: Mapping[str, Any]) -> list[FeatureSet]:
     """Return the sets that `features_notes` described."""
-    return [FeatureSet(name=name, **facts) for name, facts in notes.items()]
+    return [
+        FeatureSet(name=name, **facts | {"points": tuple(facts.get("points", ()))})
+        for name, facts in notes.items()
+    ]
 
 
 def features_folder(dataset: Dataset, name: str) -> Path:
@@ -81,12 +85,20 @@ def _find(dataset: Dataset, name: str) -> FeatureSet:
         listed = {path.name: digests[f"{FEATURES}/{name}/{path.name}"] for path in sorted(folder.iterdir())}
         facts, width = read_json(index), np.load(index.with_suffix(".npy"), mmap_mode="r").shape[1]
         fingerprint = hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
-        return FeatureSet(width, int(facts["stride"]), int(facts["span"]), name, fingerprint)
+        points = tuple(map(str, facts.get("points", ())))  # which features have not
+        return FeatureSet(width, int(facts["stride"]), int(facts["span"]), name, fingerprint, points)
     except _BROKEN as error:
         raise DatasetError(f"the feature set {folder} is not whole ({error}): {_WRITE_AGAIN}") from error
 
 
 _WRITE_AGAIN = "import or extract it again with --overwrite"
+_NAMED = 3  # clips in a message
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names of many."""
+    names = list(names)
+    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
 class FeatureSource(ClipSource):
@@ -116,7 +128,13 @@ class FeatureSource(ClipSource):
             )
         try:
             clips = read_json(index)["clips"]
-            places_Bx2 = np.array([self._place(clips, clip.id, index) for clip in self.clips])
+            places = [clips.get(clip.id) or clips.get(f"{self.split}/{clip.id}") for clip in self.clips]
+            if missing := [clip.id for clip, place in zip(self.clips, places) if place is None]:
+                raise DatasetError(
+                    f"{index} has no rows of {len(missing):,} of {len(places):,} clips, {listed(missing)}: "
+                    f"{_WRITE_AGAIN}"
+                )
+            places_Bx2 = np.array(places)
             rows_NxC = np.load(index.with_suffix(".npy"), mmap_mode="r")
             start, count = places_Bx2.T
             if rows_NxC.dtype != np.float16 or start.min() < 0 or count.min() < 1:
@@ -126,13 +144,6 @@ class FeatureSource(ClipSource):
         except _BROKEN as error:
             raise DatasetError(f"{index} and its .npy are damaged ({error}): {_WRITE_AGAIN}") from error
         return rows_NxC, places_Bx2
-
-    def _place(self, clips: Mapping[str, Any], clip_id: str, index: Path) -> tuple[int, int]:
-        for name in (clip_id, f"{self.split}/{clip_id}"):
-            if name in clips:
-                start, count = clips[name]
-                return start, count
-        raise DatasetError(f"{index} has no features of the clip {clip_id}: {_WRITE_AGAIN}")
 
     def lengths(self, max_frames: int) -> np.ndarray:
         """Return each clip's most rows in a batch of all sets, i[clips]."""

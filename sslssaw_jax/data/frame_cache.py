@@ -52,6 +52,8 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
             "--text_only, into another --data_dir, name feature sets as data.features, or train a model with "
             "model.inputs='question'"
         )
+    if data.keypoints:
+        clips.keypoints = FeatureSource(dataset, split, [data.keypoints])
     return clips
 
 

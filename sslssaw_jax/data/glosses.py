@@ -1,4 +1,4 @@
-"""The glosses of a dataset as the ids of a recogniser, kept with a run."""
+"""The glosses of a dataset, or the words of its sentences, as the ids of a model; kept with a run."""
 
 import hashlib
 from collections import Counter
@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, Self
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import DatasetError
+from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.workdir import DamagedFileError, read_json, write_json
 
 BLANK, UNKNOWN = 0, 1
 SPECIALS = ("<blank>", "<unk>")
-GLOSSES = "glosses.json"  # beside the tokenizer of a run or model
+LEAST_OCCURRENCES = 3  # of a word in train's sentences
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,35 @@ class GlossVocabulary:
 
     glosses: tuple[str, ...] = field(default=(), repr=False)  # from id 2 on
 
+    what: ClassVar[str] = "glosses"
+    least: ClassVar[int] = 1  # occurrences of a gloss
+
     @classmethod
-    def of(cls, texts: Iterable[str]) -> "GlossVocabulary":
+    def of(cls, texts: Iterable[str]) -> Self:
         """Return the vocabulary of glosses that spaces separate."""
         counts = Counter(gloss for text in texts for gloss in text.split())
-        return cls(tuple(sorted(counts, key=lambda gloss: (-counts[gloss], gloss))))
+        frequent = [gloss for gloss, count in counts.items() if count >= cls.least]
+        return cls(tuple(sorted(frequent, key=lambda gloss: (-counts[gloss], gloss))))
+
+    @classmethod
+    def of_split(cls, clips: ClipSource) -> Self:
+        """Return the vocabulary of a train split.
+
+        Raises:
+            DatasetError: The split has no glosses.
+        """
+        require_glosses(clips)
+        return cls.of(cls.texts(clips.clips))
+
+    @staticmethod
+    def texts(clips: Sequence[ClipInfo]) -> list[str]:
+        """Return the glosses of each clip, with spaces between."""
+        return [clip.gloss for clip in clips]
+
+    @classmethod
+    def file(cls, folder: Path) -> Path:
+        """Return the file beside the tokenizer of a run or model."""
+        return folder / f"{cls.what}.json"
 
     @property
     def size(self) -> int:
@@ -52,28 +78,62 @@ class GlossVocabulary:
 
     def save(self, folder: Path) -> None:
         """Write `FOLDER/glosses.json`."""
-        write_json(folder / GLOSSES, {"glosses": self.glosses})
+        write_json(self.file(folder), {self.what: self.glosses})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load what `save` wrote.
+
+        Raises:
+            DamagedFileError: The file holds something else, or is gone.
+        """
+        path, what = cls.file(folder), cls.what
+        if not path.is_file():
+            raise DamagedFileError(
+                f"there is no {path}, which the model's {what} are numbered by: bring it back"
+            )
+        glosses = read_json(path).get(what)
+        if not isinstance(glosses, list) or not all(isinstance(gloss, str) for gloss in glosses):
+            raise DamagedFileError(f"{path} is damaged: it does not list {what}")
+        return cls(tuple(glosses))
 
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {gloss: number for number, gloss in enumerate(self.glosses, len(SPECIALS))}
 
 
-def load_glosses(folder: Path) -> GlossVocabulary:
-    """Load what `GlossVocabulary.save` wrote.
+class WordVocabulary(GlossVocabulary):
+    """The words of a train split's sentences, in place of glosses; characters in a script without spaces.
 
-    Raises:
-        DamagedFileError: The file holds something else, or is gone.
+    A word's id says that a sentence has the word, not where or how often.
     """
-    path = folder / GLOSSES
-    if not path.is_file():
-        raise DamagedFileError(
-            f"there is no {path}, which the model's glosses are numbered by: bring it back"
-        )
-    glosses = read_json(path).get("glosses")
-    if not isinstance(glosses, list) or not all(isinstance(gloss, str) for gloss in glosses):
-        raise DamagedFileError(f"{path} is damaged: it does not list glosses")
-    return GlossVocabulary(tuple(glosses))
+
+    what, least = "words", LEAST_OCCURRENCES
+
+    @classmethod
+    def of_split(cls, clips: ClipSource) -> Self:
+        """Return the words that occur often enough in a train split.
+
+        Raises:
+            DatasetError: No word does.
+        """
+        found = cls.of(cls.texts(clips.clips))
+        if not found.glosses:
+            raise DatasetError(
+                f"no word occurs {cls.least} times in the sentences of the split {clips.split} of "
+                f"{clips.dataset.folder}: prepare more clips, or choose a system that needs no words"
+            )
+        return found
+
+    @staticmethod
+    def texts(clips: Sequence[ClipInfo]) -> list[str]:
+        """Return the words of each clip's sentence, with spaces between."""
+        characters = counts_characters(clip.target for clip in clips)
+        return [" ".join(tokens(clip.target, characters)) for clip in clips]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of the known words, each once, in ascending order."""
+        return sorted({*super().encode(text)} - {UNKNOWN})
 
 
 def has_glosses(clips: ClipSource) -> bool:
@@ -88,8 +148,3 @@ def require_glosses(clips: ClipSource) -> None:
             f"the split {clips.split} of {clips.dataset.folder} has no glosses, and this stage needs them: "
             "prepare the dataset from annotations with glosses, or choose a system without"
         )
-
-
-def most_glosses(clips: Sequence[ClipInfo]) -> tuple[int, str]:
-    """Return the largest number of glosses, and the clip that has them."""
-    return max(((len(clip.gloss.split()), clip.id) for clip in clips), default=(0, ""))

@@ -3,6 +3,7 @@
 B is the number of rows: the whole input, the question without each word, the video without each stretch.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -21,7 +22,7 @@ from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDro
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.translation import sentence_step
 from sslssaw_jax.training.sharding import replicated
-from sslssaw_jax.types import Batch, Texts, TrainState
+from sslssaw_jax.types import Batch, Features, Texts, TrainState
 
 STRETCHES = 8  # of a video
 ROWS, TOKENS = 32, 16  # the rows, and the tokens of a sentence, are padded to multiples: few shapes compile
@@ -75,6 +76,11 @@ class Explainer:
             self._tokenizer,
             self._config,
         )
+        if clips.keypoints:
+            rows_FxC = clips.read_keypoints(index, kept)
+            padded = np.pad(rows_FxC, ((0, len(batch.frames) - len(kept)), (0, 0)))
+            points = Features(padded, batch.frame_start, batch.frame_count)
+            batch = dataclasses.replace(batch, keypoints=points)
         everywhere = replicated(self._mesh)
         batch = jax.tree.map(
             lambda value: jax.make_array_from_callback(value.shape, everywhere, value.__getitem__), batch

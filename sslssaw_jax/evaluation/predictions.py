@@ -54,8 +54,9 @@ class Sentence:
 class Found(NamedTuple):
     """All that a model says of one clip."""
 
-    sentences: list[Sentence]  # best first
+    sentences: list[Sentence]  # best first; no two have one text
     gate: Gate | None
+    ranks: list[float]  # by which the sentences are in order: their scores, or what the model ranks them by
 
 
 def score_predictions(predictions: Sequence[Prediction], *, period: bool = False) -> dict[str, Any]:

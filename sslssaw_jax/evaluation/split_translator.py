@@ -75,12 +75,12 @@ class SplitTranslator:
             self._announced = True
         found = self.search(state, clips, only, f"translating {clips.split}{what}")
         asked = [clips.clips[index] for index in found]
-        best = [sentences[0] for sentences, _ in found.values()]
+        best = [one.sentences[0] for one in found.values()]
         predictions = [
             Prediction(clip.id, clip.question, clip.target, sentence.text, sentence.score)
             for clip, sentence in zip(asked, best)
         ]
-        return predictions, [gate for _, gate in found.values()]
+        return predictions, [one.gate for one in found.values()]
 
     def search(
         self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None, progress: str = ""
@@ -105,16 +105,17 @@ class SplitTranslator:
             result = jax.device_get(self._translate(state.eval_params, state.batch_stats, on_devices))
             asked = batch.text_tower_texts
             for row in np.flatnonzero(batch.valid):
-                sentences = [
-                    Sentence(tokenizer.decode(tokens.tolist()), float(score))
-                    for tokens, score in zip(result.tokens[row], result.score[row])
-                    if score > IMPOSSIBLE
-                ]
+                by_text: dict[str, tuple[Sentence, float]] = {}
+                for tokens, score, rank in zip(result.tokens[row], result.score[row], result.rank[row]):
+                    text = tokenizer.decode(tokens.tolist())
+                    if score > IMPOSSIBLE:  # several sequences of tokens may spell one text
+                        by_text.setdefault(text, (Sentence(text, float(score)), float(rank)))
+                sentences, ranks = map(list, zip(*by_text.values()))
                 gate = None
                 if result.gate is not None:
                     ids = asked.question[row][asked.question_mask[row]].tolist()
                     gate = Gate(tokenizer.text_tower.pieces(ids), result.gate[row][result.mask[row]])
-                found[int(batch.index[row])] = Found(sentences, gate)
+                found[int(batch.index[row])] = Found(sentences, gate, ranks)
         return dict(sorted(found.items()))
 
 

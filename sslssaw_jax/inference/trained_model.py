@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.dataset import DatasetFacts
 from sslssaw_jax.data.features import FeatureSet, features_from_notes, features_notes
-from sslssaw_jax.data.glosses import GLOSSES, GlossVocabulary, load_glosses
+from sslssaw_jax.data.glosses import GlossVocabulary, WordVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.errors import UserError
@@ -41,7 +41,9 @@ from sslssaw_jax.workdir import (
 )
 
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
-MODEL_FILES = (MODEL_CONFIG, MODEL_WEIGHTS, f"{TOKENIZER}/*", f"{TEXT_TOWER}/*", GLOSSES)  # all that is read
+VOCABULARIES = tuple(one.file(Path()).name for one in (GlossVocabulary, WordVocabulary))
+# all that is read
+MODEL_FILES = (MODEL_CONFIG, MODEL_WEIGHTS, f"{TOKENIZER}/*", f"{TEXT_TOWER}/*", *VOCABULARIES)
 
 
 class ModelError(UserError):
@@ -57,7 +59,7 @@ class TrainedModel(NamedTuple):
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
-    features: list[FeatureSet]  # that it reads in place of frames, in order
+    features: list[FeatureSet]  # that it reads, in order: keypoints beside frames, or others in their place
     glosses: GlossVocabulary | None = None  # of a stage that reads glosses
 
     @property
@@ -165,13 +167,17 @@ def _assemble(
             f"trained with {notes['tokenizer']}): bring the model's own back"
         )
     features = features_from_notes(notes.get("features", {}))  # earlier versions read frames alone
-    glosses = load_glosses(folder) if "glosses" in notes else None
+    vocabulary = SYSTEMS[config.system].vocabulary
+    glosses = vocabulary.load(folder) if "glosses" in notes else None
     if glosses and glosses.fingerprint != notes["glosses"]:
-        raise ModelError(f"{folder / GLOSSES} has not the glosses of the model beside it: bring its own back")
+        raise ModelError(
+            f"{glosses.file(folder)} has not the {glosses.what} of the model beside it: bring its own back"
+        )
     inputs = StageInputs(
         tokenizer.vocab_size,
         tokenizer.text_tower.vocab_size,
-        features=features,
+        features=[one for one in features if not one.points],
+        keypoints=[point for one in features for point in one.points],
         glosses=lambda: glosses or GlossVocabulary(),
     )
     stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]

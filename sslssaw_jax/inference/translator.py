@@ -53,10 +53,11 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
     def __init__(self, model: TrainedModel) -> None:
         if model.features:
+            how = "beside" if model.config.data.keypoints else "in place of"
             raise ModelError(
-                f"the model reads the features {', '.join(one.name for one in model.features)} in place of "
-                "videos: write these features of your clips into a prepared dataset, and use run.py "
-                "--mode=translate"
+                f"the model reads {', '.join(one.name for one in model.features)} {how} videos: write such "
+                f"{'keypoints' if model.config.data.keypoints else 'features'} of your clips into a prepared "
+                "dataset, and use run.py --mode=translate"
             )
         self.model = model
         self._mesh = one_device()
@@ -135,11 +136,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         answers = []
         for group in groups:
             found = self._translator(source, group).search(self.model.state, source, group)
-            for index, (sentences, gate) in found.items():
-                by_text: dict[str, Sentence] = {}
-                for sentence in sentences:  # several sequences of tokens may spell one text
-                    by_text.setdefault(sentence.text, sentence)
-                best, *others = by_text.values()
+            for index, (sentences, gate, _) in found.items():
+                best, *others = sentences
                 understood = best.score >= self.model.threshold
                 explanation = self._explain(self.model.state, source, index, best.text) if explain else None
                 question, alternatives = clips[index].question, tuple(others)

@@ -55,6 +55,9 @@ class EncodedModel(NamedTuple):
     encoder_states: Any  # what the encoder found, as the decoder's `init_cache` takes it
     encoder_mask: jax.Array  # bool[B, T]
     gate: jax.Array | None = None  # f32[B, T], the fusion's weight of each position
+    # (tokens `w_1 .. w_n </s> <language>` i32[B, K, L], their mask, scores f32[B, K]) to what ranks the found
+    # sentences, f32[B, K]; None: the scores do
+    rank: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 class _Search(NamedTuple):

@@ -72,13 +72,7 @@ class MBartWriter(nnx.Module):
         self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
     ) -> tuple[jax.Array, jax.Array]:
         """Encode unscaled embeddings as states and mask; padding stands behind a clip."""
-        length_Bx1 = mask_BxT.sum(axis=1, keepdims=True)
-        x_BxTxD = jnp.pad(embedded_BxTxD, [(0, 0), (0, len(self.ending[...])), (0, 0)])
-        place_T = jnp.arange(x_BxTxD.shape[1])
-        for number, row_D in enumerate(self.ending[...]):
-            here_BxTx1 = (place_T == length_Bx1 + number)[..., None]
-            x_BxTxD = jnp.where(here_BxTx1, row_D.astype(x_BxTxD.dtype), x_BxTxD)
-        mask_BxT = prefix_mask(length_Bx1[:, 0] + len(self.ending[...]), valid_B, len(place_T))
+        x_BxTxD, mask_BxT = with_ending(embedded_BxTxD, mask_BxT, valid_B, self.ending[...])
         return self.encoder(x_BxTxD * self.scale, mask_BxT, rngs), mask_BxT
 
     def write(
@@ -88,6 +82,19 @@ class MBartWriter(nnx.Module):
         embedded_BxLxD = self.embedding(stream.tokens)
         hidden_BxLxD = self.decoder(embedded_BxLxD, stream.mask, states_BxTxD, mask_BxT, rngs)
         return self.embedding.logits(hidden_BxLxD)
+
+
+def with_ending(
+    embedded_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, ending_ExD: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Put rows for `</s>` and the language behind each clip's positions."""
+    length_Bx1 = mask_BxT.sum(axis=1, keepdims=True)
+    x_BxTxD = jnp.pad(embedded_BxTxD, [(0, 0), (0, len(ending_ExD)), (0, 0)])
+    place_T = jnp.arange(x_BxTxD.shape[1])
+    for number, row_D in enumerate(ending_ExD):
+        here_BxTx1 = (place_T == length_Bx1 + number)[..., None]
+        x_BxTxD = jnp.where(here_BxTx1, row_D.astype(x_BxTxD.dtype), x_BxTxD)
+    return x_BxTxD, prefix_mask(length_Bx1[:, 0] + len(ending_ExD), valid_B, len(place_T))
 
 
 class GlossToText(MBartWriter):

@@ -140,17 +140,16 @@ class DecoderLayer(nnx.Module):
         num_heads: int,
         post_norm: bool = False,
         encoder_d_model: int | None = None,
+        encoder_attention: MakeAttention = Attention,
         *,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.self_attn_layer_norm = LayerNorm(config.d_model, post_norm, rngs=rngs)
-        attention = functools.partial(
-            Attention, config.d_model, num_heads, config.attention_dropout, dtype=dtype, rngs=rngs
-        )
-        self.self_attn = attention()
+        sizes = config.d_model, num_heads, config.attention_dropout
+        self.self_attn = Attention(*sizes, dtype=dtype, rngs=rngs)
         self.encoder_attn_layer_norm = LayerNorm(config.d_model, post_norm, rngs=rngs)
-        self.encoder_attn = attention(encoder_d_model)
+        self.encoder_attn = encoder_attention(*sizes, encoder_d_model, dtype=dtype, rngs=rngs)
         self.feed_forward = FeedForward(config, post_norm, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -267,7 +266,10 @@ class Encoder(Blocks):
 
 
 class Decoder(Blocks):
-    """mBART's decoder; teacher forcing, prompt and single step all run `extend`."""
+    """mBART's decoder; teacher forcing, prompt and single step all run `extend`.
+
+    Positions may be of another kind, and so may the attention to the encoder.
+    """
 
     def __init__(
         self,
@@ -277,17 +279,16 @@ class Decoder(Blocks):
         positions: Positions = NormedPositions,
         post_norm: bool = False,
         encoder_d_model: int | None = None,
+        encoder_attention: MakeAttention = Attention,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.max_positions = config.max_positions
         self.input = positions(config, rngs=rngs)
+        kinds = post_norm, encoder_d_model, encoder_attention
         self.layers = nnx.List(
-            [
-                DecoderLayer(config, num_heads, post_norm, encoder_d_model, dtype=dtype, rngs=rngs)
-                for _ in range(num_layers)
-            ]
+            [DecoderLayer(config, num_heads, *kinds, dtype=dtype, rngs=rngs) for _ in range(num_layers)]
         )
         # the last post-norm layer has normalized its states already
         self.layer_norm = None if post_norm else LayerNorm(config.d_model, rngs=rngs)

@@ -35,6 +35,9 @@ class LossCounts(NamedTuple):
 
 OWN_COUNTS = LossCounts()
 
+# variables that are chosen on dev: the logit from which a word is taken, the weight of a score in a rank
+WORD_THRESHOLD, RANK_WEIGHT = "word_threshold", "rank_weight"
+
 
 class Translation(NamedTuple):
     """How a stage's model translates: two functions that beam search needs."""
@@ -43,6 +46,8 @@ class Translation(NamedTuple):
     prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # tokens and mask, of a batch and a language
 
 
+# (model, batch) -> logits f32[B, G] of the words of each clip's sentence
+Existence = Callable[[Any, Batch], jax.Array]
 # (model, batch) -> (gloss logits [B, T, G], mask [B, T])
 Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
@@ -79,6 +84,8 @@ class Stage:
     recognition: Recognition | None = None  # None: the stage does not recognise glosses
     writes_glosses: Translation | None = None  # from a sentence, see `stages/text2gloss.py`
     bank: BackTranslation | None = None  # None: the stage trains on the clips of train
+    # finds the words from which sentences are written; the model has `WORD_THRESHOLD` and `RANK_WEIGHT`
+    existence: Existence | None = None
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
     remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
 
@@ -134,6 +141,7 @@ class StageInputs:
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
     features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
+    keypoints: Sequence[str] = ()  # the points of the set that `config.data.keypoints` names, in order
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 
     @property
@@ -151,5 +159,7 @@ class System:
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
-    reads: tuple[Literal["frames", "features"], ...] = ("frames",)  # of a clip; empty: the question alone
+    # of a clip; keypoints beside frames, features in place of both; empty: the question alone
+    reads: tuple[Literal["frames", "keypoints", "features"], ...] = ("frames",)
     feature_sets: int = 1  # how many `config.data.features` may name
+    vocabulary: type[GlossVocabulary] = GlossVocabulary  # of the stages that read glosses, or words instead

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from sslssaw_jax.config.experiment import DecodeConfig
 from sslssaw_jax.data.batches import Ask
 from sslssaw_jax.data.masking import drop_words
-from sslssaw_jax.models.beam_search import EncodedModel, beam_search
+from sslssaw_jax.models.beam_search import IMPOSSIBLE, EncodedModel, beam_search
 from sslssaw_jax.models.decoder_inputs import shift_right, text_stream
 from sslssaw_jax.stages.stage import Translation
 from sslssaw_jax.types import Batch
@@ -33,6 +34,7 @@ class Translated(NamedTuple):
 
     tokens: jax.Array  # i32[B, beams, max_new_tokens], best first, padded behind </s>
     score: jax.Array  # f32[B, beams], log-probability over the norm of the length
+    rank: jax.Array  # f32[B, beams], by which the sentences are in order: the score, or the model's own
     gate: jax.Array | None  # f32[B, T]: the question's tokens, then the video's positions; None without SSAW
     mask: jax.Array  # bool[B, T]
 
@@ -80,8 +82,27 @@ def translate_step(
         eos_id=eos_id,
         pad_id=pad_id,
     )
+    rank = score
+    if rankers := [member.rank for member in members if member.rank]:
+        text = _with_language(tokens, language_id, eos_id)
+        ranks = jnp.stack([rank(*text, score) for rank in rankers]).mean(axis=0)
+        ranks = jnp.where(score > IMPOSSIBLE, ranks, IMPOSSIBLE)
+        rank, place = lax.top_k(ranks, decode.beams)
+        tokens = jnp.take_along_axis(tokens, place[..., None], axis=1)
+        score = jnp.take_along_axis(score, place, axis=1)
     gate = jnp.stack(gates).mean(axis=0) if gates else None
-    return Translated(tokens, score, gate, members[0].encoder_mask)
+    return Translated(tokens, score, rank, gate, members[0].encoder_mask)
+
+
+def _with_language(tokens_BxKxN: jax.Array, language_id: int, eos_id: int) -> tuple[jax.Array, jax.Array]:
+    """Return sentences as `w_1 .. w_n </s> <language>`, with their mask."""
+    ends_BxKxN = tokens_BxKxN == eos_id
+    # one beyond </s>, 0 for a beam that found nothing
+    length_BxKx1 = jnp.where(ends_BxKxN.any(-1), ends_BxKxN.argmax(axis=-1) + 1, 0)[..., None]
+    place = jnp.arange(tokens_BxKxN.shape[-1] + 1)
+    text_BxKxL = jnp.pad(tokens_BxKxN, ((0, 0), (0, 0), (0, 1)))
+    text_BxKxL = jnp.where(place == length_BxKx1, language_id, text_BxKxL)
+    return text_BxKxL, (place <= length_BxKx1) & (length_BxKx1 > 0)
 
 
 def sentence_step(

@@ -9,6 +9,7 @@ from flax import nnx
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
+from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.s3d import S3DEmbedding
 from sslssaw_jax.models.temporal_inception import InceptionEmbedding
 from sslssaw_jax.models.video_embedding import (
@@ -52,6 +53,12 @@ def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
         "max_frames": config.data.max_frames,
         "features": inputs.features[0] if config.data.features else None,
     }
+
+
+def video_embedding(config: Config, inputs: StageInputs, d_model: int, rngs: nnx.Rngs) -> VideoEmbedding:
+    """Make the embedding of frames, or of features in their place."""
+    dtype = compute_dtype(config.compute.dtype)
+    return VideoEmbedding(config.model.cnn, d_model, **video_input(config, inputs), dtype=dtype, rngs=rngs)
 
 
 def split_key(key: jax.Array | None) -> tuple[jax.Array | None, nnx.Rngs | None]:

@@ -5,7 +5,7 @@ import ml_collections
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
 from sslssaw_jax.stages.stage import System
-from sslssaw_jax.systems import gaslt, mmtlb, nslt, question_only, signbt, slrt, ssl_ssaw, tspnet
+from sslssaw_jax.systems import csgcr, gaslt, gbt, mmtlb, nslt, question_only, signbt, slrt, ssl_ssaw, tspnet
 
 SYSTEMS: dict[str, System] = {
     "ssl_ssaw": ssl_ssaw.SYSTEM,
@@ -13,8 +13,10 @@ SYSTEMS: dict[str, System] = {
     "gaslt": gaslt.SYSTEM,
     "nslt": nslt.SYSTEM,
     "mmtlb": mmtlb.SYSTEM,
+    "gbt": gbt.SYSTEM,
     "tspnet": tspnet.SYSTEM,
     "signbt": signbt.SYSTEM,
+    "csgcr": csgcr.SYSTEM,
     "question_only": question_only.SYSTEM,
 }
 
@@ -45,6 +47,16 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     require(
         bool(features) or system.reads != ("features",),
         f"config.data.features is empty; the system {config.system!r} reads features: name prepared sets",
+    )
+    reads_keypoints, keypoints = "keypoints" in system.reads, config.data.keypoints
+    require(
+        keypoints is None or reads_keypoints,
+        f"config.data.keypoints is {keypoints!r}; the system {config.system!r} reads no keypoints: clear it",
+    )
+    require(
+        bool(keypoints or features) or not reads_keypoints,
+        f"config.data.keypoints is None; the system {config.system!r} reads keypoints beside frames: name a "
+        "prepared set",
     )
     system.check(config)
     return config

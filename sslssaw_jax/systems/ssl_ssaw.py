@@ -1,13 +1,12 @@
 """SSL-SSAW, the paper's system: shared feature space, SSAW fusion, question self-supervision.
 
-Stage 1 (Sec. 3.2) brings a video tower and a text tower into one feature space and restores masked words.
-Stage 2 (Sec. 3.3) fuses question and video and translates. QB-GFSLT-VLP and GFSLT-VLP are the rows without
-SSAW and SSL, and without the question.
+Stage 1 (Sec. 3.2), in `stages/pretrain.py`, brings a video tower and a text tower into one feature space and
+restores masked words. Stage 2 (Sec. 3.3) fuses question and video and translates. QB-GFSLT-VLP and GFSLT-VLP
+are the rows without SSAW and SSL, and without the question.
 
 B clips, T positions in time, L tokens, D features, V vocabulary.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -27,16 +26,14 @@ from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, Encoder
-from sslssaw_jax.models.video_embedding import VideoEmbedding
-from sslssaw_jax.stages.alignment import aligned_cosine
-from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, denominator
+from sslssaw_jax.stages.pretrain import Alignment, pretrain_stage
 from sslssaw_jax.stages.recognition import early_modules, early_stages
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
-from sslssaw_jax.stages.video import embed_video, split_key, video_input
+from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import check_cnn_start
-from sslssaw_jax.types import LOSS, Batch, Metrics
+from sslssaw_jax.types import Batch, Metrics
 
 PRETRAIN_MODULES = {  # of stage 2 <- of stage 1
     "embedding": "embedding",
@@ -56,8 +53,7 @@ class SSLSSAWConfig:
     text_encoder: Literal["mbart", "mbert"] = "mbart"
     mbart: MBartConfig = group(MBartConfig)
     mbert: MBertConfig = group(MBertConfig)
-    # what stage 1 compares (Table 3)
-    alignment: Literal["pooled", "text_to_video", "video_to_text"] = "pooled"
+    alignment: Alignment = "pooled"
     gloss_head: GlossHeadConfig = group(GlossHeadConfig, stages=("recognize",))  # of the stage `recognize`
     fusion: FusionConfig = group(FusionConfig, stages=("translate",))  # Table 5
     inputs: Literal["question", "video", "both"] = setting("both", stages=("translate",))  # Table 7
@@ -69,107 +65,6 @@ class SSLSSAWConfig:
             self.inputs != "video" or self.ssl == "off",
             "inputs is 'video', which reads no question: set ssl to 'off'",
         )
-
-
-class PretrainModel(nnx.Module):
-    """A model of both towers, their projections (Eq. 1) and the decoder that restores words (Eq. 2)."""
-
-    def __init__(self, config: Config, inputs: StageInputs, *, rngs: nnx.Rngs):
-        model: SSLSSAWConfig = config.model
-        mbart, dtype = model.mbart, compute_dtype(config.compute.dtype)
-        d_model = mbart.d_model
-        self.embedding = TokenEmbedding(
-            inputs.vocab_size, d_model, tied_head=mbart.tied_head, dtype=dtype, rngs=rngs
-        )
-        self.video = _video_embedding(config, inputs, dtype, rngs)
-        self.cls = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (d_model,), jnp.float32))
-        self.video_encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
-        self.text_encoder: Encoder | MBert
-        if model.text_encoder == "mbert":
-            bert_size = inputs.text_tower_vocab_size
-            self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
-        else:
-            self.text_encoder = Encoder(mbart.text_layers, mbart.text_heads, mbart, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
-        self.video_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
-        self.text_projection = nnx.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
-        self.pooled = model.alignment == "pooled"
-        self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), jnp.float32))  # learned, as in CLIP
-
-    def video_features(
-        self, video_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, *, rngs: nnx.Rngs | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return `I_v` (Eq. 1), the projected state at [CLS], and the mask.
-
-        For aligned sequences (Table 3): the projected states at all positions but [CLS], `[B, T, D]`.
-        """
-        cls_Bx1xD = jnp.broadcast_to(self.cls[...], (len(valid_B), 1, video_BxTxD.shape[-1]))
-        with_cls = jnp.concatenate([cls_Bx1xD.astype(video_BxTxD.dtype), video_BxTxD], axis=1)
-        mask = jnp.concatenate([valid_B[:, None], mask_BxT], axis=1)
-        states = self.video_encoder(with_cls, mask, rngs)
-        kept = slice(None, 1) if self.pooled else slice(1, None)
-        return self.video_projection(states[:, kept]), mask[:, kept]
-
-    def text_features(
-        self, text_BxL: jax.Array, mask_BxL: jax.Array, *, rngs: nnx.Rngs | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return `I_s` (Eq. 1), the projected state at the end, and mask.
-
-        The end is `</s>`, or mBERT's `[SEP]`; the parent project's argmax picks the language code behind
-        `</s>`. For aligned sequences (Table 3): the projected states of words and end, `[B, L - 1, D]`.
-        """
-        states_BxLxD = self._read(text_BxL, mask_BxL, rngs)
-        # without mBERT's [CLS] in front or mBART's language code behind, the end comes last
-        kept = slice(1, None) if isinstance(self.text_encoder, MBert) else slice(None, -1)
-        states_BxLxD, mask_BxL = states_BxLxD[:, kept], mask_BxL[:, 1:]
-        if self.pooled:
-            end_Bx1 = jnp.maximum(mask_BxL.sum(axis=1, keepdims=True) - 1, 0)
-            states_BxLxD = jnp.take_along_axis(states_BxLxD, end_Bx1[..., None], axis=1)
-            mask_BxL = mask_BxL[:, :1]
-        return self.text_projection(states_BxLxD), mask_BxL
-
-    def restore_words(
-        self, masked_BxL: jax.Array, mask_BxL: jax.Array, target: Stream, *, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
-        """Return the sentence's logits `[B,L,V]` from its masked copy (Eq. 2)."""
-        states_BxLxD = self._read(masked_BxL, mask_BxL, rngs)
-        embedded_BxLxD = self.embedding(target.tokens)
-        return self.embedding.logits(self.decoder(embedded_BxLxD, target.mask, states_BxLxD, mask_BxL, rngs))
-
-    def _read(self, text_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        text = text_BxL if isinstance(self.text_encoder, MBert) else self.embedding(text_BxL)
-        return self.text_encoder(text, mask_BxL, rngs)
-
-
-def pretrain_loss(
-    model: PretrainModel,
-    batch: Batch,
-    key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
-    *,
-    config: Config,
-) -> tuple[jax.Array, Metrics]:
-    """Return `L1 = L_sim + lambda*L_R` (Eq. 1, 2) with its parts.
-
-    The metrics have the shares of clips and sentences whose counterpart is the nearest of the batch.
-    """
-    augment_key, rngs = split_key(key)
-    video = embed_video(model.video, batch, config.data, augment_key)
-    video = model.video_features(*video, batch.valid, rngs=rngs)
-    tower = batch.text_tower_texts
-    text = model.text_features(tower.target, tower.target_mask, rngs=rngs)
-    if config.model.alignment == "video_to_text":
-        cosine_BxB = aligned_cosine(*text, *video).T
-    else:
-        cosine_BxB = aligned_cosine(*video, *text)
-    l_sim, metrics = contrastive_loss(cosine_BxB, model.logit_scale[...], batch.valid, counts.clips)
-    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
-    logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
-    smoothing, normalize = config.pretrain.label_smoothing, config.pretrain.normalize
-    count = denominator(normalize, target.scored, counts.target_tokens, counts.clips)
-    l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, smoothing, count)
-    total = l_sim + config.pretrain.mask_weight * l_r
-    return total, {"loss_similarity": l_sim, "loss_restore": l_r, **metrics}
 
 
 class Encoded(NamedTuple):
@@ -196,7 +91,7 @@ class TranslationModel(nnx.Module):
             bert_size = inputs.text_tower_vocab_size
             self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
         if self.reads_video:
-            self.video = _video_embedding(config, inputs, dtype, rngs)
+            self.video = video_embedding(config, inputs, d_model, rngs)
         self.fusion = FUSIONS[model.fusion.kind](d_model, model.fusion, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
@@ -272,20 +167,13 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     model: SSLSSAWConfig = config.model
     from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
     has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file
-    make_video = partial(_video_embedding, config, inputs, compute_dtype(config.compute.dtype))
+    make_video = partial(video_embedding, config, inputs, model.mbart.d_model)
     shared = config.stage == "translate" and not has_pretrain
     early = early_stages(config, inputs, make_video, model.mbart.d_model, shared=shared)
     modules = early_modules(early)
-    pretrain = Stage(
-        "pretrain",
-        lambda key: PretrainModel(config, inputs, rngs=nnx.Rngs(key)),
-        partial(pretrain_loss, config=config),
-        reads_question=False,
-        shared=True,
-        starts_pretrained=True,
-        modules=modules,
-        selection=LOSS,
-        remat=config.compute.remat,
+    mbert = (model.mbert, inputs.text_tower_vocab_size) if model.text_encoder == "mbert" else None
+    pretrain = pretrain_stage(
+        config, inputs, make_video, mbert=mbert, alignment=model.alignment, modules=modules
     )
 
     def encode(model: TranslationModel, batch: Batch) -> EncodedModel:
@@ -325,12 +213,6 @@ def check(config: Config) -> None:
         f"config.model.mbert.max_positions is {model.mbert.max_positions}; texts of {longest} tokens need as "
         "many: raise it, or lower config.data.max_question_tokens and config.data.max_target_tokens",
     )
-
-
-def _video_embedding(config: Config, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs) -> VideoEmbedding:
-    model: SSLSSAWConfig = config.model
-    reads = video_input(config, inputs)
-    return VideoEmbedding(model.cnn, model.mbart.d_model, **reads, dtype=dtype, rngs=rngs)
 
 
 SYSTEM = System(

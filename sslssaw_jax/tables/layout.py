@@ -33,10 +33,20 @@ class Row:
 
     labels: list[str]
     experiment: str
-    paper: list[float | None]  # None: not published
+    paper: list[float] | None  # in the order of `LABELS`; None: the paper prints none
     runs: list[Run]  # finished ones
     failed: int = 0  # number of failed runs
     reason: str = ""  # the last words of a failed run
+
+    @property
+    def figures(self) -> list[str]:
+        """Return the paper's scores in words."""
+        return [f"{figure:.2f}" for figure in self.paper] if self.paper else ["–"] * len(LABELS)
+
+    @property
+    def paper_bleu4(self) -> float | None:
+        """Return the paper's BLEU-4, if printed."""
+        return self.paper[list(LABELS).index("bleu4")] if self.paper else None
 
     def mean(self, column: str) -> float:
         """Return the mean over seeds."""
@@ -102,7 +112,7 @@ def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: 
             "",
             _line([*table["columns"], *LABELS.values()]),
             _line(["---"] * num_labels + ["---:"] * len(LABELS)),
-            *(_line([*row.labels, *map(_figure, row.paper)]) for row in rows),
+            *(_line([*row.labels, *row.figures]) for row in rows),
             "",
         ]
     return "\n".join(lines + [f"- {note}" for note in _notes(number, rows, seeds)]) + "\n"
@@ -112,24 +122,14 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _figure(published: float | None) -> str:
-    return "–" if published is None else f"{published:.2f}"
-
-
-def _published_bleu4(row: Row) -> float:
-    figure = row.paper[list(LABELS).index("bleu4")]
-    assert figure is not None, "each row of the tables has it"
-    return figure
-
-
 def _cells(row: Row, dataset: str, comparable: bool) -> list[str]:
     cells = []
-    for column, paper in zip(LABELS, row.paper):
+    for column, figure in zip(LABELS, row.figures):
         ours = "failed" if row.failed else "–"
         if row.runs:
             deviation = row.deviation(column)
             ours = f"{row.mean(column):.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
-        cells.append(f"{ours} ({_figure(paper)})" if comparable else ours)
+        cells.append(f"{ours} ({figure})" if comparable else ours)
     for metric in TESTED:
         p_value = row.p_value(metric)
         cells.append("{:.2f} to {:.2f}".format(*row.interval(metric)) if row.runs else "")
@@ -157,10 +157,12 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
     if all(row.runs for row in rows):
         places = range(len(rows))
         ours = sorted(places, key=lambda place: rows[place].mean("bleu4"))
-        papers = sorted(places, key=lambda place: _published_bleu4(rows[place]))
         notes.append(f"By BLEU-4: {' < '.join(names[place] for place in ours)}.")
+        printed = {place: row.paper_bleu4 for place, row in enumerate(rows) if row.paper_bleu4 is not None}
+        papers = sorted(printed, key=printed.__getitem__)
+        same = papers == [place for place in ours if place in printed]
         in_paper = " < ".join(names[place] for place in papers)
-        notes.append("The paper has the same order." if ours == papers else f"In the paper: {in_paper}.")
+        notes.append("The paper has the same order." if same else f"In the paper: {in_paper}.")
     of_rows = [f"{name}: {row['note']}" for name, row in zip(names, table["rows"]) if "note" in row]
     return [*notes, *table.get("notes", []), *of_rows]
 
@@ -175,7 +177,8 @@ def to_csv(number: int, rows: list[Row]) -> str:
     writer.writerow([*PAPER[str(number)]["columns"], "experiment", "runs", *parts])
     for row in rows:
         cells: list[Any] = [*row.labels, row.experiment, len(row.runs)]
-        for column, paper in zip(LABELS, row.paper):
+        printed: list[Any] = row.paper or [""] * len(LABELS)
+        for column, paper in zip(LABELS, printed):
             cells += [row.mean(column), row.deviation(column), paper] if row.runs else ["", "", paper]
         for metric in TESTED:
             cells += [*row.interval(metric), row.p_value(metric)] if row.runs else ["", "", ""]
@@ -202,8 +205,8 @@ def draw(number: int, dataset: str, rows: list[Row], *, toy: bool = False) -> Fi
             axes.plot(seeds, [place] * len(seeds), "o", color="#2f4b66", markersize=4, zorder=3)
         else:
             axes.text(0, place, " failed" if row.failed else " not trained", va="center", color="#777777")
-        if comparable:
-            axes.plot(_published_bleu4(row), place, "D", color="#d1495b", markersize=6, zorder=4)
+        if comparable and (paper := row.paper_bleu4) is not None:
+            axes.plot(paper, place, "D", color="#d1495b", markersize=6, zorder=4)
     axes.set_yticks(range(len(rows)), [_name(table["columns"], row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0)

@@ -207,7 +207,8 @@ def restore_params(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return parameters, batch statistics and notes of a checkpoint of another run.
 
-    The parameters are those for evaluation: the moving average, if any. A damaged checkpoint is skipped with
+    The parameters are those for evaluation: the moving average, if any. Variables that were chosen on dev
+    have the chosen values. A damaged checkpoint is skipped with
     a warning, and nothing in `directory` changes. The first two are nested dicts of NumPy arrays, as
     `nnx.replace_by_pure_dict` takes them.
 
@@ -237,7 +238,10 @@ def restore_params(
     params = "ema" if _is_averaged(folder) else "params"
     state = _read_arrays(folder, (params, "batch_stats"))
     meta = read_json(checkpoint_notes(folder))
-    return _pure_dict(state[params]), _pure_dict(state["batch_stats"]), meta
+    batch_stats = _pure_dict(state["batch_stats"])
+    chosen = read_scores(directory).get(step, {})  # on dev after the save, by the names of variables
+    batch_stats |= {name: np.float32(chosen[name]) for name in batch_stats.keys() & chosen.keys()}
+    return _pure_dict(state[params]), batch_stats, meta
 
 
 def _checked(directory: str | Path) -> Path:

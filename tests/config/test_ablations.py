@@ -142,9 +142,14 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
     printed: dict[tuple[str, str], dict[str, list[float]]] = {}
     for number, table in PAPER.items():
         for row in table["rows"]:
-            assert len(row["labels"]) == len(table["columns"]) and len(row["paper"]) == len(LABELS)
-            printed.setdefault((table["dataset"], row["experiment"]), {})[number] = row["paper"]
-    assert {experiment for _, experiment in printed} == set(ALL) - {"slrt_ctc"}  # no table has such a row
+            assert len(row["labels"]) == len(table["columns"])
+            if row["paper"]:  # otherwise the paper prints none
+                assert len(row["paper"]) == len(LABELS)
+                printed.setdefault((table["dataset"], row["experiment"]), {})[number] = row["paper"]
+    assert {experiment for _, experiment in printed} == set(ALL) - {
+        "slrt_ctc",
+        "btt",
+    }  # the paper has no such rows
     unlike = {key: figures for key, figures in printed.items() if len(set(map(tuple, figures.values()))) > 1}
     concat = ("phoenix2014t_qa", "qb_ssl")
     assert set(unlike) == {concat}
@@ -154,9 +159,13 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
     assert all(f"{figure:.2f}" in PAPER["5"]["notes"][0] for figure in unlike[concat]["4"])
 
 
+def test_tables_1_and_2_have_the_same_rows():
+    first, second = ([row["experiment"] for row in PAPER[number]["rows"]] for number in "12")
+    assert first == second and set(OTHER_SYSTEMS) - {"slrt_ctc"} <= set(first)
+
+
 def test_the_paper_s_figures_fall_from_bleu_1_to_bleu_4_and_its_full_system_is_best():
     for table in PAPER.values():
-        *others, full = (row["paper"] for row in table["rows"])
-        whole = [figures for figures in (*others, full) if None not in figures]
-        assert all(b1 > b2 > b3 > b4 for b1, b2, b3, b4, _ in whole)
+        *others, full = (row["paper"] for row in table["rows"] if row["paper"])
+        assert all(b1 > b2 > b3 > b4 for b1, b2, b3, b4, _ in (*others, full))
         assert all(full[3] > other[3] for other in others)  # MMTLB has a better BLEU-1 on CSL-Daily

@@ -5,9 +5,10 @@ import pytest
 
 from sslssaw_jax.config.data import AugmentConfig, DataConfig
 from sslssaw_jax.data import augment
-from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
+from sslssaw_jax.data.augment import clip_of_frame, prepare_frames, prepare_keypoints
 from sslssaw_jax.types import PIXEL_MEAN as MEAN
 from sslssaw_jax.types import PIXEL_STD as STD
+from sslssaw_jax.types import Features
 from tests.support.toy import assert_close, padded, toy_batch
 
 SIDE = 16  # of the frames in toy batches
@@ -153,6 +154,30 @@ def test_the_warp_is_exact_on_a_linear_picture(batch, monkeypatch):
             for column in range(size):
                 y, x = matrix[frame] @ (row - 4, column - 4) + centre[frame]
                 np.testing.assert_allclose(warped[frame, row, column], 8 * y + 3 * x, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+@pytest.mark.parametrize("changes", [{"crop": True}, {"rotation": 25, "scale": 0.3, "mirror": True}])
+def test_a_bright_dot_is_found_where_its_keypoint_is(batch, seed, changes):
+    frames = np.zeros_like(batch.frames)
+    places = np.array([(4, 7), (9, 5), (10, 10)])  # x and y of a dot for each channel
+    for channel, (x, y) in enumerate(places):
+        frames[:, y, x, channel] = 255
+    rows = np.column_stack([(places + 0.5) / SIDE, [1, 0.5, 0]]).astype(np.float16).reshape(1, 9)
+    points = Features(np.repeat(rows, len(frames), 0), batch.frame_start, batch.frame_count)
+    batch = batch.replace(frames=frames, keypoints=points)
+    config = data_config(24, 0.75, **changes)  # from 16 pixels to 32, and a window of 24 of these
+    key = None if seed is None else jax.random.key(seed)
+    shown = np.maximum(prepare(batch, config, seed), 0)
+    moved = np.asarray(jax.jit(prepare_keypoints, static_argnums=1)(batch, config, key))
+    np.testing.assert_array_equal(moved[..., 2], np.broadcast_to([1, 0.5, 0], moved.shape[:2]))
+    across = (np.arange(24) + 0.5) / 24
+    found, visible = np.stack([across[shown.max(2).argmax(1)], across[shown.max(1).argmax(1)]][::-1], -1), 0
+    for place, dot in zip(found[:14].reshape(-1, 2), moved[:14, :, :2].reshape(-1, 2)):
+        if (np.abs(dot - 0.5) < 0.45).all():
+            assert np.abs(place - dot).max() < 1.1 / 24
+            visible += 1
+    assert visible > 10
 
 
 @pytest.mark.parametrize("image_size", [8, 24])

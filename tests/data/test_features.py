@@ -236,7 +236,7 @@ def test_damage_is_found_by_verifying_and_by_reading(dataset: Dataset) -> None:
         open_clips(dataset, replace(DATA, features=("first",)), "dev")
     del facts["clips"]["dev-003"]
     index.write_text(json.dumps(facts))
-    with pytest.raises(DatasetError, match="has no features of the clip dev-003"):
+    with pytest.raises(DatasetError, match="has no rows of 1 of 6 clips, dev-003"):
         open_clips(dataset, replace(DATA, features=("first",)), "dev")
 
 

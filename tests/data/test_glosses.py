@@ -11,7 +11,7 @@ from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
-from sslssaw_jax.data.glosses import GlossVocabulary, load_glosses, require_glosses
+from sslssaw_jax.data.glosses import GlossVocabulary, WordVocabulary, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.workdir import DamagedFileError
 
@@ -33,14 +33,33 @@ def test_glosses_are_numbered_by_frequency_then_by_alphabet() -> None:
 
 def test_a_saved_vocabulary_is_the_same_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     VOCABULARY.save(tmp_path)
-    assert load_glosses(tmp_path) == VOCABULARY
-    assert load_glosses(tmp_path).fingerprint == VOCABULARY.fingerprint
+    assert GlossVocabulary.load(tmp_path) == VOCABULARY
+    assert GlossVocabulary.load(tmp_path).fingerprint == VOCABULARY.fingerprint
     assert dataclasses.replace(VOCABULARY, glosses=("RAIN",)).fingerprint != VOCABULARY.fingerprint
     (tmp_path / "glosses.json").write_text('{"glosses": [1]}')
     with pytest.raises(DamagedFileError, match=r"glosses\.json is damaged"):
-        load_glosses(tmp_path)
+        GlossVocabulary.load(tmp_path)
     with pytest.raises(DamagedFileError, match=r"there is no .*glosses\.json"):
-        load_glosses(tmp_path / "elsewhere")
+        GlossVocabulary.load(tmp_path / "elsewhere")
+
+
+def clip(target: str) -> ClipInfo:
+    return ClipInfo("a", 0, "", target, "", "")
+
+
+def test_words_are_those_of_train_s_sentences_that_occur_three_times(source: ClipSource) -> None:
+    texts = open_clips(source.dataset, DataConfig(), "train", video=False)
+    texts.clips = [*map(clip, ["rain in the north", "rain in the south", "the rain in may", "the  rain"])]
+    words = WordVocabulary.of_split(texts)
+    assert words.glosses == ("rain", "the", "in")
+    assert words.encode("in the deep rain the") == [2, 3, 4], "each known word once"
+    texts.clips = texts.clips[:2]
+    with pytest.raises(DatasetError, match="no word occurs 3 times in the sentences of the split train"):
+        WordVocabulary.of_split(texts)
+
+
+def test_words_without_spaces_are_characters() -> None:
+    assert WordVocabulary.texts([clip("今天 下雨。"), clip("下雪")]) == ["今 天 下 雨 。", "下 雪"]
 
 
 def test_a_split_without_glosses_is_named(source: ClipSource) -> None:

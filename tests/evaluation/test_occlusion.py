@@ -46,6 +46,8 @@ def _quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 class Clips:
     """One clip, with its frames or as a text alone."""
 
+    keypoints = None
+
     def __init__(self, has_video: bool) -> None:
         count = len(FRAMES) if has_video else 0
         self.clips = [ClipInfo("clip0", count, QUESTION, "", "", "")]

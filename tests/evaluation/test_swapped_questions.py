@@ -49,7 +49,8 @@ def copies(clips: Clips, field: str) -> SplitTranslator:
 
     def translate(params: None, batch_stats: None, batch: Batch) -> Translated:
         tokens, mask = (np.asarray(getattr(batch.decoder_texts, name)) for name in (field, f"{field}_mask"))
-        return Translated(np.where(mask, tokens, 1)[:, None], np.zeros((len(tokens), 1)), None, mask)
+        score = np.zeros((len(tokens), 1))
+        return Translated(np.where(mask, tokens, 1)[:, None], score, score, None, mask)
 
     translator._translate = translate  # type: ignore[assignment]
     return translator

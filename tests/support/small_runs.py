@@ -35,10 +35,12 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
         config.model.fusion.update({"heads": 2, "ffn_dim": 32})
     else:
         config.model.update(transformer | {"encoder_layers": 1, "heads": 2})
+    if config.system == "gbt":
+        config.model.update({"encoder_heads": 2, "encoder_ffn_dim": 32, "graph_layers": 1})
     config.decode.update({"beams": 2, "max_new_tokens": 8})
     config.logging.every_steps, config.evaluation.num_heatmaps = 1, 2
     if "gloss_head" in config.model:
-        config.model.gloss_head.update({"d_model": 8, "ffn_dim": 12})
+        config.model.gloss_head.update({"d_model": 16, "ffn_dim": 12})
     for stage in (
         config.warm_start,
         config.recognize,

@@ -38,7 +38,15 @@ TRANSFORMER = {
     "max_positions": 64,
     **dict.fromkeys(DROPOUTS, 0.0),
 }
+TOWERS = ("text", "video", "decoder")
 TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
+    "csgcr": {
+        "mbart": {
+            **{key: value for key, value in TRANSFORMER.items() if key not in ("encoder_layers", "heads")},
+            **{f"{part}_layers": 1 for part in TOWERS},
+            **{f"{part}_heads": 2 for part in TOWERS},
+        }
+    },
     "nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0},
     "mmtlb": {
         "visual": "cnn",
@@ -48,6 +56,13 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "mbart": TRANSFORMER,
     },
     "signbt": {**TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
+    "gbt": {
+        **TRANSFORMER,
+        "encoder_heads": 2,
+        "encoder_ffn_dim": 24,
+        "graph_layers": 1,
+        "gloss_head": {"d_model": 16, "layers": 1, "dropout": 0.0},
+    },
     "tspnet": {**TRANSFORMER, "spans": (3, 5, 7), "decoder_d_model": 12, "decoder_heads": 2},
 }
 NO_DROPOUT = {"model.mbart.dropout": 0.0, "model.fusion.dropout": 0.0}
@@ -95,7 +110,9 @@ def toy_system(name: str, **changes: Any) -> Config:
     return read_config(tree)
 
 
-def make_stages(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> list[Stage]:
+def make_stages(
+    config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = VOCAB_SIZE
+) -> list[Stage]:
     """The stages of a configuration, of a dataset without clips."""
     sizes = feature_sizes(config)
     inputs = StageInputs(vocab_size, bert_vocab_size, features=sizes, glosses=lambda: TOY_GLOSSES)
@@ -110,11 +127,11 @@ def feature_sizes(config: Config) -> list[FeatureSize]:
     return [FeatureSize(FEATURE_WIDTH, 1, 1) for _ in config.data.features]
 
 
-def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
+def translate_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = VOCAB_SIZE) -> Stage:
     return make_stages(config, vocab_size, bert_vocab_size)[-1]
 
 
-def pretrain_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = 0) -> Stage:
+def pretrain_stage(config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = VOCAB_SIZE) -> Stage:
     return make_stages(replace(config, stage="pretrain"), vocab_size, bert_vocab_size)[-1]
 
 

@@ -49,6 +49,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "mmtlb embedding": ("mmtlb", {"model.mapper": "embedding"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
+    "gbt mbert": (
+        "gbt",
+        {"model.question_words": "mbert", "model.mbert.d_model": 16, "model.mbert.heads": 2},
+    ),
+    "csgcr features": ("csgcr", {"data.features": ("a set",)}),
     "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
     "signbt features": ("signbt", {"data.features": ("a set",), "model.synthetic_ratio": 0.0}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
@@ -66,6 +71,8 @@ DECODING = [
     "nslt none",
     "nslt bahdanau",
     "tspnet",
+    "csgcr",
+    "gbt",
 ]
 
 
@@ -84,7 +91,7 @@ def setup(variant: str) -> Setup:
     config = toy_system(name, **changes)
     stage = translate_stage(config)
     # with seed 0, the sentences of these systems would all be alike
-    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3}.get(name, 0))
+    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3, "csgcr": 2}.get(name, 0))
     return Setup(config, stage, state, evaluated(stage, state))
 
 

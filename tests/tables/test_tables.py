@@ -254,7 +254,7 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def row(experiment: str, paper_bleu4: float, *bleu4: float, p: float | None = None) -> Row:
+def row(experiment: str, paper_bleu4: float | None, *bleu4: float, p: float | None = None) -> Row:
     runs = [
         Run(
             dict.fromkeys((*LABELS, WITH_PERIOD), score),
@@ -263,7 +263,20 @@ def row(experiment: str, paper_bleu4: float, *bleu4: float, p: float | None = No
         )
         for place, score in enumerate(bleu4)
     ]
-    return Row([experiment], experiment, [60.0, 50.0, 40.0, paper_bleu4, 55.0], runs)
+    printed = None if paper_bleu4 is None else [60.0, 50.0, 40.0, paper_bleu4, 55.0]
+    return Row([experiment], experiment, printed, runs)
+
+
+def test_a_row_without_published_figures_has_dashes_in_their_places():
+    rows = [row("slrt", None, 10.0), row("gaslt", 15.74, 9.0), row("ssl_ssaw", 35.42, 30.0)]
+    told = to_markdown(1, "phoenix2014t_qa", rows, seeds=1)
+    assert "| slrt | 10.00 (–) |" in told and "9.00 (15.74)" in told
+    assert "By BLEU-4: gaslt < slrt < ssl_ssaw.\n- The paper has the same order." in told
+    assert "| slrt | – | – | – | – | – |" in to_markdown(1, "avatar_qa", rows, seeds=1)
+    line = next(csv.DictReader(io.StringIO(to_csv(1, rows))))
+    assert (line["bleu4_mean"], line["bleu4_paper"]) == ("10.0", "")
+    (axes,) = draw(1, "phoenix2014t_qa", rows).axes
+    assert [drawn.get_marker() for drawn in axes.lines].count("D") == 2
 
 
 def test_a_table_says_what_its_published_rows_are():

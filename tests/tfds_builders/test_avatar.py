@@ -1,5 +1,6 @@
 """Properties of the rendered signer."""
 
+import dataclasses
 import subprocess
 import sys
 import zlib
@@ -7,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tfds_builders.avatar import Signer, distinct_signs, render, sign_of
+from tfds_builders.avatar import JOINTS, Signer, distinct_signs, joints, render, sign_of
 from tfds_builders.avatar.arms import BONE, HAND_DEPTH, elbow
 from tfds_builders.avatar.motion import REST_HAND, Pose, poses
 from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
@@ -92,6 +93,28 @@ def test_elbow_keeps_both_bones_within_their_length():
     assert np.linalg.norm(joint - shoulder, axis=-1).max() <= BONE + 1e-9
     assert np.linalg.norm(joint - wrist, axis=-1).max() <= BONE + 1e-9
     assert np.hypot(0.6, HAND_DEPTH) < 2 * BONE
+
+
+def test_joints_are_where_the_picture_shows_them():
+    person = dataclasses.replace(Signer.of(SIGNERS[2]), noise=0.0)
+    take = {"signer": person, "size": (260, 210), "seed": 3, "lexicon": LEXICON}
+    clip, places = render(["RAIN", "NORTH"], 24, **take), joints(["RAIN", "NORTH"], 24, **take)
+    assert places.shape == (24, len(JOINTS), 2)
+    column_row_TxKx2 = (places * (210, 260)).astype(int)
+
+    def colours(name):
+        x, y = column_row_TxKx2[:, JOINTS.index(name)].T
+        inside = (x < 210) & (y < 260)
+        return clip[inside, y[inside], x[inside]].astype(int)
+
+    # knuckles and outstretched tips of the hand in front are skin; a rest shows the eyes
+    for number in (5, 9, 13, 17):
+        assert np.abs(colours(f"right_hand_{number}") - person.skin).max() < 15
+    for side in ("left", "right"):
+        assert np.abs(colours(f"{side}_eye")[0] - (44, 34, 34)).max() < 40
+    left, right = (places[:, JOINTS.index(f"{side}_shoulder"), 0] for side in ("left", "right"))
+    assert (left > right).all(), "left is the signer's"
+    assert (places[:, JOINTS.index("face_62"), 1] < places[:, JOINTS.index("face_66"), 1]).all()
 
 
 def test_signers_look_different_and_takes_differ_a_little():

@@ -13,11 +13,12 @@ import pytest
 
 from sslssaw_jax.data.dataset import Dataset, find_dataset
 from sslssaw_jax.data.features import FeatureSource, find_features
+from sslssaw_jax.data.keypoints import COCO_WHOLEBODY, find_keypoints
 from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
 from tests.support.annotations import ANNOTATIONS
 from tests.support.torch_pickles import dumps, in_pickle, new_file, old_file
 from tfds_builders.features import main
-from tfds_builders.pose_files import read_pose
+from tfds_builders.pose_files import read_named, read_pose, write_pose
 
 POSES = ANNOTATIONS / "poses"
 
@@ -137,6 +138,67 @@ def test_pose_files(dataset: Dataset, tmp_path: Path, version: float) -> None:
         path.rename(tmp_path / "only poses" / path.name)
     run(dataset, "pose", tmp_path / "only poses")
     assert_imported(dataset, "dev", {name: rows.astype(np.float32) for name, rows in expected.items()})
+
+
+def keypoints(dataset: Dataset, split: str) -> dict:
+    """Draw the points of each clip, [T, 133, 3], in pixels of 100 x 200."""
+    rng = np.random.default_rng(0)
+    drawn = {
+        name: rng.random((len(rows), 133, 3)) * (99, 199, 1) for name, rows in clips(dataset, split).items()
+    }
+    drawn["dev-000"][0, 3, 2] = 0  # not found
+    return drawn
+
+
+def test_keypoints_of_the_release_become_shares_of_the_stored_frame(
+    dataset: Dataset, tmp_path: Path, capsys
+) -> None:
+    """The dataset's frames are the middle squares of the pictures."""
+    drawn, path = keypoints(dataset, "dev"), tmp_path / "keypoints.pkl"
+    path.write_bytes(pickle.dumps({name: {"keypoints": each} for name, each in drawn.items()}))
+    with pytest.raises(SystemExit, match=r"keypoints.pkl: .* how large its pictures are: add --size"):
+        run(dataset, "keypoints", path)
+    run(dataset, "keypoints", path, size="100x200")
+    expected = {}
+    for name, places in drawn.items():
+        shares = (places[..., :2] + 0.5 - (0, 50)) / 100
+        both = np.concatenate([np.where(places[..., 2:] > 0, shares, 0), places[..., 2:]], -1)
+        expected[name] = both.reshape(len(both), -1)
+    source = FeatureSource(dataset, "dev", ["set"])
+    for index, clip in enumerate(source.clips):
+        np.testing.assert_allclose(source.read_features(index, 99, None)[0], expected[clip.id], atol=1e-3)
+    assert "6 clips of dev, 133 points: --config.data.keypoints=set" in capsys.readouterr().out
+    found = find_keypoints(dataset, "set")
+    assert found is not None and found.points == COCO_WHOLEBODY
+
+
+def test_keypoints_in_pose_files_bring_names_and_size(dataset: Dataset, tmp_path: Path) -> None:
+    folder, expected = tmp_path / "dev", {}
+    folder.mkdir()
+    for name, rows in clips(dataset, "dev").items():
+        places = np.abs(rows[:, :4]).reshape(-1, 2, 2)
+        write_pose(folder / f"{name}.pose", ("nose", "left_wrist"), places, (480, 640))
+        expected[name] = np.pad(places, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+        # the middle square of 640 x 480
+        expected[name][..., 0] = (places[..., 0] * 640 - 80) / 480
+        expected[name] = expected[name].reshape(len(rows), 6)
+    run(dataset, "keypoints", folder)
+    source = FeatureSource(dataset, "dev", ["set"])
+    for index, clip in enumerate(source.clips):
+        np.testing.assert_allclose(source.read_features(index, 99, None)[0], expected[clip.id], atol=2e-3)
+    found = find_keypoints(dataset, "set")
+    assert found is not None and found.points == ("nose", "left_wrist")
+
+
+@pytest.mark.skipif(not POSES.exists(), reason="no real poses")
+def test_real_pose_files_name_their_points() -> None:
+    (found,) = read_named(next(iter(sorted(POSES.glob("*.pose")))))
+    assert found.size == (480, 640) and found.places.shape[1:] == (178, 3)
+    assert {"left_shoulder", "right_wrist", "left_hand_20", "right_hand_0"} < set(found.points)
+    shoulders = [
+        found.places[:, found.points.index(f"{side}_shoulder"), 0].mean() for side in ("left", "right")
+    ]
+    assert 640 > shoulders[0] > shoulders[1] > 0, "left is the signer's"
 
 
 @pytest.mark.skipif(not POSES.exists(), reason="no real poses")

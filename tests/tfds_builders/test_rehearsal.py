@@ -8,11 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.features import FeatureSource
 from tests.support.annotations import ANNOTATIONS, requires_phoenix
-from tfds_builders.avatar import render
+from tfds_builders.avatar import joints, render
 from tfds_builders.avatar.signs import stable_seed
+from tfds_builders.features import main as main_features
 from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_files
 from tfds_builders.prepare import prepare
+from tfds_builders.rehearsal import POSES
 from tfds_builders.rehearsal.__main__ import main, rehearse
 
 NAME = "phoenix2014t_qa"
@@ -48,6 +52,20 @@ def test_the_corpus_prepares_to_the_annotated_clips(corpus: Path, tmp_path: Path
     folder = prepare(
         "phoenix2014t_qa", tmp_path, manual_dir=corpus, resize="none", num_workers=1, vocab_size=40
     )
+    main_features(
+        [
+            "--format=keypoints",
+            "--name=avatar",
+            f"--dataset={NAME}",
+            f"--data_dir={tmp_path}",
+            str(corpus / POSES),
+        ]
+    )
+    source = FeatureSource(find_dataset(tmp_path, NAME), "train", ["avatar"])
+    seed = stable_seed("rehearsal", "31May-2")
+    places = joints(["SCHNEE", "IX"], 7, signer="Signer01", size=SIZE, seed=seed)
+    found = source.read_features(1, 99, None)[0].reshape(7, -1, 3)
+    np.testing.assert_allclose(found[..., :2], places, atol=1e-3)
     assert json.loads((folder / "metadata.json").read_text("utf-8"))["odd"] == {
         "train": {},
         "dev": {},

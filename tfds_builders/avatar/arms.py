@@ -50,19 +50,44 @@ def elbow(shoulder_2: np.ndarray, wrist_Tx2: np.ndarray, side: int) -> np.ndarra
     return shoulder_2 + (forward_Tx3 * distance_Tx1 / 2 + aside_Tx3 * height_Tx1)[:, :2]
 
 
-def _mouth(pose: Pose, signer: Signer) -> list[Layer]:
+def shoulder(signer: Signer, side: int) -> np.ndarray:
+    """Return the place of a shoulder, [2]."""
+    return np.array([-signer.shoulder * SIDES[side], SHOULDER_Y])
+
+
+def wrist(pose: Pose, side: int) -> np.ndarray:
+    """Return a wrist's positions [T, 2]."""
+    return pose.hand[:, side] - PALM * _pointing(pose.direction[:, side], side)
+
+
+def fingers(pose: Pose, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fingers' knuckles and tips, both [T, 5, 2]."""
+    hand_Tx1x2, direction_Tx1 = pose.hand[:, side, None], pose.direction[:, side, None]
+    along_Tx1x2 = _pointing(direction_Tx1, side)
+    across_Tx1x2 = _pointing(direction_Tx1 + np.pi / 2, side)
+    fan_Tx5 = ROWS * pose.spread[:, side, None]
+    fan_Tx5[:, 0] = THUMB_ANGLE
+    knuckle_Tx5x2 = hand_Tx1x2 + across_Tx1x2 * (ROW_GAP * ROWS)[:, None] + along_Tx1x2 * KNUCKLES[:, None]
+    reach_Tx5x1 = (0.02 + pose.stretch[:, side] * FINGERS)[..., None]
+    return knuckle_Tx5x2, knuckle_Tx5x2 + reach_Tx5x1 * _pointing(direction_Tx1 + fan_Tx5, side)
+
+
+def lips(pose: Pose) -> np.ndarray:
+    """Return the mouth's outline [T, 24, 2], clockwise from the right."""
     opening_T, width_T = pose.mouth.T
     lips_Tx24x2 = ellipse(np.zeros((len(opening_T), 2)), 1.0, 1.0)
     lips_Tx24x2[..., 1] *= np.where(lips_Tx24x2[..., 1] < 0, 0.5, 1.2)  # fuller below: a friendly face
     lips_Tx24x2 *= np.stack([0.055 + 0.03 * width_T, 0.013 + 0.045 * opening_T], axis=-1)[:, None]
-    lips_Tx24x2 += (0.0, MOUTH_Y)
+    return lips_Tx24x2 + np.array((0.0, MOUTH_Y))
+
+
+def _mouth(pose: Pose, signer: Signer) -> list[Layer]:
     red, green, blue = shade(signer.skin, 0.45)
-    return [Layer(lips_Tx24x2, (red + 70, green + 10, blue + 15), np.ones(len(opening_T), bool))]
+    return [Layer(lips(pose), (red + 70, green + 10, blue + 15), np.ones(len(pose.mouth), bool))]
 
 
 def _arm(pose: Pose, signer: Signer, side: int) -> list[Layer]:
-    shoulder_2 = np.array([-signer.shoulder * SIDES[side], SHOULDER_Y])
-    wrist_Tx2 = pose.hand[:, side] - PALM * _pointing(pose.direction[:, side], side)
+    shoulder_2, wrist_Tx2 = shoulder(signer, side), wrist(pose, side)
     elbow_Tx2 = elbow(shoulder_2, wrist_Tx2, side)
     shoulder_Tx2 = np.broadcast_to(shoulder_2, wrist_Tx2.shape)
 
@@ -83,19 +108,13 @@ def _arm(pose: Pose, signer: Signer, side: int) -> list[Layer]:
 
 def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[Layer]:
     """Return all outlines, then all skin: palm and fingers form one shape."""
-    hand_Tx1x2, direction_Tx1 = pose.hand[:, side, None], pose.direction[:, side, None]
-    along_Tx1x2 = _pointing(direction_Tx1, side)
-    across_Tx1x2 = _pointing(direction_Tx1 + np.pi / 2, side)
-    fan_Tx5 = ROWS * pose.spread[:, side, None]
-    fan_Tx5[:, 0] = THUMB_ANGLE
+    hand_Tx2, along_Tx2 = pose.hand[:, side], _pointing(pose.direction[:, side], side)
+    knuckle_Tx5x2, tip_Tx5x2 = fingers(pose, side)
     stretch_Tx5 = pose.stretch[:, side]
-    knuckle_Tx5x2 = hand_Tx1x2 + across_Tx1x2 * (ROW_GAP * ROWS)[:, None] + along_Tx1x2 * KNUCKLES[:, None]
-    reach_Tx5x1 = (0.02 + stretch_Tx5 * FINGERS)[..., None]
-    tip_Tx5x2 = knuckle_Tx5x2 + reach_Tx5x1 * _pointing(direction_Tx1 + fan_Tx5, side)
 
     layers = []
     for extra, colour in ((OUTLINE, shade(signer.skin, 0.58)), (0.0, signer.skin)):
-        palm = capsule(wrist_Tx2, (hand_Tx1x2 + 0.02 * along_Tx1x2)[:, 0], 0.055 + extra, PALM_RADIUS + extra)
+        palm = capsule(wrist_Tx2, hand_Tx2 + 0.02 * along_Tx2, 0.055 + extra, PALM_RADIUS + extra)
         layers.append(Layer(palm, colour, np.ones(len(palm), bool)))
         fingers_Tx5xPx2 = capsule(knuckle_Tx5x2, tip_Tx5x2, FINGER_RADIUS + extra, FINGER_RADIUS + extra)
         for i, stretch_T in enumerate(stretch_Tx5.T):

@@ -18,8 +18,11 @@ class View(NamedTuple):
 
     def to_pixels(self, points: Points) -> np.ndarray:
         """Return fixed-point pixel coordinates, int32, that OpenCV draws with `_SHIFT`."""
-        pixels = (np.asarray(points) * self.unit + self.origin) * (1 << _SHIFT)
-        return np.rint(pixels).astype(np.int32)
+        return np.rint(self.places(points) * (1 << _SHIFT)).astype(np.int32)
+
+    def places(self, points: Points) -> np.ndarray:
+        """Return pixel coordinates, whole numbers being the centres of pixels."""
+        return np.asarray(points) * self.unit + self.origin
 
 
 def capsule(a: Points, b: Points, radius_a: float, radius_b: float, corners: int = 8) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 from tfds_builders.avatar.arms import layers
 from tfds_builders.avatar.body import paint_body
 from tfds_builders.avatar.geometry import View, fill_convex
-from tfds_builders.avatar.motion import poses
+from tfds_builders.avatar.joints import joint_places
+from tfds_builders.avatar.motion import Pose, poses
 from tfds_builders.avatar.signer import Signer
 from tfds_builders.avatar.signs import Sign, sign_of, stable_seed
 
@@ -40,14 +41,7 @@ def render(
     Raises:
         ValueError: `num_frames` or a side of `size` is below 1.
     """
-    if num_frames < 1 or min(size) < 1:
-        raise ValueError(f"a clip of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn")
-    known = lexicon or {}
-    person = signer if isinstance(signer, Signer) else Signer.of(signer)
-    rng = np.random.default_rng(stable_seed("clip", seed))
-    pose = poses([known.get(gloss) or sign_of(gloss) for gloss in glosses], num_frames, person, rng)
-
-    view = _view(person, size, rng)
+    person, rng, pose, view = _stage(glosses, num_frames, signer, size, seed, lexicon)
     still = paint_body(person, size, view)
     moving = [(view.to_pixels(layer.polygons), layer.colour, layer.visible) for layer in layers(pose, person)]
     clip = np.empty((num_frames, *size, 3), np.uint8)
@@ -58,6 +52,44 @@ def render(
                 fill_convex(frame, polygons[t], colour)
     _develop(clip, person.noise, rng)
     return clip
+
+
+def joints(
+    glosses: Sequence[str],
+    num_frames: int,
+    *,
+    signer: int | str | Signer,
+    size: tuple[int, int],
+    seed: int,
+    lexicon: Mapping[str, Sign] | None = None,
+) -> np.ndarray:
+    """Return the places of `JOINTS` in what `render` draws.
+
+    Arguments as for `render`.
+
+    Returns:
+        `float[num_frames, len(JOINTS), 2]`, x and y as shares of the picture from its left and upper edge.
+    """
+    person, _, pose, view = _stage(glosses, num_frames, signer, size, seed, lexicon)
+    return (view.places(joint_places(pose, person)) + 0.5) / size[::-1]
+
+
+def _stage(
+    glosses: Sequence[str],
+    num_frames: int,
+    signer: int | str | Signer,
+    size: tuple[int, int],
+    seed: int,
+    lexicon: Mapping[str, Sign] | None,
+) -> tuple[Signer, np.random.Generator, Pose, View]:
+    """Return all that a take draws before its pixels."""
+    if num_frames < 1 or min(size) < 1:
+        raise ValueError(f"a clip of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn")
+    known = lexicon or {}
+    person = signer if isinstance(signer, Signer) else Signer.of(signer)
+    rng = np.random.default_rng(stable_seed("clip", seed))
+    pose = poses([known.get(gloss) or sign_of(gloss) for gloss in glosses], num_frames, person, rng)
+    return person, rng, pose, _view(person, size, rng)
 
 
 def _view(signer: Signer, size: tuple[int, int], rng: np.random.Generator) -> View:

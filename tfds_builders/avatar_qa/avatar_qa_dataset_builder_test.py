@@ -1,16 +1,21 @@
 """Properties of the demo's sentences, and the dataset that TFDS writes."""
 
 import collections
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.features import FeatureSource
+from sslssaw_jax.data.keypoints import AVATAR
 from tfds_builders.avatar_qa import avatar_qa_dataset_builder as builder_lib
 from tfds_builders.avatar_qa import clips as clips_lib
 from tfds_builders.avatar_qa import grammar
 from tfds_builders.avatar_qa.vocabulary import GLOSSES, THINGS
+from tfds_builders.prepare import prepare, verify
 
 TINY = {"train": 5, "dev": 2, "test": 2, "isolated": 3}
 
@@ -104,8 +109,8 @@ class _Bytes(tfds.decode.SkipDecoding):
 
 def test_clips_come_back_as_they_were_rendered(tmp_path, monkeypatch):
     monkeypatch.setattr(builder_lib, "NUM_CLIPS", TINY)
-    builder = builder_lib.Builder(data_dir=tmp_path, num_workers=1)
-    builder.download_and_prepare()
+    folder = prepare("avatar_qa", tmp_path, num_workers=1, vocab_size=60)
+    builder = builder_lib.Builder(data_dir=tmp_path)
     assert {split: info.num_examples for split, info in builder.info.splits.items()} == TINY
     assert "homographs" in builder.info.description
 
@@ -123,6 +128,24 @@ def test_clips_come_back_as_they_were_rendered(tmp_path, monkeypatch):
             frames = np.stack([_decoded(jpeg) for jpeg in example["video"]])
             difference = frames.astype(int) - clips_lib.render_row(row)
             assert np.abs(difference).mean() < 4  # of JPEG
+
+    def keypoints(split):
+        source = FeatureSource(find_dataset(tmp_path, "avatar_qa"), split, [AVATAR])
+        return [source.read_features(index, 99, None)[0] for index in range(len(source))]
+
+    for split in TINY:
+        for row, found in zip(expected[split], keypoints(split), strict=True):
+            found = found.reshape(row.num_frames, -1, 3)
+            np.testing.assert_allclose(found[..., :2], clips_lib.joints_of_row(row), atol=1e-3)
+            assert (found[..., 2] == 1).all()
+    # a dataset of an earlier version gets the set without being rendered again
+    before = keypoints("dev")
+    records = sorted((path, path.stat().st_mtime_ns) for path in folder.glob("avatar*"))
+    shutil.rmtree(folder / "features")
+    prepare("avatar_qa", tmp_path, num_workers=1, vocab_size=60)
+    np.testing.assert_array_equal(keypoints("dev")[0], before[0])
+    assert records == sorted((path, path.stat().st_mtime_ns) for path in folder.glob("avatar*"))
+    verify("avatar_qa", tmp_path)
 
 
 def test_a_sign_is_seen_through_the_whole_isolated_clip():

@@ -1,10 +1,12 @@
 """The frames of the demo: a row rendered and encoded."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 from sslssaw_jax.data.video import JPEG_QUALITY, ClipFrames
-from tfds_builders.avatar import render
+from tfds_builders.avatar import joints, render
 from tfds_builders.avatar_qa.grammar import ISOLATED_FRAMES, ISOLATED_SHOWN, LEXICON, Row
 
 FRAME_SIZE = (48, 48)
@@ -15,7 +17,16 @@ JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *_SAMPLING)
 
 def render_row(row: Row) -> np.ndarray:
     """Return the clip of a row, `uint8[row.num_frames, 48, 48, 3]`, RGB."""
-    clip = render(
+    return _take(render, row)
+
+
+def joints_of_row(row: Row) -> np.ndarray:
+    """Return the places of `JOINTS` in a row's clip, [T, K, 2]."""
+    return _take(joints, row)
+
+
+def _take(draw: Callable[..., np.ndarray], row: Row) -> np.ndarray:
+    clip = draw(
         row.sentence.glosses,
         ISOLATED_FRAMES if row.isolated else row.num_frames,
         signer=row.signer,

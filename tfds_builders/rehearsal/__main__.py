@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import user_path
+from tfds_builders.frame_size import frame_size
+from tfds_builders.rehearsal import POSES
 
 if TYPE_CHECKING:  # each worker process imports this module, which therefore stays light
     from tfds_builders.rehearsal.corpus import Corpus
@@ -52,13 +55,6 @@ def rehearse(
     return corpus
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected WIDTHxHEIGHT such as 210x260")
-    return int(height), int(width)
-
-
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips")
@@ -84,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=user_path, required=True, help="folder to write")
     parser.add_argument("--limit", type=_count, help="at most this many clips of each split (default: all)")
-    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT of the frames (default: the release's)")
+    parser.add_argument("--size", type=frame_size, help="WIDTHxHEIGHT of the frames (default: the release's)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
     options = parser.parse_args(arguments)
     try:
@@ -97,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"note: {note}")
     print(
         f"{len(corpus.clips):,} clips in {options.out}; prepare them with:\n"
-        f"python -m tfds_builders.prepare {options.name} --manual_dir={options.out}"
+        f"python -m tfds_builders.prepare {options.name} --manual_dir={options.out}\n"
+        "and, for systems that read keypoints, add the signers' joints:\n"
+        f"python -m tfds_builders.features --format=keypoints --name={AVATAR} --dataset={options.name} "
+        f"{options.out / POSES}"
     )
 
 

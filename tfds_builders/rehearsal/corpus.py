@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ from tqdm import tqdm
 
 from sslssaw_jax.data.video import list_frames
 from sslssaw_jax.workdir import write_text
-from tfds_builders.avatar import render
+from tfds_builders.avatar import JOINTS, joints, render
 from tfds_builders.avatar.signs import stable_seed
 from tfds_builders.parallel import ordered_map
+from tfds_builders.pose_files import write_pose
+from tfds_builders.rehearsal import POSES
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,24 @@ def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: 
 
 
 def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) -> None:
-    """Render a clip unless there; its folder appears by one rename."""
+    """Write a clip's joints; render the clip unless there."""
     folder = out / clip.folder
+    seed = stable_seed("rehearsal", folder.name)
+    take: dict[str, Any] = {"signer": clip.signer, "size": size, "seed": seed}
+    poses = out / POSES / folder.parent.name / f"{folder.name}.pose"
+    poses.parent.mkdir(parents=True, exist_ok=True)
+    write_pose(poses, JOINTS, joints(clip.glosses, clip.num_frames, **take), size)
     if folder.exists():
         files = list_frames(folder)
         first = cv2.imread(str(files[0])) if files else None
         if len(files) == clip.num_frames and first is not None and first.shape[:2] == size:
             return
         shutil.rmtree(folder)
+    # the folder appears by one rename
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    seed = stable_seed("rehearsal", folder.name)
-    video = render(clip.glosses, clip.num_frames, signer=clip.signer, size=size, seed=seed)
+    video = render(clip.glosses, clip.num_frames, **take)
     for number, frame in enumerate(video, start=1):
         file = partial / frame_name.format(number=number)
         # without a compression level: to name one, even the lowest, halves the speed of PNG

@@ -1,0 +1,23 @@
+"""CSGCR. No code is public: sizes and recipe are those of SSL-SSAW, and beam search finds 10 sentences."""
+
+from typing import Any
+
+_N_BEST = {"decode.beams": 10}
+_LAYERS = {f"model.mbart.{part}_layers": 2 for part in ("text", "video", "decoder")}
+_HEADS = [f"model.mbart.{part}_heads" for part in ("text", "video", "decoder")]
+SMALL = {
+    "csgcr": {
+        **_N_BEST,
+        **_LAYERS,
+        **dict.fromkeys(_HEADS, 4),
+        "model.mbart.d_model": 128,
+        "model.mbart.ffn_dim": 512,
+        "model.mbart.max_positions": 256,
+    }
+}
+PUBLISHED = {"csgcr": {**_N_BEST, **dict.fromkeys(_HEADS, 16)}}
+PUBLISHED_ON: dict[str, dict[str, Any]] = {
+    "phoenix/csgcr": {"model.mbart.weights": "./pretrained/mbart_trimmed"},
+    "csl_daily/csgcr": {"model.mbart.weights": "./pretrained/mbart_trimmed_csl"},
+}
+"""What each dataset starts from."""

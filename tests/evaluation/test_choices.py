@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from sslssaw_jax.evaluation.choices import best_threshold, best_weight
+from sslssaw_jax.evaluation.predictions import Found, Sentence
+
+
+def test_a_threshold_has_the_best_f1_of_all():
+    logits = np.array([[2.0, -1.0, 0.5], [1.0, -2.0, -3.0]])
+    present = np.array([[True, False, True], [False, True, False]])
+    # taken: 2.0 (hit), 1.0 (miss), 0.5 (hit), -1.0 (miss), -2.0 (hit)
+    # F1:    2/4,       2/5,        4/6,       4/7,         6/8
+    assert best_threshold(logits, present) == (-2.5, pytest.approx(75.0))
+    rng = np.random.default_rng(0)
+    logits, present = rng.normal(size=(30, 8)).round(1), rng.random((30, 8)) < 0.3
+    threshold, f1 = best_threshold(logits, present)
+
+    def f1_of(least: float) -> float:
+        taken = logits >= least
+        return 200 * (taken & present).sum() / (taken.sum() + present.sum())
+
+    assert f1 == pytest.approx(f1_of(threshold))
+    assert f1 == pytest.approx(max(map(f1_of, np.unique(logits))))
+
+
+def test_words_of_one_logit_are_taken_together():
+    threshold, f1 = best_threshold(np.array([[1.0, 1.0, 0.0]]), np.array([[True, False, False]]))
+    assert (threshold, f1) == (0.5, pytest.approx(200 / 3))
+
+
+def test_a_weight_has_the_best_bleu_and_of_equals_is_the_smallest():
+    def found(*pairs: tuple[str, float, float]) -> Found:
+        sentences = [Sentence(text, score) for text, score, _ in pairs]
+        return Found(sentences, None, [cosine for *_, cosine in pairs])
+
+    right, wrong = "on sunday cold snow will come", "on monday warm wind will come"
+    # the cosine is wrong by 0.2, the score right by 1: weights above 0.2 are right
+    by_score = found((wrong, -2.0, 0.9), (right, -1.0, 0.7))
+    assert best_weight([by_score], [right]) == 0.3
+    # the cosine is right by 0.2, the score wrong by 1
+    by_cosine = found((wrong, -1.0, 0.5), (right, -2.0, 0.7))
+    assert best_weight([by_cosine], [right]) == 0.0
+    # right by the score alone, wrong with a weight of 1 or more by the other clip
+    both = [by_score, found((wrong, -1.0, 0.1), (right, -2.0, 0.7))]
+    assert best_weight(both, [right, right]) == 0.3
