@@ -153,6 +153,11 @@ class Experiment:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
             )
+        if mode == "train" and self._base and last.bank:
+            raise ConfigError(
+                f"config.init_from is {self.config.init_from!r}, a finished model, and {last.name} trains on "
+                "what its recogniser finds: name the workdir of a recogniser, or clear init_from"
+            )
         if (mode == "extract") != bool(features) or (overwrite and not features):
             raise ConfigError(
                 "--mode=extract writes a feature set: name it with --features, and only with it"

@@ -17,7 +17,7 @@ _SMALL = {
     "recognize.epochs": 3,
     "recognize.clips_per_batch": 8,
     "recognize.frame_budget": 360,
-    "text2gloss.epochs": 4,
+    "text2gloss.epochs": 8,
     "text2gloss.clips_per_batch": 16,
     "text2gloss.frame_budget": 640,
     **{
