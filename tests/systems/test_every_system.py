@@ -91,7 +91,9 @@ def setup(variant: str) -> Setup:
     config = toy_system(name, **changes)
     stage = translate_stage(config)
     # with seed 0, the sentences of these systems would all be alike
-    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3, "csgcr": 2}.get(name, 0))
+    state = toy_state(
+        stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "signbt": 4, "tspnet": 3, "csgcr": 2}.get(name, 0)
+    )
     return Setup(config, stage, state, evaluated(stage, state))
 
 

@@ -32,6 +32,8 @@ def configuration(data_dir: Path):
     tree.checkpoint.every_steps, tree.evaluation.num_heatmaps = 1, 0
     for name in STAGES:
         tree[name].update({"epochs": 1, "clips_per_batch": 8, "frame_budget": 160})
+    tree.text2gloss.epochs = tree.text2gloss.eval_every = 12
+    tree.text2gloss.optim.update({"name": "adam", "learning_rate": 0.02})
     tree.translate.epochs = tree.translate.eval_every = 3
     tree.translate.optim.groups = ("video=0",)
     return read_config(tree)
