@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import csl_daily_stage2, demo, phoenix_stage2
+from configs import csl_daily_stage2, demo, phoenix_stage2, rehearsal
 from configs.common import use_system
 from configs.systems import OTHER_SYSTEMS, PUBLISHED, PUBLISHED_ON, SMALL
 from sslssaw_jax.config.checks import ConfigError
@@ -22,6 +22,8 @@ BASES: dict[str, Callable[[], ConfigDict]] = {
     "phoenix_toy": partial(phoenix_stage2.get_config, "toy"),
     "csl_daily": csl_daily_stage2.get_config,
     "csl_daily_toy": partial(csl_daily_stage2.get_config, "toy"),
+    "rehearsal": rehearsal.get_config,
+    "rehearsal_poor": partial(rehearsal.get_config, "poor"),
 }
 FULL_SIZE = ("phoenix", "csl_daily")
 NO_SSL = {"model.ssl": "off"}
@@ -64,7 +66,7 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     config.name = f"{base}_{name}"
     if name in OTHER_SYSTEMS:
         use_system(config, OTHER_SYSTEMS[name])
-        config.update_from_flattened_dict((PUBLISHED if base in FULL_SIZE else SMALL)[name])
+        config.update_from_flattened_dict(_changes(base, name))
         if row in PUBLISHED_ON:
             config.update_from_flattened_dict(PUBLISHED_ON[row])
         return config
@@ -74,3 +76,12 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     if base in FULL_SIZE and config.model.cnn.kind == "shufflenet":
         config.model.cnn.weights = SHUFFLENET_WEIGHTS
     return config
+
+
+def _changes(base: str, name: str) -> dict[str, Any]:
+    """Return what a row of another system changes on a base."""
+    if base in FULL_SIZE:
+        return PUBLISHED[name]
+    if base.startswith("rehearsal"):
+        return {key: 256 if value == 128 else value for key, value in SMALL[name].items()}  # as wide as ours
+    return SMALL[name]

@@ -2,7 +2,14 @@
 
 from configs.systems.shared import SMALL_TRANSFORMER
 
-SMALL = {"tspnet": {**SMALL_TRANSFORMER, "model.decoder_d_model": 128, "model.decoder_heads": 4}}
+SMALL = {
+    "tspnet": {
+        **SMALL_TRANSFORMER,
+        "data.features": (),  # it reads frames, or three sets of its own windows
+        "model.decoder_d_model": 128,
+        "model.decoder_heads": 4,
+    }
+}
 _PUBLISHED = {
     "translate.epochs": 200,
     "translate.clips_per_batch": 24,

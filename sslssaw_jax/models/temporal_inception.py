@@ -18,10 +18,10 @@ from sslssaw_jax.types import FeatureSize, most_rows
 KERNELS = (3, 5, 7, 9)
 
 
-def frames_of_position(features: FeatureSize | None) -> int:
-    """Return the frames from one position to the next."""
+def frames_of_position(features: FeatureSize | None, frame_stride: int = 1) -> int:
+    """Return the stored frames from one position to the next."""
     stride = features.stride if features else 1
-    return stride * 2 ** num_pools(stride)
+    return stride * 2 ** num_pools(stride * frame_stride)
 
 
 class InceptionBlock(nnx.Module):
@@ -57,13 +57,16 @@ class InceptionEmbedding(nnx.Module):
         *,
         image_size: int,
         max_frames: int,
+        frame_stride: int = 1,
         features: FeatureSize | None = None,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         stride = features.stride if features else 1
-        self.step = 2 ** num_pools(stride)  # frames, or rows of features, of a position
+        self.step = (
+            frames_of_position(features, frame_stride) // stride
+        )  # frames, or rows of features, of a position
         self.num_positions = -(-most_rows(max_frames, stride) // self.step)
         inputs = self.cnn.features if self.cnn else features.width  # type: ignore[union-attr]
         self.block1 = InceptionBlock(inputs, width, pools=self.step == 4, dtype=dtype, rngs=rngs)

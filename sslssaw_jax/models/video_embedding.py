@@ -1,7 +1,8 @@
 """Video embedding (Sec. 4.2): CNN, twice Conv1D-BN-ReLU-MaxPool, Linear-BN-ReLU.
 
-Prepared features may take the place of frames and CNN. Positions stand about four frames apart: features of
-stride 1 are pooled twice, as frames are, those of stride 2 or 3 once, others not at all.
+Prepared features may take the place of frames and CNN. Positions stand about four frames of the film apart:
+frames and features that stand one frame apart are pooled twice, two or three frames apart once, others not at
+all.
 
 B clips, N packed frames, T positions in time, C features of a frame, D features of a position.
 """
@@ -95,7 +96,7 @@ def _width(cnn: CNN | None, features: FeatureSize | None) -> int:
 class FrameFeatures(nnx.Module):
     """The features of packed frames, a sequence per clip: `(features_BxTxC, mask_BxT)`.
 
-    They are the CNN's, or a prepared set's; arguments as for `VideoEmbedding`.
+    They are the CNN's, or a prepared set's, each a position; arguments as for `VideoEmbedding`.
     """
 
     def __init__(
@@ -104,10 +105,12 @@ class FrameFeatures(nnx.Module):
         *,
         image_size: int,
         max_frames: int,
+        frame_stride: int = 1,
         features: FeatureSize | None = None,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
+        del frame_stride
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         self.width = _width(self.cnn, features)
         self.max_rows = most_rows(max_frames, features.stride) if features else max_frames
@@ -137,6 +140,7 @@ class VideoEmbedding(nnx.Module):
         d_model: D.
         image_size: The side of a frame in pixels.
         max_frames: The most frames of a clip.
+        frame_stride: The frames of the film from one stored frame to the next.
         features: Of the set that is read in place of frames, if any.
         activation: The last function.
         dtype: Of the computation.
@@ -150,6 +154,7 @@ class VideoEmbedding(nnx.Module):
         *,
         image_size: int,
         max_frames: int,
+        frame_stride: int = 1,
         features: FeatureSize | None = None,
         activation: Callable[[jax.Array], jax.Array] = nnx.relu,
         dtype: jnp.dtype,
@@ -157,7 +162,7 @@ class VideoEmbedding(nnx.Module):
     ):
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         stride = features.stride if features else 1
-        self.max_rows, self.pools = most_rows(max_frames, stride), num_pools(stride)
+        self.max_rows, self.pools = most_rows(max_frames, stride), num_pools(stride * frame_stride)
         width = _width(self.cnn, features)
         self.conv1 = TemporalConv(width, d_model, pools=self.pools == 2, dtype=dtype, rngs=rngs)
         self.conv2 = TemporalConv(d_model, d_model, pools=self.pools > 0, dtype=dtype, rngs=rngs)

@@ -47,10 +47,11 @@ def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
 
 
 def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
-    """Return the arguments of a `VideoEmbedding` that say what it reads."""
+    """Return the arguments of a video part that say what it reads."""
     return {
         "image_size": config.data.image_size,
         "max_frames": config.data.max_frames,
+        "frame_stride": config.data.frame_stride,
         "features": inputs.features[0] if config.data.features else None,
     }
 

@@ -162,7 +162,8 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     *_, translate = one_stage(
         config, inputs, make_model, read, added_loss=recognition_loss, recognition=recognition, early=early
     )
-    step = frames_of_position(inputs.features[0] if inputs.features else None)
+    features = inputs.features[0] if inputs.features else None
+    step = frames_of_position(features, config.data.frame_stride)
     bank = BackTranslation(step, sizes.synthetic_ratio, sizes.sentences)
     if sizes.synthetic_ratio:  # the video part is not from the stage before, but from the one before that
         translate = replace(translate, modules={}, other_modules={"recognize": RECOGNIZER_MODULES})

@@ -7,8 +7,17 @@ from typing import Any
 PAPER: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 """Number of each table -> its layout and rows, with the paper's scores in the order of `metrics.LABELS`."""
 
-BASES = {"avatar_qa": "demo", "phoenix2014t_qa": "phoenix", "csl_daily_qa": "csl_daily"}
-"""Dataset -> the base of its rows in `configs/ablations.py`."""
+BASES = {
+    "avatar_qa": "demo",
+    "phoenix2014t_qa": "phoenix",
+    "csl_daily_qa": "csl_daily",
+    "rehearsal": "rehearsal",
+    "rehearsal_poor": "rehearsal_poor",
+}
+"""Dataset -> the base of its rows in `configs/ablations.py`; of the rehearsal, `docs/rehearsal.md`."""
 
 TOY = "_toy"
-"""End of the names of small bases, for a rehearsal; the base of avatar_qa is small anyway."""
+"""End of the names of small bases, to try a table out."""
+
+WITH_TOY = ("phoenix2014t_qa", "csl_daily_qa")
+"""The datasets whose base has a small one beside it; the others are small anyway."""

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from sslssaw_jax.errors import UserError, set_up_output
-from sslssaw_jax.tables import BASES, PAPER
+from sslssaw_jax.tables import BASES, PAPER, WITH_TOY
 from sslssaw_jax.workdir import user_path
 
 
@@ -24,12 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--table", type=int, required=True, choices=sorted(map(int, PAPER)), help=f"the table; {titles}"
     )
-    parser.add_argument("--dataset", required=True, choices=BASES, help="the prepared dataset")
+    parser.add_argument(
+        "--dataset", required=True, choices=BASES, help="the prepared dataset, or a rehearsal's features"
+    )
     parser.add_argument(
         "--workdir", type=user_path, required=True, help="folder of all tables, such as runs/tables"
     )
     parser.add_argument(
-        "--toy", action="store_true", help="small models from scratch, as a rehearsal on a CPU or few clips"
+        "--toy", action="store_true", help="small models from scratch, for a CPU or few clips"
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
     parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
@@ -37,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error(f"--seeds={options.seeds}: at least one is needed")
-    if options.toy and options.dataset == "avatar_qa":
-        parser.error("--toy: the models for avatar_qa are small already")
+    if options.toy and options.dataset not in WITH_TOY:
+        parser.error(f"--toy: the models for {options.dataset} are small already")
     names = [row["experiment"] for row in PAPER[str(options.table)]["rows"]]
     only = options.rows.split(",") if options.rows else []
     if unknown := [name for name in only if name not in names]:

@@ -103,7 +103,7 @@ def make_table(
         seeds: Each row is trained with the seeds 0 to `seeds` - 1.
         only: The rows to train; () for all. Other rows are shown if they are done.
         run_flags: More flags of `run.py` for all rows, `--config.KEY=VALUE`.
-        toy: Whether to train small models, as a rehearsal.
+        toy: Whether to train small models.
 
     Raises:
         ConfigError: A flag is wrong.

@@ -62,6 +62,6 @@ def test_two_blocks_and_their_gradient_equal_pytorch() -> None:
 @pytest.mark.parametrize(("stride", "frames", "positions"), [(1, 4, 4), (2, 4, 4), (3, 6, 3), (4, 4, 4)])
 def test_positions_stand_about_four_frames_apart(stride: int, frames: int, positions: int) -> None:
     assert frames_of_position(FeatureSize(C, stride, stride)) == frames
-    assert frames_of_position(None) == 4
+    assert frames_of_position(None) == frames_of_position(None, frame_stride=4) * 4 == 4
     model = nnx.eval_shape(lambda: make(stride))
     assert (model.num_positions, model.step * stride) == (positions, frames)

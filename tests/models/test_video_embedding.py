@@ -206,10 +206,14 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
     np.testing.assert_array_equal(our_mask, mask)
 
 
-@pytest.mark.parametrize(("stride", "positions"), [(1, 4), (2, 5), (4, 9)])
-def test_positions_stand_about_four_frames_apart_whatever_the_stride(stride, positions):
+@pytest.mark.parametrize(
+    ("stride", "frame_stride", "positions"),
+    [(1, 1, 4), (2, 1, 5), (4, 1, 9), (1, 2, 5), (2, 2, 9), (1, 4, 9)],
+)
+def test_positions_stand_about_four_frames_of_the_film_apart(stride, frame_stride, positions):
     size, count = FeatureSize(3, stride, stride), 9
     sizes = {"image_size": 16, "max_frames": 20 * stride, "features": size, "dtype": jnp.float32}
+    sizes["frame_stride"] = frame_stride
     model = random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, rngs=nnx.Rngs(0)))
     place = np.zeros(1, np.int32), np.full(1, count, np.int32), np.ones(1, bool)
     rows = jax.random.normal(jax.random.key(0), (count, 3), jnp.float16)

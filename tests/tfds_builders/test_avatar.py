@@ -140,6 +140,13 @@ def test_any_length_gives_a_full_clip(num_frames, num_glosses):
     assert clip.std(axis=(1, 2)).min() > 10  # somebody is in every frame
 
 
+def test_every_fourth_frame_is_that_of_the_whole_clip():
+    take = {"signer": "x", "size": SIZE, "seed": 0}
+    for draw in (render, joints):
+        whole, quarter = (draw(["REGEN", "ÜBER"], 30, **take, every=every) for every in (1, 4))
+        np.testing.assert_array_equal(quarter, whole[::4])
+
+
 def test_a_clip_of_no_frames_is_refused():
     with pytest.raises(ValueError, match="0 frames"):
         render(["RAIN"], 0, signer=0, size=SIZE, seed=0)

@@ -11,12 +11,14 @@ import pytest
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import FeatureSource
 from tests.support.annotations import ANNOTATIONS, requires_phoenix
+from tests.support.csl_release import write_release
 from tfds_builders.avatar import joints, render
 from tfds_builders.avatar.signs import stable_seed
+from tfds_builders.csl_daily_qa import annotations as csl
 from tfds_builders.features import main as main_features
 from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_files
 from tfds_builders.prepare import prepare
-from tfds_builders.rehearsal import POSES
+from tfds_builders.rehearsal import POSES, csl_daily
 from tfds_builders.rehearsal.__main__ import main, rehearse
 
 NAME = "phoenix2014t_qa"
@@ -146,6 +148,27 @@ def test_frames_of_another_size_are_rendered_again(annotations_dir: Path, tmp_pa
     assert frame.shape[:2] == (20, 16)
 
 
+def test_half_the_frame_rate_is_every_second_frame(
+    corpus: Path, annotations_dir: Path, tmp_path: Path
+) -> None:
+    rehearse(NAME, annotations_dir, tmp_path, size=SIZE, every=2, num_workers=1)
+    for whole in (corpus / FRAMES).glob("*/*"):
+        half = tmp_path / whole.relative_to(corpus)
+        shown = [file.read_bytes() for file in sorted(whole.iterdir())[::2]]
+        assert [file.read_bytes() for file in sorted(half.iterdir())] == shown
+
+
+@pytest.mark.parametrize(("every", "count"), [(1, 3), (2, 2), (4, 1)])
+def test_csl_daily_s_map_counts_the_rendered_frames(tmp_path: Path, every: int, count: int) -> None:
+    write_release(tmp_path)
+    for file in (*(tmp_path / csl.QUESTIONS).iterdir(), tmp_path / csl.LABELS / csl.SPLIT_FILE):
+        file.rename(tmp_path / file.name)
+    corpus = csl_daily.plan(tmp_path, None, every)
+    assert {clip.num_rendered for clip in corpus.clips} == {count}
+    _, *rows = corpus.texts[Path(csl.LABELS, csl.MAP_FILE)].splitlines()
+    assert rows and all(row.split("|")[2] == f"{count}" for row in rows)
+
+
 def test_a_missing_question_file_is_named_with_its_source(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"train.txt.*GBT-code"):
         main(["phoenix2014t_qa", f"--annotations={tmp_path}", f"--out={tmp_path / 'out'}"])
@@ -161,7 +184,7 @@ def test_a_bad_frame_count_is_named_by_file_and_line(annotations_dir: Path, tmp_
         main(["phoenix2014t_qa", f"--annotations={tmp_path}", f"--out={tmp_path / 'out'}"])
 
 
-@pytest.mark.parametrize("argument", ["--size=210", "--size=0x260", "--size=axb", "--limit=0", "--limit=-1"])
+@pytest.mark.parametrize("argument", ["--size=210", "--size=0x260", "--size=axb", "--limit=0", "--every=0"])
 def test_a_bad_argument_is_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["phoenix2014t_qa", "--annotations=a", "--out=b", argument])

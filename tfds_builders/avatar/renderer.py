@@ -24,6 +24,7 @@ def render(
     size: tuple[int, int],
     seed: int,
     lexicon: Mapping[str, Sign] | None = None,
+    every: int = 1,
 ) -> np.ndarray:
     """Render a signer who signs the glosses, from rest to rest.
 
@@ -34,23 +35,24 @@ def render(
         size: Height and width in pixels.
         seed: Seed of all that differs between two takes: timing, small displacements, light, noise.
         lexicon: Signs of a closed set of glosses, see `distinct_signs`; other glosses have `sign_of`.
+        every: 4 draws every fourth of the frames, from the first on; the others are not drawn.
 
     Returns:
-        `uint8[num_frames, height, width, 3]`, RGB, the same in every process for the same arguments.
+        `uint8[T, height, width, 3]`, RGB, the same in every process for the same arguments.
 
     Raises:
-        ValueError: `num_frames` or a side of `size` is below 1.
+        ValueError: `num_frames`, `every` or a side of `size` is below 1.
     """
-    person, rng, pose, view = _stage(glosses, num_frames, signer, size, seed, lexicon)
+    person, rng, pose, view = _stage(glosses, num_frames, signer, size, seed, lexicon, every)
     still = paint_body(person, size, view)
     moving = [(view.to_pixels(layer.polygons), layer.colour, layer.visible) for layer in layers(pose, person)]
-    clip = np.empty((num_frames, *size, 3), np.uint8)
+    clip = np.empty((len(pose.hand), *size, 3), np.uint8)
     for t, frame in enumerate(clip):
         frame[:] = still
         for polygons, colour, visible in moving:
             if visible[t]:
                 fill_convex(frame, polygons[t], colour)
-    _develop(clip, person.noise, rng)
+    _develop(clip, person.noise, rng, every)
     return clip
 
 
@@ -62,15 +64,16 @@ def joints(
     size: tuple[int, int],
     seed: int,
     lexicon: Mapping[str, Sign] | None = None,
+    every: int = 1,
 ) -> np.ndarray:
     """Return the places of `JOINTS` in what `render` draws.
 
     Arguments as for `render`.
 
     Returns:
-        `float[num_frames, len(JOINTS), 2]`, x and y as shares of the picture from its left and upper edge.
+        `float[T, len(JOINTS), 2]`, x and y as shares of the picture from its left and upper edge.
     """
-    person, _, pose, view = _stage(glosses, num_frames, signer, size, seed, lexicon)
+    person, _, pose, view = _stage(glosses, num_frames, signer, size, seed, lexicon, every)
     return (view.places(joint_places(pose, person)) + 0.5) / size[::-1]
 
 
@@ -81,15 +84,18 @@ def _stage(
     size: tuple[int, int],
     seed: int,
     lexicon: Mapping[str, Sign] | None,
+    every: int,
 ) -> tuple[Signer, np.random.Generator, Pose, View]:
     """Return all that a take draws before its pixels."""
-    if num_frames < 1 or min(size) < 1:
-        raise ValueError(f"a clip of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn")
+    if min(num_frames, every, *size) < 1:
+        raise ValueError(
+            f"every {every} of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn"
+        )
     known = lexicon or {}
     person = signer if isinstance(signer, Signer) else Signer.of(signer)
     rng = np.random.default_rng(stable_seed("clip", seed))
     pose = poses([known.get(gloss) or sign_of(gloss) for gloss in glosses], num_frames, person, rng)
-    return person, rng, pose, _view(person, size, rng)
+    return person, rng, Pose(*(array[::every] for array in pose)), _view(person, size, rng)
 
 
 def _view(signer: Signer, size: tuple[int, int], rng: np.random.Generator) -> View:
@@ -101,11 +107,13 @@ def _view(signer: Signer, size: tuple[int, int], rng: np.random.Generator) -> Vi
     return View(unit, (width / 2 + dx * unit, top + dy * unit))
 
 
-def _develop(clip: np.ndarray, noise: float, rng: np.random.Generator) -> None:
+def _develop(clip: np.ndarray, noise: float, rng: np.random.Generator, every: int) -> None:
     """Add the take's brightness and each frame's camera noise, in place."""
     height, width = clip.shape[1:3]
     margin = 16  # one tile of noise serves all frames, each cut out at another place
     tile = rng.standard_normal((height + margin, width + margin, 3), dtype=np.float32) * noise
     grain = np.rint(tile + rng.normal(0, 4)).astype(np.int16)
-    for frame, (y, x) in zip(clip, rng.integers(0, margin + 1, (len(clip), 2))):
+    # drawn for the left-out frames, too, so that a frame looks the same whatever `every` is
+    places = rng.integers(0, margin + 1, (every * len(clip), 2))[::every]
+    for frame, (y, x) in zip(clip, places):
         cv2.add(frame, grain[y : y + height, x : x + width], dst=frame, dtype=cv2.CV_8U)

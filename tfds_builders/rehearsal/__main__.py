@@ -30,6 +30,7 @@ def rehearse(
     *,
     limit: int | None = None,
     size: tuple[int, int] | None = None,
+    every: int = 1,
     num_workers: int = 0,
 ) -> "Corpus":
     """Render the clips that are not there, laid out like the release.
@@ -40,6 +41,7 @@ def rehearse(
         out: The folder to write; its annotations are written last, so that half a corpus cannot be prepared.
         limit: Maximum number of clips in each split.
         size: Height and width of the frames in pixels; by default those of the release.
+        every: 4 renders every fourth of the frames, a quarter of the frame rate.
         num_workers: Number of processes; 0 is one per core.
 
     Raises:
@@ -50,14 +52,14 @@ def rehearse(
     from tfds_builders.rehearsal.corpus import write_corpus
 
     plans = {"csl_daily_qa": csl_daily.plan, "phoenix2014t_qa": phoenix2014t.plan, "qsl_qa": qsl.plan}
-    corpus = plans[name](annotations_dir, limit)
+    corpus = plans[name](annotations_dir, limit, every)
     write_corpus(corpus, out, size or corpus.size, num_workers)
     return corpus
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return int(text)
 
 
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m tfds_builders.rehearsal",
         description="Render a stand-in for a licensed corpus: real texts and frame counts, drawn signers.",
         epilog="example: python -m tfds_builders.rehearsal phoenix2014t_qa --annotations=DIR --out=rehearsal "
-        "--limit=24 --size=105x130",
+        "--size=56x56 --every=4",
     )
     parser.add_argument("name", choices=CORPORA, help="the corpus to stand in for")
     parser.add_argument(
@@ -81,6 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=user_path, required=True, help="folder to write")
     parser.add_argument("--limit", type=_count, help="at most this many clips of each split (default: all)")
     parser.add_argument("--size", type=frame_size, help="WIDTHxHEIGHT of the frames (default: the release's)")
+    parser.add_argument(
+        "--every", type=_count, default=1, help="4 renders every fourth frame, a quarter of the frame rate"
+    )
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
     options = parser.parse_args(arguments)
     try:

@@ -26,8 +26,14 @@ class Clip:
 
     folder: Path  # relative to the corpus
     glosses: Sequence[str]
-    num_frames: int
+    num_frames: int  # of the release
     signer: str
+    every: int  # 4 renders every fourth of the frames
+
+    @property
+    def num_rendered(self) -> int:
+        """Return the number of frames that are rendered."""
+        return -(-self.num_frames // self.every)
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,14 @@ def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) 
     """Write a clip's joints; render the clip unless there."""
     folder = out / clip.folder
     seed = stable_seed("rehearsal", folder.name)
-    take: dict[str, Any] = {"signer": clip.signer, "size": size, "seed": seed}
+    take: dict[str, Any] = {"signer": clip.signer, "size": size, "seed": seed, "every": clip.every}
     poses = out / POSES / folder.parent.name / f"{folder.name}.pose"
     poses.parent.mkdir(parents=True, exist_ok=True)
     write_pose(poses, JOINTS, joints(clip.glosses, clip.num_frames, **take), size)
     if folder.exists():
         files = list_frames(folder)
         first = cv2.imread(str(files[0])) if files else None
-        if len(files) == clip.num_frames and first is not None and first.shape[:2] == size:
+        if len(files) == clip.num_rendered and first is not None and first.shape[:2] == size:
             return
         shutil.rmtree(folder)
     # the folder appears by one rename

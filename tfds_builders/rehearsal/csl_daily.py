@@ -10,7 +10,7 @@ SIZE = (512, 512)  # height, width
 NOT_ANNOTATED = "S000005_P0004_T00"  # the only such clip of the release
 
 
-def plan(annotations_dir: Path, limit: int | None) -> Corpus:
+def plan(annotations_dir: Path, limit: int | None, every: int) -> Corpus:
     """Return the corpus of the question files in a folder.
 
     The questions of the train split are not public. Without them the train clips get the sentences and
@@ -19,6 +19,7 @@ def plan(annotations_dir: Path, limit: int | None) -> Corpus:
     Args:
         annotations_dir: The folder of `{dev,test}.txt`, `split_1.txt` and perhaps `train.txt`.
         limit: Maximum number of clips in each split.
+        every: 4 renders every fourth of the frames.
 
     Raises:
         MissingInputError: A file is not there.
@@ -47,22 +48,23 @@ def plan(annotations_dir: Path, limit: int | None) -> Corpus:
             f"there is no {files['train']}: the train clips have the sentences and questions of dev, so "
             "scores on dev mean nothing"
         )
-    return _make_corpus([(split, row) for split in SPLITS for row in rows[split][:limit]], notes)
+    return _make_corpus([(split, row) for split in SPLITS for row in rows[split][:limit]], notes, every)
 
 
-def _make_corpus(rows: list[tuple[str, Question]], notes: list[str]) -> Corpus:
+def _make_corpus(rows: list[tuple[str, Question]], notes: list[str], every: int) -> Corpus:
     in_map = [annotations.MAP_HEADER]
     in_split = [annotations.SPLIT_HEADER, f"{NOT_ANNOTATED}|train"]
     in_questions: dict[str, list[str]] = {split: [] for split in SPLITS}
     clips = []
     for number, (split, row) in enumerate(rows):
         num_frames = row.num_frames or draw_num_frames(row.name, len(row.gloss.split()))
-        known = f"{number:06d}|{row.name}|{num_frames}|{row.gloss}|{' '.join(row.target)}|"
+        folder = Path(annotations.FRAMES, row.name)
+        clip = Clip(folder, row.gloss.split(), num_frames, annotations.signer(row.name), every)
+        clips.append(clip)
+        known = f"{number:06d}|{row.name}|{clip.num_rendered}|{row.gloss}|{' '.join(row.target)}|"
         in_map.append(f"{known}|")
         in_split.append(f"{row.name}|{split}")
         in_questions[split].append(f"{known}|{row.question}|{annotations.OVERLAP * row.overlap}")
-        signer = annotations.signer(row.name)
-        clips.append(Clip(Path(annotations.FRAMES, row.name), row.gloss.split(), num_frames, signer))
     lines = {Path(annotations.QUESTIONS, f"{split}.txt"): part for split, part in in_questions.items()}
     lines[Path(annotations.LABELS, annotations.SPLIT_FILE)] = in_split
     lines[Path(annotations.LABELS, annotations.MAP_FILE)] = in_map

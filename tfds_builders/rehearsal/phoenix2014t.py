@@ -10,13 +10,14 @@ SIZE = (260, 210)  # height, width
 UNKNOWN_SIGNER = "Signer01"
 
 
-def plan(annotations_dir: Path, limit: int | None) -> Corpus:
+def plan(annotations_dir: Path, limit: int | None, every: int) -> Corpus:
     """Return the corpus of the question files in a folder.
 
     Args:
         annotations_dir: The folder of `{train,dev,test}.txt`, and perhaps of `num_frames.{split}.csv` and
             `PHOENIX-2014-T.{split}.corpus.{csv,txt}`, which name the signers.
         limit: Maximum number of clips in each split.
+        every: 4 renders every fourth of the frames.
 
     Raises:
         MissingInputError: A question file is not there.
@@ -40,7 +41,8 @@ def plan(annotations_dir: Path, limit: int | None) -> Corpus:
             lines.append(f"{row.name}|{row.name}/*.png|-1|-1|{known.signer}|{known.gloss}|{known.target}")
             glosses = known.gloss.split()
             num_frames = counts.get(row.name) or draw_num_frames(row.name, len(glosses))
-            clips.append(Clip(Path(annotations.FRAMES, split, row.name), glosses, num_frames, known.signer))
+            folder = Path(annotations.FRAMES, split, row.name)
+            clips.append(Clip(folder, glosses, num_frames, known.signer, every))
         texts[Path(annotations.ANNOTATIONS, official.name)] = "\n".join(lines) + "\n"
         # like the real question files, without a newline at the end
         texts[Path(annotations.QUESTIONS, question_file.name)] = "\n".join(

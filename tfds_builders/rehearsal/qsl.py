@@ -10,12 +10,13 @@ from tfds_builders.rehearsal.corpus import Clip, Corpus, draw_num_frames
 SIZE = (256, 256)  # height, width
 
 
-def plan(annotations_dir: Path, limit: int | None) -> Corpus:
+def plan(annotations_dir: Path, limit: int | None, every: int) -> Corpus:
     """Return the corpus of the question files in a folder.
 
     Args:
         annotations_dir: The folder of `{train,dev,test}_slt_2p.txt`.
         limit: Maximum number of clips in each split.
+        every: 4 renders every fourth of the frames.
 
     Raises:
         MissingInputError: A file is not there.
@@ -31,7 +32,8 @@ def plan(annotations_dir: Path, limit: int | None) -> Corpus:
         for row in list(annotations.read_questions(file, problems).values())[:limit]:
             folder = Path(annotations.FRAMES, signer(row.name), row.name)
             glosses = row.gloss.split()
-            clips.append(Clip(folder, glosses, draw_num_frames(row.name, len(glosses)), signer(row.name)))
+            num_frames = draw_num_frames(row.name, len(glosses))
+            clips.append(Clip(folder, glosses, num_frames, signer(row.name), every))
             lines.append(f"{folder}Q{row.gloss}Q{row.question}QaQ{row.target}")
         texts[Path(annotations.QUESTIONS, file.name)] = "\n".join(lines)
     if problems:
