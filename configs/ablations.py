@@ -50,13 +50,19 @@ OWN_STAGE_1: dict[str, dict[str, Any]] = {
     "shufflenet_mbert": {**SHUFFLENET, **MBERT},
 }
 """The rows of SSL-SSAW that also change stage 1."""
+WHY: dict[str, dict[str, Any]] = {
+    "no_gate_norm": {"model.fusion.gate_norm": False},
+    "light_ssl": {"model.ssl_weight": 0.2},
+    "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # it starts random between pretrained parts
+}
+"""Rows of no table that ask why SSL or SSAW helps or does not."""
 SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvision's
 
 
 def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     """Return the configuration of a row."""
     base, _, name = row.partition("/")
-    rows = ROWS | OWN_STAGE_1
+    rows = ROWS | OWN_STAGE_1 | WHY
     if base not in BASES or name not in (*rows, *OTHER_SYSTEMS):
         raise ConfigError(
             f"ablations.py:{row} is unknown; there is BASE/ROW with BASE one of {', '.join(BASES)} "

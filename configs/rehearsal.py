@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 256, 512
     config.decode.max_new_tokens = 60
     for stage in (config.recognize, config.pretrain, config.translate):
-        stage.clips_per_batch = 48
+        stage.clips_per_batch = 32
         stage.optim.name = "adamw"
         stage.optim.learning_rate = 1e-3
         stage.optim.final_learning_rate = 2e-5
@@ -65,11 +65,11 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
 def _translate(config: ConfigDict, base: str) -> None:
     config.init_from = f"{base}_stage1"
     config.evaluation.question_only_run = "rehearsal_question"
+    config.data.length_steps = 4
     config.data.features = ("poor" if base.endswith("poor") else "good",)
     for stage in (config.pretrain, config.translate):
-        stage.frame_budget = 1536
+        stage.frame_budget = 1024
         stage.label_smoothing = 0.1
-    config.pretrain.epochs = 8
-    config.translate.epochs = 12
-    config.translate.eval_every = 4
+    config.pretrain.epochs = 6
+    config.translate.epochs = config.translate.eval_every = 10
     config.translate.ema_decay = 0.998  # of the last 500 steps

@@ -23,7 +23,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_gloss
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.sign_bank import SignBank
 from sslssaw_jax.errors import printable
-from sslssaw_jax.evaluation.choices import Chooser
+from sslssaw_jax.evaluation.choices import Chooser, require_choices
 from sslssaw_jax.evaluation.extraction import extract_features, row_stride
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import (
@@ -393,6 +393,7 @@ class Evaluator:
         state = abstract_state(partial(self._stage.init, optimizer=optax.identity()), self._mesh)
         if self._stage.starts_from_file and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self._config, self._tokenizer, whole=True)(state)
+        require_choices(self._stage, workdir)
         tokenizer, best_by = self._tokenizer.fingerprints, self._stage.selection
         load = trained_modules(workdir / CHECKPOINTS, tokenizer=tokenizer, best_by=best_by)
         return load(state)

@@ -83,6 +83,8 @@ class Batch:
     left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
     features: tuple[Features, ...] = ()  # one for each name in `config.data.features`
     keypoints: Features | None = None  # a row for each frame, as `config.data.keypoints` names them
+    # the most frames or rows of a clip in this batch; None: as many as `config.data` allows
+    most_rows: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @flax.struct.dataclass

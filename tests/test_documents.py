@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from configs.systems import OTHER_SYSTEMS
 from sslssaw_jax.systems import read_config
 from tfds_builders.prepare import DATASETS
 
@@ -45,3 +46,24 @@ def test_modules_and_linked_files_exist(document):
     assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
     links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link}
     assert [link for link in sorted(links) if not (document.parent / link).exists()] == []
+
+
+def test_the_page_of_the_systems_has_about_the_lines_of_each_file_and_a_drawing_each():
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    summary = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]
+    for _, rows, _, _, file, said in summary:
+        path = ROOT / "docs" / re.findall(r"\((.+)\)", file)[0]
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert abs(lines - int(said)) <= max(15, 0.1 * lines), f"{path.name} has {lines} lines, not {said}"
+        systems = {OTHER_SYSTEMS.get(row, "ssl_ssaw") for row in re.findall(r"`(\w+)`", rows)}
+        assert systems == {path.stem}
+    titles = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert len(re.findall(r"^```text$", text, re.MULTILINE)) == len(titles) + 1, "one is of all"
+
+
+def test_drawings_are_small_and_of_characters_with_one_width():
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    for drawing in re.findall(r"```text\n(.*?)\n```", text, re.DOTALL):
+        lines = drawing.splitlines()
+        assert drawing.isascii() and "\t" not in drawing
+        assert len(lines) <= 6 and max(map(len, lines)) <= 110, lines[0]

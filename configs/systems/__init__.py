@@ -6,7 +6,7 @@ and SSL, and without the question.
 
 from typing import Any
 
-from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, signbt, slrt, tspnet
+from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, signbt, slrt, ts_slt, tspnet
 
 _RECIPES = {
     "nslt": nslt,
@@ -17,6 +17,7 @@ _RECIPES = {
     "signbt": signbt,
     "mmtlb": mmtlb,
     "gbt": gbt,
+    "ts_slt": ts_slt,
 }
 OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recipe.SMALL}
 """The rows of other systems -> the system's name."""
@@ -35,5 +36,6 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
     **mmtlb.PUBLISHED_ON,
     **csgcr.PUBLISHED_ON,
     **gbt.PUBLISHED_ON,
+    **ts_slt.PUBLISHED_ON,
 }
 """What the public recipe of a row has of its own on one dataset, by "BASE/ROW"."""

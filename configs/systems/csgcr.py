@@ -2,12 +2,15 @@
 
 from typing import Any
 
-_N_BEST = {"decode.beams": 10}
+_SHARED = {
+    "decode.beams": 10,
+    "data.max_glosses": 64,  # words of a sentence; one of PHOENIX has 46
+}
 _LAYERS = {f"model.mbart.{part}_layers": 2 for part in ("text", "video", "decoder")}
 _HEADS = [f"model.mbart.{part}_heads" for part in ("text", "video", "decoder")]
 SMALL = {
     "csgcr": {
-        **_N_BEST,
+        **_SHARED,
         **_LAYERS,
         **dict.fromkeys(_HEADS, 4),
         "model.mbart.d_model": 128,
@@ -15,7 +18,7 @@ SMALL = {
         "model.mbart.max_positions": 256,
     }
 }
-PUBLISHED = {"csgcr": {**_N_BEST, **dict.fromkeys(_HEADS, 16)}}
+PUBLISHED = {"csgcr": {**_SHARED, **dict.fromkeys(_HEADS, 16)}}
 PUBLISHED_ON: dict[str, dict[str, Any]] = {
     "phoenix/csgcr": {"model.mbart.weights": "./pretrained/mbart_trimmed"},
     "csl_daily/csgcr": {"model.mbart.weights": "./pretrained/mbart_trimmed_csl"},

@@ -54,6 +54,9 @@ class DataConfig:
     max_question_tokens: int = setting(64, TOKENS)  # with </s> and the language code
     max_target_tokens: int = setting(64, TOKENS)
     max_glosses: int = positive(40, free=True)  # of a clip, in stages that learn from glosses
+    # batches of training hold clips of similar length, and are as long as they need, in steps of 1/N of the
+    # limits above; each length is compiled. 1: all batches have the limits' length
+    length_steps: int = positive(1)
     mask_rate: float = fraction(0.15)  # share of a sentence's words that stage 1 masks
     num_threads: int = positive(8, free=True)  # that prepare batches; each holds one ready
     skip_broken: int = non_negative(0, free=True)  # unreadable clips that training may leave out

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import grain
 import jax
@@ -13,13 +12,13 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
-from sslssaw_jax.data.epoch_plan import RunPlan, clip_rng, plan_epoch, plan_run
+from sslssaw_jax.data.epoch_plan import EpochClips, RunPlan, clip_rng, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question
-from sslssaw_jax.types import Batch, Features, Texts
+from sslssaw_jax.types import Batch, Features, Texts, most_rows
 
 Ask = Callable[[ClipInfo, np.random.Generator], str]
 IdsAndMask = tuple[np.ndarray, np.ndarray]  # i32[B, L], bool[B, L]
@@ -99,10 +98,37 @@ class _BatchSource:
         # zeroed pages take no memory until written: frames of other processes cost nothing
         frames = np.zeros((count, self._stage.frame_budget, *self._source.frame_size, 3), np.uint8)
         parts = [self._batch(count * step + i, frames[i]) for i in range(count)]
-        if count == 1:
-            return parts[0]
-        texts = [part.replace(frames=None) for part in parts]  # type: ignore[attr-defined]
-        return jax.tree.map(lambda *rows: np.stack(rows), *texts).replace(frames=frames)
+        if count > 1:
+            texts = [part.replace(frames=None) for part in parts]  # type: ignore[attr-defined]
+            parts = [jax.tree.map(lambda *rows: np.stack(rows), *texts).replace(frames=frames)]
+        return parts[0] if self._seed is None or self._data.length_steps == 1 else self._shorten(parts[0])
+
+    def _shorten(self, batch: Batch) -> Batch:
+        """Cut off padding, to one of `data.length_steps` lengths."""
+        limits, most_steps = _limits(self._data, self._source), self._data.length_steps
+        texts = batch.decoder_texts, batch.text_tower_texts
+        of_questions = [each.question_mask for each in texts]
+        of_targets = [batch.masked_target_mask, *(each.target_mask for each in texts)]
+        tokens = [max(mask.sum(axis=-1).max() for mask in masks) for masks in (of_questions, of_targets)]
+        needed = np.array([*tokens, batch.frame_count.max()])
+        steps = max(int(_steps(needed, limits, most_steps)), 1)
+        question, target, rows = (-(-limit * steps // most_steps) for limit in limits)
+
+        def cut(each: Texts) -> Texts:
+            return Texts(
+                each.question[..., :question],
+                each.question_mask[..., :question],
+                each.target[..., :target],
+                each.target_mask[..., :target],
+            )
+
+        return batch.replace(  # type: ignore[attr-defined]
+            decoder_texts=cut(texts[0]),
+            text_tower_texts=cut(texts[1]),
+            masked_target=batch.masked_target[..., :target],
+            masked_target_mask=batch.masked_target_mask[..., :target],
+            most_rows=rows,
+        )
 
     def _batch(self, position: int, frames_NxHxWx3: np.ndarray) -> Batch:
         data, text_tower = self._data, self._tokenizer.text_tower
@@ -253,7 +279,16 @@ def train_batches(
         ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`, or several processes
             skip broken clips.
     """
-    clips = partial(source.of_epoch, data.max_frames, seed)
+    texts_Cx2 = _text_lengths(source, tokenizer, data) if data.length_steps > 1 else None
+
+    def clips(epoch: int) -> EpochClips:
+        index, num_frames = source.of_epoch(data.max_frames, seed, epoch)
+        if texts_Cx2 is None:
+            return index, num_frames, None
+        limits = _limits(data, source)
+        needed = np.column_stack([texts_Cx2[index], np.minimum(num_frames, limits[2])])
+        return index, num_frames, _steps(needed, limits, data.length_steps)
+
     plan = plan_run(clips, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate)
     ask = ask or _ask_own_question
     batches = _BatchSource(source, tokenizer, data, stage, plan, seed, local_frames, ask, glosses)
@@ -307,6 +342,33 @@ def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_toke
         f"config.data.max_target_tokens={max_target_tokens}: {names}; "
         f"the longest has {max(lengths.values())} tokens"
     )
+
+
+def _text_lengths(source: ClipSource, tokenizer: Tokenizer, data: DataConfig) -> np.ndarray:
+    """Return the tokens of each clip's question and target, i[clips, 2]."""
+    limits = _limits(data, source)
+
+    def count(text: str, most: int) -> int:
+        return len(tokenizer.encode(text, most)) if text else 0
+
+    return np.array(
+        [
+            (count(clean_question(clip.question), limits[0]), count(clip.target, limits[1]))
+            for clip in source.clips
+        ]
+    )
+
+
+def _limits(data: DataConfig, source: ClipSource) -> tuple[int, int, int]:
+    """Return the most question tokens, target tokens and rows of a clip."""
+    sets = source.feature_sets
+    rows = most_rows(data.max_frames, sets[0].stride) if sets else data.max_frames
+    return data.max_question_tokens, data.max_target_tokens, rows
+
+
+def _steps(needed: np.ndarray, limits: tuple[int, int, int], most_steps: int) -> np.ndarray:
+    """Return the fewest steps of all limits that hold `needed`, [..., 3]."""
+    return (-(-needed * most_steps // np.array(limits))).max(axis=-1)
 
 
 def _ask_own_question(clip: ClipInfo, rng: np.random.Generator) -> str:

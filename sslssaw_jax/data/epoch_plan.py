@@ -23,12 +23,17 @@ def clip_rng(seed: int, epoch: int, clip: int) -> np.random.Generator:
 
 
 def plan_epoch(
-    num_frames: np.ndarray, clips_per_batch: int, frame_budget: int, seed: int, epoch: int | None
+    num_frames: np.ndarray,
+    clips_per_batch: int,
+    frame_budget: int,
+    seed: int,
+    epoch: int | None,
+    kinds: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Pack every clip of a split into one batch.
 
     Clips come in random order, and each joins the fullest open batch with enough room (best-fit bin packing).
-    So batches stay random: neither clips nor batches are sorted by length.
+    So batches stay random: neither the clips of a kind nor the batches are sorted by length.
 
     Args:
         num_frames: i[num_clips], the frames kept of each clip.
@@ -37,6 +42,7 @@ def plan_epoch(
         seed: The run's seed.
         epoch: The number of the epoch, which draws its own order; None keeps the split's order as far as
             packing allows.
+        kinds: i[num_clips], what clips must have in common to share a batch; None lets all share.
 
     Returns:
         The clips' indices, one array per batch.
@@ -53,6 +59,21 @@ def plan_epoch(
     rng = None if epoch is None else np.random.default_rng([seed, epoch])
     order = np.arange(len(num_frames)) if rng is None else rng.permutation(len(num_frames))
     batches: list[list[int]] = []
+    for kind in [None] if kinds is None else np.unique(kinds):
+        of_kind = order if kinds is None else order[kinds[order] == kind]
+        batches += _pack(of_kind, num_frames, clips_per_batch, frame_budget)
+    if rng is None:
+        batches.sort()
+    else:
+        rng.shuffle(batches)  # otherwise an epoch would end with the emptiest batches
+    return [np.array(batch) for batch in batches]
+
+
+def _pack(
+    order: np.ndarray, num_frames: np.ndarray, clips_per_batch: int, frame_budget: int
+) -> list[list[int]]:
+    """Pack clips in their order."""
+    batches: list[list[int]] = []
     open_batches: list[tuple[int, list[int]]] = []  # (frames left, clips), the fullest first
     for clip, frames in zip(order.tolist(), num_frames[order].tolist()):
         place = bisect.bisect_left(open_batches, frames, key=_room)
@@ -68,12 +89,7 @@ def plan_epoch(
             batches.append(batch)
         else:
             bisect.insort(open_batches, (room, batch), key=_room)
-    batches += [batch for _, batch in open_batches]
-    if rng is None:
-        batches.sort()
-    else:
-        rng.shuffle(batches)  # otherwise an epoch would end with the emptiest batches
-    return [np.array(batch) for batch in batches]
+    return batches + [batch for _, batch in open_batches]
 
 
 @dataclass(frozen=True)
@@ -107,8 +123,8 @@ def plan_run(
     """
     plans = []
     for epoch in range(epochs):
-        index, num_frames = clips(epoch)
-        plan = plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch)
+        index, num_frames, kinds = clips(epoch)
+        plan = plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch, kinds)
         plans.append([index[batch] for batch in plan] + [np.zeros(0, int)] * (-len(plan) % multiple))
     return RunPlan(
         batches=[batch for plan in plans for batch in plan],

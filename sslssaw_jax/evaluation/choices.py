@@ -8,6 +8,7 @@ C clips, W words.
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,11 +25,23 @@ from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import Found
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD, Existence, Stage
+from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.training.progress import show_progress
 from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
+from sslssaw_jax.workdir import CHECKPOINTS, read_scores, saved_steps
 
 WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of a sentence's score beside its cosine
+
+
+def require_choices(stage: Stage, workdir: Path) -> None:
+    """Raise CheckpointError if a run has not chosen yet."""
+    checkpoints = workdir / CHECKPOINTS
+    if stage.existence and saved_steps(checkpoints) and not read_scores(checkpoints):
+        raise CheckpointError(
+            f"{workdir} has not been scored on dev yet, where the threshold of words and the weight of ranks "
+            "are chosen: start its training again to go on"
+        )
 
 
 class Chooser:

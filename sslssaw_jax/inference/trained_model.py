@@ -22,6 +22,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary, WordVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.evaluation.choices import require_choices
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
@@ -101,7 +102,9 @@ def load_workdir(workdir: Path) -> TrainedModel:
     trees = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
     arrays = {dotted(path): array for path, array in trees.items()}
     scores = read_json(metrics) if metrics.exists() else {}
-    return _assemble(workdir, meta, arrays, scores)
+    model = _assemble(workdir, meta, arrays, scores)
+    require_choices(model.stage, workdir)
+    return model
 
 
 def load_folder(folder: Path) -> TrainedModel:

@@ -25,6 +25,7 @@ class FusionConfig:
     ffn_dim: int = positive(4096)
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.0)
+    gate_norm: bool = True  # SSAW's last LayerNorm, which holds the mean of each position's gate near 0.5
 
 
 def concatenate_valid(
@@ -66,7 +67,9 @@ class SSAW(nnx.Module):
         self.attention_norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.linear1 = nnx.Linear(d_model, config.ffn_dim, dtype=dtype, rngs=rngs)
         self.linear2 = nnx.Linear(config.ffn_dim, d_model, dtype=dtype, rngs=rngs)
-        self.ffn_norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.ffn_norm = (
+            nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs) if config.gate_norm else None
+        )
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
@@ -77,7 +80,9 @@ class SSAW(nnx.Module):
         )
         f_a_BxTxD = self.attention_norm(joint_BxTxD + self.dropout(attended_BxTxD, rngs=rngs))
         hidden_BxTxF = self.dropout(nnx.relu(self.linear1(f_a_BxTxD)), rngs=rngs)
-        f_f_BxTxD = self.ffn_norm(f_a_BxTxD + self.dropout(self.linear2(hidden_BxTxF), rngs=rngs))
+        f_f_BxTxD = f_a_BxTxD + self.dropout(self.linear2(hidden_BxTxF), rngs=rngs)
+        if self.ffn_norm is not None:
+            f_f_BxTxD = self.ffn_norm(f_f_BxTxD)
         gate_BxTxD = jax.nn.sigmoid(f_f_BxTxD.astype(jnp.float32))
         weight_BxT = jnp.where(mask_BxT, gate_BxTxD.mean(axis=-1), 0)
         return (joint_BxTxD * gate_BxTxD.astype(joint_BxTxD.dtype)) * mask_BxT[..., None], weight_BxT

@@ -123,12 +123,14 @@ def _skip(shortcut: Shortcut | None, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Arr
 
 
 class ResNet(Blocks):
-    """A CNN from normalized frames NxHxWx3 to features NxC."""
+    """A CNN from normalized frames NxHxWx3, or maps of other `inputs`, to features NxC."""
 
-    def __init__(self, config: ResNetConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ResNetConfig, image_size: int, *, inputs: int = 3, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
         self.pool_stem = config.stem == "conv7_pool"
         self.flatten = config.head == "flatten"
-        self.stem = conv(3, config.width, 7, 2 if self.pool_stem else 4, dtype, rngs)
+        self.stem = conv(inputs, config.width, 7, 2 if self.pool_stem else 4, dtype, rngs)
         self.stem_norm = BatchNorm(config.width, dtype=dtype, rngs=rngs)
         block = BLOCKS[config.block]
         channels, side, blocks = config.width, -(-image_size // 4), []

@@ -9,7 +9,7 @@ B clips, N packed frames, T times, H x W pixels, I and O channels in and out, C 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -54,8 +54,34 @@ class S3DConfig:
     @property
     def features(self) -> int:
         """Return the number of features of a position."""
-        first, (_, second), (_, third), last = _INCEPTIONS[-1]
-        return sum(map(self.channels, (first, second, third, last)))
+        return self.block_channels[-1]
+
+    @property
+    def block_channels(self) -> tuple[int, ...]:
+        """Return the number of channels behind each block."""
+        last = (_INCEPTIONS[_FOURTH_BLOCK - 1], _INCEPTIONS[-1])
+        return (
+            *map(self.channels, (_STEM, _EXPANDED)),
+            *(sum(map(self.channels, (one, two[1], three[1], four))) for one, two, three, four in last),
+        )
+
+
+class Masks(NamedTuple):
+    """The times of clips, bool[B, T, 1, 1, 1], and those of maps of half and a quarter as many."""
+
+    whole: jax.Array
+    half: jax.Array
+    quarter: jax.Array
+
+    @classmethod
+    def of(cls, length_B: jax.Array, num_frames: int) -> Self:
+        """Return the masks of clips whose lengths are multiples of 4."""
+        return cls(
+            *(
+                (jnp.arange(num_frames // step) < length_B[:, None] // step)[..., None, None, None]
+                for step in (1, 2, 4)
+            )
+        )
 
 
 class ConvNorm(nnx.Module):
@@ -126,7 +152,7 @@ class Inception(nnx.Module):
         self.outputs = first + second[1] + third[1] + last
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        pooled = jnp.where(mask, _max_pool(x, (1, 2, 3), 1), 0)
+        pooled = _max_pool(x, (1, 2, 3), 1, mask, mask)
         branches = (
             self.branch0(x, mask),
             self.branch1(x, mask),
@@ -137,12 +163,14 @@ class Inception(nnx.Module):
 
 
 class S3D(Blocks):
-    """A network from clips `[B, T, H, W, 3]` to features `[B, T/4, C]`."""
+    """A network from clips `[B, T, H, W, inputs]` to features `[B, T/4, C]`."""
 
-    def __init__(self, config: S3DConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    num_blocks = 4
+
+    def __init__(self, config: S3DConfig, *, inputs: int = 3, dtype: jnp.dtype, rngs: nnx.Rngs):
         options: dict[str, Any] = {"momentum": config.momentum, "dtype": dtype, "rngs": rngs}
         stem, expanded = config.channels(_STEM), config.channels(_EXPANDED)
-        self.stem = Separable(3, stem, 7, 2, **options)
+        self.stem = Separable(inputs, stem, 7, 2, **options)
         self.reduce = ConvNorm(stem, stem, **options)
         self.expand = Separable(stem, expanded, **options)
         blocks: list[Inception] = []
@@ -158,20 +186,28 @@ class S3D(Blocks):
             clips_BxTxHxWx3: Pixels from -1 to 1 in the order blue, green, red; T is a multiple of 4.
             length_B: Frames of each clip, multiples of 4.
         """
-        num_frames = clips_BxTxHxWx3.shape[1]
-        mask, half_mask, quarter_mask = (
-            (jnp.arange(num_frames // step) < length_B[:, None] // step)[..., None, None, None]
-            for step in (1, 2, 4)
-        )
-        x = self.call(self.stem, jnp.where(mask, clips_BxTxHxWx3, 0), mask, half_mask)
-        x = self.call(self.reduce, _max_pool(x, (2, 3), 2), half_mask)
-        x = _max_pool(self.call(self.expand, x, half_mask), (2, 3), 2)
-        mask = half_mask
-        for number, block in enumerate(self.inceptions):
-            if number == _FOURTH_BLOCK:
-                x, mask = _max_pool(x, (1, 2, 3), 2), quarter_mask
-            x = self.call(block, x, mask)
+        masks = Masks.of(length_B, clips_BxTxHxWx3.shape[1])
+        x = jnp.where(masks.whole, clips_BxTxHxWx3, 0)
+        for number in range(self.num_blocks):
+            x = self.block(number, x, masks)
         return x.mean(axis=(2, 3))
+
+    def block(self, number: int, x: jax.Array, masks: Masks) -> jax.Array:
+        """Return a block's maps from those of the block before."""
+        half = masks.half
+        if number == 0:
+            return self.call(self.stem, x, masks.whole, half)
+        if number == 1:
+            x = self.call(self.reduce, _max_pool(x, (2, 3), 2, half, half), half)
+            return self.call(self.expand, x, half)
+        if number == 2:
+            x, mask, blocks = _max_pool(x, (2, 3), 2, half, half), half, self.inceptions[:_FOURTH_BLOCK]
+        else:
+            mask, blocks = masks.quarter, self.inceptions[_FOURTH_BLOCK:]
+            x = _max_pool(x, (1, 2, 3), 2, half, mask)
+        for block in blocks:
+            x = self.call(block, x, mask)
+        return x
 
 
 class S3DEmbedding(nnx.Module):
@@ -193,13 +229,24 @@ class S3DEmbedding(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Return `(features_BxTxC, mask_BxT)`, the last frame repeated up to a position's four."""
         del frame_mask_N  # the clips are gathered by their places
-        pixels = (frames_NxHxWx3 * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)) * 2 - 1
-        time_T = jnp.arange(rounded_up(self.max_frames))
-        length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)
-        inside_BxT = time_T < length_B[:, None]
-        place = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
-        features_BxTxC = self.s3d(gather_frames(pixels[..., ::-1], time_T, *place), length_B)
+        time_T, inside_BxT, length_B = clip_places(self.max_frames, frame_count_B, valid_B)
+        place = time_T, inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
+        features_BxTxC = self.s3d(gather_frames(to_pixels(frames_NxHxWx3), *place), length_B)
         return features_BxTxC, prefix_mask(length_B // STRIDE, valid_B, features_BxTxC.shape[1])
+
+
+def to_pixels(frames: jax.Array) -> jax.Array:
+    """Return normalized frames as blue, green, red from -1 to 1."""
+    return ((frames * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)) * 2 - 1)[..., ::-1]
+
+
+def clip_places(
+    max_frames: int, frame_count_B: jax.Array, valid_B: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return places in a clip, which are inside, and lengths."""
+    time_T = jnp.arange(rounded_up(max_frames))
+    length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)
+    return time_T, time_T < length_B[:, None], length_B
 
 
 def rounded_up(num_frames):
@@ -207,15 +254,20 @@ def rounded_up(num_frames):
     return STRIDE * -(-num_frames // STRIDE)
 
 
-def _max_pool(x: jax.Array, axes: tuple[int, ...], stride: int) -> jax.Array:
-    """Return the largest of 3 along axes; nothing in `x` is negative."""
+def _max_pool(
+    x: jax.Array, axes: tuple[int, ...], stride: int, mask: jax.Array, later_mask: jax.Array
+) -> jax.Array:
+    """Return the largest of 3 along axes, zero outside `later_mask`."""
+    least = jnp.finfo(x.dtype).min
+    x = jnp.where(mask, x, least)
     for axis in axes:
         size = x.shape[axis]
-        padded = jnp.pad(x, [(1, 1) if each == axis else (0, 0) for each in range(x.ndim)])
+        sides = [(1, 1) if each == axis else (0, 0) for each in range(x.ndim)]
+        padded = jnp.pad(x, sides, constant_values=least)
         last = (-(-size // stride) - 1) * stride + 1
         shifted = [lax.slice_in_dim(padded, k, k + last, stride, axis) for k in range(3)]
         x = reduce(jnp.maximum, shifted)
-    return x
+    return jnp.where(later_mask, x, 0)
 
 
 def _convolve(

@@ -67,7 +67,8 @@ class InceptionEmbedding(nnx.Module):
         self.step = (
             frames_of_position(features, frame_stride) // stride
         )  # frames, or rows of features, of a position
-        self.num_positions = -(-most_rows(max_frames, stride) // self.step)
+        self.max_rows = most_rows(max_frames, stride)
+        self.num_positions = -(-self.max_rows // self.step)
         inputs = self.cnn.features if self.cnn else features.width  # type: ignore[union-attr]
         self.block1 = InceptionBlock(inputs, width, pools=self.step == 4, dtype=dtype, rngs=rngs)
         self.block2 = InceptionBlock(width, width, pools=self.step > 1, dtype=dtype, rngs=rngs)
@@ -80,10 +81,11 @@ class InceptionEmbedding(nnx.Module):
         frame_count_B: jax.Array,
         valid_B: jax.Array,
         left_out_Bx2: jax.Array | None = None,
+        most_rows: int | None = None,  # of a clip in this batch
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
         length_B = self.step * -(-frame_count_B // self.step)
-        place_T = jnp.arange(self.step * self.num_positions)
+        place_T = jnp.arange(self.step * -(-(most_rows or self.max_rows) // self.step))
         inside_BxT = place_T < length_B[:, None]
         clips = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
         x_BxTxC = gather_frames(features_NxC, place_T, *clips)

@@ -123,11 +123,13 @@ class FrameFeatures(nnx.Module):
         frame_count_B: jax.Array,
         valid_B: jax.Array,
         left_out_Bx2: jax.Array | None = None,
+        most_rows: int | None = None,  # of a clip in this batch
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
-        mask_BxT = prefix_mask(frame_count_B, valid_B, self.max_rows)
+        most_rows = most_rows or self.max_rows
+        mask_BxT = prefix_mask(frame_count_B, valid_B, most_rows)
         clips = mask_BxT, frame_start_B, frame_count_B, left_out_Bx2
-        return gather_frames(features_NxC, jnp.arange(self.max_rows), *clips), mask_BxT
+        return gather_frames(features_NxC, jnp.arange(most_rows), *clips), mask_BxT
 
 
 class VideoEmbedding(nnx.Module):
@@ -178,10 +180,11 @@ class VideoEmbedding(nnx.Module):
         frame_count_B: jax.Array,
         valid_B: jax.Array,
         left_out_Bx2: jax.Array | None = None,
+        most_rows: int | None = None,  # of a clip in this batch
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
         length_B = padded_length(frame_count_B, self.pools)
-        place_T = jnp.arange(padded_length(self.max_rows, self.pools))
+        place_T = jnp.arange(padded_length(most_rows or self.max_rows, self.pools))
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
         inside_BxT = place_T < length_B[:, None]
         clips = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2

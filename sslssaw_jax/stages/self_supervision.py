@@ -16,8 +16,12 @@ def translation_loss(
     question_logits: jax.Array | None,
     counts: LossCounts,
     config: SentenceConfig,
+    question_weight: float = 1.0,
 ) -> tuple[jax.Array, Metrics]:
-    """Return `L = L_D + L_S` (Eq. 7), or `L_S` alone."""
+    """Return `L = L_D + L_S` (Eq. 7), or `L_S` alone.
+
+    `question_weight` is the factor of `L_D`, 1 in the paper.
+    """
     smoothing, tokens = config.label_smoothing, counts.target_tokens
     count = denominator(config.normalize, target.scored, tokens, counts.clips)
     total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
@@ -27,5 +31,5 @@ def translation_loss(
         # every clip has a target, and not every clip a question
         asked = counts.question_tokens if config.normalize == "tokens" else count
         l_d = cross_entropy(question_logits, question.labels, question.scored, count=asked)
-        total, metrics["loss_question"] = total + l_d, l_d
+        total, metrics["loss_question"] = total + question_weight * l_d, l_d
     return total, metrics

@@ -42,7 +42,8 @@ WORD_THRESHOLD, RANK_WEIGHT = "word_threshold", "rank_weight"
 class Translation(NamedTuple):
     """How a stage's model translates: two functions that beam search needs."""
 
-    encode: Callable[[Any, Batch], EncodedModel]  # of a model and a batch
+    # of a model and a batch; a model that holds several translators returns them all, as an ensemble
+    encode: Callable[[Any, Batch], EncodedModel | list[EncodedModel]]
     prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # tokens and mask, of a batch and a language
 
 

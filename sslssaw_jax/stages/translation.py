@@ -144,4 +144,5 @@ def _encode(
 ) -> list[EncodedModel]:
     """Let a model, or each member of an ensemble, read a batch."""
     states = zip(params, batch_stats, strict=True) if isinstance(params, tuple) else [(params, batch_stats)]
-    return [translation.encode(nnx.merge(graphdef, *state), batch) for state in states]
+    found = [translation.encode(nnx.merge(graphdef, *state), batch) for state in states]
+    return [member for one in found for member in (one if isinstance(one, list) else [one])]

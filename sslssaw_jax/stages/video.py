@@ -34,14 +34,18 @@ def embed_video(
     """
     place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if batch.features:
-        return video(batch.features[0].values, clip_of_frame(batch)[1], *place)
-    frames_NxHxWx3, frame_mask_N = prepare_frames(batch, data, augment_key)
-    return video(frames_NxHxWx3, frame_mask_N, *place)
+        values, mask = batch.features[0].values, clip_of_frame(batch)[1]
+    else:
+        values, mask = prepare_frames(batch, data, augment_key)
+    if isinstance(video, S3DEmbedding):
+        return video(values, mask, *place)
+    return video(values, mask, *place, most_rows=batch.most_rows)
 
 
 def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
-    """Gather the first feature set as `(rows_BxTxC, mask_BxT)`, T is `size`."""
+    """Gather the first feature set, at most `size` rows, as `(rows_BxTxC, mask_BxT)`."""
     rows = batch.features[0]
+    size = batch.most_rows or size
     mask_BxT = prefix_mask(rows.count, batch.valid, size)
     return gather_frames(rows.values, jnp.arange(size), mask_BxT, rows.start, rows.count, None), mask_BxT
 

@@ -5,7 +5,19 @@ import ml_collections
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
 from sslssaw_jax.stages.stage import System
-from sslssaw_jax.systems import csgcr, gaslt, gbt, mmtlb, nslt, question_only, signbt, slrt, ssl_ssaw, tspnet
+from sslssaw_jax.systems import (
+    csgcr,
+    gaslt,
+    gbt,
+    mmtlb,
+    nslt,
+    question_only,
+    signbt,
+    slrt,
+    ssl_ssaw,
+    ts_slt,
+    tspnet,
+)
 
 SYSTEMS: dict[str, System] = {
     "ssl_ssaw": ssl_ssaw.SYSTEM,
@@ -13,6 +25,7 @@ SYSTEMS: dict[str, System] = {
     "gaslt": gaslt.SYSTEM,
     "nslt": nslt.SYSTEM,
     "mmtlb": mmtlb.SYSTEM,
+    "ts_slt": ts_slt.SYSTEM,
     "gbt": gbt.SYSTEM,
     "tspnet": tspnet.SYSTEM,
     "signbt": signbt.SYSTEM,

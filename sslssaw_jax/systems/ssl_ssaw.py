@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.checks import group, require, require_divisor, setting
+from sslssaw_jax.config.checks import NON_NEGATIVE, group, require, require_divisor, setting
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
@@ -58,6 +58,7 @@ class SSLSSAWConfig:
     fusion: FusionConfig = group(FusionConfig, stages=("translate",))  # Table 5
     inputs: Literal["question", "video", "both"] = setting("both", stages=("translate",))  # Table 7
     ssl: Literal["prefix", "separate", "off"] = setting("prefix", stages=("translate",))  # Eq. 5-7
+    ssl_weight: float = setting(1.0, NON_NEGATIVE, stages=("translate",))  # of the question's loss in Eq. 7
 
     def __post_init__(self) -> None:
         require_divisor("fusion.heads", self.fusion.heads, self.mbart.d_model)
@@ -159,7 +160,8 @@ def translate_loss(
         target_logits = model.decode(target, encoded, rngs=rngs)
         if config.model.ssl == "separate":
             question_logits = model.decode(question, encoded, rngs=rngs)
-    return translation_loss(target, target_logits, question, question_logits, counts, config.translate)
+    weight, recipe = config.model.ssl_weight, config.translate
+    return translation_loss(target, target_logits, question, question_logits, counts, recipe, weight)
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:

@@ -38,7 +38,7 @@ def peak_flops(configured_tflops: float) -> float:
 
 
 class CountedStep:
-    """A jitted function that is compiled once and knows its FLOPs.
+    """A jitted function, compiled once for each length of batches, that knows its FLOPs.
 
     Args:
         jitted: What `jax.jit` returns.
@@ -49,18 +49,22 @@ class CountedStep:
         self, jitted: Any, compiling: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
         self._jitted, self._compiling = jitted, compiling
-        self._compiled: Callable[..., Any] | None = None
-        self.flops = 0.0  # of one call, on all devices together; the body of a loop counts once
+        self._compiled: dict[Any, tuple[Callable[..., Any], float]] = {}
+        self.flops = 0.0  # of the last call, on all devices together; the body of a loop counts once
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function, which is compiled at the first call."""
-        if self._compiled is None:
+        """Call the function, compiled once for each length of batches."""
+        _, *others = args  # the state has the same shapes in all calls
+        arrays, structure = jax.tree.flatten(others)
+        key = structure, *(array.shape for array in arrays)
+        if key not in self._compiled:
             with self._compiling():
                 lowered = self._jitted.lower(*args)
                 # before compilation: the compiled program hides what cuDNN and cuBLAS do
-                self.flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
-                self._compiled = lowered.compile()
-        return self._compiled(*args)
+                flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
+                self._compiled[key] = lowered.compile(), flops
+        compiled, self.flops = self._compiled[key]
+        return compiled(*args)
 
 
 class Trace:

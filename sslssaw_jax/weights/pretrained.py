@@ -38,6 +38,8 @@ def pretrained_parts(
         sources.append(pretrained_cnn(cnn))
     if s3d and s3d.weights and "s3d" in parts:
         sources.append(pretrained_s3d(s3d))
+    if s3d and s3d.weights and "keypoint_s3d" in parts:
+        sources.append(pretrained_s3d(s3d, "keypoint_s3d", first=False))
     if (vectors := getattr(model, "embedding_weights", None)) and writes:
         sources.append(word_vectors(vectors, tokenizer.pieces(range(tokenizer.vocab_size))))
     return sources

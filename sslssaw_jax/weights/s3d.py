@@ -14,6 +14,7 @@ from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
 # both projects keep the layers as a list, with the pools among them, behind a prefix of their own
 _LAYER = re.compile(r"(?:.*\.)?(base\.(\d+)\..*)")
 _FIRST_LEFT_OUT = 13  # the fifth block; the classifier has another name
+_FIRST = "base.0.conv_s.weight"
 _COUNTER = "num_batches_tracked"  # of a BatchNorm in PyTorch
 _OUTSIDE = {"stem": "base.0", "reduce": "base.2", "expand": "base.3"}
 _INCEPTIONS = (5, 6, 8, 9, 10, 11, 12)
@@ -35,11 +36,16 @@ _LAYERS = {
 }
 
 
-def pretrained_s3d(config: S3DConfig) -> InitialWeights:
+def pretrained_s3d(config: S3DConfig, module: str = "s3d", *, first: bool = True) -> InitialWeights:
     """Return the function that loads `config.weights` into a state's `video.s3d`.
 
     The fifth block, classifiers and counters of batches are left out. The function raises WeightsError if a
     tensor is missing, has no place, or has another shape.
+
+    Args:
+        config: Names the file.
+        module: The name of the network in a state's `video`.
+        first: Whether to load the first convolution, which networks of other inputs than frames have not.
 
     Raises:
         WeightsError: There is no such file.
@@ -57,11 +63,13 @@ def pretrained_s3d(config: S3DConfig) -> InitialWeights:
     tensors = {
         match[1]: name
         for name, match in layers.items()
-        if int(match[2]) < _FIRST_LEFT_OUT and not name.endswith(_COUNTER)
+        if int(match[2]) < _FIRST_LEFT_OUT and not name.endswith(_COUNTER) and (first or match[1] != _FIRST)
     }
 
     def load(state: TrainState) -> TrainState:
-        names = {path: published_name(path[2:]) for path in variables(state) if path[:2] == ("video", "s3d")}
+        names = {path: published_name(path[2:]) for path in variables(state) if path[:2] == ("video", module)}
+        if not first:
+            names = {path: name for path, name in names.items() if name != _FIRST}
         return load_tensors(state, names, checkpoint, tensors, "config.model.s3d") if names else state
 
     return load

@@ -116,6 +116,37 @@ def test_a_restart_continues_bit_for_bit(source: ClipSource, tokenizer: Tokenize
             assert_equal(expected, got)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_short_clips_share_batches_that_are_as_long_as_they_need(
+    source: ClipSource, tokenizer: Tokenizer, accumulate: int
+) -> None:
+    data, stage = replace(DATA, length_steps=8, max_frames=40), replace(STAGE, accumulate=accumulate)
+    sizes, seen = set(), []
+    for batch in train_batches(source, tokenizer, data, stage, seed=0):
+        texts = batch.decoder_texts
+        size = texts.question.shape[-1], texts.target.shape[-1], batch.most_rows
+        steps = {length * 8 // limit for length, limit in zip(size, (16, 24, 40))}
+        assert len(steps) == 1, "lengths are the same share of their limits"
+        needed = texts.question_mask.sum(-1).max(), texts.target_mask.sum(-1).max(), batch.frame_count.max()
+        assert all(need <= length for need, length in zip(needed, size))
+        sizes.add(size)
+        seen += batch.index[batch.valid].tolist()
+        for index, ids, mask in zip(
+            batch.index.flat, texts.target.reshape(-1, size[1]), texts.target_mask.reshape(-1, size[1])
+        ):
+            if index >= 0:
+                assert ids[mask].tolist() == tokenizer.encode(source.clips[index].target, 24)
+    assert len(sizes) > 1 and sorted(seen) == sorted(3 * [*range(24)])
+
+
+def test_a_restart_with_lengths_continues_bit_for_bit(source: ClipSource, tokenizer: Tokenizer) -> None:
+    data = replace(DATA, length_steps=8)
+    whole = list(train_batches(source, tokenizer, data, STAGE, seed=1))
+    rest = train_batches(source, tokenizer, data, STAGE, seed=1).iterator(start=4)
+    for expected, got in zip(whole[4:], rest, strict=True):
+        assert_equal(expected, got)
+
+
 def bgr(jpeg: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None

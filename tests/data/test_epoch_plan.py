@@ -67,6 +67,15 @@ def test_batches_are_not_sorted_by_length() -> None:
     assert np.median(spreads) > 150
 
 
+def test_clips_of_two_kinds_share_no_batch_and_batches_of_all_kinds_are_mixed() -> None:
+    kinds = np.arange(len(LENGTHS)) % 3
+    batches = plan_epoch(LENGTHS, 16, 1024, 0, 0, kinds)
+    assert sorted(np.concatenate(batches)) == [*range(len(LENGTHS))]
+    of_batches = [set(kinds[batch]) for batch in batches]
+    assert all(len(found) == 1 for found in of_batches)
+    assert len({kind for found in of_batches[: len(batches) // 2] for kind in found}) == 3
+
+
 def test_evaluation_stays_near_the_order_of_the_split() -> None:
     batches = plan_epoch(LENGTHS, 16, 1024, 0, None)
     assert np.corrcoef(np.concatenate(batches), np.arange(len(LENGTHS)))[0, 1] > 0.9
@@ -81,7 +90,7 @@ def test_planning_the_whole_train_split_is_fast() -> None:
 
 
 def test_a_run_is_its_epochs_in_order() -> None:
-    plan = plan_run(lambda epoch: (np.arange(len(LENGTHS)), LENGTHS), 16, 1024, seed=5, epochs=3)
+    plan = plan_run(lambda epoch: (np.arange(len(LENGTHS)), LENGTHS, None), 16, 1024, seed=5, epochs=3)
     epochs = [plan_epoch(LENGTHS, 16, 1024, 5, epoch) for epoch in range(3)]
     assert plan.epoch_ends.tolist() == np.cumsum([len(batches) for batches in epochs]).tolist()
     assert plan.num_batches == plan.epoch_ends[-1]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +18,10 @@ def fusion(request):
     return make_fusion(request.param)
 
 
-def make_fusion(kind: str) -> nnx.Module:
+def make_fusion(kind: str, **changes) -> nnx.Module:
     def make():
-        return FUSIONS[kind](D, CONFIG.fusion, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        config = dataclasses.replace(CONFIG.fusion, **changes)
+        return FUSIONS[kind](D, config, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
     return nnx.view(random_model(make), deterministic=True, raise_if_not_found=False)
 
@@ -97,10 +100,11 @@ def test_weights_lie_between_zero_and_one_and_padding_has_none(fusion):
     assert (gate[mask] < 1).all() if weighted else (gate[mask] == 1).all()
 
 
-def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input():
+@pytest.mark.parametrize("gate_norm", [True, False])
+def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(gate_norm):
     """Eq. 3 and 4 with PyTorch's own block, clip by clip."""
     torch = pytest.importorskip("torch")
-    ours = make_fusion("ssaw")
+    ours = make_fusion("ssaw", gate_norm=gate_norm)
     theirs = torch.nn.TransformerEncoderLayer(
         D,
         CONFIG.fusion.heads,
@@ -111,7 +115,11 @@ def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input()
         batch_first=True,
     )
     attention, parts = ours.attention, {"linear1": ours.linear1, "linear2": ours.linear2}
-    parts |= {"norm1": ours.attention_norm, "norm2": ours.ffn_norm, "self_attn.out_proj": attention.out_proj}
+    parts |= {"norm1": ours.attention_norm, "self_attn.out_proj": attention.out_proj}
+    if gate_norm:
+        parts["norm2"] = ours.ffn_norm
+    else:
+        theirs.norm2 = torch.nn.Identity()
     weights = {}
     for name, part in parts.items():
         weight = part.scale if "norm" in name else part.kernel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.s3d import S3DConfig, S3DEmbedding, rounded_up
+from sslssaw_jax.models.s3d import S3D, S3DConfig, S3DEmbedding, rounded_up
 from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.s3d import pretrained_s3d, published_name
@@ -157,6 +157,17 @@ def test_a_checkpoint_of_slrt_has_the_same_weights(pair, tmp_path):
     torch.save({"epoch": 3, "state_dict": public_weights(theirs, "backbone.")}, file)
     again = imported(S3DConfig(CONFIG.width, CONFIG.momentum, str(file)))
     jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state(ours))
+
+
+def test_a_stream_of_other_inputs_takes_all_but_the_first_convolution(pair):
+    theirs, _, config = pair
+    stream = nnx.eval_shape(lambda: S3D(config, inputs=5, dtype=jnp.float32, rngs=nnx.Rngs(1)))
+    weights = pretrained_s3d(config, "keypoint_s3d", first=False)
+    ours = load_part(nnx.Dict(keypoint_s3d=stream), "video", weights).keypoint_s3d
+    theirs = theirs.state_dict()
+    assert isinstance(ours.stem.space.conv.kernel[...], jax.ShapeDtypeStruct), "stays as it was"
+    expected = from_torch(("stem", "time", "conv", "kernel"), theirs["base.0.conv_t.weight"].numpy())
+    np.testing.assert_array_equal(ours.stem.time.conv.kernel, expected)
 
 
 def test_a_file_that_does_not_fit_is_refused_by_name(pair, tmp_path):

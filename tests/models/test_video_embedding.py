@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.data.augment import prepare_frames
-from sslssaw_jax.models.video_embedding import VideoEmbedding, gather_frames, num_positions
+from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, num_positions
 from sslssaw_jax.types import FeatureSize
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
@@ -204,6 +205,19 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
     (theirs, mask), (ours, our_mask) = both(frames, reader, batch)
     assert_close(ours, theirs)
     np.testing.assert_array_equal(our_mask, mask)
+
+
+@pytest.mark.parametrize("reads", [FrameFeatures, partial(VideoEmbedding, d_model=D)])
+def test_a_batch_of_short_clips_gives_the_same_features_in_fewer_positions(reads):
+    sizes = {"image_size": 16, "max_frames": 40, "features": FeatureSize(3, 1, 1), "dtype": jnp.float32}
+    model = random_model(lambda: reads(CONFIG.model.cnn, **sizes, rngs=nnx.Rngs(0)))
+    place = np.array([0, 9], np.int32), np.array([9, 4], np.int32), np.ones(2, bool)
+    rows = jax.random.normal(jax.random.key(0), (13, 3))
+    whole, short = (model(rows, np.ones(13, bool), *place, most_rows=most) for most in (None, 12))
+    length = short[1].shape[1]
+    assert length < whole[1].shape[1] and not whole[1][:, length:].any()
+    np.testing.assert_array_equal(short[1], whole[1][:, :length])
+    assert_close(*(np.where(mask[:, :length, None], video[:, :length], 0) for video, mask in (short, whole)))
 
 
 @pytest.mark.parametrize(

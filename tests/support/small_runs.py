@@ -26,7 +26,7 @@ def shrink(config: ml_collections.ConfigDict, data_dir: Path) -> ml_collections.
     if "cnn" in config.model:
         config.model.cnn.weights = None
         config.model.cnn.resnet.update({"depths": (1, 1), "width": 4, "stem": "conv7_stride4"})
-    if config.system == "mmtlb":
+    if config.system in ("mmtlb", "ts_slt"):
         config.model.mbart.update(transformer | {"encoder_layers": 1, "heads": 2, "weights": None})
         config.model.s3d.update({"width": 1 / 32, "weights": None})
     elif "mbart" in config.model:

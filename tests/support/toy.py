@@ -23,6 +23,10 @@ from sslssaw_jax.types import Batch, Features, FeatureSize, Metrics, Texts, Trai
 
 VOCAB_SIZE, PAD, EOS, LANGUAGE, MASK, FIRST_WORD = 40, 1, 2, 4, 5, 6
 FEATURE_WIDTH = 5
+TOY_POINTS = (
+    "nose",
+    *(f"{side}_{part}" for part in ("shoulder", "elbow", "wrist") for side in ("left", "right")),
+)
 TEXT = 7  # tokens of the longest question and the longest target
 TOY_GLOSSES = GlossVocabulary(("HERE", "RAIN", "SNOW", "TOMORROW"))
 MOST_GLOSSES = 3
@@ -56,6 +60,13 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "mbart": TRANSFORMER,
     },
     "signbt": {**TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
+    "ts_slt": {
+        "visual": "cnn",
+        "cnn_width": 8,
+        "s3d": {"width": 1 / 32},
+        "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
+        "mbart": TRANSFORMER,
+    },
     "gbt": {
         **TRANSFORMER,
         "encoder_heads": 2,
@@ -106,6 +117,8 @@ def toy_system(name: str, **changes: Any) -> Config:
     else:
         use_system(tree, name)
     tree.model.update(TOY_SIZES.get(name, TRANSFORMER))
+    if "keypoints" in SYSTEMS[name].reads and not changes.get("data.features"):
+        tree.data.keypoints = "a set"
     tree.update_from_flattened_dict(changes)
     return read_config(tree)
 
@@ -115,7 +128,13 @@ def make_stages(
 ) -> list[Stage]:
     """The stages of a configuration, of a dataset without clips."""
     sizes = feature_sizes(config)
-    inputs = StageInputs(vocab_size, bert_vocab_size, features=sizes, glosses=lambda: TOY_GLOSSES)
+    inputs = StageInputs(
+        vocab_size,
+        bert_vocab_size,
+        features=sizes,
+        keypoints=TOY_POINTS if config.data.keypoints else (),
+        glosses=lambda: TOY_GLOSSES,
+    )
     return SYSTEMS[config.system].make_stages(config, inputs)
 
 
@@ -178,9 +197,19 @@ def with_features(batch: Batch, *widths: int) -> Batch:
     return batch.replace(frames=frames, features=tuple(Features(each, *place) for each in values))
 
 
+def with_keypoints(batch: Batch) -> Batch:
+    """Add a random row of `TOY_POINTS` for each frame, some not found."""
+    rows = np.random.default_rng(6).random((len(batch.frames), len(TOY_POINTS), 3))
+    rows[..., 2] = rows[..., 2] > 0.1
+    values = rows.reshape(len(rows), -1).astype(np.float16)
+    return batch.replace(keypoints=Features(values, batch.frame_start, batch.frame_count))
+
+
 def batch_for(config: Config, batch: Batch) -> Batch:
-    """Return the batch with features in place of frames if the configuration names sets."""
+    """Return the batch with the feature sets or keypoints that the configuration names, if any."""
     widths = [one.width for one in feature_sizes(config)]
+    if config.data.keypoints:
+        return with_keypoints(batch)
     return with_features(batch, *widths) if widths else batch
 
 
@@ -194,11 +223,16 @@ def one_clip(batch: Batch, row: int) -> Batch:
     start, count = batch.frame_start[row], batch.frame_count[row]
     alone = jax.tree.map(lambda x: x[row : row + 1], batch)
     kept, first = slice(start, start + count), np.zeros(1, np.int32)
-    features = tuple(
-        Features(all_rows.values[kept], first, own.count)
-        for all_rows, own in zip(batch.features, alone.features)
+
+    def take(whole: Features, own: Features) -> Features:
+        return Features(whole.values[kept], first, own.count)
+
+    alone = alone.replace(
+        frames=batch.frames[kept],
+        frame_start=first,
+        features=tuple(map(take, batch.features, alone.features)),
+        keypoints=batch.keypoints and take(batch.keypoints, alone.keypoints),
     )
-    alone = alone.replace(frames=batch.frames[kept], frame_start=first, features=features)
     return padded(alone, rows=len(batch.valid) - 1, frames=len(batch.frames) - count)
 
 
@@ -217,14 +251,14 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
         return Texts(*pad_text(*texts[:2]), *pad_text(*texts[2:]))
 
     masked_target, masked_target_mask = pad_text(batch.masked_target, batch.masked_target_mask)
-    features = tuple(
-        Features(
+
+    def pad_rows(one: Features) -> Features:
+        return Features(
             np.concatenate([one.values, rng.normal(size=(frames, one.values.shape[1])).astype(np.float16)]),
             np.pad(one.start, (0, rows), constant_values=len(one.values)),
             np.pad(one.count, (0, rows)),
         )
-        for one in batch.features
-    )
+
     return Batch(
         frames=np.concatenate([batch.frames, _noise(rng, (frames, *batch.frames.shape[1:]))]),
         frame_start=np.pad(batch.frame_start, (0, rows), constant_values=len(batch.frames)),
@@ -237,7 +271,8 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
         gloss_mask=np.pad(batch.gloss_mask, ((0, rows), (0, tokens))),
         index=np.pad(batch.index, (0, rows), constant_values=-1),
         valid=np.pad(batch.valid, (0, rows)),
-        features=features,
+        features=tuple(map(pad_rows, batch.features)),
+        keypoints=batch.keypoints and pad_rows(batch.keypoints),
     )
 
 
@@ -276,9 +311,13 @@ def evaluated(stage: Stage, state: TrainState) -> Any:
 
 def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> jax.Array:
     """A translating stage's logits `[B, L, V]` for every position of a stream."""
-    encoded = stage.translation.encode(model, batch)
-    memory = encoded.encoder_states, encoded.encoder_mask
-    return encoded.logits(encoded.decoder(encoded.embed(stream.tokens), stream.mask, *memory))
+    found = stage.translation.encode(model, batch)
+    members = found if isinstance(found, list) else [found]
+    logits = [
+        one.logits(one.decoder(one.embed(stream.tokens), stream.mask, one.encoder_states, one.encoder_mask))
+        for one in members
+    ]
+    return logits[0] if len(logits) == 1 else jnp.log(jnp.mean(jax.nn.softmax(jnp.stack(logits)), axis=0))
 
 
 def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Translated]:

@@ -1,6 +1,7 @@
 """CSGCR: words and their bags by hand, and a run that keeps what it has chosen on dev."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.systems.csgcr import PUBLISHED, SMALL
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_config_dict
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import WordVocabulary
 from sslssaw_jax.evaluation.choices import WEIGHTS
 from sslssaw_jax.evaluator import Evaluator
@@ -17,9 +20,11 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.inference.trained_model import load, save_folder
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD
 from sslssaw_jax.systems import csgcr, read_config
+from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.workdir import CHECKPOINTS, read_scores
+from tests.support.annotations import phoenix_texts, requires_phoenix
 from tests.support.toy import evaluated, make_stages, toy_state, toy_system, translate_stage
 
 
@@ -88,6 +93,14 @@ def test_a_rank_is_the_cosine_and_the_weighted_score(model):
     np.testing.assert_allclose(rank, [[1 - 6.0, -0.2, 2**-0.5 - 2.0]], rtol=1e-5)  # toy weights are 2
 
 
+@requires_phoenix
+def test_each_sentence_of_phoenix_has_room_for_its_words():
+    room = min(recipe["csgcr"]["data.max_glosses"] for recipe in (SMALL, PUBLISHED))
+    train = [ClipInfo("a", 0, "", target, "", "") for target in phoenix_texts("train")[0]]
+    words = WordVocabulary.of(texts := WordVocabulary.texts(train))
+    assert 1_000 < words.size < 2_000 and 40 < max(len(words.encode(text)) for text in texts) <= room
+
+
 def configuration(data_dir: Path):
     tree = to_config_dict(toy_system("csgcr"))
     tree.data.update({"data_dir": str(data_dir), "max_frames": 32, "num_threads": 1})
@@ -110,6 +123,9 @@ def test_what_is_chosen_on_dev_is_kept_with_the_checkpoint_whenever_a_run_is_int
         patched.setattr(Evaluator, "dev_scores", interrupted)
         Experiment(config, run).run("train")
     assert not read_scores(run / CHECKPOINTS), "saved and not yet scored"
+    for use in (partial(load, run), partial(Experiment(config, run).run, "eval")):
+        with pytest.raises(CheckpointError, match="has not been scored on dev yet, where the threshold"):
+            use()
     Experiment(config, run).run("train")
     (scores,) = read_scores(run / CHECKPOINTS).values()
     assert scores["word_f1"] > 0 and scores[WORD_THRESHOLD] != 0 and scores[RANK_WEIGHT] in WEIGHTS

@@ -49,6 +49,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt features": ("slrt", {"data.features": ("a set",)}),
     "mmtlb embedding": ("mmtlb", {"model.mapper": "embedding"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
+    "ts_slt embedding": ("ts_slt", {"model.mapper": "embedding"}),
+    "ts_slt features": ("ts_slt", {"model.visual": "s3d", "data.features": ("frames", "points")}),
     "gbt mbert": (
         "gbt",
         {"model.question_words": "mbert", "model.mbert.d_model": 16, "model.mbert.heads": 2},
@@ -71,6 +73,7 @@ DECODING = [
     "nslt none",
     "nslt bahdanau",
     "tspnet",
+    "ts_slt",
     "csgcr",
     "gbt",
 ]
@@ -123,6 +126,7 @@ def test_a_packed_batch_equals_each_clip_alone(batch, variant):
 @pytest.mark.parametrize("variant", DECODING)
 def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant):
     config, stage, state, _ = setup(variant)
+    batch = batch_for(config, batch)
     compiled = jit(partial(translator(stage, config), state.params, state.batch_stats))
 
     def translate(batch):
@@ -149,6 +153,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
 @pytest.mark.parametrize("variant", DECODING)
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     config, stage, state, model = setup(variant)
+    batch = batch_for(config, batch)
     translate = translator(stage, config, beams=1)
     found = jax.device_get(jit(translate)(state.params, state.batch_stats, batch))
     new_tokens = config.decode.max_new_tokens

@@ -45,3 +45,6 @@ def test_a_step_is_traced_once_and_its_products_are_counted():
     np.testing.assert_array_equal(state, 2 * x @ x.T)
     assert len(traces) == 1
     assert counted.flops == 2 * 3 * 3 * 4 + 3 * 3
+    counted(state, jnp.ones((3, 5)))  # a batch of another length
+    assert len(traces) == 2
+    assert counted.flops == 2 * 3 * 3 * 5 + 3 * 3

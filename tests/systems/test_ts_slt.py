@@ -1,0 +1,101 @@
+"""TS-SLT: what the three heads learn from each other, and which points a stream reads."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
+from sslssaw_jax.models.s3d import S3DConfig
+from sslssaw_jax.stages.stage import StageInputs
+from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.systems import default_config, read_config
+from sslssaw_jax.systems.ts_slt import CHANNELS, HEADS, distillation_loss, log_ensemble, make_heat_maps
+from tests.support.toy import assert_close, make_stages, toy_batch, toy_system, with_keypoints
+from tfds_builders.avatar import JOINTS
+
+
+def logits(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=(2, 5, 4)).astype(np.float32) for name in HEADS}
+
+
+def test_distillation_equals_pytorch_and_leaves_padding_out():
+    reference = pytest.importorskip("tests.support.two_stream_reference")
+    torch, found, lengths = reference.torch, logits(0), (5, 3)
+    mask = np.arange(5) < np.array(lengths)[:, None]
+    value, gradient = jax.value_and_grad(distillation_loss)(found, mask)
+    theirs = {name: torch.tensor(x, requires_grad=True) for name, x in found.items()}
+    expected = sum(
+        reference.distillation([x[row, :length] for x in theirs.values()])
+        for row, length in enumerate(lengths)
+    )
+    (expected / 2).backward()
+    assert_close(np.asarray(value), expected.detach().numpy() / 2)
+    for name in HEADS:
+        assert_close(np.asarray(gradient[name]), theirs[name].grad.numpy(), 1e-4)
+
+
+def test_the_ensemble_is_the_mean_of_probabilities_and_like_heads_learn_nothing():
+    found = logits(1)
+    mean = np.mean([jax.nn.softmax(x) for x in found.values()], axis=0)
+    np.testing.assert_allclose(np.exp(log_ensemble(found)), mean, rtol=1e-5)
+    alike = dict.fromkeys(HEADS, jnp.asarray(found["joint"]))
+    assert abs(float(distillation_loss(alike, np.ones((2, 5), bool)))) < 1e-5
+
+
+def test_streams_read_the_published_points_in_order_or_those_that_a_set_has():
+    config = toy_system("ts_slt")
+    assert len(CHANNELS) == 79 and CHANNELS[:2] == ("face_0", "face_3") and CHANNELS[-11] == "nose"
+    all_maps = make_heat_maps(config, StageInputs(keypoints=COCO_WHOLEBODY))
+    expected = [*range(23, 69, 3), *range(91, 133), *range(71, 90, 2), *range(11)]
+    assert list(all_maps.columns) == expected
+    drawn = make_heat_maps(config, StageInputs(keypoints=JOINTS))
+    assert sorted(drawn.columns) == list(range(len(JOINTS))) and drawn.side == config.data.image_size // 2
+    assert drawn.sigma == (8 / 260, 8 / 210)
+    with pytest.raises(ConfigError, match=r"a set without any point that .* reads: right_elbow"):
+        make_heat_maps(config, StageInputs(keypoints=("mesh_0",)))
+
+
+@pytest.mark.slow
+def test_two_s3d_read_frames_and_keypoints_and_the_first_block_may_be_frozen():
+    """Trace without compiling; `tests/models/test_two_stream.py` compares the numbers with PyTorch's."""
+    config = toy_system("ts_slt", **{"model.visual": "s3d", "stage": "recognize"})
+    (stage,) = make_stages(config)
+    factors, optimizer = {"video.s3d.stem": 0.0}, optax.sgd(1.0)
+    step = partial(
+        train_step,
+        graphdef=stage.freezing_def(factors),
+        loss=stage.loss,
+        optimizer=optimizer,
+        factors=factors,
+    )
+    state = jax.eval_shape(partial(stage.init, optimizer=optimizer), jax.random.key(0))
+    after, metrics = jax.eval_shape(step, state, with_keypoints(toy_batch(0)), jax.random.key(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {"loss_gloss", "loss_distill"} <= set(metrics)
+    assert len(state.params["level_heads"]) == 4
+
+
+def test_published_sizes_are_those_of_the_public_code():
+    assert S3DConfig().block_channels == (64, 192, 480, 832)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.image_size": 49, "data.keypoints": "a"}, "image_size is 49; heat maps have half of it"),
+        ({"model.raster": (1, 2, 3), "data.keypoints": "a"}, "it must be a height and a width"),
+        ({}, "keypoints is None; the system 'ts_slt' reads keypoints beside frames: name"),
+        ({"data.features": ("one",)}, "the system 'ts_slt' reads 2: name"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, message):
+    tree = default_config("ts_slt")
+    tree.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=message):
+        read_config(tree)
