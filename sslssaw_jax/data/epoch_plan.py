@@ -12,9 +12,8 @@ from sslssaw_jax.config.checks import ConfigError
 OPEN_BATCHES = 16  # filled at the same time; more do not pack better (0.8 % waste on PHOENIX-2014T)
 
 _room = itemgetter(0)
-EpochClips = tuple[
-    np.ndarray, np.ndarray
-]  # i[clips], i[clips]: indices of clips, and the frames kept of each
+EpochClips = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Of each clip of an epoch, i[clips]: its index, the frames kept of it, and its kind, see `plan_epoch`."""
 
 
 def clip_rng(seed: int, epoch: int, clip: int) -> np.random.Generator:
