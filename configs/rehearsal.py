@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 256, 512
     config.decode.max_new_tokens = 60
     for stage in (config.recognize, config.pretrain, config.translate):
-        stage.clips_per_batch = 32
+        stage.clips_per_batch = 16
         stage.optim.name = "adamw"
         stage.optim.learning_rate = 1e-3
         stage.optim.final_learning_rate = 2e-5
@@ -68,8 +68,8 @@ def _translate(config: ConfigDict, base: str) -> None:
     config.data.length_steps = 4
     config.data.features = ("poor" if base.endswith("poor") else "good",)
     for stage in (config.pretrain, config.translate):
-        stage.frame_budget = 1024
+        stage.frame_budget = 512
         stage.label_smoothing = 0.1
-    config.pretrain.epochs = 6
-    config.translate.epochs = config.translate.eval_every = 10
+    config.pretrain.epochs = 4
+    config.translate.epochs = config.translate.eval_every = 8
     config.translate.ema_decay = 0.998  # of the last 500 steps
