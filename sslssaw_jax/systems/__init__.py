@@ -15,6 +15,7 @@ from sslssaw_jax.systems import (
     signbt,
     slrt,
     ssl_ssaw,
+    stmc_t,
     ts_slt,
     tspnet,
 )
@@ -29,6 +30,7 @@ SYSTEMS: dict[str, System] = {
     "gbt": gbt.SYSTEM,
     "tspnet": tspnet.SYSTEM,
     "signbt": signbt.SYSTEM,
+    "stmc_t": stmc_t.SYSTEM,
     "csgcr": csgcr.SYSTEM,
     "question_only": question_only.SYSTEM,
 }
@@ -63,7 +65,7 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     )
     reads_keypoints, keypoints = "keypoints" in system.reads, config.data.keypoints
     require(
-        keypoints is None or reads_keypoints,
+        keypoints is None or reads_keypoints or system.learns_keypoints,
         f"config.data.keypoints is {keypoints!r}; the system {config.system!r} reads no keypoints: clear it",
     )
     require(

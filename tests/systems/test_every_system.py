@@ -73,6 +73,7 @@ DECODING = [
     "nslt none",
     "nslt bahdanau",
     "tspnet",
+    "stmc_t",
     "ts_slt",
     "csgcr",
     "gbt",
