@@ -6,7 +6,7 @@ and SSL, and without the question.
 
 from typing import Any
 
-from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, slrt, ts_slt, tspnet
+from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, slrt, stmc_t, ts_slt, tspnet
 
 _RECIPES = {
     "nslt": nslt,
@@ -16,6 +16,7 @@ _RECIPES = {
     "slrt": slrt,
     "mmtlb": mmtlb,
     "gbt": gbt,
+    "stmc_t": stmc_t,
     "ts_slt": ts_slt,
 }
 OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recipe.SMALL}

@@ -19,6 +19,7 @@ from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.inference.trained_model import MODEL_FILES, ModelError, TrainedModel, load, save_folder
 from sslssaw_jax.inference.videos import Video, make_clip, read_frames
+from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import user_path
 
@@ -52,10 +53,12 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
     """
 
     def __init__(self, model: TrainedModel) -> None:
-        if model.features:
+        learnt = SYSTEMS[model.config.system].learns_keypoints
+        read = [one.name for one in model.features if not (learnt and one.points)]
+        if read:
             how = "beside" if model.config.data.keypoints else "in place of"
             raise ModelError(
-                f"the model reads {', '.join(one.name for one in model.features)} {how} videos: write such "
+                f"the model reads {', '.join(read)} {how} videos: write such "
                 f"{'keypoints' if model.config.data.keypoints else 'features'} of your clips into a prepared "
                 "dataset, and use run.py --mode=translate"
             )

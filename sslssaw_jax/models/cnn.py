@@ -13,21 +13,23 @@ from sslssaw_jax.config.checks import group, require, setting
 from sslssaw_jax.models.alexnet import AlexNet, AlexNetConfig
 from sslssaw_jax.models.resnet import ResNet, ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig, ShuffleNetV2
+from sslssaw_jax.models.vgg import VGG, VGGConfig
 
-CNN = ResNet | ShuffleNetV2 | AlexNet
+CNN = ResNet | ShuffleNetV2 | AlexNet | VGG
 
 
 @dataclass(frozen=True)
 class CNNConfig:
     """The choice of the CNN, its sizes and its pretrained weights."""
 
-    kind: Literal["resnet", "shufflenet", "alexnet"] = "resnet"
+    kind: Literal["resnet", "shufflenet", "alexnet", "vgg"] = "resnet"
     # torchvision's file, or folder or hub name of a Hugging Face ResNet, of the same sizes; of an AlexNet
     # bvlc_alexnet.npy; None: random
     weights: str | None = setting(None)
     resnet: ResNetConfig = group(ResNetConfig)
     shufflenet: ShuffleNetConfig = group(ShuffleNetConfig)
     alexnet: AlexNetConfig = group(AlexNetConfig)
+    vgg: VGGConfig = group(VGGConfig)
 
     def __post_init__(self) -> None:
         pretrained_layout = self.resnet.stem == "conv7_pool" and self.resnet.head == "pool"
@@ -44,4 +46,6 @@ def make_cnn(config: CNNConfig, image_size: int, *, dtype: jnp.dtype, rngs: nnx.
         return ShuffleNetV2(config.shufflenet, dtype=dtype, rngs=rngs)
     if config.kind == "alexnet":
         return AlexNet(config.alexnet, image_size, dtype=dtype, rngs=rngs)
+    if config.kind == "vgg":
+        return VGG(config.vgg, image_size, dtype=dtype, rngs=rngs)
     return ResNet(config.resnet, image_size, dtype=dtype, rngs=rngs)

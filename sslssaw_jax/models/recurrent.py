@@ -7,7 +7,7 @@ B clips, R rows (clips, or clips x beams, beams innermost), K beams, T positions
 C input features, U units.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
@@ -171,8 +171,8 @@ class RecurrentEncoder(Blocks):
 class Luong(nnx.Module):
     """Scores `q . W m` (Luong et al. 2015)."""
 
-    def __init__(self, units: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.memory = _unbiased(units, units, dtype=dtype, rngs=rngs)
+    def __init__(self, units: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.memory = _unbiased(memory, units, dtype=dtype, rngs=rngs)
 
     def __call__(self, query_BxKxU: jax.Array, keys_BxTxU: jax.Array) -> jax.Array:
         """Return scores f32[B, K, T]."""
@@ -183,8 +183,8 @@ class Luong(nnx.Module):
 class Bahdanau(nnx.Module):
     """Scores `v . tanh(W q + W' m)` (Bahdanau et al. 2015)."""
 
-    def __init__(self, units: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.memory = _unbiased(units, units, dtype=dtype, rngs=rngs)
+    def __init__(self, units: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.memory = _unbiased(memory, units, dtype=dtype, rngs=rngs)
         self.query = _unbiased(units, units, dtype=dtype, rngs=rngs)
         self.score = _unbiased(units, 1, dtype=dtype, rngs=rngs)
 
@@ -213,8 +213,8 @@ class RecurrentCache:
     """The states of the decoder's rows, and what all rows of a clip attend to."""
 
     carry: _Carry
-    keys: jax.Array | None  # [B, T, U]; None without attention
-    outputs: jax.Array  # f32[B, T, U], the encoder's
+    keys: Any  # [B, T, U], of several streams a tuple; None without attention
+    outputs: Any  # f32[B, T, U], the encoder's; of several streams a tuple
     mask: jax.Array  # bool[B, T]
 
     def take(self, rows: jax.Array) -> Self:
@@ -235,7 +235,7 @@ class RecurrentDecoder(Blocks):
         kind = ATTENTIONS[config.attention]
         self.attended_size = units if kind else 0
         self.cells = _make_cells(inputs + self.attended_size, config, dtype, rngs)
-        self.attention = kind(units, dtype=dtype, rngs=rngs) if kind else None
+        self.attention = kind(units, units, dtype=dtype, rngs=rngs) if kind else None
         self.combine = _unbiased(2 * units, units, dtype=dtype, rngs=rngs) if kind else None
         self.dropout = nnx.Dropout(config.dropout)
 
@@ -243,7 +243,7 @@ class RecurrentDecoder(Blocks):
         self,
         embedded_BxLxC: jax.Array,
         mask_BxL: jax.Array,
-        encoded: Encoded,
+        encoded: Any,  # as `init_cache` takes it
         encoder_mask_BxT: jax.Array,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
@@ -254,7 +254,7 @@ class RecurrentDecoder(Blocks):
     def check_length(self, length: int) -> None:
         """Accept every length, since there are no positions."""
 
-    def init_cache(self, encoded: Encoded, encoder_mask_BxT: jax.Array, slots: int) -> RecurrentCache:
+    def init_cache(self, encoded: Any, encoder_mask_BxT: jax.Array, slots: int) -> RecurrentCache:
         """Return the cache before the first token; it has no slots."""
         keys = None if self.attention is None else self.attention.memory(encoded.outputs)
         attended = jnp.zeros((len(encoder_mask_BxT), self.attended_size))
@@ -281,7 +281,7 @@ class RecurrentDecoder(Blocks):
                 projected = cell.input(x * kept[layer] if kept else x)
                 states.append(cell(carry.states[layer], projected))
                 x = x + states[-1][0] if self.residual and layer else states[-1][0]
-            if self.attention is None:
+            if not self.attended_size:
                 return _Carry(tuple(states), carry.attended), x
             attended = self._attend(x, cache)
             return _Carry(tuple(states), attended), attended
@@ -292,11 +292,69 @@ class RecurrentDecoder(Blocks):
 
     def _attend(self, output_RxU: jax.Array, cache: RecurrentCache) -> jax.Array:
         """Return the attention vector of the last layer's output, f32[R, U]."""
-        assert self.attention is not None and self.combine is not None and cache.keys is not None
-        query_BxKxU = output_RxU.reshape(len(cache.mask), -1, output_RxU.shape[-1])
-        scores_BxKxT = self.attention(query_BxKxU, cache.keys)
-        lowest = jnp.finfo(jnp.float32).min  # the softmax of -inf everywhere would be NaN
-        weights_BxKxT = jax.nn.softmax(jnp.where(cache.mask[:, None], scores_BxKxT, lowest))
-        context_RxU = jnp.einsum("BKT,BTU->BKU", weights_BxKxT, cache.outputs).reshape(output_RxU.shape)
+        assert self.attention is not None and self.combine is not None
+        context_RxU = _context(self.attention, output_RxU, cache.keys, cache.outputs, cache.mask)
         both_Rx2U = jnp.concatenate([output_RxU, context_RxU], axis=-1)
         return self.combine(both_Rx2U).astype(jnp.float32)
+
+
+class StreamsDecoder(RecurrentDecoder):
+    """A recurrent decoder that starts from zeros and attends to several streams of the same positions.
+
+    Each stream has Luong's scores and a softmax of its own; the attention vector is a linear map of the last
+    layer's output and all contexts.
+
+    Args:
+        inputs: The features of a token.
+        config: The sizes.
+        streams: The features of each stream.
+        dtype: Of products.
+        rngs: Random keys.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        config: RecurrentConfig,
+        streams: Sequence[int],
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.residual, self.attended_size = config.residual, config.units
+        self.cells = _make_cells(inputs + config.units, config, dtype, rngs)
+        self.attentions = nnx.List([Luong(config.units, width, dtype=dtype, rngs=rngs) for width in streams])
+        self.combine = _unbiased(config.units + sum(streams), config.units, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def init_cache(self, encoded: Any, encoder_mask_BxT: jax.Array, slots: int) -> RecurrentCache:
+        """Return the cache before the first token; `encoded` is the streams."""
+        keys = tuple(each.memory(x_BxTxC) for each, x_BxTxC in zip(self.attentions, encoded, strict=True))
+        zero_BxU = jnp.zeros((len(encoder_mask_BxT), self.attended_size))
+        states = ((zero_BxU,) * self.cells[0].STATES,) * len(self.cells)
+        return RecurrentCache(_Carry(states, zero_BxU), keys, tuple(encoded), encoder_mask_BxT)
+
+    def _attend(self, output_RxU: jax.Array, cache: RecurrentCache) -> jax.Array:
+        """Return the attention vector of the last layer's output, f32[R, U]."""
+        contexts = [
+            _context(attention, output_RxU, keys, outputs, cache.mask)
+            for attention, keys, outputs in zip(self.attentions, cache.keys, cache.outputs, strict=True)
+        ]
+        assert self.combine is not None
+        return self.combine(jnp.concatenate([output_RxU, *contexts], axis=-1)).astype(jnp.float32)
+
+
+def _context(
+    attention: Luong | Bahdanau,
+    query_RxU: jax.Array,
+    keys_BxTxU: jax.Array,
+    outputs_BxTxC: jax.Array,
+    mask_BxT: jax.Array,
+) -> jax.Array:
+    """Return each row's weighted mean of the encoder's outputs, f32[R, C]."""
+    query_BxKxU = query_RxU.reshape(len(mask_BxT), -1, query_RxU.shape[-1])
+    scores_BxKxT = attention(query_BxKxU, keys_BxTxU)
+    lowest = jnp.finfo(jnp.float32).min  # the softmax of -inf everywhere would be NaN
+    weights_BxKxT = jax.nn.softmax(jnp.where(mask_BxT[:, None], scores_BxKxT, lowest))
+    context_BxKxC = jnp.einsum("BKT,BTC->BKC", weights_BxKxT, outputs_BxTxC)
+    return context_BxKxC.reshape(len(query_RxU), -1)

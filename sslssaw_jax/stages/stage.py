@@ -152,5 +152,6 @@ class System:
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
     # of a clip; keypoints beside frames, features in place of both; empty: the question alone
     reads: tuple[Literal["frames", "keypoints", "features"], ...] = ("frames",)
+    learns_keypoints: bool = False  # in training alone; a trained model reads none
     feature_sets: int = 1  # how many `config.data.features` may name
     vocabulary: type[GlossVocabulary] = GlossVocabulary  # of the stages that read glosses, or words instead

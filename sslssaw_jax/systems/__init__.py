@@ -5,7 +5,19 @@ import ml_collections
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config, from_config_dict, to_config_dict
 from sslssaw_jax.stages.stage import System
-from sslssaw_jax.systems import csgcr, gaslt, gbt, mmtlb, nslt, question_only, slrt, ssl_ssaw, ts_slt, tspnet
+from sslssaw_jax.systems import (
+    csgcr,
+    gaslt,
+    gbt,
+    mmtlb,
+    nslt,
+    question_only,
+    slrt,
+    ssl_ssaw,
+    stmc_t,
+    ts_slt,
+    tspnet,
+)
 
 SYSTEMS: dict[str, System] = {
     "ssl_ssaw": ssl_ssaw.SYSTEM,
@@ -16,6 +28,7 @@ SYSTEMS: dict[str, System] = {
     "ts_slt": ts_slt.SYSTEM,
     "gbt": gbt.SYSTEM,
     "tspnet": tspnet.SYSTEM,
+    "stmc_t": stmc_t.SYSTEM,
     "csgcr": csgcr.SYSTEM,
     "question_only": question_only.SYSTEM,
 }
@@ -50,7 +63,7 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     )
     reads_keypoints, keypoints = "keypoints" in system.reads, config.data.keypoints
     require(
-        keypoints is None or reads_keypoints,
+        keypoints is None or reads_keypoints or system.learns_keypoints,
         f"config.data.keypoints is {keypoints!r}; the system {config.system!r} reads no keypoints: clear it",
     )
     require(

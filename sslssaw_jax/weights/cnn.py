@@ -12,7 +12,7 @@ from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsEr
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
 from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
 
-_LEFT_OUT = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
+_LEFT_OUT = ("fc.", "classifier.")  # the layers of classifiers begin so
 _COUNTER = "num_batches_tracked"  # of a BatchNorm in PyTorch
 
 
@@ -59,6 +59,9 @@ _TORCHVISION_SHUFFLENET = _Layout(
     },
 )
 
+# torchvision's numbers of the convolutions of each block of a VGG-11, pools and ReLUs being counted
+_TORCHVISION_VGG = ((0,), (3,), (6, 8), (11, 13), (16,), (18,))
+
 
 def pretrained_cnn(config: CNNConfig) -> InitialWeights:
     """Return the function that loads `config.weights` into a state's `cnn` or `video.cnn`.
@@ -75,7 +78,7 @@ def pretrained_cnn(config: CNNConfig) -> InitialWeights:
     tensors = {
         name.removeprefix("resnet."): name  # Hugging Face's classifiers have this prefix
         for name in checkpoint.shapes
-        if name not in _LEFT_OUT and not name.endswith(_COUNTER)
+        if not name.startswith(_LEFT_OUT) and not name.endswith(_COUNTER)
     }
     layout = _torchvision_layout(config)
     is_resnet = config.kind == "resnet"
@@ -104,6 +107,9 @@ def _torchvision_layout(config: CNNConfig) -> _Layout:
 
 
 def _name(path: KeyPath, layout: _Layout, config: CNNConfig) -> str:
+    if config.kind == "vgg":
+        _, block, _, number, _ = path
+        return f"features.{_TORCHVISION_VGG[block][number]}.{torch_leaf(path)}"
     if path[0] != "blocks":
         return f"{layout.outside[path[0]]}.{torch_leaf(path)}"
     depths = config.resnet.depths if config.kind == "resnet" else config.shufflenet.depths

@@ -16,8 +16,9 @@ from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDro
 from sslssaw_jax.evaluation.occlusion import Explainer, split_frames
 from sslssaw_jax.models.decoder_inputs import joint_stream, text_stream
 from sslssaw_jax.training.sharding import make_mesh
-from sslssaw_jax.types import TrainState
+from sslssaw_jax.types import Features, TrainState
 from tests.support.toy import (
+    TOY_POINTS,
     assert_close,
     evaluated,
     jit,
@@ -31,6 +32,8 @@ from tests.support.toy import (
 
 QUESTION, SENTENCE = "What comes\u200b  TONIGHT?", "tonight there is fog in the west"
 FRAMES = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), np.uint8)
+ALL = np.arange(len(FRAMES))
+POINTS = np.random.default_rng(1).random((11, 3 * len(TOY_POINTS))).astype(np.float16)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +49,17 @@ def _quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 class Clips:
     """One clip, with its frames or as a text alone."""
 
-    keypoints = None
-
-    def __init__(self, has_video: bool) -> None:
+    def __init__(self, has_video: bool, has_keypoints: bool) -> None:
+        self.keypoints = has_keypoints
         count = len(FRAMES) if has_video else 0
         self.clips = [ClipInfo("clip0", count, QUESTION, "", "", "")]
         self.num_frames, self.frame_size = np.array([count]), (16, 16) if has_video else (1, 1)
 
     def read_frames(self, index: int, kept: np.ndarray, frames: np.ndarray) -> None:
         frames[:] = FRAMES[kept]
+
+    def read_keypoints(self, index: int, kept: np.ndarray) -> np.ndarray:
+        return POINTS[kept]
 
 
 class Setup:
@@ -73,18 +78,23 @@ class Setup:
         return toy_state(self.stage)
 
     def explain(self) -> Explanation:
-        return self.explainer(self.state, Clips(self.stage.reads_video), 0, SENTENCE)
+        return self.explainer(
+            self.state, Clips(self.stage.reads_video, bool(self.config.data.keypoints)), 0, SENTENCE
+        )
 
-    def log_prob(self, frames: np.ndarray, question: str) -> float:
-        """Score the sentence by a batch of one clip, whose frames lie without a gap."""
+    def log_prob(self, kept: np.ndarray, question: str) -> float:
+        """Score the sentence by a batch of one clip, whose kept frames lie without a gap."""
         ids = [self.tokenizer.encode(text, 24) for text in (question, SENTENCE)] if question else []
         texts = {}
         for name, tokens in zip(("question", "target"), ids, strict=True):
             texts[name] = np.pad(tokens, (0, 24 - len(tokens)))[None].astype(np.int32)
             texts[f"{name}_mask"] = np.arange(24)[None] < len(tokens)
+        count = np.array([len(kept)], np.int32)
+        points = Features(np.pad(POINTS[kept], ((0, 12 - len(kept)), (0, 0))), 0 * count, count)
         one = with_texts(toy_batch(0, clips=1), **texts).replace(
-            frames=np.pad(frames, ((0, 12 - len(frames)), (0, 0), (0, 0), (0, 0))),
-            frame_count=np.array([len(frames)], np.int32),
+            frames=np.pad(FRAMES[kept], ((0, 12 - len(kept)), (0, 0), (0, 0), (0, 0))),
+            frame_count=count,
+            keypoints=points if self.config.data.keypoints else None,
         )
         found = jax.device_get(self.naive(evaluated(self.stage, self.state), one))[0]
         places = range(len(found) - 24, len(found) - 24 + len(ids[1]) - 1)  # without the language code
@@ -100,7 +110,13 @@ class Setup:
 
 @pytest.mark.parametrize(
     ("system", "changes"),
-    [("ssl_ssaw", {}), ("slrt", {}), ("nslt", {}), ("question_only", {})],
+    [
+        ("ssl_ssaw", {}),
+        ("slrt", {}),
+        ("nslt", {}),
+        ("question_only", {}),
+        pytest.param("ts_slt", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_all_occlusions_in_one_call_equal_one_after_the_other(tokenizer, system, changes) -> None:
     setup = Setup(tokenizer, system, **changes)
@@ -108,15 +124,15 @@ def test_all_occlusions_in_one_call_equal_one_after_the_other(tokenizer, system,
     rests = {"what": "comes tonight?", "comes": "what tonight?", "tonight": "what comes?"}
     rests = rests if setup.stage.reads_question else {}
     assert [part.word for part in found.words] == [*rests]
-    whole = setup.log_prob(FRAMES, "what comes tonight?")
+    whole = setup.log_prob(ALL, "what comes tonight?")
     assert_close(found.log_prob, whole)
     for part, rest in zip(found.words, rests.values(), strict=True):
-        assert abs(part.drop - (whole - setup.log_prob(FRAMES, rest))) < 1e-4 * abs(whole)
+        assert abs(part.drop - (whole - setup.log_prob(ALL, rest))) < 1e-4 * abs(whole)
     assert max(abs(part.drop) for part in (*found.words, *found.stretches)) > 0.01
     shown = split_frames(len(FRAMES)) if setup.stage.reads_video else []
     assert [(part.start, part.stop) for part in found.stretches] == [(s.start / 2, s.stop / 2) for s in shown]
     for part, stretch in zip(found.stretches, shown):
-        rest = np.delete(FRAMES, stretch, axis=0)
+        rest = np.delete(ALL, stretch)
         assert abs(part.drop - (whole - setup.log_prob(rest, "what comes tonight?"))) < 1e-4 * abs(whole)
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig
+from sslssaw_jax.models.vgg import VGGConfig
 from sslssaw_jax.models.video_embedding import make_cnn
 from sslssaw_jax.weights.cnn import pretrained_cnn
 from tests.support.pretrained import load_part
@@ -125,7 +126,27 @@ class TorchvisionShuffleNet(torch.nn.Module):
         return self.conv5(x).mean((2, 3))
 
 
+class TorchvisionVGG(torch.nn.Module):
+    """VGG-11 from frames [N, 3, H, W] to the mean of its last map; `classifier` is there for its name."""
+
+    def __init__(self, config: VGGConfig):
+        super().__init__()
+        layers, channels = [], 3
+        for width, depth in zip(config.widths, (1, 1, 2, 2, 2), strict=True):
+            for _ in range(depth):
+                layers += [Conv2d(channels, width, 3, padding=1), ReLU()]
+                channels = width
+            layers.append(MaxPool2d(2))
+        self.features = Sequential(*layers)
+        self.classifier = Sequential(torch.nn.Linear(channels, 5), ReLU(), torch.nn.Linear(5, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.features(x).mean((2, 3))
+
+
 def torchvision_model(config: CNNConfig) -> torch.nn.Module:
+    if config.kind == "vgg":
+        return TorchvisionVGG(config.vgg)
     if config.kind == "shufflenet":
         return TorchvisionShuffleNet(config.shufflenet)
     return TorchvisionResNet(config.resnet)

@@ -59,6 +59,16 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
         "mbart": TRANSFORMER,
     },
+    "stmc_t": {
+        "cnn": {"kind": "vgg", "vgg": {"widths": (2, 2, 4, 4, 6)}},
+        "cues": {"width": 4, "joint_width": 8, "hand_side": 4, "face_side": 2, "dropout": 0.0},
+        "joint_head": {"d_model": 8, "layers": 1, "dropout": 0.0},
+        "part_head": {"d_model": 4, "layers": 1, "dropout": 0.0},
+        "pose_weight": 0.0,
+        "embedding": 6,
+        "decoder_units": 8,
+        "dropout": 0.0,
+    },
     "ts_slt": {
         "visual": "cnn",
         "cnn_width": 8,
@@ -111,6 +121,8 @@ def toy_system(name: str, **changes: Any) -> Config:
     if name == "ssl_ssaw":
         return toy_config(**NO_DROPOUT | {"init_from": None} | changes)
     tree = to_config_dict(toy_config())
+    if name == "stmc_t":
+        tree.data.image_size = 32  # of which VGG-11 leaves a pixel
     if name == "question_only":
         tree.system, tree.model = name, to_config_dict(SYSTEMS[name].config())
     else:

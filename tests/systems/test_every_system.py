@@ -71,6 +71,7 @@ DECODING = [
     "nslt none",
     "nslt bahdanau",
     "tspnet",
+    "stmc_t",
     "ts_slt",
     "csgcr",
     "gbt",
