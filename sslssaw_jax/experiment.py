@@ -22,7 +22,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary, require_glosses
 from sslssaw_jax.data.keypoints import find_keypoints
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
-from sslssaw_jax.data.sign_bank import SENTENCES, SIGN_BANK, BankSource, SignBank, read_sentences
+from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
@@ -46,11 +46,9 @@ from sslssaw_jax.workdir import (
     FINISHED,
     TOKENIZER,
     locked,
-    read_jsonl,
     read_notes,
     saved_steps,
     write_json,
-    write_jsonl,
 )
 
 # equal for all runs of an ensemble, which may be trained in different ways
@@ -358,24 +356,17 @@ class Experiment:
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
         """Return real clips as positions, and spliced ones; the workdir keeps both."""
-        folder, names = self._folders[place], [stage.name for stage in self._stages]
-        if (folder / SIGN_BANK).is_file():
-            signs = SignBank.load(folder)
-        else:
-            recogniser = self._make_evaluator(names.index("recognize"))
-            signs = recogniser.make_bank(clips, self._whole_clips(clips))
-            signs.save(folder)
-        rows: list[dict[str, Any]] = []
-        if bank.ratio and (folder / SENTENCES).is_file():
-            rows = read_jsonl(folder / SENTENCES)
-        elif bank.ratio:
-            texts = (
-                read_sentences(bank.sentences) if bank.sentences else [clip.target for clip in clips.clips]
-            )
-            written = self._make_evaluator(names.index("text2gloss")).write_glosses(texts)
-            rows = [{"sentence": text, "glosses": gloss} for text, gloss in zip(texts, written)]
-            write_jsonl(folder / SENTENCES, rows)
-        sentences = [(row["sentence"], row["glosses"]) for row in rows]
+        names = [stage.name for stage in self._stages]
+
+        def earlier(name: str) -> Evaluator:
+            return self._make_evaluator(names.index(name))
+
+        folder, sentences = self._folders[place], []
+        signs = keep_bank(folder, lambda: earlier(bank.recognizer).make_bank(clips, self._whole_clips(clips)))
+        if bank.ratio:
+            own = [clip.target for clip in clips.clips]
+            texts = read_sentences(bank.sentences) if bank.sentences else own
+            sentences = keep_glosses(folder, texts, lambda: earlier(bank.writer).write_glosses(texts))
         return BankSource(clips, signs, bank.step, sentences, self._glosses, bank.ratio)
 
     @cached_property

@@ -6,7 +6,7 @@ N positions of all clips, C features of a position, T positions of a clip, P pie
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,7 +17,7 @@ from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.epoch_plan import clip_rng
 from sslssaw_jax.data.glosses import UNKNOWN, GlossVocabulary
 from sslssaw_jax.types import FeatureSize, most_rows
-from sslssaw_jax.workdir import DamagedFileError, read_text, write_bytes
+from sslssaw_jax.workdir import DamagedFileError, read_jsonl, read_text, write_bytes, write_jsonl
 
 SIGN_BANK, SENTENCES = "sign_bank.npz", "sentences.jsonl"  # in the workdir of the stage that trains on them
 
@@ -79,6 +79,23 @@ def read_sentences(path: str) -> list[str]:
     if not file.is_file():
         raise DamagedFileError(f"there is no {file}, which config.model.sentences names: one sentence a line")
     return [line.strip() for line in read_text(file).split("\n") if line.strip()]
+
+
+def keep_bank(folder: Path, make: Callable[[], SignBank]) -> SignBank:
+    """Return the bank that a folder keeps, made and saved if it is not there."""
+    if not (folder / SIGN_BANK).is_file():
+        make().save(folder)
+    return SignBank.load(folder)
+
+
+def keep_glosses(
+    folder: Path, texts: Sequence[str], write: Callable[[], Sequence[str]]
+) -> list[tuple[str, str]]:
+    """Return sentences and glosses that a folder keeps, written if not there."""
+    if not (folder / SENTENCES).is_file():
+        rows = [{"sentence": text, "glosses": glosses} for text, glosses in zip(texts, write(), strict=True)]
+        write_jsonl(folder / SENTENCES, rows)
+    return [(row["sentence"], row["glosses"]) for row in read_jsonl(folder / SENTENCES)]
 
 
 class Sentences(ClipSource):

@@ -56,6 +56,8 @@ Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 class BackTranslation(NamedTuple):
     """How a stage trains on the recogniser's positions of train, and on clips spliced from these."""
 
+    recognizer: str  # the earlier stage whose model finds the positions
+    writer: str  # the one whose model writes a sentence's glosses
     step: int  # frames from one position to the next
     ratio: float  # spliced clips for each real one; 0: real ones alone
     sentences: str | None = None  # file of sentences to splice clips for; None: train's own

@@ -164,7 +164,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     )
     features = inputs.features[0] if inputs.features else None
     step = frames_of_position(features, config.data.frame_stride)
-    bank = BackTranslation(step, sizes.synthetic_ratio, sizes.sentences)
+    bank = BackTranslation("recognize", "text2gloss", step, sizes.synthetic_ratio, sizes.sentences)
     if sizes.synthetic_ratio:  # the video part is not from the stage before, but from the one before that
         translate = replace(translate, modules={}, other_modules={"recognize": RECOGNIZER_MODULES})
     return [*early, replace(translate, bank=bank)]
