@@ -21,6 +21,7 @@ from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.sign_bank import SignBank
 from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.choices import Chooser, require_choices
 from sslssaw_jax.evaluation.extraction import extract_features, row_stride
@@ -34,6 +35,7 @@ from sslssaw_jax.evaluation.predictions import (
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.evaluation.sign_bank import make_bank, write_glosses
 from sslssaw_jax.evaluation.split_recognizer import (
     SplitRecognizer,
     score_gloss_predictions,
@@ -296,6 +298,22 @@ class Evaluator:
             shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
         each = "a frame" if stride == 1 else f"for {stride} frames"
         print(f"{name}: {shown}, {writer.found.width:,} numbers {each}: --config.data.features={name}")
+
+    def make_bank(self, clips: ClipSource, only: Sequence[int]) -> SignBank:
+        """Return the positions of clips by the best recogniser; see `make_bank`."""
+        assert self._glosses is not None
+        state = self._load_best()
+        parts = self._config, self._tokenizer, self._glosses, self._mesh
+        with explain_out_of_memory(self._stage.name):
+            return make_bank(self._stage, state, clips, *parts, only)
+
+    def write_glosses(self, texts: Sequence[str]) -> list[str]:
+        """Return the glosses that the best model writes of sentences."""
+        assert self._glosses is not None
+        state = self._load_best()
+        parts = self._config, self._tokenizer, self._glosses, self._mesh
+        with explain_out_of_memory(self._stage.name):
+            return write_glosses(self._stage, state, texts, *parts)
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
         """Return the question-only run's translations of dev and test, if any.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
@@ -21,10 +22,11 @@ from sslssaw_jax.data.glosses import GlossVocabulary, require_glosses
 from sslssaw_jax.data.keypoints import find_keypoints
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
+from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
-from sslssaw_jax.stages.stage import Stage, StageInputs
+from sslssaw_jax.stages.stage import BackTranslation, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
@@ -129,6 +131,8 @@ class Experiment:
             self._evaluator.translate_test()
         else:
             if mode == "train":
+                if (bank := last.bank) and bank.sentences:
+                    read_sentences(bank.sentences)  # a file that cannot be read fails here
                 if translates:
                     self._evaluator.question_only_translations()  # a run that cannot be compared fails here
                 self._train(len(self._stages) - 1)
@@ -146,6 +150,11 @@ class Experiment:
         if mode == "train" and self.config.evaluation.ensemble:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
+            )
+        if mode == "train" and self._base and last.bank:
+            raise ConfigError(
+                f"config.init_from is {self.config.init_from!r}, a finished model, and {last.name} trains on "
+                "what its recogniser finds: name the workdir of a recogniser, or clear init_from"
             )
         if (mode == "extract") != bool(features) or (overwrite and not features):
             raise ConfigError(
@@ -186,10 +195,10 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
         print(f"{stage.name}: training in {workdir}{first}")
-        clips = self._train_clips(stage)
-        if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
-            print(f"{stage.name}: {cut}")
         with locked(workdir), explain_out_of_memory(stage.name):
+            clips = self._train_clips(place)
+            if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
+                print(f"{stage.name}: {cut}")
             if jax.process_index() == 0:
                 save_tokenizer(self._tokenizer, workdir)
                 if stage.reads_gloss:
@@ -327,13 +336,38 @@ class Experiment:
         vocabulary = self._system.vocabulary
         if vocabulary.file(self.workdir).exists():  # the dataset may be another than in the training
             return vocabulary.load(self.workdir)
-        return vocabulary.of_split(self._clips(self.config.data.train_split, video=False))
+        clips = self._clips(self.config.data.train_split, video=False)
+        clips.clips = [clips.clips[index] for index in self._whole_clips(clips)]
+        return vocabulary.of_split(clips)
 
-    def _train_clips(self, stage: Stage) -> ClipSource:
-        data = self.config.data
-        return self._clips(
-            data.isolated_split if stage.isolated else data.train_split, video=stage.reads_video
-        )
+    def _train_clips(self, place: int) -> ClipSource:
+        stage, data = self._stages[place], self.config.data
+        if stage.isolated:
+            return self._clips(data.isolated_split, video=stage.reads_video)
+        clips = self._clips(data.train_split, video=stage.reads_video)
+        if stage.bank:
+            return self._bank_clips(place, stage.bank, clips)
+        return clips.choosing(self._whole_clips(clips))
+
+    def _whole_clips(self, clips: ClipSource) -> list[int]:
+        """Return the places of train's clips that are more than text."""
+        order = np.random.default_rng(self.config.seed).permutation(len(clips))
+        return sorted(order[: max(1, round((1 - self.config.data.text_only) * len(clips)))].tolist())
+
+    def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
+        """Return real clips as positions, and spliced ones; the workdir keeps both."""
+        names = [stage.name for stage in self._stages]
+
+        def earlier(name: str) -> Evaluator:
+            return self._make_evaluator(names.index(name))
+
+        folder, sentences = self._folders[place], []
+        signs = keep_bank(folder, lambda: earlier(bank.recognizer).make_bank(clips, self._whole_clips(clips)))
+        if bank.ratio:
+            own = [clip.target for clip in clips.clips]
+            texts = read_sentences(bank.sentences) if bank.sentences else own
+            sentences = keep_glosses(folder, texts, lambda: earlier(bank.writer).write_glosses(texts))
+        return BankSource(clips, signs, bank.step, sentences, self._glosses, bank.ratio)
 
     @cached_property
     def _evaluator(self) -> Evaluator:

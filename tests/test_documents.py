@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from configs.systems import OTHER_SYSTEMS
 from sslssaw_jax.systems import read_config
+from sslssaw_jax.tables import PAPER
 from tfds_builders.prepare import DATASETS
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def test_modules_and_linked_files_exist(document):
     assert [link for link in sorted(links) if not (document.parent / link).exists()] == []
 
 
-def test_the_page_of_the_systems_has_about_the_lines_of_each_file_and_a_drawing_each():
+def test_the_page_of_the_systems_has_every_row_a_drawing_each_and_about_the_lines_of_each_file():
     text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
     summary = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]
     for _, rows, _, _, file, said in summary:
@@ -57,6 +58,8 @@ def test_the_page_of_the_systems_has_about_the_lines_of_each_file_and_a_drawing_
         assert abs(lines - int(said)) <= max(15, 0.1 * lines), f"{path.name} has {lines} lines, not {said}"
         systems = {OTHER_SYSTEMS.get(row, "ssl_ssaw") for row in re.findall(r"`(\w+)`", rows)}
         assert systems == {path.stem}
+    named = {row for _, rows, *_ in summary for row in re.findall(r"`(\w+)`", rows)}
+    assert named == {row["experiment"] for row in PAPER["1"]["rows"]} | set(OTHER_SYSTEMS)
     titles = re.findall(r"^### (.+)$", text, re.MULTILINE)
     assert len(re.findall(r"^```text$", text, re.MULTILINE)) == len(titles) + 1, "one is of all"
 

@@ -6,7 +6,7 @@ and SSL, and without the question.
 
 from typing import Any
 
-from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, slrt, stmc_t, ts_slt, tspnet
+from configs.systems import csgcr, gaslt, gbt, mmtlb, nslt, signbt, slrt, stmc_t, ts_slt, tspnet
 
 _RECIPES = {
     "nslt": nslt,
@@ -14,6 +14,7 @@ _RECIPES = {
     "csgcr": csgcr,
     "gaslt": gaslt,
     "slrt": slrt,
+    "signbt": signbt,
     "mmtlb": mmtlb,
     "gbt": gbt,
     "stmc_t": stmc_t,

@@ -38,6 +38,9 @@ class DataConfig:
     # folder of an mBART tokenizer; None: that of the pretrained mBART if any, otherwise the dataset's
     tokenizer: str | None = setting(None, free=True)
     train_split: str = "train"
+    # share of train's clips, drawn by `seed`, of which only the sentence is known: no stage trains on these
+    # clips, and none of their glosses is counted; SignBT splices signs for the sentences
+    text_only: float = fraction(0.0)
     dev_split: str = setting("dev", free=True, scored=True)
     test_split: str = setting("test", free=True, scored=True)
     isolated_split: str = "isolated"  # clips of one sign each, for the warm start

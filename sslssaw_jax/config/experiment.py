@@ -110,14 +110,16 @@ class Config:
     """One experiment: the data, the system, and the stages that train it.
 
     `warm_start` trains the CNN on isolated signs (the small stand-in for ImageNet weights), `recognize` the
-    video part to name glosses, `gloss2text` a language model to write a sentence from glosses, `pretrain` is
-    stage 1, `translate` is stage 2. A stage without epochs is left out.
+    video part to name glosses, `gloss2text` a language model to write a sentence from glosses, `text2gloss`
+    glosses from a sentence, `pretrain` is stage 1, `translate` stage 2. A stage without epochs is left out.
     """
 
     name: str = setting("unnamed", free=True)
     system: str = "ssl_ssaw"  # a key of `systems.SYSTEMS`
     # the last stage to train
-    stage: Literal["recognize", "gloss2text", "pretrain", "translate"] = setting("translate", free=True)
+    stage: Literal["recognize", "gloss2text", "text2gloss", "pretrain", "translate"] = setting(
+        "translate", free=True
+    )
     seed: int = non_negative(0)
     # workdir of stage 1 or the recogniser, relative to the parent of this workdir; or a checkpoint.pth of
     # GFSLT-VLP, of either stage; None: from pretrained weights or from scratch
@@ -127,6 +129,7 @@ class Config:
     warm_start: StageConfig = group(StageConfig, stages=("warm_start",))
     recognize: StageConfig = group(StageConfig, stages=("recognize",))
     gloss2text: SentenceConfig = group(SentenceConfig, stages=("gloss2text",))
+    text2gloss: SentenceConfig = group(SentenceConfig, stages=("text2gloss",))
     pretrain: PretrainConfig = group(PretrainConfig, stages=("pretrain",))
     translate: TranslateConfig = group(TranslateConfig, stages=("translate",))
     compute: ComputeConfig = group(ComputeConfig)

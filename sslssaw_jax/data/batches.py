@@ -12,7 +12,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
-from sslssaw_jax.data.epoch_plan import RunPlan, plan_epoch, plan_run
+from sslssaw_jax.data.epoch_plan import EpochClips, RunPlan, clip_rng, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.masking import mask_words
@@ -146,7 +146,7 @@ class _BatchSource:
         questions, targets, masked_targets = [], [], []
         end = 0
         for row, index in enumerate(indices.tolist()):
-            rng = np.random.default_rng([index] if self._seed is None else [self._seed, epoch, index])
+            rng = np.random.default_rng([index]) if self._seed is None else clip_rng(self._seed, epoch, index)
             clip = self.clips[index]
             choice = None if self._seed is None else rng
             kept = np.zeros(0, int)
@@ -279,10 +279,17 @@ def train_batches(
         ConfigError: A clip does not fit into `stage.frame_budget` or `data.max_glosses`, or several processes
             skip broken clips.
     """
-    num_frames = source.lengths(data.max_frames)
-    sizes = stage.clips_per_batch, stage.frame_budget
-    kinds = _kinds(source, tokenizer, data) if data.length_steps > 1 else None
-    plan = plan_run(num_frames, *sizes, seed, stage.epochs, stage.accumulate, kinds)
+    texts_Cx2 = _text_lengths(source, tokenizer, data) if data.length_steps > 1 else None
+
+    def clips(epoch: int) -> EpochClips:
+        index, num_frames = source.of_epoch(data.max_frames, seed, epoch)
+        if texts_Cx2 is None:
+            return index, num_frames, None
+        limits = _limits(data, source)
+        needed = np.column_stack([texts_Cx2[index], np.minimum(num_frames, limits[2])])
+        return index, num_frames, _steps(needed, limits, data.length_steps)
+
+    plan = plan_run(clips, stage.clips_per_batch, stage.frame_budget, seed, stage.epochs, stage.accumulate)
     ask = ask or _ask_own_question
     batches = _BatchSource(source, tokenizer, data, stage, plan, seed, local_frames, ask, glosses)
     return Batches(batches, data)
@@ -337,19 +344,19 @@ def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_toke
     )
 
 
-def _kinds(source: ClipSource, tokenizer: Tokenizer, data: DataConfig) -> np.ndarray:
-    """Return how many of `data.length_steps` each clip needs, i[clips]."""
+def _text_lengths(source: ClipSource, tokenizer: Tokenizer, data: DataConfig) -> np.ndarray:
+    """Return the tokens of each clip's question and target, i[clips, 2]."""
     limits = _limits(data, source)
 
     def count(text: str, most: int) -> int:
         return len(tokenizer.encode(text, most)) if text else 0
 
-    texts = [
-        (count(clean_question(clip.question), limits[0]), count(clip.target, limits[1]))
-        for clip in source.clips
-    ]
-    needed = np.column_stack([texts, np.minimum(source.lengths(data.max_frames), limits[2])])
-    return _steps(needed, limits, data.length_steps)
+    return np.array(
+        [
+            (count(clean_question(clip.question), limits[0]), count(clip.target, limits[1]))
+            for clip in source.clips
+        ]
+    )
 
 
 def _limits(data: DataConfig, source: ClipSource) -> tuple[int, int, int]:

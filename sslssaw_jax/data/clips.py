@@ -123,6 +123,7 @@ class ClipSource:
     """
 
     feature_sets: Sequence[Any] = ()
+    _chosen: Sequence[int] | None = None  # for training; None: all clips
     keypoints: "ClipSource | None" = None
 
     def __init__(self, dataset: Dataset, split: str) -> None:
@@ -172,6 +173,17 @@ class ClipSource:
         other.read_frames = lambda index, kept, frames_NxHxWx3: frames_NxHxWx3.fill(0)  # type: ignore
         other.keypoints = self.keypoints and self.keypoints.without_video()
         return other
+
+    def choosing(self, indices: Sequence[int]) -> Self:
+        """Return a source that trains on the clips of these indices."""
+        other = copy.copy(self)
+        other._chosen = indices
+        return other
+
+    def of_epoch(self, max_frames: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices and lengths of the clips of an epoch, i[clips] each."""
+        indices = np.arange(len(self)) if self._chosen is None else np.array(self._chosen, int)
+        return indices, self.lengths(max_frames)[indices]
 
     def lengths(self, max_frames: int) -> np.ndarray:
         """Return each clip's frames in a batch, at most `max_frames`, i[clips]."""

@@ -1,7 +1,7 @@
 """A run's batches: clips packed under a frame budget."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -12,6 +12,13 @@ from sslssaw_jax.config.checks import ConfigError
 OPEN_BATCHES = 16  # filled at the same time; more do not pack better (0.8 % waste on PHOENIX-2014T)
 
 _room = itemgetter(0)
+EpochClips = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Of each clip of an epoch, i[clips]: its index, the frames kept of it, and its kind, see `plan_epoch`."""
+
+
+def clip_rng(seed: int, epoch: int, clip: int) -> np.random.Generator:
+    """Return what draws for a clip in an epoch."""
+    return np.random.default_rng([seed, epoch, clip])
 
 
 def plan_epoch(
@@ -102,20 +109,22 @@ class RunPlan:
 
 
 def plan_run(
-    num_frames: np.ndarray,
+    clips: Callable[[int], EpochClips],
     clips_per_batch: int,
     frame_budget: int,
     seed: int,
     epochs: int,
     multiple: int = 1,
-    kinds: np.ndarray | None = None,
 ) -> RunPlan:
-    """Plan a run, with empty batches up to a multiple of `multiple`."""
-    plans = [
-        plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch, kinds) for epoch in range(epochs)
-    ]
-    for plan in plans:
-        plan += [np.zeros(0, int)] * (-len(plan) % multiple)
+    """Plan a run of the clips of each epoch, `clips(epoch)`.
+
+    Empty batches fill an epoch up to a multiple of `multiple`.
+    """
+    plans = []
+    for epoch in range(epochs):
+        index, num_frames, kinds = clips(epoch)
+        plan = plan_epoch(num_frames, clips_per_batch, frame_budget, seed, epoch, kinds)
+        plans.append([index[batch] for batch in plan] + [np.zeros(0, int)] * (-len(plan) % multiple))
     return RunPlan(
         batches=[batch for plan in plans for batch in plan],
         epoch_ends=np.cumsum([len(plan) for plan in plans], dtype=int),

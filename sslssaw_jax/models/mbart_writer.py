@@ -1,4 +1,4 @@
-"""mBART that writes a text from any sequence of embeddings: of glosses, or of what a recogniser saw.
+"""mBART that writes from any sequence of embeddings: of glosses, of words, or of what a recogniser saw.
 
 Parts that both have in common keep their names, so that a later stage starts from an earlier one.
 
@@ -14,7 +14,7 @@ from flax import nnx
 from sslssaw_jax.config.checks import fraction, positive, require_divisor
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.mbart import PretrainedMBartConfig, TokenEmbedding
-from sslssaw_jax.models.transformer import Decoder, Encoder
+from sslssaw_jax.models.transformer import Decoder, Encoder, TransformerConfig
 from sslssaw_jax.models.video_embedding import prefix_mask
 
 
@@ -32,10 +32,32 @@ class MBartWriterConfig(PretrainedMBartConfig):
         require_divisor("heads", self.heads, self.d_model)
 
 
+@dataclass(frozen=True)
+class TextToGlossConfig(TransformerConfig):
+    """Sizes of a writer of glosses, which starts from scratch."""
+
+    d_model: int = positive(512)
+    ffn_dim: int = positive(2048)
+    encoder_layers: int = positive(3)
+    decoder_layers: int = positive(3)
+    heads: int = positive(8)
+    tied_head: bool = True  # the output head is the embedding of glosses
+
+    def __post_init__(self) -> None:
+        require_divisor("heads", self.heads, self.d_model)
+
+
 class MBartWriter(nnx.Module):
     """mBART's encoder and decoder, with rows for `</s>` and the language behind what the encoder reads."""
 
-    def __init__(self, config: MBartWriterConfig, vocab_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: MBartWriterConfig | TextToGlossConfig,
+        vocab_size: int,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         d_model = config.d_model
         self.scale = d_model**0.5
         self.embedding = TokenEmbedding(
@@ -98,6 +120,31 @@ class GlossToText(MBartWriter):
     ) -> tuple[jax.Array, jax.Array]:
         """Encode glosses as states and mask."""
         return self.read(self.gloss_embedding(gloss_BxG), mask_BxG, valid_B, rngs)
+
+
+class TextToGloss(MBartWriter):
+    """A writer of glosses that reads a text by an embedding of its own."""
+
+    def __init__(
+        self,
+        config: TextToGlossConfig,
+        vocab_size: int,
+        num_glosses: int,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(config, num_glosses, dtype=dtype, rngs=rngs)
+        init = nnx.initializers.normal(config.d_model**-0.5)
+        self.text_embedding = nnx.Embed(
+            vocab_size, config.d_model, embedding_init=init, dtype=dtype, rngs=rngs
+        )
+
+    def read_text(
+        self, text_BxL: jax.Array, mask_BxL: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encode tokens as states and mask."""
+        return self.read(self.text_embedding(text_BxL), mask_BxL, valid_B, rngs)
 
 
 class Projection(nnx.Module):

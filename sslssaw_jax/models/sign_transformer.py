@@ -21,6 +21,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.fusion import concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig, LinearHead
+from sslssaw_jax.models.temporal_inception import InceptionEmbedding
 from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 
@@ -56,7 +57,7 @@ def sign_embedding(
 class SignTransformer(nnx.Module):
     """A transformer from video, and a question if read, to a sentence.
 
-    `reads` says what its `VideoEmbedding` reads. With `num_glosses`, `gloss_head` names glosses from the
+    `video` embeds what is read of a clip. With `num_glosses`, `gloss_head` names glosses from the
     encoder's states.
     """
 
@@ -67,12 +68,12 @@ class SignTransformer(nnx.Module):
         attention: MakeAttention = Attention,
         *,
         num_glosses: int = 0,
-        reads: Mapping[str, Any],
+        video: VideoEmbedding | InceptionEmbedding,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         d_model = config.d_model
-        self.video = sign_embedding(config, reads, dtype=dtype, rngs=rngs)
+        self.video: VideoEmbedding | InceptionEmbedding = video
         init = nnx.initializers.xavier_uniform()
         self.table = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.target_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)

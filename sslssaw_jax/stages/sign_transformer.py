@@ -37,14 +37,15 @@ def sign_transformer_stages(
     dtype = compute_dtype(config.compute.dtype)
 
     def make_model(key: jax.Array) -> SignTransformer:
+        rngs = nnx.Rngs(key)
         return SignTransformer(
             config.model,
             inputs.vocab_size,
             attention,
             num_glosses=inputs.glosses().size if recognizes else 0,
-            reads=video_input(config, inputs),
+            video=make_video(rngs),
             dtype=dtype,
-            rngs=nnx.Rngs(key),
+            rngs=rngs,
         )
 
     def make_video(rngs: nnx.Rngs) -> VideoEmbedding:

@@ -53,6 +53,16 @@ Existence = Callable[[Any, Batch], jax.Array]
 Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
 
+class BackTranslation(NamedTuple):
+    """How a stage trains on the recogniser's positions of train, and on clips spliced from these."""
+
+    recognizer: str  # the earlier stage whose model finds the positions
+    writer: str  # the one whose model writes a sentence's glosses
+    step: int  # frames from one position to the next
+    ratio: float  # spliced clips for each real one; 0: real ones alone
+    sentences: str | None = None  # file of sentences to splice clips for; None: train's own
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of training: its model, its loss, what it reads and where it starts."""
@@ -75,6 +85,8 @@ class Stage:
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
     recognition: Recognition | None = None  # None: the stage does not recognise glosses
+    writes_glosses: Translation | None = None  # from a sentence, see `stages/text2gloss.py`
+    bank: BackTranslation | None = None  # None: the stage trains on the clips of train
     # finds the words from which sentences are written; the model has `WORD_THRESHOLD` and `RANK_WEIGHT`
     existence: Existence | None = None
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.config.data import DataConfig
@@ -10,13 +11,19 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.s3d import S3DEmbedding
-from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
+from sslssaw_jax.models.temporal_inception import InceptionEmbedding
+from sslssaw_jax.models.video_embedding import (
+    FrameFeatures,
+    VideoEmbedding,
+    gather_frames,
+    prefix_mask,
+)
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.types import Batch
 
 
 def embed_video(
-    video: VideoEmbedding | FrameFeatures | S3DEmbedding,
+    video: VideoEmbedding | FrameFeatures | InceptionEmbedding | S3DEmbedding,
     batch: Batch,
     data: DataConfig,
     augment_key: jax.Array | None,
@@ -33,6 +40,14 @@ def embed_video(
     if isinstance(video, S3DEmbedding):
         return video(values, mask, *place)
     return video(values, mask, *place, most_rows=batch.most_rows)
+
+
+def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
+    """Gather the first feature set, at most `size` rows, as `(rows_BxTxC, mask_BxT)`."""
+    rows = batch.features[0]
+    size = batch.most_rows or size
+    mask_BxT = prefix_mask(rows.count, batch.valid, size)
+    return gather_frames(rows.values, jnp.arange(size), mask_BxT, rows.start, rows.count, None), mask_BxT
 
 
 def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:

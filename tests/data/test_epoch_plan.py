@@ -90,7 +90,7 @@ def test_planning_the_whole_train_split_is_fast() -> None:
 
 
 def test_a_run_is_its_epochs_in_order() -> None:
-    plan = plan_run(LENGTHS, 16, 1024, seed=5, epochs=3)
+    plan = plan_run(lambda epoch: (np.arange(len(LENGTHS)), LENGTHS, None), 16, 1024, seed=5, epochs=3)
     epochs = [plan_epoch(LENGTHS, 16, 1024, 5, epoch) for epoch in range(3)]
     assert plan.epoch_ends.tolist() == np.cumsum([len(batches) for batches in epochs]).tolist()
     assert plan.num_batches == plan.epoch_ends[-1]

@@ -59,6 +59,7 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
         "mbart": TRANSFORMER,
     },
+    "signbt": {**TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
     "stmc_t": {
         "cnn": {"kind": "vgg", "vgg": {"widths": (2, 2, 4, 4, 6)}},
         "cues": {"width": 4, "joint_width": 8, "hand_side": 4, "face_side": 2, "dropout": 0.0},
@@ -222,6 +223,11 @@ def batch_for(config: Config, batch: Batch) -> Batch:
     if config.data.keypoints:
         return with_keypoints(batch)
     return with_features(batch, *widths) if widths else batch
+
+
+def training_batch(config: Config, batch: Batch) -> Batch:
+    """Return the batch with what the last stage trains on: SignBT has positions in place of frames."""
+    return with_features(batch, config.model.width) if config.system == "signbt" else batch
 
 
 def one_clip(batch: Batch, row: int) -> Batch:

@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "csgcr features": ("csgcr", {"data.features": ("a set",)}),
     "tspnet features": ("tspnet", {"data.features": ("8", "12", "16"), "data.max_frames": 24}),
+    "signbt features": ("signbt", {"data.features": ("a set",), "model.synthetic_ratio": 0.0}),
     "gaslt grid": ("gaslt", {"model.grid_sample": True}),
     "nslt features": ("nslt", {"data.features": ("a set",)}),
     "nslt none": ("nslt", {"model.attention": "none", "model.cell": "lstm"}),
@@ -67,6 +68,7 @@ DECODING = [
     "question_only prefix",
     "slrt",
     "gaslt",
+    "signbt",
     "nslt",
     "nslt none",
     "nslt bahdanau",
@@ -93,7 +95,9 @@ def setup(variant: str) -> Setup:
     config = toy_system(name, **changes)
     stage = translate_stage(config)
     # with seed 0, the sentences of these systems would all be alike
-    state = toy_state(stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "tspnet": 3, "csgcr": 2}.get(name, 0))
+    state = toy_state(
+        stage, seed={"slrt": 1, "gaslt": 1, "nslt": 5, "signbt": 4, "tspnet": 3, "csgcr": 2}.get(name, 0)
+    )
     return Setup(config, stage, state, evaluated(stage, state))
 
 

@@ -1,0 +1,60 @@
+"""BTT and SignBT: a reconstruction with the recipe of SLRT's public code, on which the paper builds."""
+
+from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER
+
+_WITHOUT = {"model.synthetic_ratio": 0.0}
+_POSITIONS = {"translate.optim.groups": ("video=0",)}
+_SMALL = {
+    **SMALL_TRANSFORMER,
+    **_POSITIONS,
+    "model.width": 128,
+    "model.gloss_head.d_model": 128,
+    **{
+        f"model.text2gloss.{key.removeprefix('model.')}": value
+        for key, value in SMALL_TRANSFORMER.items()
+        if key.startswith("model.")
+    },
+    "recognize.epochs": 3,
+    "recognize.clips_per_batch": 8,
+    "recognize.frame_budget": 360,
+    "text2gloss.epochs": 8,
+    "text2gloss.clips_per_batch": 16,
+    "text2gloss.frame_budget": 640,
+    **{
+        f"{stage}.optim.{key}": value
+        for stage in ("recognize", "text2gloss")
+        for key, value in {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "final_learning_rate": 1e-5,
+            "b2": 0.999,
+            "weight_decay": 1e-4,
+            "clip_norm": 1.0,
+        }.items()
+    },
+}
+_ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}
+_PUBLISHED = {
+    **SIGNJOEY,
+    **_POSITIONS,
+    **{f"{stage}.optim.{key}": x for stage in ("recognize", "text2gloss") for key, x in _ADAM.items()},
+    "recognize.epochs": 40,
+    "recognize.clips_per_batch": 8,
+    "recognize.frame_budget": 1600,  # on average 8 clips of PHOENIX
+    "recognize.optim.learning_rate": 1e-4,
+    "text2gloss.epochs": 40,
+    "text2gloss.clips_per_batch": 64,
+    "text2gloss.patience": 5,
+    "text2gloss.optim.learning_rate": 5e-4,
+    "text2gloss.optim.warmup_steps": 400,
+    "translate.epochs": 200,  # the plateau ends training
+    "translate.optim.learning_rate": 1e-3,
+    "translate.optim.factor": 0.7,
+    "translate.optim.patience": 3,
+    "decode.beams": 5,
+    "decode.length_norm": "gnmt",
+    "decode.length_penalty": 1.0,
+    "decode.max_new_tokens": 60,  # pieces; 30 words there
+}
+SMALL = {"btt": _SMALL | _WITHOUT, "signbt": _SMALL}
+PUBLISHED = {"btt": _PUBLISHED | _WITHOUT, "signbt": _PUBLISHED}
