@@ -82,7 +82,7 @@ def read_sentences(path: str) -> list[str]:
 
 
 def keep_bank(folder: Path, make: Callable[[], SignBank]) -> SignBank:
-    """Return the bank that a folder keeps, made and saved if it is not there."""
+    """Return the bank in a folder; make and save a missing one."""
     if not (folder / SIGN_BANK).is_file():
         make().save(folder)
     return SignBank.load(folder)
