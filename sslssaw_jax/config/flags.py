@@ -95,4 +95,4 @@ def _nearest(key: str, keys: Sequence[str]) -> list[str]:
     """Return the settings that an unknown key may mean."""
     last = key.removeprefix("config.")
     ending = [known for known in keys if known.endswith(f".{last}")]
-    return ending[-4:] or difflib.get_close_matches(f"config.{last}", keys, n=1, cutoff=0.8)
+    return ending[-6:] or difflib.get_close_matches(f"config.{last}", keys, n=1, cutoff=0.8)

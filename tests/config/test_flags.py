@@ -31,8 +31,9 @@ FLAGS = [
     ("--translate.epochs=3", "--translate.epochs is unknown; did you mean --config.translate.epochs?"),
     (
         "--epochs=3",
-        "--epochs is unknown; did you mean --config.pretrain.epochs or --config.recognize.epochs or "
-        "--config.translate.epochs or --config.warm_start.epochs?",
+        "--epochs is unknown; did you mean --config.gloss2text.epochs or --config.pretrain.epochs or "
+        "--config.recognize.epochs or --config.text2gloss.epochs or --config.translate.epochs or "
+        "--config.warm_start.epochs?",
     ),
     (
         "--config.model.fusion.knid=ssaw",
