@@ -56,11 +56,11 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         learnt = SYSTEMS[model.config.system].learns_keypoints
         read = [one.name for one in model.features if not (learnt and one.points)]
         if read:
-            how = "beside" if model.config.data.keypoints else "in place of"
+            beside = bool(model.config.data.keypoints)
+            kind, how = ("keypoints", "beside") if beside else ("features", "in place of")
             raise ModelError(
-                f"the model reads {', '.join(read)} {how} videos: write such "
-                f"{'keypoints' if model.config.data.keypoints else 'features'} of your clips into a prepared "
-                "dataset, and use run.py --mode=translate"
+                f"the model reads the {kind} {', '.join(read)} {how} videos: write such {kind} of your clips "
+                "into a prepared dataset, and use run.py --mode=translate"
             )
         self.model = model
         self._mesh = one_device()

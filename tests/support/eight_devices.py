@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 from sslssaw_jax.config.stages import OptimConfig
-from sslssaw_jax.stages import sign_transformer
+from sslssaw_jax.stages import pretrain, sign_transformer, video
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import ssl_ssaw
@@ -67,7 +67,7 @@ def start(stage: str, dtype: str, out: Path, *meshes: str) -> subprocess.Popen:
 
 def main(name: str, out: str, meshes: tuple[str, ...]) -> None:
     sharding.MIN_FSDP_SIZE = 64  # elements: the toy's arrays are split, too
-    for module in (ssl_ssaw, sign_transformer):
+    for module in (ssl_ssaw, sign_transformer, pretrain, video):
         module.compute_dtype = lambda name: jnp.dtype(jnp.float32)
     for shape in meshes:
         data, fsdp = map(int, shape.split("x"))
