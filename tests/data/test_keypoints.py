@@ -93,7 +93,9 @@ def test_clips_without_keypoints_are_named(dataset: Dataset, tmp_path: Path) -> 
 def test_a_set_knows_its_points_and_another_is_refused_with_the_remedy(dataset: Dataset) -> None:
     found = find_keypoints(dataset, "set")
     assert found is not None and found.points == POINTS and find_keypoints(dataset, None) is None
-    assert features_from_notes(json.loads(json.dumps(features_notes([found])))) == [found]
+    notes = features_notes([found])
+    assert json.loads(json.dumps(notes)) == notes, "a run compares those that it has read with its own"
+    assert features_from_notes(notes) == [found]
     with pytest.raises(DatasetError, match=r"the feature set plain of .* has no named points: import them"):
         find_keypoints(dataset, "plain")
     with pytest.raises(DatasetError, match="has no keypoint set hrnet; it has set: import one"):

@@ -1,5 +1,6 @@
 """TS-SLT: what the three heads learn from each other, and which points a stream reads."""
 
+import shutil
 from functools import partial
 
 import jax
@@ -9,12 +10,17 @@ import optax
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import to_config_dict
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
+from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.s3d import S3DConfig
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import default_config, read_config
 from sslssaw_jax.systems.ts_slt import CHANNELS, HEADS, distillation_loss, log_ensemble, make_heat_maps
+from sslssaw_jax.workdir import METRICS
 from tests.support.toy import assert_close, make_stages, toy_batch, toy_system, with_keypoints
 from tfds_builders.avatar import JOINTS
 
@@ -99,3 +105,23 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
     tree.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=message):
         read_config(tree)
+
+
+@pytest.mark.slow
+def test_a_recogniser_is_trained_with_keypoints_and_the_finished_run_goes_on(tiny_data_dir, tmp_path):
+    shutil.copytree(tiny_data_dir, tmp_path / "data")
+    rng = np.random.default_rng(0)
+    dataset = find_dataset(tmp_path / "data", "avatar_qa")
+    with FeatureWriter(dataset, "points", source="a test", points=("nose", "left_wrist")) as writer:
+        for split, clips in writer.clips.items():
+            for clip in clips.values():
+                writer.add(split, clip, rng.random((clip.num_frames, 6)).astype(np.float16))
+        writer.finish()
+    tree = to_config_dict(toy_system("ts_slt", **{"model.visual": "cnn"}))
+    tree.data.update({"data_dir": str(tmp_path / "data"), "keypoints": "points"})
+    tree.data.update({"max_frames": 32, "num_threads": 1, "max_glosses": 4})
+    tree.stage = "recognize"
+    tree.recognize.update({"epochs": 1, "clips_per_batch": 8, "frame_budget": 160})
+    for _ in range(2):
+        Experiment(read_config(tree), tmp_path / "run").run("train")
+        (tmp_path / "run" / METRICS).unlink()  # written by each call
