@@ -32,7 +32,7 @@ class FeatureSet(FeatureSize):
 
 
 def features_notes(sets: Sequence[FeatureSet]) -> dict[str, dict[str, Any]]:
-    """Return what is kept of feature sets with a run, by name, as JSON has it."""
+    """Return what a run keeps of feature sets, as JSON has it."""
     notes = {one.name: asdict(one) | {"points": list(one.points)} for one in sets}
     return {
         name: {key: x for key, x in note.items() if key != "name" and x != []} for name, note in notes.items()
