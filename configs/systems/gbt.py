@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from configs.systems.shared import small_stage
+
 _SMALL = {
     "translate.normalize": "clips",  # the contrasts' weights go with sums over sentences
     "model.d_model": 128,
@@ -15,14 +17,7 @@ _SMALL = {
     "model.gloss_head.d_model": 128,
     "model.gloss_head.dropout": 0.1,
     "recognize.epochs": 3,
-    "recognize.clips_per_batch": 8,
-    "recognize.frame_budget": 360,
-    "recognize.optim.name": "adamw",
-    "recognize.optim.learning_rate": 1e-3,
-    "recognize.optim.final_learning_rate": 1e-5,
-    "recognize.optim.b2": 0.999,
-    "recognize.optim.weight_decay": 1e-4,
-    "recognize.optim.clip_norm": 1.0,
+    **small_stage("recognize", 8, 360),
 }
 _OF_BOTH_STAGES = {
     "optim.name": "adam",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from configs.systems.shared import small_stage
+
 _SMALL = {
     "model.visual": "cnn",  # S3D takes longer on a CPU
     "model.cnn_width": 128,
@@ -16,25 +18,11 @@ _SMALL = {
     "model.mbart.dropout": 0.1,
     "model.mbart.attention_dropout": 0.0,
     "recognize.epochs": 3,
-    "recognize.clips_per_batch": 8,
-    "recognize.frame_budget": 360,
+    **small_stage("recognize", 8, 360),
     "gloss2text.epochs": 8,
-    "gloss2text.clips_per_batch": 16,
-    "gloss2text.frame_budget": 640,
+    **small_stage("gloss2text", 16, 640),
     "gloss2text.eval_every": 4,
     "gloss2text.label_smoothing": 0.1,
-    **{
-        f"{stage}.optim.{key}": value
-        for stage in ("recognize", "gloss2text")
-        for key, value in {
-            "name": "adamw",
-            "learning_rate": 1e-3,
-            "final_learning_rate": 1e-5,
-            "b2": 0.999,
-            "weight_decay": 1e-4,
-            "clip_norm": 1.0,
-        }.items()
-    },
     "translate.optim.groups": ("video=0",),
 }
 _ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}

@@ -1,5 +1,7 @@
 """What recipes of several systems have in common."""
 
+from typing import Any
+
 WITHOUT_QUESTION = {"model.reads_question": False}
 SMALL_TRANSFORMER = {
     "translate.normalize": "clips",
@@ -28,3 +30,17 @@ SIGNJOEY = {
     "translate.optim.schedule": "plateau",
     "translate.optim.final_learning_rate": 1e-7,
 }
+
+
+def small_stage(name: str, clips: int, frames: int) -> dict[str, Any]:
+    """Return the small recipe of a stage before the translation."""
+    optim = {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "final_learning_rate": 1e-5,
+        "b2": 0.999,
+        "weight_decay": 1e-4,
+        "clip_norm": 1.0,
+    }
+    batches = {f"{name}.clips_per_batch": clips, f"{name}.frame_budget": frames}
+    return batches | {f"{name}.optim.{key}": value for key, value in optim.items()}

@@ -1,6 +1,6 @@
 """BTT and SignBT: a reconstruction with the recipe of SLRT's public code, on which the paper builds."""
 
-from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER
+from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER, small_stage
 
 _WITHOUT = {"model.synthetic_ratio": 0.0}
 _POSITIONS = {"translate.optim.groups": ("video=0",)}
@@ -15,23 +15,9 @@ _SMALL = {
         if key.startswith("model.")
     },
     "recognize.epochs": 3,
-    "recognize.clips_per_batch": 8,
-    "recognize.frame_budget": 360,
+    **small_stage("recognize", 8, 360),
     "text2gloss.epochs": 8,
-    "text2gloss.clips_per_batch": 16,
-    "text2gloss.frame_budget": 640,
-    **{
-        f"{stage}.optim.{key}": value
-        for stage in ("recognize", "text2gloss")
-        for key, value in {
-            "name": "adamw",
-            "learning_rate": 1e-3,
-            "final_learning_rate": 1e-5,
-            "b2": 0.999,
-            "weight_decay": 1e-4,
-            "clip_norm": 1.0,
-        }.items()
-    },
+    **small_stage("text2gloss", 16, 640),
 }
 _ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}
 _PUBLISHED = {

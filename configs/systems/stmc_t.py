@@ -1,5 +1,7 @@
 """STMC-T; its recipe is from memory of the paper, and a reconstruction."""
 
+from configs.systems.shared import small_stage
+
 _SMALL = {
     "data.features": (),  # it reads frames
     "data.keypoints": "avatar",
@@ -18,14 +20,7 @@ _SMALL = {
     "model.decoder_units": 128,
     "model.dropout": 0.1,
     "recognize.epochs": 2,
-    "recognize.clips_per_batch": 8,
-    "recognize.frame_budget": 360,
-    "recognize.optim.name": "adamw",
-    "recognize.optim.learning_rate": 1e-3,
-    "recognize.optim.final_learning_rate": 1e-5,
-    "recognize.optim.b2": 0.999,
-    "recognize.optim.weight_decay": 1e-4,
-    "recognize.optim.clip_norm": 1.0,
+    **small_stage("recognize", 8, 360),
     "translate.normalize": "clips",
     "translate.optim.groups": ("video=0",),
 }

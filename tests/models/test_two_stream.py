@@ -45,7 +45,7 @@ def in_evaluation(model):
     return nnx.view(model, use_running_average=True, raise_if_not_found=False)
 
 
-def compared(ours, theirs, inputs, call, call_theirs):
+def assert_equal_to_pytorch(ours, theirs, inputs, call, call_theirs):
     """Compare outputs and gradients, of weights and inputs, with torch's on each clip alone."""
     reference = pytest.importorskip("tests.support.two_stream_reference")
     torch = reference.torch
@@ -89,7 +89,7 @@ def test_lateral_connections_and_their_gradients_equal_pytorch():
         return model(video, keypoints, mask)
 
     inputs = drawn(0, (8, 6, 3), (8, 3, 3))
-    compared(ours, reference.Lateral(3), inputs, call, lambda theirs, *maps: theirs(*maps))
+    assert_equal_to_pytorch(ours, reference.Lateral(3), inputs, call, lambda theirs, *maps: theirs(*maps))
 
 
 def test_a_pyramid_and_its_gradient_equal_pytorch():
@@ -101,7 +101,9 @@ def test_a_pyramid_and_its_gradient_equal_pytorch():
         return model((None, *maps), masks)
 
     inputs = drawn(1, (8, 8, 2), (8, 4, 3), (4, 2, 4))
-    compared(ours, reference.Pyramid(*CHANNELS[1:]), inputs, call, lambda theirs, *maps: theirs(*maps))
+    assert_equal_to_pytorch(
+        ours, reference.Pyramid(*CHANNELS[1:]), inputs, call, lambda theirs, *maps: theirs(*maps)
+    )
 
 
 @pytest.mark.slow

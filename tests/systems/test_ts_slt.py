@@ -124,4 +124,5 @@ def test_a_recogniser_is_trained_with_keypoints_and_the_finished_run_goes_on(tin
     tree.recognize.update({"epochs": 1, "clips_per_batch": 8, "frame_budget": 160})
     for _ in range(2):
         Experiment(read_config(tree), tmp_path / "run").run("train")
-        (tmp_path / "run" / METRICS).unlink()  # written by each call
+        assert (tmp_path / "run" / METRICS).is_file(), "each call evaluates"
+        (tmp_path / "run" / METRICS).unlink()
