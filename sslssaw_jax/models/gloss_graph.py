@@ -4,7 +4,7 @@ A recogniser's best path gives glosses, and each gloss chooses one word. Links a
 the choice of words alone, through the links ("straight through", Jang et al. 2017).
 
 B clips, T positions in time, N glosses of a clip, L words, G gloss ids, D features, H heads, K features of
-a head, X and Y nodes.
+a head, X and Y nodes, M states of the longest memory.
 """
 
 from collections.abc import Sequence
@@ -207,32 +207,17 @@ class MemoryAttention(Attention):
         return total_BxLxD
 
 
-def contrast(cosine_XxX: jax.Array, wrong_XxX: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return each row's loss against two wrong columns, and whether it counts.
+class Read(NamedTuple):
+    """What GBT finds in a batch."""
 
-    The loss is the cross-entropy of the row's own column among three. A row with one wrong column sees it
-    twice; a row without any does not count.
-
-    Args:
-        cosine_XxX: Its diagonal has the right ones.
-        wrong_XxX: Which columns may be drawn as wrong ones.
-        key: Draws them.
-    """
-    draws_XxX = jnp.where(wrong_XxX, jax.random.uniform(key, wrong_XxX.shape), -1)
-    drawn, two = jax.lax.top_k(draws_XxX, min(2, len(draws_XxX)))
-    first_Xx1, second_Xx1 = two[:, :1], jnp.where(drawn[:, -1:] < 0, two[:, :1], two[:, -1:])
-    right_Xx1 = jnp.arange(len(cosine_XxX))[:, None]
-    three_Xx3 = jnp.take_along_axis(
-        cosine_XxX, jnp.concatenate([right_Xx1, first_Xx1, second_Xx1], axis=1), axis=1
-    )
-    return -jax.nn.log_softmax(three_Xx3)[:, 0], wrong_XxX.any(axis=1)
-
-
-def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the cosines of vectors, f32[..., X, Y]; zeros give 0."""
-
-    def unit(x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)
-
-    return jnp.einsum("...XD,...YD->...XY", unit(a), unit(b), precision="highest")
+    memory: jax.Array  # [B, 3 M, D], the states of glosses, positions and words
+    memory_mask: jax.Array  # bool[B, 3 M]
+    logits: jax.Array  # f32[B, T, G], of glosses
+    mask: jax.Array  # bool[B, T]
+    glosses: Glosses
+    links: jax.Array  # f32[B, N, L], the word of each gloss
+    seen: jax.Array  # [B, T, D], positions before the graph
+    asked: jax.Array  # [B, L, D], words before the graph
+    word_ids: jax.Array  # i32[B, L]
+    word_mask: jax.Array  # bool[B, L]
+    position_states: jax.Array  # f32[B, T, D], behind graph and encoder

@@ -32,7 +32,7 @@ B clips, T positions in time, N glosses of a clip, L tokens, D features, G gloss
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +54,11 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.models.gloss_graph import (
     BertLayers,
-    Glosses,
     GraphLayer,
     MemoryAttention,
     Nodes,
+    Read,
     choose_words,
-    contrast,
-    cosines,
     join_memories,
     read_glosses,
 )
@@ -71,6 +69,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, LearnedPositions, SinusoidalPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import VideoEmbedding, num_positions
 from sslssaw_jax.stages.losses import masked_mean
+from sslssaw_jax.stages.question_contrast import global_contrast, local_contrast
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
@@ -132,22 +131,6 @@ class GBTConfig(TransformerConfig):
             self.dropout,
             self.attention_dropout,
         )
-
-
-class Read(NamedTuple):
-    """What the model found in a batch."""
-
-    memory: jax.Array  # [B, 3 M, D], the states of glosses, positions and words
-    memory_mask: jax.Array  # bool[B, 3 M]
-    logits: jax.Array  # f32[B, T, G], of glosses
-    mask: jax.Array  # bool[B, T]
-    glosses: Glosses
-    links: jax.Array  # f32[B, N, L], the word of each gloss
-    seen: jax.Array  # [B, T, D], positions before the graph
-    asked: jax.Array  # [B, L, D], words before the graph
-    word_ids: jax.Array  # i32[B, L]
-    word_mask: jax.Array  # bool[B, L]
-    position_states: jax.Array  # f32[B, T, D], behind graph and encoder
 
 
 class GBT(nnx.Module):
@@ -234,44 +217,6 @@ def temperature_of(model: GBTConfig, clips_seen: jax.Array, clips_of_an_epoch: i
     """Return the temperature of the choice of words in the epoch."""
     epoch = clips_seen // clips_of_an_epoch
     return jnp.maximum(model.temperature * jnp.exp(-model.temperature_fall * epoch), LOWEST_TEMPERATURE)
-
-
-def global_contrast(read: Read, asked_BxLxD: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return each video's loss against two wrong questions, and whether it counts.
-
-    Args:
-        read: What the model found.
-        asked_BxLxD: The states of the words, encoded without the graph.
-        key: Draws the wrong questions.
-    """
-    ids_BxL = jnp.where(read.word_mask, read.word_ids, -1)
-    other_BxB = (ids_BxL[:, None] != ids_BxL).any(axis=-1)
-    has_both_B = read.mask.any(axis=1) & read.word_mask.any(axis=1)
-    cosine_BxB = cosines(_mean(read.position_states, read.mask), _mean(asked_BxLxD, read.word_mask))
-    loss_B, counts_B = contrast(cosine_BxB, other_BxB & has_both_B, key)
-    return loss_B, counts_B & has_both_B
-
-
-def local_contrast(read: Read, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the mean loss of a clip's glosses, and whether it counts.
-
-    The positions of a gloss, summed, are compared with its word and the words of two other glosses.
-    """
-    spans_BxNxT = read.glosses.spans.astype(jnp.float32)
-    shown_BxNxD = jnp.einsum("BNT,BTD->BND", spans_BxNxT, read.seen)
-    words_BxNxD = jnp.einsum("BNL,BLD->BND", read.links, read.asked)
-    chosen_BxN = jnp.take_along_axis(read.word_ids, read.links.argmax(axis=-1), axis=1)
-    has_word_BxN = read.glosses.mask & read.word_mask.any(axis=1, keepdims=True)
-    wrong_BxNxN = (chosen_BxN[:, :, None] != chosen_BxN[:, None]) & has_word_BxN[:, None]
-    keys = jax.random.split(key, len(chosen_BxN))
-    loss_BxN, counts_BxN = jax.vmap(contrast)(cosines(shown_BxNxD, words_BxNxD), wrong_BxNxN, keys)
-    counts_BxN &= has_word_BxN
-    return jax.vmap(masked_mean)(loss_BxN, counts_BxN), counts_BxN.any(axis=1)
-
-
-def _mean(states_BxXxD: jax.Array, mask_BxX: jax.Array) -> jax.Array:
-    total_BxD = jnp.where(mask_BxX[..., None], states_BxXxD, 0).sum(axis=1)
-    return total_BxD / jnp.maximum(mask_BxX.sum(axis=1, keepdims=True), 1)
 
 
 def question_words(batch: Batch, kind: str) -> tuple[jax.Array, jax.Array]:

@@ -9,10 +9,11 @@ import pytest
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_config_dict
-from sslssaw_jax.models.gloss_graph import Glosses
+from sslssaw_jax.models.gloss_graph import Glosses, Read
+from sslssaw_jax.stages.question_contrast import global_contrast, local_contrast
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.systems.gbt import GBTConfig, Read, global_contrast, local_contrast, temperature_of
+from sslssaw_jax.systems.gbt import GBTConfig, temperature_of
 from sslssaw_jax.training.stage_folders import plan_stages
 from tests.support.toy import jit, make_stages, toy_batch, toy_system, translate_stage
 
