@@ -1,7 +1,7 @@
 """PHOENIX-2014T-QA's real texts with rendered signers, at a size for a CPU: `docs/rehearsal.md`.
 
 `configs/rehearsal.py:recognize` trains the CNN to name glosses in frames of 56 pixels, `:recognize_poor` the
-same CNN with less of everything. Their CNNs' features, extracted as the sets `good` and `poor`, are what the
+same CNN for one epoch. Their CNNs' features, extracted as the sets `good` and `poor`, are what the
 rows of `configs/ablations.py:rehearsal/ROW` and `rehearsal_poor/ROW` read in place of frames.
 """
 
@@ -58,9 +58,10 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
     config.recognize.optim.learning_rate = 1e-3
     config.recognize.clips_per_batch = 24
     config.recognize.frame_budget = 640
-    config.recognize.epochs = 20
-    if poor:
-        config.recognize.epochs = 4
+    config.recognize.epochs = 8
+    if poor:  # about the state of the other after its first epoch
+        config.recognize.epochs = 1
+        config.recognize.optim.schedule = "constant"
 
 
 def _translate(config: ConfigDict, base: str) -> None:
@@ -72,6 +73,6 @@ def _translate(config: ConfigDict, base: str) -> None:
         stage.frame_budget = 2048
         stage.label_smoothing = 0.1
     config.pretrain.epochs = 8
-    config.translate.epochs = 20
+    config.translate.epochs = 16
     config.translate.eval_every = 4
     config.translate.ema_decay = 0.998  # of the last 500 steps
