@@ -1,9 +1,10 @@
 """Where a row of the rehearsal gains over the question alone: `python -m benchmarks.rehearsal --tables=DIR`.
 
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
-Markdown, over the seeds that all rows have: BLEU-4 of each row on dev and test, on both halves of test and by
-overlap bucket, and the gain over the row `question` with its 95 % interval, by a bootstrap over clips of the
-mean over seeds. `--figure=FILE` draws the gains. `--write` keeps `id<TAB>prediction` of each row for test.
+Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
+row `question` with its 95 % interval, by a bootstrap over clips of the mean over seeds; and BLEU-4 on dev
+while the rows train. `--figure=FILE` draws the gains. `--write` keeps `id<TAB>prediction` of test for the rows
+that the figure shows.
 """
 
 import argparse
@@ -20,7 +21,16 @@ from sslssaw_jax.data.text import tokens
 from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import raw_bleu
 from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
-from sslssaw_jax.workdir import predictions_file, user_path, write_text
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    METRICS,
+    predictions_file,
+    read_json,
+    read_scores,
+    user_path,
+    write_text,
+)
 
 QUESTION = "rehearsal_question"  # the model without video, of both qualities of seeing
 QUALITIES = {"rehearsal": "good seeing", "rehearsal_poor": "poor seeing"}
@@ -79,7 +89,7 @@ def gain(row: Sequence[Run], other: Sequence[Run], clips: Sequence[int]) -> tupl
 def read_runs(tables: Path, name: str, split: str) -> list[Run]:
     """Return a row's finished seeds, in order."""
     files = sorted(tables.glob(f"seed*/{name}/{predictions_file(split)}"))
-    return [Run(read_predictions(file)) for file in files if (file.parent / "metrics.json").exists()]
+    return [Run(read_predictions(file)) for file in files if (file.parent / METRICS).exists()]
 
 
 def parts_of(run: Run) -> dict[str, list[int]]:
@@ -146,6 +156,24 @@ def gains_table(found: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
     return "\n".join(lines)
 
 
+def curves_table(tables: Path, names: Sequence[str]) -> str:
+    """Return dev BLEU-4 while rows train, as means over seeds, as Markdown."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    for name in names:
+        for run in sorted(tables.glob(f"seed*/{name}")):
+            scores = read_scores(run / CHECKPOINTS)
+            if scores and (run / METRICS).exists():
+                every = read_json(run / FINISHED)["config"]["translate"]["eval_every"]
+                for place, step in enumerate(sorted(scores), start=1):
+                    curves.setdefault(name, {}).setdefault(place * every, []).append(scores[step]["bleu4"])
+    epochs = sorted({epoch for curve in curves.values() for epoch in curve})
+    lines = [f"| dev after epochs | {' | '.join(map(str, epochs))} |", f"| --- |{' ---: |' * len(epochs)}"]
+    for name, curve in curves.items():
+        cells = [f"{np.mean(curve[epoch]):.2f}" if epoch in curve else "" for epoch in epochs]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def draw(
     found: Mapping[str, Mapping[str, tuple[float, float, float]]], numbers: Mapping[str, int], seeds: int
 ) -> Figure:
@@ -192,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--figure", type=user_path, help="the PNG to draw")
     parser.add_argument("--write", action="store_true", help=f"keep predictions in {RESULTS.name}/")
     options = parser.parse_args(arguments)
-    names = sorted({path.parent.name for path in options.tables.glob("seed*/rehearsal*/metrics.json")})
+    names = sorted({path.parent.name for path in options.tables.glob(f"seed*/rehearsal*/{METRICS}")})
     if QUESTION not in names:
         parser.error(f"{options.tables} has no finished {QUESTION}, with which all rows are compared")
     rows = {
@@ -205,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print()
     found = gains(rows["test"], [name for name in names if name != QUESTION])
     print(gains_table(found))
+    print()
+    print(curves_table(options.tables, names))
     shown = {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys()
     if options.figure and shown:
         numbers = {part: len(clips) for part, clips in parts_of(rows["test"][QUESTION][0]).items()}

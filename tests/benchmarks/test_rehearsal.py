@@ -54,6 +54,9 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
             folder = tmp_path / f"seed{seed}" / name
             folder.mkdir(parents=True)
             (folder / "metrics.json").write_text("{}")
+            (folder / "finished.json").write_text('{"config": {"translate": {"eval_every": 4}}}')
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "scores.json").write_text('{"9": {"bleu4": 1.0}, "18": {"bleu4": 3.5}}')
             for split in ("dev", "test"):
                 rows = [json.dumps(vars(row)) for row in run(change, seed, 400).predictions]
                 (folder / f"predictions.{split}.jsonl").write_text("\n".join(rows) + "\n")
@@ -65,6 +68,7 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
     assert [name for name in found if name.startswith("rehearsal")] == sorted(
         {*changes} - {"rehearsal_question"}
     )
+    assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
