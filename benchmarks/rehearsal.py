@@ -3,8 +3,7 @@
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
 row `question` with its 95 % interval, by a bootstrap over clips of the mean over seeds; and BLEU-4 on dev
-while the rows train. `--figure=FILE` draws the gains, and `--write` keeps `id<TAB>prediction` of the rows drawn,
-of test.
+while the rows train. `--figure=FILE` draws the gains. `--write` keeps the drawn rows' predictions of test.
 """
 
 import argparse
