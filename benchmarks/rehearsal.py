@@ -72,12 +72,12 @@ def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
 
 
 def mean_bleu4(runs: Sequence[Run], weight_RxC: np.ndarray, clips: Sequence[int]) -> np.ndarray:
-    """Return the mean over runs of BLEU-4 of some clips, f[R], for each row of clips' weights."""
+    """Return runs' mean BLEU-4 for each row of clips' weights, f[R]."""
     return np.mean([bleu4(weight_RxC @ run.counts[clips]) for run in runs], axis=0)
 
 
 def gain(row: Sequence[Run], other: Sequence[Run], clips: Sequence[int]) -> tuple[float, float, float]:
-    """Return the gain in BLEU-4 on some clips, and its 95 % interval by the bootstrap over clips."""
+    """Return the gain in BLEU-4 on clips and its 95 % interval."""
     drawn = np.random.default_rng(0).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), RESAMPLES)
     weights = np.concatenate([np.ones((1, len(clips)), int), drawn])
     found = mean_bleu4(row, weights, clips) - mean_bleu4(other, weights, clips)
@@ -92,7 +92,7 @@ def read_runs(tables: Path, name: str, split: str) -> list[Run]:
 
 
 def parts_of(run: Run) -> dict[str, list[int]]:
-    """Return the clips of the parts of test: all, both halves, the overlap buckets, the overlap-free."""
+    """Return the clips of each part of test, in the order shown."""
     targets, questions = ([getattr(row, of) for row in run.predictions] for of in ("target", "question"))
     by_overlap = overlap_parts(targets, questions)
     every = range(len(targets))
@@ -111,7 +111,7 @@ def copied(run: Run) -> Run:
 
 
 def table(rows: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
-    """Return BLEU-4 of each row by split and part, as Markdown; dev stands first."""
+    """Return BLEU-4 of each row by split and part, as Markdown."""
     parts = parts_of(next(iter(rows["test"].values()))[0])
     lines = [
         f"| row | seeds | dev | {' | '.join(parts)} |",
@@ -176,7 +176,7 @@ def curves_table(tables: Path, names: Sequence[str]) -> str:
 def draw(
     found: Mapping[str, Mapping[str, tuple[float, float, float]]], numbers: Mapping[str, int], seeds: int
 ) -> Figure:
-    """Draw the gains by overlap bucket, a panel for each quality of seeing.
+    """Draw gains by overlap bucket, a panel for each quality.
 
     Args:
         found: The gains of `gains`.

@@ -59,6 +59,7 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
     config.recognize.clips_per_batch = 24
     config.recognize.frame_budget = 640
     config.recognize.epochs = 8
+    config.recognize.eval_every = 4
     if poor:  # about the state of the other after its first epoch
         config.recognize.epochs = 1
         config.recognize.optim.schedule = "constant"
