@@ -34,6 +34,7 @@ from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import text_stream
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.models.mbart_writer import with_ending
 from sslssaw_jax.models.precision import compute_dtype
@@ -205,7 +206,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         early.append(pretrain_stage(config, inputs, make_video, modules=CNN_MODULES))
     translate = Stage(
         "translate",
-        lambda key: CSGCR(config, inputs, rngs=nnx.Rngs(key)),
+        lambda key: CSGCR(config, inputs, rngs=Keys(key)),
         loss,
         reads_question=False,
         reads_gloss=True,

@@ -28,7 +28,8 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.fusion import concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig
-from sslssaw_jax.models.mbart_writer import TextToGloss, TextToGlossConfig
+from sslssaw_jax.models.keys import Keys
+from sslssaw_jax.models.mbart_writer import Rewriter, TextToGlossConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer, SignTransformerConfig
 from sslssaw_jax.models.temporal_inception import KERNELS, InceptionEmbedding, frames_of_position
@@ -123,12 +124,12 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         )
 
     def make_model(key: jax.Array) -> SignBT:
-        rngs = nnx.Rngs(key)
+        rngs = Keys(key)
         return SignBT(sizes, inputs, make_video(rngs), dtype=dtype, rngs=rngs)
 
-    def make_writer(key: jax.Array) -> TextToGloss:
-        num_glosses, rngs = inputs.glosses().size, nnx.Rngs(key)
-        return TextToGloss(sizes.text2gloss, inputs.vocab_size, num_glosses, dtype=dtype, rngs=rngs)
+    def make_writer(key: jax.Array) -> Rewriter:
+        num_glosses, rngs = inputs.glosses().size, Keys(key)
+        return Rewriter(sizes.text2gloss, inputs.vocab_size, num_glosses, dtype=dtype, rngs=rngs)
 
     @cache
     def num_real() -> int:

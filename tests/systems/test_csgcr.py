@@ -15,7 +15,7 @@ from sslssaw_jax.config.experiment import to_config_dict
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import WordVocabulary
 from sslssaw_jax.evaluation.choices import WEIGHTS
-from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.inference.trained_model import load, save_folder
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD
@@ -131,7 +131,7 @@ def test_what_is_chosen_on_dev_is_kept_with_the_checkpoint_whenever_a_run_is_int
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Evaluator, "dev_scores", interrupted)
+        patched.setattr(Programs, "dev_scores", interrupted)
         Experiment(config, run).run("train")
     assert not read_scores(run / CHECKPOINTS), "saved and not yet scored"
     for use in (partial(load, run), partial(Experiment(config, run).run, "eval")):
