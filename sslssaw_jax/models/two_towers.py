@@ -84,7 +84,10 @@ class TwoTowers(nnx.Module):
     def read_both(
         self, first: IdsAndMask, second: IdsAndMask, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the states of two texts a clip, read together: half the kernels of two passes."""
+        """Return the states of two texts of each clip, read together.
+
+        One pass over twice the rows has half the kernels of two passes.
+        """
         text_RxL, mask_RxL = (
             jnp.stack(pair, axis=1).reshape(-1, pair[0].shape[1]) for pair in zip(first, second)
         )
@@ -110,6 +113,6 @@ class TwoTowers(nnx.Module):
     def restore_words(
         self, states_BxLxD: jax.Array, mask_BxL: jax.Array, target: Stream, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return the sentence's logits `[B,L,V]` from its masked copy (Eq. 2), as read."""
+        """Return the sentence's logits `[B,L,V]` from its masked copy (Eq. 2)."""
         embedded_BxLxD = self.embedding(target.tokens)
         return self.embedding.logits(self.decoder(embedded_BxLxD, target.mask, states_BxLxD, mask_BxL, rngs))

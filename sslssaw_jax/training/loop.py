@@ -202,7 +202,7 @@ class _Sent(NamedTuple):
 
 
 class _TrainingData:
-    """The batches of a run, each sent to the devices a step ahead, and the broken clips skipped so far.
+    """The batches of a run, sent a step ahead, and the broken clips so far.
 
     A GPU copies a batch only after all steps that were enqueued before. Batch k+1 is sent before step k is
     enqueued, so that both run at the same time.
@@ -227,7 +227,7 @@ class _TrainingData:
         self._broken.update(position["broken"])
 
     def next(self, log: RunLog) -> tuple[_Sent, float]:
-        """Return this step's batch and the seconds waited; send the next batch; report broken clips.
+        """Return a step's batch and the seconds waited; send the next batch.
 
         Raises:
             TrainingError: More clips are broken than `data.skip_broken` allows.
@@ -241,7 +241,7 @@ class _TrainingData:
         return sent, waited
 
     def _send(self) -> Future[_Sent]:
-        """Send the next batch; an error or the end belongs to the step that asks for the batch."""
+        """Send the next batch; `next` raises its error if any."""
         sent: Future[_Sent] = Future()
         try:
             batch = next(self._iterator)
