@@ -1,47 +1,41 @@
-"""The evaluation of a run: scores on dev in training, and what a run leaves behind at its end."""
+"""The evaluation of a run: what a run leaves behind at its end."""
 
 import dataclasses
-import hashlib
-import re
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError, require
-from sslssaw_jax.config.experiment import Config, scored_differences
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
-from sslssaw_jax.data.feature_writer import FeatureWriter
-from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.sign_bank import SignBank
 from sslssaw_jax.errors import printable
-from sslssaw_jax.evaluation.choices import Chooser, require_choices
-from sslssaw_jax.evaluation.extraction import extract_features, row_stride
-from sslssaw_jax.evaluation.occlusion import Explainer
+from sslssaw_jax.evaluation.choices import require_choices
+from sslssaw_jax.evaluation.extraction import write_features
+from sslssaw_jax.evaluation.output_folder import output_folder
 from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
     evaluate_predictions,
     read_question_only,
-    score_predictions,
     worst_and_best,
     write_predictions,
 )
+from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.sign_bank import make_bank, write_glosses
 from sslssaw_jax.evaluation.split_recognizer import (
-    SplitRecognizer,
     score_gloss_predictions,
     write_gloss_predictions,
 )
-from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
+from sslssaw_jax.evaluation.split_translator import score_swapped_questions
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_understanding
 from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 from sslssaw_jax.report.clip_pictures import draw_clip
@@ -53,11 +47,11 @@ from sslssaw_jax.training.sharding import abstract_state
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.transfer import trained_modules
-from sslssaw_jax.workdir import CHECKPOINTS, EVALUATED, METRICS, locked, read_notes, saved_steps, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, EVALUATED, METRICS, locked, saved_steps, write_json
 
 
 class Evaluator:
-    """An evaluator of a stage, with a state in training and with the best checkpoint after it.
+    """An evaluator of a stage's best checkpoint, which leaves its files in the workdir.
 
     Args:
         stage: The stage, in most methods one that translates.
@@ -84,31 +78,7 @@ class Evaluator:
         self._stage, self._config, self._workdir = stage, config, workdir
         self._dataset, self._tokenizer, self._mesh, self._notes = dataset, tokenizer, mesh, notes
         self._glosses = glosses
-
-    @cached_property
-    def _translate(self) -> SplitTranslator:
-        read = None if self._stage.reads_video else self._glosses  # what the loss reads, translation does not
-        return SplitTranslator(self._stage, self._config, self._tokenizer, self._mesh, read)
-
-    @cached_property
-    def _choose(self) -> Chooser:
-        assert self._glosses is not None
-        parts = self._stage, self._config, self._tokenizer, self._mesh
-        return Chooser(*parts, self._glosses, self._translate)
-
-    @cached_property
-    def _explain(self) -> Explainer:
-        return Explainer(self._stage, self._config, self._tokenizer, self._mesh, self._dataset.facts.fps)
-
-    @cached_property
-    def _loss(self) -> SplitLoss:
-        return SplitLoss(self._stage, self._config, self._tokenizer, self._mesh, self._glosses)
-
-    @cached_property
-    def _recognize(self) -> SplitRecognizer:
-        assert self._glosses is not None
-        fps = self._dataset.facts.fps
-        return SplitRecognizer(self._stage, self._config, self._tokenizer, self._glosses, self._mesh, fps)
+        self.programs = Programs(stage, config, dataset, tokenizer, mesh, glosses)
 
     @property
     def models(self) -> list[Path]:
@@ -118,35 +88,8 @@ class Evaluator:
 
     @property
     def output_dir(self) -> Path:
-        """Return the workdir, or its folder for other data or decoding."""
-        folder, saved, name = self._workdir, read_notes(self._workdir) or self._notes, self._dataset.name
-        fingerprint = self._notes["dataset"]["fingerprint"]
-        trains = self._config.data.train_split in self._dataset.splits
-        if not trains or name != saved["config"]["data"]["dataset"]:
-            folder /= name
-        elif "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
-            folder /= f"{name}-{fingerprint}"  # prepared anew
-        changed = scored_differences(saved["config"], self._notes["config"], self._config)
-        if changed:
-            settings = ",".join(f"{key}={value}" for key, value in changed.items())
-            folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
-        return folder
-
-    def dev_scores(self, state: TrainState) -> dict[str, float]:
-        """Return BLEU-4, ROUGE-L, WER and choices on dev; otherwise the loss."""
-        scores: dict[str, float] = {}
-        if self._stage.existence is not None:
-            with explain_out_of_memory(self._stage.name):
-                state, scores = self._choose(state, self._dev)
-        if self._stage.translation is not None:
-            predictions, _ = self._translations(state, self._dev)
-            found = score_predictions(predictions)
-            scores |= {key: found[key] for key in ("bleu4", "rouge_l")}
-        if self._stage.recognition is not None:
-            with explain_out_of_memory(self._stage.name):
-                glosses = self._recognize(state, self._dev)
-            scores["wer"] = score_gloss_predictions(glosses, self._dataset.name)["wer"]
-        return scores or self._loss(state, self._dev)
+        """Return the folder of the evaluation's files."""
+        return output_folder(self._workdir, self._config, self._dataset, self._notes)
 
     def evaluate(self) -> None:
         """Translate dev and test with the best checkpoint, write and print metrics.
@@ -173,8 +116,8 @@ class Evaluator:
                     scores[split] |= self._recognize_split(state, split)
             scores[test]["questions"] = {}
             if self._config.evaluation.swap_questions and self._reads_both:
-                clips = self._clips(test)
-                scores[test]["questions"] = score_swapped_questions(self._translate, state, clips)
+                clips = self.programs.clips(test)
+                scores[test]["questions"] = score_swapped_questions(self.programs.translate, state, clips)
             if jax.process_index() == 0:
                 write_json(self.output_dir / METRICS, scores)
                 print(format_table(scores))
@@ -202,7 +145,7 @@ class Evaluator:
             )
         splits = self._config.data.dev_split, self._config.data.test_split
         for split in splits:
-            require_glosses(self._clips(split, video=False))
+            require_glosses(self.programs.clips(split, video=False))
         state = self._load_best()
         with locked(self._workdir):
             self._note_settings()
@@ -214,9 +157,8 @@ class Evaluator:
 
     def _recognize_split(self, state: TrainState, split: str) -> dict[str, Any]:
         """Recognise a split and write its glosses; return scores, if any."""
-        clips = self._clips(split)
-        with explain_out_of_memory(self._stage.name):
-            predictions = self._recognize(state, clips)
+        clips = self.programs.clips(split)
+        predictions = self.programs.glosses(state, clips)
         write_gloss_predictions(self.output_dir, split, predictions)
         return (
             {GLOSS_SCORES: score_gloss_predictions(predictions, self._dataset.name)}
@@ -243,7 +185,7 @@ class Evaluator:
         """
         data = self._config.data
         names = (data.test_split, data.dev_split, data.train_split)
-        splits = {split: self._clips(split) for split in names if split in self._dataset.splits}
+        splits = {split: self.programs.clips(split) for split in names if split in self._dataset.splits}
         known = {clip.id for clips in splits.values() for clip in clips.clips}
         if missing := sorted(set(clip_ids) - known):
             raise ConfigError(
@@ -255,7 +197,7 @@ class Evaluator:
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
             if not indices:
                 continue
-            predictions, gates = self._translations(state, clips, indices)
+            predictions, gates = self.programs.translations(state, clips, indices)
             for index, row, gate in zip(indices, predictions, gates):
                 if jax.process_index() == 0:
                     print(printable(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}"))
@@ -275,29 +217,18 @@ class Evaluator:
         require(
             not ensemble, f"config.evaluation.ensemble is {ensemble}: features are of one model, clear it"
         )
-        state = self._load_best()
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves((state.eval_params, state.batch_stats)):
-            digest.update(np.asarray(leaf).tobytes())
-        source = f"{self._stage.name} in {self._workdir.name}, weights {digest.hexdigest()[:16]}"
-        stride = row_stride(self._stage, state, self._config.system)
-        with FeatureWriter(
+        written = write_features(
+            self._stage,
+            self._load_best(),
             self._dataset,
+            self._config,
+            self._tokenizer,
+            self._mesh,
             name,
-            stride=stride,
-            source=source,
-            most_frames=None if stride == 1 else self._config.data.max_frames,
+            run=self._workdir.name,
             overwrite=overwrite,
-        ) as writer:
-            for split in self._dataset.splits:
-                clips, written = self._clips(split), writer.written(split)
-                left = [place for place, clip in enumerate(clips.clips) if clip.id not in written]
-                parts = self._stage, state, clips, self._config, self._tokenizer, self._mesh
-                for place, rows in extract_features(*parts, left, stride):
-                    writer.add(split, clips.clips[place], rows)
-            shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
-        each = "a frame" if stride == 1 else f"for {stride} frames"
-        print(f"{name}: {shown}, {writer.found.width:,} numbers {each}: --config.data.features={name}")
+        )
+        print(f"{written}: --config.data.features={name}")
 
     def make_bank(self, clips: ClipSource, only: Sequence[int]) -> SignBank:
         """Return the positions of clips by the best recogniser; see `make_bank`."""
@@ -325,7 +256,8 @@ class Evaluator:
         if run is None:
             return dict.fromkeys(splits)
         return {
-            split: read_question_only(run, split, self._clips(split, video=False).clips) for split in splits
+            split: read_question_only(run, split, self.programs.clips(split, video=False).clips)
+            for split in splits
         }
 
     def _note_settings(self) -> None:
@@ -349,8 +281,8 @@ class Evaluator:
 
     def _translate_split(self, state: TrainState, split: str) -> list[Prediction]:
         """Translate a split, write its predictions and draw chosen clips of test."""
-        clips = self._clips(split)
-        predictions, gates = self._translations(state, clips)
+        clips = self.programs.clips(split)
+        predictions, gates = self.programs.translations(state, clips)
         if jax.process_index() == 0:
             write_predictions(self.output_dir, split, predictions)
         if split == self._config.data.test_split:
@@ -359,7 +291,7 @@ class Evaluator:
         return predictions
 
     def _find_understanding(self, state: TrainState, predictions: Sequence[Prediction]) -> dict[str, Any]:
-        black, _ = self._translate(state, self._dev.without_video(), what=", without video")
+        black, _ = self.programs.translate(state, self.programs.dev.without_video(), what=", without video")
         return dataclasses.asdict(find_understanding(predictions, black))
 
     def _draw(
@@ -367,16 +299,10 @@ class Evaluator:
     ) -> None:
         if not self._draws:
             return
-        explanation = self._explain(state, clips, index, row.prediction)  # by all processes together
+        explanation = self.programs.explain(state, clips, index, row.prediction)  # by all processes together
         if jax.process_index() == 0:
             shown = gate if self._stage.reads_question else None  # nothing to weigh against otherwise
             draw_clip(self.output_dir, clips[index], row, shown, explanation, self._config.data.max_frames)
-
-    def _translations(
-        self, state: TrainState, clips: ClipSource, only: Sequence[int] | None = None
-    ) -> tuple[list[Prediction], list[Gate | None]]:
-        with explain_out_of_memory(self._stage.name):
-            return self._translate(state, clips, only)
 
     def _load_best(self) -> TrainState:
         """Load the best checkpoint; an ensemble's parameters are tuples over its members."""
@@ -397,11 +323,3 @@ class Evaluator:
         tokenizer, best_by = self._tokenizer.fingerprints, self._stage.selection
         load = trained_modules(workdir / CHECKPOINTS, tokenizer=tokenizer, best_by=best_by)
         return load(state)
-
-    @cached_property
-    def _dev(self) -> ClipSource:
-        return self._clips(self._config.data.dev_split)
-
-    def _clips(self, split: str, *, video: bool | None = None) -> ClipSource:
-        video = self._stage.reads_video if video is None else video
-        return open_clips(self._dataset, self._config.data, split, video=video)

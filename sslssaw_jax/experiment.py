@@ -222,7 +222,7 @@ class Experiment:
                 meta=self._notes(place),
                 stop=self._stop,
                 start=start,
-                evaluate=evaluator.dev_scores if stage.selection else None,
+                evaluate=evaluator.programs.dev_scores if stage.selection else None,
             )
             if jax.process_index() == 0:
                 facts = {

@@ -10,6 +10,7 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.evaluation.predictions import Prediction
+from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment import Experiment
@@ -102,12 +103,12 @@ def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finis
 def test_other_decoding_is_scored_in_a_folder_of_its_name(
     finished, data_dir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def translations(self: Evaluator, state: None, clips: Any, only: Any = None) -> Any:
+    def translations(self: Programs, state: None, clips: Any, only: Any = None) -> Any:
         rows = [Prediction(clip.id, clip.question, clip.target, "rain", -1.0) for clip in clips.clips]
         return rows, [None] * len(rows)
 
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
-    monkeypatch.setattr(Evaluator, "_translations", translations)
+    monkeypatch.setattr(Programs, "translations", translations)
     monkeypatch.setattr(
         Evaluator, "_find_understanding", lambda self, state, rows: asdict(find_understanding(rows, rows))
     )

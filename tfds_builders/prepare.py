@@ -9,9 +9,6 @@ rename, so it is whole or absent. A dataset of drawn signers also gets their joi
 """
 
 import argparse
-import contextlib
-import io
-import os
 import shlex
 import shutil
 import sys
@@ -21,31 +18,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from sslssaw_jax.data.dataset import (
     BROKEN_FACTS,
     DATASETS,
-    Dataset,
-    DatasetFacts,
     Source,
     damaged_files,
     find_dataset,
     read_facts,
     write_dataset_facts,
 )
-from sslssaw_jax.data.feature_writer import FeatureWriter
-from sslssaw_jax.data.features import FEATURES
 from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError, set_up_output
-from sslssaw_jax.workdir import locked, read_jsonl, user_path, write_jsonl
-from tfds_builders.annotation import MissingInputError
+from sslssaw_jax.workdir import locked, read_jsonl, user_path
+from tfds_builders.dataset_folder import (
+    lacks_keypoints,
+    write_clips,
+    write_keypoints,
+    write_records,
+    write_tokenizer,
+)
+from tfds_builders.prepared_before import differences, options_of
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about the size of mBART's, trimmed to PHOENIX-2014T
 _NAMES_SHOWN = 3
 
 
@@ -98,7 +95,7 @@ def prepare(
         data_dir: The folder of all prepared datasets.
         manual_dir: The folder of what cannot be downloaded.
         vocab_size: Size of the tokenizer without special tokens, fewer if the texts do not support it; 0 is
-            `DEFAULT_VOCAB_SIZE` and the single characters of the texts.
+            `dataset_folder.DEFAULT_VOCAB_SIZE` and the single characters of the texts.
         overwrite: Whether to prepare a dataset again that is there.
         **options: Arguments of `make_builder`.
 
@@ -112,8 +109,8 @@ def prepare(
     if final.exists() and not overwrite:  # before the lock: the folder may be read-only
         _require_same(final, builder, manual_dir, vocab_size)
         print(f"{final} is prepared already; --overwrite prepares it again")
-        if _lacks_keypoints(builder, final):  # prepared by an earlier version
-            _write_keypoints(builder, final)
+        if lacks_keypoints(builder, final):  # prepared by an earlier version
+            write_keypoints(builder, final)
             print(f"added the keypoint set {AVATAR}")
         return final
     with locked(work, "--data_dir"):
@@ -126,20 +123,20 @@ def prepare(
             source = Source()
             if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 source = builder.read_source(_require_manual_dir(builder, name, manual_dir))
-            _build(builder, manual_dir)
+            write_records(builder, manual_dir)
             folder = Path(builder.data_dir)
-            _write_clips(builder, folder)
+            write_clips(builder, folder)
             if "train" in builder.info.splits:  # other datasets are only for translation
-                _train_tokenizer(folder, vocab_size, builder.language)
+                write_tokenizer(folder, vocab_size, builder.language)
             write_dataset_facts(
                 folder,
-                **_options(builder, vocab_size),
+                **options_of(builder, vocab_size),
                 jpeg_quality=JPEG_QUALITY,
                 frame_size=builder.frame_size,
                 source=source,
             )
-            if _lacks_keypoints(builder, folder):
-                _write_keypoints(builder, folder)
+            if lacks_keypoints(builder, folder):
+                write_keypoints(builder, folder)
             final.parent.mkdir(exist_ok=True)
             if final.exists():
                 final.rename(incomplete / "replaced")
@@ -191,61 +188,16 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
     print(f"{name} can be prepared")
 
 
-def _options(builder: "VideoQaBuilder", vocab_size: int) -> dict[str, Any]:
-    """Return the options that decide what is prepared."""
-    options = {name: getattr(builder, name) for name in ("language", "resize", "fps", "text_only")}
-    return options | {"vocab_size": vocab_size}
-
-
 def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | None, vocab_size: int) -> None:
-    """Check that a dataset was prepared from these files with these options.
-
-    Without `manual_dir`, or if the files are not there any more, only options are compared.
-
-    Raises:
-        PrepareError: There is a difference; each is named.
-    """
+    """Raise PrepareError if a dataset is of other files or options."""
     remedy = "prepare it again with --overwrite, or choose another --data_dir"
     try:
         facts = read_facts(folder)
     except BROKEN_FACTS:
         raise PrepareError(f"{folder} does not say how it was prepared: {remedy}") from None
-    then, now = facts.to_json(), _options(builder, vocab_size)
-    differences = [f"--{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
-    if manual_dir is not None and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        differences += _source_differences(facts, builder, manual_dir)
-    if differences:
-        lines = "\n  ".join(differences)
+    if found := differences(facts, builder, manual_dir, vocab_size):
+        lines = "\n  ".join(found)
         raise PrepareError(f"{folder} is prepared already, from something else:\n  {lines}\n{remedy}")
-
-
-def _source_differences(facts: DatasetFacts, builder: "VideoQaBuilder", manual_dir: Path) -> list[str]:
-    then = facts.source
-    try:
-        now = builder.read_source(manual_dir)
-    except MissingInputError as error:
-        if manual_dir.resolve().name == then.folder:  # cleared away since
-            return []
-        return [f"--manual_dir: {then.folder} then, {manual_dir} now, where {error}"]
-    paths = sorted(then.tables.keys() | now.tables.keys())
-    changed = [f"{path}: changed" for path in paths if then.tables.get(path) != now.tables.get(path)]
-    if then.videos != now.videos and not changed:
-        changed = ["videos: their names, sizes or times changed"]
-    if changed and then.folder != now.folder:
-        changed.insert(0, f"--manual_dir: {then.folder} then, {now.folder} now")
-    return changed
-
-
-def _build(builder: "VideoQaBuilder", manual_dir: Path | None) -> None:
-    import tensorflow_datasets as tfds
-
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce the temporary folder
-        builder.download_and_prepare(
-            download_dir=Path(builder.data_dir_root) / "downloads",
-            download_config=config,
-            file_format="array_record",
-        )
 
 
 def _require_manual_dir(builder: "VideoQaBuilder", name: str, manual_dir: Path | None) -> Path:
@@ -260,52 +212,6 @@ def _require_manual_dir(builder: "VideoQaBuilder", name: str, manual_dir: Path |
             f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
     return manual_dir
-
-
-def _write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
-    """Write `clips.<split>.jsonl` from the records: row i describes record i."""
-    import tensorflow_datasets as tfds
-
-    known = {key: feature for key, feature in builder.info.features.items() if key != "video"}
-    features = tfds.features.FeaturesDict(known)
-    raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
-    for split in builder.info.splits:
-        records = builder.as_data_source(split, deserialize_method=raw_bytes)
-        bar = tqdm(records, f"listing {split}", unit="clip", leave=False)
-        values = map(features.deserialize_example_np, bar)
-        write_jsonl(
-            folder / f"clips.{split}.jsonl",
-            ({key: _plain(clip[key]) for key in known} for clip in values),
-        )
-
-
-def _lacks_keypoints(builder: "VideoQaBuilder", folder: Path) -> bool:
-    known = bool(builder.points) and not builder.text_only
-    return known and not (folder / FEATURES / AVATAR).exists() and os.access(folder, os.W_OK)
-
-
-def _write_keypoints(builder: "VideoQaBuilder", folder: Path) -> None:
-    """Write the keypoint set of a dataset's drawn signers."""
-    dataset = Dataset(folder, read_facts(folder))
-    with FeatureWriter(dataset, AVATAR, source="drawn", points=builder.points, resume=False) as writer:
-        for split, clip_id, rows in builder.keypoints():
-            writer.add(split, writer.clips[split][clip_id], rows)
-        writer.finish()
-
-
-def _plain(value: Any) -> str | int | bool:
-    return value.decode("utf-8") if isinstance(value, bytes) else value
-
-
-def _train_tokenizer(folder: Path, vocab_size: int, language: str) -> None:
-    from sslssaw_jax.data.mbart_tokenizer import languages_with, train_tokenizer
-    from sslssaw_jax.data.text import clean_question
-
-    clips = read_jsonl(folder / "clips.train.jsonl")
-    texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
-    num_characters = len(set().union(*texts))
-    size = vocab_size or DEFAULT_VOCAB_SIZE + num_characters
-    train_tokenizer(texts, folder / "tokenizer", size, languages_with(language))
 
 
 def _print_summary(info: Any, folder: Path) -> None:

@@ -43,7 +43,7 @@ _PUBLISHED = {
     "gloss2text.normalize": "clips",
     "gloss2text.label_smoothing": 0.2,
     "gloss2text.optim.learning_rate": 1e-5,
-    "gloss2text.optim.groups": ("embedding=0", "gloss_embedding=0", "ending=0"),
+    "gloss2text.optim.groups": ("embedding=0", "source_embedding=0", "ending=0"),
     "translate.epochs": 40,
     "translate.clips_per_batch": 8,
     "translate.frame_budget": 1600,

@@ -1,5 +1,6 @@
 """The features of a split that a trained CNN finds in each frame, or S3D in each four."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,9 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import Dataset
+from sslssaw_jax.data.feature_writer import FeatureWriter
+from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.s3d import STRIDE, S3DEmbedding
 from sslssaw_jax.stages.stage import Stage
@@ -44,6 +48,59 @@ def row_stride(stage: Stage, state: TrainState, system: str) -> int:
         "features could be written",
     )
     return 1
+
+
+def write_features(
+    stage: Stage,
+    state: TrainState,
+    dataset: Dataset,
+    config: Config,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
+    name: str,
+    *,
+    run: str,
+    overwrite: bool,
+) -> str:
+    """Write all clips' features as a set; return what was written.
+
+    Args:
+        stage: A stage whose model has a CNN or S3D.
+        state: Its parameters.
+        dataset: The prepared dataset, whose folder gets the set.
+        config: Of the run.
+        tokenizer: Of the run.
+        mesh: The devices.
+        name: Of the set.
+        run: The name of the run, which the set keeps.
+        overwrite: Whether to replace a set of this name; otherwise one that was begun is continued.
+
+    Raises:
+        DatasetError: There is such a set.
+        ConfigError: The model has neither a CNN of single frames nor S3D.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((state.eval_params, state.batch_stats)):
+        digest.update(np.asarray(leaf).tobytes())
+    stride = row_stride(stage, state, config.system)
+    with FeatureWriter(
+        dataset,
+        name,
+        stride=stride,
+        source=f"{stage.name} in {run}, weights {digest.hexdigest()[:16]}",
+        most_frames=None if stride == 1 else config.data.max_frames,
+        overwrite=overwrite,
+    ) as writer:
+        for split in dataset.splits:
+            clips = open_clips(dataset, config.data, split, video=stage.reads_video)
+            written = writer.written(split)
+            left = [place for place, clip in enumerate(clips.clips) if clip.id not in written]
+            parts = stage, state, clips, config, tokenizer, mesh
+            for place, rows in extract_features(*parts, left, stride):
+                writer.add(split, clips.clips[place], rows)
+        shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
+    each = "a frame" if stride == 1 else f"for {stride} frames"
+    return f"{name}: {shown}, {writer.found.width:,} numbers {each}"
 
 
 def extract_features(

@@ -2,7 +2,7 @@
 
 Parts that both have in common keep their names, so that a later stage starts from an earlier one.
 
-B clips, T positions in time, G glosses, L tokens, D features, V vocabulary.
+B clips, T positions in time or of what is read, G glosses, L tokens, D features, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -97,54 +97,29 @@ def with_ending(
     return x_BxTxD, prefix_mask(length_Bx1[:, 0] + len(ending_ExD), valid_B, len(place_T))
 
 
-class GlossToText(MBartWriter):
-    """A writer that reads glosses by an embedding of their own."""
+class Rewriter(MBartWriter):
+    """A writer that reads a sequence of ids, glosses or tokens, by an embedding of their own."""
 
     def __init__(
         self,
-        config: MBartWriterConfig,
+        config: MBartWriterConfig | TextToGlossConfig,
         vocab_size: int,
-        num_glosses: int,
+        source_size: int,
         *,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         super().__init__(config, vocab_size, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(config.d_model**-0.5)
-        self.gloss_embedding = nnx.Embed(
-            num_glosses, config.d_model, embedding_init=init, dtype=dtype, rngs=rngs
+        self.source_embedding = nnx.Embed(
+            source_size, config.d_model, embedding_init=init, dtype=dtype, rngs=rngs
         )
 
-    def read_glosses(
-        self, gloss_BxG: jax.Array, mask_BxG: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
+    def read_ids(
+        self, ids_BxT: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode glosses as states and mask."""
-        return self.read(self.gloss_embedding(gloss_BxG), mask_BxG, valid_B, rngs)
-
-
-class TextToGloss(MBartWriter):
-    """A writer of glosses that reads a text by an embedding of its own."""
-
-    def __init__(
-        self,
-        config: TextToGlossConfig,
-        vocab_size: int,
-        num_glosses: int,
-        *,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(config, num_glosses, dtype=dtype, rngs=rngs)
-        init = nnx.initializers.normal(config.d_model**-0.5)
-        self.text_embedding = nnx.Embed(
-            vocab_size, config.d_model, embedding_init=init, dtype=dtype, rngs=rngs
-        )
-
-    def read_text(
-        self, text_BxL: jax.Array, mask_BxL: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Encode tokens as states and mask."""
-        return self.read(self.text_embedding(text_BxL), mask_BxL, valid_B, rngs)
+        """Encode ids as states and mask."""
+        return self.read(self.source_embedding(ids_BxT), mask_BxT, valid_B, rngs)
 
 
 class Projection(nnx.Module):
@@ -156,3 +131,18 @@ class Projection(nnx.Module):
 
     def __call__(self, feature_BxTxC: jax.Array) -> jax.Array:
         return self.output(nnx.relu(self.hidden(feature_BxTxC)))
+
+
+def make_mapper(
+    kind: str, features: int, num_glosses: int, d_model: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> Projection | nnx.Linear:
+    """Make a `projection` of features, or an `embedding` of glosses."""
+    if kind == "projection":
+        return Projection(features, d_model, dtype=dtype, rngs=rngs)
+    return nnx.Linear(num_glosses, d_model, use_bias=False, dtype=dtype, rngs=rngs)
+
+
+def map_head(mapper: Projection | nnx.Linear, logits_BxTxG: jax.Array, feature_BxTxC: jax.Array) -> jax.Array:
+    """Return what mBART reads of a head, [B, T, D]."""
+    projects = isinstance(mapper, Projection)
+    return mapper(feature_BxTxC if projects else jax.nn.softmax(logits_BxTxG))

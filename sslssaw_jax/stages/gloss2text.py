@@ -4,7 +4,7 @@ A gloss is at first the mean of mBART's embeddings of its pieces, in lower case;
 mBART's own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,28 +16,32 @@ from sslssaw_jax.data.glosses import SPECIALS
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.decoder_inputs import text_stream
-from sslssaw_jax.models.mbart_writer import GlossToText, MBartWriter
+from sslssaw_jax.models.keys import Keys
+from sslssaw_jax.models.mbart_writer import MBartWriter, Rewriter
+from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.types import Batch, Metrics
 
-GLOSS_EMBEDDING, ENDING = ("gloss_embedding", "embedding"), ("ending",)
+GLOSS_EMBEDDING, ENDING = ("source_embedding", "embedding"), ("ending",)
 _EMBEDDING = ("embedding", "embed", "embedding")
 _MOST_PIECES = 1000  # of a gloss
 
 
-def gloss2text_stage(
-    config: Config, inputs: StageInputs, make_model: Callable[[jax.Array], GlossToText]
-) -> Stage:
-    """Make the stage, trained by `config.gloss2text`."""
+def gloss2text_stage(config: Config, inputs: StageInputs) -> Stage:
+    """Make the stage of `config.model.mbart`, trained by `config.gloss2text`."""
 
-    def read(model: GlossToText, batch: Batch, rngs: Any = None) -> tuple[jax.Array, jax.Array]:
-        return model.read_glosses(batch.gloss, batch.gloss_mask, batch.valid, rngs)
+    def make_model(key: jax.Array) -> Rewriter:
+        sizes, dtype = (inputs.vocab_size, inputs.glosses().size), compute_dtype(config.compute.dtype)
+        return Rewriter(config.model.mbart, *sizes, dtype=dtype, rngs=Keys(key))
+
+    def read(model: Rewriter, batch: Batch, rngs: Any = None) -> tuple[jax.Array, jax.Array]:
+        return model.read_ids(batch.gloss, batch.gloss_mask, batch.valid, rngs)
 
     def loss(
-        model: GlossToText, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
         rngs = split_key(key)[1]
         return sentence_loss(model, *read(model, batch, rngs), batch, counts, config.gloss2text, rngs)

@@ -9,6 +9,7 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.decoder_inputs import text_stream
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbert import MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.two_towers import TwoTowers
@@ -50,7 +51,7 @@ def pretrain_stage(
             mbert=mbert,
             pooled=alignment == "pooled",
             dtype=compute_dtype(config.compute.dtype),
-            rngs=nnx.Rngs(key),
+            rngs=Keys(key),
         )
 
     return Stage(

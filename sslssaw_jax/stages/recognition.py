@@ -11,6 +11,7 @@ from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.glosses import BLANK
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.losses import ctc_loss, masked_mean, needed_positions
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs
@@ -69,7 +70,7 @@ def recognize_stage(
     dtype = compute_dtype(config.compute.dtype)
 
     def make_model(key: jax.Array) -> Recognizer:
-        rngs, num_glosses = nnx.Rngs(key), inputs.glosses().size
+        rngs, num_glosses = Keys(key), inputs.glosses().size
         return Recognizer(make_video(rngs), width, head, num_glosses, dtype=dtype, rngs=rngs)
 
     def read(

@@ -5,6 +5,7 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.attention import Attention, MakeAttention
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer, sign_embedding
 from sslssaw_jax.models.video_embedding import VideoEmbedding
@@ -37,7 +38,7 @@ def sign_transformer_stages(
     dtype = compute_dtype(config.compute.dtype)
 
     def make_model(key: jax.Array) -> SignTransformer:
-        rngs = nnx.Rngs(key)
+        rngs = Keys(key)
         return SignTransformer(
             config.model,
             inputs.vocab_size,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.glosses import BLANK, UNKNOWN
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
-from sslssaw_jax.models.mbart_writer import TextToGloss
+from sslssaw_jax.models.mbart_writer import Rewriter
 from sslssaw_jax.stages.gloss2text import encoded
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, Translation
@@ -23,15 +23,15 @@ from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
 
-def text2gloss_stage(config: Config, make_model: Callable[[jax.Array], TextToGloss]) -> Stage:
+def text2gloss_stage(config: Config, make_model: Callable[[jax.Array], Rewriter]) -> Stage:
     """Make the stage, trained by `config.text2gloss`."""
 
-    def read(model: TextToGloss, batch: Batch, rngs: Any = None) -> tuple[jax.Array, jax.Array]:
+    def read(model: Rewriter, batch: Batch, rngs: Any = None) -> tuple[jax.Array, jax.Array]:
         texts = batch.decoder_texts
-        return model.read_text(texts.target, texts.target_mask, batch.valid, rngs)
+        return model.read_ids(texts.target, texts.target_mask, batch.valid, rngs)
 
     def loss(
-        model: TextToGloss, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
         del counts  # of words; a step is one batch
         rngs, glosses = split_key(key)[1], gloss_stream(batch)

@@ -11,6 +11,7 @@ from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs
@@ -45,7 +46,7 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
     def make_model(key: jax.Array) -> nnx.Module:
         dtype = compute_dtype(config.compute.dtype)
         size = config.data.image_size
-        return SignClassifier(cnn, size, len(signs()[0]), dtype=dtype, rngs=nnx.Rngs(key))
+        return SignClassifier(cnn, size, len(signs()[0]), dtype=dtype, rngs=Keys(key))
 
     def loss(
         model: SignClassifier, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS

@@ -63,6 +63,7 @@ from sslssaw_jax.models.gloss_graph import (
     read_glosses,
 )
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.mbert import Bert, BertEmbeddings, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
@@ -303,7 +304,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     )
     translate = Stage(
         "translate",
-        lambda key: GBT(config, inputs, rngs=nnx.Rngs(key)),
+        lambda key: GBT(config, inputs, rngs=Keys(key)),
         loss,
         reads_gloss=True,
         starts_pretrained=True,

@@ -16,25 +16,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, require, setting
+from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, setting
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
-from sslssaw_jax.models.mbart_writer import GlossToText, MBartWriter, MBartWriterConfig, Projection
+from sslssaw_jax.models.keys import Keys
+from sslssaw_jax.models.mbart_writer import MBartWriter, MBartWriterConfig, make_mapper, map_head
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.s3d import S3DConfig, S3DEmbedding
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
-from sslssaw_jax.stages.gloss2text import encoded, gloss2text_stage, sentence_loss
+from sslssaw_jax.stages.gloss2text import encoded, sentence_loss
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
-from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.sign2text import check_sign2text, sign2text_chain, sign2text_stage
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import embed_video, split_key, video_input
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES
 from sslssaw_jax.types import Batch, Metrics
-
-WRITER_MODULES = {name: name for name in ("embedding", "ending", "encoder", "decoder")}  # of Gloss2Text
-STAGES = ("recognize", "gloss2text", "translate")
 
 
 @dataclass(frozen=True)
@@ -62,20 +60,15 @@ class SignToText(MBartWriter):
         self.video = make_video(config, inputs, rngs)
         head, width, num_glosses = model.gloss_head, video_width(config, inputs), inputs.glosses().size
         self.head = GLOSS_HEADS[head.kind](head, width, num_glosses, dtype=dtype, rngs=rngs)
-        self.mapper: Projection | nnx.Linear
-        if model.mapper == "projection":
-            feature = head.feature_width(width)
-            self.mapper = Projection(feature, model.mbart.d_model, dtype=dtype, rngs=rngs)
-        else:
-            self.mapper = nnx.Linear(num_glosses, model.mbart.d_model, use_bias=False, dtype=dtype, rngs=rngs)
+        sizes = head.feature_width(width), num_glosses, model.mbart.d_model
+        self.mapper = make_mapper(model.mapper, *sizes, dtype=dtype, rngs=rngs)
 
     def read_video(
         self, video_BxTxC: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return the encoder's states, their mask, and gloss logits [B, T, G]."""
         logits_BxTxG, feature_BxTxD = self.head(video_BxTxC, mask_BxT, rngs)
-        projects = isinstance(self.mapper, Projection)
-        mapped_BxTxD = self.mapper(feature_BxTxD if projects else jax.nn.softmax(logits_BxTxG))
+        mapped_BxTxD = map_head(self.mapper, logits_BxTxG, feature_BxTxD)
         return *self.read(mapped_BxTxD, mask_BxT, valid_B, rngs), logits_BxTxG
 
 
@@ -122,10 +115,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     model: MMTLBConfig = config.model
     dtype = compute_dtype(config.compute.dtype)
 
-    def make_writer(key: jax.Array) -> GlossToText:
-        sizes = inputs.vocab_size, inputs.glosses().size
-        return GlossToText(model.mbart, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
-
     def encode(model: SignToText, batch: Batch) -> EncodedModel:
         video = embed_video(model.video, batch, config.data, None)
         return encoded(model, *model.read_video(*video, batch.valid, None)[:2])
@@ -134,7 +123,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         video_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, None)
         return model.head(video_BxTxC, mask_BxT)[0], mask_BxT
 
-    warm = bool(config.warm_start.epochs and model.visual == "cnn" and not config.data.features)
     recognize = recognize_stage(
         config,
         inputs,
@@ -144,34 +132,15 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         modules=CNN_MODULES,
         shared=True,
     )
-    start_of_mapper = {"mapper.kernel": "gloss_embedding.embedding"} if model.mapper == "embedding" else {}
-    translate = Stage(
-        "translate",
-        lambda key: SignToText(config, inputs, dtype=dtype, rngs=nnx.Rngs(key)),
+    translate = sign2text_stage(
+        config,
+        lambda key: SignToText(config, inputs, dtype=dtype, rngs=Keys(key)),
         partial(translate_loss, config=config),
-        reads_question=False,
-        reads_gloss=True,
-        modules=WRITER_MODULES | start_of_mapper,
-        other_modules={"recognize": {**RECOGNIZER_MODULES, "head": "head"}},
-        translation=Translation(encode, language_prompt),
-        recognition=recognition,
-        ask=ask_fewer_words(config.translate.drop_words),
-        remat=config.compute.remat,
+        encode,
+        recognition,
+        recognizer={**RECOGNIZER_MODULES, "head": "head"},
     )
-    stages = [recognize, gloss2text_stage(config, inputs, make_writer), translate]
-    stages = stages[: STAGES.index(config.stage) + 1]
-    return [warm_start_stage(config, model.cnn, inputs), *stages] if warm else stages
+    return sign2text_chain(config, inputs, recognize, translate)
 
 
-def check(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, or an unknown stage."""
-    model: MMTLBConfig = config.model
-    if model.visual == "cnn":
-        check_cnn_start(config)
-    require(
-        config.stage in STAGES,
-        f"config.stage is {config.stage!r}; the system 'mmtlb' has {', '.join(STAGES)}",
-    )
-
-
-SYSTEM = System(MMTLBConfig, make_stages, check, reads=("frames", "features"))
+SYSTEM = System(MMTLBConfig, make_stages, check_sign2text, reads=("frames", "features"))

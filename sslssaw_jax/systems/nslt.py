@@ -17,6 +17,7 @@ from sslssaw_jax.config.checks import group, positive
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.recurrent import Encoded, RecurrentConfig, RecurrentDecoder, RecurrentEncoder
 from sslssaw_jax.models.video_embedding import FrameFeatures
@@ -78,7 +79,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         frames_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, augment_key)
         return model.encoder(frames_BxTxC, mask_BxT, rngs), mask_BxT
 
-    return one_stage(config, inputs, lambda key: NSLT(config, inputs, rngs=nnx.Rngs(key)), read)
+    return one_stage(config, inputs, lambda key: NSLT(config, inputs, rngs=Keys(key)), read)
 
 
 SYSTEM = System(NSLTConfig, make_stages, check, reads=("frames", "features"))

@@ -23,6 +23,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.copy_gate import CopyGate
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, Encoder, TransformerConfig
@@ -200,7 +201,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return [
         Stage(
             "translate",
-            lambda key: QuestionModel(config, inputs.vocab_size, rngs=nnx.Rngs(key)),
+            lambda key: QuestionModel(config, inputs.vocab_size, rngs=Keys(key)),
             partial(translate_loss, config=config),
             reads_video=False,
             translation=Translation(encode, question_prompt if model.ssl == "prefix" else language_prompt),

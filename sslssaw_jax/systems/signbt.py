@@ -8,9 +8,10 @@ text file, or of train, random pieces of its glosses are spliced. A learned posi
 clips. Training needs glosses; a question is never read.
 
 A reconstruction: there is no public code. The paper has the steps and their order. Decisions here are the
-sizes of the inception net, a ResNet in place of GoogLeNet, the recogniser's LSTM, one synthetic clip for each
-real one, and blanks belonging to the nearer gloss. The paper trains the recogniser again, with the glosses
-that it found at each frame; here it is trained once. The paper's monolingual texts are not public.
+sizes of the inception net, a ResNet in place of GoogLeNet, a linear layer that names the glosses (behind an
+LSTM, glosses are found beside where they are signed, and pieces show other signs), one synthetic clip for
+each real one, and blanks belonging to the nearer gloss. The paper trains the recogniser again, with the
+glosses that it found at each frame; here it is trained once. The paper's monolingual texts are not public.
 
 B clips, T positions in time, C features of a position, D features of the transformer.
 """
@@ -27,7 +28,8 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.fusion import concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig
-from sslssaw_jax.models.mbart_writer import TextToGloss, TextToGlossConfig
+from sslssaw_jax.models.keys import Keys
+from sslssaw_jax.models.mbart_writer import Rewriter, TextToGlossConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer, SignTransformerConfig
 from sslssaw_jax.models.temporal_inception import KERNELS, InceptionEmbedding, frames_of_position
@@ -50,7 +52,7 @@ class SignBTConfig(SignTransformerConfig):
     activation_dropout: float = fraction(0.1)
     reads_question: bool = False
     width: int = setting(1024, POSITIVE)  # C, of the temporal inception net
-    gloss_head: GlossHeadConfig = group(lambda: GlossHeadConfig("bilstm"), stages=("recognize",))
+    gloss_head: GlossHeadConfig = group(lambda: GlossHeadConfig("linear"), stages=("recognize",))
     recognition_weight: float = setting(
         1.0, NON_NEGATIVE, stages=("translate",)
     )  # of CTC beside cross-entropy
@@ -122,12 +124,12 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         )
 
     def make_model(key: jax.Array) -> SignBT:
-        rngs = nnx.Rngs(key)
+        rngs = Keys(key)
         return SignBT(sizes, inputs, make_video(rngs), dtype=dtype, rngs=rngs)
 
-    def make_writer(key: jax.Array) -> TextToGloss:
-        num_glosses, rngs = inputs.glosses().size, nnx.Rngs(key)
-        return TextToGloss(sizes.text2gloss, inputs.vocab_size, num_glosses, dtype=dtype, rngs=rngs)
+    def make_writer(key: jax.Array) -> Rewriter:
+        num_glosses, rngs = inputs.glosses().size, Keys(key)
+        return Rewriter(sizes.text2gloss, inputs.vocab_size, num_glosses, dtype=dtype, rngs=rngs)
 
     @cache
     def num_real() -> int:

@@ -22,6 +22,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
 from sslssaw_jax.models.fusion import FUSIONS, FusionConfig, concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
@@ -184,7 +185,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
     translate = Stage(
         "translate",
-        lambda key: TranslationModel(config, inputs, rngs=nnx.Rngs(key)),
+        lambda key: TranslationModel(config, inputs, rngs=Keys(key)),
         partial(translate_loss, config=config),
         reads_question=model.inputs != "video",
         reads_video=model.inputs != "question",

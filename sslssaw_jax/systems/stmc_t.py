@@ -32,6 +32,7 @@ from sslssaw_jax.data.keypoints import columns_of
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.multi_cue import PARTS, POINTS, Cues, MultiCueConfig, MultiCueEmbedding
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.recurrent import RecurrentConfig, StreamsDecoder
@@ -206,7 +207,7 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
 
     return Stage(
         "recognize",
-        lambda key: CueRecognizer(config, inputs, rngs=nnx.Rngs(key)),
+        lambda key: CueRecognizer(config, inputs, rngs=Keys(key)),
         loss,
         reads_question=False,
         reads_gloss=True,
@@ -245,7 +246,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     *_, translate = one_stage(
         config,
         inputs,
-        lambda key: STMCT(config, inputs, rngs=nnx.Rngs(key)),
+        lambda key: STMCT(config, inputs, rngs=Keys(key)),
         read,
         added_loss=added_loss,
         recognition=recognition,

@@ -28,28 +28,25 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, require, setting
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.augment import clip_of_frame, prepare_frames, prepare_keypoints
-from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
-from sslssaw_jax.models.mbart_writer import GlossToText, MBartWriter, MBartWriterConfig, Projection
+from sslssaw_jax.models.keys import Keys
+from sslssaw_jax.models.mbart_writer import MBartWriter, MBartWriterConfig, make_mapper, map_head
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.s3d import S3DConfig
-from sslssaw_jax.models.two_stream import FeatureStreams, HeatMaps, Streams, TwoCNNs, TwoStreamS3D
-from sslssaw_jax.stages.gloss2text import encoded, gloss2text_stage, sentence_loss
+from sslssaw_jax.models.two_stream import Streams
+from sslssaw_jax.stages.distillation import distillation_loss, log_ensemble
+from sslssaw_jax.stages.gloss2text import encoded, sentence_loss
 from sslssaw_jax.stages.recognition import gloss_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
-from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.sign2text import check_sign2text, sign2text_chain, sign2text_stage, starts_warm
+from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
+from sslssaw_jax.stages.streams import make_streams, read_streams
 from sslssaw_jax.stages.video import split_key
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES
 from sslssaw_jax.types import WER, Batch, Metrics
 
-# face, hands, mouth and body, in the order of the heat maps' channels
-CHANNELS = COCO_WHOLEBODY[23:69:3] + COCO_WHOLEBODY[91:] + COCO_WHOLEBODY[71:90:2] + COCO_WHOLEBODY[:11]
 HEADS = ("video", "keypoints", "joint")
-STAGES = ("recognize", "gloss2text", "translate")
-_OF_WRITER = ("embedding", "ending", "encoder", "decoder")  # of Gloss2Text
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class TwoStreams(nnx.Module):
 
     def __init__(self, config: Config, inputs: StageInputs, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         model: TSSLTConfig = config.model
-        self.video = make_video(config, inputs, dtype, rngs)
+        self.video = make_streams(config, inputs, dtype, rngs)
         self.widths = (*self.video.widths, sum(self.video.widths))
         heads = zip(HEADS, self.widths)
         self.heads = nnx.Dict({name: _make_head(model, width, inputs, dtype, rngs) for name, width in heads})
@@ -119,18 +116,9 @@ class StreamWriter(MBartWriter):
 
     def __init__(self, config: Config, inputs: StageInputs, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         model: TSSLTConfig = config.model
-        d_model = model.mbart.d_model
         super().__init__(model.mbart, inputs.vocab_size, dtype=dtype, rngs=rngs)
-        self.mapper = (
-            Projection(model.gloss_head.feature_width(width), d_model, dtype=dtype, rngs=rngs)
-            if model.mapper == "projection"
-            else nnx.Linear(inputs.glosses().size, d_model, use_bias=False, dtype=dtype, rngs=rngs)
-        )
-
-    def map(self, logits_BxTxG: jax.Array, feature_BxTxC: jax.Array) -> jax.Array:
-        """Return what mBART reads, [B, T, D]."""
-        projects = isinstance(self.mapper, Projection)
-        return self.mapper(feature_BxTxC if projects else jax.nn.softmax(logits_BxTxG))
+        sizes = model.gloss_head.feature_width(width), inputs.glosses().size, model.mbart.d_model
+        self.mapper = make_mapper(model.mapper, *sizes, dtype=dtype, rngs=rngs)
 
 
 class TwoStreamTranslator(TwoStreams):
@@ -154,7 +142,9 @@ class TwoStreamTranslator(TwoStreams):
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Return the states and mask of each writer's encoder."""
         return {
-            name: writer.read(writer.map(logits[name], features[name]), mask_BxT, batch.valid, rngs)
+            name: writer.read(
+                map_head(writer.mapper, logits[name], features[name]), mask_BxT, batch.valid, rngs
+            )
             for name, writer in self.writers.items()
         }
 
@@ -164,84 +154,6 @@ def _make_head(
 ) -> nnx.Module:
     head = model.gloss_head
     return GLOSS_HEADS[head.kind](head, width, inputs.glosses().size, dtype=dtype, rngs=rngs)
-
-
-def make_video(
-    config: Config, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> TwoStreamS3D | TwoCNNs | FeatureStreams:
-    """Make what turns frames and keypoints, or features, into positions."""
-    model, data = config.model, config.data
-    if data.features:
-        return FeatureStreams(model.cnn, inputs.features, max_frames=data.max_frames, rngs=rngs)
-    heat_maps = make_heat_maps(config, inputs)
-    if model.visual == "s3d":
-        return TwoStreamS3D(model.s3d, heat_maps, max_frames=data.max_frames, dtype=dtype, rngs=rngs)
-    sizes = {
-        "image_size": data.image_size,
-        "max_frames": data.max_frames,
-        "frame_stride": data.frame_stride,
-    }
-    return TwoCNNs(model.cnn, model.cnn_width, heat_maps, **sizes, dtype=dtype, rngs=rngs)
-
-
-def make_heat_maps(config: Config, inputs: StageInputs) -> HeatMaps:
-    """Make heat maps of the set's points in `CHANNELS`.
-
-    Raises:
-        ConfigError: It has none.
-    """
-    points, data = list(inputs.keypoints), config.data
-    columns = tuple(points.index(name) for name in CHANNELS if name in points)
-    require(
-        bool(columns),
-        f"config.data.keypoints is {data.keypoints!r}, a set without any point that the system 'ts_slt' "
-        f"reads: {', '.join(CHANNELS[-3:])}, ...",
-    )
-    sigma_y, sigma_x = (config.model.sigma / side / data.crop_fraction for side in config.model.raster)
-    return HeatMaps(columns, data.image_size // 2, (sigma_y, sigma_x))
-
-
-def read_streams(
-    video: TwoStreamS3D | TwoCNNs | FeatureStreams,
-    batch: Batch,
-    config: Config,
-    augment_key: jax.Array | None,
-) -> Streams:
-    """Let both streams read a batch; a key augments both alike."""
-    place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
-    if isinstance(video, FeatureStreams):
-        rows = [one.values for one in batch.features]
-        return video(*rows, clip_of_frame(batch)[1], *place)
-    frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
-    points_NxKx3 = prepare_keypoints(batch, config.data, augment_key)
-    return video(frames_NxHxWx3, points_NxKx3, frame_mask_N, *place)
-
-
-def log_ensemble(logits: dict[str, jax.Array]) -> jax.Array:
-    """Return the log of the heads' mean probability, f32[B, T, G]."""
-    log_probs = jnp.stack([jax.nn.log_softmax(x_BxTxG) for x_BxTxG in logits.values()])
-    return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
-
-
-def distillation_loss(
-    logits: dict[str, jax.Array], mask_BxT: jax.Array, clips: jax.Array | None = None
-) -> jax.Array:
-    """Return `KL(ensemble || head)`, summed over heads and positions, per clip.
-
-    The ensemble teaches and learns nothing.
-
-    Args:
-        logits: Of each head, [B, T, G].
-        mask_BxT: The positions of a clip.
-        clips: The number of clips of all micro-batches; None: those of this batch.
-    """
-    teacher_BxTxG = jax.lax.stop_gradient(log_ensemble(logits))
-    total = jnp.zeros(())
-    for x_BxTxG in logits.values():
-        difference_BxTxG = teacher_BxTxG - jax.nn.log_softmax(x_BxTxG)
-        divergence_BxT = (jnp.exp(teacher_BxTxG) * difference_BxTxG).sum(axis=-1)
-        total += jnp.where(mask_BxT, divergence_BxT, 0).sum()
-    return total / jnp.maximum(mask_BxT.any(axis=1).sum() if clips is None else clips, 1)
 
 
 def recognize_loss(
@@ -302,15 +214,10 @@ def _heads_loss(
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     """Make recogniser, Gloss2Text and translators, behind the CNN's warm start if any."""
-    model: TSSLTConfig = config.model
     dtype = compute_dtype(config.compute.dtype)
 
     def make(cls: type[TwoStreams], key: jax.Array) -> TwoStreams:
-        return cls(config, inputs, dtype=dtype, rngs=nnx.Rngs(key))
-
-    def make_writer(key: jax.Array) -> GlossToText:
-        sizes = inputs.vocab_size, inputs.glosses().size
-        return GlossToText(model.mbart, *sizes, dtype=dtype, rngs=nnx.Rngs(key))
+        return cls(config, inputs, dtype=dtype, rngs=Keys(key))
 
     def recognition(model: TwoStreams, batch: Batch) -> tuple[jax.Array, jax.Array]:
         logits, _, streams = model.read(batch, config, None, None)
@@ -321,7 +228,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         states = model.states(logits, features, batch, streams.mask, None)
         return [encoded(model.writers[name], *states[name]) for name in HEADS]
 
-    warm = bool(config.warm_start.epochs and model.visual == "cnn" and not config.data.features)
     recognize = Stage(
         "recognize",
         partial(make, TwoStreamRecognizer),
@@ -330,43 +236,29 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         reads_gloss=True,
         shared=True,
         starts_pretrained=True,
-        modules=CNN_MODULES if warm else {},
+        modules=CNN_MODULES if starts_warm(config) else {},
         selection=WER,
         recognition=recognition,
         remat=config.compute.remat,
     )
-    of_writers = {f"writers.{head}.{part}": part for head in HEADS for part in _OF_WRITER}
-    of_mappers = {f"writers.{head}.mapper.kernel": "gloss_embedding.embedding" for head in HEADS}
-    translate = Stage(
-        "translate",
+    translate = sign2text_stage(
+        config,
         partial(make, TwoStreamTranslator),
         partial(translate_loss, config=config),
-        reads_question=False,
-        reads_gloss=True,
-        modules=of_writers | (of_mappers if model.mapper == "embedding" else {}),
-        other_modules={"recognize": {"video": "video", "heads": "heads"}},
-        translation=Translation(encode, language_prompt),
-        recognition=recognition,
-        ask=ask_fewer_words(config.translate.drop_words),
-        remat=config.compute.remat,
+        encode,
+        recognition,
+        recognizer={"video": "video", "heads": "heads"},
+        writers=[f"writers.{name}." for name in HEADS],
     )
-    stages = [recognize, gloss2text_stage(config, inputs, make_writer), translate]
-    stages = stages[: STAGES.index(config.stage) + 1]
-    return [warm_start_stage(config, model.cnn, inputs), *stages] if warm else stages
+    return sign2text_chain(config, inputs, recognize, translate)
 
 
 def check(config: Config) -> None:
     """Raise ConfigError for settings that exclude each other."""
-    model: TSSLTConfig = config.model
-    if model.visual == "cnn":
-        check_cnn_start(config)
+    check_sign2text(config)
     require(
         config.data.image_size % 2 == 0,
         f"config.data.image_size is {config.data.image_size}; heat maps have half of it, so it must be even",
-    )
-    require(
-        config.stage in STAGES,
-        f"config.stage is {config.stage!r}; the system 'ts_slt' has {', '.join(STAGES)}",
     )
 
 

@@ -26,6 +26,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.nested_windows import FrameWindows, Level, NestedEncoder, num_windows, prepared_levels
 from sslssaw_jax.models.precision import compute_dtype
@@ -117,7 +118,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     ) -> tuple[jax.Array, jax.Array]:
         return model.encoder(_levels(model, batch, config, augment_key), rngs)
 
-    return one_stage(config, inputs, lambda key: TSPNet(config, inputs, rngs=nnx.Rngs(key)), read)
+    return one_stage(config, inputs, lambda key: TSPNet(config, inputs, rngs=Keys(key)), read)
 
 
 def _frame_windows(config: Config, dtype: jnp.dtype, rngs: nnx.Rngs) -> FrameWindows:

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.models.decoder_inputs import Stream
-from sslssaw_jax.models.mbart_writer import GlossToText, MBartWriterConfig, Projection
+from sslssaw_jax.models.mbart_writer import MBartWriterConfig, Projection, Rewriter
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.weights.mbart import load_mbart
 from sslssaw_jax.weights.torch_files import Checkpoint
@@ -27,7 +27,7 @@ def pair(tmp_path_factory):
     theirs = random_hugging_face(0, type(CONFIG)(**{**vars(CONFIG), "text_heads": 2}))
     folder = tmp_path_factory.mktemp("mbart")
     theirs.save_pretrained(folder)
-    model = nnx.view(GlossToText(WRITER, VOCAB_SIZE, GLOSSES, dtype=jnp.float32, rngs=nnx.Rngs(0)),
+    model = nnx.view(Rewriter(WRITER, VOCAB_SIZE, GLOSSES, dtype=jnp.float32, rngs=nnx.Rngs(0)),
                      deterministic=True)  # fmt: skip
     state = load_mbart(state_of(model), Checkpoint(folder))
     return theirs, nnx.merge(nnx.graphdef(model), state.params)
@@ -60,11 +60,11 @@ def test_glosses_are_written_out_as_hugging_face_writes(pair):
 
     @jit
     def write(model, gloss, mask):
-        states = model.read_glosses(gloss, mask, np.ones(3, bool), None)
+        states = model.read_ids(gloss, mask, np.ones(3, bool), None)
         return model.write(text, *states, None)
 
     found = write(model, gloss, mask)
-    table = torch.tensor(np.asarray(model.gloss_embedding.embedding[...]))
+    table = torch.tensor(np.asarray(model.source_embedding.embedding[...]))
     embedded = [table[torch.tensor(ids[:length])] for ids, length in zip(gloss, LENGTHS)]
     with torch.no_grad():
         for row, expected in enumerate(expected_logits(theirs, model, embedded, text)):
@@ -113,4 +113,4 @@ def test_mapped_features_are_written_out_with_the_mapper_s_gradients(pair):
 def test_a_later_stage_finds_mbart_s_parts_under_their_names(pair):
     _, model = pair
     own = {path[0] for path in variables(state_of(model))}
-    assert own == {"embedding", "ending", "encoder", "decoder", "gloss_embedding"}
+    assert own == {"embedding", "ending", "encoder", "decoder", "source_embedding"}

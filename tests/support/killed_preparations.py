@@ -34,7 +34,7 @@ def among_the_clips() -> None:
 
 
 def before_the_tokenizer() -> None:
-    prepare._train_tokenizer = kill
+    prepare.write_tokenizer = kill
 
 
 def before_it_appears() -> None:

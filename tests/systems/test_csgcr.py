@@ -15,7 +15,7 @@ from sslssaw_jax.config.experiment import to_config_dict
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import WordVocabulary
 from sslssaw_jax.evaluation.choices import WEIGHTS
-from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.inference.trained_model import load, save_folder
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD
@@ -57,6 +57,17 @@ def test_a_rare_word_weighs_more_and_the_loss_is_that_of_the_words_alone():
         jnp.asarray(logits), jnp.asarray(present), np.array([3.0, 1.0]), jnp.array([True, False]), None
     )
     np.testing.assert_allclose(loss, (3 * np.log(2) + np.log1p(np.exp(2))) / 2, rtol=1e-6)
+
+
+def test_a_word_is_as_sure_as_at_its_surest_position_and_padding_shows_none(model):
+    video = np.random.default_rng(0).normal(size=(1, 4, 16)).astype(np.float32)
+    video[:, 3] *= 100
+    at_each = [np.asarray(model.words(video[:, [place]], np.ones((1, 1), bool))) for place in range(4)]
+    found = np.asarray(model.words(video, np.arange(4)[None] < 3)[0])
+    np.testing.assert_allclose(found, np.max(at_each[:3], axis=0)[0], rtol=1e-5)
+    assert not np.allclose(found, np.max(at_each, axis=0)[0])
+    assert (found[:2] == csgcr.NO_WORD).all(), "blank and <unk> are no words"
+    assert len({float(each[0, 2:].max()) for each in at_each}) == 4
 
 
 def test_words_above_the_threshold_are_read_surest_first_and_none_is_a_bag_too(model):
@@ -121,7 +132,7 @@ def test_what_is_chosen_on_dev_is_kept_with_the_checkpoint_whenever_a_run_is_int
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Evaluator, "dev_scores", interrupted)
+        patched.setattr(Programs, "dev_scores", interrupted)
         Experiment(config, run).run("train")
     assert not read_scores(run / CHECKPOINTS), "saved and not yet scored"
     for use in (partial(load, run), partial(Experiment(config, run).run, "eval")):

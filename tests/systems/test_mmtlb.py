@@ -69,7 +69,7 @@ def test_three_stages_train_resume_and_translate(tiny_data_dir, tmp_path, monkey
         if path[0] in FROZEN:
             source = "recognize" if path[0] in ("video", "head") else "gloss2text"
             np.testing.assert_array_equal(value, flat[source][path], err_msg=".".join(map(str, path)))
-    start = flat["gloss2text"]["gloss_embedding", "embedding"]
+    start = flat["gloss2text"]["source_embedding", "embedding"]
     mapper = flat["translate"]["mapper", "kernel"]
     assert 0 < np.abs(mapper - start).max() < 0.1 * np.abs(start).max()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

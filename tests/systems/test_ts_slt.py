@@ -16,10 +16,12 @@ from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.s3d import S3DConfig
+from sslssaw_jax.stages.distillation import distillation_loss, log_ensemble
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.streams import CHANNELS, make_heat_maps
 from sslssaw_jax.systems import default_config, read_config
-from sslssaw_jax.systems.ts_slt import CHANNELS, HEADS, distillation_loss, log_ensemble, make_heat_maps
+from sslssaw_jax.systems.ts_slt import HEADS
 from sslssaw_jax.workdir import METRICS
 from tests.support.toy import assert_close, make_stages, toy_batch, toy_system, with_keypoints
 from tfds_builders.avatar import JOINTS

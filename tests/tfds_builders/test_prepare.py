@@ -225,7 +225,7 @@ def test_a_failure_leaves_what_was_there(
         assert (folder / "clips.test.jsonl").exists()  # everything but the tokenizer is written
         raise OSError("no space left")
 
-    monkeypatch.setattr(prepare_module, "_train_tokenizer", fail)
+    monkeypatch.setattr(prepare_module, "write_tokenizer", fail)
     with pytest.raises(OSError, match="no space left"):
         run(release, tmp_path)
     assert not snapshot(tmp_path)

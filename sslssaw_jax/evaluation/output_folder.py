@@ -1,0 +1,31 @@
+"""The folder that an evaluation writes into, so that it never overwrites the scores of another."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sslssaw_jax.config.experiment import Config, scored_differences
+from sslssaw_jax.data.dataset import Dataset
+from sslssaw_jax.workdir import read_notes
+
+
+def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[str, Any]) -> Path:
+    """Return the workdir, or its folder for other data or decoding.
+
+    Args:
+        workdir: Of the run.
+        config: Of this evaluation.
+        dataset: What is translated.
+        notes: Of this evaluation: configuration, tokenizer and dataset.
+    """
+    folder, saved = workdir, read_notes(workdir) or notes
+    fingerprint = notes["dataset"]["fingerprint"]
+    trains = config.data.train_split in dataset.splits
+    if not trains or dataset.name != saved["config"]["data"]["dataset"]:
+        folder /= dataset.name
+    elif "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
+        folder /= f"{dataset.name}-{fingerprint}"  # prepared anew
+    if changed := scored_differences(saved["config"], notes["config"], config):
+        settings = ",".join(f"{key}={value}" for key, value in changed.items())
+        folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
+    return folder

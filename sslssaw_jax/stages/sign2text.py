@@ -1,0 +1,80 @@
+"""Sign2Text, the end of MMTLB and TS-SLT: mBART writes from what a recogniser saw.
+
+Three stages: the recogniser (Sign2Gloss), Gloss2Text, and a translation that starts from both.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from sslssaw_jax.config.checks import require
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.stages.gloss2text import gloss2text_stage
+from sslssaw_jax.stages.stage import Loss, Recognition, Stage, StageInputs, Translation
+from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
+
+STAGES = ("recognize", "gloss2text", "translate")
+_OF_WRITER = ("embedding", "ending", "encoder", "decoder")  # of Gloss2Text
+
+
+def starts_warm(config: Config) -> bool:
+    """Return whether a CNN of frames learns isolated signs first."""
+    return bool(config.warm_start.epochs and config.model.visual == "cnn" and not config.data.features)
+
+
+def sign2text_stage(
+    config: Config,
+    make_model: Callable[[jax.Array], nnx.Module],
+    loss: Loss,
+    encode: Callable[..., Any],
+    recognition: Recognition,
+    recognizer: Mapping[str, str],
+    writers: Sequence[str] = ("",),
+) -> Stage:
+    """Make the translation.
+
+    Args:
+        config: Of the run.
+        make_model: Makes a model with a mapper and a writer, or with several.
+        loss: Of the model.
+        encode: What the model's decoders read of a batch.
+        recognition: The logits of glosses.
+        recognizer: What the model takes of the recogniser.
+        writers: The place of each writer in the model, with a dot behind.
+    """
+    taken = {f"{writer}{part}": part for writer in writers for part in _OF_WRITER}
+    if config.model.mapper == "embedding":
+        taken |= {f"{writer}mapper.kernel": "source_embedding.embedding" for writer in writers}
+    return Stage(
+        "translate",
+        make_model,
+        loss,
+        reads_question=False,
+        reads_gloss=True,
+        modules=taken,
+        other_modules={"recognize": recognizer},
+        translation=Translation(encode, language_prompt),
+        recognition=recognition,
+        ask=ask_fewer_words(config.translate.drop_words),
+        remat=config.compute.remat,
+    )
+
+
+def sign2text_chain(config: Config, inputs: StageInputs, recognize: Stage, translate: Stage) -> list[Stage]:
+    """Return the stages up to `config.stage`, behind a warm start if any."""
+    stages = [recognize, gloss2text_stage(config, inputs), translate]
+    stages = stages[: STAGES.index(config.stage) + 1]
+    return [warm_start_stage(config, config.model.cnn, inputs), *stages] if starts_warm(config) else stages
+
+
+def check_sign2text(config: Config) -> None:
+    """Raise ConfigError for two starts of the CNN, or an unknown stage."""
+    if config.model.visual == "cnn":
+        check_cnn_start(config)
+    require(
+        config.stage in STAGES,
+        f"config.stage is {config.stage!r}; the system {config.system!r} has {', '.join(STAGES)}",
+    )
