@@ -111,7 +111,9 @@ class CSGCR(TwoTowers):
     ) -> jax.Array:
         """Return cosine + weight x score of sentences, f32[B, K]."""
         text_RxL, mask_RxL = (each.reshape(-1, each.shape[-1]) for each in (text_BxKxL, mask_BxKxL))
-        text_BxKxD = self.text_features(text_RxL, mask_RxL)[0].reshape(*score_BxK.shape, -1)
+        text_BxKxD = self.text_features(self.read(text_RxL, mask_RxL), mask_RxL)[0].reshape(
+            *score_BxK.shape, -1
+        )
         cosine_BxK = jnp.einsum("BD,BKD->BK", _unit(video_BxD), _unit(text_BxKxD), precision="highest")
         return cosine_BxK + self.rank_weight[...] * score_BxK
 
@@ -173,7 +175,9 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     ) -> tuple[jax.Array, Metrics]:
         augment_key, rngs = split_key(key)
         video_BxTxD, mask_BxT = embed_video(net.video, batch, config.data, augment_key)
-        similarity, metrics = contrast(net, (video_BxTxD, mask_BxT), batch, counts, rngs)
+        tower = batch.text_tower_texts
+        text_BxLxD = net.read(tower.target, tower.target_mask, rngs)
+        similarity, metrics = contrast(net, (video_BxTxD, mask_BxT), text_BxLxD, batch, counts, rngs)
         logits_BxW = net.words(video_BxTxD, mask_BxT)
         rows_BxG = jnp.arange(len(batch.valid))[:, None]
         named_BxG = batch.gloss_mask & (batch.gloss >= len(SPECIALS))

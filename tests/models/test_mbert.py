@@ -320,12 +320,9 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
 
     @jit
     def outcome(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        states = model.text_projection(
-            model.text_encoder(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
-        )
-        feature = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)[0][
-            :, 0
-        ]
+        tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
+        states = model.text_projection(model.text_encoder(tokens, mask))
+        feature = model.text_features(model.read(tokens, mask), mask)[0][:, 0]
         return states, feature, stage.loss(model, batch, None)[1]
 
     states, feature, metrics = outcome(model, batch)

@@ -94,13 +94,14 @@ def test_a_rank_is_the_cosine_and_the_weighted_score(model):
     """Towers by hand: the feature of a sentence is its first token's, of a video (1, 0)."""
     features = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]], np.float32)
     text = np.array([[[0, 9], [1, 9], [2, 9]]])
-    model.text_features = lambda tokens, mask: (jnp.asarray(features)[tokens[:, :1]], mask)
+    model.read = lambda tokens, mask: jnp.asarray(features)[tokens]
+    model.text_features = lambda states, mask: (states[:, :1], mask)
     try:
         rank = model.rank(
             jnp.array([[5.0, 0.0]]), text, np.ones_like(text, bool), jnp.array([[-3.0, -0.1, -1.0]])
         )
     finally:
-        del model.text_features
+        del model.read, model.text_features
     np.testing.assert_allclose(rank, [[1 - 6.0, -0.2, 2**-0.5 - 2.0]], rtol=1e-5)  # toy weights are 2
 
 
