@@ -96,9 +96,16 @@ def _forward(
 
 
 def _statistics(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    axes = tuple(range(x.ndim - 1))
-    mean_C = x.mean(axes, where=mask)
-    return mean_C, jnp.maximum((x**2).mean(axes, where=mask) - mean_C**2, 0)  # both means in one pass
+    """Return mean and variance, summed in one pass."""
+    axes, count = tuple(range(x.ndim - 1)), _count(x, mask)
+    mean_C = x.sum(axes, where=mask) / count
+    return mean_C, jnp.maximum((x**2).sum(axes, where=mask) / count - mean_C**2, 0)
+
+
+def _count(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return how many positions count."""
+    # `mean(where=)` would widen the mask to all positions and add these up
+    return mask.sum() * (x.size // x.shape[-1] // mask.size)
 
 
 def _backward(
@@ -106,15 +113,14 @@ def _backward(
 ) -> tuple[Any, ...]:
     """Sum over the positions, then compute the gradient of `x`."""
     x, scale_C, bias_C, mask, mean_C, variance_C = saved
-    axes, count = tuple(range(x.ndim - 1)), mask.sum() * (x.size // x.shape[-1] // mask.size)
-    inverse_C = lax.rsqrt(variance_C + epsilon)
+    axes, inverse_C = tuple(range(x.ndim - 1)), lax.rsqrt(variance_C + epsilon)
     normalized = (_widen(x) - mean_C) * inverse_C
     cotangent = _widen(cotangents[0])
     if relu:
         cotangent = jnp.where(normalized * scale_C + bias_C > 0, cotangent, 0)
     bias_gradient_C = cotangent.sum(axes)
     scale_gradient_C = (cotangent * normalized).sum(axes)
-    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / count
+    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / _count(x, mask)
     x_gradient = scale_C * inverse_C * (cotangent - jnp.where(mask, through_statistics, 0))
     return x_gradient.astype(x.dtype), scale_gradient_C, bias_gradient_C, None
 
@@ -175,12 +181,12 @@ def _pooled_backward(
 ) -> tuple[Any, ...]:
     """Sum over the windows, then compute the gradient of `x`."""
     x, largest, pixel, scale_C, mask, mean_C, variance_C = saved
-    inverse_C, count = lax.rsqrt(variance_C + epsilon), mask.sum() * x.shape[1] * x.shape[2]
+    inverse_C = lax.rsqrt(variance_C + epsilon)
     cotangent = jnp.where(pixel == NO_PIXEL, 0, _widen(cotangents[0]))
     bias_gradient_C = cotangent.sum((0, 1, 2))
     scale_gradient_C = (cotangent * (_widen(largest) - mean_C)).sum((0, 1, 2)) * inverse_C
     normalized = (_widen(x) - mean_C) * inverse_C
-    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / count
+    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / _count(x, mask)
     of_pixels = _to_pixels(_widen(cotangents[0]), pixel)[:, : x.shape[1], : x.shape[2]]
     x_gradient = scale_C * inverse_C * (of_pixels - jnp.where(mask, through_statistics, 0))
     return x_gradient.astype(x.dtype), scale_gradient_C, bias_gradient_C, None
