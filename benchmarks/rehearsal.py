@@ -2,8 +2,9 @@
 
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
-row `question` with its 95 % interval, by a bootstrap over clips of the mean over seeds; and BLEU-4 on dev
-while the rows train. `--figure=FILE` draws the gains. `--write` keeps the drawn rows' predictions of test.
+row `question` and what SSL and SSAW add, with 95 % intervals by a bootstrap over clips of the mean over
+seeds; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps predictions of
+the drawn rows.
 """
 
 import argparse
@@ -39,6 +40,15 @@ SHOWN = {
     "qb_ssaw": "+ SSAW",
     "ssl_ssaw": "+ both (SSL-SSAW)",
 }
+EFFECTS = {
+    "sign, beside the question": ("qb", "question"),
+    "SSL, with concatenation": ("qb_ssl", "qb"),
+    "SSL, with SSAW": ("ssl_ssaw", "qb_ssaw"),
+    "SSAW, without SSL": ("qb_ssaw", "qb"),
+    "SSAW, with SSL": ("ssl_ssaw", "qb_ssl"),
+    "both": ("ssl_ssaw", "qb"),
+}
+"""What is added -> the row with it and the row without it."""
 COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
 RESAMPLES = 1000
 OVERLAP_FREE = "overlap_free"
@@ -146,13 +156,29 @@ def gains(
 
 
 def gains_table(found: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
-    """Return the gains as Markdown."""
+    """Return gains as Markdown."""
     parts = list(next(iter(found.values())))
     lines = [f"| gain of | {' | '.join(parts)} |", f"| --- |{' ---: |' * len(parts)}"]
     for name, by_part in found.items():
         cells = [f"{mean:+.2f} ({low:+.1f} to {high:+.1f})" for mean, low, high in by_part.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def effects(
+    rows: Mapping[str, Mapping[str, Sequence[Run]]], base: str
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return what each part of the system adds, by part."""
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for label, pair in EFFECTS.items():
+        name, other = (QUESTION if row == "question" else f"{base}_{row}" for row in pair)
+        if name in rows["test"] and other in rows["test"]:
+            every = range(len(rows["dev"][name][0].predictions))
+            parts = parts_of(rows["test"][name][0])
+            found[label] = {"dev": gain(rows["dev"][name], rows["dev"][other], every)} | {
+                part: gain(rows["test"][name], rows["test"][other], clips) for part, clips in parts.items()
+            }
+    return found
 
 
 def curves_table(tables: Path, names: Sequence[str]) -> str:
@@ -232,6 +258,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print()
     found = gains(rows["test"], [name for name in names if name != QUESTION])
     print(gains_table(found))
+    for base in QUALITIES:
+        if added := effects(rows, base):
+            print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}")
     print()
     print(curves_table(options.tables, names))
     shown = {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys()

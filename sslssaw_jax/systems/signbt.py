@@ -129,7 +129,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
     def make_writer(key: jax.Array) -> Rewriter:
         num_glosses, rngs = inputs.glosses().size, Keys(key)
-        return Rewriter(sizes.text2gloss, inputs.vocab_size, num_glosses, dtype=dtype, rngs=rngs)
+        return Rewriter(sizes.text2gloss, num_glosses, inputs.vocab_size, dtype=dtype, rngs=rngs)
 
     @cache
     def num_real() -> int:

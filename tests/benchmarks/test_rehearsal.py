@@ -68,6 +68,9 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
     assert [name for name in found if name.startswith("rehearsal")] == sorted(
         {*changes} - {"rehearsal_question"}
     )
+    added = [line for line in lines if line.startswith(("| both", "| sign"))]
+    assert [line.count("|") for line in added] == [11, 11, 11], "two of good seeing, one of poor"
+    assert all(" (+" in line.split("|")[3] for line in added), "all of test gains"
     assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
     assert figure.read_bytes().startswith(b"\x89PNG")
 

@@ -167,6 +167,13 @@ def test_all_batches_of_an_accumulated_step_are_written(source: ClipSource, tmp_
     np.testing.assert_array_equal(sheet[:16, :16], parts[1].frames[parts[1].frame_start[0]])
 
 
+def test_a_batch_of_texts_is_written_without_pictures(source: ClipSource, tmp_path: Path) -> None:
+    batch = toy_batch(0, clips=2)
+    batch = batch.replace(index=np.array([5, 3]), frame_count=np.zeros_like(batch.frame_count))
+    write_batch(tmp_path, batch, source.clips)
+    assert {path.name for path in tmp_path.iterdir()} == {"clips.json", "batch.npz"}
+
+
 def test_a_contact_sheet_shows_the_frames_in_rows() -> None:
     frames = np.arange(1, 11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
     sheet = contact_sheet(frames)
