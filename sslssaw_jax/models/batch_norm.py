@@ -51,8 +51,9 @@ class BatchNorm(nnx.BatchNorm):
         assert self.scale is not None and self.bias is not None
         mask = jnp.ones((1,) * x.ndim, bool) if mask is None else mask
         y, mean_C, variance_C = _normalize(x, self.scale[...], self.bias[...], mask, relu, self.epsilon)
-        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean_C
-        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance_C
+        # set_value: `self.mean[...] = ` asks a traced value for its sharding, which takes long (see keys.py)
+        self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean_C)
+        self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * variance_C)
         return y
 
 

@@ -22,6 +22,7 @@ from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbert import Bert, MBertConfig
 from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
 from sslssaw_jax.training.sharding import abstract_state, make_mesh
@@ -88,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def imported(config: MBertConfig, folder: Path) -> Bert:
-    bert = nnx.eval_shape(lambda: Bert(config, BERT_VOCAB_SIZE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    bert = nnx.eval_shape(lambda: Bert(config, BERT_VOCAB_SIZE, dtype=jnp.float32, rngs=Keys(0)))
     weights = pretrained_mbert(dataclasses.replace(config, weights=str(folder)))
     loaded = load_part(nnx.Dict(bert=bert), "text_encoder", weights)
     return nnx.view(loaded.bert, deterministic=True)

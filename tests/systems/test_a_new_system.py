@@ -47,7 +47,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def configuration(data_dir: Path) -> ConfigDict:
     config = default_config("toy")
-    config.data.update({"data_dir": str(data_dir), "max_frames": 32, "num_threads": 1})
+    config.data.update({"data_dir": str(data_dir), "image_size": 24, "max_frames": 32, "num_threads": 1})
     config.translate.update({"epochs": 2, "clips_per_batch": 8, "frame_budget": 160})
     config.translate.optim.learning_rate = 0.1
     config.decode.update({"beams": 2, "max_new_tokens": 8})
