@@ -42,19 +42,19 @@ def _steps(found: list[dict[str, Any]]) -> str:
         if "resident_ms" not in section:
             continue
         milliseconds = section["resident_ms"][1]
-        loops = [section.get(f"loop_{threads}") for threads in (4, 16)]
+        loops = [section.get(f"loop_{ahead}_ahead", []) for ahead in (0, 1)]
         rows.append(
             (
                 f"{section['section']}, {section['label']}",
                 " ".join(f"{value:.1f}" for value in section["resident_ms"]),
                 f"{1e3 * section['clips'] / milliseconds:.0f}",
-                *(f"{loop['ms']:.1f} ({loop['wait']:.0%})" if loop else "" for loop in loops),
+                *(" ".join(f"{row['ms']:.1f} ({row['wait']:.0%})" for row in loop) for loop in loops),
                 f"{section.get('kernels', 0):.0f}",
                 f"{section.get('compile_s', section.get('warm_up_s', 0)):.0f}",
                 f"{section['peak_gb']:.1f}",
             )
         )
-    header = "|resident, ms|clips/s|4 threads, ms (wait)|16 threads|kernels|compile, s|peak, GB"
+    header = "|resident, ms|clips/s|loop, ms (wait)|sent a step ahead|kernels|compile, s|peak, GB"
     return _table(header.split("|"), rows)
 
 

@@ -144,7 +144,10 @@ def check(options: argparse.Namespace) -> Findings:
 
 
 def step(options: argparse.Namespace, stage_name: str) -> Findings:
-    """Measure a training step: resident, by kernel, and fed by the loader."""
+    """Measure a training step: resident, by kernel, and fed by the loader.
+
+    The loops fed by the loader send batches 0 steps ahead and 1 step ahead; stage 2 measures each twice.
+    """
     import jax
 
     from sslssaw_jax.stages.step import train_step
@@ -159,15 +162,17 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
     batch = shard_batch(host_batch, mesh)
     clips, frames = int(host_batch.valid.sum()), int(host_batch.frame_count.sum())
     found: Findings = {"clips": clips, "frames": frames, "start_s": time.perf_counter() - start}
+    print(json.dumps(found), flush=True)  # what is known if the time runs out
     function = functools.partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer)
     start = time.perf_counter()
     lowered = jax.jit(function, donate_argnums=0).lower(state, batch, key)
     found["lower_s"] = time.perf_counter() - start
-    print(json.dumps(found), flush=True)  # what is known if the time runs out
+    print(json.dumps(found), flush=True)
     start = time.perf_counter()
     compiled = lowered.compile()
     found["compile_s"] = time.perf_counter() - start
     found["temporaries_gb"] = 1e-9 * compiled.memory_analysis().temp_size_in_bytes
+    print(json.dumps(found), flush=True)
 
     def run(next_batch: Callable[[], Any]) -> float:
         """Return a step's milliseconds, with metrics read one step late."""
@@ -191,20 +196,29 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
                 state, _ = compiled(state, batch, key)
             jax.block_until_ready(state)
         found |= kernel_table(next(folder.rglob("*.xplane.pb")), steps=3)
-    for threads in (4, 16) if options.loader else ():
-        batches = make_batches(config, threads)
-        waits: list[float] = []
+        print(json.dumps(found), flush=True)
 
-        def next_batch(batches: Iterator[Batch] = batches, waits: list[float] = waits) -> Any:
+    def sent(batches: Iterator[Batch], ahead: int, waits: list[float]) -> Iterator[Batch]:
+        """Yield the loader's batches, each sent to the device some steps ahead."""
+        queue: collections.deque[Batch] = collections.deque()
+        while True:
             start = time.perf_counter()
             host_batch = next(batches)
             waits.append(time.perf_counter() - start)
-            return shard_batch(host_batch, mesh)
+            queue.append(shard_batch(host_batch, mesh))
+            if len(queue) > ahead:
+                yield queue.popleft()
 
-        run(next_batch)  # empties what lay ready
+    loops = (0, 1, 0, 1) if stage_name == "stage2" else (0, 1)
+    for ahead in loops if options.loader else ():
+        waits: list[float] = []
+        batches = sent(make_batches(config, threads=16), ahead, waits)
+        run(functools.partial(next, batches))  # empties what lay ready
         waits.clear()
-        milliseconds = run(next_batch)
-        found[f"loop_{threads}"] = {"ms": milliseconds, "wait": 1e3 * sum(waits) / steps / milliseconds}
+        milliseconds = run(functools.partial(next, batches))
+        rows = found.setdefault(f"loop_{ahead}_ahead", [])
+        rows.append({"ms": milliseconds, "wait": 1e3 * sum(waits) / steps / milliseconds})
+        print(json.dumps(found), flush=True)
     found["peak_gb"] = 1e-9 * (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
     return found
 

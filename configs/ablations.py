@@ -54,8 +54,12 @@ WHY: dict[str, dict[str, Any]] = {
     "no_gate_norm": {"model.fusion.gate_norm": False},
     "light_ssl": {"model.ssl_weight": 0.2},
     "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # it starts random between pretrained parts
+    "full_gate": {"model.fusion.gate_scale": 2.0},
+    "long": {},
+    "long_qb": ROWS["qb"],
 }
 """Rows of no table that ask why SSL or SSAW helps or does not."""
+TWICE_AS_LONG = ("long", "long_qb")
 SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvision's
 
 
@@ -79,6 +83,8 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     if name in OWN_STAGE_1:
         config.init_from = f"{config.name}_stage1"
     config.update_from_flattened_dict(rows[name])
+    if name in TWICE_AS_LONG:
+        config.translate.epochs *= 2
     if base in FULL_SIZE and config.model.cnn.kind == "shufflenet":
         config.model.cnn.weights = SHUFFLENET_WEIGHTS
     return config

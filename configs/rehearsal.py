@@ -1,7 +1,7 @@
 """PHOENIX-2014T-QA's real texts with rendered signers, at a size for a CPU: `docs/rehearsal.md`.
 
 `configs/rehearsal.py:recognize` trains the CNN to name glosses in frames of 56 pixels, `:recognize_poor` the
-same CNN with less of everything. Their CNNs' features, extracted as the sets `good` and `poor`, are what the
+same CNN for one epoch. Their CNNs' features, extracted as the sets `good` and `poor`, are what the
 rows of `configs/ablations.py:rehearsal/ROW` and `rehearsal_poor/ROW` read in place of frames.
 """
 
@@ -36,9 +36,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 256, 512
     config.decode.max_new_tokens = 60
     for stage in (config.recognize, config.pretrain, config.translate):
-        stage.clips_per_batch = 16
+        stage.clips_per_batch = 64
         stage.optim.name = "adamw"
-        stage.optim.learning_rate = 1e-3
+        stage.optim.learning_rate = 1.5e-3
         stage.optim.final_learning_rate = 2e-5
         stage.optim.warmup_steps = 200
         stage.optim.weight_decay = 0.01
@@ -55,11 +55,14 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
     config.data.augment.contrast = 0.25
     config.data.augment.brightness = 0.05
     config.data.augment.translation = 0.05
+    config.recognize.optim.learning_rate = 1e-3
     config.recognize.clips_per_batch = 24
     config.recognize.frame_budget = 640
-    config.recognize.epochs = 20
-    if poor:
-        config.recognize.epochs = 4
+    config.recognize.epochs = 8
+    config.recognize.eval_every = 4
+    if poor:  # about the state of the other after its first epoch
+        config.recognize.epochs = 1
+        config.recognize.optim.schedule = "constant"
 
 
 def _translate(config: ConfigDict, base: str) -> None:
@@ -68,8 +71,9 @@ def _translate(config: ConfigDict, base: str) -> None:
     config.data.length_steps = 4
     config.data.features = ("poor" if base.endswith("poor") else "good",)
     for stage in (config.pretrain, config.translate):
-        stage.frame_budget = 512
+        stage.frame_budget = 4096  # room for 64 clips of any length: all seeds take as many steps
         stage.label_smoothing = 0.1
-    config.pretrain.epochs = 4
-    config.translate.epochs = config.translate.eval_every = 8
+    config.pretrain.epochs = 8
+    config.translate.epochs = 16
+    config.translate.eval_every = 4
     config.translate.ema_decay = 0.998  # of the last 500 steps

@@ -8,13 +8,12 @@ _SMALL = {
     **SMALL_TRANSFORMER,
     **_POSITIONS,
     "model.width": 128,
-    "model.gloss_head.d_model": 128,
     **{
         f"model.text2gloss.{key.removeprefix('model.')}": value
         for key, value in SMALL_TRANSFORMER.items()
         if key.startswith("model.")
     },
-    "recognize.epochs": 3,
+    "recognize.epochs": 8,
     **small_stage("recognize", 8, 360),
     "text2gloss.epochs": 8,
     **small_stage("text2gloss", 16, 640),

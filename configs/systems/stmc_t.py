@@ -19,7 +19,7 @@ _SMALL = {
     "model.embedding": 128,
     "model.decoder_units": 128,
     "model.dropout": 0.1,
-    "recognize.epochs": 2,
+    "recognize.epochs": 10,
     **small_stage("recognize", 8, 360),
     "translate.normalize": "clips",
     "translate.optim.groups": ("video=0",),

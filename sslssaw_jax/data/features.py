@@ -169,13 +169,13 @@ class FeatureSource(ClipSource):
         """
         # all sets draw alike
         seed = None if rng is None else int(rng.integers(2**32))
-        share = 0.5 if seed is None else np.random.default_rng(seed).random()
         sets = [
             (rows, *places[index].tolist(), one.stride, most_rows(max_frames, one.stride))
             for rows, places, one in zip(self._rows, self._places, self.feature_sets)
         ]
         # of a longer span there are fewer windows
         spare = [max(count - most + 1, 1) * stride for _, _, count, stride, most in sets if stride > 1]
+        share = 0.5 if seed is None or not spare else np.random.default_rng(seed).random()
         begin = int(share * min(spare, default=0))  # in frames
         found = []
         for rows, start, count, stride, most in sets:

@@ -13,6 +13,7 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -115,6 +116,8 @@ class Tokenizer:
         self._backend.decoder = decoders.Metaspace(_WORD_MARK)
         # <mask> swallows the space before it, as in transformers
         self._backend.add_special_tokens([*specials, *languages, AddedToken(mask[0], lstrip=True)])
+        # each epoch has the same questions and targets
+        self._split = lru_cache(maxsize=2**15)(self._split_text)
 
     @property
     def fingerprints(self) -> str:
@@ -124,8 +127,10 @@ class Tokenizer:
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
         """Return `tokens </s> <language>`, the text cut to fit `max_tokens` ids."""
-        ids = self._backend.encode(text, add_special_tokens=False).ids
-        return [*ids[: max_tokens - 2], self.eos_id, self.language_id]
+        return [*self._split(text)[: max_tokens - 2], self.eos_id, self.language_id]
+
+    def _split_text(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the piece of each id, with SentencePiece's word mark."""

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters, for use within the brackets of a regular expression."""
@@ -47,6 +48,7 @@ def is_unusual(text: str) -> bool:
     return normal(rest) != " ".join(rest.split())
 
 
+@lru_cache(maxsize=2**15)  # each epoch asks the same questions
 def clean_question(text: str) -> str:
     """Return the normal form in lower case, as questions are read.
 

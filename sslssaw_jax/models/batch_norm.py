@@ -1,10 +1,15 @@
-"""Batch normalization over masked positions whose gradient passes over memory twice."""
+"""Batch normalization over masked positions whose gradient passes over memory twice.
+
+N frames, H x W pixels, C channels; pooled maps have R x S pixels.
+"""
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -48,9 +53,25 @@ class BatchNorm(nnx.BatchNorm):
         if self.use_running_average:
             y = super().__call__(x)
             return nnx.relu(y) if relu else y
-        assert self.scale is not None and self.bias is not None
         mask = jnp.ones((1,) * x.ndim, bool) if mask is None else mask
-        y, mean_C, variance_C = _normalize(x, self.scale[...], self.bias[...], mask, relu, self.epsilon)
+        return self._updated(*_normalize(x, *self._affine, mask, relu, self.epsilon))
+
+    def pooled(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
+        """Normalize, apply a ReLU, and pool as `max_pool` does.
+
+        The largest pixel of a channel is the largest before it is normalized, too, or the smallest. So the
+        normalized map is never written, and the gradient reads the full map once.
+        """
+        if self.use_running_average:
+            return max_pool(self(x_NxHxWxC, relu=True))
+        return self._updated(*_normalize_pooled(x_NxHxWxC, *self._affine, mask_Nx1x1x1, self.epsilon))
+
+    @property
+    def _affine(self) -> tuple[jax.Array, jax.Array]:
+        assert self.scale is not None and self.bias is not None
+        return self.scale[...], self.bias[...]
+
+    def _updated(self, y: jax.Array, mean_C: jax.Array, variance_C: jax.Array) -> jax.Array:
         # set_value: `self.mean[...] = ` asks a traced value for its sharding, which takes long (see keys.py)
         self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean_C)
         self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * variance_C)
@@ -68,12 +89,24 @@ def _normalize(
 def _forward(
     x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, relu: bool, epsilon: float
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    axes, wide = tuple(range(x.ndim - 1)), _widen(x)
-    mean_C = wide.mean(axes, where=mask)
-    variance_C = jnp.maximum((wide**2).mean(axes, where=mask) - mean_C**2, 0)  # both means in one pass
+    wide = _widen(x)
+    mean_C, variance_C = _statistics(wide, mask)
     y = (wide - mean_C) * (lax.rsqrt(variance_C + epsilon) * scale_C) + bias_C
     y = (nnx.relu(y) if relu else y).astype(x.dtype)
     return (y, mean_C, variance_C), (x, scale_C, bias_C, mask, mean_C, variance_C)
+
+
+def _statistics(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and variance, summed in one pass."""
+    axes, count = tuple(range(x.ndim - 1)), _count(x, mask)
+    mean_C = x.sum(axes, where=mask) / count
+    return mean_C, jnp.maximum((x**2).sum(axes, where=mask) / count - mean_C**2, 0)
+
+
+def _count(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return how many positions count."""
+    # `mean(where=)` would widen the mask to all positions and add these up
+    return mask.sum() * (x.size // x.shape[-1] // mask.size)
 
 
 def _backward(
@@ -81,15 +114,14 @@ def _backward(
 ) -> tuple[Any, ...]:
     """Sum over the positions, then compute the gradient of `x`."""
     x, scale_C, bias_C, mask, mean_C, variance_C = saved
-    axes, count = tuple(range(x.ndim - 1)), mask.sum() * (x.size // x.shape[-1] // mask.size)
-    inverse_C = lax.rsqrt(variance_C + epsilon)
+    axes, inverse_C = tuple(range(x.ndim - 1)), lax.rsqrt(variance_C + epsilon)
     normalized = (_widen(x) - mean_C) * inverse_C
     cotangent = _widen(cotangents[0])
     if relu:
         cotangent = jnp.where(normalized * scale_C + bias_C > 0, cotangent, 0)
     bias_gradient_C = cotangent.sum(axes)
     scale_gradient_C = (cotangent * normalized).sum(axes)
-    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / count
+    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / _count(x, mask)
     x_gradient = scale_C * inverse_C * (cotangent - jnp.where(mask, through_statistics, 0))
     return x_gradient.astype(x.dtype), scale_gradient_C, bias_gradient_C, None
 
@@ -100,3 +132,86 @@ def _widen(x: jax.Array) -> jax.Array:
 
 
 _normalize.defvjp(_forward, _backward)
+
+
+NO_PIXEL = 15  # of a window whose largest pixel the ReLU cuts off
+
+
+def max_pool(x_NxHxWxC: jax.Array) -> jax.Array:
+    """Pool the largest of 3x3 pixels at stride 2, padded by 1."""
+    return nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalize_pooled(
+    x_NxHxWxC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the normalized and pooled `x`, its mean and its variance."""
+    return _pooled_forward(x_NxHxWxC, scale_C, bias_C, mask, epsilon)[0]
+
+
+def _pooled_forward(
+    x_NxHxWxC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, mask: jax.Array, epsilon: float
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    mean_C, variance_C = _statistics(_widen(x_NxHxWxC), mask)
+    sign_C = jnp.where(scale_C < 0, -1, 1).astype(x_NxHxWxC.dtype)
+    largest, pixel_NxRxSxC = _largest_pixel(x_NxHxWxC * sign_C)
+    largest_NxRxSxC = largest * sign_C
+    y = (_widen(largest_NxRxSxC) - mean_C) * (lax.rsqrt(variance_C + epsilon) * scale_C) + bias_C
+    pixel_NxRxSxC = jnp.where(y > 0, pixel_NxRxSxC, NO_PIXEL)
+    saved = x_NxHxWxC, largest_NxRxSxC, pixel_NxRxSxC, scale_C, mask, mean_C, variance_C
+    return (nnx.relu(y).astype(x_NxHxWxC.dtype), mean_C, variance_C), saved
+
+
+def _largest_pixel(x_NxHxWxC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return a window's largest pixel and its place `4*row+column`."""
+    height, width = x_NxHxWxC.shape[1:3]
+    padding = (0, 0, 0), (1, height % 2, 0), (1, width % 2, 0), (0, 0, 0)
+    x = lax.pad(x_NxHxWxC, jnp.array(-jnp.inf, x_NxHxWxC.dtype), padding)
+    largest = x[:, 0:height:2, 0:width:2]
+    place = jnp.zeros(largest.shape, jnp.uint8)
+    for row, column in product(range(3), repeat=2):
+        pixel = x[:, row : height + row : 2, column : width + column : 2]
+        place = jnp.where(pixel > largest, jnp.uint8(4 * row + column), place)
+        largest = jnp.maximum(pixel, largest)
+    return largest, place
+
+
+def _pooled_backward(
+    epsilon: float, saved: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
+) -> tuple[Any, ...]:
+    """Sum over the windows, then compute the gradient of `x`."""
+    x, largest, pixel, scale_C, mask, mean_C, variance_C = saved
+    inverse_C = lax.rsqrt(variance_C + epsilon)
+    cotangent = jnp.where(pixel == NO_PIXEL, 0, _widen(cotangents[0]))
+    bias_gradient_C = cotangent.sum((0, 1, 2))
+    scale_gradient_C = (cotangent * (_widen(largest) - mean_C)).sum((0, 1, 2)) * inverse_C
+    normalized = (_widen(x) - mean_C) * inverse_C
+    through_statistics = (bias_gradient_C + normalized * scale_gradient_C) / _count(x, mask)
+    of_pixels = _to_pixels(_widen(cotangents[0]), pixel)[:, : x.shape[1], : x.shape[2]]
+    x_gradient = scale_C * inverse_C * (of_pixels - jnp.where(mask, through_statistics, 0))
+    return x_gradient.astype(x.dtype), scale_gradient_C, bias_gradient_C, None
+
+
+def _to_pixels(cotangent_NxRxSxC: jax.Array, pixel_NxRxSxC: jax.Array) -> jax.Array:
+    """Give each window's cotangent to its largest pixel.
+
+    Pixel (2r + i, 2s + j) with i and j 0 or 1 lies in window (r, s); if i is 1 also in window r + 1, and if
+    j is 1 in window s + 1. Elsewhere its place would be negative, or have a column that no window has.
+    """
+    frames, rows, columns, channels = cotangent_NxRxSxC.shape
+    row, column = np.arange(2)[:, None, None, None], np.arange(2)[:, None]
+
+    def of_window(z: jax.Array, down: int, right: int) -> jax.Array:
+        z = jnp.pad(z, ((0, 0), (0, down), (0, right), (0, 0)))[:, down:, right:]
+        return z[:, :, None, :, None]
+
+    total = jnp.zeros((), cotangent_NxRxSxC.dtype)
+    for down, right in product(range(2), repeat=2):
+        place = 4 * (row + 1 - 2 * down) + column + 1 - 2 * right
+        largest = of_window(pixel_NxRxSxC, down, right) == place
+        total += jnp.where(largest, of_window(cotangent_NxRxSxC, down, right), 0)
+    return total.reshape(frames, 2 * rows, 2 * columns, channels)
+
+
+_normalize_pooled.defvjp(_pooled_forward, _pooled_backward)

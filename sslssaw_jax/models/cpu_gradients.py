@@ -1,15 +1,13 @@
-"""Convolution and max-pooling that are fast on CPUs and on GPUs.
+"""Convolution that is fast on CPUs and on GPUs.
 
 N frames, H x W pixels, I and O channels in and out, K x K kernel, P output pixels.
 """
 
-import itertools
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
 MIN_SIDE = 12  # of the output; XLA's own kernel gradient is as fast on smaller maps
@@ -105,42 +103,3 @@ def _kernel_gradient(
     zero_KxKIxO = jnp.zeros((side, side * inputs, outputs), x_NxHxWxI.dtype)
     gradient_KxKIxO, _ = lax.scan(add_frame, zero_KxKIxO, (x_NxHxWxI, cotangent_NxHxWxO))
     return gradient_KxKIxO.reshape(side, side, inputs, outputs)
-
-
-@jax.custom_vjp
-def max_pool(x_NxHxWxC: jax.Array) -> jax.Array:
-    """Pool the largest of 3x3 pixels at stride 2, padded by 1."""
-    return nnx.max_pool(x_NxHxWxC, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-
-
-def _max_pool_forward(x_NxHxWxC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    pooled_NxHxWxC = max_pool(x_NxHxWxC)
-    return pooled_NxHxWxC, (x_NxHxWxC, pooled_NxHxWxC)
-
-
-def _max_pool_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array]:
-    """Give a window's cotangent to every pixel that equals its maximum.
-
-    A pixel of an even row lies in one row of windows, a pixel of an odd row in two; the same holds for
-    columns. At the resolution of the windows this is elementwise, and three times as fast as XLA's gradient.
-    """
-    x, pooled = saved
-    (height, width), (rows, columns) = x.shape[1:3], pooled.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
-
-    def next_window(z: jax.Array, down: int, right: int) -> jax.Array:
-        return jnp.pad(z, ((0, 0), (0, down), (0, right), (0, 0)))[:, down:, right:]
-
-    def gradient(row: int, column: int) -> jax.Array:
-        pixels = x[:, row::2, column::2]
-        total = jnp.zeros_like(pixels)
-        for window in itertools.product(range(row + 1), range(column + 1)):
-            largest = pixels == next_window(pooled, *window)
-            total += jnp.where(largest, next_window(cotangent, *window), 0)
-        return total
-
-    even, odd = (jnp.stack([gradient(row, column) for column in range(2)], axis=3) for row in range(2))
-    return (jnp.stack([even, odd], axis=2).reshape(x.shape)[:, :height, :width],)
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -26,6 +26,7 @@ class FusionConfig:
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.0)
     gate_norm: bool = True  # SSAW's last LayerNorm, which holds the mean of each position's gate near 0.5
+    gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 undoes that a gate near 0.5 halves its input
 
 
 def concatenate_valid(
@@ -71,6 +72,7 @@ class SSAW(nnx.Module):
             nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs) if config.gate_norm else None
         )
         self.dropout = nnx.Dropout(config.dropout)
+        self.scale = config.gate_scale
 
     def __call__(
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
@@ -85,7 +87,8 @@ class SSAW(nnx.Module):
             f_f_BxTxD = self.ffn_norm(f_f_BxTxD)
         gate_BxTxD = jax.nn.sigmoid(f_f_BxTxD.astype(jnp.float32))
         weight_BxT = jnp.where(mask_BxT, gate_BxTxD.mean(axis=-1), 0)
-        return (joint_BxTxD * gate_BxTxD.astype(joint_BxTxD.dtype)) * mask_BxT[..., None], weight_BxT
+        scaled_BxTxD = self.scale * gate_BxTxD.astype(joint_BxTxD.dtype)
+        return joint_BxTxD * scaled_BxTxD * mask_BxT[..., None], weight_BxT
 
 
 class LSTM(nnx.Module):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import non_negative, positive, require
 from sslssaw_jax.models.batch_norm import BatchNorm
-from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels, max_pool
+from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels
 from sslssaw_jax.models.remat import Blocks
 
 
@@ -160,7 +160,7 @@ class ResNet(Blocks):
 
     def _reduce(self, frames_NxHxWx3: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
         """Reduce pixels to the blocks' maps, a quarter of the side."""
-        x_NxHxWxC = self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1, relu=True)
+        x_NxHxWxC = self.stem(frames_NxHxWx3)
         if self.pool_stem:
-            x_NxHxWxC = max_pool(x_NxHxWxC)
-        return x_NxHxWxC
+            return self.stem_norm.pooled(x_NxHxWxC, mask_Nx1x1x1)
+        return self.stem_norm(x_NxHxWxC, mask=mask_Nx1x1x1, relu=True)

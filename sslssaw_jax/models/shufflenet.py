@@ -11,7 +11,6 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import positive, require
 from sslssaw_jax.models.batch_norm import BatchNorm
-from sslssaw_jax.models.cpu_gradients import max_pool
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.resnet import conv
 
@@ -89,8 +88,7 @@ class ShuffleNetV2(Blocks):
 
     def __call__(self, frames_NxHxWx3: jax.Array, mask_N: jax.Array) -> jax.Array:
         mask_Nx1x1x1 = mask_N[:, None, None, None]
-        x_NxHxWxC = self.stem_norm(self.stem(frames_NxHxWx3), mask=mask_Nx1x1x1, relu=True)
-        x_NxHxWxC = max_pool(x_NxHxWxC)
+        x_NxHxWxC = self.stem_norm.pooled(self.stem(frames_NxHxWx3), mask_Nx1x1x1)
         for block in self.blocks:
             x_NxHxWxC = self.call(block, x_NxHxWxC, mask_Nx1x1x1)
         x_NxHxWxC = self.head_norm(self.head(x_NxHxWxC), mask=mask_Nx1x1x1, relu=True)

@@ -70,6 +70,7 @@ def pretrain_stage(
 def contrast(
     model: TwoTowers,
     video: tuple[jax.Array, jax.Array],
+    text_BxLxD: jax.Array,
     batch: Batch,
     counts: LossCounts,
     rngs: nnx.Rngs | None,
@@ -82,14 +83,14 @@ def contrast(
     Args:
         model: The towers.
         video: The embedded clips, `(video_BxTxD, mask_BxT)`.
-        batch: Has the sentences.
+        text_BxLxD: The text tower's states of the sentences.
+        batch: Of the clips.
         counts: Of all micro-batches of a step.
         rngs: Of the dropout, if any.
         alignment: What is compared.
     """
     video = model.video_features(*video, batch.valid, rngs=rngs)
-    tower = batch.text_tower_texts
-    text = model.text_features(tower.target, tower.target_mask, rngs=rngs)
+    text = model.text_features(text_BxLxD, batch.text_tower_texts.target_mask)
     if alignment == "video_to_text":
         cosine_BxB = aligned_cosine(*text, *video).T
     else:
@@ -109,9 +110,11 @@ def pretrain_loss(
     """Return `L1 = L_sim + lambda*L_R` (Eq. 1, 2) with its parts."""
     augment_key, rngs = split_key(key)
     video = embed_video(model.video, batch, config.data, augment_key)
-    l_sim, metrics = contrast(model, video, batch, counts, rngs, alignment)
+    tower, masked = batch.text_tower_texts, (batch.masked_target, batch.masked_target_mask)
+    text_BxLxD, masked_BxLxD = model.read_both((tower.target, tower.target_mask), masked, rngs)
+    l_sim, metrics = contrast(model, video, text_BxLxD, batch, counts, rngs, alignment)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
-    logits_BxLxV = model.restore_words(batch.masked_target, batch.masked_target_mask, target, rngs=rngs)
+    logits_BxLxV = model.restore_words(masked_BxLxD, batch.masked_target_mask, target, rngs=rngs)
     smoothing, normalize = config.pretrain.label_smoothing, config.pretrain.normalize
     count = denominator(normalize, target.scored, counts.target_tokens, counts.clips)
     l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, smoothing, count)

@@ -5,12 +5,13 @@ existence verification says for each word of the vocabulary whether the sentence
 generator makes several sentences from these words; the sentence most alike to the video wins. No code is
 public, and all else here is a reconstruction: the sizes, the video embedding, the losses and the recipe.
 
-Here the three are one model: the two towers of stage 1 with a head of words, which reads the mean and the
-maximum of the embedded video. The text tower and the decoder, which restore masked words in stage 1, write
-the sentence from a bag of its words. In training, the bag holds the true words in random order, 5 to 20 % of
-them left out, and as many others added. In translation, it holds the words above a threshold. Beam search
-finds several sentences, and the rank of each is the cosine of its feature and the video's, plus a weight
-times its score. Threshold (by F1) and weight (by BLEU-4) are chosen on dev at each evaluation.
+Here the three are one model: the two towers of stage 1 with a head of words, which looks for each word at
+each position of the embedded video; the surest position decides. The text tower and the decoder, which
+restore masked words in stage 1, write the sentence from a bag of its words. In training, the bag holds the
+true words in random order, 5 to 20 % of them left out, and as many others added. In translation, it holds the
+words above a threshold. Beam search finds several sentences, and the rank of each is the cosine of its
+feature and the video's, plus a weight times its score. Threshold (by F1) and weight (by BLEU-4) are chosen on
+dev at each evaluation.
 
 B clips, T positions in time, K sentences of a clip, L tokens, G words of a bag, W words, D features.
 """
@@ -50,6 +51,7 @@ from sslssaw_jax.types import Batch, Metrics
 
 LEAST_NOISE, MOST_NOISE = 0.05, 0.2  # share of a bag's words that are left out, and that are added
 MOST_POSITIVE_WEIGHT = 20.0  # of a rare word
+NO_WORD = -1e9  # logit
 TOWERS = (
     *("embedding", "video", "cls", "video_encoder", "text_encoder", "decoder"),
     *("video_projection", "text_projection", "logit_scale"),
@@ -73,7 +75,7 @@ class CSGCR(TwoTowers):
         d_model, num_words = mbart.d_model, inputs.glosses().size
         make_video = partial(video_embedding, config, inputs, d_model)
         super().__init__(mbart, inputs.vocab_size, make_video, dtype=dtype, rngs=rngs)
-        self.word_head = nnx.Linear(2 * d_model, num_words, dtype=dtype, rngs=rngs)
+        self.word_head = nnx.Linear(d_model, num_words, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(d_model**-0.5)
         self.word_embedding = nnx.Embed(num_words, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.ending = nnx.Param(init(rngs.params(), (2, d_model), jnp.float32))
@@ -83,13 +85,9 @@ class CSGCR(TwoTowers):
 
     def words(self, video_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
         """Return the logit of each word's existence, f32[B, W]."""
-        mask_BxTx1, video_BxTxD = mask_BxT[..., None], video_BxTxD.astype(jnp.float32)
-        count_Bx1 = jnp.maximum(mask_BxT.sum(axis=1, keepdims=True), 1)
-        mean_BxD = jnp.where(mask_BxTx1, video_BxTxD, 0).sum(axis=1) / count_Bx1
-        # the embedding ends with ReLU: nothing in it is below 0
-        highest_BxD = jnp.where(mask_BxTx1, video_BxTxD, 0).max(axis=1)
-        logits_BxW = self.word_head(jnp.concatenate([mean_BxD, highest_BxD], axis=1)).astype(jnp.float32)
-        return jnp.where(jnp.arange(logits_BxW.shape[1]) < len(SPECIALS), -1e9, logits_BxW)
+        logits_BxTxW = self.word_head(video_BxTxD).astype(jnp.float32)
+        exists_BxTxW = mask_BxT[..., None] & (jnp.arange(logits_BxTxW.shape[2]) >= len(SPECIALS))
+        return jnp.where(exists_BxTxW, logits_BxTxW, NO_WORD).max(axis=1)
 
     def read_bag(
         self, order_BxW: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
@@ -113,7 +111,9 @@ class CSGCR(TwoTowers):
     ) -> jax.Array:
         """Return cosine + weight x score of sentences, f32[B, K]."""
         text_RxL, mask_RxL = (each.reshape(-1, each.shape[-1]) for each in (text_BxKxL, mask_BxKxL))
-        text_BxKxD = self.text_features(text_RxL, mask_RxL)[0].reshape(*score_BxK.shape, -1)
+        text_BxKxD = self.text_features(self.read(text_RxL, mask_RxL), mask_RxL)[0].reshape(
+            *score_BxK.shape, -1
+        )
         cosine_BxK = jnp.einsum("BD,BKD->BK", _unit(video_BxD), _unit(text_BxKxD), precision="highest")
         return cosine_BxK + self.rank_weight[...] * score_BxK
 
@@ -175,7 +175,9 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     ) -> tuple[jax.Array, Metrics]:
         augment_key, rngs = split_key(key)
         video_BxTxD, mask_BxT = embed_video(net.video, batch, config.data, augment_key)
-        similarity, metrics = contrast(net, (video_BxTxD, mask_BxT), batch, counts, rngs)
+        tower = batch.text_tower_texts
+        text_BxLxD = net.read(tower.target, tower.target_mask, rngs)
+        similarity, metrics = contrast(net, (video_BxTxD, mask_BxT), text_BxLxD, batch, counts, rngs)
         logits_BxW = net.words(video_BxTxD, mask_BxT)
         rows_BxG = jnp.arange(len(batch.valid))[:, None]
         named_BxG = batch.gloss_mask & (batch.gloss >= len(SPECIALS))

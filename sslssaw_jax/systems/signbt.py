@@ -8,9 +8,10 @@ text file, or of train, random pieces of its glosses are spliced. A learned posi
 clips. Training needs glosses; a question is never read.
 
 A reconstruction: there is no public code. The paper has the steps and their order. Decisions here are the
-sizes of the inception net, a ResNet in place of GoogLeNet, the recogniser's LSTM, one synthetic clip for each
-real one, and blanks belonging to the nearer gloss. The paper trains the recogniser again, with the glosses
-that it found at each frame; here it is trained once. The paper's monolingual texts are not public.
+sizes of the inception net, a ResNet in place of GoogLeNet, a linear layer that names the glosses (behind an
+LSTM, glosses are found beside where they are signed, and pieces show other signs), one synthetic clip for
+each real one, and blanks belonging to the nearer gloss. The paper trains the recogniser again, with the
+glosses that it found at each frame; here it is trained once. The paper's monolingual texts are not public.
 
 B clips, T positions in time, C features of a position, D features of the transformer.
 """
@@ -51,7 +52,7 @@ class SignBTConfig(SignTransformerConfig):
     activation_dropout: float = fraction(0.1)
     reads_question: bool = False
     width: int = setting(1024, POSITIVE)  # C, of the temporal inception net
-    gloss_head: GlossHeadConfig = group(lambda: GlossHeadConfig("bilstm"), stages=("recognize",))
+    gloss_head: GlossHeadConfig = group(lambda: GlossHeadConfig("linear"), stages=("recognize",))
     recognition_weight: float = setting(
         1.0, NON_NEGATIVE, stages=("translate",)
     )  # of CTC beside cross-entropy
@@ -128,7 +129,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
     def make_writer(key: jax.Array) -> Rewriter:
         num_glosses, rngs = inputs.glosses().size, Keys(key)
-        return Rewriter(sizes.text2gloss, inputs.vocab_size, num_glosses, dtype=dtype, rngs=rngs)
+        return Rewriter(sizes.text2gloss, num_glosses, inputs.vocab_size, dtype=dtype, rngs=rngs)
 
     @cache
     def num_real() -> int:

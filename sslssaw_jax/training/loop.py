@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from sslssaw_jax.training.faults import TrainingError, all_finite, require_finit
 from sslssaw_jax.training.optimizer import make_optimizer, plateau_factor
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
-from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
+from sslssaw_jax.training.sharding import replicated, shard_batch, with_shardings
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.tracker import start_tracker
 from sslssaw_jax.types import Batch, Metrics, SelectionMetric, TrainState
@@ -85,8 +86,8 @@ def train(
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
-    init = partial(stage.init, optimizer=optimizer, averaged=stage_config.ema_decay > 0)
-    template = abstract_state(init, mesh)
+    averaged = stage_config.ema_decay > 0
+    template = with_shardings(stage.abstract_state(optimizer, averaged), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     evaluated = _evaluated_steps(batches.epoch_ends, stage_config.eval_every)
     with Checkpointer(
@@ -96,13 +97,13 @@ def train(
         selection=stage.selection,
     ) as checkpointer:
         restored = checkpointer.restore(template)
-        data = _TrainingData(batches, config.data.skip_broken)
+        data = _TrainingData(batches, config.data.skip_broken, mesh)
         if restored:
             state, position, _ = restored
             data.set_position(position)
         else:
             # not under jit: compiling all the random draws takes longer than making them
-            state = jax.device_put(init(init_key), shardings)
+            state = jax.device_put(stage.init(init_key, optimizer, averaged), shardings)
             state = start(state) if start else state
         step = int(state.step)
         log = RunLog(
@@ -157,9 +158,9 @@ def train(
                     log.info(f"{stage.name}: stopped, the learning rate is below optim.final_learning_rate")
                     break
                 step += 1
-                batch, waited = data.next(log)
+                (batch, on_devices), waited = data.next(log)
                 trace.before(step)
-                state, metrics = counted_step(state, shard_batch(batch, mesh), run_key, np.float32(factor))
+                state, metrics = counted_step(state, on_devices, run_key, np.float32(factor))
                 trace.after(step, metrics)
                 flops = counted_step.flops * stage_config.accumulate  # XLA counts the body of a loop once
                 pending.append(_Step(step, batch, metrics, waited, flops, factor))
@@ -193,33 +194,63 @@ class _Step(NamedTuple):
     factor: float  # of the schedule's learning rate
 
 
-class _TrainingData:
-    """The batches of a run, and the broken clips skipped so far."""
+class _Sent(NamedTuple):
+    """A batch on its way to the devices."""
 
-    def __init__(self, batches: Batches, max_broken: int) -> None:
-        self._batches, self._max_broken = batches, max_broken
+    batch: Batch
+    on_devices: Batch
+
+
+class _TrainingData:
+    """The batches of a run, sent a step ahead, and the broken clips so far.
+
+    A GPU copies a batch only after all steps that were enqueued before. Batch k+1 is sent before step k is
+    enqueued, so that both run at the same time.
+    """
+
+    def __init__(self, batches: Batches, max_broken: int, mesh: Mesh) -> None:
+        self._batches, self._max_broken, self._mesh = batches, max_broken, mesh
         self._iterator = batches.iterator()
+        self._position = self._iterator.get_state()  # behind the batch of this step
+        self._next: Future[_Sent] | None = None
         self._broken: set[int] = set()
 
     @property
     def position(self) -> dict[str, Any]:
-        """Return the position behind the last batch, as JSON."""
-        return {"iterator": self._iterator.get_state(), "broken": sorted(self._broken)}
+        """Return the position behind the last batch returned, as JSON."""
+        return {"iterator": self._position, "broken": sorted(self._broken)}
 
     def set_position(self, position: dict[str, Any]) -> None:
         """Go on from a saved position."""
-        self._iterator.set_state(position["iterator"])
+        self._position = position["iterator"]
+        self._iterator.set_state(self._position)
         self._broken.update(position["broken"])
 
-    def next(self, log: RunLog) -> tuple[Batch, float]:
-        """Return the next batch and the seconds waited; report broken clips.
+    def next(self, log: RunLog) -> tuple[_Sent, float]:
+        """Return a step's batch and the seconds waited; send the next batch.
 
         Raises:
             TrainingError: More clips are broken than `data.skip_broken` allows.
         """
         began = time.perf_counter()
-        batch = next(self._iterator)
+        sent = (self._next or self._send()).result()
+        self._position = self._iterator.get_state()
+        self._next = self._send()
         waited = time.perf_counter() - began
+        self._report_broken(sent.batch, log)
+        return sent, waited
+
+    def _send(self) -> Future[_Sent]:
+        """Send the next batch; `next` raises its error if any."""
+        sent: Future[_Sent] = Future()
+        try:
+            batch = next(self._iterator)
+            sent.set_result(_Sent(batch, shard_batch(batch, self._mesh)))
+        except Exception as error:
+            sent.set_exception(error)
+        return sent
+
+    def _report_broken(self, batch: Batch, log: RunLog) -> None:
         found = set(batch.index[(batch.index >= 0) & ~batch.valid].tolist()) - self._broken
         self._broken |= found
         clips, number, limit = self._batches.clips, len(self._broken), self._max_broken
@@ -231,7 +262,6 @@ class _TrainingData:
                 f"more than {limit} clips are broken: {ids}. Prepare the dataset again, or raise "
                 "config.data.skip_broken"
             )
-        return batch, waited
 
 
 def _log_steps(

@@ -1,15 +1,14 @@
-"""Our gradients of convolution and max-pooling are those of XLA."""
+"""Our gradients of convolution are those of XLA."""
 
 import functools
 
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
 from sslssaw_jax.models import cpu_gradients as convolution
-from sslssaw_jax.models.cpu_gradients import convolve, convolve_packed, max_pool
+from sslssaw_jax.models.cpu_gradients import convolve, convolve_packed
 from tests.support.toy import assert_close, jit
 
 RNG = np.random.default_rng(0)
@@ -54,17 +53,3 @@ def test_a_convolution_over_2_by_2_pixels_is_that_of_xla(kernel: int, channels: 
 
     packed = functools.partial(convolve_packed, **options)
     assert_close(jit(lambda: gradients(packed))(), jit(lambda: gradients(plain))())
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 5)])
-def test_the_gradient_of_max_pooling_is_that_of_xla(height: int, width: int) -> None:
-    x = normal(2, height, width, 3)
-
-    def gradient(pool):
-        y, pullback = jax.vjp(pool, x)
-        return y, pullback(jax.numpy.cos(y))
-
-    def reference(x: jax.Array) -> jax.Array:
-        return nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-
-    assert_close(jit(lambda: gradient(max_pool))(), jit(lambda: gradient(reference))())

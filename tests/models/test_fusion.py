@@ -100,11 +100,11 @@ def test_weights_lie_between_zero_and_one_and_padding_has_none(fusion):
     assert (gate[mask] < 1).all() if weighted else (gate[mask] == 1).all()
 
 
-@pytest.mark.parametrize("gate_norm", [True, False])
-def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(gate_norm):
+@pytest.mark.parametrize(("gate_norm", "scale"), [(True, 1.0), (False, 2.0)])
+def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(gate_norm, scale):
     """Eq. 3 and 4 with PyTorch's own block, clip by clip."""
     torch = pytest.importorskip("torch")
-    ours = make_fusion("ssaw", gate_norm=gate_norm)
+    ours = make_fusion("ssaw", gate_norm=gate_norm, gate_scale=scale)
     theirs = torch.nn.TransformerEncoderLayer(
         D,
         CONFIG.fusion.heads,
@@ -135,7 +135,7 @@ def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(g
         f_c = torch.tensor(joint[row][mask[row]])
         with torch.no_grad():
             expected_gate = torch.sigmoid(theirs.train()(f_c[None])[0])
-        assert_close(fused[row][mask[row]], (f_c * expected_gate).numpy())
+        assert_close(fused[row][mask[row]], (f_c * scale * expected_gate).numpy())
         assert_close(gate[row][mask[row]], expected_gate.mean(-1).numpy())
 
 

@@ -1,7 +1,6 @@
 """The mBERT text tower (Table 6): BERT's function, tokenizer and weights, and its place in both stages."""
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import transformers
 from flax import nnx, traverse_util
@@ -25,7 +23,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbert import Bert, MBertConfig
 from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
-from sslssaw_jax.training.sharding import abstract_state, make_mesh
+from sslssaw_jax.training.sharding import make_mesh, with_shardings
 from sslssaw_jax.types import Texts
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import load_mbart
@@ -321,12 +319,9 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
 
     @jit
     def outcome(model: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        states = model.text_projection(
-            model.text_encoder(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
-        )
-        feature = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)[0][
-            :, 0
-        ]
+        tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
+        states = model.text_projection(model.text_encoder(tokens, mask))
+        feature = model.text_features(model.read(tokens, mask), mask)[0][:, 0]
         return states, feature, stage.loss(model, batch, None)[1]
 
     states, feature, metrics = outcome(model, batch)
@@ -386,7 +381,7 @@ def test_mbert_and_mbart_each_get_their_own_weights(make: Any, folder: Path, tmp
     )
     stage = make(config, VOCAB_SIZE, BERT_VOCAB_SIZE)
     mesh = make_mesh(MeshConfig())
-    state = abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh)
+    state = with_shardings(stage.abstract_state(), mesh)
     state = load_mbart(state, Checkpoint(tmp_path))
     params = nnx.to_pure_dict(pretrained_mbert(config.model.mbert)(state).params)
     expected = values_of(imported(config.model.mbert, folder))

@@ -91,12 +91,12 @@ def at_random(seed: int) -> None:
 
 
 MOMENTS: dict[str, Callable[[], None]] = {
-    "after_a_step": partial(before, train, "shard_batch", 3, KILL),
+    "after_a_step": partial(before, train.CountedStep, "__call__", 3, KILL),
     "in_a_save": partial(before, checkpointing.ocp.JsonCheckpointHandler, "finalize", 1, KILL),
     "in_an_evaluation": partial(before, evaluation, "shard_batch", 1, KILL),
     "before_the_scores_are_kept": partial(before, checkpointing.Checkpointer, "add_scores", 1, KILL),
     "before_the_mark": partial(before, experiment, "write_json", 1, KILL),
-    "stopped_after_a_step": partial(before, train, "shard_batch", 2, TERMINATE),
+    "stopped_after_a_step": partial(before, train.CountedStep, "__call__", 2, TERMINATE),
     "stopped_in_an_evaluation": partial(before, evaluation, "shard_batch", 1, TERMINATE, at_once=True),
     "never": lambda: None,
 }

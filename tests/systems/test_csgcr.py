@@ -59,6 +59,17 @@ def test_a_rare_word_weighs_more_and_the_loss_is_that_of_the_words_alone():
     np.testing.assert_allclose(loss, (3 * np.log(2) + np.log1p(np.exp(2))) / 2, rtol=1e-6)
 
 
+def test_a_word_is_as_sure_as_at_its_surest_position_and_padding_shows_none(model):
+    video = np.random.default_rng(0).normal(size=(1, 4, 16)).astype(np.float32)
+    video[:, 3] *= 100
+    at_each = [np.asarray(model.words(video[:, [place]], np.ones((1, 1), bool))) for place in range(4)]
+    found = np.asarray(model.words(video, np.arange(4)[None] < 3)[0])
+    np.testing.assert_allclose(found, np.max(at_each[:3], axis=0)[0], rtol=1e-5)
+    assert not np.allclose(found, np.max(at_each, axis=0)[0])
+    assert (found[:2] == csgcr.NO_WORD).all(), "blank and <unk> are no words"
+    assert len({float(each[0, 2:].max()) for each in at_each}) == 4
+
+
 def test_words_above_the_threshold_are_read_surest_first_and_none_is_a_bag_too(model):
     read, words = [], model.words
 
@@ -83,13 +94,14 @@ def test_a_rank_is_the_cosine_and_the_weighted_score(model):
     """Towers by hand: the feature of a sentence is its first token's, of a video (1, 0)."""
     features = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]], np.float32)
     text = np.array([[[0, 9], [1, 9], [2, 9]]])
-    model.text_features = lambda tokens, mask: (jnp.asarray(features)[tokens[:, :1]], mask)
+    model.read = lambda tokens, mask: jnp.asarray(features)[tokens]
+    model.text_features = lambda states, mask: (states[:, :1], mask)
     try:
         rank = model.rank(
             jnp.array([[5.0, 0.0]]), text, np.ones_like(text, bool), jnp.array([[-3.0, -0.1, -1.0]])
         )
     finally:
-        del model.text_features
+        del model.read, model.text_features
     np.testing.assert_allclose(rank, [[1 - 6.0, -0.2, 2**-0.5 - 2.0]], rtol=1e-5)  # toy weights are 2
 
 

@@ -47,8 +47,10 @@ def batch():
 def compiled_features(model, batch):
     video, _ = model.video_features(*embed_video(model.video, batch, CONFIG.data, None), batch.valid)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
-    restored = model.restore_words(batch.masked_target, batch.masked_target_mask, target)
-    text, _ = model.text_features(batch.text_tower_texts.target, batch.text_tower_texts.target_mask)
+    masked = model.read(batch.masked_target, batch.masked_target_mask)
+    restored = model.restore_words(masked, batch.masked_target_mask, target)
+    tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
+    text, _ = model.text_features(model.read(tokens, mask), mask)
     return video[:, 0], text[:, 0], restored
 
 
@@ -159,8 +161,8 @@ def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, ba
         embedded = embed_video(model.video, batch, CONFIG.data, None)
         _, positions = embedded
         video = model.video_features(*embedded, batch.valid)
-        texts = batch.text_tower_texts
-        return positions, video, model.text_features(texts.target, texts.target_mask)
+        tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
+        return positions, video, model.text_features(model.read(tokens, mask), mask)
 
     positions, (_, video_mask), (text, text_mask) = jax.device_get(aligned_features(aligned, batch))
     np.testing.assert_array_equal(video_mask, positions)

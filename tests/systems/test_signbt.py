@@ -18,8 +18,18 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.stage_folders import plan_stages
+from sslssaw_jax.weights.initial_state import variables as named_variables
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_jsonl
-from tests.support.toy import jit, make_stages, random_model, toy_batch, toy_system, with_features
+from tests.support.toy import (
+    TOY_GLOSSES,
+    VOCAB_SIZE,
+    jit,
+    make_stages,
+    random_model,
+    toy_batch,
+    toy_system,
+    with_features,
+)
 
 STAGES = ("recognize", "text2gloss", "translate")
 
@@ -87,6 +97,13 @@ def test_a_run_trains_on_spliced_clips_and_ends_the_same_if_killed(tiny_data_dir
     Experiment(config, other).run("train")
     assert (other / SENTENCES).read_text() == (run / SENTENCES).read_text()
     jax.tree.map(np.testing.assert_array_equal, variables(other), variables(run))
+
+
+def test_the_writer_reads_tokens_and_writes_glosses():
+    stages = {stage.name: stage for stage in make_stages(toy_system("signbt"))}
+    found = named_variables(stages["text2gloss"].abstract_state())
+    assert found["source_embedding", "embedding"].shape[0] == VOCAB_SIZE
+    assert found["embedding", "embed", "embedding"].shape[0] == TOY_GLOSSES.size
 
 
 def test_the_tag_stands_before_synthetic_clips_alone():

@@ -82,7 +82,7 @@ def test_two_s3d_read_frames_and_keypoints_and_the_first_block_may_be_frozen():
         optimizer=optimizer,
         factors=factors,
     )
-    state = jax.eval_shape(partial(stage.init, optimizer=optimizer), jax.random.key(0))
+    state = stage.abstract_state(optimizer)
     after, metrics = jax.eval_shape(step, state, with_keypoints(toy_batch(0)), jax.random.key(1))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert {"loss_gloss", "loss_distill"} <= set(metrics)

@@ -28,6 +28,7 @@ from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.training import loop
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.training.faults import TrainingError, contact_sheet, explain_out_of_memory, write_batch
 from sslssaw_jax.training.loop import train
@@ -166,6 +167,13 @@ def test_all_batches_of_an_accumulated_step_are_written(source: ClipSource, tmp_
     np.testing.assert_array_equal(sheet[:16, :16], parts[1].frames[parts[1].frame_start[0]])
 
 
+def test_a_batch_of_texts_is_written_without_pictures(source: ClipSource, tmp_path: Path) -> None:
+    batch = toy_batch(0, clips=2)
+    batch = batch.replace(index=np.array([5, 3]), frame_count=np.zeros_like(batch.frame_count))
+    write_batch(tmp_path, batch, source.clips)
+    assert {path.name for path in tmp_path.iterdir()} == {"clips.json", "batch.npz"}
+
+
 def test_a_contact_sheet_shows_the_frames_in_rows() -> None:
     frames = np.arange(1, 11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
     sheet = contact_sheet(frames)
@@ -237,6 +245,48 @@ def test_too_many_broken_clips_are_an_error_that_names_them_and_a_restart_knows_
         run()
     assert early in str(error.value) and late in str(error.value)
     assert capfd.readouterr().err.count(f"skipped the broken clip {early}: 1 of at most 1") == 1
+
+
+def test_an_unreadable_batch_ends_the_run_at_its_own_step(
+    source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(source, tmp_path)
+    batch = next(run.batches().iterator(start=STEPS_AN_EPOCH))
+    first = source.clips[batch.index[0]].id
+    seen = {source.clips[i].id: 0 for i in batch.index}
+    decode_frames = clips_module.decode_frames
+
+    def decode(clip_id: str, *args: Any) -> None:
+        if clip_id == first:
+            seen[first] += 1
+            if seen[first] == 2:  # in the second epoch
+                raise FrameError(f"clip {first} is unreadable")
+        decode_frames(clip_id, *args)
+
+    monkeypatch.setattr(clips_module, "decode_frames", decode)
+    with pytest.raises(FrameError, match=first):
+        run()
+    assert (saved_steps(tmp_path / CHECKPOINTS), run.evaluations) == ([4, 6], 1)
+
+
+def test_a_batch_is_sent_before_the_step_that_runs_meanwhile(
+    source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    shard_batch, call = loop.shard_batch, loop.CountedStep.__call__
+
+    def send(batch: Batch, mesh: Any) -> Batch:
+        events.append("send")
+        return shard_batch(batch, mesh)
+
+    def step(self: Any, *args: Any) -> Any:
+        events.append("step")
+        return call(self, *args)
+
+    monkeypatch.setattr(loop, "shard_batch", send)
+    monkeypatch.setattr(loop.CountedStep, "__call__", step)
+    Run(source, tmp_path, epochs=1)()
+    assert events == ["send", *["send", "step"] * (STEPS_AN_EPOCH - 1), "step"]
 
 
 def masks(batch: Batch) -> tuple:

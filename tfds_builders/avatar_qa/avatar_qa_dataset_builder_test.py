@@ -69,6 +69,19 @@ def test_one_sign_sequence_has_targets_that_only_the_question_tells_apart(many):
     )
 
 
+def test_readings_are_all_targets_of_the_same_signs(rows):
+    sentences = [row.sentence for row in rows["test"]]
+    assert all(sentence.target in grammar.readings(sentence.glosses) for sentence in sentences)
+    assert grammar.readings(("DAY", "NORTH", "RAIN", "COME")) == {
+        "tomorrow rain will come in the north",
+        "yesterday rain came in the north",
+        "tomorrow the mother will bring tea",
+        "tomorrow the father will bring tea",
+        "yesterday the mother brought tea",
+        "yesterday the father brought tea",
+    }
+
+
 def test_signs_and_question_together_have_one_target(many):
     targets = collections.defaultdict(set)
     for sentence in many:

@@ -8,8 +8,9 @@ leaves open what it asks for, so that neither question nor video alone determine
 import functools
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from tfds_builders.avatar import Signer, distinct_signs
 from tfds_builders.avatar_qa.vocabulary import (
@@ -46,6 +47,8 @@ FRAMES_PER_SIGN = 7.0
 FRAME_LIMITS = (24, 60)
 ISOLATED_FRAMES, ISOLATED_SHOWN = 14, slice(3, 10)  # only the sign itself is kept
 
+
+_TABLES = (TIMES, PLACES, NUMBERS, THINGS, QUALITIES, VERBS)  # in the order of the signs
 
 _Reading = tuple[bool, bool, bool]  # home, past, at home a man
 
@@ -105,6 +108,16 @@ def _readings_of_words() -> dict[str, set[_Reading]]:
         scene = _Scene(rng)
         for word in scene.sentence().question.split():
             found[word].add((scene.home, scene.past, scene.home and scene.male))
+    return found
+
+
+def readings(glosses: Sequence[str]) -> set[str]:
+    """Return every target that signs may have, whatever is asked."""
+    scene, found = _Scene(random.Random(0)), set()
+    signs = [next((gloss for gloss in glosses if gloss in table), "") for table in _TABLES]
+    scene.time, scene.place, scene.number, scene.thing, scene.quality, scene.verb = signs
+    for scene.home, scene.past, scene.male in product((False, True), repeat=3):
+        found.add(scene.sentence().target)
     return found
 
 

@@ -1,0 +1,279 @@
+"""Where a row of the rehearsal gains over the question alone: `python -m benchmarks.rehearsal --tables=DIR`.
+
+`DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
+Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
+row `question` and what SSL and SSAW add, with 95 % intervals by a bootstrap over clips of the mean over
+seeds; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps predictions of
+the drawn rows.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.question_only import PARTS, RESULTS, SUFFIX
+from sslssaw_jax.data.text import tokens
+from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
+from sslssaw_jax.evaluation.metrics import raw_bleu
+from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
+from sslssaw_jax.workdir import (
+    CHECKPOINTS,
+    FINISHED,
+    METRICS,
+    predictions_file,
+    read_json,
+    read_scores,
+    user_path,
+    write_text,
+)
+
+QUESTION = "rehearsal_question"  # the model without video, of both qualities of seeing
+QUALITIES = {"rehearsal": "good seeing", "rehearsal_poor": "poor seeing"}
+SHOWN = {
+    "qb": "question + sign (QB)",
+    "qb_ssl": "+ SSL",
+    "qb_ssaw": "+ SSAW",
+    "ssl_ssaw": "+ both (SSL-SSAW)",
+}
+EFFECTS = {
+    "sign, beside the question": ("qb", "question"),
+    "SSL, with concatenation": ("qb_ssl", "qb"),
+    "SSL, with SSAW": ("ssl_ssaw", "qb_ssaw"),
+    "SSAW, without SSL": ("qb_ssaw", "qb"),
+    "SSAW, with SSL": ("ssl_ssaw", "qb_ssl"),
+    "both": ("ssl_ssaw", "qb"),
+}
+"""What is added -> the row with it and the row without it."""
+COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
+RESAMPLES = 1000
+OVERLAP_FREE = "overlap_free"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The translations of a split by one seed of a row."""
+
+    predictions: Sequence[Prediction]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Return the n-gram counts of each clip that BLEU-4 sums, i[clips, 10]."""
+        texts = [
+            [" ".join(tokens(text, False)) for text in (row.prediction, row.target)]
+            for row in self.predictions
+        ]
+        hypotheses, references = map(list, zip(*texts))
+        return np.array(raw_bleu(4)._extract_corpus_statistics(hypotheses, [references]))
+
+
+def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
+    """Return BLEU-4 without smoothing of summed counts, f[R]."""
+    lengths, references = sums_Rx10[:, 0], sums_Rx10[:, 1]
+    right, total = sums_Rx10[:, 2:6], sums_Rx10[:, 6:10]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.where(right > 0, np.log(right / np.maximum(total, 1)), -np.inf).mean(axis=1)
+        short = np.minimum(0, 1 - references / lengths)
+    return 100 * np.exp(np.where(lengths > 0, precision + short, -np.inf))
+
+
+def mean_bleu4(runs: Sequence[Run], weight_RxC: np.ndarray, clips: Sequence[int]) -> np.ndarray:
+    """Return runs' mean BLEU-4 for each row of clips' weights, f[R]."""
+    return np.mean([bleu4(weight_RxC @ run.counts[clips]) for run in runs], axis=0)
+
+
+def gain(row: Sequence[Run], other: Sequence[Run], clips: Sequence[int]) -> tuple[float, float, float]:
+    """Return the gain in BLEU-4 on clips and its 95 % interval."""
+    drawn = np.random.default_rng(0).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), RESAMPLES)
+    weights = np.concatenate([np.ones((1, len(clips)), int), drawn])
+    found = mean_bleu4(row, weights, clips) - mean_bleu4(other, weights, clips)
+    low, high = np.quantile(found[1:], (0.025, 0.975))
+    return float(found[0]), float(low), float(high)
+
+
+def read_runs(tables: Path, name: str, split: str) -> list[Run]:
+    """Return a row's finished seeds, in order."""
+    files = sorted(tables.glob(f"seed*/{name}/{predictions_file(split)}"))
+    return [Run(read_predictions(file)) for file in files if (file.parent / METRICS).exists()]
+
+
+def parts_of(run: Run) -> dict[str, list[int]]:
+    """Return the clips of each part of test, in the order shown."""
+    targets, questions = ([getattr(row, of) for row in run.predictions] for of in ("target", "question"))
+    by_overlap = overlap_parts(targets, questions)
+    every = range(len(targets))
+    halves = {part: list(every[lines]) for part, lines in PARTS.items()}
+    return halves | {name: by_overlap[name] for name in (*BUCKETS, OVERLAP_FREE)}
+
+
+def copied(run: Run) -> Run:
+    """Return the questions as translations."""
+    questions = question_baselines([row.question for row in run.predictions], "de_DE")["copy_question"]
+    rows = [
+        Prediction(row.id, row.question, row.target, text, 0.0)
+        for row, text in zip(run.predictions, questions)
+    ]
+    return Run(rows)
+
+
+def table(rows: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+    """Return BLEU-4 of each row by split and part, as Markdown."""
+    parts = parts_of(next(iter(rows["test"].values()))[0])
+    lines = [
+        f"| row | seeds | dev | {' | '.join(parts)} |",
+        f"| --- | ---: | ---: |{' ---: |' * len(parts)}",
+        f"| clips | | {len(next(iter(rows['dev'].values()))[0].predictions)} | "
+        f"{' | '.join(str(len(clips)) for clips in parts.values())} |",
+    ]
+    for name, runs in rows["test"].items():
+        cells = [_spread(rows["dev"][name], range(len(rows["dev"][name][0].predictions)))]
+        cells += [_spread(runs, clips) for clips in parts.values()]
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(runs: Sequence[Run], clips: Sequence[int]) -> str:
+    ones = np.ones((1, len(clips)), int)
+    scores = [float(mean_bleu4([run], ones, clips)[0]) for run in runs]
+    deviation = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
+    return f"{np.mean(scores):.2f}{deviation}"
+
+
+def gains(
+    rows: Mapping[str, Sequence[Run]], names: Sequence[str]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return each row's gain over the question alone by part of test."""
+    parts, alone = parts_of(rows[QUESTION][0]), rows[QUESTION]
+    return {
+        name: {part: gain(rows[name], alone, clips) for part, clips in parts.items()}
+        for name in names
+        if name in rows
+    }
+
+
+def gains_table(found: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
+    """Return gains as Markdown."""
+    parts = list(next(iter(found.values())))
+    lines = [f"| gain of | {' | '.join(parts)} |", f"| --- |{' ---: |' * len(parts)}"]
+    for name, by_part in found.items():
+        cells = [f"{mean:+.2f} ({low:+.1f} to {high:+.1f})" for mean, low, high in by_part.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def effects(
+    rows: Mapping[str, Mapping[str, Sequence[Run]]], base: str
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return what each part of the system adds, by part."""
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for label, pair in EFFECTS.items():
+        name, other = (QUESTION if row == "question" else f"{base}_{row}" for row in pair)
+        if name in rows["test"] and other in rows["test"]:
+            every = range(len(rows["dev"][name][0].predictions))
+            parts = parts_of(rows["test"][name][0])
+            found[label] = {"dev": gain(rows["dev"][name], rows["dev"][other], every)} | {
+                part: gain(rows["test"][name], rows["test"][other], clips) for part, clips in parts.items()
+            }
+    return found
+
+
+def curves_table(tables: Path, names: Sequence[str]) -> str:
+    """Return dev BLEU-4 while rows train, as means over seeds, as Markdown."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    for name in names:
+        for run in sorted(tables.glob(f"seed*/{name}")):
+            scores = read_scores(run / CHECKPOINTS)
+            if scores and (run / METRICS).exists():
+                every = read_json(run / FINISHED)["config"]["translate"]["eval_every"]
+                for place, step in enumerate(sorted(scores), start=1):
+                    curves.setdefault(name, {}).setdefault(place * every, []).append(scores[step]["bleu4"])
+    epochs = sorted({epoch for curve in curves.values() for epoch in curve})
+    lines = [f"| dev after epochs | {' | '.join(map(str, epochs))} |", f"| --- |{' ---: |' * len(epochs)}"]
+    for name, curve in curves.items():
+        cells = [f"{np.mean(curve[epoch]):.2f}" if epoch in curve else "" for epoch in epochs]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(
+    found: Mapping[str, Mapping[str, tuple[float, float, float]]], numbers: Mapping[str, int], seeds: int
+) -> Figure:
+    """Draw gains by overlap bucket, a panel for each quality.
+
+    Args:
+        found: The gains of `gains`.
+        numbers: The number of clips in each part.
+        seeds: The number of runs that each gain is the mean of.
+    """
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    bases = [base for base in QUALITIES if any(f"{base}_{row}" in found for row in SHOWN)]
+    panels = figure.subplots(1, len(bases), sharey=True, squeeze=False)[0]
+    for axes, base in zip(panels, bases):
+        for place, (row, color) in enumerate(zip(SHOWN, COLORS)):
+            if f"{base}_{row}" not in found:
+                continue
+            by_part = found[f"{base}_{row}"]
+            middle, low, high = np.array([by_part[bucket] for bucket in BUCKETS]).T
+            x = np.arange(len(BUCKETS)) + 0.19 * (place - 1.5)
+            axes.bar(x, middle, 0.17, color=color, label=SHOWN[row])
+            axes.vlines(x, low, high, color="#333333", linewidth=1)
+        axes.axhline(0, color="#333333", linewidth=0.8)
+        labels = [f"{bucket.replace('-', ' to ')}\n{numbers[bucket]} clips" for bucket in BUCKETS]
+        axes.set_xticks(range(len(BUCKETS)), labels)
+        axes.set_title(QUALITIES[base], loc="left", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("BLEU-4 gained over the question alone")
+    panels[0].legend(frameon=False, fontsize=9)
+    figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
+    figure.supxlabel(
+        "share of the sentence's words that the question holds "
+        f"(test; bars: mean of {seeds} runs, lines: 95 % over clips)",
+        fontsize=9,
+    )
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rehearsal", description=__doc__)
+    parser.add_argument("--tables", type=user_path, required=True, help="workdir of the tables command")
+    parser.add_argument("--figure", type=user_path, help="the PNG to draw")
+    parser.add_argument("--write", action="store_true", help=f"keep predictions in {RESULTS.name}/")
+    options = parser.parse_args(arguments)
+    names = sorted({path.parent.name for path in options.tables.glob(f"seed*/rehearsal*/{METRICS}")})
+    if QUESTION not in names:
+        parser.error(f"{options.tables} has no finished {QUESTION}, with which all rows are compared")
+    rows = {
+        split: {name: read_runs(options.tables, name, split) for name in names} for split in ("dev", "test")
+    }
+    with_copy = {
+        split: {"copy-question": [copied(runs[QUESTION][0])], **runs} for split, runs in rows.items()
+    }
+    print(table(with_copy))
+    print()
+    found = gains(rows["test"], [name for name in names if name != QUESTION])
+    print(gains_table(found))
+    for base in QUALITIES:
+        if added := effects(rows, base):
+            print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}")
+    print()
+    print(curves_table(options.tables, names))
+    shown = {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys()
+    if options.figure and shown:
+        numbers = {part: len(clips) for part, clips in parts_of(rows["test"][QUESTION][0]).items()}
+        seeds = min(len(rows["test"][name]) for name in (*shown, QUESTION))
+        drawn = draw(found, numbers, seeds)
+        drawn.savefig(options.figure, dpi=150)
+    if options.write:
+        for name in sorted({QUESTION, *shown}):
+            text = "".join(f"{row.id}\t{row.prediction}\n" for row in rows["test"][name][0].predictions)
+            write_text(RESULTS / f"{name}{SUFFIX}", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Gains over the question alone: BLEU-4 as the scores have it, and the gain where it is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import rehearsal
+from sslssaw_jax.evaluation.metrics import score
+from sslssaw_jax.evaluation.predictions import Prediction
+
+WORDS = ["am", "tag", "scheint", "im", "norden", "die", "sonne", "und", "in", "der", "nacht", "regnet"]
+
+
+def run(change: float, seed: int = 0, clips: int = 40) -> rehearsal.Run:
+    """Translations of random sentences with a share of the words changed."""
+    sentences, noise = np.random.default_rng(0), np.random.default_rng([1, seed])
+    rows = []
+    for clip in range(clips):
+        target = sentences.choice(WORDS, 9).tolist()
+        asked = target[: clip % 10]  # overlaps of all sizes
+        text = [word if noise.random() > change else "wind" for word in target]
+        rows.append(Prediction(str(clip), " ".join(asked), " ".join(target), " ".join(text), -1.0))
+    return rehearsal.Run(rows)
+
+
+@pytest.mark.parametrize("clips", [range(40), range(3, 17), [5]])
+def test_bleu_of_counts_is_the_score(clips):
+    one = run(0.2)
+    rows = [one.predictions[clip] for clip in clips]
+    expected = score([row.prediction for row in rows], [row.target for row in rows])["bleu4"]
+    found = rehearsal.mean_bleu4([one], np.ones((1, len(clips)), int), clips)
+    assert found[0] == pytest.approx(expected)
+
+
+def test_a_gain_has_the_sign_of_the_difference_and_lies_in_its_interval():
+    better, worse = [run(0.1, 0), run(0.1, 1)], [run(0.4, 2), run(0.4, 3)]
+    middle, low, high = rehearsal.gain(better, worse, range(40))
+    assert 0 < low < middle < high
+    assert rehearsal.gain(worse, better, range(40)) == pytest.approx((-middle, -high, -low))
+    assert rehearsal.gain(better, better, range(40)) == (0, 0, 0)
+
+
+def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    changes = {
+        "rehearsal_question": 0.4,
+        "rehearsal_qb": 0.3,
+        "rehearsal_ssl_ssaw": 0.1,
+        "rehearsal_poor_qb": 0.35,
+    }
+    for seed in (0, 1):
+        for name, change in changes.items():
+            folder = tmp_path / f"seed{seed}" / name
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text("{}")
+            (folder / "finished.json").write_text('{"config": {"translate": {"eval_every": 4}}}')
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "scores.json").write_text('{"9": {"bleu4": 1.0}, "18": {"bleu4": 3.5}}')
+            for split in ("dev", "test"):
+                rows = [json.dumps(vars(row)) for row in run(change, seed, 400).predictions]
+                (folder / f"predictions.{split}.jsonl").write_text("\n".join(rows) + "\n")
+    figure = tmp_path / "gains.png"
+    rehearsal.main([f"--tables={tmp_path}", f"--figure={figure}"])
+    lines = capsys.readouterr().out.splitlines()
+    scores, found = ([line.split(" | ")[0][2:] for line in lines if line.count("|") == n] for n in (12, 10))
+    assert [name for name in scores if name.startswith("rehearsal")] == sorted(changes)
+    assert [name for name in found if name.startswith("rehearsal")] == sorted(
+        {*changes} - {"rehearsal_question"}
+    )
+    added = [line for line in lines if line.startswith(("| both", "| sign"))]
+    assert [line.count("|") for line in added] == [11, 11, 11], "two of good seeing, one of poor"
+    assert all(" (+" in line.split("|")[3] for line in added), "all of test gains"
+    assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_the_question_alone_nothing_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        rehearsal.main([f"--tables={tmp_path}"])
+    assert "rehearsal_question" in capsys.readouterr().err
