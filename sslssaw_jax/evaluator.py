@@ -2,12 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError, require
@@ -43,7 +41,7 @@ from sslssaw_jax.report.score_table import format_gloss_table, format_table
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.progress import announce
-from sslssaw_jax.training.sharding import abstract_state
+from sslssaw_jax.training.sharding import with_shardings
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.transfer import trained_modules
@@ -316,7 +314,7 @@ class Evaluator:
         )
 
     def _load_best_of(self, workdir: Path) -> TrainState:
-        state = abstract_state(partial(self._stage.init, optimizer=optax.identity()), self._mesh)
+        state = with_shardings(self._stage.abstract_state(), self._mesh)
         if self._stage.starts_from_file and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self._config, self._tokenizer, whole=True)(state)
         require_choices(self._stage, workdir)

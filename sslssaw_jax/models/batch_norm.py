@@ -72,8 +72,9 @@ class BatchNorm(nnx.BatchNorm):
         return self.scale[...], self.bias[...]
 
     def _updated(self, y: jax.Array, mean_C: jax.Array, variance_C: jax.Array) -> jax.Array:
-        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean_C
-        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance_C
+        # set_value: `self.mean[...] = ` asks a traced value for its sharding, which takes long (see keys.py)
+        self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean_C)
+        self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * variance_C)
         return y
 
 

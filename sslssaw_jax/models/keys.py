@@ -7,7 +7,7 @@ from flax import nnx
 class _Stream(nnx.RngStream):
     """A stream of keys that is counted in Python."""
 
-    def __init__(self, key: jax.Array):
+    def __init__(self, key: jax.Array | int):
         super().__init__(key, tag="default")
         self.drawn = 0
 
@@ -24,5 +24,5 @@ class Keys(nnx.Rngs):
     searches all that was traced: the time grows with the square of the number of variables.
     """
 
-    def __init__(self, key: jax.Array):
+    def __init__(self, key: jax.Array | int):
         self.default = _Stream(key)

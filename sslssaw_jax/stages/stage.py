@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -96,14 +96,17 @@ class Stage:
         self, key: jax.Array, optimizer: optax.GradientTransformation, averaged: bool = False
     ) -> TrainState:
         """Return the state before the first step; `averaged` adds a moving average."""
-        params, batch_stats = split_model(self.make_model(key))[1:]
-        ema = jax.tree.map(jnp.zeros_like, params) if averaged else None
-        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
+        return _first_state(*split_model(self.make_model(key))[1:], optimizer, averaged)
 
-    def abstract_state(self) -> TrainState:
-        """Return shapes and dtypes of a state for evaluation."""
-        _, params, batch_stats = split_model(self._abstract_model)
-        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state=())
+    def abstract_state(
+        self, optimizer: optax.GradientTransformation | None = None, averaged: bool = False
+    ) -> TrainState:
+        """Return shapes and dtypes of `init`'s state, or of one for evaluation."""
+        _, params, batch_stats = split_model(self._abstract_model)  # made once for all that ask
+        if optimizer is None:
+            return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state=())
+        first = partial(_first_state, optimizer=optimizer, averaged=averaged)
+        return jax.eval_shape(first, params, batch_stats)
 
     @cached_property
     def train_def(self) -> nnx.GraphDef:
@@ -123,6 +126,13 @@ class Stage:
     @cached_property
     def _abstract_model(self) -> nnx.Module:
         return nnx.eval_shape(lambda: self.make_model(jax.random.key(0)))
+
+
+def _first_state(
+    params: nnx.State, batch_stats: nnx.State, optimizer: optax.GradientTransformation, averaged: bool
+) -> TrainState:
+    ema = jax.tree.map(jnp.zeros_like, params) if averaged else None
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
 
 
 def _for_evaluation(model: nnx.Module, only: Any) -> nnx.Module:

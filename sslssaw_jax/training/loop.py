@@ -26,7 +26,7 @@ from sslssaw_jax.training.faults import TrainingError, all_finite, require_finit
 from sslssaw_jax.training.optimizer import make_optimizer, plateau_factor
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
-from sslssaw_jax.training.sharding import abstract_state, replicated, shard_batch
+from sslssaw_jax.training.sharding import replicated, shard_batch, with_shardings
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.tracker import start_tracker
 from sslssaw_jax.types import Batch, Metrics, SelectionMetric, TrainState
@@ -86,8 +86,8 @@ def train(
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
-    init = partial(stage.init, optimizer=optimizer, averaged=stage_config.ema_decay > 0)
-    template = abstract_state(init, mesh)
+    averaged = stage_config.ema_decay > 0
+    template = with_shardings(stage.abstract_state(optimizer, averaged), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     evaluated = _evaluated_steps(batches.epoch_ends, stage_config.eval_every)
     with Checkpointer(
@@ -103,7 +103,7 @@ def train(
             data.set_position(position)
         else:
             # not under jit: compiling all the random draws takes longer than making them
-            state = jax.device_put(init(init_key), shardings)
+            state = jax.device_put(stage.init(init_key, optimizer, averaged), shardings)
             state = start(state) if start else state
         step = int(state.step)
         log = RunLog(

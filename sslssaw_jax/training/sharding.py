@@ -4,7 +4,6 @@ Model code is written for the global batch and knows nothing of this; the compil
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,9 +70,8 @@ def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
     )
 
 
-def abstract_state(init: Callable[[jax.Array], Any], mesh: Mesh) -> Any:
-    """Return shapes, dtypes and shardings of what `init(key)` would return."""
-    abstract = jax.eval_shape(init, jax.random.key(0))
+def with_shardings(abstract: Any, mesh: Mesh) -> Any:
+    """Return an abstract state with the sharding of each leaf."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -18,6 +19,8 @@ from sslssaw_jax.data.features import FeatureSource, features_folder, find_featu
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.models import s3d
+from sslssaw_jax.models.s3d import S3DConfig
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
@@ -114,10 +117,25 @@ def test_a_model_of_extracted_features_equals_the_model_of_frames(
         assert_close(ours[index], expected, 2e-3)  # float16
 
 
+class QuickS3D(nnx.Module):
+    """A stand-in for S3D that compiles at once; `tests/models/test_s3d.py` compares S3D with PyTorch's."""
+
+    def __init__(self, config: S3DConfig, **options: Any):
+        self.features = config.features
+        self.project = nnx.Linear(4 * 3, self.features, **options)
+
+    def __call__(self, clips_BxTxHxWx3: jax.Array, length_B: jax.Array) -> jax.Array:
+        clips, times = clips_BxTxHxWx3.shape[:2]
+        x = clips_BxTxHxWx3.mean(axis=(2, 3)).reshape(clips, times // 4, 12)
+        inside = jnp.arange(times // 4) < length_B[:, None] // 4
+        return jnp.where(inside[..., None], self.project(x), 0)
+
+
 def test_a_recognizer_of_extracted_s3d_features_equals_that_of_frames(
     dataset: Dataset, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some clips are longer than `max_frames`: both see the same part of them."""
+    monkeypatch.setattr(s3d, "S3D", QuickS3D)
     budget = {"recognize.frame_budget": 32, "recognize.clips_per_batch": 2}
     texts = {"data.max_question_tokens": 16, "data.max_target_tokens": 24}
     config = toy_system("mmtlb", **{"model.visual": "s3d", "stage": "recognize"}, **budget, **texts)

@@ -1,7 +1,6 @@
 """The mBERT text tower (Table 6): BERT's function, tokenizer and weights, and its place in both stages."""
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import transformers
 from flax import nnx, traverse_util
@@ -22,9 +20,10 @@ from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer
 from sslssaw_jax.data.mbert_tokenizer import load_bert_tokenizer, make_bert_tokenizer
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbert import Bert, MBertConfig
 from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
-from sslssaw_jax.training.sharding import abstract_state, make_mesh
+from sslssaw_jax.training.sharding import make_mesh, with_shardings
 from sslssaw_jax.types import Texts
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import load_mbart
@@ -88,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def imported(config: MBertConfig, folder: Path) -> Bert:
-    bert = nnx.eval_shape(lambda: Bert(config, BERT_VOCAB_SIZE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    bert = nnx.eval_shape(lambda: Bert(config, BERT_VOCAB_SIZE, dtype=jnp.float32, rngs=Keys(0)))
     weights = pretrained_mbert(dataclasses.replace(config, weights=str(folder)))
     loaded = load_part(nnx.Dict(bert=bert), "text_encoder", weights)
     return nnx.view(loaded.bert, deterministic=True)
@@ -382,7 +381,7 @@ def test_mbert_and_mbart_each_get_their_own_weights(make: Any, folder: Path, tmp
     )
     stage = make(config, VOCAB_SIZE, BERT_VOCAB_SIZE)
     mesh = make_mesh(MeshConfig())
-    state = abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh)
+    state = with_shardings(stage.abstract_state(), mesh)
     state = load_mbart(state, Checkpoint(tmp_path))
     params = nnx.to_pure_dict(pretrained_mbert(config.model.mbert)(state).params)
     expected = values_of(imported(config.model.mbert, folder))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.multi_cue import (
     POINTS,
     MultiCueConfig,
@@ -23,9 +24,7 @@ WIDTHS = VGGConfig((3, 3, 4, 5, 6))
 
 
 def embedding():
-    return MultiCueEmbedding(
-        WIDTHS, CONFIG, image_size=SIDE, max_frames=9, dtype=jnp.float32, rngs=nnx.Rngs(0)
-    )
+    return MultiCueEmbedding(WIDTHS, CONFIG, image_size=SIDE, max_frames=9, dtype=jnp.float32, rngs=Keys(0))
 
 
 def test_the_expected_place_of_a_map_with_one_bright_pixel_is_its_middle():
@@ -83,7 +82,7 @@ def test_the_parts_of_a_frame_their_points_and_gradients_equal_torch():
 def test_a_block_over_time_and_its_gradient_equal_torch():
     reference = pytest.importorskip("tests.support.multi_cue_reference")
     torch = reference.torch
-    block = random_model(lambda: TemporalCues((3, 2), 5, CONFIG, dtype=jnp.float32, rngs=nnx.Rngs(0)), seed=1)
+    block = random_model(lambda: TemporalCues((3, 2), 5, CONFIG, dtype=jnp.float32, rngs=Keys(0)), seed=1)
     graphdef, params, rest = nnx.split(block, nnx.Param, ...)
     rng = np.random.default_rng(3)
     streams = [rng.normal(size=(2, 11, width)).astype(np.float32) for width in (5, 3, 2)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.resnet import ResNet, ResNetConfig
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
@@ -32,7 +33,7 @@ def pair(request):
     config = CONFIGS[request.param]
     theirs = TorchResNet(config, SIDE)
     randomise_torch(theirs, seed=1)
-    ours = nnx.eval_shape(lambda: ResNet(config, SIDE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    ours = nnx.eval_shape(lambda: ResNet(config, SIDE, dtype=jnp.float32, rngs=Keys(0)))
     copy_weights(ours, theirs)
     return theirs, ours
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.s3d import S3D, S3DConfig, S3DEmbedding, rounded_up
 from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
 from sslssaw_jax.weights.initial_state import WeightsError
@@ -42,7 +43,7 @@ def imported(config, dtype=jnp.float32):
 
 
 def embedding(config=CONFIG, dtype=jnp.float32):
-    return S3DEmbedding(config, max_frames=FRAMES, dtype=dtype, rngs=nnx.Rngs(0))
+    return S3DEmbedding(config, max_frames=FRAMES, dtype=dtype, rngs=Keys(0))
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_checkpoint_of_slrt_has_the_same_weights(pair, tmp_path):
 
 def test_a_stream_of_other_inputs_takes_all_but_the_first_convolution(pair):
     theirs, _, config = pair
-    stream = nnx.eval_shape(lambda: S3D(config, inputs=5, dtype=jnp.float32, rngs=nnx.Rngs(1)))
+    stream = nnx.eval_shape(lambda: S3D(config, inputs=5, dtype=jnp.float32, rngs=Keys(1)))
     weights = pretrained_s3d(config, "keypoint_s3d", first=False)
     ours = load_part(nnx.Dict(keypoint_s3d=stream), "video", weights).keypoint_s3d
     theirs = theirs.state_dict()

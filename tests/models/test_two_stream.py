@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.s3d import Masks, S3DConfig
 from sslssaw_jax.models.two_stream import HeatMaps, Lateral, Pyramid, TwoStreamS3D
 from tests.support.toy import assert_close, jit, random_model
@@ -82,7 +83,7 @@ def assert_equal_to_pytorch(ours, theirs, inputs, call, call_theirs):
 
 def test_lateral_connections_and_their_gradients_equal_pytorch():
     reference = pytest.importorskip("tests.support.two_stream_reference")
-    ours = random_model(lambda: Lateral(3, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    ours = random_model(lambda: Lateral(3, dtype=jnp.float32, rngs=Keys(0)))
     mask = Masks.of(LENGTH, 8).whole
 
     def call(model, video, keypoints):
@@ -94,7 +95,7 @@ def test_lateral_connections_and_their_gradients_equal_pytorch():
 
 def test_a_pyramid_and_its_gradient_equal_pytorch():
     reference = pytest.importorskip("tests.support.two_stream_reference")
-    ours = random_model(lambda: Pyramid(CHANNELS, momentum=0.9, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    ours = random_model(lambda: Pyramid(CHANNELS, momentum=0.9, dtype=jnp.float32, rngs=Keys(0)))
     masks = Masks.of(2 * LENGTH, 16)
 
     def call(model, *maps):
@@ -112,7 +113,7 @@ def test_both_streams_of_a_packed_clip_equal_those_of_the_clip_alone():
     heat_maps = HeatMaps((0, 1), 24, (0.05, 0.05))
     config = S3DConfig(width=1 / 32)
     model = random_model(
-        lambda: TwoStreamS3D(config, heat_maps, max_frames=8, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        lambda: TwoStreamS3D(config, heat_maps, max_frames=8, dtype=jnp.float32, rngs=Keys(0))
     )
     rng = np.random.default_rng(3)
     frames = rng.normal(size=(14, 48, 48, 3)).astype(np.float32)

@@ -110,7 +110,7 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
     )
     state, metrics = step(jax.device_put(state, shardings), sharding.shard_batch(eight_rows(), mesh), KEY)
     found = flat({"state": state, "metrics": metrics})
-    if mesh.shape["fsdp"] == 8:
+    if name == "translate" and mesh.shape["fsdp"] > 1:
         pieces = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, state)
         found |= flat({"piece": pieces})
         with Checkpointer(folder / "checkpoints") as checkpointer:
@@ -122,7 +122,7 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
             restored = checkpointer.restore(template)
             assert restored and all(leaf.is_fully_replicated for leaf in jax.tree.leaves(restored[0]))
             found |= flat({"restored": restored[0]})
-    if make_stage is translate_stage and mesh.shape["fsdp"] < 8:
+    if name == "translate":
         step = jit(translator(stage, config), out_shardings=sharding.replicated(mesh))
         batch = sharding.shard_batch(eight_rows(), mesh)
         found |= flat({"translation": step(state.params, state.batch_stats, batch)})

@@ -27,24 +27,29 @@ from sslssaw_jax import experiment
 from sslssaw_jax.data import clips as source
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.evaluation import split_translator as evaluation
-from sslssaw_jax.systems import read_config
+from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.training import checkpoints as checkpointing
 from sslssaw_jax.training import loop as train
 from sslssaw_jax.training.signals import Stopped, StopRequest
-from tests.support.small_runs import shipped, shrink
+from tests.support.toy_system import SYSTEM
 
 KILL, TERMINATE = signal.SIGKILL, signal.SIGTERM
 BROKEN = "train-005"
 
 
 def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
-    """Return stage 2 alone: evaluated epochs of 3 steps, a checkpoint every second step."""
-    config = shrink(shipped("demo"), data_dir)
-    config.init_from = None
-    config.evaluation.num_heatmaps, config.logging.peak_tflops = 0, 0.001
-    config.data.skip_broken = 1
-    config.warm_start.epochs = 0
-    config.translate.update({"epochs": epochs, "eval_every": 1})
+    """Return one stage of a quick system: evaluated epochs of 3 steps, a checkpoint every second step.
+
+    It has what a restart could draw or count anew: dropout, running statistics, an average.
+    """
+    SYSTEMS["toy"] = SYSTEM
+    config = default_config("toy")
+    config.data.update({"data_dir": str(data_dir), "image_size": 24, "max_frames": 32})
+    config.data.update({"num_threads": 2, "skip_broken": 1})
+    config.evaluation.num_heatmaps, config.logging.peak_tflops, config.logging.every_steps = 0, 1e-6, 1
+    config.translate.update({"epochs": epochs, "eval_every": 1, "clips_per_batch": 8, "frame_budget": 160})
+    config.translate.ema_decay = 0.9
+    config.decode.update({"beams": 2, "max_new_tokens": 8})
     config.checkpoint.every_steps = 2
     return config
 

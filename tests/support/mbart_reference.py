@@ -11,6 +11,7 @@ import transformers
 from flax import nnx
 from transformers import MBartForConditionalGeneration
 
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.transformer import Decoder, Encoder
 from sslssaw_jax.types import Array
@@ -95,7 +96,7 @@ def random_hugging_face(
 
 def import_mbart(folder: Path, config: MBartConfig = CONFIG) -> MBart:
     """Load our model from a Hugging Face folder, without dropout."""
-    model = nnx.eval_shape(lambda: MBart(config, nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: MBart(config, Keys(0)))
     state = load_mbart(state_of(model), Checkpoint(folder))
     return nnx.view(nnx.merge(nnx.graphdef(model), state.params), deterministic=True)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sslssaw_jax.models.cnn import CNNConfig
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.vgg import VGGConfig
@@ -154,7 +155,7 @@ def torchvision_model(config: CNNConfig) -> torch.nn.Module:
 
 def imported(config: CNNConfig, side: int, dtype: str = "float32") -> nnx.Module:
     """The CNN of `config` with the weights that `config.weights` names."""
-    model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: make_cnn(config, side, dtype=jnp.dtype(dtype), rngs=Keys(0)))
     model = load_part(model, "cnn", pretrained_cnn(config))
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), model)
 

@@ -290,6 +290,13 @@ def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Bat
 
 def random_model(make: Callable[[], Any], seed: int = 0) -> Any:
     """Make a model with every weight, bias, scale and running statistic random."""
+    model = nnx.eval_shape(make)
+    nnx.update(model, random_variables(nnx.state(model), seed))
+    return model
+
+
+def random_variables(state: nnx.State, seed: int = 0) -> nnx.State:
+    """Draw the variables of a model, of which shapes and dtypes are known."""
     rng = np.random.default_rng(seed)
 
     def draw(path: Any, leaf: Any) -> jax.Array:
@@ -304,15 +311,14 @@ def random_model(make: Callable[[], Any], seed: int = 0) -> Any:
             value = np.exp(0.3 * noise) if "scale" in name or "var" in name else 0.3 * noise
         return jnp.asarray(value, leaf.dtype)
 
-    model = nnx.eval_shape(make)
-    nnx.update(model, jax.tree.map_with_path(draw, nnx.state(model)))
-    return model
+    return jax.tree.map_with_path(draw, state)
 
 
 def toy_state(stage: Stage, seed: int = 0) -> TrainState:
     """Make a state of the stage with every variable random, for `sgd_step`."""
-    model = random_model(lambda: stage.make_model(jax.random.key(0)), seed)
-    _, params, batch_stats = nnx.split(model, nnx.Param, ...)
+    abstract = stage.abstract_state()
+    whole = random_variables(nnx.merge_state(abstract.params, abstract.batch_stats), seed)
+    params, batch_stats = nnx.split_state(whole, nnx.Param, ...)
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.sgd(1.0).init(params))
 
 

@@ -1,22 +1,17 @@
-"""The proof of the design: a system in one file trains, resumes, translates and has a row in a table."""
+"""The proof of the design: a system in one short file trains, translates and has a row in a table.
 
-import json
+`tests/training/test_resume.py` kills its training, and `tests/training/test_processes.py` splits it.
+"""
+
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-import sslssaw_jax.training.loop
 from configs.systems import OTHER_SYSTEMS, SMALL
-from sslssaw_jax.experiment import Experiment
-from sslssaw_jax.systems import SYSTEMS, default_config, read_config
+from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.tables import PAPER, rows
 from sslssaw_jax.tables.rows import ROOT, make_table
-from sslssaw_jax.training.checkpoints import restore_params
-from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support import toy_system
 
 RUN = """
@@ -45,40 +40,8 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PAPER, "9", table)
 
 
-def configuration(data_dir: Path) -> ConfigDict:
-    config = default_config("toy")
-    config.data.update({"data_dir": str(data_dir), "max_frames": 32, "num_threads": 1})
-    config.translate.update({"epochs": 2, "clips_per_batch": 8, "frame_budget": 160})
-    config.translate.optim.learning_rate = 0.1
-    config.decode.update({"beams": 2, "max_new_tokens": 8})
-    config.checkpoint.every_steps = 2
-    return config
-
-
-def test_it_trains_resumes_and_translates(
-    tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(name: str) -> None:
-        Experiment(read_config(configuration(tiny_data_dir)), tmp_path / name).run("train")
-
-    run("whole")
-    shard_batch, calls = sslssaw_jax.training.loop.shard_batch, []
-
-    def interrupted(batch, mesh):
-        calls.append(batch)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return shard_batch(batch, mesh)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sslssaw_jax.training.loop, "shard_batch", interrupted)
-        run("interrupted")
-    run("interrupted")
-    whole, again = (restore_params(tmp_path / name / CHECKPOINTS)[:2] for name in ("whole", "interrupted"))
-    jax.tree.map(np.testing.assert_array_equal, whole, again)
-    metrics = json.loads((tmp_path / "whole" / "metrics.json").read_text())
-    assert metrics["test"]["num_clips"] == 6 and metrics["test"]["questions"] == {}
-    assert (tmp_path / "whole" / "report.html").exists()
+def test_it_is_one_short_file() -> None:
+    assert len(Path(toy_system.__file__).read_text().splitlines()) <= 60
 
 
 def test_it_has_a_row_in_a_table(
@@ -94,3 +57,4 @@ def test_it_has_a_row_in_a_table(
     assert row.failed == 0, (tmp_path / "W" / "seed0" / "demo_toy" / "run.log").read_text()
     assert "| Toy |" in (tmp_path / "W" / "table9.avatar_qa.md").read_text()
     assert 0 <= row.mean("bleu4") <= 100
+    assert (tmp_path / "W" / "seed0" / "demo_toy" / "report.html").exists()

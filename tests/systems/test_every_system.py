@@ -46,10 +46,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "slrt alone": ("slrt", {"model.reads_question": False}),
     "slrt ctc": ("slrt", {"model.reads_question": False, "model.recognition_weight": 5.0}),
     "ssl_ssaw features": ("ssl_ssaw", {"data.features": ("a set",)}),
-    "slrt features": ("slrt", {"data.features": ("a set",)}),
     "mmtlb embedding": ("mmtlb", {"model.mapper": "embedding"}),
     "mmtlb features": ("mmtlb", {"model.visual": "s3d", "data.features": ("a set",)}),
-    "ts_slt embedding": ("ts_slt", {"model.mapper": "embedding"}),
     "ts_slt features": ("ts_slt", {"model.visual": "s3d", "data.features": ("frames", "points")}),
     "gbt mbert": (
         "gbt",

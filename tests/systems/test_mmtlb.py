@@ -95,7 +95,7 @@ def test_s3d_reads_frames_and_its_first_block_may_be_frozen():
         optimizer=optimizer,
         factors=factors,
     )
-    state = jax.eval_shape(partial(stage.init, optimizer=optimizer), jax.random.key(0))
+    state = stage.abstract_state(optimizer)
     after, metrics = jax.eval_shape(step, state, toy_batch(0), jax.random.key(1))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert metrics["loss_gloss"].shape == ()

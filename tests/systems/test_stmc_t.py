@@ -74,7 +74,7 @@ def test_the_recogniser_s_loss_has_three_parts_and_frames_of_no_clip_change_none
 def test_a_training_step_of_the_recogniser_keeps_the_shape_of_its_state():
     """Trace without compiling; `tests/models/test_multi_cue.py` compares gradients with PyTorch's."""
     stage, optimizer = recognizer(), optax.sgd(1.0)
-    state = jax.eval_shape(partial(stage.init, optimizer=optimizer), jax.random.key(0))
+    state = stage.abstract_state(optimizer)
     step = partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer)
     after, metrics = jax.eval_shape(step, state, with_keypoints(toy_batch(0)), jax.random.key(1))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)

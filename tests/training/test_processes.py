@@ -54,7 +54,7 @@ def get_config():
 def configuration(data_dir: Path) -> ml_collections.ConfigDict:
     """Return a quick system's one stage: six steps, a checkpoint after every third."""
     config = default_config("toy")
-    config.data.update({"data_dir": str(data_dir), "max_frames": 32, "num_threads": 1})
+    config.data.update({"data_dir": str(data_dir), "image_size": 24, "max_frames": 32, "num_threads": 1})
     config.translate.update({"epochs": 2, "clips_per_batch": 8, "frame_budget": 160, "ema_decay": 0.5})
     config.translate.optim.update({"name": "sgd", "learning_rate": 0.05, "warmup_steps": 0})
     config.decode.update({"beams": 2, "max_new_tokens": 8})

@@ -38,7 +38,7 @@ def error_of(call) -> str:
 
 
 RUNS = {
-    ("translate", "float64"): ("1x1", "4x2", "1x8"),
+    ("translate", "float64"): ("1x1", "4x2"),
     ("aligned", "float32"): ("1x1", "4x2"),
     ("gaslt", "float64"): ("1x1", "4x2"),
 }
@@ -94,10 +94,10 @@ def test_a_translation_on_eight_devices_is_that_of_one(outcomes):
 @pytest.mark.slow
 def test_fsdp_splits_large_arrays_their_momentum_and_their_average_and_copies_small_ones(outcomes):
     folder = outcomes["translate", "float64"]
-    whole, pieces = leaves(folder, "1x8", "state"), leaves(folder, "1x8", "piece")
-    split = {name for name, piece in pieces.items() if piece.size * 8 == whole[name].size}
+    whole, pieces = leaves(folder, "4x2", "state"), leaves(folder, "4x2", "piece")
+    split = {name for name, piece in pieces.items() if piece.size * 2 == whole[name].size}
     assert split == {
-        name for name, leaf in whole.items() if leaf.size >= 64 and any(size % 8 == 0 for size in leaf.shape)
+        name for name, leaf in whole.items() if leaf.size >= 64 and any(size % 2 == 0 for size in leaf.shape)
     }
     for part in (".params", ".opt_state", ".ema"):
         assert any(name.startswith(part) for name in split)
@@ -107,7 +107,7 @@ def test_fsdp_splits_large_arrays_their_momentum_and_their_average_and_copies_sm
 @pytest.mark.slow
 def test_a_checkpoint_written_under_fsdp_restores_replicated(outcomes):
     folder = outcomes["translate", "float64"]
-    assert_equal(leaves(folder, "1x8", "restored"), leaves(folder, "1x8", "state"), 0)
+    assert_equal(leaves(folder, "4x2", "restored"), leaves(folder, "4x2", "state"), 0)
 
 
 @pytest.mark.slow

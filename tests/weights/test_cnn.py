@@ -14,6 +14,7 @@ from flax import nnx
 from sslssaw_jax.config.experiment import to_config_dict
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
+from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.shufflenet import ShuffleNetConfig
 from sslssaw_jax.models.vgg import VGGConfig
@@ -127,7 +128,7 @@ def test_the_shipped_resnet_equals_torch_in_evaluation(tmp_path):
     ids=["ResNet-18", "ResNet-50", "ShuffleNetV2 x1.0", "VGG-11"],
 )
 def test_a_full_size_has_as_many_weights_as_torchvision_s_without_the_classifier(config, count):
-    cnn = nnx.eval_shape(lambda: make_cnn(config, 224, dtype=np.dtype(np.float32), rngs=nnx.Rngs(0)))
+    cnn = nnx.eval_shape(lambda: make_cnn(config, 224, dtype=np.dtype(np.float32), rngs=Keys(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(cnn, nnx.Param))) == count
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -18,7 +17,7 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems.ssl_ssaw import encode_batch as encode
-from sslssaw_jax.training.sharding import abstract_state, make_mesh
+from sslssaw_jax.training.sharding import make_mesh, with_shardings
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import WeightsError
@@ -202,9 +201,7 @@ def test_a_whole_model_is_read_and_a_head_that_is_the_embedding_is_one_with_it(
     torch.save({"model": state}, tmp_path / "checkpoint.pth")
     config = config_from(tmp_path / "checkpoint.pth", **{"model.mbart.tied_head": True})
     stage = translate_stage(config, tokenizer.vocab_size)
-    nothing = abstract_state(
-        functools.partial(stage.init, optimizer=optax.identity()), make_mesh(config.mesh)
-    )
+    nothing = with_shardings(stage.abstract_state(), make_mesh(config.mesh))
     started = gfslt_checkpoint(config, tokenizer, whole=True)(nothing)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((started.params, started.batch_stats)))
     np.testing.assert_array_equal(

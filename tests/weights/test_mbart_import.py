@@ -11,7 +11,6 @@ from pathlib import Path
 import huggingface_hub
 import jax
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
@@ -24,7 +23,7 @@ from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.stages.losses import cross_entropy
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.training.sharding import abstract_state, make_mesh
+from sslssaw_jax.training.sharding import make_mesh, with_shardings
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, WeightsError
 from sslssaw_jax.weights.mbart import (
@@ -175,7 +174,7 @@ def sized_config(**changes: object) -> Config:
 def empty_state(stage: Stage) -> TrainState:
     """The stage's state without values."""
     mesh = make_mesh(MeshConfig())
-    return abstract_state(functools.partial(stage.init, optimizer=optax.identity()), mesh)
+    return with_shardings(stage.abstract_state(), mesh)
 
 
 @functools.cache
