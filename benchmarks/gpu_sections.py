@@ -56,10 +56,18 @@ def ceilings(options: argparse.Namespace) -> Findings:
     found["copy_tb_s"] = 2e-12 * line.nbytes / seconds_of(jax.jit(lambda x: x + 1), line)
     pixels = np.random.default_rng(0).integers(0, 255, (frames, 256, 256, 3), np.uint8)
     found["to_device_gb_s"] = 1e-9 * pixels.nbytes / seconds_of(jax.device_put, pixels)
-    start = time.perf_counter()
-    placed = jax.device_put(pixels)
-    found["to_device_call_ms"] = 1e3 * (time.perf_counter() - start)
-    jax.block_until_ready(placed)
+    # whether a transfer waits for a computation that was enqueued before
+    compute = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: 1e-4 * (y @ x), x))
+    found["compute_ms"] = 1e3 * seconds_of(compute, square, repeats=1)
+    for name, running in (("alone", False), ("behind_compute", True)):
+        fresh = np.array(pixels)
+        computed = compute(square) if running else square
+        start = time.perf_counter()
+        placed = jax.device_put(fresh)
+        called = time.perf_counter()
+        jax.block_until_ready(placed)
+        found[f"to_device_{name}_ms"] = [1e3 * (at - start) for at in (called, time.perf_counter())]
+        jax.block_until_ready(computed)
 
     cv2.setNumThreads(1)
     jpegs = encoded_clip(0, 32 if options.toy else 232, (256, 256), "jpg")
@@ -174,20 +182,26 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
     found["temporaries_gb"] = 1e-9 * compiled.memory_analysis().temp_size_in_bytes
     print(json.dumps(found), flush=True)
 
-    def run(next_batch: Callable[[], Any]) -> float:
-        """Return a step's milliseconds, with metrics read one step late."""
+    def run(next_batch: Callable[[], Any]) -> dict[str, float]:
+        """Return a step's milliseconds and its parts; metrics are read late."""
         nonlocal state
-        last, start = None, time.perf_counter()
+        last, times = None, [time.perf_counter()]
         for _ in range(steps):
-            state, metrics = compiled(state, next_batch(), key)
+            batch = next_batch()
+            times.append(time.perf_counter())
+            state, metrics = compiled(state, batch, key)
+            times.append(time.perf_counter())
             if last:
                 jax.device_get(last)
+            times.append(time.perf_counter())
             last = metrics
         found["metrics"] = {name: float(value) for name, value in jax.device_get(last).items()}
-        return 1e3 * (time.perf_counter() - start) / steps
+        parts = 1e3 * np.diff(times).reshape(steps, 3).mean(axis=0)
+        whole = 1e3 * (time.perf_counter() - times[0]) / steps
+        return {"ms": whole, **dict(zip(("batch_ms", "enqueue_ms", "read_ms"), parts.tolist()))}
 
     run(lambda: batch)
-    found["resident_ms"] = sorted(run(lambda: batch) for _ in range(3))
+    found["resident_ms"] = sorted(run(lambda: batch)["ms"] for _ in range(3))
     print(json.dumps(found), flush=True)
     if options.trace:
         folder = options.trace / f"{options.label}_{stage_name}"
@@ -215,9 +229,9 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
         batches = sent(make_batches(config, threads=16), ahead, waits)
         run(functools.partial(next, batches))  # empties what lay ready
         waits.clear()
-        milliseconds = run(functools.partial(next, batches))
-        rows = found.setdefault(f"loop_{ahead}_ahead", [])
-        rows.append({"ms": milliseconds, "wait": 1e3 * sum(waits) / steps / milliseconds})
+        row = run(functools.partial(next, batches))
+        row["wait"] = 1e3 * sum(waits) / steps / row["ms"]
+        found.setdefault(f"loop_{ahead}_ahead", []).append(row)
         print(json.dumps(found), flush=True)
     found["peak_gb"] = 1e-9 * (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
     return found

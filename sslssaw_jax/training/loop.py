@@ -204,8 +204,8 @@ class _Sent(NamedTuple):
 class _TrainingData:
     """The batches of a run, sent a step ahead, and the broken clips so far.
 
-    A GPU copies a batch only after all steps that were enqueued before. Batch k+1 is sent before step k is
-    enqueued, so that both run at the same time.
+    A copy to a GPU may wait for all steps enqueued before it. Batch k+1 is sent before step k is enqueued, so
+    that both can run at the same time.
     """
 
     def __init__(self, batches: Batches, max_broken: int, mesh: Mesh) -> None:
