@@ -13,7 +13,7 @@ _SMALL = {
         for key, value in SMALL_TRANSFORMER.items()
         if key.startswith("model.")
     },
-    "recognize.epochs": 8,
+    "recognize.epochs": 3,
     **small_stage("recognize", 8, 360),
     "text2gloss.epochs": 8,
     **small_stage("text2gloss", 16, 640),

@@ -100,8 +100,11 @@ def refused(key: str, value: Any, system: str = "ssl_ssaw") -> str:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_setting_refuses_what_its_field_does_not_allow_by_name(system):
-    checked = 0
+    """All settings of the paper's system, and of the others those that are their own."""
+    checked, first = 0, system == "ssl_ssaw"
     for path, field, hint in fields(read_config(tree_of(system)), "config"):
+        if not first and not path.startswith("config.model."):
+            continue
         key, allowed = path.removeprefix("config."), field.metadata.get("allowed")
         if typing.get_origin(hint) is typing.Literal:
             message = refused(key, "zzz", system)
@@ -114,7 +117,7 @@ def test_every_setting_refuses_what_its_field_does_not_allow_by_name(system):
         else:
             continue
         checked += 1
-    assert checked > 50
+    assert checked > (50 if first else 3)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

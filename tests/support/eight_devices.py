@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
+from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.stages import OptimConfig
 from sslssaw_jax.stages import pretrain, sign_transformer, video
 from sslssaw_jax.stages.stage import Stage
@@ -25,6 +26,7 @@ from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.types import Batch, TrainState
 from tests.support.toy import (
     NO_DROPOUT,
+    batch_for,
     jit,
     padded,
     pretrain_stage,
@@ -36,10 +38,12 @@ from tests.support.toy import (
     translator,
 )
 
+FEATURES = {"data.features": ("a set",)}  # a CNN takes long to compile, and one stage has it
+ALIGNED = {"stage": "pretrain", "model.alignment": "text_to_video"}
 STAGES = {
-    "aligned": (pretrain_stage, "ssl_ssaw", {"stage": "pretrain", "model.alignment": "text_to_video"}),
+    "aligned": (pretrain_stage, "ssl_ssaw", ALIGNED | FEATURES),
     "translate": (translate_stage, "ssl_ssaw", {}),
-    "gaslt": (translate_stage, "gaslt", {}),
+    "gaslt": (translate_stage, "gaslt", FEATURES),
 }
 KEY = jax.random.key(5)
 # Before Flax takes its defaults from it: every parameter, cast and loss is of 64 bits then.
@@ -79,9 +83,9 @@ def main(name: str, out: str, meshes: tuple[str, ...]) -> None:
         np.savez(Path(out) / "accumulated.npz", **accumulated())
 
 
-def eight_rows() -> Batch:
+def eight_rows(config: Config) -> Batch:
     """Make a batch of six clips whose frames and rows divide by eight."""
-    batch = toy_batch(seed=0, clips=6)
+    batch = batch_for(config, toy_batch(seed=0, clips=6))
     return padded(batch, rows=2, frames=-len(batch.frames) % 8)
 
 
@@ -108,7 +112,9 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
         partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer, ema_decay=0.9),
         out_shardings=(shardings, sharding.replicated(mesh)),
     )
-    state, metrics = step(jax.device_put(state, shardings), sharding.shard_batch(eight_rows(), mesh), KEY)
+    state, metrics = step(
+        jax.device_put(state, shardings), sharding.shard_batch(eight_rows(config), mesh), KEY
+    )
     found = flat({"state": state, "metrics": metrics})
     if name == "translate" and mesh.shape["fsdp"] > 1:
         pieces = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, state)
@@ -124,7 +130,7 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
             found |= flat({"restored": restored[0]})
     if name == "translate":
         step = jit(translator(stage, config), out_shardings=sharding.replicated(mesh))
-        batch = sharding.shard_batch(eight_rows(), mesh)
+        batch = sharding.shard_batch(eight_rows(config), mesh)
         found |= flat({"translation": step(state.params, state.batch_stats, batch)})
     return found
 
