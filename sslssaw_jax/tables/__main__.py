@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.tables",
         usage="%(prog)s --table N --dataset NAME --workdir DIR [--toy] [--seeds N] [--rows ROW,ROW] "
-        "[-- RUN_FLAGS]",
+        "[--jobs N] [-- RUN_FLAGS]",
         description="Train the missing runs of a table of the paper and write the table as Markdown, CSV and "
         "PNG. Finished runs stay, unfinished ones go on, and failed ones are tried again.",
         epilog="RUN_FLAGS are flags of run.py for all rows. Example: python -m sslssaw_jax.tables --table=4 "
@@ -35,10 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
     parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
+    parser.add_argument("--jobs", type=int, default=1, help="runs trained at the same time; default 1")
     parser.add_argument("run_flags", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds={options.seeds}: at least one is needed")
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}={getattr(options, name)}: at least one is needed")
     if options.toy and options.dataset not in WITH_TOY:
         parser.error(f"--toy: the models for {options.dataset} are small already")
     names = [row["experiment"] for row in PAPER[str(options.table)]["rows"]]
@@ -66,6 +68,7 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
             only=only,
             run_flags=options.run_flags,
             toy=options.toy,
+            at_once=options.jobs,
         )
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")

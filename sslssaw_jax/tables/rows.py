@@ -8,6 +8,7 @@ import io
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import BASES, PAPER, TOY
-from sslssaw_jax.tables.child_process import run_child
+from sslssaw_jax.tables.child_process import RunChild, child_processes
 from sslssaw_jax.tables.layout import WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.workdir import (
@@ -93,6 +94,7 @@ def make_table(
     only: Collection[str] = (),
     run_flags: Sequence[str] = (),
     toy: bool = False,
+    at_once: int = 1,
 ) -> list[Row]:
     """Train the missing runs of a table and write `table<number>.<dataset>.{md,csv,png}`.
 
@@ -104,6 +106,7 @@ def make_table(
         only: The rows to train; () for all. Other rows are shown if they are done.
         run_flags: More flags of `run.py` for all rows, `--config.KEY=VALUE`.
         toy: Whether to train small models.
+        at_once: The most runs that are trained at the same time.
 
     Raises:
         ConfigError: A flag is wrong.
@@ -128,7 +131,8 @@ def make_table(
                 for jobs in by_seed
                 for name, job in zip(names, jobs)
                 if not job.done and (not only or name in only)
-            ]
+            ],
+            at_once,
         )
         _require_one_dataset([job for jobs in by_seed for job in jobs if job.done])
         runs = zip(*map(_results, by_seed))
@@ -217,7 +221,7 @@ class _Call(NamedTuple):
     needs: Path | None  # the folder of a call before
 
 
-def _train(jobs: Sequence[_Job]) -> dict[Path, str]:
+def _train(jobs: Sequence[_Job], at_once: int) -> dict[Path, str]:
     """Train and evaluate rows; return the last words of failed runs."""
     calls: dict[Path, _Call] = {}
     for job in jobs:
@@ -228,24 +232,37 @@ def _train(jobs: Sequence[_Job]) -> dict[Path, str]:
             calls.setdefault(folder, _Call(what, flags, folder, mark, None))
         calls[job.workdir] = _Call("training and evaluation", job.flags, job.workdir, job.metrics, folder)
     failed: dict[Path, str] = {}
-    for place, call in enumerate(calls.values(), start=1):
-        print(f"job {place} of {len(calls)}: {call.what} in {call.workdir}", flush=True)
-        if call.needs in failed:
-            failed[call.workdir] = f"not begun, since {call.needs} has failed"
-            print(f"{call.workdir}: {failed[call.workdir]}", file=sys.stderr)
-        elif words := _last_words(call):
-            failed[call.workdir] = words
+    left = dict(enumerate(calls.values(), start=1))
+    running: dict[Future[str], _Call] = {}
+    with child_processes() as run, ThreadPoolExecutor(at_once) as pool:
+        while left or running:
+            for place, call in [*left.items()]:
+                if len(running) == at_once:
+                    break
+                if call.needs in [other.workdir for other in (*left.values(), *running.values())]:
+                    continue
+                del left[place]
+                print(f"job {place} of {len(calls)}: {call.what} in {call.workdir}", flush=True)
+                if call.needs in failed:
+                    failed[call.workdir] = f"not begun, since {call.needs} has failed"
+                    print(f"{call.workdir}: {failed[call.workdir]}", file=sys.stderr)
+                else:
+                    running[pool.submit(_last_words, call, run)] = call
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                call = running.pop(future)
+                if words := future.result():
+                    failed[call.workdir] = words
     return failed
 
 
-def _last_words(call: _Call) -> str:
+def _last_words(call: _Call, run: RunChild) -> str:
     """Run a call; if it fails, print and return its last words."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
     log = inside(call.workdir, call.workdir / "run.log")
     call.workdir.mkdir(parents=True, exist_ok=True)
     log.touch()
     print(f"  {shlex.join(command)}\n  to follow it: tail -f {shlex.quote(str(log))}", flush=True)
-    status = run_child(command, log)
+    status = run(command, log)
     if not status and call.result.exists():
         return ""
     last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
 from sslssaw_jax.tables import rows as table_rows
 from sslssaw_jax.tables.__main__ import main
-from sslssaw_jax.tables.child_process import run_child
+from sslssaw_jax.tables.child_process import child_processes
 from sslssaw_jax.tables.layout import WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.tables.rows import TableError, make_table
 from sslssaw_jax.training.signals import Stopped
@@ -100,7 +101,7 @@ class Runs:
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs(tmp_path / "W")
-    monkeypatch.setattr(table_rows, "run_child", runs)
+    monkeypatch.setattr(table_rows, "child_processes", lambda: nullcontext(runs))
     return runs
 
 
@@ -178,6 +179,22 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed (not begun, since" in told
 
 
+def test_rows_are_trained_side_by_side_after_the_stage_they_share(runs, monkeypatch):
+    meeting, alone = threading.Barrier(3), threading.Lock()
+
+    def run(command: Sequence[str], log: Path) -> int:
+        if "stage1" not in str(log):
+            meeting.wait(timeout=60)  # fails unless all three rows are there
+        with alone:
+            return runs(command, log)
+
+    monkeypatch.setattr(table_rows, "child_processes", lambda: nullcontext(run))
+    rows = make_table(7, "avatar_qa", runs.workdir, at_once=3)
+    first, *others = runs.called()
+    assert first == SHARED[0] and len(others) == 3
+    assert [(len(row.runs), row.failed) for row in rows] == [(1, 0)] * 3
+
+
 def test_rows_of_different_preparations_of_a_dataset_are_refused(runs):
     make_table(7, "avatar_qa", runs.workdir, only=["video", "question"])
     for row, fingerprint in {"video": "a", "question": "b"}.items():
@@ -247,8 +264,8 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(Stopped, match=number.name):
-        run_child([sys.executable, "-c", child], log)
+    with pytest.raises(Stopped, match=number.name), child_processes() as run:
+        run([sys.executable, "-c", child], log)
     thread.join()
     assert log.read_text() == f"saved at {int(number)}\n"
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
