@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,9 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.training.checkpoints import CheckpointError
+from sslssaw_jax.training import loop
+from sslssaw_jax.training.checkpoints import CheckpointError, restore_params
+from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.small_runs import rows, run, shipped, shrink
@@ -90,6 +93,34 @@ def test_clips_of_any_split_are_translated_and_drawn_alone(
     row = next(row for row in rows(finished / "predictions.dev.jsonl") if row["id"] == "dev-003")
     told = "\n  ".join(row[key] for key in ("id", "question", "target", "prediction"))
     assert told in capsys.readouterr().out
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cover what test_resume's toy lacks: augmentation, a CNN and SSL with the demo's optimizer."""
+    config = shrink(shipped("demo"), tiny_data_dir)
+    config.checkpoint.every_steps = 1
+    config = read_config(config)
+    workdir = tmp_path / "demo"
+    *early, _ = zip(plan_stages(config, finished), plan_stages(config, workdir))
+    for (_, folder), (_, place) in early:
+        shutil.copytree(folder, place, dirs_exist_ok=True)
+    counted_step = loop.CountedStep.__call__
+
+    def interrupted(*arguments):
+        if (workdir / CHECKPOINTS / "2").exists():
+            raise KeyboardInterrupt
+        return counted_step(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop.CountedStep, "__call__", interrupted)
+        Experiment(config, workdir).run("train")
+    Experiment(config, workdir).run("train")
+    ends = [restore_params(folder / CHECKPOINTS)[0] for folder in (finished, workdir)]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    for file in ("predictions.dev.jsonl", "predictions.test.jsonl"):
+        assert (finished / file).read_bytes() == (workdir / file).read_bytes()
 
 
 def test_the_log_names_each_step_with_its_losses_and_rates(finished: Path) -> None:

@@ -121,3 +121,17 @@ def test_a_recogniser_is_trained_with_keypoints_and_the_finished_run_goes_on(tin
         Experiment(read_config(tree), tmp_path / "run").run("train")
         assert (tmp_path / "run" / METRICS).is_file(), "each call evaluates"
         (tmp_path / "run" / METRICS).unlink()
+
+
+def test_each_writer_has_a_place_for_all_that_gloss2text_learned():
+    *_, gloss2text, translate = make_stages(toy_system("ts_slt", **{"model.mapper": "embedding"}))
+    learned, places = (stage.abstract_state().params for stage in (gloss2text, translate))
+
+    def shapes(params, path):
+        for name in path.split("."):
+            params = params[name]
+        return [leaf.shape for leaf in jax.tree.leaves(params)]
+
+    assert len(translate.modules) == 3 * 5
+    for place, source in translate.modules.items():
+        assert shapes(places, place) == shapes(learned, source) != [], place
