@@ -106,16 +106,18 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     *early, _ = zip(plan_stages(config, finished), plan_stages(config, workdir))
     for (_, folder), (_, place) in early:
         shutil.copytree(folder, place, dirs_exist_ok=True)
-    counted_step = loop.CountedStep.__call__
+    counted_step, steps = loop.CountedStep.__call__, []
 
     def interrupted(*arguments):
-        if (workdir / CHECKPOINTS / "2").exists():
+        steps.append(len(steps) + 1)
+        if steps[-1] == 3:
             raise KeyboardInterrupt
         return counted_step(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(loop.CountedStep, "__call__", interrupted)
         Experiment(config, workdir).run("train")
+    assert (workdir / CHECKPOINTS / "2").exists()
     Experiment(config, workdir).run("train")
     ends = [restore_params(folder / CHECKPOINTS)[0] for folder in (finished, workdir)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
