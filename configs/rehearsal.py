@@ -73,7 +73,10 @@ def _translate(config: ConfigDict, base: str) -> None:
     for stage in (config.pretrain, config.translate):
         stage.frame_budget = 4096  # room for 64 clips of any length: all seeds take as many steps
         stage.label_smoothing = 0.1
-    config.pretrain.epochs = 8
-    config.translate.epochs = 16
-    config.translate.eval_every = 4
+    config.pretrain.epochs = 6
+    config.translate.clips_per_batch = 32  # twice the steps of 64 for the same time
+    config.translate.frame_budget = 2048
+    config.translate.optim.learning_rate = 1e-3
+    config.translate.epochs = 8
+    config.translate.eval_every = 2
     config.translate.ema_decay = 0.998  # of the last 500 steps
