@@ -165,8 +165,8 @@ def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str,
             number = reader.line_num + 1
     except csv.Error as error:
         raise AnnotationError(
-            f"{table}, line {number}: {error}; a text that begins with a quotation mark needs one at its end, "
-            'and two for each inside: """Yes"", she said"'
+            f"{table}, line {number}: {error}; a text that begins with a quotation mark needs one at its "
+            'end, and two for each inside: """Yes"", she said"'
         ) from None
 
 
