@@ -151,3 +151,17 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit, match=r"^error: the page needs gradio: pip install"):
         app.main([f"--model={tmp_path / 'absent'}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port=99999"], "'99999' is not a port"),
+        (["--ssl_keyfile=absent.pem"], "there is no file absent.pem"),
+        ([f"--ssl_certfile={__file__}"], "https needs --ssl_certfile and --ssl_keyfile"),  # would serve http
+    ],
+)
+def test_a_wrong_argument_is_told_before_a_model_is_loaded(arguments, told, capsys):
+    with pytest.raises(SystemExit):
+        app.main(arguments)
+    assert told in capsys.readouterr().err
