@@ -79,7 +79,7 @@ def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: 
 
 
 def _poses(clip: Clip, out: Path) -> Path:
-    """Return the file of a clip's joints, which is written before its frames."""
+    """Return the file of joints, written before the clip's frames."""
     return out / POSES / clip.folder.parent.name / f"{clip.folder.name}.pose"
 
 
