@@ -66,7 +66,8 @@ def read_streams(
     """Let both streams read a batch; a key augments both alike."""
     place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if isinstance(video, FeatureStreams):
-        return video(*batch.features, batch.valid)
+        frames, keypoints = batch.features
+        return video(frames, keypoints, batch.valid)
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
     points_NxKx3 = prepare_keypoints(batch, config.data, augment_key)
     return video(frames_NxHxWx3, points_NxKx3, frame_mask_N, *place)
