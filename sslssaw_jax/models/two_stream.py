@@ -240,7 +240,7 @@ class FeatureStreams(nnx.Module):
         self.widths = tuple(size.width for size in sizes)
 
     def __call__(self, video: Features, keypoints: Features, valid_B: jax.Array) -> Streams:
-        """Read both sets; a clip is as long as the shorter of its sequences."""
+        """Read both sets; a clip has the length of its shorter sequence."""
 
         def read(part: FrameFeatures, one: Features) -> tuple[jax.Array, jax.Array]:
             return part(one.values, jnp.ones(len(one.values), bool), one.start, one.count, valid_B)
