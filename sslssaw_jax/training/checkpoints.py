@@ -264,7 +264,7 @@ def variable_shapes(saved: Arrays) -> dict[tuple[str | int, ...], Shape]:
 
 
 def _read(arrays: Mapping[tuple[str, ...], Any], part: str) -> dict[str, Any]:
-    """Return a part of a saved state as a nested dict of NumPy arrays."""
+    """Return a part of a saved state as nested dicts."""
     reading = {path[1:]: array.read() for path, array in arrays.items() if path[0] == part}
     flat = {path: np.asarray(array.result()) for path, array in reading.items()}
     return nnx.restore_int_paths(ocp.tree.from_flat_dict(flat))

@@ -32,7 +32,7 @@ WHY = Explanation(
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
-    """Import Gradio in the one worker that runs these tests: it takes seconds."""
+    """Import Gradio where its tests run, which takes seconds."""
     pytest.importorskip("gradio")
     return importlib.import_module("sslssaw_jax.inference.page")
 
