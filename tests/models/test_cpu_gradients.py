@@ -53,3 +53,16 @@ def test_a_convolution_over_2_by_2_pixels_is_that_of_xla(kernel: int, channels: 
 
     packed = functools.partial(convolve_packed, **options)
     assert_close(jit(lambda: gradients(packed))(), jit(lambda: gradients(plain))())
+
+
+def test_the_gradient_of_many_frames_loses_nothing_in_bfloat16() -> None:
+    frames, side = 600, convolution.MIN_SIDE
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+    x, weights = np.ones((frames, side, side, 1)), np.zeros((1, 1, 1, 2))
+
+    def loss(weights):
+        wide = [each.astype(jax.numpy.bfloat16) for each in (jax.numpy.asarray(x), weights)]
+        return convolve(*wide, (1, 1), ((0, 0), (0, 0)), **options).astype(np.float32).sum()
+
+    gradient = jit(jax.grad(loss))(weights)
+    np.testing.assert_allclose(gradient, np.full(weights.shape, frames * side**2), rtol=0.01)
