@@ -20,6 +20,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from sslssaw_jax.config.checks import fraction, positive
@@ -80,6 +81,15 @@ class DecoderCache:
         return self.replace(mask=self.mask[rows])  # type: ignore[attr-defined]
 
 
+def add(hidden: jax.Array, update: jax.Array) -> jax.Array:
+    """Return states with a sublayer's update added.
+
+    The barrier ends XLA's search for what becomes one kernel of a GPU. Otherwise the search runs through the
+    gradients of all layers, and stage 1 takes 1.6 times as long to compile.
+    """
+    return lax.optimization_barrier(hidden + update)
+
+
 class FeedForward(nnx.Module):
     """A feed-forward block with its residual."""
 
@@ -96,7 +106,7 @@ class FeedForward(nnx.Module):
     def __call__(self, hidden_RxLxD: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         inner = ACTIVATIONS[self.activation](self.fc1(self.final_layer_norm.before(hidden_RxLxD)))
         inner = self.fc2(self.activation_dropout(inner, rngs=rngs))
-        return self.final_layer_norm.after(hidden_RxLxD + self.dropout(inner, rngs=rngs))
+        return self.final_layer_norm.after(add(hidden_RxLxD, self.dropout(inner, rngs=rngs)))
 
 
 class EncoderLayer(nnx.Module):
@@ -127,7 +137,7 @@ class EncoderLayer(nnx.Module):
         attended_BxTxD = self.self_attn(
             normed_BxTxD, self.self_attn.keys_values(normed_BxTxD), mask_BxTxT, rngs
         )
-        hidden_BxTxD = hidden_BxTxD + self.dropout(attended_BxTxD, rngs=rngs)
+        hidden_BxTxD = add(hidden_BxTxD, self.dropout(attended_BxTxD, rngs=rngs))
         return self.feed_forward(self.self_attn_layer_norm.after(hidden_BxTxD), rngs)
 
 
@@ -166,12 +176,12 @@ class DecoderLayer(nnx.Module):
         normed_BxQxD = self.self_attn_layer_norm.before(hidden_BxQxD)
         past = past.write(self.self_attn.keys_values(normed_BxQxD), slot)
         attended_BxQxD = self.self_attn(normed_BxQxD, past, mask_BxQxS, rngs)
-        hidden_BxQxD = hidden_BxQxD + self.dropout(attended_BxQxD, rngs=rngs)
+        hidden_BxQxD = add(hidden_BxQxD, self.dropout(attended_BxQxD, rngs=rngs))
         hidden_BxQxD = self.self_attn_layer_norm.after(hidden_BxQxD)
 
         normed_BxQxD = self.encoder_attn_layer_norm.before(hidden_BxQxD)
         attended_BxQxD = self.encoder_attn(normed_BxQxD, encoder, encoder_mask_Bx1xT, rngs)
-        hidden_BxQxD = hidden_BxQxD + self.dropout(attended_BxQxD, rngs=rngs)
+        hidden_BxQxD = add(hidden_BxQxD, self.dropout(attended_BxQxD, rngs=rngs))
         return self.feed_forward(self.encoder_attn_layer_norm.after(hidden_BxQxD), rngs), past
 
 
