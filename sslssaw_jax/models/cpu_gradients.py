@@ -58,10 +58,10 @@ def convolve(
 def convolve_pixels(
     x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolve at stride 2 or 4 by blocks of 2 x 2 or 4 x 4 pixels.
+    """Convolve at stride 2 or 4 over blocks of pixels.
 
-    The matrix units of GPUs take 8 channels at a time, and CPUs are slow with few. Pixels have 3; blocks have
-    12 or 48. At stride 2 CPUs are as fast without.
+    The matrix units of GPUs take 8 channels at a time, and CPUs are slow with few. Pixels have 3; blocks of
+    2 x 2 have 12, and of 4 x 4 have 48. At stride 2 CPUs are as fast without.
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ def convolve_pixels(
 def convolve_packed(
     x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, *, stride: int, **options: Any
 ) -> jax.Array:
-    """Convolve by a convolution at stride 1 over blocks of `stride` x `stride` pixels.
+    """Convolve at stride 1 over blocks of pixels.
 
     Args:
         x_NxHxWxI: Maps whose height and width are multiples of the stride.
