@@ -12,6 +12,7 @@ from sslssaw_jax.data.dataset import Dataset, read_facts
 from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.features import FEATURES
 from sslssaw_jax.data.keypoints import AVATAR
+from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
@@ -21,16 +22,23 @@ DEFAULT_VOCAB_SIZE = 2400  # besides single characters; about the size of mBART'
 
 
 def write_records(builder: "VideoQaBuilder", manual_dir: Path | None) -> None:
-    """Write the records of all splits."""
+    """Write the records of all splits.
+
+    Raises:
+        UserError: An input is unusable, or the disk is full.
+    """
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce the temporary folder
-        builder.download_and_prepare(
-            download_dir=Path(builder.data_dir_root) / "downloads",
-            download_config=config,
-            file_format="array_record",
-        )
+        try:
+            builder.download_and_prepare(
+                download_dir=Path(builder.data_dir_root) / "downloads",
+                download_config=config,
+                file_format="array_record",
+            )
+        except RuntimeError as error:  # of array_record: what failed, where, at which byte
+            raise UserError(f"the records cannot be written: {str(error).partition(';')[0]}") from error
 
 
 def write_clips(builder: "VideoQaBuilder", folder: Path) -> None:

@@ -19,7 +19,7 @@ _WAITING_PER_WORKER = 4  # calls and results held at once: they keep a worker bu
 
 
 class WorkerError(UserError):
-    """An error of a process that was killed from outside."""
+    """An error of processes: one was killed from outside, or their number is negative."""
 
 
 def available_cpus() -> int:
@@ -42,8 +42,10 @@ def ordered_map(
         num_workers: Number of processes; 0 is one per core.
 
     Raises:
-        WorkerError: A process was killed.
+        WorkerError: A process was killed, or `num_workers` is negative.
     """
+    if num_workers < 0:
+        raise WorkerError(f"--num_workers={num_workers}: give a number of processes, or 0 for one per core")
     num_workers = num_workers or available_cpus()
     # forked copies of a process with threads (JAX, OpenCV) can deadlock
     context = multiprocessing.get_context("spawn")

@@ -104,6 +104,10 @@ def prepare(
     """
     work = data_dir / f".preparing-{name}"
     incomplete = work / "incomplete"
+    if vocab_size < 0:
+        raise PrepareError(
+            f"--vocab_size={vocab_size}: give a number of pieces, or 0 to let the texts decide"
+        )
     builder = make_builder(name, incomplete, **options)
     final = data_dir / name / str(builder.version)
     if final.exists() and not overwrite:  # before the lock: the folder may be read-only

@@ -3,11 +3,16 @@
 import argparse
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.inference.demo import DEMO
+from sslssaw_jax.workdir import user_path
+
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer
@@ -35,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--explain",
         metavar="PNG",
+        type=_picture,
         help="a picture of what each sentence hangs on: words and stretches of video",
     )
     options = parser.parse_args(arguments)
@@ -44,11 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def _picture(name: str) -> Path:
+    """Return the path of a picture that can be written."""
+    path = user_path(name)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{name} must end in {', '.join(PICTURES)}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
 def _translate(options: argparse.Namespace) -> None:
     # takes seconds, and --help need not wait
     from sslssaw_jax.inference.translator import Translator
     from sslssaw_jax.training.compilation_cache import AUTO, cache_compilation
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # tells each try to reach the hub
     cache_compilation(AUTO)
     translator = Translator.from_pretrained(options.model)
     clips = translator.read(options.video, options.question or [""])

@@ -120,8 +120,9 @@ def load_folder(folder: Path) -> TrainedModel:
         arrays = load_file(folder / MODEL_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
-            f"{folder} is not the folder of a model: {error}. `Translator.save_pretrained` writes "
-            f"{MODEL_CONFIG}, {MODEL_WEIGHTS} and {TOKENIZER}/"
+            f"{folder} is not the folder of a model: {error}. A run has its model in {CHECKPOINTS}/, once "
+            f"one is saved; `Translator.save_pretrained` writes {MODEL_CONFIG}, {MODEL_WEIGHTS} and "
+            f"{TOKENIZER}/"
         ) from error
     if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer"} <= notes.keys():
         raise ModelError(f"{folder / MODEL_CONFIG} is not of a model of sslssaw_jax")

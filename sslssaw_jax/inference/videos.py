@@ -15,7 +15,7 @@ Video = str | Path | np.ndarray  # a file, a folder of frames, or u8[T, H, W, 3]
 
 
 class VideoError(UserError):
-    """An error of a video that cannot be translated."""
+    """An error of a video or a question that cannot be translated."""
 
 
 def video_name(video: Video) -> str:
@@ -62,7 +62,15 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
 
 
 def make_clip(number: int, frames: list[bytes], question: str) -> Clip:
-    """Return a clip to translate."""
+    """Return a clip to translate.
+
+    Raises:
+        VideoError: The question is not a text.
+    """
+    try:
+        question.encode()
+    except UnicodeEncodeError:  # an argument of a terminal with another encoding
+        raise VideoError(f"the question {question!a} is not UTF-8: set the terminal to UTF-8") from None
     name = f"clip {number}"
     return Clip(
         id=name, num_frames=len(frames), question=question, target="", gloss="", signer="", video=frames

@@ -77,7 +77,8 @@ def render_report(workdir: Path) -> Markup:
     if not (metrics or predictions or (workdir / LOG).exists()):
         raise UserError(f"{workdir} is not a workdir: it holds no log, scores or predictions of a run")
     translated = {split: scores for split, scores in metrics.items() if set(scores) != {GLOSS_SCORES}}
-    stage_1 = workdir.parent / (config.get("init_from") or "")
+    start = config.get("init_from")
+    earlier = _with_earlier(workdir.parent / start) if start else []
     return render(
         "report.html",
         name=f"{workdir.parent.name}/{workdir.name}" if (workdir / EVALUATED).exists() else workdir.name,
@@ -90,7 +91,7 @@ def render_report(workdir: Path) -> Markup:
         predictions_file=file and file.name,
         num_predictions=len(predictions),
         has_heatmaps=(workdir / HEATMAPS).is_dir(),
-        curves=training_curves([*_with_earlier(stage_1), *_with_earlier(workdir)]),
+        curves=training_curves([*earlier, *_with_earlier(workdir)]),
         config=json.dumps(config, ensure_ascii=False, indent=2) if config else "",
     )
 

@@ -50,10 +50,12 @@ def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
 
     Raises:
         FileNotFoundError: A file does not exist.
-        UserError: A line lacks a text, or two files hold different clips.
+        UserError: A file is empty, a line lacks a text, or two files hold different clips.
     """
     systems = {name: read_jsonl(path) for name, path in files.items()}
     for name, rows in systems.items():
+        if not rows:
+            raise UserError(f"{files[name]} holds no prediction")
         for number, row in enumerate(rows, 1):
             if lacking := [key for key in _TEXTS if not isinstance(row.get(key), str)]:
                 raise UserError(f"{files[name]}, line {number} has no text {', '.join(lacking)}")
@@ -122,7 +124,7 @@ def _system(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PREDICTIONS.jsonl")
-    return name, Path(path)
+    return name, user_path(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,14 +143,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=20, help="number of clips, drawn at random; default 20")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw; default 0")
     options = parser.parse_args(arguments)
+    if options.clips < 1:
+        parser.error(f"--clips={options.clips}: at least one is needed")
+    if len(files := dict(options.systems)) < len(options.systems):
+        parser.error("two systems have one name: give each another")
     try:
-        systems = read_systems(dict(options.systems))
+        systems = read_systems(files)
+        num_clips = len(next(iter(systems.values())))
+        clips = sorted(random.Random(options.seed).sample(range(num_clips), min(options.clips, num_clips)))
+        for suffix, to_text in {".html": to_html, ".md": to_markdown}.items():
+            write_text(options.out.with_name(options.out.name + suffix), to_text(systems, clips))
     except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    num_clips = len(next(iter(systems.values())))
-    clips = sorted(random.Random(options.seed).sample(range(num_clips), min(options.clips, num_clips)))
-    for suffix, to_text in {".html": to_html, ".md": to_markdown}.items():
-        write_text(options.out.with_name(options.out.name + suffix), to_text(systems, clips))
     print(f"{len(clips)} clips: {options.out}.html, {options.out}.md")
 
 

@@ -222,7 +222,7 @@ def restore_params(
     """
     directory = _checked(directory)
     if not directory.is_dir():
-        raise CheckpointError(f"no checkpoint: {directory} does not exist")
+        raise CheckpointError(f"no checkpoint: {directory} does not exist; train first, or name another run")
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")

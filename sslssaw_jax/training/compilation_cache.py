@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 from sslssaw_jax.config.checks import require
@@ -15,7 +16,7 @@ def cache_compilation(folder: str | None) -> None:
     """Keep compiled programs, unless the environment names another folder.
 
     Args:
-        folder: `auto`, a path, or None for no cache.
+        folder: `auto`, a path, or None for no cache. A home that cannot be written gives `auto` a warning.
 
     Raises:
         ConfigError: Somebody else can write into the folder.
@@ -25,7 +26,15 @@ def cache_compilation(folder: str | None) -> None:
     if not folder or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     private = user_path(_FOLDER if folder == AUTO else folder).absolute()
-    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if folder != AUTO:
+            raise
+        warnings.warn(
+            f"each start compiles anew, since nothing can be kept in {private}: {error}", stacklevel=1
+        )
+        return
     status = private.stat()
     require(
         status.st_uid == os.getuid() and not status.st_mode & 0o022,

@@ -29,6 +29,11 @@ def _trim(options: argparse.Namespace) -> str:
         kept = reported = {str(file): read_texts(file, options.glosses) for file in options.texts}
     else:
         dataset = find_dataset(options.data_dir, options.dataset)
+        if "train" not in dataset.splits:
+            raise WeightsError(
+                f"{dataset.folder} has {', '.join(dataset.splits)}, and no train split, whose tokens are "
+                "kept: name files of sentences with --texts"
+            )
         reported = {split: read_texts(dataset.clips_file(split), options.glosses) for split in dataset.splits}
         kept = {"train": reported["train"]}
     try:
@@ -78,7 +83,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     export = add("export", _EXPORT, _export)
     export.add_argument("--workdir", type=user_path, required=True, help="workdir of a run of stage 1 or 2")
     export.add_argument(
-        "--tokenizer", type=user_path, help="folder of the tokenizer, if it moved after the training"
+        "--tokenizer", type=user_path, help="folder of the tokenizer, if the workdir has none"
     )
     return parser.parse_args(arguments)
 

@@ -20,7 +20,7 @@ from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder, find_model
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_json, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, TOKENIZER, read_json, write_json
 
 MBART_FOLDER = "mbart"
 RUN_CONFIG_FILE = "run_config.json"
@@ -52,7 +52,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
     Args:
         workdir: The folder of a run of stage 1 or 2, whose best checkpoint is exported.
         out: The folder to write; nothing is left of it after an error.
-        tokenizer: The folder of the tokenizer that the run was trained with; by default its place then.
+        tokenizer: The folder of the tokenizer that the run was trained with; by default the run's own.
 
     Raises:
         CheckpointError: The workdir holds no checkpoint.
@@ -66,7 +66,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         raise WeightsError(
             f"the model in {workdir} has no mBART part: name the workdir of a stage 1 or 2 with mBART"
         )
-    loaded = _tokenizer(config, workdir, tokenizer, meta["tokenizer"])
+    loaded = _tokenizer(config, workdir, tokenizer, meta)
     tensors = {
         ".".join(map(str, path)): np.ascontiguousarray(leaf)
         for tree in (params, batch_stats)
@@ -89,18 +89,21 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _tokenizer(config: Config, workdir: Path, folder: Path | None, fingerprint: str) -> Tokenizer:
+def _tokenizer(config: Config, workdir: Path, folder: Path | None, meta: Mapping[str, Any]) -> Tokenizer:
     """Load the tokenizer that the model was trained with, without a dataset."""
-    data, mark = config.data, workdir / FINISHED
+    data, mark, fingerprint = config.data, workdir / FINISHED, meta["tokenizer"]
 
     def dataset() -> Dataset:
         return find_dataset(data.data_dir, data.dataset)
 
-    if folder is None:
+    if folder is None and (workdir / TOKENIZER).is_dir():
+        folder = workdir / TOKENIZER
+    elif folder is None:  # of an earlier version, which left the tokenizer in its place
         weights = config.model.mbart.weights
         pretrained = find_model(weights) if weights and not data.tokenizer else None
         folder = Path(data.tokenizer or pretrained or dataset().tokenizer_folder)
-    language = read_json(mark)["language"] if mark.exists() else dataset().language
+    known = read_json(mark) if mark.exists() else meta.get("dataset", {})
+    language = known["language"] if known else dataset().language
     tokenizer = load_tokenizer(folder, language)
     if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
         raise WeightsError(

@@ -7,7 +7,7 @@ import pytest
 from sslssaw_jax.evaluation.predictions import Gate, Sentence
 from sslssaw_jax.inference import translator
 from sslssaw_jax.inference.__main__ import main
-from sslssaw_jax.inference.videos import VideoError
+from sslssaw_jax.inference.videos import VideoError, make_clip
 from sslssaw_jax.training import compilation_cache
 
 ANSWER = translator.Answer(
@@ -61,6 +61,20 @@ def test_json_holds_all_that_was_found(capsys):
         "understood": True,
         "explanation": None,
     }
+
+
+@pytest.mark.parametrize(("name", "told"), [("x", "must end in .png"), ("none/x.png", "no folder")])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_translation(
+    name, told, repeater, tmp_path, capsys
+):
+    with pytest.raises(SystemExit):
+        main(["a.mp4", "--question=Why?", f"--explain={tmp_path / name}"])
+    assert told in capsys.readouterr().err and not repeater
+
+
+def test_a_question_of_another_encoding_is_named():
+    with pytest.raises(VideoError, match="is not UTF-8"):  # as Python reads such an argument
+        make_clip(0, [b""], "gr\udcfcn?")
 
 
 def test_an_error_is_one_line():

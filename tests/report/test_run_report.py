@@ -242,6 +242,13 @@ def test_stage_1_alone_has_curves_and_says_that_there_is_nothing_to_score(workdi
     assert "Training" not in Page(write_report(stage_1)).text
 
 
+def test_a_run_from_scratch_has_no_curves_of_other_runs(workdir: Path) -> None:
+    write_log(workdir.parent / "recognize", "recognize")
+    write_mark(workdir, to_dict(toy_config()))
+    page = Page(write_report(workdir))
+    assert "Stage 2" in page.text and "Recognition" not in page.text
+
+
 def test_chinese_is_compared_by_characters_and_a_clip_may_have_no_question(workdir: Path) -> None:
     row = {"id": "a", "question": "", "target": "明天，下雨", "prediction": "今天,下雨", "score": -1.0}
     write_jsonl(workdir / "predictions.test.jsonl", [row])

@@ -81,7 +81,23 @@ def test_predictions_of_other_clips_and_absent_files_are_told(tmp_path: Path, sy
         main([f"other={other}", f"--out={tmp_path / 'diff'}"])
     with pytest.raises(SystemExit, match=r"absent.jsonl"):
         main([f"ours={tmp_path / 'absent.jsonl'}", f"--out={tmp_path / 'diff'}"])
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(SystemExit, match=r"empty\.jsonl holds no prediction"):
+        main([f"ours={tmp_path / 'empty.jsonl'}", f"--out={tmp_path / 'diff'}"])
+    with pytest.raises(SystemExit, match=r"error: .*other\.jsonl"):  # a file in place of the folder
+        main([*systems, f"--out={other / 'diff'}"])
     assert not (tmp_path / "diff.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"), [("ours=x.jsonl", "two systems have one name"), ("--clips=-1", "one")]
+)
+def test_a_wrong_argument_is_told(
+    flag: str, told: str, tmp_path: Path, systems: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([flag, *systems, f"--out={tmp_path / 'diff'}"])
+    assert told in capsys.readouterr().err
 
 
 def test_texts_are_compared_in_normal_form_and_shown_by_words_in_korean(tmp_path: Path) -> None:

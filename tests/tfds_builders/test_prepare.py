@@ -235,6 +235,17 @@ def test_a_failure_leaves_what_was_there(
     assert snapshot(tmp_path) == snapshot(prepared.parents[1])
 
 
+def test_a_full_disk_is_one_error(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object, **__: object) -> NoReturn:  # as array_record ends
+        raise RuntimeError("write() failed: No space left on device; writing x.array_record; at byte 290816")
+
+    monkeypatch.setattr("tfds_builders.video_qa_builder._StableWriter.write", write)
+    told = r"^error: the records cannot be written: write\(\) failed: No space left on device\nOnce that"
+    with pytest.raises(SystemExit, match=told):
+        main([NAME, f"--manual_dir={release}", f"--data_dir={tmp_path}"])
+    assert not snapshot(tmp_path)
+
+
 def test_after_a_kill_the_dataset_is_whole_or_absent_and_preparing_again_works(
     release: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -305,9 +316,15 @@ def test_a_manual_dir_that_is_not_given_empty_or_absent_is_asked_for(tmp_path: P
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--resize=256s", r"'256s'.*short:256"), ("--fps=0", "fps is 0"), ("--fps=nan", "fps is nan")],
+    [
+        ("--resize=256s", r"'256s'.*short:256"),
+        ("--fps=0", "fps is 0"),
+        ("--fps=nan", "fps is nan"),
+        ("--num_workers=-1", "--num_workers=-1: give"),
+        ("--vocab_size=-5", "--vocab_size=-5: give"),
+    ],
 )
-def test_a_bad_size_or_rate_is_refused_before_anything_is_written(
+def test_a_bad_size_or_number_is_refused_before_anything_is_written(
     release: Path, tmp_path: Path, option: str, message: str
 ) -> None:
     with pytest.raises(SystemExit, match=message):

@@ -38,6 +38,16 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
     assert jax.config.jax_compilation_cache_dir is None
 
 
+def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # containers name one that is not there
+    with pytest.warns(UserWarning, match="each start compiles anew"):
+        cache_compilation("auto")
+    with pytest.raises(NotADirectoryError):
+        cache_compilation(str(tmp_path / "file" / "chosen"))
+    assert jax.config.jax_compilation_cache_dir is None
+
+
 def test_no_folder_and_one_of_the_environment_change_nothing(tmp_path):
     cache_compilation(None)
     assert jax.config.jax_compilation_cache_dir is None

@@ -13,6 +13,7 @@ from transformers import MBartForConditionalGeneration
 
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
+from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.types import BLEU_4, TrainState
@@ -112,6 +113,14 @@ def test_the_whole_model_is_written_with_its_keys_and_configuration(
     loaded = load_tokenizer(out / "mbart", "en_XX")
     assert loaded.fingerprint == load_tokenizer(tokenizer, "en_XX").fingerprint
     assert theirs["decoder_start_token_id"] == loaded.language_id
+
+
+def test_a_run_brings_its_own_tokenizer_wherever_its_dataset_is(tokenizer: Path, tmp_path: Path) -> None:
+    finished(translate_stage, toy_config(), tokenizer, tmp_path / "run")
+    save_tokenizer(load_tokenizer(tokenizer, "en_XX"), tmp_path / "run")
+    main(["export", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}"])
+    found = load_tokenizer(tmp_path / "out" / "mbart", "en_XX")
+    assert found.fingerprint == load_tokenizer(tokenizer, "en_XX").fingerprint
 
 
 def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, tmp_path: Path) -> None:

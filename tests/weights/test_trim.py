@@ -10,6 +10,7 @@ import sentencepiece
 from safetensors.numpy import load_file, save_file
 from transformers import MBartForConditionalGeneration, MBartTokenizer
 
+from sslssaw_jax.data.dataset import write_dataset_facts
 from sslssaw_jax.data.mbart_tokenizer import (
     LANGUAGES,
     LANGUAGES_50,
@@ -23,9 +24,11 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
+from sslssaw_jax.workdir import write_jsonl
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
 from tests.support.pytorch import torch
+from tests.support.tiny_dataset import FACTS
 
 CORPUS = [
     "tomorrow it will rain in the north",
@@ -223,6 +226,10 @@ def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path
     text = tmp_path / "a.txt"
     text.write_text("rain\n")
     out = f"--out={tmp_path / 'out'}"
+    own = tmp_path / "custom_qa" / "1.0.0"
+    write_jsonl(own / "clips.test.jsonl", [])
+    write_dataset_facts(own, **FACTS)
+    assert "and no train split" in answer("--model=x", "--dataset=custom_qa", f"--data_dir={tmp_path}", out)
     assert "no dataset y: there are avatar_qa" in answer(
         "--model=x", "--dataset=y", f"--data_dir={tmp_path}", out
     )

@@ -146,23 +146,35 @@ def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str,
     first_line = text.partition("\n")[0]
     separator = max(",;\t", key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    number = 1
     try:
-        header = [column.strip().casefold() for column in next(reader, [])]
+        header = [column.strip().casefold() for column in _cut(next(reader, []), 0)]
         if problem := _columns_problem(header):
             hint = "; separate columns by commas" * (len(header) == 1)
             raise AnnotationError(f"{table}, line 1: {problem}{hint}")
         number = reader.line_num + 1
-        for fields in reader:
-            if any(fields) and len(fields) != len(header):
+        for cells in reader:
+            fields = _cut(cells, len(header))
+            if any(map(str.strip, fields)) and len(fields) != len(header):
                 problems.append(
                     f"{table}, line {number}: {len(fields)} fields where the header has {len(header)}; "
                     f'a text with {separator!r} needs "quotes"'
                 )
-            elif any(fields):
+            elif any(map(str.strip, fields)):
                 yield number, dict(zip(header, fields))
             number = reader.line_num + 1
     except csv.Error as error:
-        raise AnnotationError(f"{table}, line {reader.line_num}: {error}") from None
+        raise AnnotationError(
+            f"{table}, line {number}: {error}; a text that begins with a quotation mark needs one at its "
+            'end, and two for each inside: """Yes"", she said"'
+        ) from None
+
+
+def _cut(cells: list[str], length: int) -> list[str]:
+    """Return cells without empty ones behind a length, as spreadsheets leave them."""
+    while len(cells) > length and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
 
 
 def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -66,6 +66,13 @@ def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) 
     }
 
 
+def test_empty_cells_behind_the_columns_and_blank_rows_are_passed_over(tmp_path: Path) -> None:
+    """Spreadsheets leave them where a column or row was cleared."""
+    text = f"\ufeff{HEADER},,\r\nx,a.mp4,it rains,test,,\r\n , ,,\r\ny,c.mp4,it snows,test\r\n,,,,,\r\n"
+    (found,) = read_table(write(tmp_path, text)).values()
+    assert [clip.name for clip in found.clips] == ["x", "y"]
+
+
 def test_numbers_and_null_in_json_lines_are_texts(tmp_path: Path) -> None:
     times = '"start": 1, "end": 2.5, "gloss": NaN'
     text = f'{{"id": 7, "video": "a.mp4", "target": null, "split": "test", {times}}}'
@@ -111,7 +118,10 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
         (f"{HEADER}\n", r"clips\.csv has no rows"),
         (f"{HEADER}\nx,a.mp4,it rains, hard,test\n", r"line 2: 5 fields where the header has 4; .*quotes"),
         (f'{HEADER}\nx,a.mp4,"it\nrains",test\ny,,it rains,test\n', r"line 4: no video"),
-        (f'{HEADER}\nx,a.mp4,"it rains,test\n', r"line 2: unexpected end of data"),
+        (
+            f'{HEADER}\nx,a.mp4,"it rains,test\ny,c.mp4,,test\n',
+            r"line 2: unexpected end of data; .*at its end",
+        ),
         (f'{HEADER}\nx,a.mp4,"it" rains,test\n', r"line 2: .*expected after"),
         (f"{HEADER}\nx,a.mp4,{'r' * 200_000},test\n", r"line 2: field larger"),
         (f"{HEADER}\nx,a.mp4,it rains,eval\n", r"line 2: the split is 'eval'; allowed: train, dev, test"),
