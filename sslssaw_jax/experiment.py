@@ -352,7 +352,7 @@ class Experiment:
     def _whole_clips(self, clips: ClipSource) -> list[int]:
         """Return the places of train's clips that are more than text."""
         order = np.random.default_rng(self.config.seed).permutation(len(clips))
-        return sorted(order[: max(1, round((1 - self.config.data.text_only) * len(clips)))].tolist())
+        return sorted(order[: self.config.data.num_whole(len(clips))].tolist())
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
         """Return real clips as positions, and spliced ones; the workdir keeps both."""

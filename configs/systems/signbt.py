@@ -33,6 +33,7 @@ _PUBLISHED = {
     "text2gloss.optim.learning_rate": 5e-4,
     "text2gloss.optim.warmup_steps": 400,
     "translate.epochs": 200,  # the plateau ends training
+    "translate.label_smoothing": 0.0,
     "translate.optim.learning_rate": 1e-3,
     "translate.optim.factor": 0.7,
     "translate.optim.patience": 3,

@@ -64,6 +64,10 @@ class DataConfig:
     cache_dir: str | None = setting(None, free=True)  # where that file goes; None: the dataset's folder
     augment: AugmentConfig = group(AugmentConfig)
 
+    def num_whole(self, num_clips: int) -> int:
+        """Return how many of train's clips are more than text."""
+        return max(1, round((1 - self.text_only) * num_clips))
+
     def __post_init__(self) -> None:
         require(
             not (self.cache and self.skip_broken),

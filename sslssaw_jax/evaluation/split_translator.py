@@ -45,7 +45,7 @@ class SplitTranslator:
     ) -> None:
         assert stage.translation is not None
         self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
-        self._glosses = glosses
+        self._glosses, self._reads_question = glosses, stage.reads_question
         self._stage_config = getattr(config, stage.name)
         step = partial(
             translate_step,
@@ -113,7 +113,7 @@ class SplitTranslator:
                 sentences, ranks = map(list, zip(*by_text.values()))
                 gate = None
                 if result.gate is not None:
-                    ids = asked.question[row][asked.question_mask[row]].tolist()
+                    ids = asked.question[row][asked.question_mask[row] & self._reads_question].tolist()
                     gate = Gate(tokenizer.text_tower.pieces(ids), result.gate[row][result.mask[row]])
                 found[int(batch.index[row])] = Found(sentences, gate, ranks)
         return dict(sorted(found.items()))

@@ -47,14 +47,15 @@ class BatchNorm(nnx.BatchNorm):
 
         Args:
             x: float[..., C].
-            mask: bool[..., 1], broadcastable to `x`: the positions that count; None: all of them.
+            mask: bool[..., 1], broadcastable to `x`: the positions that count; None: all of them. Without any
+                (a batch whose clips have no question), the running statistics stay as they are.
             relu: Whether to apply a ReLU.
         """
         if self.use_running_average:
             y = super().__call__(x)
             return nnx.relu(y) if relu else y
         mask = jnp.ones((1,) * x.ndim, bool) if mask is None else mask
-        return self._updated(*_normalize(x, *self._affine, mask, relu, self.epsilon))
+        return self._updated(mask, *_normalize(x, *self._affine, mask, relu, self.epsilon))
 
     def pooled(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
         """Normalize, apply a ReLU, and pool as `max_pool` does.
@@ -64,17 +65,19 @@ class BatchNorm(nnx.BatchNorm):
         """
         if self.use_running_average:
             return max_pool(self(x_NxHxWxC, relu=True))
-        return self._updated(*_normalize_pooled(x_NxHxWxC, *self._affine, mask_Nx1x1x1, self.epsilon))
+        normalized = _normalize_pooled(x_NxHxWxC, *self._affine, mask_Nx1x1x1, self.epsilon)
+        return self._updated(mask_Nx1x1x1, *normalized)
 
     @property
     def _affine(self) -> tuple[jax.Array, jax.Array]:
         assert self.scale is not None and self.bias is not None
         return self.scale[...], self.bias[...]
 
-    def _updated(self, y: jax.Array, mean_C: jax.Array, variance_C: jax.Array) -> jax.Array:
-        # set_value: `self.mean[...] = ` asks a traced value for its sharding, which takes long (see keys.py)
-        self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean_C)
-        self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * variance_C)
+    def _updated(self, mask: jax.Array, y: jax.Array, mean_C: jax.Array, variance_C: jax.Array) -> jax.Array:
+        for running, now_C in ((self.mean, mean_C), (self.var, variance_C)):
+            new_C = self.momentum * running[...] + (1 - self.momentum) * now_C
+            # set_value: `running[...] = ` asks a traced value for its sharding, which is slow (see keys.py)
+            running.set_value(jnp.where(mask.any(), new_C, running[...]))
         return y
 
 
@@ -104,9 +107,9 @@ def _statistics(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _count(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Return how many positions count."""
+    """Return how many positions count, at least 1."""
     # `mean(where=)` would widen the mask to all positions and add these up
-    return mask.sum() * (x.size // x.shape[-1] // mask.size)
+    return jnp.maximum(mask.sum(), 1) * (x.size // x.shape[-1] // mask.size)
 
 
 def _backward(

@@ -96,14 +96,14 @@ def beam_search(
 
     Args:
         members: One model, or an ensemble, that has read the batch.
-        prompt_BxP: The prompts. The last token is never padding; all others may be.
+        prompt_BxP: The prompts. The last token is padding in rows without a clip alone; all others may be.
         prompt_mask_BxP: Where a prompt holds a token.
         beams: Number of beams of a clip.
         max_new_tokens: N; the last new token of a sentence as long as this is `eos_id`.
         length_penalty: Exponent of the length by which the score is divided.
         length_norm: What is raised to that power: `power` the length, `gnmt` (5 + length) / 6.
         eos_id: The token that ends a sentence.
-        pad_id: The token after `eos_id`, and everywhere in a row whose encoder mask is all False.
+        pad_id: The token after `eos_id`, and everywhere in a row without a clip.
 
     Returns:
         Tokens i32[B, K, N] and scores f32[B, K], best first; `IMPOSSIBLE` is the score of a beam that found
@@ -181,7 +181,7 @@ def beam_search(
         running_scores=jnp.full((batch, beams), IMPOSSIBLE).at[:, 0].set(0.0),
         finished=no_tokens,
         finished_scores=jnp.full((batch, beams), IMPOSSIBLE),
-        open=members[0].encoder_mask.any(axis=1),  # a row without a clip never delays the end
+        open=prompt_mask_BxP[:, -1],  # a row without a clip never delays the end
     )
     end = lax.while_loop(lambda search: (search.length < max_new_tokens) & search.open.any(), advance, start)
     return end.finished, end.finished_scores

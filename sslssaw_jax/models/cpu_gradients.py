@@ -112,7 +112,8 @@ def _kernel_gradient(
 ) -> jax.Array:
     """Sum the kernel gradient frame by frame; a frame fits into caches."""
     _, rows, columns, outputs = cotangent_NxHxWxO.shape
-    inputs = x_NxHxWxI.shape[-1]
+    inputs, dtype = x_NxHxWxI.shape[-1], x_NxHxWxI.dtype
+    wide = jnp.promote_types(dtype, jnp.float32)  # a sum of a thousand frames in bfloat16 would be half lost
 
     def add_frame(total: jax.Array, frame: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x_IxHxW, cotangent_PxO = frame[0].transpose(2, 0, 1), frame[1].reshape(-1, outputs)
@@ -121,9 +122,10 @@ def _kernel_gradient(
         shifted_KIxHxW = jnp.concatenate([x_IxHxW[:, :, span] for span in spans])
         shifted_KIxHxW = lax.optimization_barrier(shifted_KIxHxW)  # one copy for all products
         spans = [slice(k, k + (rows - 1) * stride + 1, stride) for k in range(side)]
-        products = [shifted_KIxHxW[:, span].reshape(side * inputs, -1) @ cotangent_PxO for span in spans]
+        rows_KIxP = [shifted_KIxHxW[:, span].reshape(side * inputs, -1) for span in spans]
+        products = [jnp.dot(row, cotangent_PxO, preferred_element_type=wide) for row in rows_KIxP]
         return total + jnp.stack(products), None
 
-    zero_KxKIxO = jnp.zeros((side, side * inputs, outputs), x_NxHxWxI.dtype)
+    zero_KxKIxO = jnp.zeros((side, side * inputs, outputs), wide)
     gradient_KxKIxO, _ = lax.scan(add_frame, zero_KxKIxO, (x_NxHxWxI, cotangent_NxHxWxO))
-    return gradient_KxKIxO.reshape(side, side, inputs, outputs)
+    return gradient_KxKIxO.reshape(side, side, inputs, outputs).astype(dtype)

@@ -136,7 +136,7 @@ class TCN(nnx.Module):
     def __call__(
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, None]:
-        x_BxTxD = joint_BxTxD
+        x_BxTxD = joint_BxTxD * mask_BxT[..., None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
             y_BxTxD = self.dropout(nnx.relu(norm(conv(x_BxTxD))), rngs=rngs)
             x_BxTxD = (x_BxTxD + y_BxTxD) * mask_BxT[..., None]

@@ -21,7 +21,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.resnet import ResNet
 from sslssaw_jax.models.s3d import S3D, STRIDE, Masks, S3DConfig, clip_places, to_pixels
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, prefix_mask
-from sslssaw_jax.types import FeatureSize
+from sslssaw_jax.types import Features, FeatureSize
 
 _EXCHANGES = 3  # the blocks behind which maps are exchanged
 
@@ -239,9 +239,14 @@ class FeatureStreams(nnx.Module):
         )
         self.widths = tuple(size.width for size in sizes)
 
-    def __call__(self, video_NxC: jax.Array, keypoints_NxC: jax.Array, *place: Any) -> Streams:
-        (video, mask), (keypoints, _) = self.video(video_NxC, *place), self.keypoints(keypoints_NxC, *place)
-        return Streams(video, keypoints, mask)
+    def __call__(self, video: Features, keypoints: Features, valid_B: jax.Array) -> Streams:
+        """Read both sets; a clip has the length of its shorter sequence."""
+
+        def read(part: FrameFeatures, one: Features) -> tuple[jax.Array, jax.Array]:
+            return part(one.values, jnp.ones(len(one.values), bool), one.start, one.count, valid_B)
+
+        (of_video, mask), (of_keypoints, other) = read(self.video, video), read(self.keypoints, keypoints)
+        return Streams(of_video, of_keypoints, mask & other)
 
 
 def _convolution(

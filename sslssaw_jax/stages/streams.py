@@ -6,7 +6,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.augment import clip_of_frame, prepare_frames, prepare_keypoints
+from sslssaw_jax.data.augment import prepare_frames, prepare_keypoints
 from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
 from sslssaw_jax.models.two_stream import FeatureStreams, HeatMaps, Streams, TwoCNNs, TwoStreamS3D
 from sslssaw_jax.stages.stage import StageInputs
@@ -22,6 +22,12 @@ def make_streams(
     """Make what turns frames and keypoints, or features, into positions."""
     model, data = config.model, config.data
     if data.features:
+        strides = [one.stride for one in inputs.features]
+        require(
+            len(set(strides)) == 1,
+            f"config.data.features is {data.features}, sets of the strides {strides}; the "
+            "system 'ts_slt' joins both row by row: name sets of one stride",
+        )
         return FeatureStreams(model.cnn, inputs.features, max_frames=data.max_frames, rngs=rngs)
     heat_maps = make_heat_maps(config, inputs)
     if model.visual == "s3d":
@@ -60,8 +66,8 @@ def read_streams(
     """Let both streams read a batch; a key augments both alike."""
     place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if isinstance(video, FeatureStreams):
-        rows = [one.values for one in batch.features]
-        return video(*rows, clip_of_frame(batch)[1], *place)
+        frames, keypoints = batch.features
+        return video(frames, keypoints, batch.valid)
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
     points_NxKx3 = prepare_keypoints(batch, config.data, augment_key)
     return video(frames_NxHxWx3, points_NxKx3, frame_mask_N, *place)

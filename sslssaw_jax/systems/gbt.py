@@ -241,7 +241,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
     @cache
     def clips_of_an_epoch() -> int:
-        return max(len(inputs.clips(config.data.train_split)), 1)
+        return config.data.num_whole(len(inputs.clips(config.data.train_split)))
 
     def next_temperature(net: GBT, batch: Batch) -> jax.Array:
         """Return the epoch's temperature, and count the batch's clips, broken ones too."""

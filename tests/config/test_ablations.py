@@ -91,6 +91,13 @@ RECIPES = [
 ]  # a row of each
 
 
+def test_a_published_recipe_takes_no_number_of_the_translation_from_ssl_ssaw():
+    """Name what the base sets; CSGCR, of which no recipe is known, has that of SSL-SSAW."""
+    of_base = {f"translate.{key}" for key in ("epochs", "clips_per_batch", "frame_budget", "label_smoothing")}
+    lacking = {row: of_base - recipe.keys() for row, recipe in PUBLISHED.items() if of_base - recipe.keys()}
+    assert lacking == {"csgcr": of_base}
+
+
 def test_rows_without_a_step_of_their_own_have_the_recipe_of_one_that_has():
     def recipe(row: str) -> dict[str, Any]:
         named = {key: value for key, value in PUBLISHED[row].items() if not key.startswith("model.")}

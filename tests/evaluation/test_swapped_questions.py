@@ -23,7 +23,8 @@ from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Batch, TrainState
 from tests.support.toy import toy_config, translate_stage, with_texts
 
-CONFIG: Config = toy_config(**{"translate.clips_per_batch": 4, "translate.frame_budget": 48})
+BATCH_SIZE = {"translate.clips_per_batch": 4, "translate.frame_budget": 48}
+CONFIG: Config = toy_config(**BATCH_SIZE)
 STATE = TrainState(*(4 * [None]))
 
 
@@ -43,14 +44,14 @@ def clips(tiny_data_dir: Path) -> Clips:
     return Clips(source.asking([f"what {time}" for time in times]), tokenizer)
 
 
-def copies(clips: Clips, field: str) -> SplitTranslator:
+def copies(clips: Clips, field: str, config: Config = CONFIG, *, gate: bool = False) -> SplitTranslator:
     """A translator whose model repeats what is written in a field of its batch."""
-    translator = SplitTranslator(translate_stage(CONFIG), CONFIG, clips.tokenizer, make_mesh(CONFIG.mesh))
+    translator = SplitTranslator(translate_stage(config), config, clips.tokenizer, make_mesh(config.mesh))
 
     def translate(params: None, batch_stats: None, batch: Batch) -> Translated:
         tokens, mask = (np.asarray(getattr(batch.decoder_texts, name)) for name in (field, f"{field}_mask"))
         score = np.zeros((len(tokens), 1))
-        return Translated(np.where(mask, tokens, 1)[:, None], score, score, None, mask)
+        return Translated(np.where(mask, tokens, 1)[:, None], score, score, mask if gate else None, mask)
 
     translator._translate = translate  # type: ignore[assignment]
     return translator
@@ -127,3 +128,12 @@ def test_a_run_that_sees_the_signs_is_no_question_only_run(clips: Clips, tmp_pat
     leave_run(tmp_path, clips, reads_video=True)
     with pytest.raises(ConfigError, match=r"trained with video"):
         read_question_only(tmp_path, "test", clips.source.clips)
+
+
+def test_a_gate_has_no_words_of_a_question_that_the_model_does_not_read(clips: Clips) -> None:
+    for inputs, words in {"both": "what rain", "video": ""}.items():
+        config = toy_config(**{"model.inputs": inputs, "model.ssl": "off"} | BATCH_SIZE)
+        translator = copies(clips, "target", config, gate=True)
+        gate = translator.search(STATE, clips.source, [0])[0].gate
+        assert gate is not None
+        assert "".join(gate.tokens).replace("\u2581", " ").replace("</s>en_XX", "").strip() == words

@@ -55,3 +55,15 @@ def test_values_statistics_and_gradients_are_those_of_flax(height: int, width: i
 def test_of_equal_pixels_the_first_is_the_largest_as_in_pytorch() -> None:
     _, place = _largest_pixel(jnp.zeros((1, 4, 4, 1)))
     assert place[0, :, :, 0].tolist() == [[5, 4], [1, 0]], "4 * row + column in the window"
+
+
+def test_a_batch_without_any_position_leaves_the_statistics_and_has_no_gradient() -> None:
+    """Norm the questions of a batch whose clips have none."""
+    norm = BatchNorm(CHANNELS, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    before = nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
+    nothing = jnp.zeros((2, 3, 1), bool)
+    run = jit(lambda x: outcome(norm, lambda norm, x: norm(x, mask=nothing) * nothing, x))
+    y, stats, (_, of_x) = run(normal(0, 2, 3, CHANNELS))
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(stats), before)
+    np.testing.assert_array_equal(y, np.zeros_like(y))
+    np.testing.assert_array_equal(of_x, np.zeros_like(y))

@@ -193,6 +193,16 @@ def test_a_row_without_a_clip_gets_padding_and_leaves_the_others_alone(pair, enc
     assert (scores[~has_clip] == IMPOSSIBLE).all()
 
 
+def test_a_clip_of_which_nothing_was_read_gets_a_sentence(pair, encoded):
+    """Such as a clip without a question, to a model that reads the question alone."""
+    states, states_mask = encoded
+    prompt, mask = prompts(length=4)
+    tokens, scores = search(
+        [pair.ours], (states, states_mask & (np.arange(BATCH) > 0)[:, None]), prompt, mask, beams=4
+    )
+    assert (scores[0] > IMPOSSIBLE).all() and (tokens[0] == EOS).any(axis=-1).all()
+
+
 def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
     pair = random_pair(seed=4, special_bias=30.0)  # ends at once
     steps: list[int] = []

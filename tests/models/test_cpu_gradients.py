@@ -63,3 +63,16 @@ def test_convolutions_are_not_left_to_a_library_that_uses_one_core() -> None:
     call = functools.partial(convolve, strides=(1, 1), padding=((1, 1), (1, 1)), **options)
     program = jax.jit(call, compiler_options=compiler_options()).lower(x, weights).compile()
     assert "ynn_fusion" not in program.as_text()
+
+
+def test_the_gradient_of_many_frames_loses_nothing_in_bfloat16() -> None:
+    frames, side = 600, convolution.MIN_SIDE
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+    x, weights = np.ones((frames, side, side, 1)), np.zeros((1, 1, 1, 2))
+
+    def loss(weights):
+        wide = [each.astype(jax.numpy.bfloat16) for each in (jax.numpy.asarray(x), weights)]
+        return convolve(*wide, (1, 1), ((0, 0), (0, 0)), **options).astype(np.float32).sum()
+
+    gradient = jit(jax.grad(loss))(weights)
+    np.testing.assert_allclose(gradient, np.full(weights.shape, frames * side**2), rtol=0.01)

@@ -161,3 +161,10 @@ def test_every_fused_position_depends_on_every_other(fusion):
 
 def test_no_fusion_keeps_random_state(fusion):
     assert not jax.tree.leaves(nnx.state(fusion, nnx.RngState))
+
+
+def test_a_fusion_of_the_video_alone_does_not_see_its_padding(fusion):
+    video, mask = random_part(1, [2, 5, 3])
+    shown = np.asarray(mask)[..., None]
+    noisy, clean = (fusion(each, mask)[0] for each in (video, video * shown))
+    assert_close(noisy * shown, clean * shown)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.s3d import Masks, S3DConfig
-from sslssaw_jax.models.two_stream import HeatMaps, Lateral, Pyramid, TwoStreamS3D
+from sslssaw_jax.models.two_stream import FeatureStreams, HeatMaps, Lateral, Pyramid, TwoStreamS3D
+from sslssaw_jax.types import Features, FeatureSize
 from tests.support.toy import assert_close, jit, random_model
 
 LENGTH = np.array([8, 4])  # of 8 frames
@@ -29,6 +31,22 @@ def test_a_heat_map_is_a_spot_at_its_point_and_empty_without_one():
                 np.testing.assert_allclose(heat[0, row, column, channel], expected, atol=1e-5)
     assert (heat[..., 2] == -1).all()
     assert heat[0].argmax(axis=(0)).shape and float(heat.max()) > 0.5
+
+
+def test_each_feature_set_of_a_clip_is_read_at_its_own_place():
+    """Give the first of two clips more rows in one set than in the other."""
+    sizes = [FeatureSize(1, 4, 4), FeatureSize(1, 4, 4)]
+    streams = FeatureStreams(CNNConfig(), sizes, max_frames=12, rngs=Keys(0))
+
+    def rows(*counts):
+        count = np.array(counts, np.int32)
+        values = jnp.concatenate([10 * clip + jnp.arange(n) for clip, n in enumerate(counts)])
+        return Features(jnp.pad(values, (0, 2))[:, None].astype(jnp.float16), np.cumsum(count) - count, count)
+
+    found = streams(rows(2, 3), rows(3, 2), np.ones(2, bool))
+    np.testing.assert_array_equal(found.mask.sum(axis=1), [2, 2])
+    for stream in (found.video, found.keypoints):
+        np.testing.assert_array_equal(stream[..., 0][found.mask], [0, 1, 10, 11])
 
 
 def drawn(seed, *sizes):

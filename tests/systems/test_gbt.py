@@ -9,13 +9,25 @@ import pytest
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_config_dict
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.models.gloss_graph import Glosses, Read
 from sslssaw_jax.stages.question_contrast import global_contrast, local_contrast
+from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.step import train_step
-from sslssaw_jax.systems import read_config
+from sslssaw_jax.systems import SYSTEMS, gbt, read_config
 from sslssaw_jax.systems.gbt import GBTConfig, temperature_of
 from sslssaw_jax.training.stage_folders import plan_stages
-from tests.support.toy import jit, make_stages, toy_batch, toy_system, translate_stage
+from tests.support.toy import (
+    TOY_GLOSSES,
+    VOCAB_SIZE,
+    jit,
+    make_stages,
+    sgd_step,
+    toy_batch,
+    toy_state,
+    toy_system,
+    translate_stage,
+)
 
 E = np.e
 KEY = jax.random.key(0)
@@ -72,6 +84,17 @@ def test_the_temperature_falls_from_epoch_to_epoch_and_never_to_zero() -> None:
     assert [float(of(clips)) for clips in (np.int32(0), np.int32(49))] == [5, 5]
     np.testing.assert_allclose(of(np.int32(50 * 20)), 5 / E, rtol=1e-5)
     assert float(of(np.int32(50 * 10_000))) == pytest.approx(1e-5)
+
+
+def test_an_epoch_of_the_temperature_has_the_clips_that_are_trained_on(monkeypatch) -> None:
+    clips = [ClipInfo(str(number), 1, "", "", "", "") for number in range(16)]
+    config = toy_system("gbt", **{"data.text_only": 0.75})
+    inputs = StageInputs(VOCAB_SIZE, clips=lambda split: clips, glosses=lambda: TOY_GLOSSES)
+    *_, stage = SYSTEMS["gbt"].make_stages(config, inputs)
+    asked: list[int] = []
+    monkeypatch.setattr(gbt, "temperature_of", lambda model, seen, clips: asked.append(clips) or 1.0)
+    jax.eval_shape(sgd_step(stage), toy_state(stage), toy_batch(0))
+    assert asked == [4]
 
 
 @pytest.mark.slow

@@ -17,9 +17,10 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.s3d import S3DConfig
 from sslssaw_jax.stages.distillation import distillation_loss, log_ensemble
 from sslssaw_jax.stages.stage import StageInputs
-from sslssaw_jax.stages.streams import CHANNELS, make_heat_maps
+from sslssaw_jax.stages.streams import CHANNELS, make_heat_maps, make_streams
 from sslssaw_jax.systems import default_config, read_config
 from sslssaw_jax.systems.ts_slt import HEADS
+from sslssaw_jax.types import FeatureSize
 from sslssaw_jax.workdir import METRICS
 from tests.support.toy import assert_close, make_stages, toy_batch, toy_system, with_keypoints
 from tfds_builders.avatar import JOINTS
@@ -52,6 +53,13 @@ def test_the_ensemble_is_the_mean_of_probabilities_and_like_heads_learn_nothing(
     np.testing.assert_allclose(np.exp(log_ensemble(found)), mean, rtol=1e-5)
     alike = dict.fromkeys(HEADS, jnp.asarray(found["joint"]))
     assert abs(float(distillation_loss(alike, np.ones((2, 5), bool)))) < 1e-5
+
+
+def test_feature_sets_of_two_strides_are_not_joined():
+    config = toy_system("ts_slt", **{"data.features": ("s3d", "poses")})
+    inputs = StageInputs(features=[FeatureSize(8, 4, 16), FeatureSize(6, 1, 1)])
+    with pytest.raises(ConfigError, match=r"sets of the strides \[4, 1\]; .* name sets of one stride"):
+        make_streams(config, inputs, jnp.float32, nnx.Rngs(0))
 
 
 def test_streams_read_the_published_points_in_order_or_those_that_a_set_has():
