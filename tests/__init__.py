@@ -1,0 +1,5 @@
+"""All tests, and the processes that tests start."""
+
+import gc
+
+gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that stay: looking for garbage took a tenth

@@ -20,6 +20,7 @@ if version("jaxlib").startswith("0.10."):  # later ones end at a flag that they 
 
 ENVIRONMENT = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # a toy takes its time to compile, not to run
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # no operation needs to know the lines that made it
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     # One thread a worker: two workers on two cores would only wait for each other.
     "NPROC": "1",  # the size of XLA's thread pools

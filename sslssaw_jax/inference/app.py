@@ -4,6 +4,7 @@ The file is also the `app.py` of a Hugging Face Space; see docs/app.md.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.inference.demo import DEMO
+from sslssaw_jax.workdir import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,14 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "package, which knows rendered signers alone",
     )
     parser.add_argument("--host", help="0.0.0.0 lets other machines in; by default only this one")
-    parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
+    parser.add_argument("--port", type=_port, help="by default the first free one from 7860 on")
     parser.add_argument(
         "--ssl_certfile",
         metavar="FILE",
+        type=_file,
         help="serve https with this certificate: browsers give the camera to other machines by https only",
     )
-    parser.add_argument("--ssl_keyfile", metavar="FILE", help="the key of the certificate")
+    parser.add_argument("--ssl_keyfile", metavar="FILE", type=_file, help="the key of the certificate")
     options = parser.parse_args(arguments)
+    if bool(options.ssl_certfile) != bool(options.ssl_keyfile):
+        parser.error("https needs --ssl_certfile and --ssl_keyfile; one file that holds both is named twice")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted
     with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/sent"  # gets what visitors send
@@ -53,11 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"error: {error}") from error
 
 
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to {2**16 - 1}")
+    return int(text)
+
+
+def _file(name: str) -> str:
+    path = user_path(name)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
+    return str(path)
+
+
 def _serve(options: argparse.Namespace, folder: Path) -> None:
     from sslssaw_jax.inference.examples import find_examples
     from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help need not wait
     from sslssaw_jax.inference.translator import Translator
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # tells each try to reach the hub
     print(f"loading {options.model}", flush=True)
     translator = Translator.from_pretrained(options.model)
     examples = find_examples(options.model, translator, folder)

@@ -36,13 +36,7 @@ def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -
             read_json(notes)
         for part in (state / "array_metadatas").iterdir():  # one per process
             read_json(part)
-        arrays = {}
-        for leaf in read_json(state / "_METADATA")["tree_metadata"].values():
-            if not leaf["value_metadata"]["skip_deserialize"]:  # an empty node, not an array
-                path = tuple(str(level["key"]) for level in leaf["key_metadata"])
-                kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
-                spec = {"driver": "zarr", "kvstore": kvstore, "path": ".".join(path)}
-                arrays[without_value(path)] = tensorstore.open(spec, read=True).result()
+        arrays = {without_value(path): array for path, array in open_arrays(state).items()}
         check(folder, read_json(meta), {path: (x.dtype.name, tuple(x.shape)) for path, x in arrays.items()})
         for path, array in arrays.items():
             if not np.isfinite(array.read().result()).all():
@@ -54,6 +48,18 @@ def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -
             raise
         return first_line(error)
     return ""
+
+
+def open_arrays(state: Path) -> dict[tuple[str, ...], tensorstore.TensorStore]:
+    """Open the arrays of a saved state, by path."""
+    arrays = {}
+    for leaf in read_json(state / "_METADATA")["tree_metadata"].values():
+        if not leaf["value_metadata"]["skip_deserialize"]:  # an empty node, not an array
+            path = tuple(str(level["key"]) for level in leaf["key_metadata"])
+            kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
+            spec = {"driver": "zarr", "kvstore": kvstore, "path": ".".join(path)}
+            arrays[path] = tensorstore.open(spec, read=True).result()
+    return arrays
 
 
 def first_line(error: Exception) -> str:

@@ -29,6 +29,7 @@ from sslssaw_jax.training.checkpoint_damage import (
     Shape,
     find_damage,
     first_line,
+    open_arrays,
     without_value,
 )
 from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
@@ -222,7 +223,7 @@ def restore_params(
     """
     directory = _checked(directory)
     if not directory.is_dir():
-        raise CheckpointError(f"no checkpoint: {directory} does not exist; train first, or name another run")
+        raise CheckpointError(f"no checkpoint: {directory} does not exist: train first, or bring it back")
     steps = saved_steps(directory)
     if not steps:
         raise CheckpointError(f"no checkpoint in {directory}")
@@ -235,13 +236,13 @@ def restore_params(
             stacklevel=2,
         )
     folder = directory / str(step)
-    params = "ema" if _is_averaged(folder) else "params"
-    state = _read_arrays(folder, (params, "batch_stats"))
+    arrays = {without_value(path): array for path, array in open_arrays(folder / "state").items()}
+    averaged = any(path[0] == "ema" for path in arrays)
+    params, batch_stats = (_read(arrays, part) for part in ("ema" if averaged else "params", "batch_stats"))
     meta = read_json(checkpoint_notes(folder))
-    batch_stats = _pure_dict(state["batch_stats"])
     chosen = read_scores(directory).get(step, {})  # on dev after the save, by the names of variables
     batch_stats |= {name: np.float32(chosen[name]) for name in batch_stats.keys() & chosen.keys()}
-    return _pure_dict(state[params]), batch_stats, meta
+    return params, batch_stats, meta
 
 
 def _checked(directory: str | Path) -> Path:
@@ -262,25 +263,11 @@ def variable_shapes(saved: Arrays) -> dict[tuple[str | int, ...], Shape]:
     return {tuple(int(key) if key.isdigit() else key for key in path): kept[path] for path in kept}
 
 
-def _read_arrays(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
-    """Return parts of a saved state as nested dicts of NumPy arrays."""
-    saved = _array_metadata(folder)
-    wanted = {key: saved[key] for key in parts}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    items = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
-    return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=items)
-
-
-def _is_averaged(folder: Path) -> bool:
-    """Return whether a saved state has a moving average."""
-    # Orbax takes half a second to say so
-    leaves = read_json(folder / "state" / "_METADATA")["tree_metadata"].values()
-    arrays = [leaf for leaf in leaves if not leaf["value_metadata"]["skip_deserialize"]]
-    return any(leaf["key_metadata"][0]["key"] == "ema" for leaf in arrays)
-
-
-def _array_metadata(folder: Path) -> Any:
-    return ocp.PyTreeCheckpointHandler().metadata(folder / "state")
+def _read(arrays: Mapping[tuple[str, ...], Any], part: str) -> dict[str, Any]:
+    """Return a part of a saved state as nested dicts."""
+    reading = {path[1:]: array.read() for path, array in arrays.items() if path[0] == part}
+    flat = {path: np.asarray(array.result()) for path, array in reading.items()}
+    return nnx.restore_int_paths(ocp.tree.from_flat_dict(flat))
 
 
 def _best_first(steps: Iterable[int], scores: Scores, selection: SelectionMetric | None) -> list[int]:
@@ -328,12 +315,6 @@ def _with_digests(handler: Any) -> Any:
 def _free_name(path: Path) -> Path:
     numbered = (path.with_name(f"{path.name}{number or ''}") for number in itertools.count())
     return next(name for name in numbered if not name.exists())
-
-
-def _pure_dict(tree: dict[str, Any]) -> dict[str, Any]:
-    """Undo the levels `value` and the string keys of a saved `nnx.State`."""
-    unwrapped = {without_value(path): leaf for path, leaf in ocp.tree.to_flat_dict(tree).items()}
-    return nnx.restore_int_paths(ocp.tree.from_flat_dict(unwrapped))
 
 
 def _arrays(tree: Any) -> Arrays:

@@ -15,10 +15,18 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
 
     The last stage is trained in the workdir, a shared stage in the folder `init_from` beside the workdir, any
     other stage in a folder of its name inside that of the next stage.
+
+    Raises:
+        ConfigError: The shared folder is the workdir.
     """
     folders = [workdir]
     for stage in reversed(stages[:-1]):
         shared = workdir.parent / init_from if stage.shared and init_from else None
+        if shared and shared.resolve() == workdir.resolve():
+            raise ConfigError(
+                f"config.init_from is {init_from!r}, the workdir itself, and {stage.name} needs a folder "
+                f"of its own: name another --workdir, or init_from={workdir.name}_stage1"
+            )
         folders.insert(0, shared or folders[0] / stage.name)
     return folders
 

@@ -1,7 +1,8 @@
+import importlib
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,16 +22,19 @@ from sslssaw_jax.workdir import write_jsonl
 from tests.support.tiny_dataset import FACTS
 from tests.support.toy import toy_config
 
-gradio = pytest.importorskip("gradio")
-page = pytest.importorskip("sslssaw_jax.inference.page")
-
-
 WHY = Explanation(
     sentence="7 frames",
     log_prob=-1.0,
     words=[WordDrop("<Why>", 2.0), WordDrop("not", 1.0), WordDrop("?", -1.0)],
     stretches=[StretchDrop(0.0, 0.5, 0.0), StretchDrop(0.5, 1.0, 0.0)],
 )
+
+
+@pytest.fixture(scope="module")
+def page() -> ModuleType:
+    """Import Gradio where its tests run, which takes seconds."""
+    pytest.importorskip("gradio")
+    return importlib.import_module("sslssaw_jax.inference.page")
 
 
 class Counter:
@@ -69,7 +73,7 @@ def write_video(path: Path, num_frames: int) -> Path:
         ("Why?", "long.mp4", "too long: 1 seconds, and the model reads at most 0"),
     ],
 )
-def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, message, tmp_path):
+def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, message, tmp_path, page):
     write_video(tmp_path / "right.mp4", 5)
     write_video(tmp_path / "long.mp4", 30)
     (tmp_path / "text.mp4").write_text("no video")
@@ -77,20 +81,20 @@ def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, mes
         page._ask(Counter(max_frames=5), question, file and str(tmp_path / file))
 
 
-def test_a_video_is_translated_as_the_translator_would(tmp_path):
+def test_a_video_is_translated_as_the_translator_would(tmp_path, page):
     video = write_video(tmp_path / "right.mp4", 7)
     found = page._ask(Counter(), " Why? ", str(video))
     assert (found.question, found.text, found.explanation) == ("Why?", "7 frames", WHY)
 
 
-def test_what_visitors_type_is_text_and_no_html():
+def test_what_visitors_type_is_text_and_no_html(page):
     turns = [page.Turn("<script>", "a < b", True), page.Turn("Where?", "gone", False)]
     answer, dialogue, _ = page._shown(turns)
     assert "&lt;script&gt;" in dialogue and "a &lt; b" in dialogue and "<script>" not in dialogue
     assert "Not understood" in answer and "gone" not in answer
 
 
-def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path, monkeypatch):
+def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path, monkeypatch, page):
     from gradio_client import Client, handle_file
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "sent"))
@@ -118,7 +122,7 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
     assert [file for file in (tmp_path / "sent").rglob("*") if file.is_file()] == []
 
 
-def test_words_and_stretches_are_as_dark_as_the_sentence_hangs_on_them():
+def test_words_and_stretches_are_as_dark_as_the_sentence_hangs_on_them(page):
     answer = Answer("<Why> not?", "7 frames", -0.5, (), None, True, WHY)
     found = re.findall(r"--share: ([\d.]+)\">([^<]*)<", page._html("why", of=answer))
     shades = [(float(share), text) for share, text in found]
@@ -147,7 +151,21 @@ def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tm
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"^error: there is no model"):
         app.main([f"--model={tmp_path / 'absent'}"])
-    monkeypatch.delitem(sys.modules, "sslssaw_jax.inference.page")
+    monkeypatch.delitem(sys.modules, "sslssaw_jax.inference.page", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit, match=r"^error: the page needs gradio: pip install"):
         app.main([f"--model={tmp_path / 'absent'}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port=99999"], "'99999' is not a port"),
+        (["--ssl_keyfile=absent.pem"], "there is no file absent.pem"),
+        ([f"--ssl_certfile={__file__}"], "https needs --ssl_certfile and --ssl_keyfile"),  # would serve http
+    ],
+)
+def test_a_wrong_argument_is_told_before_a_model_is_loaded(arguments, told, capsys):
+    with pytest.raises(SystemExit):
+        app.main(arguments)
+    assert told in capsys.readouterr().err

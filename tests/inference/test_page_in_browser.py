@@ -12,8 +12,6 @@ import pytest
 from sslssaw_jax.inference.demo import DEMO, EXAMPLES, read_examples
 from sslssaw_jax.inference.translator import Answer
 
-gradio = pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 3_600_000  # milliseconds, of a busy machine
 RECORDINGS = 10  # at most: a busy machine leaves frames out of some
@@ -63,6 +61,7 @@ def answers() -> list[Answer]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, answers: list[Answer]) -> Iterator[str]:
+    pytest.importorskip("gradio")  # here: the import takes seconds
     from sslssaw_jax import Translator
     from sslssaw_jax.inference.examples import find_examples
     from sslssaw_jax.inference.page import launch, make_page
@@ -86,6 +85,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, answers: list[Answer]) -> Iter
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
     camera = tmp_path_factory.mktemp("camera") / "clip.y4m"
     write_camera(read_examples()[0].video, camera)
     options = [
@@ -143,6 +143,8 @@ def test_a_clip_before_the_camera_becomes_its_sentence(page):
 
 
 def test_one_clip_and_two_questions_by_keyboard_alone(page, answers):
+    from playwright.sync_api import expect
+
     first, second, *_ = read_examples()
     assert first.video == second.video
 
@@ -160,7 +162,7 @@ def test_one_clip_and_two_questions_by_keyboard_alone(page, answers):
     for example in (first, second):
         press("Enter", example.question)
         sentence(page, example.text).wait_for()
-    playwright.expect(dialogue(page)).to_contain_text([first.text, second.text], timeout=PATIENCE)
+    expect(dialogue(page)).to_contain_text([first.text, second.text], timeout=PATIENCE)
     other = answers[-1].alternatives[0].text  # the page shows those of the second question a moment later
     page.get_by_role("radio", name=other, exact=True).press("Space")
     sentence(page, other).wait_for()

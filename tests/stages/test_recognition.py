@@ -98,6 +98,10 @@ def test_the_next_stage_takes_the_trained_video_part(system: str, tmp_path: Path
     stages = make_stages(toy_system(system, **changes))
     assert [stage.name for stage in stages] == ["recognize", "translate"]
     assert stage_folders(stages, tmp_path / "run", "signs") == [tmp_path / "signs", tmp_path / "run"]
+    with pytest.raises(
+        ConfigError, match="'signs', the workdir itself, and recognize needs a folder of its own"
+    ):
+        stage_folders(stages, tmp_path / "signs", "signs")
     donor, own = toy_state(stages[0], seed=1), toy_state(stages[1], seed=2)
     with Checkpointer(tmp_path, selection=stages[0].selection) as checkpoints:
         checkpoints.save(donor, data={}, meta={"tokenizer": "abc"})

@@ -226,16 +226,16 @@ def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(b
         assert_close(mean[0], (mean[1:] * length).sum() / length.sum())
 
 
-def test_micro_batches_are_one_batch_if_normalized_by_clips_too():
+@pytest.mark.parametrize("normalize", ["tokens", "clips"])
+def test_micro_batches_are_one_batch_with_all_their_clips(normalize):
+    """Texts of the batches differ in length, and one batch is empty."""
     stage = translate_stage(
-        toy_system("question_only", **{"model.ssl": "prefix", "translate.normalize": "clips"})
+        toy_system("question_only", **{"model.ssl": "prefix", "translate.normalize": normalize})
     )
     batch = toy_batch(seed=1, clips=5)
     parts = [jax.tree.map(lambda x, rows=rows: x[rows], batch) for rows in (slice(0, 3), slice(3, 5))]
-    stacked = jax.tree.map(
-        lambda *rows: np.stack(rows),
-        *(part.replace(frames=batch.frames) for part in (parts[0], padded(parts[1], rows=1))),
-    )
+    parts = [part.replace(frames=batch.frames) for part in (parts[0], padded(parts[1], rows=1))]
+    stacked = jax.tree.map(lambda *rows: np.stack(rows), *parts, jax.tree.map(np.zeros_like, parts[0]))
     step, state = sgd_step(stage), toy_state(stage)
     (large, metrics), (small, same) = step(state, batch), step(state, stacked)
     assert_close(same, metrics)

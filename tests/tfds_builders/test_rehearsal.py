@@ -10,6 +10,7 @@ import pytest
 
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import FeatureSource
+from sslssaw_jax.errors import UserError
 from tests.support.annotations import ANNOTATIONS, requires_phoenix
 from tests.support.csl_release import write_release
 from tfds_builders.avatar import joints, render
@@ -146,6 +147,17 @@ def test_frames_of_another_size_are_rendered_again(annotations_dir: Path, tmp_pa
     frame = cv2.imread(str(tmp_path / FRAMES / "dev" / "1June-1" / "images0001.png"))
     assert frame is not None
     assert frame.shape[:2] == (20, 16)
+
+
+@pytest.mark.parametrize("place", [f"{FRAMES}/train/31May-1/1.png", "questions/train.txt"])
+def test_files_of_a_release_are_never_replaced(annotations_dir: Path, tmp_path: Path, place: str) -> None:
+    real = tmp_path / place
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"real")
+    with pytest.raises(UserError, match=r"was not made by a rehearsal.*choose another --out"):
+        rehearse(NAME, annotations_dir, tmp_path, size=SIZE, num_workers=1)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [real]
+    assert real.read_bytes() == b"real"
 
 
 def test_half_the_frame_rate_is_every_second_frame(

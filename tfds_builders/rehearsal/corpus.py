@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sslssaw_jax.data.video import list_frames
+from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import write_text
 from tfds_builders.avatar import JOINTS, joints, render
 from tfds_builders.avatar.signs import stable_seed
@@ -57,7 +58,17 @@ def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: 
     """Render the clips that are not there in this size.
 
     The annotations are written last: the folder cannot be prepared until its annotations are there.
+
+    Raises:
+        UserError: The folder holds files of a release, which would be replaced.
     """
+    own = [out / clip.folder for clip in corpus.clips if not _poses(clip, out).exists()]
+    own += [out / path for path in corpus.texts if not (out / POSES).exists()]
+    if found := [path for path in own if path.exists()]:
+        raise UserError(
+            f"{found[0]} was not made by a rehearsal, and would be replaced: choose another --out, or delete "
+            f"{out} if nothing in it is needed"
+        )
     for parent in {out / clip.folder.parent for clip in corpus.clips}:
         parent.mkdir(parents=True, exist_ok=True)
     draw = functools.partial(_render_clip, out=out, frame_name=corpus.frame_name, size=size)
@@ -67,12 +78,17 @@ def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: 
         write_text(out / path, text)
 
 
+def _poses(clip: Clip, out: Path) -> Path:
+    """Return the file of joints, written before the clip's frames."""
+    return out / POSES / clip.folder.parent.name / f"{clip.folder.name}.pose"
+
+
 def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) -> None:
     """Write a clip's joints; render the clip unless there."""
     folder = out / clip.folder
     seed = stable_seed("rehearsal", folder.name)
     take: dict[str, Any] = {"signer": clip.signer, "size": size, "seed": seed, "every": clip.every}
-    poses = out / POSES / folder.parent.name / f"{folder.name}.pose"
+    poses = _poses(clip, out)
     poses.parent.mkdir(parents=True, exist_ok=True)
     write_pose(poses, JOINTS, joints(clip.glosses, clip.num_frames, **take), size)
     if folder.exists():
