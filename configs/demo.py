@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
 
     config.data.image_size = 48
     config.data.max_frames = 60
-    config.data.max_question_tokens = 32
-    config.data.max_target_tokens = 24
+    config.data.max_question_tokens = 24  # the longest question has 22
+    config.data.max_target_tokens = 16
     config.data.augment.contrast = 0.25
     config.data.augment.brightness = 0.05
     config.data.num_threads = 2

@@ -11,6 +11,16 @@ import jax.numpy as jnp
 from jax import lax
 
 MIN_SIDE = 12  # of the output; XLA's own kernel gradient is as fast on smaller maps
+YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
+
+
+def compiler_options() -> dict[str, str] | None:
+    """Return the options with which XLA compiles convolutions for this device.
+
+    By default XLA's CPU compiler gives a convolution to YNNPACK, which uses a single core
+    (`benchmarks/results/demo_time.md`). With matrix products alone in YNNPACK, convolutions use all cores.
+    """
+    return {YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"} if jax.default_backend() == "cpu" else None
 
 
 def convolve(
@@ -48,39 +58,53 @@ def convolve(
 def convolve_pixels(
     x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolve at stride 2 by 2 x 2 pixels, except on CPUs.
+    """Convolve at stride 2 or 4 over blocks of pixels.
 
-    The matrix units of GPUs take 8 channels at a time. Pixels have 3; four side by side have 12.
+    The matrix units of GPUs take 8 channels at a time, and CPUs are slow with few. Pixels have 3; blocks of
+    2 x 2 have 12, and of 4 x 4 have 48. At stride 2 CPUs are as fast without.
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolve(x, kernel, strides, padding, **options)
 
     _, height, width, _ = x_NxHxWxI.shape
-    if strides != (2, 2) or height % 2 or width % 2 or len(kernel_KxKxIxO) % 4 != 3:
+    stride = strides[0]
+    if strides not in ((2, 2), (4, 4)) or height % stride or width % stride or len(kernel_KxKxIxO) % 4 != 3:
         return plain(x_NxHxWxI, kernel_KxKxIxO)
-    packed = partial(convolve_packed, **options)
+
+    def packed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve_packed(x, kernel, stride=stride, **options)
+
+    if stride == 4:
+        return packed(x_NxHxWxI, kernel_KxKxIxO)
     return lax.platform_dependent(x_NxHxWxI, kernel_KxKxIxO, cpu=plain, default=packed)
 
 
-def convolve_packed(x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, **options: Any) -> jax.Array:
-    """Convolve at stride 2 by one convolution over 2 x 2 pixels.
+def convolve_packed(
+    x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, *, stride: int, **options: Any
+) -> jax.Array:
+    """Convolve at stride 1 over blocks of pixels.
 
     Args:
-        x_NxHxWxI: Maps of even height and width.
-        kernel_KxKxIxO: A kernel whose side is 3, 7, 11 and so on.
+        x_NxHxWxI: Maps whose height and width are multiples of the stride.
+        kernel_KxKxIxO: A kernel of an odd side K, padded by K // 2.
+        stride: The side of a block.
         options: Further options of `lax.conv_general_dilated`.
     """
     frames, height, width, inputs = x_NxHxWxI.shape
-    side, outputs = (len(kernel_KxKxIxO) + 1) // 2, kernel_KxKxIxO.shape[-1]
-    fill = (0, -4 * inputs % 8)  # channels of zeros
+    reach, outputs = len(kernel_KxKxIxO) // 2, kernel_KxKxIxO.shape[-1]
+    before, behind = -(-reach // stride), reach // stride  # blocks around that of an output pixel
+    side, channels = before + 1 + behind, stride**2 * inputs
+    fill = (0, -channels % 8)  # channels of zeros
 
-    x = x_NxHxWxI.reshape(frames, height // 2, 2, width // 2, 2, inputs).transpose(0, 1, 3, 2, 4, 5)
-    x = jnp.pad(x.reshape(frames, height // 2, width // 2, 4 * inputs), ((0, 0), (0, 0), (0, 0), fill))
-    kernel = jnp.pad(kernel_KxKxIxO, ((1, 0), (1, 0), (0, 0), (0, 0)))
-    kernel = kernel.reshape(side, 2, side, 2, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
-    kernel = jnp.pad(kernel.reshape(side, side, 4 * inputs, outputs), ((0, 0), (0, 0), fill, (0, 0)))
-    return lax.conv_general_dilated(x, kernel, (1, 1), ((side // 2, side // 2 - 1),) * 2, **options)
+    x = x_NxHxWxI.reshape(frames, height // stride, stride, width // stride, stride, inputs)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(frames, height // stride, width // stride, channels)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), fill))
+    margin = before * stride - reach, (behind + 1) * stride - 1 - reach
+    kernel = jnp.pad(kernel_KxKxIxO, (margin, margin, (0, 0), (0, 0)))
+    kernel = kernel.reshape(side, stride, side, stride, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
+    kernel = jnp.pad(kernel.reshape(side, side, channels, outputs), ((0, 0), (0, 0), fill, (0, 0)))
+    return convolve(x, kernel, (1, 1), ((before, behind),) * 2, **options)
 
 
 def _kernel_gradient(

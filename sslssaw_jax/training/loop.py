@@ -18,6 +18,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.config.stages import OptimConfig, StageConfig
 from sslssaw_jax.data.batches import Batches
 from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.models.cpu_gradients import compiler_options
 from sslssaw_jax.stages.rate_factors import check_rate_factors
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
@@ -124,7 +125,12 @@ def train(
             ema_decay=stage_config.ema_decay,
             factors=stage_config.optim.rate_factors,
         )
-        jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+        jitted = jax.jit(
+            step_fn,
+            donate_argnums=0,
+            out_shardings=(shardings, replicated(mesh)),
+            compiler_options=compiler_options(),
+        )
 
         @contextmanager
         def compiling() -> Iterator[None]:

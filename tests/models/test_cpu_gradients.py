@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from sslssaw_jax.models import cpu_gradients as convolution
-from sslssaw_jax.models.cpu_gradients import convolve, convolve_packed
+from sslssaw_jax.models.cpu_gradients import compiler_options, convolve, convolve_packed
 from tests.support.toy import assert_close, jit
 
 RNG = np.random.default_rng(0)
@@ -38,21 +38,31 @@ def test_gradients_of_a_convolution_are_those_of_xla(
     assert_close(jit(lambda: gradients(convolve))(), jit(lambda: gradients(lax.conv_general_dilated))())
 
 
-@pytest.mark.parametrize(("kernel", "channels"), [(7, 3), (3, 3), (7, 4)])
-def test_a_convolution_over_2_by_2_pixels_is_that_of_xla(kernel: int, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("stride", "kernel", "channels"), [(2, 7, 3), (2, 3, 3), (2, 7, 4), (4, 7, 3), (4, 11, 3), (4, 5, 2)]
+)
+def test_a_convolution_over_blocks_of_pixels_is_that_of_xla(stride: int, kernel: int, channels: int) -> None:
     side = (kernel // 2, kernel // 2)
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    x, weights = normal(2, 16, 12, channels), normal(kernel, kernel, channels, 5)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+    x, weights = normal(2, 56, 48, channels), normal(kernel, kernel, channels, 5)
 
     def gradients(function):
         y, pullback = jax.vjp(function, x, weights)
         return y, pullback(jax.numpy.cos(y))
 
     def plain(x, weights):
-        return lax.conv_general_dilated(x, weights, (2, 2), (side, side), **options)
+        return lax.conv_general_dilated(x, weights, (stride, stride), (side, side), **options)
 
-    packed = functools.partial(convolve_packed, **options)
+    packed = functools.partial(convolve_packed, stride=stride, **options)
     assert_close(jit(lambda: gradients(packed))(), jit(lambda: gradients(plain))())
+
+
+def test_convolutions_are_not_left_to_a_library_that_uses_one_core() -> None:
+    x, weights = normal(2, 6, 6, 32), normal(3, 3, 32, 32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+    call = functools.partial(convolve, strides=(1, 1), padding=((1, 1), (1, 1)), **options)
+    program = jax.jit(call, compiler_options=compiler_options()).lower(x, weights).compile()
+    assert "ynn_fusion" not in program.as_text()
 
 
 def test_the_gradient_of_many_frames_loses_nothing_in_bfloat16() -> None:
