@@ -25,12 +25,14 @@ from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.optimizer import make_optimizer
 from sslssaw_jax.types import Batch, TrainState
 from tests.support.toy import (
+    NO_DROPOUT,
     batch_for,
     jit,
     padded,
     pretrain_stage,
     random_model,
     toy_batch,
+    toy_config,
     toy_system,
     translate_stage,
     translator,
@@ -77,6 +79,8 @@ def main(name: str, out: str, meshes: tuple[str, ...]) -> None:
         mesh = jax.make_mesh((data, fsdp), sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
         remat = shape == "4x2"  # in passing: it must not change anything either
         np.savez(Path(out) / f"{shape}.npz", **step_on(mesh, name, remat, Path(out)))
+    if name == "translate":
+        np.savez(Path(out) / "accumulated.npz", **accumulated())
 
 
 def eight_rows(config: Config) -> Batch:
@@ -129,3 +133,23 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
         batch = sharding.shard_batch(eight_rows(config), mesh)
         found |= flat({"translation": step(state.params, state.batch_stats, batch)})
     return found
+
+
+def accumulated() -> dict[str, np.ndarray]:
+    """Return a step over two stacked batches and an empty one, and over one large batch."""
+    stage = translate_stage(
+        toy_config(**{"model.inputs": "question", "translate.label_smoothing": 0.2} | NO_DROPOUT)
+    )
+    optimizer = optax.sgd(1.0)
+    step = jit(
+        partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer, ema_decay=0.9)
+    )
+    batch = toy_batch(seed=1, clips=5).replace(frames=np.zeros((6, 16, 16, 3), np.uint8))
+    parts = [jax.tree.map(lambda x, rows=rows: x[rows], batch) for rows in (slice(0, 3), slice(3, 5))]
+    none = jax.tree.map(np.zeros_like, padded(parts[1], rows=1))
+    stacked = jax.tree.map(
+        lambda *rows: np.stack(rows),
+        *(part.replace(frames=batch.frames) for part in (parts[0], padded(parts[1], rows=1), none)),
+    )
+    state = random_state(stage, optimizer)
+    return flat({"large": step(state, batch, KEY), "stacked": step(state, stacked, KEY)})

@@ -110,6 +110,13 @@ def test_a_checkpoint_written_under_fsdp_restores_replicated(outcomes):
     assert_equal(leaves(folder, "4x2", "restored"), leaves(folder, "4x2", "state"), 0)
 
 
+@pytest.mark.slow
+def test_a_step_over_stacked_batches_is_that_over_one_with_all_their_clips(outcomes):
+    """In a model without BatchNorm; texts of the batches differ in length, and one batch is empty."""
+    folder = outcomes["translate", "float64"]
+    assert_equal(leaves(folder, "accumulated", "stacked"), leaves(folder, "accumulated", "large"), 1e-12)
+
+
 def on(num_devices: int) -> AbstractMesh:
     """A mesh of so many devices, for what is refused before any is used."""
     return AbstractMesh((num_devices, 1), AXES, axis_types=(AxisType.Auto,) * 2)
