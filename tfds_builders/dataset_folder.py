@@ -37,8 +37,11 @@ def write_records(builder: "VideoQaBuilder", manual_dir: Path | None) -> None:
                 download_config=config,
                 file_format="array_record",
             )
-        except RuntimeError as error:  # of array_record: what failed, where, at which byte
-            raise UserError(f"the records cannot be written: {str(error).partition(';')[0]}") from error
+        except RuntimeError as error:
+            what, of_array_record, _ = str(error).partition("; writing ")
+            if not of_array_record:
+                raise
+            raise UserError(f"the records cannot be written: {what}") from error
 
 
 def write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
