@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from sslssaw_jax.config.checks import positive, require_divisor, setting
+from sslssaw_jax.models.precision import Embed
 from sslssaw_jax.models.transformer import TransformerConfig
 
 
@@ -54,7 +55,7 @@ class TokenEmbedding(nnx.Module):
         # Scaled by sqrt(D), embedded tokens have unit variance; so have the first logits.
         init = nnx.initializers.normal(d_model**-0.5)
         self.scale = d_model**0.5
-        table = functools.partial(nnx.Embed, vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        table = functools.partial(Embed, vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.embed = table()
         self.tied_head = tied_head
         if not tied_head:
@@ -63,8 +64,7 @@ class TokenEmbedding(nnx.Module):
 
     def __call__(self, ids_BxL: jax.Array) -> jax.Array:
         """Embed tokens as [B, L, D], scaled by sqrt(D)."""
-        # `embed(ids)` would cast the whole table and add up the gradients of its rows in `dtype`
-        return jnp.take(self.embed.embedding[...], ids_BxL, axis=0).astype(self.embed.dtype) * self.scale
+        return self.embed(ids_BxL) * self.scale
 
     def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
         """Return logits of the next token, f32[B, L, V]."""

@@ -14,6 +14,7 @@ from flax import nnx
 from sslssaw_jax.config.checks import fraction, positive, require_divisor
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.mbart import PretrainedMBartConfig, TokenEmbedding
+from sslssaw_jax.models.precision import Embed
 from sslssaw_jax.models.transformer import Decoder, Encoder, TransformerConfig
 from sslssaw_jax.models.video_embedding import prefix_mask
 
@@ -111,7 +112,7 @@ class Rewriter(MBartWriter):
     ):
         super().__init__(config, vocab_size, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(config.d_model**-0.5)
-        self.source_embedding = nnx.Embed(
+        self.source_embedding = Embed(
             source_size, config.d_model, embedding_init=init, dtype=dtype, rngs=rngs
         )
 

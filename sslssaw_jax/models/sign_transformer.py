@@ -21,6 +21,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.fusion import concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig, LinearHead
+from sslssaw_jax.models.precision import Embed
 from sslssaw_jax.models.temporal_inception import InceptionEmbedding
 from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import VideoEmbedding
@@ -75,7 +76,7 @@ class SignTransformer(nnx.Module):
         d_model = config.d_model
         self.video: VideoEmbedding | InceptionEmbedding = video
         init = nnx.initializers.xavier_uniform()
-        self.table = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.table = Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.target_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
         self.reads_question = config.reads_question
         if self.reads_question:

@@ -37,7 +37,7 @@ from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.models.mbart_writer import with_ending
-from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.precision import Embed, compute_dtype
 from sslssaw_jax.models.two_towers import TwoTowers
 from sslssaw_jax.stages.gloss2text import embed_glosses
 from sslssaw_jax.stages.losses import masked_mean
@@ -77,7 +77,7 @@ class CSGCR(TwoTowers):
         super().__init__(mbart, inputs.vocab_size, make_video, dtype=dtype, rngs=rngs)
         self.word_head = nnx.Linear(d_model, num_words, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(d_model**-0.5)
-        self.word_embedding = nnx.Embed(num_words, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.word_embedding = Embed(num_words, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.ending = nnx.Param(init(rngs.params(), (2, d_model), jnp.float32))
         self.bag_size = min(config.data.max_glosses, num_words)
         self.word_threshold = nnx.BatchStat(jnp.zeros(()))

@@ -34,7 +34,7 @@ from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.multi_cue import PARTS, POINTS, Cues, MultiCueConfig, MultiCueEmbedding
-from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.precision import Embed, compute_dtype
 from sslssaw_jax.models.recurrent import RecurrentConfig, StreamsDecoder
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.one_stage import one_stage
@@ -110,7 +110,7 @@ class STMCT(CueRecognizer):
         sizes = RecurrentConfig(model.decoder_units, model.decoder_layers, "lstm", dropout=model.dropout)
         streams = [head.feature_width(width) for head, width in _heads(model)]
         init = nnx.initializers.glorot_normal()
-        self.embed_target = nnx.Embed(
+        self.embed_target = Embed(
             inputs.vocab_size, model.embedding, embedding_init=init, dtype=dtype, rngs=rngs
         )
         self.decoder = StreamsDecoder(model.embedding, sizes, streams, dtype=dtype, rngs=rngs)

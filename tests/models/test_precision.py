@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from sslssaw_jax.models.precision import Embed
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
 from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_batch, toy_config, translate_stage
@@ -92,3 +93,16 @@ def test_remat_wraps_every_block_in_training_alone(stage):
 
     # stem and block of the ResNet, encoder, decoder; in stage 1 the text tower's encoder, too
     assert (wrapped(False), wrapped(True)) == (0, 5 if stage is pretrain_stage else 4)
+
+
+def test_gradients_of_a_frequent_token_are_summed_in_float32():
+    embed = Embed(3, 2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    ids, weight = jnp.zeros(1000, jnp.int32), jax.random.normal(KEY, (1000, 2), jnp.bfloat16)
+
+    def loss(embed):
+        looked_up = embed(ids)
+        assert looked_up.dtype == jnp.bfloat16
+        return (looked_up * weight).astype(jnp.float32).sum()
+
+    gradient = nnx.grad(loss)(embed).embedding[...]
+    assert jnp.allclose(gradient[0], weight.astype(jnp.float32).sum(axis=0), rtol=1e-5)
