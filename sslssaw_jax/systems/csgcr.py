@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from sslssaw_jax.config.checks import NON_NEGATIVE, group, require, setting
+from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, require, setting
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.glosses import SPECIALS, WordVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
@@ -65,6 +65,7 @@ class CSGCRConfig:
     cnn: CNNConfig = group(CNNConfig)
     mbart: MBartConfig = group(MBartConfig)
     word_weight: float = setting(10.0, NON_NEGATIVE, stages=("translate",))
+    bag_size: int = positive(64)  # most words that are read, the surest
 
 
 class CSGCR(TwoTowers):
@@ -79,7 +80,7 @@ class CSGCR(TwoTowers):
         init = nnx.initializers.normal(d_model**-0.5)
         self.word_embedding = Embed(num_words, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.ending = nnx.Param(init(rngs.params(), (2, d_model), jnp.float32))
-        self.bag_size = min(config.data.max_glosses, num_words)
+        self.bag_size = min(config.model.bag_size, num_words)
         self.word_threshold = nnx.BatchStat(jnp.zeros(()))
         self.rank_weight = nnx.BatchStat(jnp.ones(()))
 

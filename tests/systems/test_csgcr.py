@@ -107,10 +107,13 @@ def test_a_rank_is_the_cosine_and_the_weighted_score(model):
 
 @requires_phoenix
 def test_each_sentence_of_phoenix_has_room_for_its_words():
-    room = min(recipe["csgcr"]["data.max_glosses"] for recipe in (SMALL, PUBLISHED))
+    room = min(
+        csgcr.CSGCRConfig().bag_size, *(each["csgcr"]["data.max_glosses"] for each in (SMALL, PUBLISHED))
+    )
     train = [ClipInfo("a", 0, "", target, "", "") for target in phoenix_texts("train")[0]]
     words = WordVocabulary.of(texts := WordVocabulary.texts(train))
     assert 1_000 < words.size < 2_000 and 40 < max(len(words.encode(text)) for text in texts) <= room
+    assert room <= csgcr.CSGCRConfig().bag_size
 
 
 def configuration(data_dir: Path):
