@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first = list(command.first)
     if chosen.command == "demo":
         if not {"--help", "-h"} & set(chosen.rest):
-            _run("tfds_builders.prepare", ["avatar_qa"])
+            key = "--config.data.data_dir="
+            folders = [f"--data_dir={rest.removeprefix(key)}" for rest in chosen.rest if rest.startswith(key)]
+            _run("tfds_builders.prepare", ["avatar_qa", *folders])
         first = [f"--config={_configs() / 'demo.py'}"]
     rest = chosen.rest
     if not Path("configs").is_dir():  # outside of a clone, the installed ones are meant

@@ -31,10 +31,10 @@ def test_arguments_are_passed_on(calls, arguments, expected):
 
 def test_demo_prepares_its_dataset_and_trains_from_any_folder(calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command.main(["demo", "--config.seed=1"])
-    prepare, (module, config, seed) = calls
-    assert prepare == ("tfds_builders.prepare", "avatar_qa")
-    assert (module, seed) == ("run", "--config.seed=1")
+    command.main(["demo", "--config.data.data_dir=here"])
+    prepare, (module, config, folder) = calls
+    assert prepare == ("tfds_builders.prepare", "avatar_qa", "--data_dir=here")
+    assert (module, folder) == ("run", "--config.data.data_dir=here")
     assert (tmp_path / config.removeprefix("--config=")).read_text().count("def get_config")
 
 
