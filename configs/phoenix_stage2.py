@@ -34,13 +34,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.augment.brightness = 0.1
     config.data.augment.contrast = 0.1
 
+    # the optimizer, decay and smoothing of the parent project; `sgd` there is timm's
+    config.pretrain.optim.name = config.translate.optim.name = "nesterov"
     config.pretrain.epochs = 80
     # on average 16 and 8 clips a step on any of 1 to 8 devices, and 1 % of the frames for nothing: see
     # `benchmarks/results/answered.md`
     config.pretrain.clips_per_batch = 24
     config.pretrain.frame_budget = 1872
     config.pretrain.label_smoothing = 0.2  # of the restored words
-    config.pretrain.optim.weight_decay = 0.0  # the parent project decays weights in stage 2 alone
+    config.pretrain.optim.weight_decay = 0.0  # in stage 2 alone
     config.translate.epochs = 200
     config.translate.clips_per_batch = 16
     config.translate.frame_budget = 944

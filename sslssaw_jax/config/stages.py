@@ -24,7 +24,7 @@ class OptimConfig:
     flag can set a tuple.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "nesterov", "adam", "adamw"] = "sgd"  # nesterov: timm's `sgd`
     # steps: times `factor` after each milestone; plateau: times `factor` where dev does not improve
     schedule: Literal["cosine", "steps", "plateau", "constant"] = "cosine"
     learning_rate: float = positive(0.01)

@@ -120,7 +120,7 @@ class SplitTranslator:
 
 
 class SplitLoss:
-    """The mean of a stage's loss over a split, compiled once.
+    """A stage's loss on a split, compiled once.
 
     Arguments as for `SplitTranslator`, and the glosses of a stage that reads them.
     """
@@ -140,7 +140,7 @@ class SplitLoss:
         self._step = jax.jit(step, out_shardings=replicated(mesh))
 
     def __call__(self, state: TrainState, clips: ClipSource) -> dict[str, float]:
-        """Return the loss and its parts as means over all clips."""
+        """Return means over batches, which count as their clips."""
         frames = local_frames(self._mesh, self._stage_config.frame_budget)
         parts = []
         batches = eval_batches(

@@ -7,13 +7,17 @@ what is known along these links; three encoders read glosses, positions and word
 three. Besides translation and CTC there are two contrasts: the video's mean state with its own question
 against two wrong ones, and the positions of each gloss with its word against two words of other glosses.
 
-The sizes are those of the public code (glq-1992/GBT-code), and so are the order of the graph, the decoder and
-the weights of the losses. That code leaves out the training of the translation and its files of wrong
-questions; these parts are a reconstruction, and some others differ on purpose:
+The sizes are those of the public code (glq-1992/GBT-code), and so are the order of the graph's links, the
+decoder and the weights of CTC and contrasts. That code leaves out the training of the translation and its
+files of wrong questions; these parts are a reconstruction, and some others differ on purpose:
 
 - The graph's heads are trained, and their softmax runs over a node's neighbours. In the public code the
   heads are neither trained nor saved, and the softmax runs over the queries. The published score may come
   from that very net.
+- A step of the graph reads what the steps before it changed, and positions are added before the graph. In the
+  public code each step reads the states before the layer, and positions are added behind the graph.
+- The loss of a sentence, a sum over its tokens, is a mean over clips, not a sum. Both corpora have all
+  losses; the public settings leave both contrasts out for PHOENIX-2014T, and CTC for CSL-Daily.
 - Glosses are the recogniser's best path, not those of a beam; a repeated gloss keeps its own positions. At
   evaluation a gloss takes its likeliest word, where the public code still draws one.
 - Wrong questions are drawn anew at each step from the other clips of the batch whose question is another one,

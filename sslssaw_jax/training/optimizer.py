@@ -1,4 +1,4 @@
-"""The optimizer and its schedule, equal to PyTorch's `SGD`, `Adam` and `AdamW`."""
+"""The optimizer and its schedule, equal to PyTorch's `SGD`, `Adam` and `AdamW`, and timm's `sgd`."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -72,8 +72,9 @@ def make_optimizer(
     """Make the optimizer of a stage and its schedule.
 
     `sgd` and `adam` add weight decay to the gradient of every parameter before the moments, like
-    `torch.optim.SGD` and `Adam`. `adamw` decays weights apart from the gradient, and only matrices and
-    kernels: pulling a bias or a norm's scale to zero regularizes nothing. If `clip_norm` is positive,
+    `torch.optim.SGD` and `Adam`. `nesterov` and `adamw` decay only matrices and kernels: pulling a bias or a
+    norm's scale to zero regularizes nothing. `nesterov` is `sgd` with Nesterov's momentum, which timm calls
+    `sgd`; `adamw` decays weights apart from the gradient. If `clip_norm` is positive,
     gradients are first clipped by their global norm. A module of factor 0 has no state here and counts for no
     norm.
 
@@ -87,13 +88,14 @@ def make_optimizer(
     """
     schedule = make_schedule(config, num_steps, epoch_ends)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
-    decay = config.weight_decay
+    decay, mask = config.weight_decay, _matrices_and_kernels
     if config.name == "sgd":
         parts += [optax.add_decayed_weights(decay), optax.sgd(schedule, config.momentum)]
+    elif config.name == "nesterov":
+        parts += [optax.add_decayed_weights(decay, mask), optax.sgd(schedule, config.momentum, nesterov=True)]
     elif config.name == "adam":
         parts += [optax.add_decayed_weights(decay), optax.adam(schedule, config.b1, config.b2)]
     else:
-        mask = _matrices_and_kernels
         parts += [optax.adamw(schedule, config.b1, config.b2, weight_decay=decay, mask=mask)]
     factors = config.rate_factors
     if not factors:

@@ -150,6 +150,7 @@ def test_weights_decay_as_the_public_codes_have_it():
     assert config_of("phoenix", "tspnet").translate.optim.name == "adamw"  # fairseq's `adam`
     for base in FULL_SIZE:
         config = config_of(base, "ssl_ssaw")
+        assert {config.pretrain.optim.name, config.translate.optim.name} == {"nesterov"}  # timm's `sgd`
         assert (config.pretrain.optim.weight_decay, config.translate.optim.weight_decay) == (0, 0.001)
 
 

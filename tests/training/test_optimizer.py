@@ -1,5 +1,6 @@
 import dataclasses
 from functools import partial
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from sslssaw_jax.types import TrainState
 from tests.support.toy import toy_batch
 
 STEPS = 6
+NAMES = get_args(get_type_hints(OptimConfig)["name"])
 SHAPES = {"kernel": (3, 4), "bias": (4,)}
 
 
@@ -33,19 +35,21 @@ def train_in_torch(config: OptimConfig, params: dict, grads: list[dict]) -> dict
     torch = pytest.importorskip("torch")
     _, schedule = make_optimizer(config, STEPS)
     tensors = {key: torch.tensor(value, requires_grad=True) for key, value in params.items()}
+    groups = [
+        {"params": [tensors["kernel"]], "weight_decay": config.weight_decay},
+        {"params": [tensors["bias"]], "weight_decay": 0.0},
+    ]
     if config.name == "sgd":
         optimizer = torch.optim.SGD(
             tensors.values(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay
         )
+    elif config.name == "nesterov":
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=True)
     elif config.name == "adam":
         optimizer = torch.optim.Adam(
             tensors.values(), lr=1.0, betas=(config.b1, config.b2), weight_decay=config.weight_decay
         )
     else:
-        groups = [
-            {"params": [tensors["kernel"]], "weight_decay": config.weight_decay},
-            {"params": [tensors["bias"]], "weight_decay": 0.0},
-        ]
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(config.b1, config.b2))
     for step, grad in enumerate(grads):
         for key, tensor in tensors.items():
@@ -58,7 +62,7 @@ def train_in_torch(config: OptimConfig, params: dict, grads: list[dict]) -> dict
     return {key: tensor.detach().numpy() for key, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
 def test_parameters_move_as_in_torch(name, clip_norm):
     config = OptimConfig(
@@ -75,8 +79,8 @@ def test_parameters_move_as_in_torch(name, clip_norm):
         np.testing.assert_allclose(ours[key], theirs[key], atol=2e-6)
 
 
-@pytest.mark.parametrize(("name", "decays_biases"), [("sgd", True), ("adamw", False)])
-def test_weight_decay_reaches_the_biases_of_a_module_only_under_sgd(name, decays_biases):
+@pytest.mark.parametrize(("name", "decays_biases"), [("sgd", True), ("nesterov", False), ("adamw", False)])
+def test_weight_decay_reaches_the_biases_of_a_module_only_under_plain_sgd(name, decays_biases):
     params = nnx.state(nnx.Linear(3, 4, bias_init=nnx.initializers.ones, rngs=nnx.Rngs(0)), nnx.Param)
     optimizer, _ = make_optimizer(OptimConfig(name=name, weight_decay=0.5), STEPS)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
@@ -134,7 +138,7 @@ def test_a_plateau_lowers_the_rate_where_torch_does():
     assert len(set(ours)) > 10
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_module_s_factor_is_torch_s_rate_of_a_group_and_0_leaves_it_out(name):
     torch = pytest.importorskip("torch")
     config = OptimConfig(name=name, learning_rate=0.05, weight_decay=0.3, clip_norm=0.5, schedule="constant")
@@ -159,13 +163,15 @@ def test_a_module_s_factor_is_torch_s_rate_of_a_group_and_0_leaves_it_out(name):
         return tree
 
     tensors = {path: torch.tensor(at(params, path), requires_grad=True) for path in rates}
-    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    more = {"momentum": config.momentum} if name == "sgd" else {"betas": (config.b1, config.b2)}
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(name, torch.optim.SGD)
+    more = {"betas": (config.b1, config.b2)}
+    if name in ("sgd", "nesterov"):
+        more = {"momentum": config.momentum, "nesterov": name == "nesterov"}
     groups = [
         {
             "params": [tensors[path]],
             "lr": 0.05 * rate,
-            "weight_decay": 0.0 if name == "adamw" and path[-1] == "bias" else 0.3,
+            "weight_decay": 0.0 if name in ("nesterov", "adamw") and path[-1] == "bias" else 0.3,
         }
         for path, rate in rates.items()
     ]
