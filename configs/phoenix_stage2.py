@@ -39,6 +39,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # `benchmarks/results/answered.md`
     config.pretrain.clips_per_batch = 24
     config.pretrain.frame_budget = 1872
+    config.pretrain.label_smoothing = 0.2  # of the restored words
+    config.pretrain.optim.weight_decay = 0.0  # the parent project decays weights in stage 2 alone
     config.translate.epochs = 200
     config.translate.clips_per_batch = 16
     config.translate.frame_budget = 944
