@@ -31,7 +31,8 @@ from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.sharding import local_frames, make_mesh
+from sslssaw_jax.training.processes import wait_for_all
+from sslssaw_jax.training.sharding import device_names, local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
 from sslssaw_jax.types import LOSS
@@ -194,7 +195,7 @@ class Experiment:
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
-        print(f"{stage.name}: training in {workdir}{first}")
+        print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
         with locked(workdir), explain_out_of_memory(stage.name):
             clips = self._train_clips(place)
             if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
@@ -232,6 +233,7 @@ class Experiment:
                     "language": self._dataset.language,
                 }
                 write_json(mark, facts | self._notes(place))
+        wait_for_all(f"{workdir} is finished")
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
         """Raise ConfigError if a folder holds a run of other settings.

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,3 +206,15 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
     assert user_path("~/runs") == data_dir.parent / "runs"
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
+
+
+def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, waited = experiment(data_dir, tmp_path / "demo"), []
+    mark = run._folders[0] / FINISHED
+    monkeypatch.setattr("sslssaw_jax.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={}))
+    monkeypatch.setattr("sslssaw_jax.experiment.wait_for_all", lambda what: waited.append(mark.exists()))
+    run._train(0)
+    assert waited == [True]
+    assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
@@ -115,7 +114,9 @@ def train(
             peak_flops=peak_flops(config.logging.peak_tflops),
             tracker=start_tracker(config, workdir, stage.name),
         )
-        log_steps = partial(_log_steps, log, config, schedule, batches.clips, workdir)
+        # once and for all: a GPU would compute one behind the step that it is busy with
+        rates = np.asarray(jax.vmap(schedule)(np.arange(batches.num_batches)))
+        log_steps = partial(_log_steps, log, config, rates, batches.clips, workdir)
         pending: list[_Step] = []  # to log
         step_fn = partial(
             train_step,
@@ -273,7 +274,7 @@ class _TrainingData:
 def _log_steps(
     log: RunLog,
     config: Config,
-    schedule: optax.Schedule,
+    rates: np.ndarray,
     clips: Sequence[ClipInfo],
     workdir: Path,
     steps: Sequence[_Step],
@@ -288,7 +289,7 @@ def _log_steps(
             num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
             if step % config.logging.every_steps == 0:
-                rows[step] = values | {"lr": factor * float(schedule(step - 1))}
+                rows[step] = values | {"lr": factor * float(rates[step - 1])}
     finally:
         if rows:
             log.write(rows)
