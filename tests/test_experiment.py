@@ -218,3 +218,20 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     run._train(0)
     assert waited == [True]
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("translate__frame_budget", 8, r"translate: clip .* raise frame_budget or lower data\.max_frames"),
+        ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
+        ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
+    ],
+)
+def test_a_mistake_in_the_last_stage_shows_before_the_first_is_trained(
+    key, value, message, data_dir, tmp_path
+) -> None:
+    run = experiment(data_dir, tmp_path / "demo", **{key: value})
+    with pytest.raises(ConfigError, match=message):
+        run.run("train")
+    assert not list(tmp_path.iterdir())

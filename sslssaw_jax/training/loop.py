@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
@@ -75,14 +76,7 @@ def train(
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
-    try:
-        ends = batches.epoch_ends.tolist()
-        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches, ends)
-        check_rate_factors(stage_config.optim.rate_factors, stage.abstract_state().params)
-        if stage_config.optim.schedule == "plateau" and not stage.selection:
-            raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
-    except ConfigError as error:  # a group knows its keys, not its own path
-        raise ConfigError(f"config.{stage.name}.{error}") from None
+    optimizer, schedule = make_recipe(stage, stage_config.optim, batches)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
@@ -188,6 +182,25 @@ def train(
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
             checkpointer.wait()  # before a signal may end the process
             return state
+
+
+def make_recipe(
+    stage: Stage, optim: OptimConfig, batches: Batches
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Make the optimizer of a stage and its schedule.
+
+    Raises:
+        ConfigError: `optim` does not fit the stage or its model.
+    """
+    try:
+        made = make_optimizer(optim, batches.num_batches, batches.epoch_ends.tolist())
+        if optim.schedule == "plateau" and not stage.selection:
+            raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
+        if optim.rate_factors:
+            check_rate_factors(optim.rate_factors, stage.abstract_state().params)
+    except ConfigError as error:  # a group knows its keys, not its own path
+        raise ConfigError(f"config.{stage.name}.{error}") from None
+    return made
 
 
 class _Step(NamedTuple):
