@@ -1,0 +1,1 @@
+"""Experiments: one file each, which returns a `ConfigDict`."""

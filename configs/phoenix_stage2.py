@@ -1,6 +1,6 @@
 """SSL-SSAW on PHOENIX-2014T-QA (Table 1): stage 2, after stage 1 if missing.
 
-It starts from pretrained mBART, trimmed to the dataset (README, "Pretrained weights").
+It starts from pretrained mBART, trimmed to the dataset (`docs/weights.md`).
 `configs/phoenix_stage2.py:toy` is the same experiment from scratch, with a model small enough for a CPU.
 """
 
@@ -10,7 +10,7 @@ from configs.common import toy_training
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.systems import default_config
 
-PRETRAINED = "./pretrained/mbart_trimmed"  # as the README's trim command leaves it
+PRETRAINED = "./pretrained/mbart_trimmed"  # as the trim command of docs/corpora.md leaves it
 VARIANTS = ("", "toy")
 
 
@@ -39,6 +39,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # `benchmarks/results/answered.md`
     config.pretrain.clips_per_batch = 24
     config.pretrain.frame_budget = 1872
+    config.pretrain.label_smoothing = 0.2  # of the restored words
+    config.pretrain.optim.weight_decay = 0.0  # the parent project decays weights in stage 2 alone
     config.translate.epochs = 200
     config.translate.clips_per_batch = 16
     config.translate.frame_budget = 944

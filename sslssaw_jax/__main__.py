@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = COMMANDS[chosen.command]
     first = list(command.first)
     if chosen.command == "demo":
-        if not {"--help", "-h"} & set(chosen.rest):
+        if {"--help", "-h"} & set(chosen.rest):
+            print(f"sslssaw demo: {command.help}. The flags are those of sslssaw train.\n")
+        else:
             key = "--config.data.data_dir="
             folders = [f"--data_dir={rest.removeprefix(key)}" for rest in chosen.rest if rest.startswith(key)]
             _run("tfds_builders.prepare", ["avatar_qa", *folders])

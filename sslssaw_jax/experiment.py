@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, run_differences, to_dict
 from sslssaw_jax.data.batches import Batches, cut_targets, train_batches
-from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.clips import ClipSource, whole_clips
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import features_notes, find_features
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
@@ -37,7 +36,7 @@ from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
 from sslssaw_jax.types import LOSS
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables
+from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables, whole_model
 from sslssaw_jax.weights.mbart import mbart_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer
 from sslssaw_jax.weights.pretrained import pretrained_parts
@@ -276,9 +275,9 @@ class Experiment:
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
-        if base := self._base:
-            return lambda state: replace_variables(state, variables(base.state).items())
         stage, sources = self._stages[place], []
+        if self._base:
+            return whole_model(self._base.state, stage.counters)
         if stage.starts_from_file:
             sources.append(gfslt_checkpoint(self.config, self._tokenizer))
         if stage.starts_pretrained:
@@ -366,8 +365,7 @@ class Experiment:
 
     def _whole_clips(self, clips: ClipSource) -> list[int]:
         """Return the places of train's clips that are more than text."""
-        order = np.random.default_rng(self.config.seed).permutation(len(clips))
-        return sorted(order[: self.config.data.num_whole(len(clips))].tolist())
+        return whole_clips(len(clips), self.config.data, self.config.seed)
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
         """Return real clips as positions, and spliced ones; the workdir keeps both."""

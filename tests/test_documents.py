@@ -18,6 +18,14 @@ from tfds_builders.prepare import DATASETS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "benchmarks/results").glob("*.md")]
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def run_commands() -> Iterator[str]:
@@ -41,12 +49,33 @@ def test_every_command_has_a_valid_configuration(command, monkeypatch):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_modules_and_linked_files_exist(document):
+def test_modules_exist(document):
     text = document.read_text(encoding="utf-8")
     modules = set(re.findall(r"python -m ((?:sslssaw_jax|tfds_builders|benchmarks)[\w.]*)", text))
     assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
-    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link}
-    assert [link for link in sorted(links) if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files_and_sections_that_exist(page):
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
+    for file, section in ((file, section) for file, section in links if "://" not in file):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not section or section in anchors(target), f"{file}#{section}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_no_page_names_a_folder_of_the_machine_on_which_it_was_written(page):
+    assert re.findall(r"[\s=(`](/(?:home|root|work|mnt)/\S*)", page.read_text(encoding="utf-8")) == []
+
+
+def test_the_page_of_the_tables_names_their_rows():
+    text = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d) (?:and \d )?\| (.+) \|$", text, re.MULTILINE))
+    for number, named in rows.items():
+        experiments = [row["experiment"] for row in PAPER[number]["rows"]]
+        assert re.findall(r"`(\w+)`", named) == experiments, f"table {number}"
+    assert list(rows) == ["1", *"34567"]
 
 
 def test_the_page_of_the_systems_has_every_row_a_drawing_each_and_about_the_lines_of_each_file():

@@ -53,20 +53,27 @@ _PUBLISHED = {
     "decode.length_penalty": 1.0,
     "decode.max_new_tokens": 100,
 }
-_FROZEN = ("video=0", "embedding=0", "ending=0")
+
+
+def _writer(rate: float) -> tuple[str, ...]:
+    """Return the rates of what comes from both stages before."""
+    return ("video=0", *(f"{part}={rate:g}" for part in ("embedding", "ending", "encoder", "decoder")))
+
+
 SMALL = {"mmtlb": _SMALL}
 PUBLISHED = {"mmtlb": _PUBLISHED}
 PUBLISHED_ON: dict[str, dict[str, Any]] = {
     "phoenix/mmtlb": {
         "gloss2text.epochs": 80,
         "translate.optim.learning_rate": 1e-3,
-        "translate.optim.groups": (*_FROZEN, "encoder=0.01", "decoder=0.01"),
+        "translate.optim.groups": _writer(0.01),
     },
     "csl_daily/mmtlb": {
         "model.mapper": "embedding",
-        "gloss2text.epochs": 4,
+        "gloss2text.epochs": 4,  # of a cosine over 80
+        "gloss2text.optim.schedule": "constant",
         "translate.optim.learning_rate": 1e-4,
-        "translate.optim.groups": (*_FROZEN, "encoder=0.1", "decoder=0.1"),
+        "translate.optim.groups": _writer(0.1),
     },
 }
 """What the public recipe has of its own on one dataset."""

@@ -1,4 +1,4 @@
-"""STMC-T; its recipe is from memory of the paper, and a reconstruction."""
+"""STMC-T; its recipe is a reconstruction."""
 
 from configs.systems.shared import small_stage
 

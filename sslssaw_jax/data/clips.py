@@ -9,6 +9,7 @@ from typing import Any, Self, get_type_hints
 
 import numpy as np
 
+from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.data.frames import decode_frame, decode_frames
 from sslssaw_jax.workdir import read_jsonl
@@ -67,6 +68,12 @@ def _keep_jpeg() -> Any:
             return serialized_example
 
     return KeepJpeg()
+
+
+def whole_clips(num_clips: int, data: DataConfig, seed: int) -> list[int]:
+    """Return the places of train's clips that are more than text."""
+    order = np.random.default_rng(seed).permutation(num_clips)
+    return sorted(order[: data.num_whole(num_clips)].tolist())
 
 
 def check_name(name: str) -> None:

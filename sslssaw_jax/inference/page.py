@@ -10,12 +10,12 @@ import jinja2
 
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.inference.demo import Example
+from sslssaw_jax.inference.videos import TOO_LONG
 
 if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer, Translator
 
 KEPT_SECONDS = 600  # what visitors send is deleted after that
-TOO_LONG = 2  # times as many frames as the model reads; up to that, frames are left out evenly
 TEMPLATES = Path(__file__).parent / "templates"
 _HTML = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
 # what a screen reader needs, and gradio has no parameter for

@@ -1,6 +1,7 @@
 """The translator: a video and a question in, a sentence out."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.inference.trained_model import MODEL_FILES, ModelError, TrainedModel, load, save_folder
-from sslssaw_jax.inference.videos import Video, make_clip, read_frames
+from sslssaw_jax.inference.videos import TOO_LONG, Video, make_clip, read_frames, video_name
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import user_path
@@ -124,6 +125,14 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         videos = [video] if isinstance(video, (str, Path, np.ndarray)) else list(video)
         questions = [question] if isinstance(question, str) else list(question)
         frames = [read_frames(one, self.model.facts) for one in videos]
+        longest = self.model.config.data.max_frames
+        for one, found in zip(videos, frames):
+            if len(found) > TOO_LONG * longest:
+                warnings.warn(
+                    f"{video_name(one)} has {len(found)} frames, of which the model reads {longest}: cut it, "
+                    "one sentence a video",
+                    stacklevel=2,
+                )
         if len(frames) == 1:
             frames *= len(questions)
         elif len(questions) == 1:

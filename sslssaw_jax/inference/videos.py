@@ -12,6 +12,7 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import user_path
 
 Video = str | Path | np.ndarray  # a file, a folder of frames, or u8[T, H, W, 3] in RGB
+TOO_LONG = 2  # times as many frames as the model reads; up to that, frames are left out evenly
 
 
 class VideoError(UserError):

@@ -1,0 +1,1 @@
+"""Building blocks of the systems; they know no losses, loops or files."""

@@ -26,6 +26,6 @@ class Embed(nnx.Embed):
     with 8 bits, each further one is lost in the sum of a few hundred.
     """
 
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: jax.Array) -> jax.Array:  # type: ignore[override]
         """Return the rows of ids."""
         return jnp.take(self.embedding[...], ids, axis=0).astype(self.dtype)

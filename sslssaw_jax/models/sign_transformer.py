@@ -8,13 +8,14 @@ B clips, T positions in time, L tokens, D features, V vocabulary.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.checks import group, positive, require_divisor
+from sslssaw_jax.config.checks import fraction, group, positive, require_divisor
 from sslssaw_jax.models.attention import Attention, MakeAttention
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig
@@ -34,6 +35,7 @@ class SignTransformerConfig(TransformerConfig):
     d_model: int = positive(512)
     ffn_dim: int = positive(2048)
     activation: Literal["gelu", "relu"] = "relu"
+    embedding_dropout: float = fraction(0.1)  # of what enters the layers; `dropout` is inside them
     cnn: CNNConfig = group(CNNConfig)
     encoder_layers: int = positive(3)
     decoder_layers: int = positive(3)
@@ -81,18 +83,11 @@ class SignTransformer(nnx.Module):
         self.reads_question = config.reads_question
         if self.reads_question:
             self.question_norm = BatchNorm(d_model, dtype=dtype, rngs=rngs)
+        positions = partial(SinusoidalPositions, dropout=config.embedding_dropout)
         self.encoder = Encoder(
-            config.encoder_layers,
-            config.heads,
-            config,
-            attention,
-            SinusoidalPositions,
-            dtype=dtype,
-            rngs=rngs,
+            config.encoder_layers, config.heads, config, attention, positions, dtype=dtype, rngs=rngs
         )
-        self.decoder = Decoder(
-            config.decoder_layers, config.heads, config, SinusoidalPositions, dtype=dtype, rngs=rngs
-        )
+        self.decoder = Decoder(config.decoder_layers, config.heads, config, positions, dtype=dtype, rngs=rngs)
         if num_glosses:
             self.gloss_head = LinearHead(GlossHeadConfig(), d_model, num_glosses, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(d_model, vocab_size, use_bias=False, dtype=dtype, rngs=rngs)

@@ -221,9 +221,9 @@ class NormedPositions(LearnedPositions):
 class SinusoidalPositions(nnx.Module):
     """Fixed positions (Vaswani et al. 2017), alternating sine and cosine, and dropout."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dropout: float | None = None, *, rngs: nnx.Rngs):
         del rngs
-        self.dropout = nnx.Dropout(config.dropout)
+        self.dropout = nnx.Dropout(config.dropout if dropout is None else dropout)
 
     def __call__(
         self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array, rngs: nnx.Rngs | None
@@ -235,7 +235,7 @@ class SinusoidalPositions(nnx.Module):
         return self.dropout(embedded_RxLxD + waves_RxLxD, rngs=rngs)
 
 
-Positions = type[LearnedPositions] | type[SinusoidalPositions]
+Positions = Callable[..., LearnedPositions | SinusoidalPositions]  # with the arguments of both
 
 
 class Encoder(Blocks):

@@ -1,0 +1,1 @@
+"""What a stage of training is, its step, and the losses that systems share."""

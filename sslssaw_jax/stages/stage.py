@@ -90,6 +90,8 @@ class Stage:
     # finds the words from which sentences are written; the model has `WORD_THRESHOLD` and `RANK_WEIGHT`
     existence: Existence | None = None
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
+    # variables that count what a training has seen, and begin anew where one goes on from a finished model
+    counters: tuple[str, ...] = ()
     remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
 
     def init(

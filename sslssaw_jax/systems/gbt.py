@@ -312,6 +312,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         translation=Translation(encode, language_prompt),
         recognition=recognition,
         ask=ask_fewer_words(config.translate.drop_words),
+        counters=("clips_seen",),
         remat=config.compute.remat,
     )
     stages = [recognize, translate][: STAGES.index(config.stage) + 1]

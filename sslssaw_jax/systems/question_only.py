@@ -18,7 +18,7 @@ from flax import nnx
 from sslssaw_jax.config.checks import fraction, positive, require_divisor
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import Ask
-from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.clips import ClipInfo, whole_clips
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.copy_gate import CopyGate
@@ -193,7 +193,9 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
     @cache
     def ask_noisy() -> Ask:
-        return ask_noisy_targets(inputs.clips(config.data.train_split), model.denoise_targets)
+        clips = inputs.clips(config.data.train_split)
+        known = [clips[place] for place in whole_clips(len(clips), config.data, config.seed)]
+        return ask_noisy_targets(known, model.denoise_targets)
 
     def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
         return ask_noisy()(clip, rng)  # the train split is opened only by a training

@@ -12,7 +12,7 @@ from sslssaw_jax.workdir import user_path
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    titles = "; ".join(f"{number}: {table['title']}" for number, table in PAPER.items())
+    titles = "; ".join(f"{number}: {table['title']} ({table['dataset']})" for number, table in PAPER.items())
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.tables",
         usage="%(prog)s --table N --dataset NAME --workdir DIR [--toy] [--seeds N] [--rows ROW,ROW] "

@@ -1,0 +1,1 @@
+"""The loop that trains a stage, its checkpoints, devices and logs."""

@@ -111,7 +111,7 @@ def explain_out_of_memory(stage: str) -> Iterator[None]:
             f"{stage}: the device is out of memory ({str(error).splitlines()[0]}). Remedies, the cheapest "
             "first: end other programs on the device, let JAX have more than three quarters of it with "
             "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 in the environment, set config.compute.remat (half the "
-            "memory, a quarter more time), split the state over more devices with config.mesh.fsdp, split "
+            "memory, some 30 % more time), split the state over more devices with config.mesh.fsdp, split "
             f"the batch with config.{stage}.accumulate, lower config.{stage}.frame_budget and "
             f"config.{stage}.clips_per_batch"
         ) from error

@@ -1,6 +1,6 @@
 """Initial weights of a stage, as functions of its fresh state."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -63,6 +63,12 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
     return state.replace(  # type: ignore[attr-defined]
         params=replaced(state.params), batch_stats=replaced(state.batch_stats)
     )
+
+
+def whole_model(base: TrainState, counters: Collection[str]) -> InitialWeights:
+    """Return what copies a model's variables, all but its counters."""
+    kept = [(path, value) for path, value in variables(base).items() if dotted(path) not in counters]
+    return lambda state: replace_variables(state, kept)
 
 
 def fill(state: TrainState, arrays: Mapping[str, Any], message: str) -> TrainState:

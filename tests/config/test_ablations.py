@@ -14,7 +14,7 @@ from configs.systems import OTHER_SYSTEMS, PUBLISHED
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
-from sslssaw_jax.stages.rate_factors import factor_tree
+from sslssaw_jax.stages.rate_factors import factor_at, factor_tree
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
@@ -135,6 +135,22 @@ def test_a_step_of_a_published_recipe_moves_what_it_trains_and_nothing_else(row)
     trained = list(map(bool, jax.tree.leaves(factor_tree(optim.rate_factors, state.params))))
     assert all(one <= other for one, other in zip(moved, trained, strict=True))
     assert sum(moved) > 0.9 * sum(trained), "a key's bias changes no attention"
+
+
+@pytest.mark.parametrize("base", FULL_SIZE)
+@pytest.mark.parametrize(("row", "writer"), [("mmtlb", ""), ("ts_slt", "writers.joint.")])
+def test_all_of_mbart_learns_at_its_own_rate_from_signs(base, row, writer):
+    optim = config_of(base, row).translate.optim
+    parts = [f"{writer}{part}".split(".") for part in ("embedding", "ending", "encoder", "decoder")]
+    rates = [optim.learning_rate * factor_at(optim.rate_factors, part) for part in parts]
+    np.testing.assert_allclose(rates, 1e-5)
+
+
+def test_weights_decay_as_the_public_codes_have_it():
+    assert config_of("phoenix", "tspnet").translate.optim.name == "adamw"  # fairseq's `adam`
+    for base in FULL_SIZE:
+        config = config_of(base, "ssl_ssaw")
+        assert (config.pretrain.optim.weight_decay, config.translate.optim.weight_decay) == (0, 0.001)
 
 
 def require_values(config: Config, name: str, said: dict[str, Any]) -> None:

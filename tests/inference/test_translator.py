@@ -179,6 +179,11 @@ def test_videos_and_questions_of_other_numbers_are_refused(translator, folders):
         translator(folders[:3], ["a", "b"])
 
 
+def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
+    with pytest.warns(UserWarning, match=r"has 49 frames, of which the model reads 24: cut it"):
+        translator.read(np.zeros((49, SIDE, SIDE, 3), np.uint8))
+
+
 def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
     video = np.random.default_rng(0).integers(0, 256, (3, 60, 90, 3), np.uint8)
     for number, frame in enumerate(video):

@@ -42,6 +42,7 @@ TRANSFORMER = {
     "max_positions": 64,
     **dict.fromkeys(DROPOUTS, 0.0),
 }
+SIGN_TRANSFORMER = {**TRANSFORMER, "embedding_dropout": 0.0}
 TOWERS = ("text", "video", "decoder")
 TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
     "csgcr": {
@@ -59,7 +60,9 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
         "mbart": TRANSFORMER,
     },
-    "signbt": {**TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
+    "slrt": SIGN_TRANSFORMER,
+    "gaslt": SIGN_TRANSFORMER,
+    "signbt": {**SIGN_TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
     "stmc_t": {
         "cnn": {"kind": "vgg", "vgg": {"widths": (2, 2, 4, 4, 6)}},
         "cues": {"width": 4, "joint_width": 8, "hand_side": 4, "face_side": 2, "dropout": 0.0},

@@ -17,6 +17,7 @@ from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import SYSTEMS, gbt, read_config
 from sslssaw_jax.systems.gbt import GBTConfig, temperature_of
 from sslssaw_jax.training.stage_folders import plan_stages
+from sslssaw_jax.weights.initial_state import replace_variables, variables, whole_model
 from tests.support.toy import (
     TOY_GLOSSES,
     VOCAB_SIZE,
@@ -95,6 +96,15 @@ def test_an_epoch_of_the_temperature_has_the_clips_that_are_trained_on(monkeypat
     monkeypatch.setattr(gbt, "temperature_of", lambda model, seen, clips: asked.append(clips) or 1.0)
     jax.eval_shape(sgd_step(stage), toy_state(stage), toy_batch(0))
     assert asked == [4]
+
+
+def test_a_training_that_goes_on_from_a_finished_model_has_a_temperature_of_its_own() -> None:
+    stage = translate_stage(toy_system("gbt"))
+    fresh, count = toy_state(stage), ("clips_seen",)
+    trained = replace_variables(toy_state(stage, seed=1), [(count, np.int32(1000))])
+    found = variables(whole_model(trained, stage.counters)(fresh))
+    assert found[count] == variables(fresh)[count] < 1000
+    jax.tree.map(np.testing.assert_array_equal, found | {count: 1000}, variables(trained))
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from sslssaw_jax.data.clips import ClipInfo
+from sslssaw_jax.data.clips import ClipInfo, whole_clips
+from sslssaw_jax.stages.stage import StageInputs
+from sslssaw_jax.systems import question_only
 from sslssaw_jax.systems.question_only import TargetNoise, ask_noisy_targets
+from tests.support.toy import VOCAB_SIZE, toy_system
 
 TARGETS = [
     f"im {place} {verb} es {when}"
@@ -65,3 +68,15 @@ def test_a_share_of_the_clips_is_asked_a_noisy_target(share):
     own = np.mean([question == clips[0].question for question in asked])
     assert abs(own - (1 - share)) < 0.1
     assert all(set(question.split()) <= set((TARGETS[0] + " wann schneit").split()) for question in asked)
+
+
+def test_noise_is_made_of_no_question_of_a_clip_that_is_text_alone(monkeypatch):
+    clips = [ClipInfo(str(number), 0, "wann", "heute", "", "") for number in range(16)]
+    config, read = toy_system("question_only", **{"data.text_only": 0.75}), []
+    monkeypatch.setattr(
+        question_only, "ask_noisy_targets", lambda known, share: read.extend(known) or (lambda *clip: "")
+    )
+    (stage,) = question_only.make_stages(config, StageInputs(VOCAB_SIZE, clips=lambda split: clips))
+    stage.ask(clips[0], np.random.default_rng(0))
+    assert [int(clip.id) for clip in read] == whole_clips(16, config.data, config.seed)
+    assert len(read) == 4

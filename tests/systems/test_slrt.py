@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.models.decoder_inputs import text_stream
+from sslssaw_jax.systems import SYSTEMS
 from tests.support.toy import assert_close, evaluated, jit, toy_batch, toy_state, toy_system, translate_stage
 
 torch = pytest.importorskip("torch")
@@ -212,3 +213,14 @@ def test_gaslt_adds_ten_times_the_pairwise_error_of_two_cosines(batch):
     expected = np.mean([row[other].mean() for row, other in zip(error, others, strict=True)])
     assert_close(metrics["loss_similarity"], np.float32(expected), 1e-4)
     assert_close(total, metrics["loss_sentence"] + 10 * metrics["loss_similarity"])
+
+
+@pytest.mark.parametrize(("system", "inside"), [("gaslt", 0.5), ("slrt", 0.1), ("signbt", 0.1)])
+def test_a_tenth_of_what_enters_the_layers_is_dropped_however_much_is_inside(system, inside):
+    """These are the numbers of both public codes."""
+    published = SYSTEMS[system].config()
+    rates = {f"model.{key}": getattr(published, key) for key in ("dropout", "embedding_dropout")}
+    stage = translate_stage(toy_system(system, **rates))
+    model = nnx.eval_shape(lambda: stage.make_model(jax.random.key(0)))
+    for half in (model.encoder, model.decoder):
+        assert (half.input.dropout.rate, half.layers[0].dropout.rate) == (0.1, inside)
