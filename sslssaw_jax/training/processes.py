@@ -56,7 +56,7 @@ def initialize_processes(
 
 
 def wait_for_all(what: str) -> None:
-    """Wait until all processes are here, so that each finds the first one's files."""
+    """Wait for all processes; then each sees the files of the first."""
     multihost_utils.sync_global_devices(what)
 
 
