@@ -225,7 +225,7 @@ class Experiment:
                     "language": self._dataset.language,
                 }
                 write_json(mark, facts | self._notes(place))
-        wait_for_all(f"{workdir} is finished")
+        wait_for_all(f"{stage.name} is finished")
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
         """Raise ConfigError if a folder holds a run of other settings.
