@@ -2,6 +2,7 @@
 
 import os
 import sys
+from logging import getLogger
 from pathlib import Path
 
 from sslssaw_jax.training.signals import Stopped, StopRequest
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax logs every file that it touches, and errors twice
+        getLogger("jax").setLevel("WARNING")  # says why a GPU is not used
         sys.unraisablehook = lambda _: None  # and the writes that it gives up when a disk is full
     # TFDS and Orbax take seconds to import, and --help need not wait
     from sslssaw_jax.experiment import Experiment

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, run_differences, to_dict
-from sslssaw_jax.data.batches import cut_targets, train_batches
+from sslssaw_jax.data.batches import Batches, cut_targets, train_batches
 from sslssaw_jax.data.clips import ClipSource, whole_clips
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import features_notes, find_features
@@ -29,8 +29,9 @@ from sslssaw_jax.stages.stage import BackTranslation, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
-from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.sharding import local_frames, make_mesh
+from sslssaw_jax.training.loop import make_recipe, train
+from sslssaw_jax.training.processes import wait_for_all
+from sslssaw_jax.training.sharding import device_names, local_frames, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
 from sslssaw_jax.types import LOSS
@@ -189,14 +190,16 @@ class Experiment:
             for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:
                 require_glosses(self._clips(split, video=False))
         stage_config = getattr(self.config, stage.name)
+        # mistakes show before an earlier stage trains for days; a bank is made by earlier stages
+        batches = None if stage.bank else self._train_batches(place)
         begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
-        print(f"{stage.name}: training in {workdir}{first}")
+        print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
         with locked(workdir), explain_out_of_memory(stage.name):
-            clips = self._train_clips(place)
-            if cut := cut_targets(clips.clips, self._tokenizer, self.config.data.max_target_tokens):
+            batches = batches or self._train_batches(place)
+            if cut := cut_targets(batches.clips, self._tokenizer, self.config.data.max_target_tokens):
                 print(f"{stage.name}: {cut}")
             if jax.process_index() == 0:
                 save_tokenizer(self._tokenizer, workdir)
@@ -208,16 +211,7 @@ class Experiment:
                 self.config,
                 workdir=workdir,
                 mesh=self._mesh,
-                batches=train_batches(
-                    clips,
-                    self._tokenizer,
-                    self.config.data,
-                    stage_config,
-                    self.config.seed,
-                    local_frames(self._mesh, stage_config.frame_budget),
-                    ask=stage.ask,
-                    glosses=self._glosses if stage.reads_gloss else None,
-                ),
+                batches=batches,
                 meta=self._notes(place),
                 stop=self._stop,
                 start=start,
@@ -231,6 +225,7 @@ class Experiment:
                     "language": self._dataset.language,
                 }
                 write_json(mark, facts | self._notes(place))
+        wait_for_all(f"{stage.name} is finished")
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
         """Raise ConfigError if a folder holds a run of other settings.
@@ -338,6 +333,26 @@ class Experiment:
         clips = self._clips(self.config.data.train_split, video=False)
         clips.clips = [clips.clips[index] for index in self._whole_clips(clips)]
         return vocabulary.of_split(clips)
+
+    def _train_batches(self, place: int) -> Batches:
+        """Return a stage's batches, which its optimizer fits."""
+        stage = self._stages[place]
+        stage_config = getattr(self.config, stage.name)
+        try:
+            batches = train_batches(
+                self._train_clips(place),
+                self._tokenizer,
+                self.config.data,
+                stage_config,
+                self.config.seed,
+                local_frames(self._mesh, stage_config.frame_budget),
+                ask=stage.ask,
+                glosses=self._glosses if stage.reads_gloss else None,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{stage.name}: {error}") from None
+        make_recipe(stage, stage_config.optim, batches)
+        return batches
 
     def _train_clips(self, place: int) -> ClipSource:
         stage, data = self._stages[place], self.config.data

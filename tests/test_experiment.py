@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,3 +206,32 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
     assert user_path("~/runs") == data_dir.parent / "runs"
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
+
+
+def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, waited = experiment(data_dir, tmp_path / "demo"), []
+    mark = run._folders[0] / FINISHED
+    monkeypatch.setattr("sslssaw_jax.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={}))
+    monkeypatch.setattr("sslssaw_jax.experiment.wait_for_all", lambda what: waited.append(mark.exists()))
+    run._train(0)
+    assert waited == [True]
+    assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("translate__frame_budget", 8, r"translate: clip .* raise frame_budget or lower data\.max_frames"),
+        ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
+        ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
+    ],
+)
+def test_a_mistake_in_the_last_stage_shows_before_the_first_is_trained(
+    key, value, message, data_dir, tmp_path
+) -> None:
+    run = experiment(data_dir, tmp_path / "demo", **{key: value})
+    with pytest.raises(ConfigError, match=message):
+        run.run("train")
+    assert not list(tmp_path.iterdir())

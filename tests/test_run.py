@@ -1,10 +1,12 @@
 """Mistakes on the command line of `run.py`."""
 
+import logging
 import sys
 from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.logging import use_absl_handler
 from absl.testing import flagsaver
 
 import run
@@ -37,3 +39,25 @@ def test_a_mistake_is_answered_in_one_message(
     assert isinstance(ended.value.code, str)  # printed to stderr, with status 1
     assert ended.value.code.startswith("error: ") and message in ended.value.code
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_that_jax_cannot_use_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, bridge = logging.getLogger(), logging.getLogger("jax._src.xla_bridge")
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.chdir(tmp_path)
+    use_absl_handler()  # as absl's own main does
+    command = ["run.py", f"--config={ROOT}/configs/demo.py", "--config.data.data_dir=nowhere"]
+    monkeypatch.setattr(sys, "argv", command)
+    try:
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit):
+                run.main(run.parse_flags(command))
+            assert bridge.isEnabledFor(logging.WARNING) and not bridge.isEnabledFor(logging.INFO)
+            assert not logging.getLogger("absl").isEnabledFor(logging.ERROR)
+    finally:
+        root.setLevel(level)

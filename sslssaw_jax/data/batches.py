@@ -70,7 +70,7 @@ class _BatchSource:
         self._source, self._tokenizer, self._data, self._stage = source, tokenizer, data, stage
         self.clips = source.clips
         self._plan, self._seed, self._ask = plan, seed, ask
-        self._local_frames = local_frames or range(stage.frame_budget)
+        self._local_frames = range(stage.frame_budget) if local_frames is None else local_frames
         if data.skip_broken and len(self._local_frames) < stage.frame_budget:
             raise ConfigError(
                 "data.skip_broken is for a single process, since the others would not know of the broken "

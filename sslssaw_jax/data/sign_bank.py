@@ -83,19 +83,22 @@ def read_sentences(path: str) -> list[str]:
 
 def keep_bank(folder: Path, make: Callable[[], SignBank]) -> SignBank:
     """Return the bank in a folder; make and save a missing one."""
-    if not (folder / SIGN_BANK).is_file():
-        make().save(folder)
-    return SignBank.load(folder)
+    if (folder / SIGN_BANK).is_file():
+        return SignBank.load(folder)
+    bank = make()
+    bank.save(folder)
+    return bank  # of several processes, only the first has a file
 
 
 def keep_glosses(
     folder: Path, texts: Sequence[str], write: Callable[[], Sequence[str]]
 ) -> list[tuple[str, str]]:
     """Return sentences and glosses that a folder keeps, written if not there."""
-    if not (folder / SENTENCES).is_file():
-        rows = [{"sentence": text, "glosses": glosses} for text, glosses in zip(texts, write(), strict=True)]
-        write_jsonl(folder / SENTENCES, rows)
-    return [(row["sentence"], row["glosses"]) for row in read_jsonl(folder / SENTENCES)]
+    if (folder / SENTENCES).is_file():
+        return [(row["sentence"], row["glosses"]) for row in read_jsonl(folder / SENTENCES)]
+    written = list(zip(texts, write(), strict=True))
+    write_jsonl(folder / SENTENCES, [{"sentence": text, "glosses": glosses} for text, glosses in written])
+    return written
 
 
 class Sentences(ClipSource):

@@ -92,8 +92,9 @@ class Chooser:
             present_BxW = np.zeros(found_BxW.shape, bool)
             rows_BxG = np.broadcast_to(np.arange(len(batch.valid))[:, None], batch.gloss.shape)
             present_BxW[rows_BxG[batch.gloss_mask], batch.gloss[batch.gloss_mask]] = True
-            logits.append(jax.device_get(found_BxW)[batch.valid])
-            present.append(present_BxW[batch.valid])
+            rows = np.flatnonzero(batch.valid)  # several devices may have more
+            logits.append(jax.device_get(found_BxW)[rows])
+            present.append(present_BxW[rows])
         return np.concatenate(logits), np.concatenate(present)
 
 

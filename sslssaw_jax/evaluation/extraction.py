@@ -130,8 +130,7 @@ def extract_features(
     data, batch = config.data, getattr(config, stage.name)
     if stride == 1:
         data = replace(data, max_frames=int(clips.num_frames.max()))
-        budget = -(-max(batch.frame_budget, data.max_frames) // mesh.size) * mesh.size
-        batch = replace(batch, frame_budget=budget)
+        batch = replace(batch, frame_budget=max(batch.frame_budget, data.max_frames))
     read = partial(_rows_of_clips if stride > 1 else _rows_of_frames, graphdef=stage.eval_def, data=data)
     step = jax.jit(read, out_shardings=replicated(mesh))
     batches = eval_batches(clips, tokenizer, data, batch, only=only)

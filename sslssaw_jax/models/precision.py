@@ -1,8 +1,13 @@
 """The number format of matrix products; parameters and statistics are always float32."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+# NVIDIA from Ampere on; AMD, whose capabilities are names, from CDNA and RDNA 3 on
+_WITH_BFLOAT16 = re.compile(r"[89]\.|\d\d\.|gfx(908|90a|94|95|11|12)")
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -10,7 +15,7 @@ def compute_dtype(name: str) -> jnp.dtype:
     if name != "auto":
         return jnp.dtype(name)
     device = jax.devices()[0]
-    capable = device.platform == "gpu" and float(getattr(device, "compute_capability", "0")) >= 8.0
+    capable = device.platform == "gpu" and _WITH_BFLOAT16.match(getattr(device, "compute_capability", ""))
     return jnp.dtype("bfloat16" if capable or device.platform == "tpu" else "float32")
 
 

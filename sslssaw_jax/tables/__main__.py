@@ -1,6 +1,7 @@
 """The command that makes a table of the paper."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,8 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
     from sslssaw_jax.training.signals import Stopped
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the rows
+    if options.jobs > 1:  # the first would take three quarters of a GPU's memory, needed or not
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         rows = make_table(
             options.table,

@@ -76,14 +76,7 @@ def train(
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
-    try:
-        ends = batches.epoch_ends.tolist()
-        optimizer, schedule = make_optimizer(stage_config.optim, batches.num_batches, ends)
-        check_rate_factors(stage_config.optim.rate_factors, stage.abstract_state().params)
-        if stage_config.optim.schedule == "plateau" and not stage.selection:
-            raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
-    except ConfigError as error:  # a group knows its keys, not its own path
-        raise ConfigError(f"config.{stage.name}.{error}") from None
+    optimizer, schedule = make_recipe(stage, stage_config.optim, batches)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
@@ -115,7 +108,9 @@ def train(
             peak_flops=peak_flops(config.logging.peak_tflops),
             tracker=start_tracker(config, workdir, stage.name),
         )
-        log_steps = partial(_log_steps, log, config, schedule, batches.clips, workdir)
+        # once and for all: a GPU would compute one behind the step that it is busy with
+        rates = np.asarray(jax.vmap(schedule)(np.arange(batches.num_batches)))
+        log_steps = partial(_log_steps, log, config, rates, batches.clips, workdir)
         pending: list[_Step] = []  # to log
         step_fn = partial(
             train_step,
@@ -187,6 +182,25 @@ def train(
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
             checkpointer.wait()  # before a signal may end the process
             return state
+
+
+def make_recipe(
+    stage: Stage, optim: OptimConfig, batches: Batches
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Make the optimizer of a stage and its schedule.
+
+    Raises:
+        ConfigError: `optim` does not fit the stage or its model.
+    """
+    try:
+        made = make_optimizer(optim, batches.num_batches, batches.epoch_ends.tolist())
+        if optim.schedule == "plateau" and not stage.selection:
+            raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
+        if optim.rate_factors:
+            check_rate_factors(optim.rate_factors, stage.abstract_state().params)
+    except ConfigError as error:  # a group knows its keys, not its own path
+        raise ConfigError(f"config.{stage.name}.{error}") from None
+    return made
 
 
 class _Step(NamedTuple):
@@ -273,7 +287,7 @@ class _TrainingData:
 def _log_steps(
     log: RunLog,
     config: Config,
-    schedule: optax.Schedule,
+    rates: np.ndarray,
     clips: Sequence[ClipInfo],
     workdir: Path,
     steps: Sequence[_Step],
@@ -288,7 +302,7 @@ def _log_steps(
             num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
             if step % config.logging.every_steps == 0:
-                rows[step] = values | {"lr": factor * float(schedule(step - 1))}
+                rows[step] = values | {"lr": factor * float(rates[step - 1])}
     finally:
         if rows:
             log.write(rows)

@@ -5,6 +5,7 @@ import sys
 from typing import Any, NoReturn
 
 import jax
+from jax.experimental import multihost_utils
 
 from sslssaw_jax.config.checks import ConfigError
 
@@ -52,6 +53,11 @@ def initialize_processes(
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only process 0 prints
     return True
+
+
+def wait_for_all(what: str) -> None:
+    """Wait for all processes; then each sees the files of the first."""
+    multihost_utils.sync_global_devices(what)
 
 
 def exit_run(message: str) -> NoReturn:

@@ -4,9 +4,11 @@ Model code is written for the global batch and knows nothing of this; the compil
 """
 
 import math
+from collections import Counter
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
@@ -43,6 +45,12 @@ def one_device() -> Mesh:
     """Return the mesh of the first device alone."""
     types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh((1,) * len(AXES), AXES, axis_types=types, devices=jax.local_devices()[:1])
+
+
+def device_names(mesh: Mesh) -> str:
+    """Return what the devices are, such as `4 x Tesla T4`."""
+    kinds = Counter(device.device_kind for device in mesh.devices.flat)
+    return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -88,13 +96,9 @@ def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
 
 
 def local_frames(mesh: Mesh, frame_budget: int) -> range:
-    """Return the range of packed frames on this process's devices.
-
-    Raises:
-        ConfigError: The frames cannot be split evenly over the devices.
-    """
-    _require_even("frames", frame_budget, mesh)
-    indices = batch_sharding(mesh).addressable_devices_indices_map((frame_budget,)).values()
+    """Return the range of packed frames on this process's devices."""
+    whole = (frame_budget + -frame_budget % mesh.size,)  # as `shard_batch` fills up
+    indices = batch_sharding(mesh).addressable_devices_indices_map(whole).values()
     parts = [range(frame_budget)[index[0]] for index in indices if index]
     return range(min(part.start for part in parts), max(part.stop for part in parts))
 
@@ -102,24 +106,17 @@ def local_frames(mesh: Mesh, frame_budget: int) -> range:
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Put a batch on the devices, with rows and frames split evenly.
 
-    Every process has the same batch, but only its `local_frames` need to be filled.
-
-    Raises:
-        ConfigError: Rows or frames cannot be split evenly over the devices.
+    Rows without a clip and frames of no clip fill up what does not divide. Every process has the same batch,
+    but only its `local_frames` need to be filled.
     """
     axis = batch.valid.ndim - 1  # behind the axis of micro-batches, if any
     sharding = batch_sharding(mesh, axis)
-    for path, value in jax.tree.leaves_with_path(batch):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        _require_even(name, value.shape[axis], mesh)
-    return jax.tree.map(
-        lambda value: jax.make_array_from_callback(value.shape, sharding, value.__getitem__), batch
-    )
 
+    def put(value: np.ndarray, filling: int = 0) -> jax.Array:
+        if missing := -value.shape[axis] % mesh.size:
+            widths = [(0, missing if place == axis else 0) for place in range(value.ndim)]
+            value = np.pad(value, widths, constant_values=filling)
+        return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
 
-def _require_even(name: str, size: int, mesh: Mesh) -> None:
-    if size % mesh.size:
-        knob = "frame_budget" if name == "frames" or name.endswith("values") else "clips_per_batch"
-        raise ConfigError(
-            f"batch.{name} has {size} rows for {mesh.size} devices; make {knob} a multiple of {mesh.size}"
-        )
+    index = put(batch.index, filling=-1)
+    return jax.tree.map(put, batch).replace(index=index)  # type: ignore[attr-defined]

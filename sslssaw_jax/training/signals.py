@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REPEATED = (
+    1.0  # seconds after the first signal: launchers send one to a process, and its parent passes one on
+)
 
 
 class Stopped(BaseException):
@@ -61,25 +65,30 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._name = signal.Signals(number).name
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
 
     def _watch(self, signals: socket.socket) -> None:
-        """Answer the first signal, even while the main thread compiles."""
+        """Answer signals, even while the main thread compiles."""
         number = next(byte for byte in iter(lambda: signals.recv(1)[0], None) if byte in SIGNALS)
+        began = time.monotonic()
         self._name = signal.Signals(number).name
-        if not self._deferred:
-            try:
-                self._finish()
-                print(self._message(), flush=True)
-                os._exit(0)
-            except Exception as error:  # of a full disk; otherwise the run would go on
-                os.write(2, f"error: {error}\n".encode())
-            os._exit(1)
-        # print is not reentrant, and the signal may have interrupted one
-        os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
-        signals.recv(1)  # comes only while the main thread could not yet restore the default
+        if self._deferred:
+            # print is not reentrant, and the signal may have interrupted one
+            os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
+        else:
+            threading.Thread(target=self._end, daemon=True).start()
+        while (number := signals.recv(1)[0]) not in SIGNALS or time.monotonic() < began + REPEATED:
+            pass
         os._exit(128 + number)
+
+    def _end(self) -> None:
+        """End the process once all is written."""
+        try:
+            self._finish()
+            print(self._message(), flush=True)
+            os._exit(0)
+        except Exception as error:  # of a full disk; otherwise the run would go on
+            os.write(2, f"error: {error}\n".encode())
+        os._exit(1)
 
     def reached(self, step: int) -> bool:
         """Return whether to stop after `step`; all processes must ask every step."""

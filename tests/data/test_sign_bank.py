@@ -12,6 +12,8 @@ from sslssaw_jax.data.sign_bank import (
     Sentences,
     SignBank,
     cut_glosses,
+    keep_bank,
+    keep_glosses,
     read_sentences,
 )
 from sslssaw_jax.workdir import DamagedFileError
@@ -60,6 +62,14 @@ def test_a_bank_is_read_back_and_a_damaged_one_is_named(tmp_path) -> None:
     (tmp_path / SIGN_BANK).write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(DamagedFileError, match=r"sign_bank\.npz is damaged .* delete it"):
         SignBank.load(tmp_path)
+
+
+def test_a_process_that_writes_no_files_needs_none(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sslssaw_jax.workdir.is_first_process", lambda: False)
+    assert keep_bank(tmp_path, lambda: BANK) is BANK
+    texts, glosses = zip(*WRITTEN)
+    assert keep_glosses(tmp_path, texts, lambda: glosses) == WRITTEN
+    assert not list(tmp_path.iterdir())
 
 
 def test_glosses_without_a_piece_are_dropped_and_sentences_without_glosses_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache, partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.precision import Embed
+from sslssaw_jax.models.precision import Embed, compute_dtype
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
 from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_batch, toy_config, translate_stage
@@ -106,3 +107,23 @@ def test_gradients_of_a_frequent_token_are_summed_in_float32():
 
     gradient = nnx.grad(loss)(embed).embedding[...]
     assert jnp.allclose(gradient[0], weight.astype(jnp.float32).sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype"),
+    [
+        ("cpu", None, "float32"),
+        ("tpu", None, "bfloat16"),
+        ("gpu", "7.5", "float32"),  # T4
+        ("gpu", "8.0", "bfloat16"),
+        ("gpu", "12.0", "bfloat16"),
+        ("gpu", "gfx906", "float32"),
+        ("gpu", "gfx90a", "bfloat16"),  # AMD names its capabilities
+        ("gpu", "gfx1030", "float32"),
+        ("gpu", "gfx1100", "bfloat16"),
+    ],
+)
+def test_bfloat16_is_taken_where_the_hardware_has_it(platform, capability, dtype, monkeypatch):
+    device = SimpleNamespace(platform=platform, **{"compute_capability": capability} if capability else {})
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert compute_dtype("auto") == dtype

@@ -337,6 +337,20 @@ def test_figures_that_cannot_be_compared_stand_in_tables_of_their_own(dataset: s
     assert [line.get_marker() for line in axes.lines].count("D") == 2
 
 
+@pytest.mark.parametrize(
+    ("jobs", "given", "found"), [(1, None, None), (2, None, "false"), (2, "true", "true")]
+)
+def test_runs_at_the_same_time_take_a_gpus_memory_as_they_need_it(jobs, given, found, runs, monkeypatch):
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    runs.tell("fail:seed0/demo_stage1")
+    with pytest.raises(SystemExit):
+        main(["--table=7", "--dataset=avatar_qa", f"--workdir={runs.workdir}", f"--jobs={jobs}"])
+    assert os.environ.get(name) == found
+
+
 def test_a_table_is_rehearsed_with_small_models(runs):
     make_table(7, "phoenix2014t_qa", runs.workdir, only=["video"], toy=True)
     assert runs.called()[-1] == "seed0/phoenix_toy_video"

@@ -289,6 +289,21 @@ def test_a_batch_is_sent_before_the_step_that_runs_meanwhile(
     assert events == ["send", *["send", "step"] * (STEPS_AN_EPOCH - 1), "step"]
 
 
+def test_logging_a_step_computes_nothing_on_the_device(
+    source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_steps = loop._log_steps
+
+    def guarded(*args: Any) -> None:
+        with jax.transfer_guard_host_to_device("disallow"):
+            log_steps(*args)
+
+    monkeypatch.setattr(loop, "_log_steps", guarded)
+    run = Run(source, tmp_path, epochs=1)
+    run()
+    assert len({row["lr"] for row in run.logged}) == STEPS_AN_EPOCH
+
+
 def masks(batch: Batch) -> tuple:
     """Return the masks of all texts."""
     texts = (batch.decoder_texts, batch.text_tower_texts)

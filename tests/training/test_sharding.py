@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -7,6 +8,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
+from sslssaw_jax.training import sharding
 from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, state_sharding
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
@@ -75,7 +77,10 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], 
 )
 @pytest.mark.slow
 def test_a_step_on_eight_devices_is_that_of_one(outcomes, stage, dtype, mesh):
-    """Losses, gradients (the momentum), parameters, their average and batch statistics; 4x2 with remat."""
+    """Losses, gradients (the momentum), parameters, their average and batch statistics; 4x2 with remat.
+
+    The six clips and their frames do not divide by eight.
+    """
     for part in ("metrics", "state"):
         expected = leaves(outcomes[stage, dtype], "1x1", part)
         assert {leaf.dtype.name for leaf in expected.values()} <= {dtype, "int32"}
@@ -118,15 +123,29 @@ def test_a_step_over_stacked_batches_is_that_over_one_with_all_their_clips(outco
 
 
 def on(num_devices: int) -> AbstractMesh:
-    """A mesh of so many devices, for what is refused before any is used."""
+    """A mesh of so many devices, none of which is used."""
     return AbstractMesh((num_devices, 1), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def test_what_does_not_divide_is_an_error_that_names_the_knob():
-    rows = error_of(lambda: shard_batch(make_batch(rows=12, frames=32), on(8)))
-    assert rows == "batch.frame_start has 12 rows for 8 devices; make clips_per_batch a multiple of 8"
-    for call in (lambda: shard_batch(make_batch(rows=16, frames=30), on(8)), lambda: local_frames(on(8), 30)):
-        assert error_of(call) == "batch.frames has 30 rows for 8 devices; make frame_budget a multiple of 8"
+class OfProcess(NamedTuple):
+    """A sharding over eight devices, as one of four processes sees it."""
+
+    process: int
+
+    def addressable_devices_indices_map(self, shape: tuple[int]) -> dict[int, tuple[slice]]:
+        assert shape[0] % 8 == 0
+        each = shape[0] // 8
+        own = (2 * self.process, 2 * self.process + 1)
+        return {device: (slice(each * device, each * (device + 1)),) for device in own}
+
+
+@pytest.mark.parametrize("budget", [1, 10, 30, 32])
+def test_processes_together_read_every_frame_once(budget, monkeypatch):
+    read = []
+    for process in range(4):
+        monkeypatch.setattr(sharding, "batch_sharding", lambda mesh, process=process: OfProcess(process))
+        read += local_frames(on(8), budget)
+    assert read == list(range(budget))
 
 
 @pytest.mark.parametrize(

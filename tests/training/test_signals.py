@@ -56,19 +56,25 @@ def test_a_signal_while_libraries_are_imported_ends_in_one_line(name: str, tmp_p
     assert done.stdout == f"stopped by {name}: start again to go on\n"
 
 
-def test_a_second_signal_kills() -> None:
+@pytest.mark.parametrize(("repeated", "status"), [(0, 128 + 15), (1e9, 0)])
+def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same(
+    repeated: float, status: int
+) -> None:
     code = (
-        "import os, signal, threading; from sslssaw_jax.training.signals import StopRequest\n"
+        "import os, signal, threading\n"
+        "from sslssaw_jax.training import signals\n"
+        f"signals.REPEATED = {repeated}\n"
         "write, told = os.write, threading.Event()\n"
         "os.write = lambda *what: (write(*what), told.set())\n"
-        "stop = StopRequest(); stop.listen()\n"
+        "stop = signals.StopRequest(); stop.listen()\n"
         "with stop.deferred():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    told.wait()\n"
         "    print(stop.reached(1), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print('alive')\n"
+        "    threading.Event().wait(0.2)\n"
+        "    os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-15, "True\n")
+    assert (done.returncode, done.stdout) == (status, "True\n")
     assert done.stderr == "\nSIGINT: stopping after this step; once more to stop at once\n"
