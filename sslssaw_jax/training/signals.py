@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-REPEATED = (
-    1.0  # seconds after the first signal: launchers send one to a process, and its parent passes one on
-)
+REPEATED = 1.0
+"""Seconds after a first signal in which another is the same: a launcher's, that the parent passes on too."""
 
 
 class Stopped(BaseException):
