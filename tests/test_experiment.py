@@ -115,6 +115,7 @@ def test_other_decoding_is_scored_in_a_folder_of_its_name(
     )
     before = {path: path.read_bytes() for path in finished.iterdir()}
     changes = {"decode__beams": 1, "decode__length_penalty": 0.5, "data__num_threads": 1, "name": "x"}
+    changes |= {"translate__clips_per_batch": 2, "translate__frame_budget": 128}  # for a smaller device
     experiment(data_dir, finished, evaluation__swap_questions=False, **changes).run("eval")
     folder = finished / "decode.beams=1,decode.length_penalty=0.5,evaluation.swap_questions=False"
     assert f"report: {folder / 'report.html'}" in capsys.readouterr().out
