@@ -41,7 +41,7 @@ SHOWN = {
     "ssl_ssaw": "+ both (SSL-SSAW)",
 }
 EFFECTS = {
-    "sign, beside the question": ("qb", "question"),
+    "sign, with SSL and concatenation": ("qb_ssl", "question"),  # which has SSL, too
     "SSL, with concatenation": ("qb_ssl", "qb"),
     "SSL, with SSAW": ("ssl_ssaw", "qb_ssaw"),
     "SSAW, without SSL": ("qb_ssaw", "qb"),
@@ -228,12 +228,12 @@ def draw(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[0].set_ylabel("BLEU-4 gained over the question alone")
-    panels[0].legend(frameon=False, fontsize=9)
+    panels[0].set_ylabel("BLEU-4 gained over the question alone\n(row `question`, which has SSL)")
+    panels[0].legend(loc="lower left", ncols=2, frameon=False, fontsize=9)
     figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
     figure.supxlabel(
         "share of the sentence's words that the question holds "
-        f"(test; bars: mean of {seeds} runs, lines: 95 % over clips)",
+        f"(test; bars: {'one run' if seeds == 1 else f'mean of {seeds} runs'}, lines: 95 % over clips)",
         fontsize=9,
     )
     return figure

@@ -46,8 +46,9 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
     changes = {
         "rehearsal_question": 0.4,
         "rehearsal_qb": 0.3,
+        "rehearsal_qb_ssl": 0.25,
         "rehearsal_ssl_ssaw": 0.1,
-        "rehearsal_poor_qb": 0.35,
+        "rehearsal_poor_qb_ssl": 0.35,
     }
     for seed in (0, 1):
         for name, change in changes.items():
