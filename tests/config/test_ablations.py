@@ -107,6 +107,7 @@ def test_rows_without_a_step_of_their_own_have_the_recipe_of_one_that_has():
     assert [row for row in OTHER_SYSTEMS if recipe(row) not in known] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", RECIPES)
 def test_a_step_of_a_published_recipe_moves_what_it_trains_and_nothing_else(row):
     """Take the recipe of the full size and a tiny model of it."""

@@ -105,6 +105,7 @@ def assert_same(answer: Answer, expected: Answer) -> None:
     assert answer.score == pytest.approx(expected.score, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_clips_give_the_predictions_of_the_run(run, translator, folders):
     expected = read_predictions(run / "predictions.test.jsonl")
     answers = translator(folders, [row.question for row in expected])

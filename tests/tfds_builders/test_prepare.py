@@ -246,6 +246,7 @@ def test_a_full_disk_is_one_error(release: Path, tmp_path: Path, monkeypatch: py
     assert not snapshot(tmp_path)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_dataset_is_whole_or_absent_and_preparing_again_works(
     release: Path, prepared: Path, tmp_path: Path
 ) -> None:

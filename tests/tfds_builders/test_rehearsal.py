@@ -126,6 +126,7 @@ def test_an_unknown_frame_count_depends_on_the_name_alone(
     )
 
 
+@pytest.mark.slow
 def test_going_on_renders_only_what_is_not_there_as_wanted(annotations_dir: Path, tmp_path: Path) -> None:
     rehearse(NAME, annotations_dir, tmp_path, size=SIZE, num_workers=1)
     features = tmp_path / FRAMES
@@ -141,6 +142,7 @@ def test_going_on_renders_only_what_is_not_there_as_wanted(annotations_dir: Path
     assert not list(features.glob("*/.partial*"))
 
 
+@pytest.mark.slow
 def test_frames_of_another_size_are_rendered_again(annotations_dir: Path, tmp_path: Path) -> None:
     for size in (SIZE, (20, 16)):
         rehearse(NAME, annotations_dir, tmp_path, limit=1, size=size, num_workers=1)
@@ -203,6 +205,7 @@ def test_a_bad_argument_is_refused(argument: str, capsys: pytest.CaptureFixture[
     assert argument.partition("=")[0] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @requires_phoenix
 def test_real_rows_rehearse_and_prepare_with_their_real_frame_counts(tmp_path: Path) -> None:
     rehearse(NAME, ANNOTATIONS / "phoenix2014t_qa", tmp_path / "corpus", limit=2, size=SIZE, num_workers=2)
