@@ -1,7 +1,6 @@
 """An experiment: the stages of a system, each trained in its folder, and the last one evaluated."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -240,14 +239,15 @@ class Experiment:
         saved, now = read_notes(folder), self._notes(place)
         if not saved:
             return
-        if not trains:  # loading compares the tokenizers, and other batches have the same translations
-            as_saved, name = deepcopy(now["config"]), self._stages[place].name
-            for group, key in (("data", "dataset"), (name, "clips_per_batch"), (name, "frame_budget")):
-                as_saved[group][key] = saved["config"][group][key]
-            now = now | {"config": as_saved, "tokenizer": saved["tokenizer"]}
+        if not trains:  # loading compares the tokenizers
+            data = now["config"]["data"] | {"dataset": saved["config"]["data"]["dataset"]}
+            now = now | {"config": now["config"] | {"data": data}, "tokenizer": saved["tokenizer"]}
         # a warm start that the run had is missing among the stages if the setting now leaves it out
         stages = ["warm_start", *(stage.name for stage in self._stages[: place + 1])]
         changed = run_differences(self.config, saved, now, *stages)
+        if not trains:  # in other batches, the translations are the same
+            batches = tuple(f"config.{stages[-1]}.{key}:" for key in ("clips_per_batch", "frame_budget"))
+            changed = [line for line in changed if not line.startswith(batches)]
         if not trains and self.config.evaluation.ensemble:
             changed = [line for line in changed if line.startswith(_OF_THE_MODEL)]
         if changed:
