@@ -55,6 +55,7 @@ WHY: dict[str, dict[str, Any]] = {
     "light_ssl": {"model.ssl_weight": 0.2},
     "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # it starts random between pretrained parts
     "full_gate": {"model.fusion.gate_scale": 2.0},
+    "question_no_ssl": {"model.inputs": "question", **NO_SSL},
     "long": {},
     "long_qb": ROWS["qb"],
 }
