@@ -28,7 +28,6 @@ TOP_FILES = {
     "types.py",
     "workdir.py",
     "errors.py",
-    "experiment.py",
     "evaluator.py",
 }
 BUILDERS_MAY_IMPORT = {"data", "errors", "workdir"}

@@ -99,5 +99,5 @@ def test_a_recognizer_needs_no_weights_of_texts(tiny_data_dir: Path, tmp_path: P
     config.data.tokenizer = str(tiny_data_dir / "avatar_qa/1.0.0/tokenizer")
     checked = read_config(config)
     experiment = Experiment(checked, tmp_path)
-    stage, tokenizer = experiment._stages[-1], experiment._tokenizer
+    stage, tokenizer = experiment._stages[-1], experiment._data.tokenizer
     assert pretrained_parts(stage, checked.model, None, checked.data, tokenizer) == []

@@ -60,7 +60,7 @@ def test_a_system_of_one_stage_goes_on_from_a_trained_model(runs):
 
 def test_the_tokenizer_is_the_models_own(runs):
     run = experiment(runs)
-    assert run._tokenizer.folder == runs / "trained" / "tokenizer"
+    assert run._data.tokenizer.folder == runs / "trained" / "tokenizer"
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact,
     with pytest.raises(
         ConfigError, match=rf"does not fit the model in trained.*\n  dataset.{fact}: {value!r} then"
     ):
-        require_fitting_base(run._base._replace(facts=facts), run.config, run._dataset, [], None)
+        require_fitting_base(run._base._replace(facts=facts), run.config, run._data.dataset, [], None)
 
 
 def test_characters_that_the_model_cannot_write_are_named(runs, tmp_path):
     run = experiment(runs)
     train_tokenizer(["today there is snow", "there is wind in the north"], tmp_path / "other", vocab_size=40)
     other = run._base._replace(tokenizer=load_tokenizer(tmp_path / "other", "en_XX"))
-    clips = run._clips("train", video=False)
-    require_fitting_base(run._base, run.config, run._dataset, [], clips)
+    clips = run._data.clips("train", video=False)
+    require_fitting_base(run._base, run.config, run._data.dataset, [], clips)
     with pytest.raises(ConfigError, match=r"cannot write f g l m u, which \d+ of 24 targets of train hold"):
-        require_fitting_base(other, run.config, run._dataset, [], clips)
+        require_fitting_base(other, run.config, run._data.dataset, [], clips)

@@ -7,52 +7,40 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, run_differences, to_dict
-from sslssaw_jax.data.batches import Batches, cut_targets, train_batches
-from sslssaw_jax.data.clips import ClipSource, whole_clips
-from sslssaw_jax.data.dataset import find_dataset
-from sslssaw_jax.data.features import features_notes, find_features
-from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
-from sslssaw_jax.data.frame_cache import open_clips
-from sslssaw_jax.data.glosses import GlossVocabulary, require_glosses
-from sslssaw_jax.data.keypoints import find_keypoints
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
-from sslssaw_jax.data.saved_tokenizer import load_saved_tokenizer, save_tokenizer
+from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.batches import Batches, cut_targets
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.glosses import require_glosses
+from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
 from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.experiment.run_data import RunData
+from sslssaw_jax.experiment.run_notes import require_same_run, run_notes
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
-from sslssaw_jax.stages.stage import BackTranslation, StageInputs
+from sslssaw_jax.stages.stage import BackTranslation
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
-from sslssaw_jax.training.loop import make_recipe, train
+from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.processes import wait_for_all
-from sslssaw_jax.training.sharding import device_names, local_frames, make_mesh
+from sslssaw_jax.training.sharding import device_names, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
 from sslssaw_jax.types import LOSS
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables, whole_model
-from sslssaw_jax.weights.mbart import mbart_folder
-from sslssaw_jax.weights.mbert import bert_tokenizer
 from sslssaw_jax.weights.pretrained import pretrained_parts
 from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
-    TOKENIZER,
     locked,
-    read_notes,
     saved_steps,
     write_json,
 )
-
-# equal for all runs of an ensemble, which may be trained in different ways
-_OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
 
 
 class Experiment:
@@ -68,32 +56,19 @@ class Experiment:
     def __init__(self, config: Config, workdir: Path, stop: StopRequest | None = None) -> None:
         self.config, self.workdir, self._stop = config, workdir, stop or StopRequest()
         cache_compilation(config.compilation_cache)
-        self._mesh: Mesh = make_mesh(config.mesh)
-        self._dataset = find_dataset(config.data.data_dir, config.data.dataset)
-        self._system = SYSTEMS[config.system]
+        self._mesh = make_mesh(config.mesh)
         self._base = find_base(config.init_from, workdir)
-        self._tokenizer = self._load_tokenizer()
-        self._features = find_features(self._dataset, config.data.features)
-        keypoints = find_keypoints(self._dataset, config.data.keypoints)
-        self._keypoints = [keypoints] if keypoints else []
-        inputs = StageInputs(
-            self._tokenizer.vocab_size,
-            self._tokenizer.text_tower.vocab_size,
-            clips=lambda split: self._clips(split, video=False).clips,
-            features=self._features,
-            keypoints=keypoints.points if keypoints else (),
-            glosses=lambda: self._glosses,
-        )
+        self._data = RunData(config, workdir, self._base)
+        system = SYSTEMS[config.system]
         if self._base:
-            split = config.data.train_split
+            split, dataset = config.data.train_split, self._data.dataset
             # without it, clips are only translated
-            clips = self._clips(split, video=False) if split in self._dataset.splits else None
-            sets = [*self._features, *self._keypoints]
-            require_fitting_base(self._base, config, self._dataset, sets, clips)
+            clips = self._data.clips(split, video=False) if split in dataset.splits else None
+            require_fitting_base(self._base, config, dataset, self._data.feature_sets, clips)
             config = replace(config, init_from=None)  # the base has been through the stages before
-            self._stages = self._system.make_stages(config, inputs)[-1:]
+            self._stages = system.make_stages(config, self._data.stage_inputs)[-1:]
         else:
-            self._stages = self._system.make_stages(config, inputs)
+            self._stages = system.make_stages(config, self._data.stage_inputs)
         if config.stage not in [stage.name for stage in self._stages[-1:]]:
             raise ConfigError(
                 f"config.stage is {config.stage!r}; the system {config.system!r} has no such stage"
@@ -160,9 +135,9 @@ class Experiment:
             raise ConfigError(
                 "--mode=extract writes a feature set: name it with --features, and only with it"
             )
-        if mode in ("train", "eval") and self.config.data.train_split not in self._dataset.splits:
+        if mode in ("train", "eval") and self.config.data.train_split not in self._data.dataset.splits:
             raise ConfigError(
-                f"{self._dataset.folder} has {', '.join(self._dataset.splits)}, and no split "
+                f"{self._data.dataset.folder} has {', '.join(self._data.dataset.splits)}, and no split "
                 f"{self.config.data.train_split}: use --mode=translate"
             )
         idle = [stage.name for stage in self._stages if not getattr(self.config, stage.name).epochs]
@@ -188,7 +163,7 @@ class Experiment:
         if stage.recognition:
             data = self.config.data
             for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:
-                require_glosses(self._clips(split, video=False))
+                require_glosses(self._data.clips(split, video=False))
         stage_config = getattr(self.config, stage.name)
         # mistakes show before an earlier stage trains for days; a bank is made by earlier stages
         batches = None if stage.bank else self._train_batches(place)
@@ -199,12 +174,12 @@ class Experiment:
         print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
         with locked(workdir), explain_out_of_memory(stage.name):
             batches = batches or self._train_batches(place)
-            if cut := cut_targets(batches.clips, self._tokenizer, self.config.data.max_target_tokens):
+            if cut := cut_targets(batches.clips, self._data.tokenizer, self.config.data.max_target_tokens):
                 print(f"{stage.name}: {cut}")
             if jax.process_index() == 0:
-                save_tokenizer(self._tokenizer, workdir)
+                save_tokenizer(self._data.tokenizer, workdir)
                 if stage.reads_gloss:
-                    self._glosses.save(workdir)
+                    self._data.glosses.save(workdir)
             state = train(
                 stage,
                 stage_config,
@@ -222,59 +197,17 @@ class Experiment:
                     "step": int(state.step),
                     "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
                     "reads_video": stage.reads_video,
-                    "language": self._dataset.language,
+                    "language": self._data.dataset.language,
                 }
                 write_json(mark, facts | self._notes(place))
         wait_for_all(f"{stage.name} is finished")
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
-        """Raise ConfigError if a folder holds a run of other settings.
-
-        Args:
-            folder: The workdir of the run.
-            place: The stage that it trains or has trained.
-            trains: Whether the run goes on, or is finished, as this one; otherwise its model translates,
-                maybe another dataset or in an ensemble.
-        """
-        saved, now = read_notes(folder), self._notes(place)
-        if not saved:
-            return
-        if not trains:  # loading compares the tokenizers
-            data = now["config"]["data"] | {"dataset": saved["config"]["data"]["dataset"]}
-            now = now | {"config": now["config"] | {"data": data}, "tokenizer": saved["tokenizer"]}
-        # a warm start that the run had is missing among the stages if the setting now leaves it out
-        stages = ["warm_start", *(stage.name for stage in self._stages[: place + 1])]
-        changed = run_differences(self.config, saved, now, *stages)
-        if not trains:  # in other batches, the translations are the same
-            batches = tuple(f"config.{stages[-1]}.{key}:" for key in ("clips_per_batch", "frame_budget"))
-            changed = [line for line in changed if not line.startswith(batches)]
-        if not trains and self.config.evaluation.ensemble:
-            changed = [line for line in changed if line.startswith(_OF_THE_MODEL)]
-        if changed:
-            own, others = folder == self.workdir, "init_from" if trains else "evaluation.ensemble"
-            raise ConfigError(
-                f"{folder} holds a run of another configuration; go on with that one, or choose another "
-                f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
-            )
-        if "dataset" in saved:  # runs of version 0.1 do not say
-            reads_video = self._stages[place].reads_video
-            require_fitting_data(
-                folder, saved["dataset"], self._dataset, reads_video=reads_video, trains=trains
-            )
-        if self._stages[place].reads_video and "features" in saved:  # earlier versions read frames alone
-            sets = [*self._features, *self._keypoints]
-            require_fitting_features(folder, saved["features"], self._dataset, sets, trains=trains)
+        own = folder == self.workdir
+        require_same_run(folder, self.config, self._data, self._stages[: place + 1], own=own, trains=trains)
 
     def _notes(self, place: int) -> dict[str, Any]:
-        """Return what is kept with a run: stage, configuration, texts and data."""
-        notes = {
-            "stage": self._stages[place].name,
-            "config": to_dict(self.config),
-            "tokenizer": self._tokenizer.fingerprints,
-            "dataset": self._dataset.facts.to_json(),
-            "features": features_notes([*self._features, *self._keypoints]),
-        }
-        return notes | ({"glosses": self._glosses.fingerprint} if self._stages[place].reads_gloss else {})
+        return run_notes(self.config, self._data, self._stages[place])
 
     def _initial_weights(self, place: int) -> InitialWeights:
         """Return the weights that a stage starts from; train earlier stages first."""
@@ -282,11 +215,11 @@ class Experiment:
         if self._base:
             return whole_model(self._base.state, stage.counters)
         if stage.starts_from_file:
-            sources.append(gfslt_checkpoint(self.config, self._tokenizer))
+            sources.append(gfslt_checkpoint(self.config, self._data.tokenizer))
         if stage.starts_pretrained:
             model, data = self.config.model, self.config.data
-            mbert = self._system.text_tower(model)
-            sources += pretrained_parts(stage, model, mbert, data, self._tokenizer)
+            mbert = SYSTEMS[self.config.system].text_tower(model)
+            sources += pretrained_parts(stage, model, mbert, data, self._data.tokenizer)
         names = [stage.name for stage in self._stages[:place]]
         modules_of = {names.index(name): modules for name, modules in stage.other_modules.items()}
         if place:
@@ -297,78 +230,24 @@ class Experiment:
                 donor, directory = self._stages[source], self._folders[source] / CHECKPOINTS
                 # the loss of stage 1 on dev does not say which of its states serves stage 2 best
                 best_by = None if donor.selection is LOSS else donor.selection
-                tokenizer = self._tokenizer.fingerprints
-                sources.append(trained_modules(directory, modules, tokenizer=tokenizer, best_by=best_by))
+                texts = self._data.tokenizer.fingerprints
+                sources.append(trained_modules(directory, modules, tokenizer=texts, best_by=best_by))
         if derived := stage.derived:  # from all that has its values by then
-            sources.append(lambda state: replace_variables(state, derived(variables(state), self._tokenizer)))
+            tokenizer = self._data.tokenizer
+            sources.append(lambda state: replace_variables(state, derived(variables(state), tokenizer)))
         return chain(sources)
 
-    def _load_tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of base, configuration, pretrained mBART or dataset."""
-        if self._base:
-            return self._base.tokenizer
-        brings_none = not self.config.data.tokenizer and not self._dataset.tokenizer_folder.exists()
-        if brings_none and (self.workdir / TOKENIZER).exists():  # clips to translate alone
-            return load_saved_tokenizer(self.workdir, self._dataset.language)
-        folder: str | Path = self.config.data.tokenizer or self._dataset.tokenizer_folder
-        mbart = getattr(self.config.model, "mbart", None)
-        if mbart and mbart.weights and not self.config.data.tokenizer:
-            folder = mbart_folder(mbart, self.config.data)
-        mbert = self._system.text_tower(self.config.model)
-        text_tower = None
-        if mbert:
-            text_tower = bert_tokenizer(mbert, self._clips(self.config.data.train_split, video=False))
-        return load_tokenizer(folder, self._dataset.language, text_tower)
-
-    @cached_property
-    def _glosses(self) -> GlossVocabulary:
-        """Return the glosses or words of base, run or train split.
-
-        Raises:
-            DatasetError: The train split has none.
-            DamagedFileError: The file of the run's glosses is damaged.
-        """
-        if self._base and self._base.glosses:
-            return self._base.glosses
-        vocabulary = self._system.vocabulary
-        if vocabulary.file(self.workdir).exists():  # the dataset may be another than in the training
-            return vocabulary.load(self.workdir)
-        clips = self._clips(self.config.data.train_split, video=False)
-        clips.clips = [clips.clips[index] for index in self._whole_clips(clips)]
-        return vocabulary.of_split(clips)
-
     def _train_batches(self, place: int) -> Batches:
-        """Return a stage's batches, which its optimizer fits."""
-        stage = self._stages[place]
-        stage_config = getattr(self.config, stage.name)
-        try:
-            batches = train_batches(
-                self._train_clips(place),
-                self._tokenizer,
-                self.config.data,
-                stage_config,
-                self.config.seed,
-                local_frames(self._mesh, stage_config.frame_budget),
-                ask=stage.ask,
-                glosses=self._glosses if stage.reads_gloss else None,
-            )
-        except ConfigError as error:
-            raise ConfigError(f"{stage.name}: {error}") from None
-        make_recipe(stage, stage_config.optim, batches)
-        return batches
+        return self._data.train_batches(self._stages[place], self._train_clips(place), self._mesh)
 
     def _train_clips(self, place: int) -> ClipSource:
         stage, data = self._stages[place], self.config.data
         if stage.isolated:
-            return self._clips(data.isolated_split, video=stage.reads_video)
-        clips = self._clips(data.train_split, video=stage.reads_video)
+            return self._data.clips(data.isolated_split, video=stage.reads_video)
+        clips = self._data.clips(data.train_split, video=stage.reads_video)
         if stage.bank:
             return self._bank_clips(place, stage.bank, clips)
-        return clips.choosing(self._whole_clips(clips))
-
-    def _whole_clips(self, clips: ClipSource) -> list[int]:
-        """Return the places of train's clips that are more than text."""
-        return whole_clips(len(clips), self.config.data, self.config.seed)
+        return clips.choosing(self._data.whole_clips(clips))
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
         """Return real clips as positions, and spliced ones; the workdir keeps both."""
@@ -378,12 +257,13 @@ class Experiment:
             return self._make_evaluator(names.index(name))
 
         folder, sentences = self._folders[place], []
-        signs = keep_bank(folder, lambda: earlier(bank.recognizer).make_bank(clips, self._whole_clips(clips)))
+        whole = self._data.whole_clips(clips)
+        signs = keep_bank(folder, lambda: earlier(bank.recognizer).make_bank(clips, whole))
         if bank.ratio:
             own = [clip.target for clip in clips.clips]
             texts = read_sentences(bank.sentences) if bank.sentences else own
             sentences = keep_glosses(folder, texts, lambda: earlier(bank.writer).write_glosses(texts))
-        return BankSource(clips, signs, bank.step, sentences, self._glosses, bank.ratio)
+        return BankSource(clips, signs, bank.step, sentences, self._data.glosses, bank.ratio)
 
     @cached_property
     def _evaluator(self) -> Evaluator:
@@ -396,12 +276,9 @@ class Experiment:
             stage,
             self.config,
             workdir,
-            self._dataset,
-            self._tokenizer,
+            self._data.dataset,
+            self._data.tokenizer,
             self._mesh,
             self._notes(place),
-            self._glosses if stage.reads_gloss else None,
+            self._data.glosses if stage.reads_gloss else None,
         )
-
-    def _clips(self, split: str, *, video: bool) -> ClipSource:
-        return open_clips(self._dataset, self.config.data, split, video=video)

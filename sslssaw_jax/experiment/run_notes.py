@@ -1,0 +1,69 @@
+"""What is kept with a run, so that no other run is taken for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.experiment import Config, run_differences, to_dict
+from sslssaw_jax.data.features import features_notes
+from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
+from sslssaw_jax.experiment.run_data import RunData
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.workdir import read_notes
+
+# equal for all runs of an ensemble, which may be trained in different ways
+_OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
+
+
+def run_notes(config: Config, data: RunData, stage: Stage) -> dict[str, Any]:
+    """Return what is kept with a run: stage, configuration, texts and data."""
+    notes = {
+        "stage": stage.name,
+        "config": to_dict(config),
+        "tokenizer": data.tokenizer.fingerprints,
+        "dataset": data.dataset.facts.to_json(),
+        "features": features_notes(data.feature_sets),
+    }
+    return notes | ({"glosses": data.glosses.fingerprint} if stage.reads_gloss else {})
+
+
+def require_same_run(
+    folder: Path, config: Config, data: RunData, stages: Sequence[Stage], *, own: bool, trains: bool
+) -> None:
+    """Raise ConfigError if a folder holds a run of other settings.
+
+    Args:
+        folder: The workdir of the run, if it has begun.
+        config: What should have trained it.
+        data: What it should have read.
+        stages: The stages up to the one that it trains or has trained.
+        own: Whether the folder is the workdir of this run, and not of an earlier stage or another model.
+        trains: Whether the run goes on, or is finished, as this one; otherwise its model translates,
+            maybe another dataset or in an ensemble.
+    """
+    stage = stages[-1]
+    saved, now = read_notes(folder), run_notes(config, data, stage)
+    if not saved:
+        return
+    if not trains:  # loading compares the tokenizers
+        any_dataset = now["config"]["data"] | {"dataset": saved["config"]["data"]["dataset"]}
+        now = now | {"config": now["config"] | {"data": any_dataset}, "tokenizer": saved["tokenizer"]}
+    # a warm start that the run had is missing among the stages if the setting now leaves it out
+    changed = run_differences(config, saved, now, "warm_start", *(each.name for each in stages))
+    if not trains:  # in other batches, the translations are the same
+        batches = tuple(f"config.{stage.name}.{key}:" for key in ("clips_per_batch", "frame_budget"))
+        changed = [line for line in changed if not line.startswith(batches)]
+    if not trains and config.evaluation.ensemble:
+        changed = [line for line in changed if line.startswith(_OF_THE_MODEL)]
+    if changed:
+        others = "init_from" if trains else "evaluation.ensemble"
+        raise ConfigError(
+            f"{folder} holds a run of another configuration; go on with that one, or choose another "
+            f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
+        )
+    if "dataset" in saved:  # runs of version 0.1 do not say
+        reads_video = stage.reads_video
+        require_fitting_data(folder, saved["dataset"], data.dataset, reads_video=reads_video, trains=trains)
+    if stage.reads_video and "features" in saved:  # earlier versions read frames alone
+        require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)
