@@ -147,7 +147,7 @@ def test_a_finished_run_is_not_trained_again(
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("sslssaw_jax.experiment.train", refuse)
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", refuse)
     before = (finished / "metrics.json").read_text()
     (finished / "metrics.json").unlink()
     stage_1, away = finished.parent / "demo_stage1", finished.parent / "away"

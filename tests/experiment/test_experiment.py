@@ -214,8 +214,12 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
 ) -> None:
     run, waited = experiment(data_dir, tmp_path / "demo"), []
     mark = run._folders[0] / FINISHED
-    monkeypatch.setattr("sslssaw_jax.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={}))
-    monkeypatch.setattr("sslssaw_jax.experiment.wait_for_all", lambda what: waited.append(mark.exists()))
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.wait_for_all", lambda what: waited.append(mark.exists())
+    )
     run._train(0)
     assert waited == [True]
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")

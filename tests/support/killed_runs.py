@@ -23,10 +23,10 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from sslssaw_jax import experiment
 from sslssaw_jax.data import clips as source
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.evaluation import split_translator as evaluation
+from sslssaw_jax.experiment import experiment
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.training import checkpoints as checkpointing
 from sslssaw_jax.training import loop as train

@@ -190,7 +190,7 @@ def test_a_stage_starts_from_the_weights_of_its_cnn(tiny_data_dir, tmp_path, mon
         started.append(start(toy_state(stage)))
         return started[0]
 
-    monkeypatch.setattr("sslssaw_jax.experiment.train", train)
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", train)
     Experiment(config, tmp_path / "run")._train(0)
     found = nnx.to_pure_dict(started[0].params["video"]["cnn"])
     expected, _ = values_of(imported(config.model.cnn, SIDE))

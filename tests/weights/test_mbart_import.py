@@ -381,7 +381,7 @@ def test_a_stage_from_scratch_starts_from_the_weights(
         started.append(start(toy_state(stage)))
         return started[0]
 
-    monkeypatch.setattr("sslssaw_jax.experiment.train", train)
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", train)
     Experiment(config, tmp_path)._train(0)
     encoder = started[0].params["video_encoder" if stage == "stage 1" else "encoder"]
     saved = load_file(with_tokenizer / "model.safetensors")
@@ -412,7 +412,7 @@ def test_a_run_demands_no_weights_that_it_has_no_use_for(
     if begun:
         (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     trained = types.SimpleNamespace(step=0, params={})
-    monkeypatch.setattr("sslssaw_jax.experiment.train", lambda *_, **__: trained)
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", lambda *_, **__: trained)
     Experiment(config, tmp_path)._train(0)
     assert (tmp_path / "finished.json").exists()
 
