@@ -18,9 +18,12 @@ def compiler_options() -> dict[str, str] | None:
     """Return the options with which XLA compiles convolutions for this device.
 
     By default XLA's CPU compiler gives a convolution to YNNPACK, which uses a single core
-    (`benchmarks/results/demo_time.md`). With matrix products alone in YNNPACK, convolutions use all cores.
+    (`benchmarks/results/demo_time.md`). With matrix products and sums alone in YNNPACK, convolutions use all
+    cores.
     """
-    return {YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"} if jax.default_backend() == "cpu" else None
+    if jax.default_backend() != "cpu":
+        return None
+    return {YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def convolve(
