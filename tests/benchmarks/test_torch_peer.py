@@ -12,6 +12,7 @@ from sslssaw_jax.stages.step import eval_step
 from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state, translate_stage, with_texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeat_frames", [False, True])
 @pytest.mark.parametrize(("fusion", "ssl"), [("ssaw", "prefix"), ("concat", "off")])
 def test_the_peer_has_our_loss_and_our_number_of_parameters(

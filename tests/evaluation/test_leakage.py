@@ -49,6 +49,7 @@ def test_copying_the_question_scores_higher_the_more_the_question_gives_away():
     assert p_values["copy_question"] == 1 and p_values["edited_question"] < 0.01
 
 
+@pytest.mark.slow
 @requires_csl
 def test_copying_the_question_scores_what_is_known_of_csl_daily_in_characters():
     """All characters count, marks too; without the marks it would be 37.8 and 57.4."""

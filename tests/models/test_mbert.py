@@ -313,6 +313,7 @@ def with_other_words(batch: Any, name: str) -> Any:
     return batch.replace(decoder_texts=batch.decoder_texts._replace(**other))
 
 
+@pytest.mark.slow
 def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
     stage = pretrain_stage(CONFIG, VOCAB_SIZE, BERT_VOCAB_SIZE)
     model, batch = evaluated(stage, toy_state(stage)), bert_batch()
@@ -341,6 +342,7 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
         assert differ == {moved}
 
 
+@pytest.mark.slow
 def test_stage_2_fuses_what_mbert_reads_and_the_decoder_still_writes_mbarts_question() -> None:
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, inputs="question"))
     stage = translate_stage(config, VOCAB_SIZE, BERT_VOCAB_SIZE)

@@ -44,6 +44,7 @@ def test_a_square_lies_around_its_point_and_inside_the_map():
     np.testing.assert_array_equal(found[1], maps[1, :4, 4:])
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_frame_their_points_and_gradients_equal_torch():
     reference = pytest.importorskip("tests.support.multi_cue_reference")
     torch = reference.torch

@@ -49,6 +49,7 @@ def batch():
     return frames, frame_mask, words, word_mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cell", "attention", "reverse"), KINDS)
 def test_a_padded_batch_and_its_gradient_equal_torch_on_each_clip_alone(batch, cell, attention, reverse):
     config = config_of(cell, attention, residual=cell == "gru" or attention == "none")
@@ -88,6 +89,7 @@ def test_a_padded_batch_and_its_gradient_equal_torch_on_each_clip_alone(batch, c
     assert_close(nnx.to_pure_dict(by_params), jax.tree.map(lambda x: x.grad.numpy(), theirs), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["luong", "none"])
 def test_token_by_token_equals_teacher_forcing(batch, attention):
     """Also for beams of which each continues another, and with recomputation."""

@@ -91,6 +91,7 @@ def as_ours(values, like):
     return jax.tree.map_with_path(ours, like)
 
 
+@pytest.mark.slow
 def test_evaluation_of_clips_of_any_length_equals_torch_on_each_alone(pair):
     theirs, ours, _ = pair
     clips = random_clips(0)
@@ -102,6 +103,7 @@ def test_evaluation_of_clips_of_any_length_equals_torch_on_each_alone(pair):
             assert not found[row, length // 4 :].any()
 
 
+@pytest.mark.slow
 def test_training_equals_torch(short_pair):
     theirs, ours = short_pair
     clips = random_clips(1)

@@ -80,6 +80,7 @@ def test_recognised_glosses_depend_on_no_other_clip_and_on_no_padding(kind: str)
         np.testing.assert_allclose(alone.log_probs[0][mask], packed.log_probs[row][mask], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_recognizer_learns_a_batch_by_heart() -> None:
     _, stage = recognizer()
     optimizer, batch = optax.adam(1e-2), toy_batch(0, clips=3)

@@ -70,6 +70,7 @@ def test_a_word_is_as_sure_as_at_its_surest_position_and_padding_shows_none(mode
     assert len({float(each[0, 2:].max()) for each in at_each}) == 4
 
 
+@pytest.mark.slow
 def test_words_above_the_threshold_are_read_surest_first_and_none_is_a_bag_too(model):
     read, words = [], model.words
 

@@ -78,6 +78,12 @@ DECODING = [
 ]
 
 
+def ours_first(names):
+    """Mark all but the paper's own system as slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=() if name.startswith("ssl_ssaw") else slow) for name in names]
+
+
 class Setup(NamedTuple):
     """A random model of a variant."""
 
@@ -104,7 +110,7 @@ def batch():
     return toy_batch(seed=0, clips=4)
 
 
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in DECODING])
+@pytest.mark.parametrize("variant", ours_first(name for name in VARIANTS if name not in DECODING))
 def test_a_packed_batch_equals_each_clip_alone(batch, variant):
     """Of the others, translations and scores say the same."""
     config, stage, _, model = setup(variant)
@@ -122,7 +128,7 @@ def test_a_packed_batch_equals_each_clip_alone(batch, variant):
         assert_close(alone[0][mask], packed[row][mask], 2e-5)
 
 
-@pytest.mark.parametrize("variant", DECODING)
+@pytest.mark.parametrize("variant", ours_first(DECODING))
 def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant):
     config, stage, state, _ = setup(variant)
     batch = batch_for(config, batch)
@@ -149,7 +155,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
     )
 
 
-@pytest.mark.parametrize("variant", DECODING)
+@pytest.mark.parametrize("variant", ours_first(DECODING))
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     config, stage, state, model = setup(variant)
     batch = batch_for(config, batch)
@@ -196,7 +202,7 @@ def test_a_system_learns_a_batch_by_heart(batch, variant):
         assert history[-1][part] < 0.3 * history[0][part]
 
 
-@pytest.mark.parametrize("variant", ["ssl_ssaw", "question_only prefix", "gaslt", "nslt"])
+@pytest.mark.parametrize("variant", ours_first(["ssl_ssaw", "question_only prefix", "gaslt", "nslt"]))
 def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(batch, variant):
     """Expect a mean of the clips' losses if normalized by clips, whatever their lengths."""
     name, changes = VARIANTS[variant]
@@ -226,7 +232,7 @@ def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(b
         assert_close(mean[0], (mean[1:] * length).sum() / length.sum())
 
 
-@pytest.mark.parametrize("normalize", ["tokens", "clips"])
+@pytest.mark.parametrize("normalize", ["tokens", pytest.param("clips", marks=pytest.mark.slow)])
 def test_micro_batches_are_one_batch_with_all_their_clips(normalize):
     """Texts of the batches differ in length, and one batch is empty."""
     stage = translate_stage(
@@ -242,6 +248,7 @@ def test_micro_batches_are_one_batch_with_all_their_clips(normalize):
     assert_close(small.params, large.params)
 
 
+@pytest.mark.slow
 def test_a_frozen_module_keeps_its_parameters_and_statistics_and_uses_them(batch):
     """Freeze all of a CNN but its last block."""
     stage = translate_stage(toy_system("slrt", **{"model.cnn.resnet.depths": (1, 1)}))
@@ -295,6 +302,7 @@ def test_training_questions_lose_words_if_asked_to(system):
     assert max(lengths) == 50 and min(lengths) < 45
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["nslt", "nslt bahdanau"])
 def test_a_step_in_bfloat16_with_recomputation_keeps_the_state_in_float32(batch, variant):
     name, changes = VARIANTS[variant]

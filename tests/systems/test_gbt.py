@@ -87,6 +87,7 @@ def test_the_temperature_falls_from_epoch_to_epoch_and_never_to_zero() -> None:
     assert float(of(np.int32(50 * 10_000))) == pytest.approx(1e-5)
 
 
+@pytest.mark.slow
 def test_an_epoch_of_the_temperature_has_the_clips_that_are_trained_on(monkeypatch) -> None:
     clips = [ClipInfo(str(number), 1, "", "", "", "") for number in range(16)]
     config = toy_system("gbt", **{"data.text_only": 0.75})

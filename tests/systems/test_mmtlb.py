@@ -84,6 +84,7 @@ def test_a_stage_without_epochs_is_refused_before_anything_is_trained(tiny_data_
         Experiment(config, tmp_path / "run").run("train")
 
 
+@pytest.mark.slow
 def test_s3d_reads_frames_and_its_first_block_may_be_frozen():
     """Trace without compiling; `tests/models/test_s3d.py` compares the numbers with PyTorch's."""
     stage = make_stages(toy_system("mmtlb", **{"model.visual": "s3d"}))[-1]

@@ -106,6 +106,7 @@ def test_the_writer_reads_tokens_and_writes_glosses():
     assert found["embedding", "embed", "embedding"].shape[0] == TOY_GLOSSES.size
 
 
+@pytest.mark.slow
 def test_the_tag_stands_before_synthetic_clips_alone():
     stage = make_stages(toy_system("signbt"))[-1]
     model = random_model(lambda: stage.make_model(jax.random.key(0)))

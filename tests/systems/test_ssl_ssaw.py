@@ -190,6 +190,7 @@ def test_without_any_question_the_loss_is_that_of_the_model_that_reads_none(batc
     assert np.isfinite(setup(inputs="question", ssl="off").logits(no_question)).all()
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_one_model_twice_is_that_model(batch):
     config, stage, state, *_, translate = setup(ssl="prefix")
     alone, both = translate(batch), translator(stage, config)

@@ -56,6 +56,7 @@ def test_the_loss_of_points_is_a_mean_over_frames_of_clips_and_over_points_that_
     assert_close(pose_loss(points, wanted, np.array([True, True, False])), expected)
 
 
+@pytest.mark.slow
 def test_the_recogniser_s_loss_has_three_parts_and_frames_of_no_clip_change_none():
     stage, batch = recognizer(), padded(toy_batch(1), rows=1, frames=4)
     batch, inside = with_keypoints(batch), np.arange(len(batch.frames)) < batch.frame_count.sum()
@@ -71,6 +72,7 @@ def test_the_recogniser_s_loss_has_three_parts_and_frames_of_no_clip_change_none
     assert_close(total, parts["loss_gloss"] + 0.6 * parts["loss_parts"] + 30 * parts["loss_pose"])
 
 
+@pytest.mark.slow
 def test_a_training_step_of_the_recogniser_keeps_the_shape_of_its_state():
     """Trace without compiling; `tests/models/test_multi_cue.py` compares gradients with PyTorch's."""
     stage, optimizer = recognizer(), optax.sgd(1.0)

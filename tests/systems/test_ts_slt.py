@@ -31,6 +31,7 @@ def logits(seed: int) -> dict[str, np.ndarray]:
     return {name: rng.normal(size=(2, 5, 4)).astype(np.float32) for name in HEADS}
 
 
+@pytest.mark.slow
 def test_distillation_equals_pytorch_and_leaves_padding_out():
     reference = pytest.importorskip("tests.support.two_stream_reference")
     torch, found, lengths = reference.torch, logits(0), (5, 3)

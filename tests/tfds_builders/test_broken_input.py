@@ -127,6 +127,7 @@ PICKLES: dict[str, tuple[str, Callable[[], Any], Callable[[bytes], bytes], Read]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PICKLES)
 def test_every_mutated_pickle_gives_rows_or_problems(kind: str, tmp_path: Path) -> None:
     name, content, pack, read = PICKLES[kind]
@@ -235,6 +236,7 @@ def _read_phoenix(folder: Path) -> dict[str, Annotations]:
     return phoenix.read_annotations(phoenix.find_files(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "read"),
     [

@@ -190,6 +190,7 @@ def die(item: int) -> NoReturn:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_line() -> None:
     with pytest.raises(WorkerError, match=r"one of 1 processes was killed.*--num_workers"):
         list(ordered_map(die, [0], 1))

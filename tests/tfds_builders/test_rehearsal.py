@@ -51,6 +51,7 @@ def corpus(annotations_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+@pytest.mark.slow
 def test_the_corpus_prepares_to_the_annotated_clips(corpus: Path, tmp_path: Path) -> None:
     folder = prepare(
         "phoenix2014t_qa", tmp_path, manual_dir=corpus, resize="none", num_workers=1, vocab_size=40
@@ -114,6 +115,7 @@ def test_the_question_files_are_the_given_ones(corpus: Path) -> None:
         assert files[split].questions.read_text(encoding="utf-8") == rows
 
 
+@pytest.mark.slow
 def test_an_unknown_frame_count_depends_on_the_name_alone(
     corpus: Path, annotations_dir: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_files_of_a_release_are_never_replaced(annotations_dir: Path, tmp_path: 
     assert real.read_bytes() == b"real"
 
 
+@pytest.mark.slow
 def test_half_the_frame_rate_is_every_second_frame(
     corpus: Path, annotations_dir: Path, tmp_path: Path
 ) -> None:

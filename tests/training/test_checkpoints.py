@@ -240,6 +240,7 @@ def test_params_of_an_empty_or_missing_directory_are_an_error(tmp_path):
         restore_params(tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_a_changed_bit_in_any_file_is_noticed_or_without_effect(tmp_path):
     with Checkpointer(tmp_path / "whole") as checkpointer:
         save(checkpointer, 1)

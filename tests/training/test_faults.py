@@ -201,6 +201,7 @@ def test_a_stopped_run_is_saved_and_evaluates_where_it_was_to(source: ClipSource
     assert [row["step"] for row in run.logged] == list(range(1, 13))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "end"), [([3, 1, 2, 9, 9], 3), ([1, 2, 2, 2, 9], 4), ([5, 6, 7, 8, 9], 5)]
 )

@@ -86,6 +86,7 @@ def trained(workdir, stop=None, selection=STAGE.selection):
     return float(state.params["kernel"][...][0, 0]), rates
 
 
+@pytest.mark.slow
 def test_a_resumed_plateau_ends_bit_equal_and_training_stops_below_the_final_rate(tmp_path):
     weight, rates = trained(tmp_path / "whole")
     per_epoch = [0.25, 0.25, 0.25, 0.125, 0.0625, 0.0625, 0.03125]  # then 0.0156, below the final rate

@@ -56,6 +56,7 @@ def test_a_signal_while_libraries_are_imported_ends_in_one_line(name: str, tmp_p
     assert done.stdout == f"stopped by {name}: start again to go on\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("repeated", "status"), [(0, 128 + 15), (1e9, 0)])
 def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same(
     repeated: float, status: int

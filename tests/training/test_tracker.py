@@ -39,6 +39,7 @@ def test_trackio_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp
     assert first[1][1]["loss"] == 0.5 and first[2][1] == first[4][1] == {"dev/bleu4": 50.0}
 
 
+@pytest.mark.slow
 def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

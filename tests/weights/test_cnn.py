@@ -132,6 +132,7 @@ def test_a_full_size_has_as_many_weights_as_torchvision_s_without_the_classifier
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(cnn, nnx.Param))) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     ["Hugging Face basic ResNet", "Hugging Face bottleneck ResNet", "torchvision ShuffleNetV2"],
@@ -162,6 +163,7 @@ def gradient(model, frames, cotangent):
     return nnx.to_pure_dict(jax.grad(objective)(params))
 
 
+@pytest.mark.slow
 def test_gradients_of_a_toy_shufflenet_equal_torchs(tmp_path):
     """In float64: a bias in front of a convolution and a BatchNorm has the gradient 0, but for rounding."""
     theirs = torchvision_model(TOY_SHUFFLENET)

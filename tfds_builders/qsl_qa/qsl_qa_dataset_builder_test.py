@@ -30,6 +30,7 @@ def rows_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_rehearsal_is_prepared_with_the_rows_texts(rows_dir: Path, tmp_path: Path) -> None:
     rehearse("qsl_qa", rows_dir, tmp_path / "corpus", size=(16, 16), num_workers=1)
     options: dict[str, Any] = {"resize": "none", "num_workers": 1, "vocab_size": 60}
