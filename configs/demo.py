@@ -14,6 +14,8 @@ def get_config() -> ConfigDict:
     config.evaluation.question_only_run = "demo_question"
     small_model(config)
 
+    # in so few steps, dropout costs 20 BLEU-4 on dev
+    config.model.mbart.dropout = config.model.fusion.dropout = 0.0
     config.data.image_size = 48
     config.data.max_frames = 60
     config.data.max_question_tokens = 24  # the longest question has 22
@@ -27,7 +29,7 @@ def get_config() -> ConfigDict:
         stage.clips_per_batch = 16
         stage.frame_budget = 640
         stage.optim.name = "adamw"
-        stage.optim.learning_rate = 1e-3
+        stage.optim.learning_rate = 2e-3
         stage.optim.final_learning_rate = 1e-5
         stage.optim.warmup_steps = 40
         stage.optim.b2 = 0.999
@@ -37,9 +39,9 @@ def get_config() -> ConfigDict:
     config.warm_start.frame_budget = 112  # clips of 7 frames
     config.warm_start.optim.learning_rate = 3e-3
     config.warm_start.optim.clip_norm = 0.0
-    config.pretrain.epochs = 2
-    config.translate.epochs = 6
-    config.translate.eval_every = 2
+    config.pretrain.epochs = 1
+    config.translate.epochs = 5
+    config.translate.eval_every = 3
     config.translate.label_smoothing = 0.1
     config.logging.every_steps = 10
     return config
