@@ -1,8 +1,10 @@
-"""The folder of compiled programs, which are machine code and therefore the user's alone."""
+"""How programs are compiled: how well, and the folder that keeps them, which is the user's alone."""
 
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sslssaw_jax.config.checks import require
@@ -42,6 +44,24 @@ def cache_compilation(folder: str | None) -> None:
         "choose a folder of your own, or clear the setting",
     )
     jax.config.update("jax_compilation_cache_dir", str(private / processor()))
+
+
+@contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Compile for a CPU without optimization, since what follows runs once.
+
+    A tensor of random numbers takes a second to compile otherwise, for each shape.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu" or "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def processor() -> str:

@@ -23,6 +23,7 @@ from sslssaw_jax.stages.rate_factors import check_rate_factors
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.training.compilation_cache import quick_compilation
 from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
 from sslssaw_jax.training.optimizer import make_optimizer, plateau_factor
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
@@ -97,7 +98,8 @@ def train(
             data.set_position(position)
         else:
             # not under jit: compiling all the random draws takes longer than making them
-            state = jax.device_put(stage.init(init_key, optimizer, averaged), shardings)
+            with quick_compilation():
+                state = jax.device_put(stage.init(init_key, optimizer, averaged), shardings)
             state = start(state) if start else state
         step = int(state.step)
         log = RunLog(

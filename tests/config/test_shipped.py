@@ -38,7 +38,8 @@ def test_a_toy_has_no_setting_that_neither_its_full_size_nor_the_demo_trains_wit
     )
     own = {line.split(":")[0] for line in differences(toy, full)}
     own &= {line.split(":")[0] for line in differences(toy, demo)}
-    assert own == {"config.name", "config.init_from", "config.evaluation.question_only_run"}
+    rates = {f"config.{stage}.optim.learning_rate" for stage in ("pretrain", "translate")}
+    assert own == {"config.name", "config.init_from", "config.evaluation.question_only_run", *rates}
 
 
 @pytest.mark.parametrize("variant", ["", "toy"])

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.training.compilation_cache import cache_compilation, processor
+from sslssaw_jax.training.compilation_cache import cache_compilation, processor, quick_compilation
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +54,14 @@ def test_no_folder_and_one_of_the_environment_change_nothing(tmp_path):
     jax.config.update("jax_compilation_cache_dir", "chosen")
     cache_compilation("auto")
     assert jax.config.jax_compilation_cache_dir == "chosen" and not list(tmp_path.iterdir())
+
+
+def test_what_runs_once_is_compiled_quickly_and_what_follows_is_not(monkeypatch):
+    quick = lambda: jax.config._read("jax_disable_most_optimizations")  # noqa: E731
+    of_all_tests = quick()
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    with pytest.raises(ValueError), quick_compilation():
+        assert quick()
+        raise ValueError
+    assert not quick()
+    jax.config.update("jax_disable_most_optimizations", of_all_tests)
