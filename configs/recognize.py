@@ -34,7 +34,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
     recipe.eval_every = 1
     recipe.optim.name, recipe.optim.learning_rate = "adamw", 1e-3
     if base == "demo":
-        recipe.clips_per_batch, recipe.frame_budget = 8, 360
+        recipe.epochs, recipe.clips_per_batch, recipe.frame_budget = 6, 8, 360
         config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 128, 512
     else:
         recipe.epochs = 40  # as MMTLB's
