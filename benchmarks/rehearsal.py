@@ -32,7 +32,7 @@ from sslssaw_jax.workdir import (
     write_text,
 )
 
-QUESTION = "rehearsal_question"  # the model without video, of both qualities of seeing
+QUESTION = "rehearsal_question"  # the model without video
 QUALITIES = {"rehearsal": "good seeing", "rehearsal_poor": "poor seeing"}
 SHOWN = {
     "qb": "question + sign (QB)",
@@ -42,6 +42,8 @@ SHOWN = {
 }
 EFFECTS = {
     "sign, with SSL and concatenation": ("qb_ssl", "question"),  # which has SSL, too
+    "sign, with concatenation": ("qb", "question_no_ssl"),
+    "SSL, question alone": ("question", "question_no_ssl"),
     "SSL, with concatenation": ("qb_ssl", "qb"),
     "SSL, with SSAW": ("ssl_ssaw", "qb_ssaw"),
     "SSAW, without SSL": ("qb_ssaw", "qb"),
@@ -171,7 +173,8 @@ def effects(
     """Return what each part of the system adds, by part."""
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
     for label, pair in EFFECTS.items():
-        name, other = (QUESTION if row == "question" else f"{base}_{row}" for row in pair)
+        # a row without video is the same for both qualities of seeing
+        name, other = (f"{'rehearsal' if 'question' in row else base}_{row}" for row in pair)
         if name in rows["test"] and other in rows["test"]:
             every = range(len(rows["dev"][name][0].predictions))
             parts = parts_of(rows["test"][name][0])
