@@ -209,9 +209,9 @@ def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(
     make_table(7, "avatar_qa", runs.workdir, only=["video"])
     assert runs.called() == [SHARED[0], "seed0/demo_video"]
     for flag, folder, words in (
-        ("--config.translate.epochs=1", "demo_video", "config.translate.epochs: 6 then, 1 now"),
+        ("--config.translate.epochs=1", "demo_video", "config.translate.epochs: 5 then, 1 now"),
         ("--config.decode.beams=1", "demo_video", "config.decode.beams: 4 then, 1 now"),
-        ("--config.pretrain.epochs=1", "demo_stage1", "config.pretrain.epochs: 2 then, 1 now"),
+        ("--config.pretrain.epochs=3", "demo_stage1", "config.pretrain.epochs: 1 then, 3 now"),
         ("--config.warm_start.epochs=1", "demo_stage1", "config.warm_start.epochs: 5 then, 1 now"),
     ):
         with pytest.raises(TableError, match=f"{folder} is finished, with other settings") as refused:
