@@ -61,7 +61,13 @@ WHY: dict[str, dict[str, Any]] = {
 }
 """Rows of no table that ask why SSL or SSAW helps or does not."""
 TWICE_AS_LONG = ("long", "long_qb")
-OTHERS_ON_DEMO = {"translate.epochs": 6, "translate.eval_every": 2, "translate.optim.learning_rate": 1e-3}
+OTHERS_ON_DEMO = {
+    "pretrain.epochs": 2,
+    "pretrain.optim.learning_rate": 1e-3,
+    "translate.epochs": 6,
+    "translate.eval_every": 2,
+    "translate.optim.learning_rate": 1e-3,
+}
 """What other systems change of the demo's recipe, which is for a model without dropout."""
 SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvision's
 

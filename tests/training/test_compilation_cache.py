@@ -60,8 +60,10 @@ def test_what_runs_once_is_compiled_quickly_and_what_follows_is_not(monkeypatch)
     quick = lambda: jax.config._read("jax_disable_most_optimizations")  # noqa: E731
     of_all_tests = quick()
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
-    with pytest.raises(ValueError), quick_compilation():
-        assert quick()
-        raise ValueError
-    assert not quick()
-    jax.config.update("jax_disable_most_optimizations", of_all_tests)
+    try:
+        with pytest.raises(ValueError), quick_compilation():
+            assert quick()
+            raise ValueError
+        assert not quick()
+    finally:
+        jax.config.update("jax_disable_most_optimizations", of_all_tests)
