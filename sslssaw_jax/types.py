@@ -4,6 +4,7 @@ B clips in a batch, N packed frames, H x W pixels, L tokens, T positions in time
 V vocabulary.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -111,8 +112,9 @@ class SelectionMetric:
     higher_is_better: bool = True
 
     def quality(self, scores: Mapping[str, float]) -> float:
-        """Return the score with the sign that makes a higher value better."""
-        return scores[self.name] if self.higher_is_better else -scores[self.name]
+        """Return the score with the sign that makes a higher value better; NaN is the worst."""
+        score = scores[self.name] if self.higher_is_better else -scores[self.name]
+        return -math.inf if math.isnan(score) else score
 
 
 BLEU_4 = SelectionMetric("bleu4")

@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 import warnings
@@ -231,6 +232,14 @@ def test_params_initialise_another_model_without_a_template(tmp_path, best_by, s
     assert_same(other.params, expected.params)
     assert_same(other.batch_stats, expected.batch_stats)
     assert meta == {"step": step}
+
+
+@pytest.mark.parametrize("best_by", [BLEU_4, LOWEST])
+def test_a_score_that_is_no_number_is_the_worst(tmp_path, best_by):
+    with Checkpointer(tmp_path) as checkpointer:
+        for step, score in enumerate((math.nan, 1.0, math.nan), start=1):
+            save(checkpointer, step, score=score)
+    assert restore_params(tmp_path, best_by=best_by)[2] == {"step": 2}
 
 
 def test_params_of_an_empty_or_missing_directory_are_an_error(tmp_path):
