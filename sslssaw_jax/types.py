@@ -112,7 +112,7 @@ class SelectionMetric:
     higher_is_better: bool = True
 
     def quality(self, scores: Mapping[str, float]) -> float:
-        """Return the score with the sign that makes a higher value better; NaN is the worst."""
+        """Return the score, signed so that higher is better; NaN is worst."""
         score = scores[self.name] if self.higher_is_better else -scores[self.name]
         return -math.inf if math.isnan(score) else score
 
