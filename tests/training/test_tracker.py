@@ -2,6 +2,7 @@ import io
 import json
 import sqlite3
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,7 @@ def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_p
     log_run(tmp_path, "wandb", [1, 2])
     run_id = (tmp_path / TRACKER_ID).read_text()
     [first] = tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
+    time.sleep(1)  # wandb names a folder by the second
     log_run(tmp_path, "wandb", [4])
     [second] = set(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")) - {first}
     wandb.teardown()  # its process writes until now
