@@ -85,6 +85,8 @@ def make_batch(case: Case) -> dict[str, np.ndarray]:
         "target_mask": np.ones_like(target, bool),
         "masked_target": target,
         "masked_target_mask": np.ones_like(target, bool),
+        "gloss": np.zeros((case.clips, 1), np.int32),
+        "gloss_mask": np.zeros((case.clips, 1), bool),
         "index": clips,
         "valid": np.ones(case.clips, bool),
     }
@@ -128,6 +130,7 @@ def ours(case: Case) -> None:
     from flax import nnx
 
     from sslssaw_jax.models.beam_search import EncodedModel, beam_search
+    from sslssaw_jax.models.cpu_gradients import compiler_options
     from sslssaw_jax.stages.step import eval_step, train_step
     from sslssaw_jax.types import Batch, Texts
 
@@ -158,7 +161,7 @@ def ours(case: Case) -> None:
             functools.partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer),
             donate_argnums=0,
         )
-        compiled = step.lower(state, batch, key).compile()
+        compiled = step.lower(state, batch, key).compile(compiler_options())  # as in training
     else:
         end_sentences(state.params)
         states, prompt = make_prompt(case, config.model.mbart.d_model)

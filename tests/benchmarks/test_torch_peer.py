@@ -1,5 +1,7 @@
 """The benchmarks compare what is the same: PyTorch's model is ours, with our weights and size."""
 
+from dataclasses import MISSING, fields
+
 import jax
 import numpy as np
 import pytest
@@ -7,9 +9,17 @@ from flax import nnx
 
 from tests.support.pytorch import torch  # isort: skip  # benchmarks.torch_peer needs it, too
 
+from benchmarks.compare import CASES, make_batch
 from benchmarks.torch_peer import Peer, inputs
 from sslssaw_jax.stages.step import eval_step
+from sslssaw_jax.types import Batch, Texts
 from tests.support.toy import VOCAB_SIZE, jit, toy_batch, toy_config, toy_state, translate_stage, with_texts
+
+
+def test_what_is_compared_reads_a_whole_batch() -> None:
+    needed = {field.name for field in fields(Batch) if field.default is field.default_factory is MISSING}
+    assert needed - {"decoder_texts", "text_tower_texts"} <= make_batch(CASES["decode"]).keys()
+    assert set(Texts._fields) <= make_batch(CASES["decode"]).keys()
 
 
 @pytest.mark.slow
