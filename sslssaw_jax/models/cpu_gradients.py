@@ -31,8 +31,8 @@ def convolve(
 ) -> jax.Array:
     """Convolve as `lax.conv_general_dilated`, with another kernel gradient on CPUs.
 
-    XLA computes that gradient as a convolution with a kernel as large as the map. On CPUs, matrix products
-    frame by frame are four times as fast (`benchmarks/results/model.md`).
+    XLA computes that gradient as a convolution with a kernel as large as the map. With matrix products frame
+    by frame, a training step on a CPU takes 0.8 of the time (`benchmarks/results/model.md`).
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
