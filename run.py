@@ -5,11 +5,13 @@ import sys
 from logging import getLogger
 from pathlib import Path
 
+from sslssaw_jax.training.host_memory import keep_freed_memory
 from sslssaw_jax.training.signals import Stopped, StopRequest
 
 STOP = StopRequest()
-if __name__ == "__main__":
-    STOP.listen()  # before the imports, which take a second
+if __name__ == "__main__":  # before the imports, which take a second and start threads
+    STOP.listen()
+    keep_freed_memory()
 
 from absl import app, flags, logging
 from ml_collections import config_flags

@@ -1,0 +1,45 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+import sys
+import threading
+
+from sslssaw_jax.training.host_memory import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def allocate_and_free():
+    for _ in range(5):
+        b"x" * 2**26  # NumPy would ask for huge pages
+
+def in_a_thread():
+    thread = threading.Thread(target=allocate_and_free)
+    thread.start()
+    thread.join()
+
+for use in (allocate_and_free, in_a_thread):
+    use()
+    before = faults()
+    use()
+    print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_used_again_by_all_threads():
+    def faults(what: str) -> list[int]:
+        command = [sys.executable, "-c", PROGRAM, what]
+        return [*map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())]
+
+    pages = 5 * 2**26 // 4096
+    assert max(faults("keep")) < pages / 20
+    assert min(faults("give back")) > pages / 2  # what the test would see otherwise
