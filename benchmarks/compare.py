@@ -132,8 +132,10 @@ def ours(case: Case) -> None:
     from sslssaw_jax.models.beam_search import EncodedModel, beam_search
     from sslssaw_jax.models.cpu_gradients import compiler_options
     from sslssaw_jax.stages.step import eval_step, train_step
+    from sslssaw_jax.training.host_memory import keep_freed_memory
     from sslssaw_jax.types import Batch, Texts
 
+    keep_freed_memory()  # as run.py does
     config = make_config(case)
     stage, state, optimizer = our_model(config, trained=case.what == "train")
     fields = make_batch(case)

@@ -22,6 +22,7 @@ from sslssaw_jax.models.cpu_gradients import compiler_options
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.systems import SYSTEMS, read_config
+from sslssaw_jax.training.host_memory import keep_freed_memory
 from sslssaw_jax.training.optimizer import make_optimizer
 
 STAGES = ("warm_start", "pretrain", "translate")
@@ -62,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data_dir", default="data", help="folder of the prepared avatar_qa")
     options = parser.parse_args()
+    keep_freed_memory()  # as run.py does
     jax.config.update("jax_enable_compilation_cache", False)
     header = ("stage", "parameters, s", "tracing, s", "compiling, s", "a step, s", "steps", "all steps, s")
     title = "Training of the demo, processor seconds"
