@@ -94,6 +94,7 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     config.update_from_flattened_dict(rows[name])
     if name in TWICE_AS_LONG:
         config.translate.epochs *= 2
+        config.translate.eval_every *= 2
     if base in FULL_SIZE and config.model.cnn.kind == "shufflenet":
         config.model.cnn.weights = SHUFFLENET_WEIGHTS
     return config
