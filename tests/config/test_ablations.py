@@ -50,7 +50,9 @@ def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
         if base not in SMALL_BASES and "shufflenet" in row:
             said["model.cnn.weights"] = ablations.SHUFFLENET_WEIGHTS
         if row in TWICE_AS_LONG:
-            said["translate.epochs"] = 2 * BASES[base]().translate.epochs
+            base_stage = BASES[base]().translate
+            said["translate.epochs"] = 2 * base_stage.epochs
+            said["translate.eval_every"] = 2 * base_stage.eval_every
         changed = changed_keys(base, row)
         assert "name" in changed
         assert ("init_from" in changed) == (row in OWN_STAGE_1)
