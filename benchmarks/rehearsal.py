@@ -49,6 +49,7 @@ EFFECTS = {
     "SSAW, without SSL": ("qb_ssaw", "qb"),
     "SSAW, with SSL": ("ssl_ssaw", "qb_ssl"),
     "both": ("ssl_ssaw", "qb"),
+    "both, at twice the epochs": ("long", "long_qb"),
 }
 """What is added -> the row with it and the row without it."""
 COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
