@@ -9,9 +9,9 @@ from sslssaw_jax.training.host_memory import keep_freed_memory
 from sslssaw_jax.training.signals import Stopped, StopRequest
 
 STOP = StopRequest()
-if __name__ == "__main__":  # before the imports, which take a second and start threads
-    STOP.listen()
+if __name__ == "__main__":  # before the imports, which take a second
     keep_freed_memory()
+    STOP.listen()
 
 from absl import app, flags, logging
 from ml_collections import config_flags

@@ -16,6 +16,7 @@ def keep_freed_memory() -> None:
     A step allocates and frees hundreds of megabytes, as does the loader for each batch. By default glibc
     gives them back to the kernel, which hands them out again page by page, zeroed: on CPUs that was a fifth
     of a step (`benchmarks/results/demo_time.md`). Now all threads share one heap, which does not shrink.
+    Call this before the first thread starts, which would get a heap of its own that later threads share.
     Another C library stays as it is.
     """
     if platform.libc_ver()[0] == "glibc":
