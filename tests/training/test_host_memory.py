@@ -1,8 +1,9 @@
-import platform
 import subprocess
 import sys
 
 import pytest
+
+from sslssaw_jax.training import host_memory
 
 PROGRAM = """
 import resource
@@ -34,7 +35,7 @@ for use in (allocate_and_free, in_a_thread):
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.skipif(not host_memory.keeps_memory(), reason="needs glibc and no accelerator")
 def test_freed_memory_is_used_again_by_all_threads():
     def faults(what: str) -> list[int]:
         command = [sys.executable, "-c", PROGRAM, what]
@@ -43,3 +44,8 @@ def test_freed_memory_is_used_again_by_all_threads():
     pages = 5 * 2**26 // 4096
     assert max(faults("keep")) < pages / 20
     assert min(faults("give back")) > pages / 2  # what the test would see otherwise
+
+
+def test_beside_an_accelerator_memory_stays_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(host_memory, "ACCELERATORS", (str(tmp_path),))
+    assert not host_memory.keeps_memory()
