@@ -3,8 +3,8 @@
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
 row `question` and what SSL and SSAW add, with 95 % intervals by a bootstrap over clips of the mean over
-seeds; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps predictions of
-the drawn rows.
+seeds; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows'
+predictions.
 """
 
 import argparse
@@ -247,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rehearsal", description=__doc__)
     parser.add_argument("--tables", type=user_path, required=True, help="workdir of the tables command")
     parser.add_argument("--figure", type=user_path, help="the PNG to draw")
-    parser.add_argument("--write", action="store_true", help=f"keep predictions in {RESULTS.name}/")
+    parser.add_argument(
+        "--write", action="store_true", help=f"keep predictions of the first seed in {RESULTS.name}/"
+    )
     options = parser.parse_args(arguments)
     names = sorted({path.parent.name for path in options.tables.glob(f"seed*/rehearsal*/{METRICS}")})
     if QUESTION not in names:
@@ -274,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn = draw(found, numbers, seeds)
         drawn.savefig(options.figure, dpi=150)
     if options.write:
-        for name in sorted({QUESTION, *shown}):
+        for name in names:
             text = "".join(f"{row.id}\t{row.prediction}\n" for row in rows["test"][name][0].predictions)
             write_text(RESULTS / f"{name}{SUFFIX}", text)
 
