@@ -21,9 +21,9 @@ def keep_freed_memory() -> None:
     """Keep memory that a training step on a CPU frees.
 
     By default glibc gives it back to the kernel, which hands it out again page by page, zeroed: up to a fifth
-    of a step (`benchmarks/results/demo_time.md`). Now all threads share one heap, which does not shrink. Beside an
-    accelerator there is no such step, and many threads that decode frames would wait for the heap. Call this
-    before the first thread starts, which would get a heap of its own that later threads share.
+    of a step (`benchmarks/results/demo_time.md`). Now all threads share one heap, which does not shrink.
+    Beside an accelerator there is no such step, and many threads that decode frames would wait for the heap.
+    Call this before the first thread starts, which would get a heap of its own that later threads share.
     """
     if keeps_memory():
         libc = ctypes.CDLL(None)
