@@ -2,9 +2,9 @@
 
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
-row `question` and what SSL and SSAW add, with 95 % intervals by a bootstrap over clips of the mean over
-seeds; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows'
-predictions.
+row `question` and what SSL and SSAW add, with 95 % intervals by a bootstrap over clips of the mean over the
+seeds that both rows have, and of each such seed; and BLEU-4 on dev while the rows train. `--figure=FILE`
+draws the gains, `--write` keeps the rows' predictions.
 """
 
 import argparse
@@ -49,7 +49,6 @@ EFFECTS = {
     "SSAW, without SSL": ("qb_ssaw", "qb"),
     "SSAW, with SSL": ("ssl_ssaw", "qb_ssl"),
     "both": ("ssl_ssaw", "qb"),
-    "both, at twice the epochs": ("long", "long_qb"),
 }
 """What is added -> the row with it and the row without it."""
 COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
@@ -74,6 +73,34 @@ class Run:
         return np.array(raw_bleu(4)._extract_corpus_statistics(hypotheses, [references]))
 
 
+Seeds = Mapping[str, Run]
+"""The finished runs of a row by seed."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a row gains in BLEU-4 on some clips.
+
+    Attributes:
+        by_seed: The gain of each seed that both rows have.
+        low: The lower end of the 95 % interval of their mean.
+        high: The upper end.
+    """
+
+    by_seed: Sequence[float]
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """Return the mean over seeds."""
+        return float(np.mean(self.by_seed))
+
+
+Gains = Mapping[str, Gain]
+"""Gains by the part of the data."""
+
+
 def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
     """Return BLEU-4 without smoothing of summed counts, f[R]."""
     lengths, references = sums_Rx10[:, 0], sums_Rx10[:, 1]
@@ -84,24 +111,36 @@ def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
     return 100 * np.exp(np.where(lengths > 0, precision + short, -np.inf))
 
 
-def mean_bleu4(runs: Sequence[Run], weight_RxC: np.ndarray, clips: Sequence[int]) -> np.ndarray:
-    """Return runs' mean BLEU-4 for each row of clips' weights, f[R]."""
-    return np.mean([bleu4(weight_RxC @ run.counts[clips]) for run in runs], axis=0)
-
-
-def gain(row: Sequence[Run], other: Sequence[Run], clips: Sequence[int]) -> tuple[float, float, float]:
-    """Return the gain in BLEU-4 on clips and its 95 % interval."""
+def gain(row: Seeds, other: Seeds, clips: Sequence[int]) -> Gain | None:
+    """Return the gain on clips, or None where no seed has both rows."""
+    seeds = [seed for seed in row if seed in other]
+    if not seeds:
+        return None
     drawn = np.random.default_rng(0).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), RESAMPLES)
-    weights = np.concatenate([np.ones((1, len(clips)), int), drawn])
-    found = mean_bleu4(row, weights, clips) - mean_bleu4(other, weights, clips)
-    low, high = np.quantile(found[1:], (0.025, 0.975))
-    return float(found[0]), float(low), float(high)
+    weight_RxC = np.concatenate([np.ones((1, len(clips)), int), drawn])
+    gain_SxR = np.array(
+        [
+            bleu4(weight_RxC @ row[seed].counts[clips]) - bleu4(weight_RxC @ other[seed].counts[clips])
+            for seed in seeds
+        ]
+    )
+    low, high = np.quantile(gain_SxR[:, 1:].mean(axis=0), (0.025, 0.975))
+    return Gain(gain_SxR[:, 0].tolist(), float(low), float(high))
 
 
-def read_runs(tables: Path, name: str, split: str) -> list[Run]:
+def read_runs(tables: Path, name: str, split: str) -> Seeds:
     """Return a row's finished seeds, in order."""
     files = sorted(tables.glob(f"seed*/{name}/{predictions_file(split)}"))
-    return [Run(read_predictions(file)) for file in files if (file.parent / METRICS).exists()]
+    return {
+        file.parent.parent.name: Run(read_predictions(file))
+        for file in files
+        if (file.parent / METRICS).exists()
+    }
+
+
+def first(runs: Seeds) -> Run:
+    """Return a row's first seed."""
+    return next(iter(runs.values()))
 
 
 def parts_of(run: Run) -> dict[str, list[int]]:
@@ -123,66 +162,64 @@ def copied(run: Run) -> Run:
     return Run(rows)
 
 
-def table(rows: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+def table(rows: Mapping[str, Mapping[str, Seeds]]) -> str:
     """Return BLEU-4 of each row by split and part, as Markdown."""
-    parts = parts_of(next(iter(rows["test"].values()))[0])
+    parts = parts_of(first(rows["test"][QUESTION]))
+    every = range(len(first(rows["dev"][QUESTION]).predictions))
     lines = [
         f"| row | seeds | dev | {' | '.join(parts)} |",
         f"| --- | ---: | ---: |{' ---: |' * len(parts)}",
-        f"| clips | | {len(next(iter(rows['dev'].values()))[0].predictions)} | "
-        f"{' | '.join(str(len(clips)) for clips in parts.values())} |",
+        f"| clips | | {len(every)} | {' | '.join(str(len(clips)) for clips in parts.values())} |",
     ]
     for name, runs in rows["test"].items():
-        cells = [_spread(rows["dev"][name], range(len(rows["dev"][name][0].predictions)))]
-        cells += [_spread(runs, clips) for clips in parts.values()]
+        cells = [_spread(rows["dev"][name], every)] + [_spread(runs, clips) for clips in parts.values()]
         lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _spread(runs: Sequence[Run], clips: Sequence[int]) -> str:
-    ones = np.ones((1, len(clips)), int)
-    scores = [float(mean_bleu4([run], ones, clips)[0]) for run in runs]
+def _spread(runs: Seeds, clips: Sequence[int]) -> str:
+    scores = [float(bleu4(run.counts[clips].sum(axis=0, keepdims=True))[0]) for run in runs.values()]
     deviation = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
     return f"{np.mean(scores):.2f}{deviation}"
 
 
-def gains(
-    rows: Mapping[str, Sequence[Run]], names: Sequence[str]
-) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Return each row's gain over the question alone by part of test."""
-    parts, alone = parts_of(rows[QUESTION][0]), rows[QUESTION]
-    return {
-        name: {part: gain(rows[name], alone, clips) for part, clips in parts.items()}
-        for name in names
-        if name in rows
-    }
+def gains(rows: Mapping[str, Mapping[str, Seeds]], name: str, other: str) -> dict[str, Gain]:
+    """Return what a row gains over another by part; empty where no seed has both."""
+    dev, test = ([rows[split].get(row, {}) for row in (name, other)] for split in ("dev", "test"))
+    parts = parts_of(first(rows["test"][QUESTION]))
+    every = range(len(first(rows["dev"][QUESTION]).predictions))
+    found = {"dev": gain(*dev, every)} | {part: gain(*test, clips) for part, clips in parts.items()}
+    return {part: one for part, one in found.items() if one is not None}
 
 
-def gains_table(found: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
+def effects(rows: Mapping[str, Mapping[str, Seeds]], base: str) -> dict[str, Gains]:
+    """Return what each part of the system adds."""
+    found = {}
+    for label, pair in EFFECTS.items():
+        # a row without video is the same for both qualities of seeing
+        name, other = (f"{'rehearsal' if 'question' in row else base}_{row}" for row in pair)
+        if name.startswith(f"{base}_") and (by_part := gains(rows, name, other)):
+            found[label] = by_part
+    return found
+
+
+def gains_table(found: Mapping[str, Gains]) -> str:
     """Return gains as Markdown."""
     parts = list(next(iter(found.values())))
     lines = [f"| gain of | {' | '.join(parts)} |", f"| --- |{' ---: |' * len(parts)}"]
     for name, by_part in found.items():
-        cells = [f"{mean:+.2f} ({low:+.1f} to {high:+.1f})" for mean, low, high in by_part.values()]
+        cells = [f"{one.mean:+.2f} ({one.low:+.1f} to {one.high:+.1f})" for one in by_part.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def effects(
-    rows: Mapping[str, Mapping[str, Sequence[Run]]], base: str
-) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Return what each part of the system adds, by part."""
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for label, pair in EFFECTS.items():
-        # a row without video is the same for both qualities of seeing
-        name, other = (f"{'rehearsal' if 'question' in row else base}_{row}" for row in pair)
-        if name in rows["test"] and other in rows["test"]:
-            every = range(len(rows["dev"][name][0].predictions))
-            parts = parts_of(rows["test"][name][0])
-            found[label] = {"dev": gain(rows["dev"][name], rows["dev"][other], every)} | {
-                part: gain(rows["test"][name], rows["test"][other], clips) for part, clips in parts.items()
-            }
-    return found
+def seeds_table(found: Mapping[str, Gains]) -> str:
+    """Return the gains of each seed on dev and test, as Markdown."""
+    lines = ["| gain of | dev, by seed | test, by seed |", "| --- | ---: | ---: |"]
+    for name, by_part in found.items():
+        cells = [", ".join(f"{one:+.1f}" for one in by_part[part].by_seed) for part in ("dev", "test")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def curves_table(tables: Path, names: Sequence[str]) -> str:
@@ -203,15 +240,12 @@ def curves_table(tables: Path, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def draw(
-    found: Mapping[str, Mapping[str, tuple[float, float, float]]], numbers: Mapping[str, int], seeds: int
-) -> Figure:
-    """Draw gains by overlap bucket, a panel for each quality.
+def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
+    """Draw rows' gains by overlap bucket, a panel for each quality.
 
     Args:
-        found: The gains of `gains`.
+        found: The gains of each row over the question alone.
         numbers: The number of clips in each part.
-        seeds: The number of runs that each gain is the mean of.
     """
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     bases = [base for base in QUALITIES if any(f"{base}_{row}" in found for row in SHOWN)]
@@ -220,11 +254,19 @@ def draw(
         for place, (row, color) in enumerate(zip(SHOWN, COLORS)):
             if f"{base}_{row}" not in found:
                 continue
-            by_part = found[f"{base}_{row}"]
-            middle, low, high = np.array([by_part[bucket] for bucket in BUCKETS]).T
+            by_bucket = [found[f"{base}_{row}"][bucket] for bucket in BUCKETS]
             x = np.arange(len(BUCKETS)) + 0.19 * (place - 1.5)
-            axes.bar(x, middle, 0.17, color=color, label=SHOWN[row])
-            axes.vlines(x, low, high, color="#333333", linewidth=1)
+            axes.bar(x, [one.mean for one in by_bucket], 0.17, color=color, label=SHOWN[row])
+            axes.vlines(
+                x,
+                [one.low for one in by_bucket],
+                [one.high for one in by_bucket],
+                color="#333333",
+                linewidth=1,
+            )
+            for middle, one in zip(x, by_bucket):
+                if len(one.by_seed) > 1:
+                    axes.plot([middle] * len(one.by_seed), one.by_seed, ".", color="#333333", markersize=4)
         axes.axhline(0, color="#333333", linewidth=0.8)
         labels = [f"{bucket.replace('-', ' to ')}\n{numbers[bucket]} clips" for bucket in BUCKETS]
         axes.set_xticks(range(len(BUCKETS)), labels)
@@ -236,8 +278,8 @@ def draw(
     panels[0].legend(loc="lower left", ncols=2, frameon=False, fontsize=9)
     figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
     figure.supxlabel(
-        "share of the sentence's words that the question holds "
-        f"(test; bars: {'one run' if seeds == 1 else f'mean of {seeds} runs'}, lines: 95 % over clips)",
+        "share of the sentence's words that the question holds (test; "
+        "bars: mean over seeds, points: each seed where there are several, lines: 95 % over clips)",
         fontsize=9,
     )
     return figure
@@ -248,7 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tables", type=user_path, required=True, help="workdir of the tables command")
     parser.add_argument("--figure", type=user_path, help="the PNG to draw")
     parser.add_argument(
-        "--write", action="store_true", help=f"keep predictions of the first seed in {RESULTS.name}/"
+        "--write",
+        action="store_true",
+        help=f"keep predictions of the decisive rows' first seed in {RESULTS.name}/",
     )
     options = parser.parse_args(arguments)
     names = sorted({path.parent.name for path in options.tables.glob(f"seed*/rehearsal*/{METRICS}")})
@@ -258,26 +302,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split: {name: read_runs(options.tables, name, split) for name in names} for split in ("dev", "test")
     }
     with_copy = {
-        split: {"copy-question": [copied(runs[QUESTION][0])], **runs} for split, runs in rows.items()
+        split: {"copy-question": {"": copied(first(runs[QUESTION]))}, **runs} for split, runs in rows.items()
     }
     print(table(with_copy))
-    print()
-    found = gains(rows["test"], [name for name in names if name != QUESTION])
-    print(gains_table(found))
+    found = {name: by_part for name in names if name != QUESTION and (by_part := gains(rows, name, QUESTION))}
+    print(f"\n{gains_table(found)}")
     for base in QUALITIES:
         if added := effects(rows, base):
-            print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}")
-    print()
-    print(curves_table(options.tables, names))
-    shown = {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys()
-    if options.figure and shown:
-        numbers = {part: len(clips) for part, clips in parts_of(rows["test"][QUESTION][0]).items()}
-        seeds = min(len(rows["test"][name]) for name in (*shown, QUESTION))
-        drawn = draw(found, numbers, seeds)
-        drawn.savefig(options.figure, dpi=150)
+            print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}\n\n{seeds_table(added)}")
+    print(f"\n{curves_table(options.tables, names)}")
+    if options.figure and {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys():
+        numbers = {part: len(clips) for part, clips in parts_of(first(rows["test"][QUESTION])).items()}
+        draw(found, numbers).savefig(options.figure, dpi=150)
     if options.write:
-        for name in names:
-            text = "".join(f"{row.id}\t{row.prediction}\n" for row in rows["test"][name][0].predictions)
+        decisive = {f"{base}_{row}" for base in QUALITIES for pair in EFFECTS.values() for row in pair}
+        for name in decisive & {*names}:
+            predictions = first(rows["test"][name]).predictions
+            text = "".join(f"{row.id}\t{row.prediction}\n" for row in predictions)
             write_text(RESULTS / f"{name}{SUFFIX}", text)
 
 

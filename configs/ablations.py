@@ -56,11 +56,8 @@ WHY: dict[str, dict[str, Any]] = {
     "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # it starts random between pretrained parts
     "full_gate": {"model.fusion.gate_scale": 2.0},
     "question_no_ssl": {"model.inputs": "question", **NO_SSL},
-    "long": {},
-    "long_qb": ROWS["qb"],
 }
 """Rows of no table that ask why SSL or SSAW helps or does not."""
-TWICE_AS_LONG = ("long", "long_qb")
 OTHERS_ON_DEMO = {
     "pretrain.epochs": 2,
     "pretrain.optim.learning_rate": 1e-3,
@@ -92,9 +89,6 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     if name in OWN_STAGE_1:
         config.init_from = f"{config.name}_stage1"
     config.update_from_flattened_dict(rows[name])
-    if name in TWICE_AS_LONG:
-        config.translate.epochs *= 2
-        config.translate.eval_every *= 2
     if base in FULL_SIZE and config.model.cnn.kind == "shufflenet":
         config.model.cnn.weights = SHUFFLENET_WEIGHTS
     return config

@@ -77,6 +77,6 @@ def _translate(config: ConfigDict, base: str) -> None:
     config.translate.clips_per_batch = 32  # twice the steps of 64 for the same time
     config.translate.frame_budget = 2048
     config.translate.optim.learning_rate = 1e-3
-    config.translate.epochs = 10
-    config.translate.eval_every = 2
+    config.translate.epochs = 20
+    config.translate.eval_every = 4
     config.translate.ema_decay = 0.998  # of the last 500 steps

@@ -30,16 +30,26 @@ def test_bleu_of_counts_is_the_score(clips):
     one = run(0.2)
     rows = [one.predictions[clip] for clip in clips]
     expected = score([row.prediction for row in rows], [row.target for row in rows])["bleu4"]
-    found = rehearsal.mean_bleu4([one], np.ones((1, len(clips)), int), clips)
+    found = rehearsal.bleu4(one.counts[clips].sum(axis=0, keepdims=True))
     assert found[0] == pytest.approx(expected)
 
 
 def test_a_gain_has_the_sign_of_the_difference_and_lies_in_its_interval():
-    better, worse = [run(0.1, 0), run(0.1, 1)], [run(0.4, 2), run(0.4, 3)]
-    middle, low, high = rehearsal.gain(better, worse, range(40))
-    assert 0 < low < middle < high
-    assert rehearsal.gain(worse, better, range(40)) == pytest.approx((-middle, -high, -low))
-    assert rehearsal.gain(better, better, range(40)) == (0, 0, 0)
+    better, worse = {"seed0": run(0.1, 0), "seed1": run(0.1, 1)}, {"seed0": run(0.4, 2), "seed1": run(0.4, 3)}
+    found = rehearsal.gain(better, worse, range(40))
+    assert 0 < found.low < found.mean < found.high
+    other_way = rehearsal.gain(worse, better, range(40))
+    assert (other_way.mean, other_way.low) == pytest.approx((-found.mean, -found.high))
+    assert rehearsal.gain(better, better, range(40)) == rehearsal.Gain([0, 0], 0, 0)
+
+
+def test_only_seeds_that_both_rows_have_are_compared():
+    one, other = {"seed1": run(0.1, 1), "seed2": run(0.9, 2)}, {"seed0": run(0.9, 3), "seed1": run(0.4, 4)}
+    found = rehearsal.gain(one, other, range(40))
+    only = rehearsal.gain({"seed1": one["seed1"]}, {"seed1": other["seed1"]}, range(40))
+    assert found == only
+    assert found.by_seed == [found.mean]
+    assert rehearsal.gain({"seed2": one["seed2"]}, other, range(40)) is None
 
 
 def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -64,14 +74,14 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
     figure = tmp_path / "gains.png"
     rehearsal.main([f"--tables={tmp_path}", f"--figure={figure}"])
     lines = capsys.readouterr().out.splitlines()
-    scores, found = ([line.split(" | ")[0][2:] for line in lines if line.count("|") == n] for n in (12, 10))
+    scores, found = ([line.split(" | ")[0][2:] for line in lines if line.count("|") == n] for n in (12, 11))
     assert [name for name in scores if name.startswith("rehearsal")] == sorted(changes)
     assert [name for name in found if name.startswith("rehearsal")] == sorted(
         {*changes} - {"rehearsal_question"}
     )
     added = [line for line in lines if line.startswith(("| both", "| sign"))]
-    assert [line.count("|") for line in added] == [11, 11, 11], "two of good seeing, one of poor"
-    assert all(" (+" in line.split("|")[3] for line in added), "all of test gains"
+    assert [line.count("|") for line in added] == [11, 11, 4, 4, 11, 4], "two of good seeing, one of poor"
+    assert all("-" not in line.split("|")[3] for line in added), "all of test gains, in each seed, too"
     assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
     assert figure.read_bytes().startswith(b"\x89PNG")
 

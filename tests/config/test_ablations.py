@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import ablations
-from configs.ablations import BASES, FULL_SIZE, OWN_STAGE_1, ROWS, TWICE_AS_LONG, WHY
+from configs.ablations import BASES, FULL_SIZE, OWN_STAGE_1, ROWS, WHY
 from configs.systems import OTHER_SYSTEMS, PUBLISHED
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
@@ -49,10 +49,6 @@ def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
         said = {**changes}
         if base not in SMALL_BASES and "shufflenet" in row:
             said["model.cnn.weights"] = ablations.SHUFFLENET_WEIGHTS
-        if row in TWICE_AS_LONG:
-            base_stage = BASES[base]().translate
-            said["translate.epochs"] = 2 * base_stage.epochs
-            said["translate.eval_every"] = 2 * base_stage.eval_every
         changed = changed_keys(base, row)
         assert "name" in changed
         assert ("init_from" in changed) == (row in OWN_STAGE_1)
