@@ -22,7 +22,8 @@ class Run:
 
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]  # of `TESTED`, as `significance.confidence_interval`
-    p_values: dict[str, float]  # against the same seed of the last row; {} without that run
+    p_values: dict[str, float]  # of `TESTED`, against the same seed of the last row; {} without that run
+    gains: dict[str, float]  # the differences that these p-values are of
     parameters: int | None = None  # of the last stage's model; runs of older versions do not say
     seconds: float | None = None  # of all training steps, with stage 1
 
@@ -64,9 +65,12 @@ class Row:
     def p_value(self, metric: str) -> float | None:
         """Return the largest p-value of any seed.
 
-        It is small only if every seed shows the difference.
+        It is 1 if seeds differ in direction, and small only if every seed shows the same difference.
         """
-        return max((run.p_values[metric] for run in self.runs if run.p_values), default=None)
+        tested = [run for run in self.runs if run.p_values]
+        if len({run.gains[metric] > 0 for run in tested}) > 1:
+            return 1.0
+        return max((run.p_values[metric] for run in tested), default=None)
 
     def cost(self) -> tuple[str, str]:
         """Return parameters and seconds of training in words, "" if unknown."""

@@ -6,6 +6,7 @@ Each row is an experiment of `configs/ablations.py`, trained by `run.py` in its 
 
 import io
 import shlex
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -28,7 +29,7 @@ from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.tables.child_process import RunChild, child_processes
-from sslssaw_jax.tables.layout import WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
+from sslssaw_jax.tables.layout import TESTED, WITH_PERIOD, Row, Run, draw, to_csv, to_markdown
 from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.workdir import (
     FINISHED,
@@ -267,6 +268,8 @@ def _last_words(call: _Call, run: RunChild) -> str:
         return ""
     last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
     print(f"{call.workdir}: failed; the end of its {log.name}:", *last_lines, sep="\n  ", file=sys.stderr)
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
     return last_lines[-1] if last_lines else f"status {status}"
 
 
@@ -281,18 +284,20 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             continue
         predictions, targets = text
         characters = counts_characters(targets)
-        p_values = {}
+        every = read_json(job.metrics)[split]
+        p_values, gains = {}, {}
         if last and job is not jobs[-1]:
             if targets != last[1]:
                 raise TableError(f"{job.workdir} and {jobs[-1].workdir} hold predictions of different clips")
             p_values = compare(predictions, last[0], targets, characters=characters)
-        every = read_json(job.metrics)[split]
+            full = read_json(jobs[-1].metrics)[split]
+            gains = {metric: every[metric] - full[metric] for metric in TESTED}
         scores = {column: every[column] for column in LABELS}
         if job.config.data.dataset in FINAL_PERIOD:
             scores[WITH_PERIOD] = score(predictions, targets, period=True)["bleu4"]
         intervals = confidence_interval(predictions, targets, characters=characters)
         parameters = read_json(job.workdir / FINISHED).get("parameters")  # older runs have none
-        runs.append(Run(scores, intervals, p_values, parameters, _seconds(job)))
+        runs.append(Run(scores, intervals, p_values, gains, parameters, _seconds(job)))
     return runs
 
 

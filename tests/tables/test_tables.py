@@ -74,7 +74,12 @@ class Runs:
         config, workdir = read_config(values.config), Path(values.workdir)
         name = f"{workdir.parent.name}/{workdir.name}"
         self._calls.append(name)
-        for what, status, output in (("fail", 1, "error: out of luck"), ("stop", 0, "stopped by SIGTERM")):
+        ends = (
+            ("fail", 1, "error: out of luck"),
+            ("stop", 0, "stopped by SIGTERM"),
+            ("kill", -9, "training on cpu"),
+        )
+        for what, status, output in ends:
             if f"{what}:{name}" in self._told:
                 log.write_text(output)
                 return status
@@ -149,6 +154,7 @@ def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
     translated, targets = zip(*map(predictions, folders))
     for row, system in zip((question, sign), translated):
         assert row.runs[0].p_values == compare(system, translated[2], targets[0])
+        assert row.runs[0].gains["bleu4"] == row.mean("bleu4") - full.mean("bleu4")
         assert row.runs[0].intervals == confidence_interval(system, targets[0])
     assert full.runs[0].p_values == {} and full.p_value("bleu4") is None
 
@@ -163,6 +169,12 @@ def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
     runs.tell()
     with pytest.raises(TableError, match=r"demo_question and .*demo_ssl_ssaw hold predictions of different"):
         make_table(7, "avatar_qa", runs.workdir)
+
+
+def test_a_row_that_was_killed_is_named_so(runs):
+    runs.tell("kill:seed0/demo_question")
+    question, *_ = make_table(7, "avatar_qa", runs.workdir)
+    assert (question.failed, question.reason) == (1, "killed by SIGKILL")
 
 
 def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, capsys):
@@ -271,17 +283,26 @@ def test_a_signal_goes_to_the_child_and_stops_after_it(tmp_path, number):
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def row(experiment: str, paper_bleu4: float | None, *bleu4: float, p: float | None = None) -> Row:
+def row(
+    experiment: str, paper_bleu4: float | None, *bleu4: float, p: float | None = None, full: float = 90.0
+) -> Row:
     runs = [
         Run(
             dict.fromkeys((*LABELS, WITH_PERIOD), score),
             {"bleu4": (score - 2, score + 1), "rouge_l": (score - 1, score + 1)},
             {} if p is None else {"bleu4": p / (1 + place), "rouge_l": p},
+            {} if p is None else {"bleu4": score - full, "rouge_l": score - full},
         )
         for place, score in enumerate(bleu4)
     ]
     printed = None if paper_bleu4 is None else [60.0, 50.0, 40.0, paper_bleu4, 55.0]
     return Row([experiment], experiment, printed, runs)
+
+
+def test_seeds_that_differ_in_direction_show_no_difference():
+    assert row("qb", None, 40.0, 43.0, p=0.02).p_value("bleu4") == 0.02
+    assert row("qb", None, 40.0, 43.0, p=0.02, full=30.0).p_value("bleu4") == 0.02
+    assert row("qb", None, 40.0, 43.0, p=0.02, full=41.0).p_value("bleu4") == 1
 
 
 def test_a_row_without_published_figures_has_dashes_in_their_places():
