@@ -109,7 +109,12 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
 
 
 def question_baselines(questions: Sequence[str], language: str) -> dict[str, list[str]]:
-    """Translate the questions by rules; German ones are edited as well."""
+    """Translate the questions by rules; German ones are edited as well.
+
+    Clips without any question have no such translation.
+    """
+    if not any(questions):
+        return {}
     made = {"copy_question": list(map(clean_question, questions))}
     if language == "de_DE":
         made["edited_question"] = [edit_german_question(clean_question(question)) for question in questions]

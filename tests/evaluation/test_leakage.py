@@ -34,6 +34,13 @@ def test_what_is_made_of_the_question_scores_what_is_known_of_phoenix(split, nam
         assert found[key] == pytest.approx(value, abs=0.05), key
 
 
+def test_clips_without_questions_have_no_copied_question():
+    assert question_baselines(["", ""], "de_DE") == {}
+    assert question_baselines(["", "Wo?"], "zh_CN") == {"copy_question": ["", "wo?"]}
+    scores = evaluate(["am tag", "im norden"], ["am tag", "im süden"], ["", ""], {})
+    assert scores["baselines"] == {} and scores["num_clips"] == 2
+
+
 @requires_phoenix
 def test_copying_the_question_scores_higher_the_more_the_question_gives_away():
     targets, questions = phoenix_texts("test")
