@@ -18,7 +18,7 @@ from sslssaw_jax.data.sign_bank import SignBank
 from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.choices import require_choices
 from sslssaw_jax.evaluation.extraction import write_features
-from sslssaw_jax.evaluation.output_folder import output_folder
+from sslssaw_jax.evaluation.output_folder import output_folder, remove_other_results
 from sslssaw_jax.evaluation.predictions import (
     Gate,
     Prediction,
@@ -261,6 +261,7 @@ class Evaluator:
     def _note_settings(self) -> None:
         """Keep the notes beside the results where no training keeps them."""
         if self.output_dir != self._workdir or not saved_steps(self._workdir / CHECKPOINTS):
+            remove_other_results(self.output_dir, self._notes)
             write_json(self.output_dir / EVALUATED, self._notes)
 
     @property

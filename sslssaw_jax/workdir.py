@@ -39,6 +39,11 @@ def predictions_file(split: str) -> str:
     return f"predictions.{split}.jsonl"
 
 
+def glosses_file(split: str) -> str:
+    """Return the name of the file that holds a split's recognised glosses."""
+    return f"glosses.{split}.jsonl"
+
+
 class WorkdirError(UserError):
     """An error about who, or what, else writes into the workdir."""
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
@@ -231,6 +233,17 @@ def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_cli
     assert (finished / "predictions.test.jsonl").read_bytes() == before
     with pytest.raises(ConfigError, match=r"has test, and no split train: use --mode=translate"):
         run(config, finished)
+
+    again = partial(
+        prepare, "custom_qa", tmp_path / "data", manual_dir=tmp_path, language="en_XX", resize="crop:48"
+    )
+    cv2.imwrite(str(tmp_path / "videos" / "mine" / "4.png"), np.zeros((60, 80, 3), np.uint8))  # in place
+    with pytest.raises(DatasetError, match="--overwrite"):
+        again(num_workers=1)
+    again(num_workers=1, overwrite=True)
+    config.evaluation.num_heatmaps = 1
+    run(config, finished, "translate")
+    assert [picture.stem for picture in (finished / "custom_qa" / "heatmaps").iterdir()] == ["mine"]
 
 
 def test_evaluation_without_a_checkpoint_says_so(tiny_data_dir: Path, tmp_path: Path) -> None:

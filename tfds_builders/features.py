@@ -10,6 +10,7 @@ a run reads in place of frames: `--config.data.features=NAME`. The folder appear
 import argparse
 import re
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,11 @@ def _read_tspnet(path: Path) -> Clips:
 
 
 def _read_npy(path: Path) -> Clips:
-    yield _clip_name(path), np.load(path, allow_pickle=False)
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"it is empty or cut off: {error}") from error
+    yield _clip_name(path), rows
 
 
 def _read_poses(path: Path) -> Clips:

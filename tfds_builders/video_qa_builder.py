@@ -255,12 +255,12 @@ def _path(clip: Annotation) -> Path:
 
 
 def _stamp(video: Path) -> str:
-    """Return the size and time of a video, or a folder's time."""
-    try:
-        found = video.stat()
-    except FileNotFoundError:
+    """Return number, size and time of a video's files."""
+    files = [file.stat() for file in frames.list_frames(video) or [video] if file.exists()]
+    if not files:
         return "absent"
-    return f"{0 if video.is_dir() else found.st_size} {found.st_mtime_ns}"
+    size, time = sum(file.st_size for file in files), max(file.st_mtime_ns for file in files)
+    return f"{len(files)} {size} {time}"
 
 
 def _pixels(size: tuple[int, int]) -> str:

@@ -237,6 +237,10 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
 
     Frames are repeated or left out, never mixed. Only one decoded frame is held at a time.
     """
+    try:
+        str(segment.path).encode()
+    except UnicodeEncodeError:  # at which OpenCV ends the process
+        return ClipFrames([], ["its path is not UTF-8: rename it"])
     # FFmpeg would take `10:15.mp4` for a protocol, but no absolute path
     capture = cv2.VideoCapture(str(segment.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     height, width = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
@@ -251,11 +255,11 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
     end = 0.0
     for seconds, image in _decode_from(capture, segment.start, step):
         time = max(seconds - segment.start, 0.0)
-        if seconds >= segment.end:
-            break
         end = min(seconds + step, segment.end) - segment.start
         if _ticks(end, fps) > MAX_FRAMES:
             return ClipFrames([], [f"over {MAX_FRAMES} frames: cut it into sentences"])
+        if seconds >= segment.end:
+            break
         due = _ticks(time, fps) - len(video)
         if due > 0 and last is not None:
             video += [_encode(_fit(last, resize))] * due
@@ -280,28 +284,37 @@ def _ticks(seconds: float, fps: float) -> int:
 
 def _decode_from(capture: cv2.VideoCapture, start: float, step: float) -> Iterator[tuple[float, np.ndarray]]:
     """Yield the frames that are on the screen from a time on."""
-    first = None
-    if start > _SEEK_MARGIN:
+    seeks = start > _SEEK_MARGIN
+    if seeks:
         capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * (start - _SEEK_MARGIN))
         found = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if capture.grab() else 0.0
-        if 0 < found <= start:
-            first = 0.0
-        else:  # the file has no timestamps, or a seek misses
+        if not 0 < found <= start:  # the file has no timestamps, or a seek misses
             capture.set(cv2.CAP_PROP_POS_MSEC, 0.0)
-    for time, image in _decode(capture, step, first):
-        if time + step > start + 1e-6:
-            yield time, image
+            seeks = False
+    before: tuple[float, np.ndarray] | None = None
+    for time, image in _decode(capture, step, inside=seeks):
+        if time <= start + 1e-6:
+            before = time, image
+            continue
+        if before:  # stays on the screen until the next, in a file of varying rate for long
+            yield before
+            before = None
+        yield time, image
+    if before and before[0] + step > start + 1e-6:
+        yield before
 
 
-def _decode(
-    capture: cv2.VideoCapture, step: float, first: float | None
-) -> Iterator[tuple[float, np.ndarray]]:
+def _decode(capture: cv2.VideoCapture, step: float, *, inside: bool) -> Iterator[tuple[float, np.ndarray]]:
     """Yield each frame with its time in seconds, by `step` without timestamps.
 
-    `first` is the timestamp of the file's first frame, None if the capture stands there.
+    Args:
+        capture: Of the file.
+        step: Seconds between two frames.
+        inside: Whether a frame inside the file is grabbed; otherwise the capture stands at its start.
     """
-    time = -step
-    while capture.grab():
+    time, first = -step, 0.0 if inside else None
+    while inside or capture.grab():
+        inside = False
         good, image = capture.retrieve()
         if not good:
             continue

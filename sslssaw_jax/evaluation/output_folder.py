@@ -1,12 +1,13 @@
 """The folder that an evaluation writes into, so that it never overwrites the scores of another."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from sslssaw_jax.config.experiment import Config, scored_differences
 from sslssaw_jax.data.dataset import Dataset
-from sslssaw_jax.workdir import read_notes
+from sslssaw_jax.workdir import HEATMAPS, METRICS, REPORT, glosses_file, predictions_file, read_notes
 
 
 def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[str, Any]) -> Path:
@@ -29,3 +30,21 @@ def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[s
         settings = ",".join(f"{key}={value}" for key, value in changed.items())
         folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
     return folder
+
+
+def remove_other_results(folder: Path, notes: dict[str, Any]) -> None:
+    """Remove results of the dataset as it was before.
+
+    Pictures and scores of videos that were filmed anew would stand beside the new sentences.
+
+    Args:
+        folder: Of this evaluation.
+        notes: Of this evaluation.
+    """
+    fingerprint = notes["dataset"]["fingerprint"]
+    if read_notes(folder).get("dataset", notes["dataset"])["fingerprint"] == fingerprint:
+        return
+    shutil.rmtree(folder / HEATMAPS, ignore_errors=True)
+    for name in (METRICS, REPORT, predictions_file("*"), glosses_file("*")):
+        for file in folder.glob(name):
+            file.unlink(missing_ok=True)  # by another process of this run

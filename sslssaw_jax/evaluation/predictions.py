@@ -142,11 +142,19 @@ def read_question_only(run: Path, split: str, clips: Sequence["ClipInfo"]) -> li
     return [row.prediction for row in predictions]
 
 
+def is_ranked(predictions: Sequence[Prediction]) -> bool:
+    """Return whether there are clips that are worse than others."""
+    return len(predictions) > 1 and any(row.target for row in predictions)
+
+
 def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
     """Return the places of the worst, best, second worst, and so on.
 
-    Sentences are compared by ROUGE-L, and if equal by the model's own score.
+    Sentences are compared by ROUGE-L, and if equal by the model's own score; without references they stay in
+    their order.
     """
+    if not is_ranked(predictions):
+        return list(range(len(predictions)))
     characters = counts_characters(row.target for row in predictions)
     ranks = [(rouge_l(row, characters), row.score) for row in predictions]
     worst_first = sorted(range(len(predictions)), key=ranks.__getitem__)

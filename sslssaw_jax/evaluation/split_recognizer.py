@@ -24,7 +24,7 @@ from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.progress import show_progress
 from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.workdir import write_jsonl
+from sslssaw_jax.workdir import glosses_file, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ def score_gloss_predictions(predictions: Sequence[GlossPrediction], dataset: str
 
 def write_gloss_predictions(workdir: Path, split: str, predictions: Sequence[GlossPrediction]) -> None:
     """Write `WORKDIR/glosses.<split>.jsonl`."""
-    write_jsonl(workdir / f"glosses.{split}.jsonl", map(dataclasses.asdict, predictions))
+    write_jsonl(workdir / glosses_file(split), map(dataclasses.asdict, predictions))

@@ -10,7 +10,13 @@ from markupsafe import Markup
 
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
-from sslssaw_jax.evaluation.predictions import Prediction, read_predictions, rouge_l, worst_and_best
+from sslssaw_jax.evaluation.predictions import (
+    Prediction,
+    is_ranked,
+    read_predictions,
+    rouge_l,
+    worst_and_best,
+)
 from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 from sslssaw_jax.report.curves import training_curves
 from sslssaw_jax.report.html import data_uri, render
@@ -87,7 +93,7 @@ def render_report(workdir: Path) -> Markup:
         **_scores({split: score_rows(scores) for split, scores in translated.items()}),
         understanding=[*understanding_notes(metrics), *gloss_notes(translated)],
         clips=_clip_entries(workdir, predictions),
-        is_ranked=_is_ranked(predictions),
+        is_ranked=is_ranked(predictions),
         predictions_file=file and file.name,
         num_predictions=len(predictions),
         has_heatmaps=(workdir / HEATMAPS).is_dir(),
@@ -204,18 +210,13 @@ def _verdict(run: ScoreRow, copied: Sequence[ScoreRow]) -> str:
     return f"Better than repeating the question: {pair}" + (f" (p = {p_value})." if p_value else ".")
 
 
-def _is_ranked(predictions: Sequence[Prediction]) -> bool:
-    """Return whether there are clips that are worse than others."""
-    return len(predictions) > 1 and any(row.target for row in predictions)
-
-
 def _clip_entries(workdir: Path, predictions: Sequence[Prediction]) -> list[ClipEntry]:
     """Return the worst and best clips; without references the first."""
     characters = counts_characters(row.target for row in predictions)
     places = worst_and_best(predictions)[:SHOWN]
     named = [("Worst: ", place) for place in places[::2]] + [("Best: ", place) for place in places[1::2]]
-    if not _is_ranked(predictions):
-        named = [("", place) for place in range(len(predictions))[:SHOWN]]
+    if not is_ranked(predictions):
+        named = [("", place) for place in places]
     return [_clip_entry(workdir, name, predictions[place], characters) for name, place in named]
 
 

@@ -1,5 +1,6 @@
 """The page shows what the workdir holds, needs nothing beside it, and takes no text for markup."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -385,6 +386,7 @@ def test_the_worst_and_the_best_come_in_turn_and_each_once() -> None:
         Prediction("bad", "", "a b c d", "a x y z", -0.1),
     ]
     assert [rows[i].id for i in worst_and_best(rows)] == ["worst", "best", "bad", "good, less sure", "middle"]
+    assert worst_and_best([dataclasses.replace(row, target="") for row in rows]) == [0, 1, 2, 3, 4]
 
 
 def test_a_curve_falls_where_its_values_do_and_long_ones_are_thinned() -> None:

@@ -1,0 +1,62 @@
+"""Video files: frames by their times, and files that cannot be opened."""
+
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sslssaw_jax.data import video
+from tests.support.matroska import RATE, write_matroska
+
+
+def shades(clip: video.ClipFrames) -> list[int]:
+    """The mean of each frame, to ten."""
+    images = [cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR) for frame in clip.video]
+    return [round(float(image.mean()) / 10) * 10 for image in images]
+
+
+@pytest.mark.parametrize(
+    ("until", "start", "end", "still", "after"),
+    [
+        (6, 0, 9, 75, 75),
+        (6, 1, 5, 50, 0),
+        (6, 4, 5, 25, 0),  # no frame begins inside
+        (6, 4, 8, 50, 50),
+        (18, 15, 16, 25, 0),  # a seek lands inside the still picture
+        (18, 15, 20, 75, 50),
+        (40, 30, 31, 25, 0),
+        (40, 30, 42, 250, 50),
+    ],
+)
+def test_a_picture_stays_until_the_next_in_a_file_of_varying_rate(
+    until: int, start: int, end: int, still: int, after: int, tmp_path: Path
+) -> None:
+    """A recorder of screens leaves out frames while the picture stands: here from second 3 on."""
+    numbers = [number for number in range((until + 3) * RATE) if not 3 * RATE < number < until * RATE]
+    shade = {0: 50, 3: 100, until: 200}
+    pictures = {
+        number / RATE: np.full((16, 16, 3), shade[max(at for at in shade if at <= number / RATE)], np.uint8)
+        for number in numbers
+    }
+    write_matroska(tmp_path / "a.mkv", pictures)
+    clip = video.read_video(video.Segment(tmp_path / "a.mkv", start, end), video.Resize(), fps=RATE)
+    assert clip.odd == []
+    before = max(0, 3 - start) * RATE
+    assert shades(clip) == [50] * before + [100] * still + [200] * after
+
+
+def test_a_still_picture_of_an_hour_is_too_long(tmp_path: Path) -> None:
+    black = np.zeros((16, 16, 3), np.uint8)
+    write_matroska(tmp_path / "a.mkv", {0.0: black, 5000.0: black})
+    clip = video.read_video(video.Segment(tmp_path / "a.mkv", 0.0, 4900.0), video.Resize(), fps=RATE)
+    assert clip.video == [] and "cut it into sentences" in clip.odd[0]
+
+
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.mkv"))
+    write_matroska(path, {0.0: np.zeros((16, 16, 3), np.uint8)})
+    clip = video.read_video(video.Segment(path, 0.0, math.inf), video.Resize(), fps=RATE)
+    assert clip == video.ClipFrames([], ["its path is not UTF-8: rename it"])
