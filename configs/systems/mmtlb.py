@@ -69,6 +69,7 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
         "translate.optim.groups": _writer(0.01),
     },
     "csl_daily/mmtlb": {
+        "model.mbart.weights": "./pretrained/mbart_trimmed_csl",
         "model.mapper": "embedding",
         "gloss2text.epochs": 4,  # of a cosine over 80
         "gloss2text.optim.schedule": "constant",

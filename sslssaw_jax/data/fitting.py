@@ -1,5 +1,6 @@
 """Whether a dataset fits a model that was trained before, on it or on another."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,23 @@ def require_fitting_features(
         raise ConfigError(
             f"{folder} was trained on other features than {dataset.folder} holds now: bring the run's own "
             f"back{', or choose another --workdir' if trains else ''}:\n  " + "\n  ".join(changed)
+        )
+
+
+def require_written_targets(clips: ClipSource, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError if a tokenizer of other texts cannot write the targets.
+
+    Args:
+        clips: The train split.
+        tokenizer: Of the run; a few unknown characters are no sign of other texts.
+    """
+    targets = [clip.target for clip in clips.clips]
+    unknown = sum(tokenizer.unk_id in tokenizer.encode(target, sys.maxsize) for target in targets)
+    if unknown > 0.1 * len(targets):
+        raise ConfigError(
+            f"the tokenizer in {tokenizer.folder} is of other texts: it cannot write {unknown:,} of "
+            f"{len(targets):,} targets of {clips.split}. Name one of this dataset: config.data.tokenizer, or "
+            "config.model.mbart.weights, trimmed for it by `python -m sslssaw_jax.weights trim`"
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from configs import ablations
 from configs.ablations import BASES, FULL_SIZE, OWN_STAGE_1, ROWS, WHY
-from configs.systems import OTHER_SYSTEMS, PUBLISHED
+from configs.systems import OTHER_SYSTEMS, PUBLISHED, PUBLISHED_ON
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
@@ -62,7 +62,7 @@ def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(
     for row, system in OTHER_SYSTEMS.items():
         config = config_of(base, row)
         assert config.system == system and config.init_from is None
-        said = ablations._changes(base, row)
+        said = ablations._changes(base, row) | PUBLISHED_ON.get(f"{base}/{row}", {})
         changed = [
             line.split(":")[0]
             for path, one, other in (
@@ -188,6 +188,8 @@ def test_pretrained_networks_fit_the_rows_that_name_them():
     for base, row in itertools.product(FULL_SIZE, ALL):
         model = config_of(base, row).model
         assert ("shufflenet" in model.cnn.weights) == (model.cnn.kind == "shufflenet")
+        if mbart := getattr(getattr(model, "mbart", None), "weights", None):
+            assert mbart.endswith("_csl") == (base == "csl_daily"), "trimmed to the row's dataset"
         if row in OWN_ROWS:
             assert model.mbart.weights
             assert model.text_encoder == "mbart" or model.mbert.weights
