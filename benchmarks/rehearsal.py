@@ -112,7 +112,7 @@ def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
 
 
 def gain(row: Seeds, other: Seeds, clips: Sequence[int]) -> Gain | None:
-    """Return the gain on clips, or None where no seed has both rows."""
+    """Return the gain on clips, if any seed has both rows."""
     seeds = [seed for seed in row if seed in other]
     if not seeds:
         return None
@@ -184,7 +184,7 @@ def _spread(runs: Seeds, clips: Sequence[int]) -> str:
 
 
 def gains(rows: Mapping[str, Mapping[str, Seeds]], name: str, other: str) -> dict[str, Gain]:
-    """Return what a row gains over another by part; empty where no seed has both."""
+    """Return what a row gains over another by part, if comparable."""
     dev, test = ([rows[split].get(row, {}) for row in (name, other)] for split in ("dev", "test"))
     parts = parts_of(first(rows["test"][QUESTION]))
     every = range(len(first(rows["dev"][QUESTION]).predictions))

@@ -11,7 +11,7 @@ import numpy as np
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
-from sslssaw_jax.data.clips import ClipInfo, ClipSource
+from sslssaw_jax.data.clips import ClipInfo, ClipSource, RecordError
 from sslssaw_jax.data.epoch_plan import EpochClips, RunPlan, clip_rng, plan_epoch, plan_run
 from sslssaw_jax.data.frames import FrameError, select_frames
 from sslssaw_jax.data.glosses import GlossVocabulary
@@ -166,7 +166,7 @@ class _BatchSource:
                 frame_count_B[row] = len(kept)
                 if points:
                     points_NxC[start:end] = self._source.read_keypoints(index, kept)
-            except FrameError:
+            except (FrameError, RecordError):
                 frames_NxHxWx3[start:end] = 0  # what was read before the broken frame
                 valid_B[row], end = False, start
                 # evaluation must score the whole split, and a batch needs a clip

@@ -18,6 +18,10 @@ _PREPARE_AGAIN = "prepare the dataset again with --overwrite"
 _LONGEST_NAME = 200  # bytes: file names have at most 255, and prefixes and suffixes are added
 
 
+class RecordError(DatasetError):
+    """An error that names a clip whose stored record cannot be read."""
+
+
 @dataclass(frozen=True)
 class ClipInfo:
     """A clip without its video."""
@@ -155,9 +159,9 @@ class ClipSource:
         try:
             record = read_record(self._records[index])
         except (OSError, RuntimeError, ValueError) as error:
-            raise DatasetError(
-                f"record {index} of {self.split} in {folder} cannot be read ({error}): bring the folder "
-                "back, or prepare the dataset again"
+            raise RecordError(
+                f"record {index} of {self.split} in {folder} cannot be read, the clip {self.clips[index].id} "
+                f"({error}): bring the folder back, or prepare the dataset again"
             ) from error
         video = list(record.pop("video"))
         stored = asdict(self._stored[index])
@@ -166,6 +170,9 @@ class ClipSource:
                 f"clips.{self.split}.jsonl of {folder} does not describe its record {index}: {_PREPARE_AGAIN}"
             )
         return Clip(**asdict(self.clips[index]), video=video)
+
+    def get_ready(self) -> None:
+        """Do what takes long before the first clip is read: nothing here."""
 
     def asking(self, questions: Sequence[str]) -> Self:
         """Return a source of the same clips with other questions."""

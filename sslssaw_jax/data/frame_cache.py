@@ -58,7 +58,7 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
 
 
 class CachedClipSource(ClipSource):
-    """A source that reads frames from a file, built at first use.
+    """A source that reads frames from a file, built by `get_ready` or at first use.
 
     The name holds a fingerprint of the split: a dataset that is prepared anew gets a new file. If several
     processes need the same file, one builds it and the others wait. A checksum of each clip lies beside the
@@ -78,6 +78,10 @@ class CachedClipSource(ClipSource):
         self._num_threads = num_threads
         self._start = np.cumsum(self.num_frames) - self.num_frames
         self._compared = np.zeros(len(self), bool)
+
+    def get_ready(self) -> None:
+        """Build the file unless it is there."""
+        _ = self._frames
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
         """Copy the `kept` frames of a clip into `frames_NxHxWx3`.

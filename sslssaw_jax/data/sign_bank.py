@@ -81,9 +81,12 @@ def read_sentences(path: str) -> list[str]:
     return [line.strip() for line in read_text(file).split("\n") if line.strip()]
 
 
-def keep_bank(folder: Path, make: Callable[[], SignBank]) -> SignBank:
-    """Return the bank in a folder; make and save a missing one."""
-    if (folder / SIGN_BANK).is_file():
+def keep_bank(folder: Path, make: Callable[[], SignBank], *, begun: bool) -> SignBank:
+    """Return the bank that a begun training keeps, or make it.
+
+    A bank that was kept before the training began may be of other settings.
+    """
+    if begun and (folder / SIGN_BANK).is_file():
         return SignBank.load(folder)
     bank = make()
     bank.save(folder)
@@ -91,10 +94,13 @@ def keep_bank(folder: Path, make: Callable[[], SignBank]) -> SignBank:
 
 
 def keep_glosses(
-    folder: Path, texts: Sequence[str], write: Callable[[], Sequence[str]]
+    folder: Path, texts: Sequence[str], write: Callable[[], Sequence[str]], *, begun: bool
 ) -> list[tuple[str, str]]:
-    """Return sentences and glosses that a folder keeps, written if not there."""
-    if (folder / SENTENCES).is_file():
+    """Return sentences and glosses that a begun training keeps, or write them.
+
+    Those that were kept before the training began may be of other texts.
+    """
+    if begun and (folder / SENTENCES).is_file():
         return [(row["sentence"], row["glosses"]) for row in read_jsonl(folder / SENTENCES)]
     written = list(zip(texts, write(), strict=True))
     write_jsonl(folder / SENTENCES, [{"sentence": text, "glosses": glosses} for text, glosses in written])

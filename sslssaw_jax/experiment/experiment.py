@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,13 @@ from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
 from sslssaw_jax.types import LOSS
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
-from sslssaw_jax.weights.initial_state import InitialWeights, chain, replace_variables, variables, whole_model
+from sslssaw_jax.weights.initial_state import (
+    InitialWeights,
+    chain,
+    replace_variables,
+    whole_model,
+    whole_variable,
+)
 from sslssaw_jax.weights.pretrained import pretrained_parts
 from sslssaw_jax.weights.transfer import trained_modules
 from sslssaw_jax.workdir import (
@@ -234,7 +240,9 @@ class Experiment:
                 sources.append(trained_modules(directory, modules, tokenizer=texts, best_by=best_by))
         if derived := stage.derived:  # from all that has its values by then
             tokenizer = self._data.tokenizer
-            sources.append(lambda state: replace_variables(state, derived(variables(state), tokenizer)))
+            sources.append(
+                lambda state: replace_variables(state, derived(partial(whole_variable, state), tokenizer))
+            )
         return chain(sources)
 
     def _train_batches(self, place: int) -> Batches:
@@ -257,12 +265,14 @@ class Experiment:
             return self._make_evaluator(names.index(name))
 
         folder, sentences = self._folders[place], []
-        whole = self._data.whole_clips(clips)
-        signs = keep_bank(folder, lambda: earlier(bank.recognizer).make_bank(clips, whole))
+        whole, begun = self._data.whole_clips(clips), bool(saved_steps(folder / CHECKPOINTS))
+        signs = keep_bank(folder, lambda: earlier(bank.recognizer).make_bank(clips, whole), begun=begun)
         if bank.ratio:
             own = [clip.target for clip in clips.clips]
             texts = read_sentences(bank.sentences) if bank.sentences else own
-            sentences = keep_glosses(folder, texts, lambda: earlier(bank.writer).write_glosses(texts))
+            sentences = keep_glosses(
+                folder, texts, lambda: earlier(bank.writer).write_glosses(texts), begun=begun
+            )
         return BankSource(clips, signs, bank.step, sentences, self._data.glosses, bank.ratio)
 
     @cached_property

@@ -11,6 +11,7 @@ from sslssaw_jax.data.batches import Batches, train_batches
 from sslssaw_jax.data.clips import ClipSource, whole_clips
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.features import find_features
+from sslssaw_jax.data.fitting import require_written_targets
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.keypoints import find_keypoints
@@ -23,7 +24,7 @@ from sslssaw_jax.training.loop import make_recipe
 from sslssaw_jax.training.sharding import local_frames
 from sslssaw_jax.weights.mbart import mbart_folder
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import TOKENIZER
+from sslssaw_jax.workdir import TOKENIZER, read_notes
 
 
 class RunData:
@@ -84,7 +85,8 @@ class RunData:
         if self._base and self._base.glosses:
             return self._base.glosses
         vocabulary = self._system.vocabulary
-        if vocabulary.file(self._workdir).exists():  # the dataset may be another than in the training
+        # translated clips may be of another dataset; a run without a checkpoint may have had other settings
+        if read_notes(self._workdir) and vocabulary.file(self._workdir).exists():
             return vocabulary.load(self._workdir)
         clips = self.clips(self._config.data.train_split, video=False)
         clips.clips = [clips.clips[index] for index in self.whole_clips(clips)]
@@ -101,6 +103,8 @@ class RunData:
     def train_batches(self, stage: Stage, clips: ClipSource, mesh: Mesh) -> Batches:
         """Return a stage's batches, which its optimizer fits."""
         stage_config = getattr(self._config, stage.name)
+        if not self._base:  # whose texts are compared character by character
+            require_written_targets(clips, self.tokenizer)
         try:
             batches = train_batches(
                 clips,
@@ -115,4 +119,5 @@ class RunData:
         except ConfigError as error:
             raise ConfigError(f"{stage.name}: {error}") from None
         make_recipe(stage, stage_config.optim, batches)
+        clips.get_ready()  # a signal ends this at once, while one in a step would wait for it
         return batches

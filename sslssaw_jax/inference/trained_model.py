@@ -184,7 +184,8 @@ def _assemble(
         keypoints=[point for one in features for point in one.points],
         glosses=lambda: glosses or GlossVocabulary(),
     )
-    stage = SYSTEMS[config.system].make_stages(config, inputs)[-1]
+    alone = dataclasses.replace(config, init_from=None)  # it has been through the stages before
+    stage = SYSTEMS[config.system].make_stages(alone, inputs)[-1]
     if stage.translation is None:
         raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
     state = fill(stage.abstract_state(), arrays, f"the weights in {folder} do not fit its configuration")

@@ -23,7 +23,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from sslssaw_jax.config.checks import fraction, positive
+from sslssaw_jax.config.checks import ConfigError, fraction, positive
 from sslssaw_jax.models.attention import Attention, KeysValues, MakeAttention
 from sslssaw_jax.models.remat import Blocks
 
@@ -265,7 +265,7 @@ class Encoder(Blocks):
         """Return the encoded states f32[B, T, D], meaningless at padding.
 
         Raises:
-            ValueError: T exceeds the model's positions.
+            ConfigError: T exceeds the model's positions.
         """
         _check_length(embedded_BxTxD.shape[1], self.max_positions)
         positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
@@ -314,14 +314,14 @@ class Decoder(Blocks):
         """Return states f32[B, L, D] with teacher forcing, from tokens so far.
 
         Raises:
-            ValueError: L exceeds the model's positions.
+            ConfigError: L exceeds the model's positions.
         """
         self.check_length(embedded_BxLxD.shape[1])
         cache = self.init_cache(encoder_states_BxTxD, encoder_mask_BxT, embedded_BxLxD.shape[1])
         return self.extend(embedded_BxLxD, mask_BxL, cache, rngs)[0]
 
     def check_length(self, length: int) -> None:
-        """Raise ValueError if a sequence of this length exceeds the model's positions."""
+        """Raise ConfigError if a sequence of this length exceeds the model's positions."""
         _check_length(length, self.max_positions)
 
     def init_cache(
@@ -382,7 +382,7 @@ class Decoder(Blocks):
 
 def _check_length(length: int, max_positions: int) -> None:
     if length > max_positions:
-        raise ValueError(
+        raise ConfigError(
             f"a sequence of {length} exceeds the {max_positions} positions of the model: "
             "raise max_positions in config.model, or shorten the input"
         )

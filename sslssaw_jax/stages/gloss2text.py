@@ -4,7 +4,7 @@ A gloss is at first the mean of mBART's embeddings of its pieces, in lower case;
 mBART's own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -46,8 +46,8 @@ def gloss2text_stage(config: Config, inputs: StageInputs) -> Stage:
         rngs = split_key(key)[1]
         return sentence_loss(model, *read(model, batch, rngs), batch, counts, config.gloss2text, rngs)
 
-    def start(values: Mapping[tuple[Any, ...], Any], tokenizer: Tokenizer) -> Iterable[tuple[Any, Any]]:
-        table_VxD = np.asarray(values[_EMBEDDING])
+    def start(value: Callable[[Any], np.ndarray], tokenizer: Tokenizer) -> Iterable[tuple[Any, Any]]:
+        table_VxD = value(_EMBEDDING)
         yield GLOSS_EMBEDDING, embed_glosses(inputs.glosses().glosses, table_VxD, tokenizer)
         yield ENDING, table_VxD[[tokenizer.eos_id, tokenizer.language_id]]
 

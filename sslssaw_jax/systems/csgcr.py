@@ -16,7 +16,7 @@ dev at each evaluation.
 B clips, T positions in time, K sentences of a clip, L tokens, G words of a bag, W words, D features.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -200,8 +200,8 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         rank = partial(net.rank, feature_BxD)
         return EncodedModel(net.decoder, net.embedding, net.embedding.logits, *bag, rank=rank)
 
-    def start(values: Mapping[tuple[Any, ...], Any], tokenizer: Tokenizer) -> Iterable[tuple[Any, Any]]:
-        table_VxD = np.asarray(values["embedding", "embed", "embedding"])
+    def start(value: Callable[[Any], np.ndarray], tokenizer: Tokenizer) -> Iterable[tuple[Any, Any]]:
+        table_VxD = value(("embedding", "embed", "embedding"))
         yield ("word_embedding", "embedding"), embed_glosses(inputs.glosses().glosses, table_VxD, tokenizer)
         yield ("ending",), table_VxD[[tokenizer.eos_id, tokenizer.language_id]]
 

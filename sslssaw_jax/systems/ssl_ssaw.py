@@ -27,6 +27,7 @@ from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, Encoder
+from sslssaw_jax.models.video_embedding import num_positions
 from sslssaw_jax.stages.pretrain import Alignment, pretrain_stage
 from sslssaw_jax.stages.recognition import early_modules, early_stages
 from sslssaw_jax.stages.self_supervision import translation_loss
@@ -207,10 +208,25 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for two CNN starts or texts too long for mBERT."""
+    """Raise ConfigError for two CNN starts or too long sequences."""
     check_cnn_start(config)
     model: SSLSSAWConfig = config.model
-    longest = max(config.data.max_question_tokens, config.data.max_target_tokens)
+    data, decode = config.data, config.decode
+    longest = max(data.max_question_tokens, data.max_target_tokens)
+    asked = data.max_question_tokens * (model.ssl == "prefix")  # which the decoder reads first
+    needed = {
+        "data.max_target_tokens": asked + data.max_target_tokens,
+        "decode.max_new_tokens": asked + 1 + decode.max_new_tokens,
+    }
+    if model.inputs == "both" and not data.features and data.frame_stride == 1:
+        needed["data.max_frames"] = data.max_question_tokens + num_positions(data.max_frames)
+    for key, length in needed.items():
+        require(
+            config.stage != "translate" or length <= model.mbart.max_positions,
+            f"config.model.mbart.max_positions is {model.mbart.max_positions}; config.{key} with "
+            f"config.data.max_question_tokens={data.max_question_tokens} needs {length}: raise the one, or "
+            "lower the others",
+        )
     require(
         model.text_encoder != "mbert" or longest <= model.mbert.max_positions,
         f"config.model.mbert.max_positions is {model.mbert.max_positions}; texts of {longest} tokens need as "

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental.multihost_utils import process_allgather
 
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.types import TrainState
@@ -34,6 +35,12 @@ def variables(state: TrainState) -> dict[KeyPath, Any]:
         for group in (state.params, state.batch_stats)
         for path, variable in nnx.to_flat_state(group)
     }
+
+
+def whole_variable(state: TrainState, path: KeyPath) -> np.ndarray:
+    """Return an array of which each process may hold a part."""
+    value = variables(state)[path]
+    return np.array(value if value.is_fully_addressable else process_allgather(value, tiled=True))
 
 
 def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) -> TrainState:

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from sslssaw_jax.types import TrainState
-from sslssaw_jax.weights.initial_state import InitialWeights, WeightsError, replace_variables, variables
+from sslssaw_jax.weights.initial_state import InitialWeights, WeightsError, replace_variables, whole_variable
 from sslssaw_jax.workdir import user_path
 
 TABLE = ("embed_target", "embed", "embedding")
@@ -32,7 +32,7 @@ def word_vectors(file: str, pieces: Sequence[str]) -> InitialWeights:
     logging.info("%s has vectors of %d of %d pieces", file, len(known), len(pieces))
 
     def start(state: TrainState) -> TrainState:
-        table_VxD = np.array(variables(state)[TABLE])
+        table_VxD = whole_variable(state, TABLE)
         width = len(vectors[pieces[known[0]]])
         if width != table_VxD.shape[1]:
             raise WeightsError(

@@ -170,6 +170,25 @@ def test_texts_longer_than_mbert_can_read_are_refused_with_the_remedy():
         read_config(tree)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("data.max_target_tokens", 1000, 1064),
+        ("decode.max_new_tokens", 960, 1025),
+        ("data.max_frames", 3900, 1040),
+    ],
+)
+def test_sequences_beyond_the_positions_are_refused_before_a_stage_trains(key, value, needed):
+    tree = with_value(key, value)
+    message = (
+        rf"max_positions is 1024; config\.{key} with config\.data\.max_question_tokens=64 needs {needed}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        read_config(tree)
+    tree.model.mbart.max_positions = needed
+    assert read_config(tree).model.mbart.max_positions == needed
+
+
 @pytest.mark.parametrize(("key", "value"), [("stem", "conv7_stride4"), ("head", "flatten")])
 def test_pretrained_weights_for_another_layout_are_refused_with_the_remedy(key, value):
     tree = with_value("model.cnn.weights", "microsoft/resnet-18")

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -66,10 +68,21 @@ def test_a_bank_is_read_back_and_a_damaged_one_is_named(tmp_path) -> None:
 
 def test_a_process_that_writes_no_files_needs_none(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("sslssaw_jax.workdir.is_first_process", lambda: False)
-    assert keep_bank(tmp_path, lambda: BANK) is BANK
+    assert keep_bank(tmp_path, lambda: BANK, begun=False) is BANK
     texts, glosses = zip(*WRITTEN)
-    assert keep_glosses(tmp_path, texts, lambda: glosses) == WRITTEN
+    assert keep_glosses(tmp_path, texts, lambda: glosses, begun=False) == WRITTEN
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_kept_before_it_began_is_made_anew(tmp_path) -> None:
+    texts, glosses = zip(*WRITTEN)
+    keep_bank(tmp_path, lambda: BANK, begun=False)
+    keep_glosses(tmp_path, texts, lambda: glosses, begun=False)
+    other = dataclasses.replace(BANK, positions=BANK.positions + 1)
+    for begun, bank, written in ((True, BANK, WRITTEN), (False, other, [("snow", "SNOW")])):
+        found = keep_bank(tmp_path, lambda: other, begun=begun)
+        np.testing.assert_array_equal(found.positions, bank.positions)
+        assert keep_glosses(tmp_path, ["snow"], lambda: ["SNOW"], begun=begun) == written
 
 
 def test_glosses_without_a_piece_are_dropped_and_sentences_without_glosses_left_out() -> None:

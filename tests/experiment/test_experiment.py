@@ -10,6 +10,8 @@ import pytest
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
+from sslssaw_jax.data.glosses import GlossVocabulary
+from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.understanding import find_understanding
@@ -231,12 +233,31 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
         ("translate__frame_budget", 8, r"translate: clip .* raise frame_budget or lower data\.max_frames"),
         ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
         ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
+        ("data__tokenizer", "OTHER", r"tokenizer in .*other is of other texts: .* 24 of 24 targets of train"),
     ],
 )
 def test_a_mistake_in_the_last_stage_shows_before_the_first_is_trained(
     key, value, message, data_dir, tmp_path
 ) -> None:
+    if value == "OTHER":
+        value = str(tmp_path / "other")
+        train_tokenizer(["今天下雨", "明天有雪"], Path(value), vocab_size=40)
+    before = list(tmp_path.iterdir())
     run = experiment(data_dir, tmp_path / "demo", **{key: value})
     with pytest.raises(ConfigError, match=message):
         run.run("train")
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_a_cache_is_built_before_the_first_step(data_dir, tmp_path) -> None:
+    changes = {"data__cache": True, "data__cache_dir": str(tmp_path / "cache")}
+    experiment(data_dir, tmp_path / "demo", **changes)._train_batches(-1)
+    assert [path.name.split(".")[2] for path in (tmp_path / "cache").glob("*.npy")] == ["train"]
+
+
+def test_glosses_of_a_run_that_never_began_are_read_anew(data_dir, tmp_path) -> None:
+    run = experiment(data_dir, tmp_path / "demo")
+    GlossVocabulary(("OLD",)).save(run.workdir)
+    assert "OLD" not in run._data.glosses.glosses
+    write_json(run.workdir / FINISHED, run._notes(len(run._stages) - 1))
+    assert experiment(data_dir, tmp_path / "demo")._data.glosses.glosses == ("OLD",)

@@ -58,6 +58,13 @@ def test_a_system_of_one_stage_goes_on_from_a_trained_model(runs):
     jax.tree.map(np.testing.assert_array_equal, found, variables(run._base.state))
 
 
+@pytest.mark.parametrize("system", ["ssl_ssaw", "slrt"])
+def test_a_model_that_went_on_from_another_translates(tiny_data_dir, tmp_path, system):
+    make_run(tmp_path / "more", tiny_data_dir, system, base="moved_away")
+    model = Translator.from_pretrained(tmp_path / "more").model
+    assert (model.config.init_from, model.stage.name) == ("moved_away", "translate")
+
+
 def test_the_tokenizer_is_the_models_own(runs):
     run = experiment(runs)
     assert run._data.tokenizer.folder == runs / "trained" / "tokenizer"

@@ -44,8 +44,10 @@ MBERT = {
 }
 
 
-def make_run(workdir: Path, data_dir: Path, system: str = "ssl_ssaw", **changes: Any) -> Config:
-    """Leave what a finished run of a random model leaves: checkpoint and tokenizer."""
+def make_run(
+    workdir: Path, data_dir: Path, system: str = "ssl_ssaw", base: str | None = None, **changes: Any
+) -> Config:
+    """Leave what a finished run of a random model leaves, maybe one that went on from a base."""
     config = toy_system(system, **SIZES | {"data.data_dir": str(data_dir)} | changes)
     dataset = find_dataset(data_dir, "avatar_qa")
     mbert = SYSTEMS[system].text_tower(config.model)
@@ -54,7 +56,7 @@ def make_run(workdir: Path, data_dir: Path, system: str = "ssl_ssaw", **changes:
     stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
     meta = {
         "stage": stage.name,
-        "config": to_dict(config),
+        "config": to_dict(config) | {"init_from": base},
         "tokenizer": tokenizer.fingerprints,
         "dataset": dataset.facts.to_json(),
     }

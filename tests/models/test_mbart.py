@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.transformer import Decoder, Encoder
 from tests.support.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
@@ -187,7 +188,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters(batch):
 def test_a_sequence_beyond_the_positions_is_refused():
     config = MBartConfig(d_model=8, ffn_dim=8, text_heads=2, video_heads=2, decoder_heads=2, max_positions=4)
     embedded, mask = jnp.zeros((1, 5, 8)), jnp.ones((1, 5), bool)
-    with pytest.raises(ValueError, match=r"5 exceeds the 4 .*max_positions in config\.model"):
+    with pytest.raises(ConfigError, match=r"5 exceeds the 4 .*max_positions in config\.model"):
         Encoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask)
-    with pytest.raises(ValueError, match=r"5 exceeds the 4 .*max_positions in config\.model"):
+    with pytest.raises(ConfigError, match=r"5 exceeds the 4 .*max_positions in config\.model"):
         Decoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask, embedded, mask)

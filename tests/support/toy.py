@@ -110,7 +110,7 @@ def toy_config(**changes: Any) -> Config:
         "model.mbart.decoder_layers": 1,
         "model.mbart.video_heads": 2,
         "model.mbart.decoder_heads": 2,
-        "model.mbart.max_positions": 64,
+        "model.mbart.max_positions": 128,
         "model.fusion.heads": 2,
         "model.fusion.ffn_dim": 24,
         "compute.dtype": "float32",

@@ -23,7 +23,7 @@ from sslssaw_jax.config.experiment import CheckpointConfig, Config, LoggingConfi
 from sslssaw_jax.config.stages import OptimConfig, StageConfig
 from sslssaw_jax.data import clips as clips_module
 from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
-from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.clips import ClipSource, RecordError
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import FrameError
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
@@ -350,6 +350,27 @@ def test_a_dataset_that_goes_while_it_is_read_is_one_error(
         os.truncate(records, records.stat().st_size // 2)
     with pytest.raises(DatasetError, match=r"record \d+ of train in .*data/avatar_qa/1\.0\.0 cannot be read"):
         next(run.batches().iterator())
+
+
+def test_a_damaged_record_is_a_broken_clip(tiny_data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data_dir, tmp_path / "data")
+    (records,) = (tmp_path / "data").rglob("*train.array_record*")
+    data = bytearray(records.read_bytes())
+    data[len(data) // 2] ^= 1
+    records.write_bytes(data)
+    source = ClipSource(find_dataset(tmp_path / "data", "avatar_qa"), "train")
+    damaged = []
+    for index in range(len(source)):
+        try:
+            source[index]
+        except RecordError:
+            damaged.append(index)
+    assert len(damaged) == 1
+    run = Run(source, tmp_path / "run", skip_broken=1, epochs=1)
+    left_out = [index for batch in run.batches() for index in batch.index[~batch.valid].tolist()]
+    assert [index for index in left_out if index >= 0] == damaged
+    with pytest.raises(RecordError, match=source.clips[damaged[0]].id):
+        list(run.batches(evaluation=True))
 
 
 def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from flax import nnx
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.processes import initialize_processes
+from sslssaw_jax.types import TrainState
+from sslssaw_jax.weights.initial_state import whole_variable
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.small_runs import ROOT, rows
 from tests.support.toy_system import SYSTEM
@@ -42,6 +45,8 @@ run.main([])
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.experiment import Experiment
 Experiment(read_config(configuration(Path(sys.argv[1]))), Path(sys.argv[2])).run("train")
+from tests.training.test_processes import check_whole_variable
+check_whole_variable()
 """
 CONFIG_FILE = """
 from pathlib import Path
@@ -68,6 +73,18 @@ def toy() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(SYSTEMS, "toy", SYSTEM)
         yield
+
+
+def check_whole_variable() -> None:
+    """Fetch an array of which each process holds a half."""
+    whole = np.arange(12.0).reshape(4, 3)
+    mesh = jax.make_mesh((jax.device_count(),), ("fsdp",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+    table = jax.make_array_from_callback(whole.shape, split, lambda index: whole[index])
+    assert jax.process_count() == 2 and not table.is_fully_addressable
+    params = nnx.State({"table": nnx.Param(table)})
+    state = TrainState(jax.numpy.int32(0), params, nnx.State({}), {})
+    np.testing.assert_array_equal(whole_variable(state, ("table",)), whole)
 
 
 def interrupted(finished: Path, workdir: Path) -> Path:
