@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
@@ -21,7 +20,7 @@ from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.small_runs import rows, run, shipped, shrink
-from tfds_builders.prepare import prepare
+from tfds_builders.prepare import PrepareError, prepare
 
 pytestmark = pytest.mark.slow
 SCORES = {
@@ -238,7 +237,7 @@ def test_own_videos_without_a_train_split_are_translated_beside_the_runs_own_cli
         prepare, "custom_qa", tmp_path / "data", manual_dir=tmp_path, language="en_XX", resize="crop:48"
     )
     cv2.imwrite(str(tmp_path / "videos" / "mine" / "4.png"), np.zeros((60, 80, 3), np.uint8))  # in place
-    with pytest.raises(DatasetError, match="--overwrite"):
+    with pytest.raises(PrepareError, match=r"videos: .*changed\nprepare it again with --overwrite"):
         again(num_workers=1)
     again(num_workers=1, overwrite=True)
     config.evaluation.num_heatmaps = 1
