@@ -43,10 +43,10 @@ def convolve(
 
     def backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, kernel = saved
-        (x_gradient,) = jax.vjp(lambda x: plain(x, kernel), x)[1](cotangent)
+        (x_gradient,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(cotangent)
 
         def xla(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-            return jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](cotangent)[0]
+            return jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(cotangent)[0]
 
         if min(cotangent.shape[1:3]) < MIN_SIDE or options["feature_group_count"] > 1:
             return x_gradient, xla(x, cotangent)

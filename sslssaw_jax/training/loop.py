@@ -165,8 +165,7 @@ def train(
                 trace.before(step)
                 state, metrics = counted_step(state, on_devices, run_key, np.float32(factor))
                 trace.after(step, metrics)
-                flops = counted_step.flops * stage_config.accumulate  # XLA counts the body of a loop once
-                pending.append(_Step(step, batch, metrics, waited, flops, factor))
+                pending.append(_Step(step, batch, metrics, waited, counted_step.flops, factor))
                 stopping = stop.reached(step)
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
                 late = 0 if saving else 1  # a step late, so that the device never waits for the host

@@ -1,5 +1,6 @@
 """The speed of a step: FLOPs, peak of the devices, and traces."""
 
+import math
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -37,6 +38,32 @@ def peak_flops(configured_tflops: float) -> float:
     return (configured_tflops or known) * 1e12 * jax.device_count()
 
 
+def count_flops(jaxpr: Any) -> float:
+    """Return the FLOPs of a traced program's matrix products and convolutions.
+
+    The body of a loop of known length counts each time, of another loop once; of branches, the first counts.
+    A step along a dilated input counts where there is a number.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        params, shapes = equation.params, [variable.aval.shape for variable in equation.invars]
+        name = equation.primitive.name
+        if name == "dot_general":
+            ((contracted, _), _) = params["dimension_numbers"]
+            total += 2 * equation.outvars[0].aval.size * math.prod(shapes[0][axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            outputs = shapes[1][params["dimension_numbers"].rhs_spec[0]]
+            taps = math.prod(shapes[1]) / outputs / math.prod(params["lhs_dilation"])
+            total += 2 * equation.outvars[0].aval.size * taps
+        elif name == "cond":
+            total += count_flops(params["branches"][0].jaxpr)
+        else:
+            inner = [getattr(value, "jaxpr", value) for value in params.values()]
+            once = sum(count_flops(program) for program in inner if hasattr(program, "eqns"))
+            total += once * (params["length"] if name == "scan" else 1)
+    return total
+
+
 class CountedStep:
     """A jitted function, compiled once for each length of batches, that knows its FLOPs.
 
@@ -50,7 +77,7 @@ class CountedStep:
     ) -> None:
         self._jitted, self._compiling = jitted, compiling
         self._compiled: dict[Any, tuple[Callable[..., Any], float]] = {}
-        self.flops = 0.0  # of the last call, on all devices together; the body of a loop counts once
+        self.flops = 0.0  # of the last call, on all devices together
 
     def __call__(self, *args: Any) -> Any:
         """Call the function, compiled once for each length of batches."""
@@ -59,10 +86,8 @@ class CountedStep:
         key = structure, *(array.shape for array in arrays)
         if key not in self._compiled:
             with self._compiling():
-                lowered = self._jitted.lower(*args)
-                # before compilation: the compiled program hides what cuDNN and cuBLAS do
-                flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
-                self._compiled[key] = lowered.compile(), flops
+                traced = self._jitted.trace(*args)
+                self._compiled[key] = traced.lower().compile(), count_flops(traced.jaxpr.jaxpr)
         compiled, self.flops = self._compiled[key]
         return compiled(*args)
 
