@@ -33,7 +33,7 @@ _PUBLISHED = {
         for key, value in _ADAM.items()
     },
     "model.s3d.weights": "./pretrained/S3D_kinetics400.pt",
-    "model.mbart.weights": "./pretrained/mbart_trimmed",
+    "model.mbart.weights": "./pretrained/mbart_glosses",  # trimmed with --glosses
     "recognize.epochs": 40,
     "recognize.clips_per_batch": 8,
     "recognize.frame_budget": 1600,  # on average 8 clips of PHOENIX
@@ -69,7 +69,7 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
         "translate.optim.groups": _writer(0.01),
     },
     "csl_daily/mmtlb": {
-        "model.mbart.weights": "./pretrained/mbart_trimmed_csl",
+        "model.mbart.weights": "./pretrained/mbart_glosses_csl",
         "model.mapper": "embedding",
         "gloss2text.epochs": 4,  # of a cosine over 80
         "gloss2text.optim.schedule": "constant",

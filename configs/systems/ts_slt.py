@@ -36,7 +36,7 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
         "translate.optim.groups": ("video=0", "heads=0.3", *_writers(0.01, mapper=1)),
     },
     "csl_daily/ts_slt": {
-        "model.mbart.weights": "./pretrained/mbart_trimmed_csl",
+        "model.mbart.weights": "./pretrained/mbart_glosses_csl",
         "model.raster": (170, 170),
         "model.mapper": "embedding",
         "gloss2text.epochs": 4,

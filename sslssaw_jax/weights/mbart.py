@@ -82,7 +82,8 @@ def mbart_folder(config: PretrainedMBartConfig, data: DataConfig) -> Path:
     except WeightsError as error:
         raise WeightsError(
             f"{error}. The pretrained weights are {PRETRAINED}'s, and this command downloads them and keeps "
-            f"what the dataset needs:\n  {_trim_command(data, str(config.weights))}\n"
+            "what the dataset needs (add --glosses for MMTLB and TS-SLT, which read glosses as text):\n"
+            f"  {_trim_command(data, str(config.weights))}\n"
             "To train from scratch: --config.model.mbart.weights= "
             "(and --config.model.cnn.weights= for the CNN)"
         ) from error

@@ -168,7 +168,8 @@ def sized_config(**changes: object) -> Config:
     """The toy's, with mBART parts as wide as `DEEP` and less deep."""
     sizes = {"d_model": 16, "ffn_dim": 24, "max_positions": 32, "text_layers": 5}
     sizes |= {"video_layers": 3, "decoder_layers": 2}
-    return toy_config(**({f"model.mbart.{key}": value for key, value in sizes.items()} | changes))
+    texts = {"data.max_question_tokens": 8, "data.max_target_tokens": 8}
+    return toy_config(**{f"model.mbart.{key}": value for key, value in sizes.items()} | texts | changes)
 
 
 def empty_state(stage: Stage) -> TrainState:
