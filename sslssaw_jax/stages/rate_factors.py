@@ -1,6 +1,6 @@
 """Learning-rate factors of modules by path prefix, such as `video.cnn`; 0 freezes a module."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,11 +22,20 @@ def factor_tree(factors: RateFactors, params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: factor_at(factors, _names(path)), params)
 
 
-def check_rate_factors(factors: RateFactors, params: Any) -> None:
-    """Raise ConfigError for an unknown path, or if nothing trains."""
+def check_rate_factors(factors: RateFactors, params: Any, modules: Collection[str] = ()) -> None:
+    """Raise ConfigError for an unknown path, or if nothing trains.
+
+    Args:
+        factors: By path.
+        params: Of the model.
+        modules: All modules of the model; one that reads features has no parameters, and any path in it is
+            known.
+    """
     names = [tuple(map(str, _names(path))) for path, _ in jax.tree.leaves_with_path(params)]
     for prefix in factors:
         parts = tuple(prefix.split("."))
+        if parts[0] in modules and all(name[0] != parts[0] for name in names):
+            continue
         if any(name[: len(parts)] == parts for name in names):
             continue
         above = parts[:-1]

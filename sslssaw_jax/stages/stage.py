@@ -125,6 +125,11 @@ class Stage:
         """Return the same structure without dropout and with the running statistics."""
         return split_model(_for_evaluation(self._abstract_model, ...))[0]
 
+    @property
+    def module_names(self) -> list[str]:
+        """Return the names of the model's modules."""
+        return [name for name, value in vars(self._abstract_model).items() if isinstance(value, nnx.Module)]
+
     @cached_property
     def _abstract_model(self) -> nnx.Module:
         return nnx.eval_shape(lambda: self.make_model(jax.random.key(0)))

@@ -198,7 +198,7 @@ def make_recipe(
         if optim.schedule == "plateau" and not stage.selection:
             raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
         if optim.rate_factors:
-            check_rate_factors(optim.rate_factors, stage.abstract_state().params)
+            check_rate_factors(optim.rate_factors, stage.abstract_state().params, stage.module_names)
     except ConfigError as error:  # a group knows its keys, not its own path
         raise ConfigError(f"config.{stage.name}.{error}") from None
     return made

@@ -10,16 +10,27 @@ import pytest
 
 from configs import ablations
 from configs.ablations import BASES, FULL_SIZE, OWN_STAGE_1, ROWS, WHY
-from configs.systems import OTHER_SYSTEMS, PUBLISHED, PUBLISHED_ON
+from configs.systems import OTHER_SYSTEMS, PUBLISHED, PUBLISHED_ON, SMALL
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.evaluation.metrics import LABELS
-from sslssaw_jax.stages.rate_factors import factor_at, factor_tree
+from sslssaw_jax.stages.rate_factors import check_rate_factors, factor_at, factor_tree
+from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.step import train_step
-from sslssaw_jax.systems import read_config
+from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.tables import PAPER
 from sslssaw_jax.training.optimizer import make_optimizer
-from tests.support.toy import batch_for, jit, make_stages, toy_batch, toy_state, toy_system, training_batch
+from sslssaw_jax.types import FeatureSize
+from tests.support.toy import (
+    TOY_GLOSSES,
+    batch_for,
+    jit,
+    make_stages,
+    toy_batch,
+    toy_state,
+    toy_system,
+    training_batch,
+)
 
 OWN_ROWS = ROWS | OWN_STAGE_1 | WHY  # of SSL-SSAW
 ALL = [*OWN_ROWS, *OTHER_SYSTEMS]
@@ -56,13 +67,24 @@ def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
         require_values(config_of(base, row), f"{base}_{row}", said)
 
 
+def own_recipe(base: str, row: str) -> dict[str, Any]:
+    """What a row of another system changes of its base."""
+    if base in FULL_SIZE:
+        return PUBLISHED[row] | PUBLISHED_ON.get(f"{base}/{row}", {})
+    if base.startswith("rehearsal"):  # as wide as SSL-SSAW there
+        return {key: 256 if value == 128 else value for key, value in SMALL[row].items()}
+    demo = {"pretrain.epochs": 2, "pretrain.optim.learning_rate": 1e-3, "translate.eval_every": 2}
+    demo |= {"translate.epochs": 6, "translate.optim.learning_rate": 1e-3}
+    return (demo if base == "demo" else {}) | SMALL[row]
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_a_row_of_another_system_has_its_base_s_data_and_cnn_and_its_own_recipe(base):
     full = config_of(base, "ssl_ssaw")
     for row, system in OTHER_SYSTEMS.items():
         config = config_of(base, row)
         assert config.system == system and config.init_from is None
-        said = ablations._changes(base, row) | PUBLISHED_ON.get(f"{base}/{row}", {})
+        said = own_recipe(base, row)
         changed = [
             line.split(":")[0]
             for path, one, other in (
@@ -103,6 +125,16 @@ def test_rows_without_a_step_of_their_own_have_the_recipe_of_one_that_has():
 
     known = [recipe(row) for row in RECIPES]
     assert [row for row in OTHER_SYSTEMS if recipe(row) not in known] == []
+
+
+@pytest.mark.parametrize(("row", "sets"), [("mmtlb", 1), ("ts_slt", 2)])
+def test_recipes_that_freeze_the_video_part_are_for_stored_features_too(row, sets):
+    config = config_of("phoenix", row)
+    data = dataclasses.replace(config.data, features=tuple("ab"[:sets]), keypoints=None)
+    inputs = StageInputs(99, features=[FeatureSize(32, 4, 16)] * sets, glosses=lambda: TOY_GLOSSES)
+    for stage in SYSTEMS[config.system].make_stages(dataclasses.replace(config, data=data), inputs):
+        factors = getattr(config, stage.name).optim.rate_factors
+        check_rate_factors(factors, stage.abstract_state().params, stage.module_names)
 
 
 @pytest.mark.slow

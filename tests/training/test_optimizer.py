@@ -216,8 +216,9 @@ def test_settings_of_a_schedule_or_group_that_mean_nothing_are_refused(settings,
 def test_a_group_that_is_not_in_the_model_is_refused_with_those_that_are(groups, message):
     params = {"head": {"kernel": 0}, "video": {"cnn": {"kernel": 0}, "project": {"kernel": 0}}}
     check_rate_factors({"video.cnn": 0.0, "head": 1.0}, params)
+    check_rate_factors({"features.cnn": 0.0}, params, ["features", "head", "video"])  # these are stored
     with pytest.raises(ConfigError, match=message):
-        check_rate_factors(groups, params)
+        check_rate_factors(groups, params, ["features", "head", "video"])
 
 
 def test_without_warm_up_the_first_step_takes_the_full_rate():
