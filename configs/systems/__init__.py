@@ -34,8 +34,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """The recipe of each row by its public code or paper."""
 
 PUBLISHED_ON: dict[str, dict[str, Any]] = {
-    **mmtlb.PUBLISHED_ON,
     **csgcr.PUBLISHED_ON,
+    **gaslt.PUBLISHED_ON,
+    **slrt.PUBLISHED_ON,
+    **signbt.PUBLISHED_ON,
+    **mmtlb.PUBLISHED_ON,
     **gbt.PUBLISHED_ON,
     **ts_slt.PUBLISHED_ON,
 }

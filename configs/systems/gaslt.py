@@ -1,6 +1,6 @@
 """GASLT, by the public code YinAoXiong/GASLT."""
 
-from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
+from configs.systems.shared import CSL_DAILY_PATIENCE, SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
 
 _PUBLISHED = {
     **SIGNJOEY,
@@ -20,3 +20,4 @@ PUBLISHED = {
     "gaslt": _PUBLISHED | WITHOUT_QUESTION,
     "qb_gaslt": _PUBLISHED,
 }
+PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_PATIENCE for row in PUBLISHED}

@@ -1,6 +1,6 @@
 """BTT and SignBT: a reconstruction with the recipe of SLRT's public code, on which the paper builds."""
 
-from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER, small_stage
+from configs.systems.shared import CSL_DAILY_PATIENCE, SIGNJOEY, SMALL_TRANSFORMER, small_stage
 
 _WITHOUT = {"model.synthetic_ratio": 0.0}
 _POSITIONS = {"translate.optim.groups": ("video=0",)}
@@ -44,3 +44,4 @@ _PUBLISHED = {
 }
 SMALL = {"btt": _SMALL | _WITHOUT, "signbt": _SMALL}
 PUBLISHED = {"btt": _PUBLISHED | _WITHOUT, "signbt": _PUBLISHED}
+PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_PATIENCE for row in PUBLISHED}

@@ -1,6 +1,6 @@
 """SLRT, by the public code neccam/slt."""
 
-from configs.systems.shared import SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
+from configs.systems.shared import CSL_DAILY_PATIENCE, SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
 
 _WITH_GLOSSES = WITHOUT_QUESTION | {"model.recognition_weight": 1.0}  # 1:1, as the public code is configured
 _PUBLISHED = {
@@ -25,3 +25,4 @@ PUBLISHED = {
     "slrt_ctc": _PUBLISHED | _WITH_GLOSSES,
     "qb_slrt": _PUBLISHED,
 }
+PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_PATIENCE for row in PUBLISHED}

@@ -47,7 +47,8 @@ class DataConfig:
     image_size: int = positive(224)  # side in pixels of the square that the CNN sees
     crop_fraction: float = setting(0.875, SHARE)  # share of a stored frame's side that the square covers
     max_frames: int = positive(300)
-    # from one stored frame to the next, in frames of 25 a second; 4 for a corpus at a quarter of that rate
+    # from one stored frame to the next, in frames of 25 a second; 4 for a corpus at a quarter of that rate.
+    # What S3D and TSPNet's windows see is counted in stored frames
     frame_stride: int = positive(1)
     features: tuple[str, ...] = ()  # prepared feature sets that are read in place of frames
     keypoints: str | None = setting(None)  # a prepared keypoint set that is read beside frames

@@ -255,7 +255,10 @@ class Experiment:
         clips = self._data.clips(data.train_split, video=stage.reads_video)
         if stage.bank:
             return self._bank_clips(place, stage.bank, clips)
-        return clips.choosing(self._data.whole_clips(clips))
+        chosen = self._data.whole_clips(clips)
+        if stage.reads_gloss and not (stage.reads_video or stage.reads_question):
+            chosen = [index for index in chosen if clips.clips[index].gloss]  # all that it reads
+        return clips.choosing(chosen)
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
         """Return real clips as positions, and spliced ones; the workdir keeps both."""

@@ -103,6 +103,11 @@ class RunData:
     def train_batches(self, stage: Stage, clips: ClipSource, mesh: Mesh) -> Batches:
         """Return a stage's batches, which its optimizer fits."""
         stage_config = getattr(self._config, stage.name)
+        if getattr(stage_config, "drop_words", 0) and not stage.reads_question:
+            raise ConfigError(
+                f"config.{stage.name}.drop_words is {stage_config.drop_words}, and the model reads no "
+                "question: set it to 0"
+            )
         if not self._base:  # whose texts are compared character by character
             require_written_targets(clips, self.tokenizer)
         try:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import fraction, positive, require
 from sslssaw_jax.models.batch_norm import BatchNorm
+from sslssaw_jax.models.precision import FloatLinear
 from sslssaw_jax.models.recurrent import RecurrentConfig, RecurrentEncoder
 from sslssaw_jax.models.transformer import SinusoidalPositions, TransformerConfig
 
@@ -44,7 +45,7 @@ class LinearHead(nnx.Module):
         self, config: GlossHeadConfig, inputs: int, num_glosses: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
         del config
-        self.output = nnx.Linear(inputs, num_glosses, dtype=dtype, rngs=rngs)
+        self.output = FloatLinear(inputs, num_glosses, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x_BxTxC: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
@@ -73,7 +74,7 @@ class ConvHead(nnx.Module):
         self.conv2 = nnx.Conv(config.ffn_dim, d_model, kernel, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
         self.layer_norm = nnx.LayerNorm(d_model, rngs=rngs, **norm)
-        self.output = nnx.Linear(d_model, num_glosses, dtype=dtype, rngs=rngs)
+        self.output = FloatLinear(d_model, num_glosses, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x_BxTxC: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
@@ -107,7 +108,7 @@ class BiLSTMHead(nnx.Module):
         sizes = [inputs, *[config.d_model] * (config.layers - 1)]
         self.layers = nnx.List([nnx.List(directions(size)) for size in sizes])
         self.dropout = nnx.Dropout(config.dropout)
-        self.output = nnx.Linear(config.d_model, num_glosses, dtype=dtype, rngs=rngs)
+        self.output = FloatLinear(config.d_model, num_glosses, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x_BxTxC: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None

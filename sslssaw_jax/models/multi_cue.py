@@ -15,8 +15,9 @@ from flax import nnx
 from jax import lax
 
 from sslssaw_jax.config.checks import fraction, positive, require
+from sslssaw_jax.models.precision import FloatLinear
 from sslssaw_jax.models.vgg import VGG, ConvBlock, Maps, VGGConfig
-from sslssaw_jax.models.video_embedding import EDGES, gather_frames, padded_length, prefix_mask
+from sslssaw_jax.models.video_embedding import EDGES, gather_frames, num_pools, padded_length, prefix_mask
 
 # the joints of the heat maps
 POINTS = (
@@ -96,7 +97,7 @@ class PoseBranch(nnx.Module):
         self.up1 = Doubling(inputs, width, dtype=dtype, rngs=rngs)
         self.up2 = Doubling(width, width, dtype=dtype, rngs=rngs)
         # a bias would cancel in the softmax
-        self.heat = nnx.Linear(width, len(POINTS), use_bias=False, dtype=dtype, rngs=rngs)
+        self.heat = FloatLinear(width, len(POINTS), use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, late_NxSxSxC: jax.Array) -> jax.Array:
         """Return points f32[N, 7, 2]."""
@@ -146,7 +147,7 @@ class SpatialCues(nnx.Module):
 
 
 class TemporalCues(nnx.Module):
-    """A block over time: each part's own path, a joint path from all parts, and MaxPool2."""
+    """A block over time: each part's own path, a joint path from all parts, and MaxPool2, if any."""
 
     def __init__(
         self,
@@ -154,6 +155,7 @@ class TemporalCues(nnx.Module):
         joint: int,
         config: MultiCueConfig,
         *,
+        pools: bool = True,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
@@ -165,6 +167,7 @@ class TemporalCues(nnx.Module):
             rngs=rngs,
         )
         width, half = config.width, config.joint_width // 2
+        self.step = 2 if pools else 1
         self.intra = nnx.List([conv(part, width, (5,)) for part in parts])
         self.joint = conv(joint, half, (5,))
         self.inter = conv(width * len(parts), half, (1,))
@@ -172,15 +175,15 @@ class TemporalCues(nnx.Module):
     def __call__(
         self, joint_BxTxC: jax.Array, parts: Sequence[jax.Array]
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """Return joint path and parts at half of T - 4 positions."""
+        """Return joint path and parts at `(T - 4) / step` positions."""
         parts = [nnx.relu(conv(part_BxTxC)) for conv, part_BxTxC in zip(self.intra, parts, strict=True)]
         both = self.joint(joint_BxTxC), self.inter(jnp.concatenate(parts, axis=-1))
-        pool = partial(nnx.max_pool, window_shape=(2,), strides=(2,))
+        pool = partial(nnx.max_pool, window_shape=(self.step,), strides=(self.step,))
         return pool(nnx.relu(jnp.concatenate(both, axis=-1))), [pool(part) for part in parts]
 
 
 class MultiCueEmbedding(nnx.Module):
-    """The networks over packed frames: five sequences a clip, a position for four frames.
+    """The networks over packed frames: five sequences a clip, a position for four frames of the film.
 
     The features of edge frames are repeated as `VideoEmbedding` does it, so that the shortest clip has a
     position and the convolutions see no padding.
@@ -193,17 +196,19 @@ class MultiCueEmbedding(nnx.Module):
         *,
         image_size: int,
         max_frames: int,
+        frame_stride: int = 1,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.max_frames = max_frames
+        self.max_frames, self.pools = max_frames, num_pools(frame_stride)
         self.cnn = VGG(cnn, image_size, dtype=dtype, rngs=rngs)
         self.spatial = SpatialCues(config, self.cnn.features, self.cnn.early_features, dtype=dtype, rngs=rngs)
         widths = self.spatial.widths
+        inner = [config.width] * len(PARTS), config.joint_width
         self.temporal = nnx.List(
             [
-                TemporalCues(widths, sum(widths), config, dtype=dtype, rngs=rngs),
-                TemporalCues([config.width] * len(PARTS), config.joint_width, config, dtype=dtype, rngs=rngs),
+                TemporalCues(widths, sum(widths), config, pools=self.pools == 2, dtype=dtype, rngs=rngs),
+                TemporalCues(*inner, config, pools=self.pools > 0, dtype=dtype, rngs=rngs),
             ]
         )
         self.dropout = nnx.Dropout(config.dropout)
@@ -218,15 +223,15 @@ class MultiCueEmbedding(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Cues:
         parts, points_NxKx2 = self.spatial(self.cnn.maps(frames_NxHxWx3), rngs)
-        length_B = padded_length(frame_count_B)
-        place_T = jnp.arange(padded_length(self.max_frames))
+        length_B = padded_length(frame_count_B, self.pools)
+        place_T = jnp.arange(padded_length(self.max_frames, self.pools))
         clips = place_T < length_B[:, None], frame_start_B, frame_count_B, left_out_Bx2
-        joint_BxTxC = gather_frames(jnp.concatenate(parts, axis=-1), place_T - EDGES[2], *clips)
+        joint_BxTxC = gather_frames(jnp.concatenate(parts, axis=-1), place_T - EDGES[self.pools], *clips)
         ends = list(accumulate(self.spatial.widths))[:-1]
         parts_BxTxC = jnp.split(joint_BxTxC, ends, axis=-1)
         for block in self.temporal:
             joint_BxTxC, parts_BxTxC = block(joint_BxTxC, parts_BxTxC)
-            length_B = (length_B - 4) // 2
+            length_B = (length_B - 4) // block.step
         mask_BxT = prefix_mask(length_B, valid_B, joint_BxTxC.shape[1])
         return Cues((self.dropout(joint_BxTxC, rngs=rngs), *parts_BxTxC), mask_BxT, points_NxKx2)
 

@@ -1,6 +1,7 @@
 """The number format of matrix products; parameters and statistics are always float32."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,10 @@ def compute_dtype(name: str) -> jnp.dtype:
     device = jax.devices()[0]
     capable = device.platform == "gpu" and _WITH_BFLOAT16.match(getattr(device, "compute_capability", ""))
     return jnp.dtype("bfloat16" if capable or device.platform == "tpu" else "float32")
+
+
+FloatLinear = partial(nnx.Linear, preferred_element_type=jnp.float32)
+"""A linear layer whose output keeps the float32 of its sums, for logits and gates."""
 
 
 class Embed(nnx.Embed):

@@ -44,6 +44,7 @@ def _linear(inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs, **op
 
 
 _unbiased = partial(_linear, use_bias=False)
+_gates = partial(_linear, preferred_element_type=jnp.float32)
 
 
 class GRUCell(nnx.Module):
@@ -57,9 +58,9 @@ class GRUCell(nnx.Module):
     def __init__(self, inputs: int, units: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         # both gates are open at first
         bias = nnx.initializers.constant(np.repeat([1.0, 1.0, 0.0], units))
-        self.input = _linear(inputs, 3 * units, bias_init=bias, dtype=dtype, rngs=rngs)
-        self.gates = _unbiased(units, 2 * units, dtype=dtype, rngs=rngs)
-        self.candidate = _unbiased(units, units, dtype=dtype, rngs=rngs)
+        self.input = _gates(inputs, 3 * units, bias_init=bias, dtype=dtype, rngs=rngs)
+        self.gates = _gates(units, 2 * units, use_bias=False, dtype=dtype, rngs=rngs)
+        self.candidate = _gates(units, units, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, state: State, projected_Rx3U: jax.Array) -> State:
         """Return the next state, from the input's projection."""
@@ -78,8 +79,8 @@ class LSTMCell(nnx.Module):
 
     def __init__(self, inputs: int, units: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         bias = nnx.initializers.constant(np.repeat([0.0, 1.0, 0.0, 0.0], units))
-        self.input = _linear(inputs, 4 * units, bias_init=bias, dtype=dtype, rngs=rngs)
-        self.recurrent = _unbiased(units, 4 * units, dtype=dtype, rngs=rngs)
+        self.input = _gates(inputs, 4 * units, bias_init=bias, dtype=dtype, rngs=rngs)
+        self.recurrent = _gates(units, 4 * units, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, state: State, projected_Rx4U: jax.Array) -> State:
         """Return the next state, from the input's projection."""

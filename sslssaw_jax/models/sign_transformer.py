@@ -22,7 +22,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.fusion import concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig, LinearHead
-from sslssaw_jax.models.precision import Embed
+from sslssaw_jax.models.precision import Embed, FloatLinear
 from sslssaw_jax.models.temporal_inception import InceptionEmbedding
 from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import VideoEmbedding
@@ -90,7 +90,7 @@ class SignTransformer(nnx.Module):
         self.decoder = Decoder(config.decoder_layers, config.heads, config, positions, dtype=dtype, rngs=rngs)
         if num_glosses:
             self.gloss_head = LinearHead(GlossHeadConfig(), d_model, num_glosses, dtype=dtype, rngs=rngs)
-        self.head = nnx.Linear(d_model, vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
+        self.head = FloatLinear(d_model, vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
 
     def embed_target(self, ids_BxL: jax.Array, mask_BxL: jax.Array | None = None) -> jax.Array:
         """Embed the decoder's words as [B, L, D], by default without mask."""

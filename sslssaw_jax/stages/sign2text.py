@@ -13,7 +13,7 @@ from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.stages.gloss2text import gloss2text_stage
 from sslssaw_jax.stages.stage import Loss, Recognition, Stage, StageInputs, Translation
-from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
 
 STAGES = ("recognize", "gloss2text", "translate")
@@ -58,7 +58,6 @@ def sign2text_stage(
         other_modules={"recognize": recognizer},
         translation=Translation(encode, language_prompt),
         recognition=recognition,
-        ask=ask_fewer_words(config.translate.drop_words),
         remat=config.compute.remat,
     )
 

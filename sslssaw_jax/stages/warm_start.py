@@ -12,7 +12,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.keys import Keys
-from sslssaw_jax.models.precision import compute_dtype
+from sslssaw_jax.models.precision import FloatLinear, compute_dtype
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs
 from sslssaw_jax.types import Batch, Metrics
@@ -27,7 +27,7 @@ class SignClassifier(nnx.Module):
         self, config: CNNConfig, image_size: int, num_signs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
         self.cnn = make_cnn(config, image_size, dtype=dtype, rngs=rngs)
-        self.head = nnx.Linear(self.cnn.features, num_signs, dtype=dtype, rngs=rngs)
+        self.head = FloatLinear(self.cnn.features, num_signs, dtype=dtype, rngs=rngs)
 
     def __call__(self, frames_NxHxWx3: jax.Array, frame_mask_N: jax.Array) -> jax.Array:
         """Return logits `[N, num_signs]`."""

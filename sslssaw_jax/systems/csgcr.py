@@ -37,14 +37,14 @@ from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.models.mbart_writer import with_ending
-from sslssaw_jax.models.precision import Embed, compute_dtype
+from sslssaw_jax.models.precision import Embed, FloatLinear, compute_dtype
 from sslssaw_jax.models.two_towers import TwoTowers
 from sslssaw_jax.stages.gloss2text import embed_glosses
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.pretrain import contrast, pretrain_stage
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
-from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
+from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
 from sslssaw_jax.types import Batch, Metrics
@@ -76,7 +76,7 @@ class CSGCR(TwoTowers):
         d_model, num_words = mbart.d_model, inputs.glosses().size
         make_video = partial(video_embedding, config, inputs, d_model)
         super().__init__(mbart, inputs.vocab_size, make_video, dtype=dtype, rngs=rngs)
-        self.word_head = nnx.Linear(d_model, num_words, dtype=dtype, rngs=rngs)
+        self.word_head = FloatLinear(d_model, num_words, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(d_model**-0.5)
         self.word_embedding = Embed(num_words, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.ending = nnx.Param(init(rngs.params(), (2, d_model), jnp.float32))
@@ -220,7 +220,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         derived=start,
         translation=Translation(encode, language_prompt),
         existence=lambda net, batch: net.words(*embed_video(net.video, batch, config.data, None)),
-        ask=ask_fewer_words(config.translate.drop_words),
         remat=config.compute.remat,
     )
     return early if config.stage == "pretrain" else [*early, translate]

@@ -18,7 +18,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.keys import Keys
-from sslssaw_jax.models.precision import Embed, compute_dtype
+from sslssaw_jax.models.precision import Embed, FloatLinear, compute_dtype
 from sslssaw_jax.models.recurrent import Encoded, RecurrentConfig, RecurrentDecoder, RecurrentEncoder
 from sslssaw_jax.models.video_embedding import FrameFeatures
 from sslssaw_jax.stages.one_stage import check, one_stage
@@ -48,7 +48,7 @@ class NSLT(nnx.Module):
         init = nnx.initializers.glorot_normal()
         self.table = Embed(inputs.vocab_size, model.embedding, embedding_init=init, dtype=dtype, rngs=rngs)
         self.decoder = RecurrentDecoder(model.embedding, model, dtype=dtype, rngs=rngs)
-        self.head = nnx.Linear(
+        self.head = FloatLinear(
             model.units, inputs.vocab_size, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs
         )
 

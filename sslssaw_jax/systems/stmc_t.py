@@ -34,7 +34,7 @@ from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.multi_cue import PARTS, POINTS, Cues, MultiCueConfig, MultiCueEmbedding
-from sslssaw_jax.models.precision import Embed, compute_dtype
+from sslssaw_jax.models.precision import Embed, FloatLinear, compute_dtype
 from sslssaw_jax.models.recurrent import RecurrentConfig, StreamsDecoder
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.one_stage import one_stage
@@ -74,6 +74,7 @@ class CueRecognizer(nnx.Module):
             model.cues,
             image_size=config.data.image_size,
             max_frames=config.data.max_frames,
+            frame_stride=config.data.frame_stride,
             dtype=dtype,
             rngs=rngs,
         )
@@ -114,7 +115,7 @@ class STMCT(CueRecognizer):
             inputs.vocab_size, model.embedding, embedding_init=init, dtype=dtype, rngs=rngs
         )
         self.decoder = StreamsDecoder(model.embedding, sizes, streams, dtype=dtype, rngs=rngs)
-        self.output = nnx.Linear(
+        self.output = FloatLinear(
             model.decoder_units, inputs.vocab_size, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs
         )
 

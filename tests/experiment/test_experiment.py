@@ -233,6 +233,7 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
         ("translate__frame_budget", 8, r"translate: clip .* raise frame_budget or lower data\.max_frames"),
         ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
         ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
+        ("model__inputs", "video", r"config\.translate\.drop_words is 0\.2, and .* reads no question"),
         ("data__tokenizer", "OTHER", r"tokenizer in .*other is of other texts: .* 24 of 24 targets of train"),
     ],
 )
@@ -242,8 +243,11 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_is_trained(
     if value == "OTHER":
         value = str(tmp_path / "other")
         train_tokenizer(["今天下雨", "明天有雪"], Path(value), vocab_size=40)
+    changes = {key: value}
+    if value == "video":
+        changes |= {"model__ssl": "off", "translate__drop_words": 0.2}
     before = list(tmp_path.iterdir())
-    run = experiment(data_dir, tmp_path / "demo", **{key: value})
+    run = experiment(data_dir, tmp_path / "demo", **changes)
     with pytest.raises(ConfigError, match=message):
         run.run("train")
     assert list(tmp_path.iterdir()) == before

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import transformers
 
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.models.beam_search import IMPOSSIBLE, EncodedModel, beam_search
 from sslssaw_jax.models.transformer import Decoder
 from tests.support.mbart_reference import CONFIG, EOS, LANGUAGE, PAD, VOCAB_SIZE, random_pair
@@ -221,5 +222,5 @@ def test_search_stops_once_no_result_can_change(encoded, monkeypatch):
 
 
 def test_more_new_tokens_than_positions_are_refused(pair, encoded):
-    with pytest.raises(ValueError, match=r"positions of the model: raise max_positions in config\.model"):
+    with pytest.raises(ConfigError, match=r"positions of the model: raise max_positions in config\.model"):
         search([pair.ours], encoded, *prompts(length=1), beams=1, max_new_tokens=CONFIG.max_positions)

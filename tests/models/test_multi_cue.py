@@ -107,3 +107,15 @@ def test_a_block_over_time_and_its_gradient_equal_torch():
         assert_close(one, other.detach().numpy())
     sum((x * torch.tensor(weight)).sum() for x, weight in zip(expected, weights)).backward()
     assert_close(nnx.to_pure_dict(gradients), jax.tree.map(lambda x: x.grad.numpy(), theirs), 1e-4)
+
+
+@pytest.mark.parametrize(("stride", "positions"), [(1, [2, 4]), (2, [2, 5]), (4, [4, 9])])
+def test_frames_that_stand_far_apart_are_pooled_less(stride, positions):
+    """Positions stand four frames of the film apart, as in `VideoEmbedding`, where CTC needs them."""
+    video = MultiCueEmbedding(
+        WIDTHS, CONFIG, image_size=SIDE, max_frames=9, frame_stride=stride, dtype=jnp.float32, rngs=Keys(0)
+    )
+    count_B = jnp.array([4, 9])
+    cues = video(jnp.ones((13, SIDE, SIDE, 3)), jnp.array([0, 4]), count_B, jnp.array([True, True]))
+    assert cues.mask.sum(axis=1).tolist() == positions
+    assert {stream.shape[:2] for stream in cues.streams} == {cues.mask.shape}

@@ -13,7 +13,19 @@ from flax import nnx
 from sslssaw_jax.models.precision import Embed, compute_dtype
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
-from tests.support.toy import VOCAB_SIZE, pretrain_stage, toy_batch, toy_config, translate_stage
+from sslssaw_jax.systems import SYSTEMS
+from tests.support.toy import (
+    TOY_GLOSSES,
+    VOCAB_SIZE,
+    batch_for,
+    make_stages,
+    pretrain_stage,
+    toy_batch,
+    toy_config,
+    toy_system,
+    training_batch,
+    translate_stage,
+)
 
 STAGES = (pretrain_stage, translate_stage)
 # softmax and losses (exp, log), norms (rsqrt), sums: of means, statistics and losses
@@ -80,6 +92,27 @@ def test_state_metrics_and_logits_are_float32(stage):
         if e.primitive.name == "dot_general" and e.outvars[0].aval.shape[-1] == VOCAB_SIZE
     ]
     assert logits and all(e.outvars[0].aval.dtype == jnp.float32 for e in logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+def test_logits_gates_and_sums_of_every_system_are_float32(system):
+    config = toy_system(system, **{"compute.dtype": "bfloat16"})
+    made = make_stages(config)[-1]
+    state = jax.eval_shape(partial(made.init, optimizer=optax.sgd(1.0)), KEY)
+
+    def loss(params, batch_stats, batch):
+        return made.loss(nnx.merge(made.train_def, params, batch_stats, copy=True), batch, KEY)[0]
+
+    batch = training_batch(config, batch_for(config, toy_batch(0)))
+    found = list(equations(jax.make_jaxpr(loss)(state.params, state.batch_stats, batch).jaxpr))
+    rough = {e.primitive.name for e in found if any(x.aval.dtype == jnp.bfloat16 for x in e.invars)}
+    assert rough & STATISTICS == set()
+    assert "dot_general" in rough
+    products = [e.outvars[0].aval for e in found if e.primitive.name == "dot_general"]
+    sizes = (VOCAB_SIZE, TOY_GLOSSES.size)
+    logits = [each for each in products if each.shape[-1] in sizes and each.ndim < 4]  # no attention
+    assert logits and all(each.dtype == jnp.float32 for each in logits)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -292,7 +292,7 @@ def test_a_sign_transformer_without_the_question_reads_none(batch):
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ["ssl_ssaw", "slrt", "gaslt", "gbt", "question_only"])  # which read one
 def test_training_questions_lose_words_if_asked_to(system):
     changes = {"model.denoise_targets": 0.0} if system == "question_only" else {}
     clip = ClipInfo("a", 1, " ".join(map(str, range(50))), "", "", "")
