@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,9 @@ def test_every_command_is_a_module_that_runs():
         spec = command.find_spec(one.module)
         assert spec, name
         if spec.submodule_search_locations:
-            assert command.find_spec(f"{one.module}.__main__"), name
+            spec = command.find_spec(f"{one.module}.__main__")
+        assert spec and spec.origin, name
+        assert 'if __name__ == "__main__":' in Path(spec.origin).read_text(), name
 
 
 def test_an_unknown_command_is_refused(capsys):
@@ -65,6 +68,7 @@ def test_an_unknown_command_is_refused(capsys):
 def test_help_imports_nothing_heavy(arguments):
     script = f"""
 import sys
+from pathlib import Path
 from sslssaw_jax.__main__ import main
 try:
     main({arguments})

@@ -31,7 +31,6 @@ def test_a_heat_map_is_a_spot_at_its_point_and_empty_without_one():
                 expected = (np.exp(-squared / 2) - 0.5) / 0.5
                 np.testing.assert_allclose(heat[0, row, column, channel], expected, atol=1e-5)
     assert (heat[..., 2] == -1).all()
-    assert heat[0].argmax(axis=(0)).shape and float(heat.max()) > 0.5
 
 
 @pytest.mark.slow

@@ -151,5 +151,8 @@ def accumulated() -> dict[str, np.ndarray]:
         lambda *rows: np.stack(rows),
         *(part.replace(frames=batch.frames) for part in (parts[0], padded(parts[1], rows=1), none)),
     )
+    mesh = jax.make_mesh((4, 2), sharding.AXES, axis_types=(AxisType.Auto,) * 2)
     state = random_state(stage, optimizer)
-    return flat({"large": step(state, batch, KEY), "stacked": step(state, stacked, KEY)})
+    split = sharding.shard_batch(stacked, mesh)  # 3 rows and 6 frames, filled up to 8 of each
+    assert split.index.shape == (3, 8) and (np.asarray(split.index)[:, 3:] == -1).all()
+    return flat({"large": step(state, batch, KEY), "stacked": step(state, split, KEY)})

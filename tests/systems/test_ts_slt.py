@@ -1,6 +1,7 @@
 """TS-SLT: what the three heads learn from each other, and which points a stream reads."""
 
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,15 @@ from sslssaw_jax.systems import default_config, read_config
 from sslssaw_jax.systems.ts_slt import HEADS
 from sslssaw_jax.types import FeatureSize
 from sslssaw_jax.workdir import METRICS
-from tests.support.toy import assert_close, make_stages, toy_batch, toy_system, with_keypoints
+from tests.support.toy import (
+    assert_close,
+    jit,
+    make_stages,
+    toy_batch,
+    toy_state,
+    toy_system,
+    with_keypoints,
+)
 from tfds_builders.avatar import JOINTS
 
 
@@ -74,6 +83,20 @@ def test_streams_read_the_published_points_in_order_or_those_that_a_set_has():
     assert drawn.sigma == (8 / 260, 8 / 210)
     with pytest.raises(ConfigError, match=r"a set without any point that .* reads: right_elbow"):
         make_heat_maps(config, StageInputs(keypoints=("mesh_0",)))
+
+
+def test_losses_are_sums_over_heads_and_writers_with_their_weights():
+    config = toy_system("ts_slt", **{"model.distill_weight": 3.0, "model.ctc_weight": 0.5})
+    batch, stages = with_keypoints(toy_batch(0)), {stage.name: stage for stage in make_stages(config)}
+    for name, weights in {
+        "recognize": {"loss_gloss": 3, "loss_distill": 3.0},
+        "translate": {"loss_sentence": 3, "loss_gloss": 3 * 0.5},
+    }.items():
+        state = toy_state(stages[name])
+        model = nnx.merge(stages[name].eval_def, state.params, state.batch_stats)
+        total, parts = jit(partial(stages[name].loss, key=None))(model, batch)
+        assert all(parts[part] > 0.01 for part in weights)
+        assert_close(total, sum(weight * parts[part] for part, weight in weights.items()))
 
 
 @pytest.mark.slow
