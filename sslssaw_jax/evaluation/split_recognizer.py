@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.glosses import GlossVocabulary
+from sslssaw_jax.data.glosses import BLANK, GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.evaluation.gloss_decoding import align, prefix_beam
 from sslssaw_jax.evaluation.wer import score_glosses
@@ -80,7 +80,8 @@ class SplitRecognizer:
                 clip = clips.clips[batch.index[row]]
                 log_probs_TxG = result.log_probs[row][result.mask[row]]
                 if self._config.decode.beams == 1:
-                    ids = tuple(result.greedy[row][result.greedy[row] > 0].tolist())
+                    best_T = log_probs_TxG.argmax(axis=-1).tolist()
+                    ids = tuple(one for one, _ in groupby(best_T) if one != BLANK)
                     score = float(log_probs_TxG.max(axis=-1).sum())
                 else:
                     ids, score = prefix_beam(log_probs_TxG, self._config.decode.beams)[0]

@@ -16,8 +16,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from sslssaw_jax.models.attention import Attention, KeysValues
-from sslssaw_jax.models.mbert import BertLayer, MBertConfig
-from sslssaw_jax.models.remat import Blocks
 
 BLANK = 0  # of CTC
 _NEVER = -1e9  # a score that no softmax notices
@@ -157,19 +155,6 @@ class GraphLayer(nnx.Module):
         words = self.word_fusion(words, said_BxLxD, rngs)
         asked_BxNxD = self.asked(glosses, words, links_BxNxL, rngs)
         return Nodes(self.asked_fusion(glosses, asked_BxNxD, rngs), positions, words)
-
-
-class BertLayers(Blocks):
-    """Layers of BERT without its embeddings."""
-
-    def __init__(self, config: MBertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
-
-    def __call__(self, hidden_BxXxD: jax.Array, mask_BxX: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        """Return the last states f32[B, X, D], meaningless at padding."""
-        for layer in self.layers:
-            hidden_BxXxD = self.call(layer, hidden_BxXxD, mask_BxX[:, None], rngs)
-        return hidden_BxXxD
 
 
 MEMORIES = 3

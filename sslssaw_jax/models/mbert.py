@@ -82,19 +82,31 @@ class BertLayer(nnx.Module):
         return self.final_layer_norm(hidden_BxLxE + self.dropout(inner, rngs=rngs))
 
 
-class Bert(Blocks):
+class BertLayers(Blocks):
+    """Layers of BERT without its embeddings."""
+
+    def __init__(self, config: MBertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
+
+    def __call__(
+        self, hidden_BxLxE: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Return the last states f32[B, L, E], meaningless at padding."""
+        for layer in self.layers:
+            hidden_BxLxE = self.call(layer, hidden_BxLxE, mask_BxL[:, None], rngs)
+        return hidden_BxLxE
+
+
+class Bert(BertLayers):
     """BERT's embeddings and encoder."""
 
     def __init__(self, config: MBertConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.embeddings = BertEmbeddings(config, vocab_size, rngs=rngs)
-        self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
+        super().__init__(config, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Return the last states f32[B, L, E], meaningless at padding."""
-        hidden_BxLxE = self.embeddings(ids_BxL, mask_BxL, rngs)
-        for layer in self.layers:
-            hidden_BxLxE = self.call(layer, hidden_BxLxE, mask_BxL[:, None], rngs)
-        return hidden_BxLxE
+        return super().__call__(self.embeddings(ids_BxL, mask_BxL, rngs), mask_BxL, rngs)
 
 
 class MBert(nnx.Module):

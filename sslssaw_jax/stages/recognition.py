@@ -1,28 +1,23 @@
 """Gloss recognition: a video part learns to name glosses in their order, by CTC (Graves et al. 2006)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.glosses import BLANK
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.losses import ctc_loss, masked_mean, needed_positions
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs
-from sslssaw_jax.stages.video import embed_video, split_key
+from sslssaw_jax.stages.video import VideoPart, embed_video, split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
 from sslssaw_jax.types import WER, Batch, Metrics
 
 RECOGNIZER_MODULES = {"video": "video"}  # what a next stage takes; those with glosses also take `head`
-
-# (video part, batch, data, augment key) -> (video_BxTxC, mask_BxT)
-Embed = Callable[[Any, Batch, DataConfig, jax.Array | None], tuple[jax.Array, jax.Array]]
 
 
 class Recognizer(nnx.Module):
@@ -30,7 +25,7 @@ class Recognizer(nnx.Module):
 
     def __init__(
         self,
-        video: nnx.Module,
+        video: VideoPart,
         inputs: int,
         config: GlossHeadConfig,
         num_glosses: int,
@@ -46,11 +41,9 @@ def recognize_stage(
     config: Config,
     inputs: StageInputs,
     head: GlossHeadConfig,
-    make_video: Callable[[nnx.Rngs], nnx.Module],
+    make_video: Callable[[nnx.Rngs], VideoPart],
     width: int,
     *,
-    embed: Embed = embed_video,
-    modules: Mapping[str, str] | None = None,
     shared: bool = False,
 ) -> Stage:
     """Make the stage that trains a video part to name glosses.
@@ -63,8 +56,6 @@ def recognize_stage(
         head: The kind and sizes of the head.
         make_video: Makes the video part.
         width: The features of a position of the video.
-        embed: The way of a batch into the video part.
-        modules: What the stage takes of the one before it.
         shared: Whether it is trained once for several runs, in the folder `config.init_from`.
     """
     dtype = compute_dtype(config.compute.dtype)
@@ -76,7 +67,7 @@ def recognize_stage(
     def read(
         model: Recognizer, batch: Batch, augment_key: jax.Array | None, rngs: nnx.Rngs | None
     ) -> tuple[jax.Array, jax.Array]:
-        video_BxTxC, mask_BxT = embed(model.video, batch, config.data, augment_key)
+        video_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, augment_key)
         return model.head(video_BxTxC, mask_BxT, rngs)[0], mask_BxT
 
     def loss(
@@ -93,7 +84,7 @@ def recognize_stage(
         reads_gloss=True,
         shared=shared,
         starts_pretrained=True,
-        modules=modules or {},
+        modules=CNN_MODULES,
         selection=WER,
         recognition=lambda model, batch: read(model, batch, None, None),
         remat=config.compute.remat,
@@ -103,7 +94,7 @@ def recognize_stage(
 def early_stages(
     config: Config,
     inputs: StageInputs,
-    make_video: Callable[[nnx.Rngs], nnx.Module],
+    make_video: Callable[[nnx.Rngs], VideoPart],
     width: int,
     *,
     shared: bool,
@@ -122,10 +113,7 @@ def early_stages(
     stages = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
     if config.recognize.epochs or config.stage == "recognize":
         head = config.model.gloss_head
-        modules = CNN_MODULES
-        stages.append(
-            recognize_stage(config, inputs, head, make_video, width, modules=modules, shared=shared)
-        )
+        stages.append(recognize_stage(config, inputs, head, make_video, width, shared=shared))
     return stages
 
 
@@ -166,7 +154,6 @@ class Recognized(NamedTuple):
 
     log_probs: jax.Array  # f32[B, T, G]
     mask: jax.Array  # bool[B, T]
-    greedy: jax.Array  # i32[B, T], glosses of the best path, blanks behind
 
 
 def recognize_step(
@@ -177,16 +164,6 @@ def recognize_step(
     graphdef: nnx.GraphDef,
     recognition: Recognition,
 ) -> Recognized:
-    """Return each position's gloss probabilities, and the best path's glosses."""
+    """Return each position's gloss probabilities."""
     logits_BxTxG, mask_BxT = recognition(nnx.merge(graphdef, params, batch_stats), batch)
-    log_probs_BxTxG = jax.nn.log_softmax(logits_BxTxG.astype(jnp.float32))
-    return Recognized(log_probs_BxTxG, mask_BxT, greedy_glosses(log_probs_BxTxG, mask_BxT))
-
-
-def greedy_glosses(log_probs_BxTxG: jax.Array, mask_BxT: jax.Array) -> jax.Array:
-    """Return the glosses of the best path, i32[B, T], blanks behind."""
-    best_BxT = jnp.where(mask_BxT, log_probs_BxTxG.argmax(axis=-1), BLANK)
-    before_BxT = jnp.pad(best_BxT, ((0, 0), (1, 0)), constant_values=BLANK)[:, :-1]
-    kept_BxT = (best_BxT != BLANK) & (best_BxT != before_BxT)
-    in_front_BxT = jnp.argsort(~kept_BxT, axis=1, stable=True)
-    return jnp.take_along_axis(jnp.where(kept_BxT, best_BxT, BLANK), in_front_BxT, axis=1)
+    return Recognized(jax.nn.log_softmax(logits_BxTxG.astype(jnp.float32)), mask_BxT)

@@ -21,9 +21,11 @@ from sslssaw_jax.models.video_embedding import (
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.types import Batch
 
+VideoPart = VideoEmbedding | FrameFeatures | InceptionEmbedding | S3DEmbedding
+
 
 def embed_video(
-    video: VideoEmbedding | FrameFeatures | InceptionEmbedding | S3DEmbedding,
+    video: VideoPart,
     batch: Batch,
     data: DataConfig,
     augment_key: jax.Array | None,

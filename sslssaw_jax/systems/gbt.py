@@ -57,7 +57,6 @@ from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.models.gloss_graph import (
-    BertLayers,
     GraphLayer,
     MemoryAttention,
     Nodes,
@@ -69,18 +68,18 @@ from sslssaw_jax.models.gloss_graph import (
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import TokenEmbedding
-from sslssaw_jax.models.mbert import Bert, BertEmbeddings, MBertConfig
+from sslssaw_jax.models.mbert import Bert, BertEmbeddings, BertLayers, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, LearnedPositions, SinusoidalPositions, TransformerConfig
-from sslssaw_jax.models.video_embedding import VideoEmbedding, num_positions
+from sslssaw_jax.models.video_embedding import num_positions
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.question_contrast import global_contrast, local_contrast
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
-from sslssaw_jax.stages.video import embed_video, split_key, video_input
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
 from sslssaw_jax.types import Batch, Metrics
 
 STAGES = ("recognize", "translate")
@@ -145,11 +144,11 @@ class GBT(nnx.Module):
         model: GBTConfig = config.model
         dtype, num_glosses = compute_dtype(config.compute.dtype), inputs.glosses().size
         d_model, head = model.d_model, model.gloss_head
-        self.video = _make_video(config, inputs, rngs)
+        self.video = video_embedding(config, inputs, d_model, rngs)
         self.head = GLOSS_HEADS[head.kind](head, d_model, num_glosses, dtype=dtype, rngs=rngs)
         self.positions = LearnedPositions(model, rngs=rngs)
         self.gloss_embedding = BertEmbeddings(model.bert, num_glosses, rngs=rngs)
-        self.text_encoder = _QuestionWords(model, inputs, dtype=dtype, rngs=rngs)
+        self.text_encoder = _question_words(model, inputs, dtype, rngs)
 
         def graph_layer() -> GraphLayer:
             return GraphLayer(d_model, model.heads, model.dropout, dtype=dtype, rngs=rngs)
@@ -186,7 +185,7 @@ class GBT(nnx.Module):
         glosses = read_glosses(logits_BxTxG, mask_BxT)
         seen_BxTxD = self.positions(feature_BxTxD, jnp.cumsum(mask_BxT, axis=1) - 1, rngs)
         said_BxNxD = self.gloss_embedding(glosses.ids, glosses.mask, rngs)
-        asked_BxLxD = self.text_encoder(ids_BxL, word_mask_BxL, rngs)
+        asked_BxLxD = self.text_encoder["bert"](ids_BxL, word_mask_BxL, rngs)
         key = rngs.dropout() if rngs is not None else None
         links_BxNxL = choose_words(said_BxNxD, glosses.mask, asked_BxLxD, word_mask_BxL, temperature, key)
         nodes = Nodes(said_BxNxD, seen_BxTxD, asked_BxLxD)
@@ -202,16 +201,12 @@ class GBT(nnx.Module):
         return Read(memory, memory_mask, logits_BxTxG, mask_BxT, *found, *words, states[1])
 
 
-class _QuestionWords(nnx.Module):
-    """BERT's embedding layer, of its own words or of the decoder's tokens."""
-
-    def __init__(self, model: GBTConfig, inputs: StageInputs, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        own = model.question_words == "mbert"
-        size = inputs.text_tower_vocab_size if own else inputs.vocab_size
-        self.bert = Bert(_embeddings(model.mbert if own else model.bert), size, dtype=dtype, rngs=rngs)
-
-    def __call__(self, ids_BxL: jax.Array, mask_BxL: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        return self.bert(ids_BxL, mask_BxL, rngs)
+def _question_words(model: GBTConfig, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Dict:
+    """Make BERT's embedding layer, of its own or the decoder's tokens."""
+    own = model.question_words == "mbert"
+    size = inputs.text_tower_vocab_size if own else inputs.vocab_size
+    bert = Bert(_embeddings(model.mbert if own else model.bert), size, dtype=dtype, rngs=rngs)
+    return nnx.Dict(bert=bert)  # the path that files of BERT are read into
 
 
 def _embeddings(bert: MBertConfig) -> MBertConfig:
@@ -232,11 +227,6 @@ def question_words(batch: Batch, kind: str) -> tuple[jax.Array, jax.Array]:
     texts = batch.text_tower_texts if kind == "mbert" else batch.decoder_texts
     ids_BxL = texts.question[:, 1:-1] if kind == "mbert" else texts.question[:, :-2]
     return ids_BxL, texts.question_mask[:, 2:]
-
-
-def _make_video(config: Config, inputs: StageInputs, rngs: nnx.Rngs) -> VideoEmbedding:
-    dtype, reads = compute_dtype(config.compute.dtype), video_input(config, inputs)
-    return VideoEmbedding(config.model.cnn, config.model.d_model, **reads, dtype=dtype, rngs=rngs)
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
@@ -301,9 +291,8 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         config,
         inputs,
         model.gloss_head,
-        partial(_make_video, config, inputs),
+        partial(video_embedding, config, inputs, model.d_model),
         model.d_model,
-        modules=CNN_MODULES,
         shared=True,
     )
     translate = Stage(

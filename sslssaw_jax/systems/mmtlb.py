@@ -31,7 +31,6 @@ from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recog
 from sslssaw_jax.stages.sign2text import check_sign2text, sign2text_chain, sign2text_stage
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import embed_video, split_key, video_input
-from sslssaw_jax.stages.warm_start import CNN_MODULES
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -129,7 +128,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         model.gloss_head,
         partial(make_video, config, inputs),
         video_width(config, inputs),
-        modules=CNN_MODULES,
         shared=True,
     )
     translate = sign2text_stage(

@@ -16,7 +16,7 @@ from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.types import BLEU_4
-from sslssaw_jax.weights.initial_state import WeightsError
+from sslssaw_jax.weights.initial_state import WeightsError, dotted
 from sslssaw_jax.weights.mbart import to_hugging_face
 from sslssaw_jax.weights.mbert import is_mbert
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder, find_model
@@ -68,7 +68,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         )
     loaded = _tokenizer(config, workdir, tokenizer, meta)
     tensors = {
-        ".".join(map(str, path)): np.ascontiguousarray(leaf)
+        dotted(path): np.ascontiguousarray(leaf)
         for tree in (params, batch_stats)
         for path, leaf in traverse_util.flatten_dict(tree).items()
     }

@@ -57,9 +57,7 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
 
     def put(path: KeyPath, value: Any) -> jax.Array:
         if not np.isfinite(value).all():
-            raise WeightsError(
-                f"the weights hold NaN or infinity in {'.'.join(map(str, path))}: train them anew"
-            )
+            raise WeightsError(f"the weights hold NaN or infinity in {dotted(path)}: train them anew")
         return jax.device_put(value, old[path].sharding)
 
     new = old | {path: put(path, value) for path, value in values}

@@ -342,6 +342,7 @@ def test_an_error_in_a_thread_reaches_the_caller(source: ClipSource, tokenizer: 
 
 def test_a_missing_dataset_or_split_is_one_clear_error(dataset: Dataset, tmp_path: Path) -> None:
     for name, command in {
+        "avatar_qa": r"prepare avatar_qa --data_dir=.*`",
         "phoenix2014t_qa": r"prepare phoenix2014t_qa --data_dir=.* --manual_dir=FOLDER`",
         "custom_qa": r"prepare custom_qa --data_dir=.* --language=CODE --manual_dir=FOLDER`",
     }.items():

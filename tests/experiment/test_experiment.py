@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.data.dataset import DatasetError, find_dataset
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.evaluation.predictions import Prediction
@@ -180,18 +180,6 @@ def test_clips_that_were_prepared_otherwise_than_the_models_are_refused(fact, fi
     command = str(refused.value).splitlines()[-1]
     option = "" if key == "language" else f" --{key}={value} "
     assert option in command and f"prepare avatar_qa --data_dir={data_dir} " in command
-
-
-def test_a_missing_dataset_names_the_command_that_can_prepare_it(tmp_path) -> None:
-    for name, options in {
-        "avatar_qa": "",
-        "phoenix2014t_qa": " --manual_dir=FOLDER",
-        "custom_qa": " --language=CODE --manual_dir=FOLDER",
-    }.items():
-        with pytest.raises(DatasetError, match=f"prepare {name} --data_dir={tmp_path}{options}`"):
-            find_dataset(tmp_path, name)
-    with pytest.raises(DatasetError, match=r"no dataset avatar: did you mean avatar_qa\?"):
-        find_dataset(tmp_path, "avatar")
 
 
 def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_stage_1(tmp_path) -> None:
