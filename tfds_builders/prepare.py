@@ -263,7 +263,10 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="stored frames: 256 (square, default), short:256 (short side), crop:256 (middle square), none",
     )
     parser.add_argument(
-        "--fps", type=float, default=25.0, help="frames per second of video files (default: 25)"
+        "--fps",
+        type=float,
+        default=0.0,
+        help="frames per second taken from video files, or those in folders (default: 25, CSL-Daily 30)",
     )
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")
     parser.add_argument(

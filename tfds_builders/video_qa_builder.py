@@ -49,7 +49,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     Args:
         resize: Size of stored frames, `256` (square), `short:256` (short side), `crop:256` (middle square) or
             `none`; empty chooses the builder's own.
-        fps: Frames per second taken from video files; all frames of a folder are taken.
+        fps: Frames per second taken from video files, or those of a folder, of which all frames are taken; 0
+            chooses the builder's own.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
         text_only: Whether to leave out the videos, for models without frames; all clips have 0 frames.
         max_missing: Share of a split's clips that may lack frames or texts; one clip always may.
@@ -63,6 +64,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     """mBART's code of the language of questions and targets."""
 
     default_resize = "256"
+    default_fps = 25.0
     HOMEPAGE = ""
     points: tuple[str, ...] = ()
     """The names of the keypoints that are known of all clips."""
@@ -71,17 +73,17 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self,
         *,
         resize: str = "",
-        fps: float = 25.0,
+        fps: float = 0.0,
         num_workers: int = 0,
         text_only: bool = False,
         max_missing: float = 0.01,
         **kwargs: Any,
     ) -> None:
-        if not 1 <= fps <= 1000:
+        if fps and not 1 <= fps <= 1000:
             raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
         if not 0 <= max_missing <= 1:
             raise frames.OptionError(f"max_missing is {max_missing}; allowed: 0 to 1")
-        self.resize, self.fps = resize or self.default_resize, fps
+        self.resize, self.fps = resize or self.default_resize, fps or self.default_fps
         self.frame_size = (0, 0)  # height and width, known after preparation
         self._num_workers, self.text_only, self._max_missing = num_workers, text_only, max_missing
         frames.Resize.parse(self.resize)  # is refused before anything is written
@@ -226,11 +228,6 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                     break
             yield clip, clip_frames.video
         split.problems += self._missing_problem(name, split, without)
-        if split.clips and len(without) == len(split.clips):
-            split.problems.append(
-                f"{name} has no clip with frames, of {len(split.clips):,}; the first should be in "
-                f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
 
     def _missing_problem(self, name: str, split: Annotations, without: Sequence[str]) -> list[str]:
         """Return a problem if too many clips of a split are missing.
@@ -238,10 +235,15 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         Args:
             name: The split's name.
             split: The split.
-            without: The names of its clips that have no frames; if all have none, there is another problem.
+            without: The names of its clips that have no frames.
         """
+        if split.clips and len(without) == len(split.clips):
+            return [
+                f"{name} has no clip with frames, of {len(split.clips):,}; the first should be in "
+                f"{split.clips[0].video}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            ]
         missing, total = [*split.missing, *without], len(split.missing) + len(split.clips)
-        if len(missing) <= max(1, self._max_missing * total) or len(without) == len(split.clips):
+        if len(missing) <= max(1, self._max_missing * total):
             return []
         share, names = 100 * len(missing) / total, ", ".join(missing[:3])
         return [

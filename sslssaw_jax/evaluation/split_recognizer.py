@@ -88,7 +88,7 @@ class SplitRecognizer:
                 position = clip.num_frames / self._fps / len(log_probs_TxG)  # seconds
                 times = [
                     (round(a * position, 2), round(b * position, 2)) for a, b in _spans(log_probs_TxG, ids)
-                ]
+                ] * bool(position)  # unknown of clips without frames
                 text = self._glosses.decode(ids)
                 found[int(batch.index[row])] = GlossPrediction(clip.id, clip.gloss, text, score, times)
         return [found[index] for index in sorted(found)]

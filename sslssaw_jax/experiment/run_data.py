@@ -100,6 +100,18 @@ class RunData:
         """Return the places of train's clips that are more than text."""
         return whole_clips(len(clips), self._config.data, self._config.seed)
 
+    def _require_questions(self, stage: Stage, clips: ClipSource) -> None:
+        """Raise ConfigError if train has no question, and dev has."""
+        dev = self.clips(self._config.data.dev_split, video=False)
+        asked, scored = (any(clip.question for clip in source.clips) for source in (clips, dev))
+        if scored and not asked:
+            raise ConfigError(
+                f"{stage.name}: no clip of {clips.split} in {self.dataset.folder} has a question, and clips "
+                f"of {dev.split} have, which the model would not learn to read. Get the questions of "
+                f"{clips.split}, or train a model of the video alone, of SSL-SSAW by "
+                "--config.model.inputs=video --config.model.ssl=off"
+            )
+
     def train_batches(self, stage: Stage, clips: ClipSource, mesh: Mesh) -> Batches:
         """Return a stage's batches, which its optimizer fits."""
         stage_config = getattr(self._config, stage.name)
@@ -108,6 +120,8 @@ class RunData:
                 f"config.{stage.name}.drop_words is {stage_config.drop_words}, and the model reads no "
                 "question: set it to 0"
             )
+        if stage.reads_question:
+            self._require_questions(stage, clips)
         if not self._base:  # whose texts are compared character by character
             require_written_targets(clips, self.tokenizer)
         try:

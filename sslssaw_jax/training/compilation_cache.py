@@ -19,6 +19,8 @@ def cache_compilation(folder: str | None) -> None:
 
     Args:
         folder: `auto`, a path, or None for no cache. A home that cannot be written gives `auto` a warning.
+            Several processes must share one folder, since only the first writes and a process that compiles
+            waits for what others find on their GPUs: `auto` keeps nothing then, and a path is used as it is.
 
     Raises:
         ConfigError: Somebody else can write into the folder.
@@ -26,6 +28,9 @@ def cache_compilation(folder: str | None) -> None:
     import jax  # here, since tests ask for `processor` before JAX reads its environment
 
     if not folder or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return
+    alone = jax.process_count() == 1
+    if folder == AUTO and not alone:
         return
     private = user_path(_FOLDER if folder == AUTO else folder).absolute()
     try:
@@ -43,7 +48,7 @@ def cache_compilation(folder: str | None) -> None:
         f"config.compilation_cache: somebody else can write into {private}, from where programs are run: "
         "choose a folder of your own, or clear the setting",
     )
-    jax.config.update("jax_compilation_cache_dir", str(private / processor()))
+    jax.config.update("jax_compilation_cache_dir", str(private / processor() if alone else private))
 
 
 @contextmanager

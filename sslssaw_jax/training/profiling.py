@@ -56,10 +56,9 @@ def count_flops(jaxpr: Any) -> float:
             taps = math.prod(shapes[1]) / outputs / math.prod(params["lhs_dilation"])
             total += 2 * equation.outvars[0].aval.size * taps
         elif name == "cond":
-            total += count_flops(params["branches"][0].jaxpr)
+            total += count_flops(params["branches"][0])
         else:
-            inner = [getattr(value, "jaxpr", value) for value in params.values()]
-            once = sum(count_flops(program) for program in inner if hasattr(program, "eqns"))
+            once = sum(count_flops(inner) for inner in params.values() if hasattr(inner, "eqns"))
             total += once * (params["length"] if name == "scan" else 1)
     return total
 
@@ -87,7 +86,7 @@ class CountedStep:
         if key not in self._compiled:
             with self._compiling():
                 traced = self._jitted.trace(*args)
-                self._compiled[key] = traced.lower().compile(), count_flops(traced.jaxpr.jaxpr)
+                self._compiled[key] = traced.lower().compile(), count_flops(traced.jaxpr)
         compiled, self.flops = self._compiled[key]
         return compiled(*args)
 

@@ -59,8 +59,14 @@ class StopRequest:
         threading.Thread(target=self._watch, args=(signals,), daemon=True).start()
 
     def leave_to_jax(self) -> None:
-        """Leave SIGTERM to JAX, and SIGINT to Python."""
+        """Leave SIGTERM to JAX, of which the first SIGINT is one."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, self._ask_jax)
+
+    def _ask_jax(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nSIGINT: all processes stop after this step; once more to stop at once\n")
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._name = signal.Signals(number).name

@@ -1,6 +1,7 @@
 """A workdir belongs to one configuration; nothing here compiles a model."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,15 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import CheckpointError
 from sslssaw_jax.training.stage_folders import require_source
-from sslssaw_jax.workdir import FINISHED, METRICS, read_notes, user_path, write_json
+from sslssaw_jax.workdir import (
+    FINISHED,
+    METRICS,
+    read_jsonl,
+    read_notes,
+    user_path,
+    write_json,
+    write_jsonl,
+)
 from tests.support.small_runs import shipped, shrink
 
 # key, value, what the error says
@@ -239,6 +248,17 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_is_trained(
     with pytest.raises(ConfigError, match=message):
         run.run("train")
     assert list(tmp_path.iterdir()) == before
+
+
+def test_a_model_that_would_meet_its_first_question_on_dev_is_refused(data_dir, tmp_path) -> None:
+    shutil.copytree(data_dir, tmp_path / "data")
+    file = tmp_path / "data/avatar_qa/1.0.0/clips.train.jsonl"
+    write_jsonl(file, [row | {"question": ""} for row in read_jsonl(file)])
+    run = experiment(tmp_path / "data", tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"no clip of train .* has a question, .*model\.inputs=video"):
+        run.run("train")
+    alone = experiment(tmp_path / "data", tmp_path / "run", model__inputs="video", model__ssl="off")
+    alone._train_batches(-1)
 
 
 def test_a_cache_is_built_before_the_first_step(data_dir, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_files
 from tfds_builders.prepare import prepare
 from tfds_builders.rehearsal import POSES, csl_daily
 from tfds_builders.rehearsal.__main__ import main, rehearse
+from tfds_builders.rehearsal.corpus import Clip, _render_clip
 
 NAME = "phoenix2014t_qa"
 SIZE = (40, 32)  # height, width
@@ -142,6 +144,20 @@ def test_going_on_renders_only_what_is_not_there_as_wanted(annotations_dir: Path
     assert fresh == {"31May-1", "1June-1"}
     assert len(list((features / "train" / "31May-1").iterdir())) == 5
     assert not list(features.glob("*/.partial*"))
+
+
+def test_a_clip_of_other_glosses_or_another_signer_is_rendered_again(tmp_path: Path) -> None:
+    folder, seen = Path("frames/train/a"), []
+    (tmp_path / folder.parent).mkdir(parents=True)
+    for glosses, signer in (
+        (["IX"], "Signer01"),
+        (["IX"], "Signer01"),
+        (["SCHNEE"], "Signer01"),
+        (["SCHNEE"], "b"),
+    ):
+        _render_clip(Clip(folder, glosses, 3, signer, 1), tmp_path, "{number}.png", SIZE)
+        seen.append((tmp_path / folder / "2.png").read_bytes())
+    assert [one == other for one, other in pairwise(seen)] == [True, False, False]
 
 
 @pytest.mark.slow

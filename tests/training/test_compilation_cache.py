@@ -48,6 +48,14 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypat
     assert jax.config.jax_compilation_cache_dir is None
 
 
+def test_several_processes_keep_programs_in_a_folder_that_they_share_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    cache_compilation("auto")
+    assert jax.config.jax_compilation_cache_dir is None and not list(tmp_path.iterdir())
+    cache_compilation(str(tmp_path / "shared"))
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "shared")
+
+
 def test_no_folder_and_one_of_the_environment_change_nothing(tmp_path):
     cache_compilation(None)
     assert jax.config.jax_compilation_cache_dir is None

@@ -57,6 +57,23 @@ def test_a_signal_while_libraries_are_imported_ends_in_one_line(name: str, tmp_p
 
 
 @pytest.mark.slow
+def test_of_several_processes_ctrl_c_asks_jax_to_stop_all_and_a_second_one_kills() -> None:
+    code = (
+        "import signal\n"
+        "from sslssaw_jax.training.signals import StopRequest\n"
+        "stop = StopRequest(); stop.listen(); stop.leave_to_jax()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('all stop', flush=True))  # JAX's\n"
+        "with stop.deferred():\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    print('saved', flush=True)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "print('not reached')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "all stop\nsaved\n"
+    assert done.returncode and "KeyboardInterrupt" in done.stderr
+
+
 @pytest.mark.parametrize(("repeated", "status"), [(0, 128 + 15), (1e9, 0)])
 def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same(
     repeated: float, status: int

@@ -13,6 +13,7 @@ class Builder(VideoQaBuilder):
     """A builder that reads the official release and the question files."""
 
     language = "zh_CN"
+    default_fps = annotations.FPS
     HOMEPAGE = "http://home.ustc.edu.cn/~zhouh156/dataset/csl-daily/"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012

@@ -12,11 +12,12 @@ from tests.support.csl_release import CLIPS, GLOSS, QUESTION, TARGET, write_rele
 from tfds_builders.annotation import Annotations
 from tfds_builders.csl_daily_qa import annotations
 from tfds_builders.csl_daily_qa.annotations import FRAMES, MAP_FILE, PICKLE_FILE, unify
+from tfds_builders.csl_daily_qa.csl_daily_qa_dataset_builder import Builder
 from tfds_builders.prepare import main, prepare
 
 QUIRKS = {
     "not annotated, and no row in the question file, left out": ["S000005_P0004_T00"],
-    "not in split_1.txt, kept in the split of its question": ["S000007_P0003_T00"],
+    "not in split_1.txt, kept in train": ["S000007_P0003_T00"],
 }
 
 
@@ -75,7 +76,17 @@ def test_labels_of_the_parent_project_and_no_train_questions_are_enough(tmp_path
         (name, "", TARGET) for name in names
     ]
     assert train.odd == {"empty question, kept": names}
+    assert Builder.default_fps == 30
     assert (test.target, test.question, test.num_frames, test.signer) == (TARGET, QUESTION, 3, "P0004")
+
+
+def test_without_train_s_questions_a_clip_that_the_split_file_lacks_is_kept(tmp_path: Path) -> None:
+    write_release(tmp_path)
+    (tmp_path / "questions" / "train.txt").unlink()
+    found = read(tmp_path)["train"]
+    names = ["S000001_P0000_T00", "S000002_P0001_T00", "S000007_P0003_T00"]
+    assert [clip.name for clip in found.clips] == names
+    assert found.odd["not in split_1.txt, kept in train"] == names[2:]
 
 
 @requires_labels

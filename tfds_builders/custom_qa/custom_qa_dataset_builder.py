@@ -42,7 +42,7 @@ class Builder(VideoQaBuilder):
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
         """Read the table of a folder."""
-        return table.read_table(table.find_table(manual_dir))
+        return table.read_table(table.find_table(manual_dir), needs_video=not self.text_only)
 
     def table_files(self, manual_dir: Path) -> list[Path]:
         """Return the table of a folder."""

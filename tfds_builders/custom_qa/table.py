@@ -9,7 +9,7 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,11 +63,15 @@ def find_table(folder: Path) -> Path:
     return tables[0]
 
 
-def read_table(table: Path) -> dict[str, Annotations]:
+def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotations]:
     """Read the clips of each split in the table's order.
 
     A clip whose video is not there is left out and noted. A table without train clips holds clips to
     translate: it needs no other split and no targets.
+
+    Args:
+        table: The file.
+        needs_video: Whether the videos are read; otherwise the column may be missing, too.
 
     Raises:
         AnnotationError: Rows cannot be read, ids are repeated, or dev or test is missing beside train.
@@ -82,14 +86,19 @@ def read_table(table: Path) -> dict[str, Annotations]:
             "the best checkpoint and test scores it; give each about a tenth of the clips"
         )
     places = ((f"{table}, line {number}", row) for number, row in columns)
-    parse = functools.partial(_parse_row, needs_target="train" in named)
+    required = [
+        column
+        for column in REQUIRED
+        if (column != "target" or "train" in named) and (column != "video" or needs_video)
+    ]
+    parse = functools.partial(_parse_row, required=required)
     rows = parse_rows(places, parse, problems).values()
     if problems or not rows:
         raise AnnotationError(*problems or [f"{table} has no rows"])
     splits = {split: Annotations() for split in SPLITS if split in named}
     for row in rows:
         found, path = splits[row.split], _find_video(table.parent, row.video)
-        if path.exists():
+        if path.exists() or not needs_video:
             video = Segment(path, float(row.start), float(row.end)) if row.end else path
             found.clips.append(Annotation(row.id, video, row.question, row.target, row.gloss, row.signer))
         else:
@@ -104,12 +113,12 @@ def read_table(table: Path) -> dict[str, Annotations]:
     return splits
 
 
-def _parse_row(columns: dict[str, str], needs_target: bool) -> Row:
+def _parse_row(columns: dict[str, str], required: Sequence[str]) -> Row:
     """Parse a row, with single spaces between words."""
     texts = {column: " ".join(columns.get(column, "").split()) for column in Row._fields}
-    row = Row(**texts | {"video": columns["video"].strip(), "split": _split(columns)})
-    for column in REQUIRED:
-        if not texts[column] and (column != "target" or needs_target):
+    row = Row(**texts | {"video": columns.get("video", "").strip(), "split": _split(columns)})
+    for column in required:
+        if not texts[column]:
             raise ValueError(f"no {column}")
     if any(unicodedata.category(character) in ("Cc", "Cs") for text in row for character in text):
         raise ValueError("a control character or half a character")

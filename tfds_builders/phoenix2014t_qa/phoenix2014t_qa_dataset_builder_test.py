@@ -1,5 +1,6 @@
 """Frames come back as they were, in order, and what is broken is left out and reported."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,17 @@ def test_texts_alone_are_those_of_the_whole_dataset_and_need_only_the_question_f
     for text, record in zip(texts, whole, strict=True):
         assert (len(text["video"]), text["num_frames"]) == (0, 0)
         assert all(text[key] == record[key] for key in ("id", "question", "target"))
+
+
+def test_a_split_whose_clips_are_all_absent_is_found_before_any_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_release(tmp_path / "release", NUM_CLIPS)
+    for clip in (tmp_path / "release" / FRAMES / "test").iterdir():
+        shutil.rmtree(clip)
+    monkeypatch.setattr(phoenix.Builder, "_stream", None)  # nothing is read
+    with pytest.raises(AnnotationError, match=r"test has no clip with frames"):
+        build(tmp_path / "release", tmp_path / "data")
 
 
 def test_a_split_without_any_frames_is_an_error(tmp_path: Path) -> None:

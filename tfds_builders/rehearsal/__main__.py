@@ -96,9 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("interrupted; run the same command again to go on") from None
     for note in corpus.notes:
         print(f"note: {note}")
+    rate = f" --fps={corpus.fps / options.every:g}" if options.every > 1 else ""
     print(
         f"{len(corpus.clips):,} clips in {options.out}; prepare them with:\n"
-        f"python -m tfds_builders.prepare {options.name} --manual_dir={options.out}\n"
+        f"python -m tfds_builders.prepare {options.name} --manual_dir={options.out}{rate}\n"
         "and, for systems that read keypoints, add the signers' joints:\n"
         f"python -m tfds_builders.features --format=keypoints --name={AVATAR} --dataset={options.name} "
         f"{options.out / POSES}"

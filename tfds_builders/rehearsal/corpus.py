@@ -46,6 +46,7 @@ class Corpus:
     texts: Mapping[Path, str]  # the annotation files by their place in the corpus
     size: tuple[int, int]  # height and width of the release's frames in pixels
     notes: Sequence[str] = ()  # differences from the release
+    fps: float = 25.0  # of the release
 
 
 def draw_num_frames(name: str, num_glosses: int) -> int:
@@ -90,7 +91,11 @@ def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) 
     take: dict[str, Any] = {"signer": clip.signer, "size": size, "seed": seed, "every": clip.every}
     poses = _poses(clip, out)
     poses.parent.mkdir(parents=True, exist_ok=True)
-    write_pose(poses, JOINTS, joints(clip.glosses, clip.num_frames, **take), size)
+    found = poses.with_name(f".partial-{poses.name}")
+    write_pose(found, JOINTS, joints(clip.glosses, clip.num_frames, **take), size)
+    if poses.exists() and poses.read_bytes() != found.read_bytes():  # of other annotations
+        shutil.rmtree(folder, ignore_errors=True)
+    found.replace(poses)
     if folder.exists():
         files = list_frames(folder)
         first = cv2.imread(str(files[0])) if files else None

@@ -69,4 +69,4 @@ def _make_corpus(rows: list[tuple[str, Question]], notes: list[str], every: int)
     lines[Path(annotations.LABELS, annotations.SPLIT_FILE)] = in_split
     lines[Path(annotations.LABELS, annotations.MAP_FILE)] = in_map
     texts = {path: "\n".join(part) for path, part in lines.items()}
-    return Corpus(clips, "{number:06d}.jpg", texts, SIZE, notes)
+    return Corpus(clips, "{number:06d}.jpg", texts, SIZE, notes, annotations.FPS)
