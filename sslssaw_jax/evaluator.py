@@ -191,6 +191,7 @@ class Evaluator:
                 f"{min(known)}, and {self._dataset.clips_file(next(iter(splits)))} lists more"
             )
         state = self._load_best()
+        self._note_settings()
         for clips in splits.values():
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
             if not indices:

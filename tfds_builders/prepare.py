@@ -265,7 +265,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fps",
         type=float,
-        default=0.0,
         help="frames per second taken from video files, or those in folders (default: 25, CSL-Daily 30)",
     )
     parser.add_argument("--num_workers", type=int, default=0, help="processes (default: one per core)")

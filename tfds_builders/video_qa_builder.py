@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     Args:
         resize: Size of stored frames, `256` (square), `short:256` (short side), `crop:256` (middle square) or
             `none`; empty chooses the builder's own.
-        fps: Frames per second taken from video files, or those of a folder, of which all frames are taken; 0
-            chooses the builder's own.
+        fps: Frames per second taken from video files, or those of a folder, of which all frames are taken;
+            None chooses the builder's own.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
         text_only: Whether to leave out the videos, for models without frames; all clips have 0 frames.
         max_missing: Share of a split's clips that may lack frames or texts; one clip always may.
@@ -73,17 +74,18 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self,
         *,
         resize: str = "",
-        fps: float = 0.0,
+        fps: float | None = None,
         num_workers: int = 0,
         text_only: bool = False,
         max_missing: float = 0.01,
         **kwargs: Any,
     ) -> None:
-        if fps and not 1 <= fps <= 1000:
+        fps = self.default_fps if fps is None else fps
+        if not 1 <= fps <= 1000:
             raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
         if not 0 <= max_missing <= 1:
             raise frames.OptionError(f"max_missing is {max_missing}; allowed: 0 to 1")
-        self.resize, self.fps = resize or self.default_resize, fps or self.default_fps
+        self.resize, self.fps = resize or self.default_resize, fps
         self.frame_size = (0, 0)  # height and width, known after preparation
         self._num_workers, self.text_only, self._max_missing = num_workers, text_only, max_missing
         frames.Resize.parse(self.resize)  # is refused before anything is written
@@ -257,12 +259,16 @@ def _path(clip: Annotation) -> Path:
 
 
 def _stamp(video: Path) -> str:
-    """Return number, size and time of a video's files."""
-    files = [file.stat() for file in frames.list_frames(video) or [video] if file.exists()]
-    if not files:
+    """Return size and time of a video or its frames."""
+    try:
+        found = video.stat()
+    except FileNotFoundError:
         return "absent"
-    size, time = sum(file.st_size for file in files), max(file.st_mtime_ns for file in files)
-    return f"{len(files)} {size} {time}"
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{found.st_size} {found.st_mtime_ns}"
+    files = [file.stat() for file in frames.list_frames(video)]
+    time = max((file.st_mtime_ns for file in files), default=found.st_mtime_ns)
+    return f"{len(files)} frames {sum(file.st_size for file in files)} {time}"
 
 
 def _pixels(size: tuple[int, int]) -> str:

@@ -140,7 +140,8 @@ class Config:
     logging: LoggingConfig = group(LoggingConfig, free=True)
     # gets what TensorBoard gets; the packages are optional
     tracker: Literal["none", "trackio", "wandb"] = setting("none", free=True)
-    # a folder of compiled programs, so that a restart compiles nothing; auto: in ~/.cache; None: no cache
+    # a folder of compiled programs, so that a restart compiles nothing, which all processes share; auto: in
+    # ~/.cache, with several processes none; None: no cache
     compilation_cache: str | None = setting("auto", free=True)
 
 

@@ -234,9 +234,7 @@ class ClipSource:
     @cached_property
     def frame_size(self) -> tuple[int, int]:
         """Return the height and width of the frames in pixels."""
-        clip = self[0]
-        height, width, _ = decode_frame(clip.id, clip.video, 0).shape
-        return height, width
+        return self.dataset.facts.frame_size
 
 
 class ClipsInMemory(ClipSource):
@@ -249,6 +247,13 @@ class ClipsInMemory(ClipSource):
 
     def __getitem__(self, index: int) -> Clip:
         return self._clips[index]
+
+    @cached_property
+    def frame_size(self) -> tuple[int, int]:
+        """Return the height and width of the frames in pixels."""
+        clip = self[0]
+        height, width, _ = decode_frame(clip.id, clip.video, 0).shape
+        return height, width
 
 
 class TextSource(ClipSource):

@@ -18,7 +18,7 @@ from sslssaw_jax.errors import UserError
 
 JPEG_QUALITY = 95
 MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and is held in memory as a whole
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
 MAX_PIXELS = 2**25  # four times those of 4K: a picture that says or would have more is refused
@@ -130,11 +130,12 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-    ]
+    with os.scandir(folder) as entries:  # says what is a file without a further call for each
+        return [
+            folder / entry.name
+            for entry in entries
+            if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
+        ]
 
 
 def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
@@ -235,10 +236,10 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
 def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
     """Read at each tick of `fps` the frame on the screen then.
 
-    Frames are repeated or left out, never mixed. Only one decoded frame is held at a time.
+    Frames are repeated or left out, never mixed. Few decoded frames are held at a time.
     """
     try:
-        str(segment.path).encode()
+        str(segment.path.absolute()).encode()
     except UnicodeEncodeError:  # at which OpenCV ends the process
         return ClipFrames([], ["its path is not UTF-8: rename it"])
     # FFmpeg would take `10:15.mp4` for a protocol, but no absolute path

@@ -122,7 +122,7 @@ class RunData:
             )
         if stage.reads_question:
             self._require_questions(stage, clips)
-        if not self._base:  # whose texts are compared character by character
+        if not (self._base or stage.bank):  # whose texts are compared character by character
             require_written_targets(clips, self.tokenizer)
         try:
             batches = train_batches(

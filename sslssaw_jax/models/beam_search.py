@@ -37,7 +37,7 @@ class CachedDecoder(Protocol):
         """Return states f32[B, L, D] with teacher forcing, from tokens so far."""
 
     def check_length(self, length: int, /) -> None:
-        """Raise ValueError if a sequence of this length exceeds the decoder's positions."""
+        """Raise ConfigError if a sequence of this length exceeds the decoder's positions."""
 
     def init_cache(self, encoder_states: Any, encoder_mask_BxT: jax.Array, slots: int, /) -> Any:
         """Return an empty cache with a slot for each token of beams."""
@@ -110,7 +110,7 @@ def beam_search(
         nothing.
 
     Raises:
-        ValueError: Prompt and new tokens exceed a decoder's positions.
+        ConfigError: Prompt and new tokens exceed a decoder's positions.
     """
     batch, prompt_length = prompt_BxP.shape
     first_row_B = jnp.arange(batch) * beams

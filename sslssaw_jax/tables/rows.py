@@ -269,7 +269,7 @@ def _last_words(call: _Call, run: RunChild) -> str:
     last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
     print(f"{call.workdir}: failed; the end of its {log.name}:", *last_lines, sep="\n  ", file=sys.stderr)
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        return f"killed: {signal.strsignal(-status) or -status}"
     return last_lines[-1] if last_lines else f"status {status}"
 
 

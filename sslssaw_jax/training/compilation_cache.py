@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sslssaw_jax.config.checks import require
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.workdir import user_path
 
 AUTO = "auto"
@@ -31,6 +32,10 @@ def cache_compilation(folder: str | None) -> None:
         return
     alone = jax.process_count() == 1
     if folder == AUTO and not alone:
+        announce(
+            "programs are compiled at each start; to keep them, let --config.compilation_cache name a folder "
+            "that all processes share"
+        )
         return
     private = user_path(_FOLDER if folder == AUTO else folder).absolute()
     try:

@@ -46,7 +46,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._name = ""  # of the signal that came
-        self._deferred = False
+        self._asks_jax = self._training = self._deferred = False
         self._finish: Callable[[], object] = lambda: None  # before the process ends
 
     def listen(self) -> None:
@@ -59,28 +59,27 @@ class StopRequest:
         threading.Thread(target=self._watch, args=(signals,), daemon=True).start()
 
     def leave_to_jax(self) -> None:
-        """Leave SIGTERM to JAX, of which the first SIGINT is one."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, self._ask_jax)
-
-    def _ask_jax(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nSIGINT: all processes stop after this step; once more to stop at once\n")
-        os.kill(os.getpid(), signal.SIGTERM)
+        """Leave SIGTERM to JAX, which a SIGINT in a training becomes."""
+        self._asks_jax = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._name = signal.Signals(number).name
+        if not self._asks_jax:  # otherwise processes would stop after different steps
+            self._name = signal.Signals(number).name
 
     def _watch(self, signals: socket.socket) -> None:
         """Answer signals, even while the main thread compiles."""
         number = next(byte for byte in iter(lambda: signals.recv(1)[0], None) if byte in SIGNALS)
-        began = time.monotonic()
-        self._name = signal.Signals(number).name
-        if self._deferred:
+        began, name = time.monotonic(), signal.Signals(number).name
+        ask_jax = self._asks_jax and self._training
+        if ask_jax or self._deferred:
             # print is not reentrant, and the signal may have interrupted one
-            os.write(2, f"\n{self._name}: stopping after this step; once more to stop at once\n".encode())
+            os.write(2, f"\n{name}: stopping after this step; once more to stop at once\n".encode())
+        if ask_jax:
+            os.kill(os.getpid(), signal.SIGTERM)
         else:
-            threading.Thread(target=self._end, daemon=True).start()
+            self._name = name
+            if not self._deferred:
+                threading.Thread(target=self._end, daemon=True).start()
         while (number := signals.recv(1)[0]) not in SIGNALS or time.monotonic() < began + REPEATED:
             pass
         os._exit(128 + number)
@@ -111,11 +110,11 @@ class StopRequest:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Defer a signal in this block to `reached` or the block's end."""
-        self._deferred = True
+        self._training = self._deferred = True
         try:
             yield
         finally:
-            self._deferred = False
+            self._training = self._deferred = False
         if self._name:
             self.now()
 

@@ -174,7 +174,7 @@ def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
 def test_a_row_that_was_killed_is_named_so(runs):
     runs.tell("kill:seed0/demo_question")
     question, *_ = make_table(7, "avatar_qa", runs.workdir)
-    assert (question.failed, question.reason) == (1, "killed by SIGKILL")
+    assert (question.failed, question.reason) == (1, "killed: Killed")
 
 
 def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, capsys):

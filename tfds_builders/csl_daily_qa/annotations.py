@@ -150,7 +150,7 @@ def read_annotations(files: Mapping[str, SplitFiles]) -> dict[str, Annotations]:
     for split, found in annotations.items():
         names = [name for name, given in splits.items() if given == split and name in corpus]
         names += [name for name in corpus if split == "train" and name not in splits and name not in others]
-        questions = asked.get(split) or {name: Question(name, "", "", "") for name in names}
+        questions = asked[split] if split in asked else {name: Question(name, "", "", "") for name in names}
         merge_annotations(files[split], questions, corpus, found)
         for clip in found.clips:
             if clip.name not in splits:

@@ -34,6 +34,10 @@ EXPECTED = (
 )
 
 
+Rows = Iterator[tuple[int, dict[str, str]]]
+"""The cells of each row by column, with the number of its line."""
+
+
 class Row(NamedTuple):
     """A row of the table; an absent column is empty."""
 
@@ -78,7 +82,9 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
         MissingInputError: No video of a split is there.
     """
     problems: list[str] = []
-    columns = list(_csv_rows(table, problems) if table.suffix != ".jsonl" else _json_rows(table, problems))
+    needed = [column for column in REQUIRED if column != "video" or needs_video]
+    read_rows = _json_rows if table.suffix == ".jsonl" else _csv_rows
+    columns = list(read_rows(table, needed, problems))
     named = {_split(row) for _, row in columns}
     if "train" in named and named < set(SPLITS):
         raise AnnotationError(
@@ -86,11 +92,7 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
             "the best checkpoint and test scores it; give each about a tenth of the clips"
         )
     places = ((f"{table}, line {number}", row) for number, row in columns)
-    required = [
-        column
-        for column in REQUIRED
-        if (column != "target" or "train" in named) and (column != "video" or needs_video)
-    ]
+    required = [column for column in needed if column != "target" or "train" in named]
     parse = functools.partial(_parse_row, required=required)
     rows = parse_rows(places, parse, problems).values()
     if problems or not rows:
@@ -149,7 +151,9 @@ def _find_video(folder: Path, name: str) -> Path:
     return first_existing(paths)
 
 
-def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_rows(
+    table: Path, needed: Sequence[str], problems: list[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row with the number of its first line."""
     text = _read_text(table)
     first_line = text.partition("\n")[0]
@@ -158,7 +162,7 @@ def _csv_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str,
     number = 1
     try:
         header = [column.strip().casefold() for column in _cut(next(reader, []), 0)]
-        if problem := _columns_problem(header):
+        if problem := _columns_problem(header, needed):
             hint = "; separate columns by commas" * (len(header) == 1)
             raise AnnotationError(f"{table}, line 1: {problem}{hint}")
         number = reader.line_num + 1
@@ -186,7 +190,9 @@ def _cut(cells: list[str], length: int) -> list[str]:
     return cells
 
 
-def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(
+    table: Path, needed: Sequence[str], problems: list[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each object with the number of its line."""
     for number, line in enumerate(
         _read_text(table).split("\n"), start=1
@@ -201,7 +207,7 @@ def _json_rows(table: Path, problems: list[str]) -> Iterator[tuple[int, dict[str
         if texts is None:
             problem = f'expected {{"id": "...", ...}}, all values texts or numbers: {line.strip()[:80]!r}'
         else:
-            problem = _columns_problem(list(texts))
+            problem = _columns_problem(list(texts), needed)
         if texts is None or problem:
             problems.append(f"{table}, line {number}: {problem}")
         else:
@@ -215,9 +221,9 @@ def _json_texts(row: dict[str, Any]) -> dict[str, str] | None:
     return {key.strip().casefold(): "" if value is None else str(value) for key, value in row.items()}
 
 
-def _columns_problem(columns: list[str]) -> str:
+def _columns_problem(columns: list[str], needed: Sequence[str]) -> str:
     """Return what is wrong with the columns, if anything."""
-    missing = [column for column in REQUIRED if column not in columns]
+    missing = [column for column in needed if column not in columns]
     wrong = [column for column in columns if column not in Row._fields or columns.count(column) > 1]
     if not missing and not wrong:
         return ""

@@ -105,6 +105,10 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
     assert found.odd == {"video not there, left out": ["x"]} and found.missing == ["x"]
     texts = read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\ny,,,test\n"), needs_video=False)["test"]
     assert [clip.name for clip in texts.clips] == ["x", "y"] and not texts.odd
+    table = write(tmp_path, "id,target,split\nx,,test\n")
+    assert [clip.name for clip in read_table(table, needs_video=False)["test"].clips] == ["x"]
+    with pytest.raises(AnnotationError, match="no column 'video'"):
+        read_table(table)
     with pytest.raises(MissingInputError, match=r"no video of test is there: .*away\.mp4"):
         read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\n"))
 
