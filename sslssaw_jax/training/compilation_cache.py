@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sslssaw_jax.config.checks import require
-from sslssaw_jax.training.progress import announce
 from sslssaw_jax.workdir import user_path
 
 AUTO = "auto"
@@ -27,6 +26,8 @@ def cache_compilation(folder: str | None) -> None:
         ConfigError: Somebody else can write into the folder.
     """
     import jax  # here, since tests ask for `processor` before JAX reads its environment
+
+    from sslssaw_jax.training.progress import announce
 
     if not folder or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return

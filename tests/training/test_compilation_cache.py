@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -46,6 +48,12 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypat
     with pytest.raises(NotADirectoryError):
         cache_compilation(str(tmp_path / "file" / "chosen"))
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_processor_is_named_before_jax_reads_its_environment():
+    """Tests choose the folder of compiled programs by it."""
+    code = "import sys; from sslssaw_jax.training import compilation_cache; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_several_processes_keep_programs_in_a_folder_that_they_share_alone(tmp_path, monkeypatch):
