@@ -78,6 +78,7 @@ def main(argv: list[str]) -> None:
         exit_run(f"error: {error}")
     except Stopped as stopped:
         print(stopped)
+        sys.exit(stopped.status)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

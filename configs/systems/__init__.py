@@ -34,6 +34,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """The recipe of each row by its public code or paper."""
 
 PUBLISHED_ON: dict[str, dict[str, Any]] = {
+    **nslt.PUBLISHED_ON,
     **csgcr.PUBLISHED_ON,
     **gaslt.PUBLISHED_ON,
     **slrt.PUBLISHED_ON,

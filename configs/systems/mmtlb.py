@@ -32,7 +32,7 @@ _PUBLISHED = {
         for stage in ("recognize", "gloss2text", "translate")
         for key, value in _ADAM.items()
     },
-    "model.s3d.weights": "./pretrained/S3D_kinetics400.pt",
+    "model.s3d.weights": "./pretrained/S3D_wlasl.pth.tar",  # after Kinetics, WLASL
     "model.mbart.weights": "./pretrained/mbart_glosses",  # trimmed with --glosses
     "recognize.epochs": 40,
     "recognize.clips_per_batch": 8,

@@ -30,3 +30,4 @@ _PUBLISHED = {
 }
 SMALL = {row: _SMALL | attention for row, attention in _ATTENTION.items()}
 PUBLISHED = {row: _PUBLISHED | attention for row, attention in _ATTENTION.items()}
+PUBLISHED_ON = {f"csl_daily/{row}": {"translate.epochs": 8} for row in PUBLISHED}  # as many steps

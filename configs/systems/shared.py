@@ -18,6 +18,9 @@ SMALL_TRANSFORMER = {
 # The public codes score dev every 100 steps of 32 clips, 2.2 times an epoch of PHOENIX and 5.7 of CSL-Daily;
 # here it is once an epoch, with a patience of about as many steps. Their alpha of -1 divides by no length.
 CSL_DAILY_PATIENCE = {"translate.optim.patience": 1}
+# SLRT's code ends at the first fall after a rate without a better score: the second in a row.
+TWO_FALLS = {"translate.patience": 8}
+CSL_DAILY_TWO_FALLS = CSL_DAILY_PATIENCE | {"translate.patience": 4}
 SIGNJOEY = {
     "translate.epochs": 500,  # the plateau ends training
     "translate.normalize": "clips",

@@ -1,6 +1,12 @@
 """BTT and SignBT: a reconstruction with the recipe of SLRT's public code, on which the paper builds."""
 
-from configs.systems.shared import CSL_DAILY_PATIENCE, SIGNJOEY, SMALL_TRANSFORMER, small_stage
+from configs.systems.shared import (
+    CSL_DAILY_TWO_FALLS,
+    SIGNJOEY,
+    SMALL_TRANSFORMER,
+    TWO_FALLS,
+    small_stage,
+)
 
 _WITHOUT = {"model.synthetic_ratio": 0.0}
 _POSITIONS = {"translate.optim.groups": ("video=0",)}
@@ -21,6 +27,7 @@ _SMALL = {
 _ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}
 _PUBLISHED = {
     **SIGNJOEY,
+    **TWO_FALLS,
     **_POSITIONS,
     **{f"{stage}.optim.{key}": x for stage in ("recognize", "text2gloss") for key, x in _ADAM.items()},
     "recognize.epochs": 40,
@@ -44,4 +51,4 @@ _PUBLISHED = {
 }
 SMALL = {"btt": _SMALL | _WITHOUT, "signbt": _SMALL}
 PUBLISHED = {"btt": _PUBLISHED | _WITHOUT, "signbt": _PUBLISHED}
-PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_PATIENCE for row in PUBLISHED}
+PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_TWO_FALLS for row in PUBLISHED}

@@ -1,10 +1,17 @@
 """SLRT, by the public code neccam/slt."""
 
-from configs.systems.shared import CSL_DAILY_PATIENCE, SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
+from configs.systems.shared import (
+    CSL_DAILY_TWO_FALLS,
+    SIGNJOEY,
+    SMALL_TRANSFORMER,
+    TWO_FALLS,
+    WITHOUT_QUESTION,
+)
 
 _WITH_GLOSSES = WITHOUT_QUESTION | {"model.recognition_weight": 1.0}  # 1:1, as the public code is configured
 _PUBLISHED = {
     **SIGNJOEY,
+    **TWO_FALLS,
     "translate.label_smoothing": 0.0,
     "translate.optim.learning_rate": 1e-3,
     "translate.optim.factor": 0.7,
@@ -25,4 +32,4 @@ PUBLISHED = {
     "slrt_ctc": _PUBLISHED | _WITH_GLOSSES,
     "qb_slrt": _PUBLISHED,
 }
-PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_PATIENCE for row in PUBLISHED}
+PUBLISHED_ON = {f"csl_daily/{row}": CSL_DAILY_TWO_FALLS for row in PUBLISHED}

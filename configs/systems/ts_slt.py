@@ -25,6 +25,7 @@ def _writers(rate: float, **parts: float) -> tuple[str, ...]:
 _PUBLISHED = {
     **mmtlb.PUBLISHED["mmtlb"],
     "data.keypoints": "keypoints",
+    "model.s3d.weights": "./pretrained/S3D_kinetics400.pt",
     "translate.accumulate": 8,  # 64 clips a step, on 8 GPUs
     "translate.optim.learning_rate": 1e-3,
 }

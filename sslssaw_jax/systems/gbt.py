@@ -15,7 +15,8 @@ files of wrong questions; these parts are a reconstruction, and some others diff
   heads are neither trained nor saved, and the softmax runs over the queries. The published score may come
   from that very net.
 - A step of the graph reads what the steps before it changed, and positions are added before the graph. In the
-  public code each step reads the states before the layer, and positions are added behind the graph.
+  public code two of the steps read the states before the layer, and positions are added behind the graph.
+- The decoder's words have no LayerNorm and no learned positions, which the public code adds to sinusoids.
 - The loss of a sentence, a sum over its tokens, is a mean over clips, not a sum. Both corpora have all
   losses; the public settings leave both contrasts out for PHOENIX-2014T, and CTC for CSL-Daily.
 - Glosses are the recogniser's best path, not those of a beam; a repeated gloss keeps its own positions. At

@@ -3,7 +3,8 @@
 Sign2Gloss learns to recognise glosses by CTC, Gloss2Text to write a sentence from true glosses, and Sign2Text
 joins both by a mapper. Training needs glosses; a question is never read. Sizes and recipe are those of the
 public code (FangyunWei/SLRT). That code also draws the length of a training clip, 0.5 to 1.5 of its own, and
-one change of colours for a batch; here a clip's length stays, and colours are drawn for each clip.
+one change of colours for a batch; here a clip's length stays, and colours are drawn for each clip. Sign2Text
+reads frames through the frozen recogniser without augmentation, where that code reads features of them.
 
 B clips, T positions in time, C features of a position, G glosses with the blank.
 """
@@ -101,8 +102,8 @@ def translate_loss(
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
     """Return the loss of sentences and glosses, with its parts."""
-    augment_key, rngs = split_key(key)
-    video_BxTxC, video_mask_BxT = embed_video(model.video, batch, config.data, augment_key)
+    _, rngs = split_key(key)
+    video_BxTxC, video_mask_BxT = embed_video(model.video, batch, config.data, None)
     states, mask, logits_BxTxG = model.read_video(video_BxTxC, video_mask_BxT, batch.valid, rngs)
     total, metrics = sentence_loss(model, states, mask, batch, counts, config.translate, rngs)
     glosses, parts = gloss_loss(logits_BxTxG, video_mask_BxT, batch, counts)

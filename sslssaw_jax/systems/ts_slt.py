@@ -9,11 +9,10 @@ of both streams may take the place of frames and keypoints.
 Sizes, losses and recipe are known from the public code (FangyunWei/SLRT). A reconstruction in these points:
 both streams are trained at once, from the Kinetics weights, where the public code trains each alone first;
 the three translators are one model on one recogniser, trained by one command, where the public code trains
-three; an enlargement in the pyramid has BatchNorm and ReLU behind both of its convolutions, and the pyramid
-reads maps behind the exchange; a heat map is drawn in the network's own pixels, where the public code draws
-it in those of the picture and resizes it. Padding is left out of the distillation. Augmentation is that of
-the other rows. The small sizes have a CNN of frames and one of heat maps in place of both S3D, without
-exchange and pyramid.
+three; a heat map is drawn in the network's own pixels, where the public code draws it in those of the picture
+and resizes it. Padding is left out of the distillation. Augmentation is that of the other rows, and the
+translators read without it. The small sizes have a CNN of frames and one of heat maps in place of both S3D,
+without exchange and pyramid.
 
 B clips, T positions in time, C features of a position, G glosses with the blank.
 """
@@ -190,8 +189,8 @@ def translate_loss(
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
     """Return the writers' and the heads' loss, with its parts."""
-    augment_key, rngs = split_key(key)
-    logits, features, streams = model.read(batch, config, augment_key, rngs)
+    _, rngs = split_key(key)
+    logits, features, streams = model.read(batch, config, None, rngs)
     states = model.states(logits, features, batch, streams.mask, rngs)
     glosses, metrics = _heads_loss(logits, streams.mask, batch, counts)
     total, sentences = config.model.ctc_weight * glosses, []

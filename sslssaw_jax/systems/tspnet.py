@@ -4,10 +4,11 @@ A transformer from video alone. Windows of 8, 12 and 16 frames, two frames apart
 attends to its level, to the windows inside it and to those around it; the decoder reads the first level. The
 defaults are the sizes of the public code (verashira/TSPNet); its recipe is in `configs/systems/tspnet.py`.
 
-With `data.features`, three prepared sets are the windows, as wide as the encoder. A reconstruction in one
-part: from frames, a window's features are a convolution of its frames' features by our CNN, trained with the
-rest, where the paper has those of an I3D. The paper's learned weights of the levels are not used in the
-released net, nor here.
+With `data.features`, three prepared sets are the windows, as wide as the encoder. A reconstruction in two
+parts: from frames, a window's features are a convolution of its frames' features by our CNN, trained with the
+rest, where the paper has those of an I3D; and words are the dataset's pieces from scratch, where the public
+code has BPEmb's 25,000 with their vectors (`model.embedding_weights` loads such a file). The paper's learned
+weights of the levels are not used in the released net, nor here.
 
 The public code's oversights are not copied: its padding mask lets one padded window of a clip through, the
 padding that it means to put on the left is put on the right, and it selects the epoch on test.

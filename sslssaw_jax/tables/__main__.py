@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -75,9 +76,10 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
         )
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    except (Stopped, KeyboardInterrupt) as stopped:  # the first during a row, the second between rows
-        print(str(stopped) or "stopped: start again to go on")
-        return
+    except (Stopped, KeyboardInterrupt) as error:  # the first during a row, the second between rows
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        print(stopped)
+        sys.exit(stopped.status)
     print(to_markdown(options.table, options.dataset, rows, options.seeds, toy=options.toy))
     if failed := [row.experiment for row in rows if row.failed]:
         sys.exit(f"error: {', '.join(failed)} failed, see above; start the same command to try again")

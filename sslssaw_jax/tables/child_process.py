@@ -31,7 +31,7 @@ def child_processes() -> Iterator[RunChild]:
 
     def require_no_signal() -> None:
         if received:
-            raise Stopped(f"stopped by {signal.Signals(received[0]).name}: start again to go on")
+            raise Stopped(received[0])
 
     def run(command: Sequence[str], log: Path) -> int:
         require_no_signal()

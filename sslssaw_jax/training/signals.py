@@ -21,13 +21,21 @@ class Stopped(BaseException):
     """The end of a run that was asked to stop.
 
     Like `KeyboardInterrupt`, not an `Exception`: no library's `except Exception` may swallow it.
+
+    Attributes:
+        status: What the program ends with, as a shell has it: 128 + the signal. Not 0, with which the next
+            command of a script would go on with an unfinished run.
     """
+
+    def __init__(self, number: int, where: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{where}: start again to go on")
+        self.status = 128 + number
 
 
 class StopRequest:
     """A listener to signals that ask the program to stop.
 
-    The first signal ends the process at once with status 0, unless it is deferred; a second signal kills.
+    The first signal ends the process at once, unless it is deferred; a second signal kills.
     A thread ends the process: an exception in the middle of tracing, or an interpreter that shuts down while
     XLA compiles, would crash. With several processes, JAX listens for SIGTERM itself, and all processes stop
     after the same step.
@@ -45,7 +53,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._name = ""  # of the signal that came
+        self._number = 0  # of the signal that came
         self._asks_jax = self._training = self._deferred = False
         self._finish: Callable[[], object] = lambda: None  # before the process ends
 
@@ -64,20 +72,21 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._asks_jax:  # otherwise processes would stop after different steps
-            self._name = signal.Signals(number).name
+            self._number = number
 
     def _watch(self, signals: socket.socket) -> None:
         """Answer signals, even while the main thread compiles."""
         number = next(byte for byte in iter(lambda: signals.recv(1)[0], None) if byte in SIGNALS)
-        began, name = time.monotonic(), signal.Signals(number).name
+        began = time.monotonic()
         ask_jax = self._asks_jax and self._training
         if ask_jax or self._deferred:
             # print is not reentrant, and the signal may have interrupted one
+            name = signal.Signals(number).name
             os.write(2, f"\n{name}: stopping after this step; once more to stop at once\n".encode())
         if ask_jax:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self._name = name
+            self._number = number
             if not self._deferred:
                 threading.Thread(target=self._end, daemon=True).start()
         while (number := signals.recv(1)[0]) not in SIGNALS or time.monotonic() < began + REPEATED:
@@ -88,8 +97,9 @@ class StopRequest:
         """End the process once all is written."""
         try:
             self._finish()
-            print(self._message(), flush=True)
-            os._exit(0)
+            stopped = self._stopped()
+            print(stopped, flush=True)
+            os._exit(stopped.status)
         except Exception as error:  # of a full disk; otherwise the run would go on
             os.write(2, f"error: {error}\n".encode())
         os._exit(1)
@@ -98,14 +108,14 @@ class StopRequest:
         """Return whether to stop after `step`; all processes must ask every step."""
         from jax.experimental import multihost_utils
 
-        return bool(self._name) or multihost_utils.reached_preemption_sync_point(step)
+        return bool(self._number) or multihost_utils.reached_preemption_sync_point(step)
 
     def now(self, where: str = "") -> None:
         """Raise `Stopped`."""
-        raise Stopped(self._message(where))
+        raise self._stopped(where)
 
-    def _message(self, where: str = "") -> str:
-        return f"stopped by {self._name or 'SIGTERM'}{where}: start again to go on"
+    def _stopped(self, where: str = "") -> Stopped:
+        return Stopped(self._number or signal.SIGTERM, where)  # JAX tells of SIGTERM alone
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -115,7 +125,7 @@ class StopRequest:
             yield
         finally:
             self._training = self._deferred = False
-        if self._name:
+        if self._number:
             self.now()
 
     @contextmanager
@@ -131,7 +141,7 @@ class StopRequest:
         before = self._deferred, self._finish
         self._deferred, self._finish = False, finish
         try:
-            if self._name:
+            if self._number:
                 self.now()
             yield
         finally:

@@ -56,7 +56,7 @@ def pretrained_s3d(config: S3DConfig, module: str = "s3d", *, first: bool = True
     except WeightsError as error:
         raise WeightsError(
             f"config.model.s3d.weights: {error}. Name the file S3D_kinetics400.pt to which the page of "
-            "kylemin/S3D leads, or the .pth.tar of a checkpoint to which that of FangyunWei/SLRT leads; "
+            "kylemin/S3D leads, or the .pth.tar of s3ds_glosscls_ckpt, to which FangyunWei/SLRT leads; "
             "--config.model.s3d.weights= trains from scratch"
         ) from error
     layers = {name: match for name in checkpoint.shapes if (match := _LAYER.fullmatch(name))}

@@ -139,6 +139,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, moment: str) -> None:
         experiment.Experiment(read_config(config), workdir, stop).run("train")
     except Stopped as stopped:
         print(stopped)
+        sys.exit(stopped.status)
 
 
 def main(data_dir: Path, folder: Path, epochs: int, name: str, moments: list[str]) -> None:

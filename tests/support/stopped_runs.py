@@ -105,7 +105,8 @@ def main(data_dir: Path, folder: Path) -> None:
             try:
                 run(moment(run))
             except Stopped as stopped:
-                sys.exit(print(stopped))
+                print(stopped)
+                sys.exit(stopped.status)
             terminate_in_native_code()
         print(name, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 

@@ -76,7 +76,7 @@ class Runs:
         self._calls.append(name)
         ends = (
             ("fail", 1, "error: out of luck"),
-            ("stop", 0, "stopped by SIGTERM"),
+            ("stop", 143, "stopped by SIGTERM"),
             ("kill", -9, "training on cpu"),
         )
         for what, status, output in ends:

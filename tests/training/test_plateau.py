@@ -1,6 +1,7 @@
 """The training loop on a plateau of scores, with a model of one weight."""
 
 import json
+import signal
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ class StopAt(StopRequest):
         return step == self._step
 
     def now(self, what=""):
-        raise Stopped(what)
+        raise Stopped(signal.SIGTERM, what)
 
 
 def trained(workdir, stop=None, selection=STAGE.selection):

@@ -92,7 +92,7 @@ def chains(
 
 def test_a_run_that_was_killed_and_stopped_ends_as_one_that_was_not(chains) -> None:
     folder, codes = chains
-    assert dict(codes) == {moment: -9 for moment in KILLED} | dict.fromkeys([*STOPPED, "never"], 0)
+    assert dict(codes) == {moment: -9 for moment in KILLED} | dict.fromkeys(STOPPED, 143) | {"never": 0}
     assert_same_end(folder / "whole", folder / "killed")
 
 

@@ -1,5 +1,6 @@
-"""A signal at any moment ends a run with status 0, one line, and what was saved."""
+"""A signal at any moment ends a run with its status, one line, and what was saved."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_a_signal_in_each_phase_of_a_training_ends_it_with_all_that_was_saved(
 ) -> None:
     command = [sys.executable, "-m", "tests.support.stopped_runs", str(tiny_data_dir), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(STEPS, "0"), done.stderr
+    assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(STEPS, "143"), done.stderr
     for moment, steps in STEPS.items():
         checkpoints = tmp_path / moment / CHECKPOINTS
         assert saved_steps(checkpoints)[-2:] == steps, moment
@@ -52,7 +53,7 @@ def test_a_signal_while_libraries_are_imported_ends_in_one_line(name: str, tmp_p
         "runpy.run_path('run.py', run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), "")
     assert done.stdout == f"stopped by {name}: start again to go on\n"
 
 
