@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sslssaw_jax.data.dataset import (
     BROKEN_FACTS,
@@ -31,6 +31,7 @@ from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path
+from tfds_builders.annotation import AnnotationError
 from tfds_builders.dataset_folder import (
     lacks_keypoints,
     write_clips,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # each worker process of a builder imports this module, which
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
 _NAMES_SHOWN = 3
+_NAMES_CHECKED = 100  # that --check shows; some oddities are those of half a corpus
 
 
 class PrepareError(UserError):
@@ -178,18 +180,23 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
         builder = make_builder(name, Path(nowhere), **options)
         if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             raise PrepareError(f"{name} is generated: there is nothing to check")
-        splits = builder.check(_require_manual_dir(builder, name, manual_dir))
-    _print_oddities({split: found.odd for split, found in splits.items()})
+        try:
+            splits = builder.check(_require_manual_dir(builder, name, manual_dir))
+        except AnnotationError as error:  # of a table, before any video is read
+            _refuse(name, error.args)
+    _print_oddities({split: found.odd for split, found in splits.items()}, _NAMES_CHECKED)
     unreadable = [file for found in splits.values() for file in found.unreadable]
     if unreadable:
-        shown = ", ".join(map(str, unreadable[:_NAMES_SHOWN])) + ", ..." * (len(unreadable) > _NAMES_SHOWN)
-        print(f"odd: {_count(unreadable, 'file')}: not an image: {shown}")
-    problems = [problem for found in splits.values() for problem in found.problems]
+        print(f"odd: {_count(unreadable, 'file')}: not an image: {_listed(unreadable, _NAMES_CHECKED)}")
+    if problems := [problem for found in splits.values() for problem in found.problems]:
+        _refuse(name, problems)
+    print(f"{name} can be prepared")
+
+
+def _refuse(name: str, problems: Sequence[object]) -> NoReturn:
     for problem in problems:
         print(f"problem: {problem}")
-    if problems:
-        raise PrepareError(f"{_count(problems, 'problem')}: {name} cannot be prepared")
-    print(f"{name} can be prepared")
+    raise PrepareError(f"{_count(problems, 'problem')}: {name} cannot be prepared")
 
 
 def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | None, vocab_size: int) -> None:
@@ -224,14 +231,17 @@ def _print_summary(info: Any, folder: Path) -> None:
     for split in info.splits:
         num_frames = [clip["num_frames"] for clip in read_jsonl(folder / f"clips.{split}.jsonl")]
         print(f"{split:10}{len(num_frames):10,}{sum(num_frames):12,}")
-    _print_oddities(info.metadata["odd"])
+    _print_oddities(info.metadata["odd"], _NAMES_SHOWN)
 
 
-def _print_oddities(odd: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+def _print_oddities(odd: Mapping[str, Mapping[str, Sequence[str]]], most: int) -> None:
     for split, oddities in odd.items():
         for what, names in oddities.items():
-            more = ", ..." * (len(names) > _NAMES_SHOWN)
-            print(f"odd in {split}: {_count(names, 'clip')}: {what}: {', '.join(names[:_NAMES_SHOWN])}{more}")
+            print(f"odd in {split}: {_count(names, 'clip')}: {what}: {_listed(names, most)}")
+
+
+def _listed(names: Sequence[object], most: int) -> str:
+    return ", ".join(map(str, names[:most])) + ", ..." * (len(names) > most)
 
 
 def _count(things: Sequence[Any], noun: str) -> str:

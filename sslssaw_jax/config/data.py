@@ -20,12 +20,12 @@ TOKENS = Range(4, float("inf"), True, False, "be at least 4")
 class AugmentConfig:
     """On-device augmentation, drawn once per clip; zeros switch each part off."""
 
-    rotation: float = 0.0  # degrees, uniform in +-
-    scale: float = 0.0  # relative, uniform in 1 +-
-    translation: float = 0.0  # relative to the image's side, uniform in +-
+    rotation: float = non_negative(0.0)  # degrees, uniform in +-
+    scale: float = fraction(0.0)  # relative, uniform in 1 +-
+    translation: float = non_negative(0.0)  # relative to the image's side, uniform in +-
     crop: bool = False  # draws the output window anywhere in the stored image instead of its centre
-    brightness: float = 0.0  # relative to full range, uniform in +-
-    contrast: float = 0.0  # relative, uniform in 1 +-, per colour channel
+    brightness: float = non_negative(0.0)  # relative to full range, uniform in +-
+    contrast: float = non_negative(0.0)  # relative, uniform in 1 +-, per colour channel
     mirror: bool = False  # off by default: handedness carries meaning
 
 

@@ -137,6 +137,6 @@ class RunData:
             )
         except ConfigError as error:
             raise ConfigError(f"{stage.name}: {error}") from None
-        make_recipe(stage, stage_config.optim, batches)
+        make_recipe(stage, stage_config, batches)
         clips.get_ready()  # a signal ends this at once, while one in a step would wait for it
         return batches

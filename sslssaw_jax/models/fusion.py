@@ -92,12 +92,12 @@ class SSAW(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """A bidirectional LSTM over the joint sequence, D / 2 each way."""
+    """A bidirectional LSTM over the joint sequence, D / 2 each way, in float32."""
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
 
         def rnn(reverse: bool) -> nnx.RNN:
-            cell = nnx.OptimizedLSTMCell(d_model, d_model // 2, dtype=dtype, rngs=rngs)
+            cell = nnx.OptimizedLSTMCell(d_model, d_model // 2, dtype=jnp.float32, rngs=rngs)
             # rngs=False: a random key must not become part of a checkpoint
             return nnx.RNN(cell, reverse=reverse, keep_order=True, rngs=False)
 
@@ -108,13 +108,13 @@ class LSTM(nnx.Module):
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, None]:
         length_B = mask_BxT.sum(axis=1)
-        zero_BxD = jnp.zeros((joint_BxTxD.shape[0], joint_BxTxD.shape[2] // 2), joint_BxTxD.dtype)
+        zero_BxD = jnp.zeros((joint_BxTxD.shape[0], joint_BxTxD.shape[2] // 2))
         states = [
             rnn(joint_BxTxD, initial_carry=(zero_BxD, zero_BxD), seq_lengths=length_B)
             for rnn in (self.forward, self.backward)
         ]
         fused_BxTxD = self.dropout(jnp.concatenate(states, axis=-1), rngs=rngs)
-        return fused_BxTxD * mask_BxT[..., None], None
+        return fused_BxTxD.astype(joint_BxTxD.dtype) * mask_BxT[..., None], None
 
 
 class TCN(nnx.Module):

@@ -270,7 +270,8 @@ def _convolve_in_time(
     del settings, options  # of a stride of 1
     times = x_BxTxI.shape[1] - len(kernel_KxIxO) + 1
     shifted = (x_BxTxI[:, first : first + times] for first in range(len(kernel_KxIxO)))
-    return reduce(jnp.add, (x @ kernel_IxO for x, kernel_IxO in zip(shifted, kernel_KxIxO)))
+    dot = partial(jnp.dot, preferred_element_type=jnp.promote_types(x_BxTxI.dtype, jnp.float32))
+    return reduce(jnp.add, map(dot, shifted, kernel_KxIxO)).astype(x_BxTxI.dtype)
 
 
 def _middles(size: int) -> jax.Array:

@@ -270,9 +270,12 @@ class RecurrentDecoder(Blocks):
     ) -> tuple[jax.Array, RecurrentCache]:
         """Return the states of more tokens, f32[R, L, U], and the cache."""
         rows, length, _ = embedded_RxLxC.shape
-        # drawn for all times at once: a step inside of a scan cannot advance a random stream
-        shapes = [(length, rows, cell.input.in_features) for cell in self.cells]
-        kept = [self.dropout(jnp.ones(shape), rngs=rngs) for shape in shapes] if rngs is not None else []
+        # drawn for all times at once: a step inside of a scan cannot advance a random stream; by rows, whose
+        # draws then do not depend on the rows that fill the batch up
+        shapes = [(rows, length, cell.input.in_features) for cell in self.cells]
+        kept = [
+            self.dropout(jnp.ones(shape), rngs=rngs).swapaxes(0, 1) for shape in shapes if rngs is not None
+        ]
 
         def step(carry: _Carry, now: tuple[jax.Array, list[jax.Array]]) -> tuple[_Carry, jax.Array]:
             token_RxC, kept = now

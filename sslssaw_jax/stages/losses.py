@@ -5,11 +5,15 @@ A mean over `count` places counts those of all micro-batches of a step, so that 
 Dimensions: B clips, T positions in time, L tokens, G glosses, V vocabulary, D features.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from sslssaw_jax.types import Metrics
+
+MAX_LOGIT_SCALE = math.log(100.0)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
@@ -60,10 +64,11 @@ def contrastive_loss(
     As in CLIP (Radford et al. 2021).
 
     Cosines of clips (rows) and sentences are multiplied by `exp(logit_scale)`, 1 / temperature, which never
-    exceeds 100, as in CLIP. Invalid clips are neither rows nor columns. The metrics are the shares of valid
-    clips that find their sentence (`video_to_text`) and of sentences that find their clip (`text_to_video`).
+    exceeds 100, as in CLIP: a gradient beyond may lower it, but not raise it. Invalid clips are neither rows
+    nor columns. The metrics are the shares of valid clips that find their sentence (`video_to_text`) and of
+    sentences that find their clip (`text_to_video`).
     """
-    logits_BxB = cosine_BxB * jnp.exp(jnp.minimum(logit_scale, jnp.log(100.0)))
+    logits_BxB = cosine_BxB * jnp.exp(_capped(logit_scale))
     own_B = jnp.arange(len(valid_B))
 
     def contrast(logits_BxB: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -75,6 +80,22 @@ def contrastive_loss(
     text_loss, text_found = contrast(logits_BxB)
     video_loss, video_found = contrast(logits_BxB.T)
     return (text_loss + video_loss) / 2, {"video_to_text": text_found, "text_to_video": video_found}
+
+
+@jax.custom_vjp
+def _capped(logit_scale: jax.Array) -> jax.Array:
+    return jnp.minimum(logit_scale, MAX_LOGIT_SCALE)
+
+
+def _capped_forward(logit_scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _capped(logit_scale), logit_scale
+
+
+def _capped_backward(logit_scale: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where((logit_scale < MAX_LOGIT_SCALE) | (cotangent > 0), cotangent, 0),)
+
+
+_capped.defvjp(_capped_forward, _capped_backward)
 
 
 def similarity_loss(

@@ -3,6 +3,8 @@
 B clips, T positions in time, N glosses of a clip, L tokens, D features, X and Y vectors.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -59,7 +61,10 @@ def contrast(cosine_XxX: jax.Array, wrong_XxX: jax.Array, key: jax.Array) -> tup
         wrong_XxX: Which columns may be drawn as wrong ones.
         key: Draws them.
     """
-    draws_XxX = jnp.where(wrong_XxX, jax.random.uniform(key, wrong_XxX.shape), -1)
+    # row by row: what a row draws must not depend on the rows that fill the batch up
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(wrong_XxX)))
+    uniform_XxX = jax.vmap(lambda key: jax.random.uniform(key, wrong_XxX.shape[1:]))(keys)
+    draws_XxX = jnp.where(wrong_XxX, uniform_XxX, -1)
     drawn, two = jax.lax.top_k(draws_XxX, min(2, len(draws_XxX)))
     first_Xx1, second_Xx1 = two[:, :1], jnp.where(drawn[:, -1:] < 0, two[:, :1], two[:, -1:])
     right_Xx1 = jnp.arange(len(cosine_XxX))[:, None]

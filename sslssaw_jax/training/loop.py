@@ -77,7 +77,7 @@ def train(
         TrainingError: A loss or gradient is not finite, or too many clips are broken.
         Stopped: `stop` was requested; the state is saved.
     """
-    optimizer, schedule = make_recipe(stage, stage_config.optim, batches)
+    optimizer, schedule = make_recipe(stage, stage_config, batches)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     # device_put cannot put a key on devices of other processes
     run_key = jax.jit(lambda key: key, out_shardings=replicated(mesh))(run_key)
@@ -166,7 +166,7 @@ def train(
                 state, metrics = counted_step(state, on_devices, run_key, np.float32(factor))
                 trace.after(step, metrics)
                 pending.append(_Step(step, batch, metrics, waited, counted_step.flops, factor))
-                stopping = stop.reached(step)
+                stopping = stop.reached()
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
                 late = 0 if saving else 1  # a step late, so that the device never waits for the host
                 due = len(pending) - late
@@ -186,17 +186,19 @@ def train(
 
 
 def make_recipe(
-    stage: Stage, optim: OptimConfig, batches: Batches
+    stage: Stage, config: StageConfig, batches: Batches
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Make the optimizer of a stage and its schedule.
 
     Raises:
-        ConfigError: `optim` does not fit the stage or its model.
+        ConfigError: The configuration does not fit the stage or its model.
     """
+    optim = config.optim
     try:
         made = make_optimizer(optim, batches.num_batches, batches.epoch_ends.tolist())
-        if optim.schedule == "plateau" and not stage.selection:
-            raise ConfigError("optim.schedule is 'plateau', and this stage has no scores on dev to follow")
+        if (optim.schedule == "plateau" or config.patience) and not stage.selection:
+            key = "patience" if config.patience else "optim.schedule='plateau'"
+            raise ConfigError(f"{key} follows scores on dev, which this stage has not")
         if optim.rate_factors:
             check_rate_factors(optim.rate_factors, stage.abstract_state().params, stage.module_names)
     except ConfigError as error:  # a group knows its keys, not its own path

@@ -45,7 +45,7 @@ class StopRequest:
         with stop.deferred():
             for step in ...:
                 ...
-                if stop.reached(step):
+                if stop.reached():
                     ...  # save
                     stop.now()
 
@@ -54,6 +54,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._number = 0  # of the signal that came
+        self._asked = 0
         self._asks_jax = self._training = self._deferred = False
         self._finish: Callable[[], object] = lambda: None  # before the process ends
 
@@ -104,11 +105,13 @@ class StopRequest:
             os.write(2, f"error: {error}\n".encode())
         os._exit(1)
 
-    def reached(self, step: int) -> bool:
-        """Return whether to stop after `step`; all processes must ask every step."""
+    def reached(self) -> bool:
+        """Return whether to stop now; all processes must ask after every step."""
         from jax.experimental import multihost_utils
 
-        return bool(self._number) or multihost_utils.reached_preemption_sync_point(step)
+        # JAX stops at one number alone, so numbers must neither begin anew with a stage nor skip any
+        self._asked += 1
+        return bool(self._number) or multihost_utils.reached_preemption_sync_point(self._asked)
 
     def now(self, where: str = "") -> None:
         """Raise `Stopped`."""

@@ -64,7 +64,9 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
         raise WeightsError(f"{file} does not hold one clip a line: {error!r}") from error
 
 
-def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path) -> str:
+def trim(
+    model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path, language: str = ""
+) -> str:
     """Write the trimmed model as a Hugging Face folder; return a report.
 
     Args:
@@ -72,12 +74,19 @@ def trim(model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], 
         kept: Texts that keep their segmentation, by split or file.
         reported: Texts whose share of unknown tokens is reported.
         out: The folder to write; nothing is left of it after an error.
+        language: The code of the texts' language, which the model must know; empty if unknown.
 
     Raises:
-        WeightsError: `model` is incomplete, its vocabulary is not its tokenizer's, or `out` exists.
+        WeightsError: `model` is incomplete or without the language, its vocabulary is not its tokenizer's, or
+            `out` exists.
     """
     proto = _read_model(model / MODEL_FILE)
     languages = read_languages(model, len(proto.pieces))
+    if language and language not in languages:
+        raise WeightsError(
+            f"{model} does not know the texts' language {language!r}, only {', '.join(languages)}; "
+            "facebook/mbart-large-50 knows 27 more"
+        )
     checkpoint = Checkpoint(model)
     if not checkpoint.config:
         raise WeightsError(f"{model} holds no {CONFIG_FILE}: download that of the model, too")

@@ -191,5 +191,10 @@ def test_dropout_draws_anew_for_each_layer_and_each_step(batch):
     for one, two, three in zip(first, other, without, strict=True):
         for different in (two, three):
             assert (np.abs(one - different).max(axis=-1) > 1e-3).all()
+    filled = (np.concatenate([x, x[:1]]) for x in (frames, ones, words, ones))
+    with_one_more = jit(lambda model, key, *batch: model(*batch, nnx.Rngs(dropout=key)))(
+        dropped, keys[0], *filled
+    )
+    assert_close([x[:3] for x in with_one_more], [*first])
     with_key_in_evaluation = run(nnx.view(dropped, deterministic=True), keys[0])
     assert_close(with_key_in_evaluation, without)

@@ -83,6 +83,9 @@ def test_contrastive_scale_is_capped_as_in_clip():
     np.testing.assert_allclose(
         capped, jitted_contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6
     )
+    gradient = jax.grad(lambda scale, right: contrastive_loss(right * jnp.eye(4), scale, valid)[0])
+    assert gradient(4.0, 0.01) < 0 == gradient(9.0, 0.01)
+    assert gradient(9.0, -0.01) > 0  # pairs are wrong: a scale beyond the cap finds back
 
 
 def test_similarity_is_compared_over_the_pairs_of_valid_clips():

@@ -29,3 +29,5 @@ def test_wrong_ones_are_drawn_anew_by_the_key_and_evenly() -> None:
     np.testing.assert_allclose((pairs == 5).mean(), 0.1, atol=0.04)
     again = contrast(cosine, wrong, jax.random.key(3))[0]
     np.testing.assert_array_equal(again, contrast(cosine, wrong, jax.random.key(3))[0])
+    filled = [np.pad(x, (0, 3)) for x in (cosine, wrong)]  # a batch that does not divide over the devices
+    np.testing.assert_array_equal(again, contrast(*filled, jax.random.key(3))[0][:6])

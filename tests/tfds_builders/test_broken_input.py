@@ -324,3 +324,29 @@ def test_frames_of_several_sizes_are_refused_without_a_square(tmp_path: Path) ->
     ):
         main([*arguments, "--resize=none", "--num_workers=1"])
     assert not list((tmp_path / "data").rglob("*.array_record*"))
+
+
+def test_check_lists_all_problems_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "own" / "clips.csv"
+    table.parent.mkdir()
+    rows = [f"c{number},c{number}.mp4,a sentence,trian" for number in range(15)]
+    table.write_text("\n".join(["id,video,target,split", *rows]))
+    arguments = ["custom_qa", f"--manual_dir={table.parent}", f"--data_dir={tmp_path}", "--language=en_XX"]
+    with pytest.raises(SystemExit, match="15 problems: custom_qa cannot be prepared"):
+        main([*arguments, "--check"])
+    assert capsys.readouterr().out.count("problem: ") == 15
+
+
+def test_check_names_every_clip_that_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good").mkdir()
+    cv2.imwrite(str(tmp_path / "good" / "0.png"), phoenix_release.picture(0))
+    rows = [
+        "good,good,a sentence,test",
+        *(f"bad{number},bad{number}.mp4,a sentence,test" for number in range(9)),
+    ]
+    for number in range(9):
+        (tmp_path / f"bad{number}.mp4").write_bytes(b"no video")
+    (tmp_path / "clips.csv").write_text("\n".join(["id,video,target,split", *rows]))
+    with pytest.raises(SystemExit):
+        main(["custom_qa", f"--manual_dir={tmp_path}", "--language=en_XX", "--check", "--num_workers=1"])
+    assert ", ".join(f"bad{number}" for number in range(9)) in capsys.readouterr().out

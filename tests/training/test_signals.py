@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from jax.experimental import multihost_utils
 
 from sslssaw_jax.training.checkpoints import find_damage
+from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 from tests.support.stopped_runs import stops
 
@@ -77,6 +79,19 @@ def test_of_several_processes_ctrl_c_asks_jax_to_stop_all_and_a_second_one_kills
     assert (done.returncode, done.stdout) == (128 + 2, "SIGTERM\nanother step\n")
 
 
+def test_jax_is_asked_by_a_count_that_no_stage_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        multihost_utils, "reached_preemption_sync_point", lambda number: asked.append(number) or number == 4
+    )
+    stop = StopRequest()
+    with stop.deferred():
+        assert [stop.reached() for _ in range(2)] == [False, False]
+    with stop.deferred():  # the next stage
+        assert [stop.reached() for _ in range(2)] == [False, True]
+    assert asked == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(("repeated", "status"), [(0, 128 + 15), (1e9, 0)])
 def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same(
     repeated: float, status: int
@@ -91,7 +106,7 @@ def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same
         "with stop.deferred():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    told.wait()\n"
-        "    print(stop.reached(1), flush=True)\n"
+        "    print(stop.reached(), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    threading.Event().wait(0.2)\n"
         "    os._exit(0)\n"

@@ -183,7 +183,9 @@ def test_mbart_50_keeps_its_52_codes(full: Path, tmp_path: Path) -> None:
         more = np.take(tensors[name], range(27), axis)
         tensors[name] = np.concatenate([tensors[name], more], axis)
     save_file(tensors, model / "model.safetensors")
-    trim(model, {"train": {"target": KEPT}}, {}, tmp_path / "out")
+    with pytest.raises(WeightsError, match=r"'th_TH', only ar_AR.*mbart-large-50"):
+        trim(full, {"train": {"target": KEPT}}, {}, tmp_path / "out", "th_TH")
+    trim(model, {"train": {"target": KEPT}}, {}, tmp_path / "out", "th_TH")
     tokenizer = load_tokenizer(tmp_path / "out", "th_TH")
     assert tokenizer.languages == LANGUAGES_50
     kept = load_file(tmp_path / "out" / "model.safetensors")["model.shared.weight"]
