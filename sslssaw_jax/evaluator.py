@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import ConfigError, require
-from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.dataset import Dataset
-from sslssaw_jax.data.glosses import GlossVocabulary, has_glosses, require_glosses
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.glosses import has_glosses, require_glosses
 from sslssaw_jax.data.sign_bank import SignBank
 from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.choices import require_choices
@@ -38,8 +34,6 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_understandi
 from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_gloss_table, format_table
-from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.faults import explain_out_of_memory
 from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.sharding import with_shardings
 from sslssaw_jax.types import TrainState
@@ -52,31 +46,15 @@ class Evaluator:
     """An evaluator of a stage's best checkpoint, which leaves its files in the workdir.
 
     Args:
-        stage: The stage, in most methods one that translates.
-        config: Of the run.
+        programs: Of the stage, in most methods one that translates.
         workdir: Of the stage.
-        dataset: The prepared dataset.
-        tokenizer: Of the dataset.
-        mesh: The devices.
         notes: Of the run: configuration, tokenizer and dataset.
-        glosses: Of the run, if the stage reads glosses.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: Config,
-        workdir: Path,
-        dataset: Dataset,
-        tokenizer: Tokenizer,
-        mesh: Mesh,
-        notes: dict[str, Any],
-        glosses: GlossVocabulary | None = None,
-    ) -> None:
-        self._stage, self._config, self._workdir = stage, config, workdir
-        self._dataset, self._tokenizer, self._mesh, self._notes = dataset, tokenizer, mesh, notes
-        self._glosses = glosses
-        self.programs = Programs(stage, config, dataset, tokenizer, mesh, glosses)
+    def __init__(self, programs: Programs, workdir: Path, notes: dict[str, Any]) -> None:
+        self.programs, self._workdir, self._notes = programs, workdir, notes
+        self._runner, self._dataset = programs.runner, programs.dataset
+        self._stage, self._config = programs.runner.stage, programs.runner.config
 
     @property
     def models(self) -> list[Path]:
@@ -116,18 +94,17 @@ class Evaluator:
             if self._config.evaluation.swap_questions and self._reads_both:
                 clips = self.programs.clips(test)
                 scores[test]["questions"] = score_swapped_questions(self.programs.translate, state, clips)
-            if jax.process_index() == 0:
-                write_json(self.output_dir / METRICS, scores)
-                print(format_table(scores))
-                print(format_gloss_table(scores), end="")
-                # the shipped question-only runs are of other questions
-                own = self._dataset.name == "custom_qa"
-                if (run := self._question_only_run) and baselines[test] is None and not own:
-                    print(
-                        f"question-only: none in {run}; this run's command with "
-                        f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
-                        "compares this run with it"
-                    )
+            write_json(self.output_dir / METRICS, scores)
+            print(format_table(scores))
+            print(format_gloss_table(scores), end="")
+            # the shipped question-only runs are of other questions
+            own = self._dataset.name == "custom_qa"
+            if (run := self._question_only_run) and baselines[test] is None and not own:
+                print(
+                    f"question-only: none in {run}; this run's command with "
+                    f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
+                    "compares this run with it"
+                )
 
     def evaluate_glosses(self) -> None:
         """Recognise dev and test with the best checkpoint; write and print scores.
@@ -150,13 +127,12 @@ class Evaluator:
             announce(f"{self._stage.name}: evaluating the best checkpoint in {self._workdir}")
             scores = {split: self._recognize_split(state, split) for split in splits}
             write_json(self.output_dir / METRICS, scores)
-            if jax.process_index() == 0:
-                print(format_gloss_table(scores), end="")
+            print(format_gloss_table(scores), end="")
 
     def _recognize_split(self, state: TrainState, split: str) -> dict[str, Any]:
         """Recognise a split and write its glosses; return scores, if any."""
         clips = self.programs.clips(split)
-        predictions = self.programs.glosses(state, clips)
+        predictions = self.programs.recognize(state, clips)
         write_gloss_predictions(self.output_dir, split, predictions)
         return (
             {GLOSS_SCORES: score_gloss_predictions(predictions, self._dataset.name)}
@@ -196,10 +172,9 @@ class Evaluator:
             indices = [index for index, clip in enumerate(clips.clips) if clip.id in clip_ids]
             if not indices:
                 continue
-            predictions, gates = self.programs.translations(state, clips, indices)
+            predictions, gates = self.programs.translate(state, clips, indices)
             for index, row, gate in zip(indices, predictions, gates):
-                if jax.process_index() == 0:
-                    print(printable(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}"))
+                print(printable(f"{row.id}\n  {row.question}\n  {row.target}\n  {row.prediction}"))
                 self._draw(state, clips, index, row, gate)
         if self._draws:
             print(f"pictures: {self.output_dir}")
@@ -216,34 +191,17 @@ class Evaluator:
         require(
             not ensemble, f"config.evaluation.ensemble is {ensemble}: features are of one model, clear it"
         )
-        written = write_features(
-            self._stage,
-            self._load_best(),
-            self._dataset,
-            self._config,
-            self._tokenizer,
-            self._mesh,
-            name,
-            run=self._workdir.name,
-            overwrite=overwrite,
-        )
+        state, run = self._load_best(), self._workdir.name
+        written = write_features(self._runner, state, self._dataset, name, run=run, overwrite=overwrite)
         print(f"{written}: --config.data.features={name}")
 
     def make_bank(self, clips: ClipSource, only: Sequence[int]) -> SignBank:
         """Return the positions of clips by the best recogniser; see `make_bank`."""
-        assert self._glosses is not None
-        state = self._load_best()
-        parts = self._config, self._tokenizer, self._glosses, self._mesh
-        with explain_out_of_memory(self._stage.name):
-            return make_bank(self._stage, state, clips, *parts, only)
+        return make_bank(self._runner, self._load_best(), clips, only)
 
     def write_glosses(self, texts: Sequence[str]) -> list[str]:
         """Return the glosses that the best model writes of sentences."""
-        assert self._glosses is not None
-        state = self._load_best()
-        parts = self._config, self._tokenizer, self._glosses, self._mesh
-        with explain_out_of_memory(self._stage.name):
-            return write_glosses(self._stage, state, texts, *parts)
+        return write_glosses(self._runner, self._load_best(), texts)
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
         """Return the question-only run's translations of dev and test, if any.
@@ -282,9 +240,8 @@ class Evaluator:
     def _translate_split(self, state: TrainState, split: str) -> list[Prediction]:
         """Translate a split, write its predictions and draw chosen clips of test."""
         clips = self.programs.clips(split)
-        predictions, gates = self.programs.translations(state, clips)
-        if jax.process_index() == 0:
-            write_predictions(self.output_dir, split, predictions)
+        predictions, gates = self.programs.translate(state, clips)
+        write_predictions(self.output_dir, split, predictions)
         if split == self._config.data.test_split:
             for index in worst_and_best(predictions)[: self._config.evaluation.num_heatmaps]:
                 self._draw(state, clips, index, predictions[index], gates[index])
@@ -316,10 +273,10 @@ class Evaluator:
         )
 
     def _load_best_of(self, workdir: Path) -> TrainState:
-        state = with_shardings(self._stage.abstract_state(), self._mesh)
+        state = with_shardings(self._stage.abstract_state(), self._runner.mesh)
         if self._stage.starts_from_file and not saved_steps(workdir / CHECKPOINTS):
-            return gfslt_checkpoint(self._config, self._tokenizer, whole=True)(state)
+            return gfslt_checkpoint(self._config, self._runner.tokenizer, whole=True)(state)
         require_choices(self._stage, workdir)
-        tokenizer, best_by = self._tokenizer.fingerprints, self._stage.selection
+        tokenizer, best_by = self._runner.tokenizer.fingerprints, self._stage.selection
         load = trained_modules(workdir / CHECKPOINTS, tokenizer=tokenizer, best_by=best_by)
         return load(state)

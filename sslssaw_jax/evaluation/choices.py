@@ -7,27 +7,20 @@ C clips, W words.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.glosses import GlossVocabulary
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import Found
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD, Existence, Stage
 from sslssaw_jax.training.checkpoints import CheckpointError
-from sslssaw_jax.training.progress import show_progress
-from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, read_scores, saved_steps
 
@@ -48,28 +41,14 @@ class Chooser:
     """A chooser of what a stage with `existence` leaves open.
 
     Args:
-        stage: The stage, which translates by n-best and rank.
-        config: Of the run.
-        tokenizer: Of the dataset.
-        mesh: The devices.
-        words: The vocabulary of the run.
+        runner: Of a stage that translates by n-best and rank.
         translate: Of the stage.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: Config,
-        tokenizer: Tokenizer,
-        mesh: Mesh,
-        words: GlossVocabulary,
-        translate: SplitTranslator,
-    ) -> None:
-        assert stage.existence is not None
-        self._config, self._tokenizer, self._mesh, self._words = config, tokenizer, mesh, words
-        self._translate, self._stage_config = translate, getattr(config, stage.name)
-        step = partial(_find, graphdef=stage.eval_def, existence=stage.existence)
-        self._find = jax.jit(step, out_shardings=replicated(mesh))
+    def __init__(self, runner: Runner, translate: SplitTranslator) -> None:
+        assert runner.stage.existence is not None
+        self._runner, self._translate = runner, translate
+        self._find = runner.compile(_find, existence=runner.stage.existence)
 
     def __call__(self, state: TrainState, dev: ClipSource) -> tuple[TrainState, dict[str, float]]:
         """Return the state with its choices, and these with the words' F1."""
@@ -82,18 +61,16 @@ class Chooser:
 
     def _existence(self, state: TrainState, clips: ClipSource) -> tuple[np.ndarray, np.ndarray]:
         """Return logits of words, f32[C, W], and which are there."""
-        frames = local_frames(self._mesh, self._stage_config.frame_budget)
-        batches = eval_batches(
-            clips, self._tokenizer, self._config.data, self._stage_config, frames, glosses=self._words
+        batches = self._runner.over(
+            clips, self._find, state, f"words of {clips.split}", glosses=self._runner.glosses
         )
         logits, present = [], []
-        for batch in show_progress(batches, len(clips.clips), f"words of {clips.split}"):
-            found_BxW = self._find(state.eval_params, state.batch_stats, shard_batch(batch, self._mesh))
+        for batch, found_BxW in batches:
             present_BxW = np.zeros(found_BxW.shape, bool)
             rows_BxG = np.broadcast_to(np.arange(len(batch.valid))[:, None], batch.gloss.shape)
             present_BxW[rows_BxG[batch.gloss_mask], batch.gloss[batch.gloss_mask]] = True
             rows = np.flatnonzero(batch.valid)  # several devices may have more
-            logits.append(jax.device_get(found_BxW)[rows])
+            logits.append(found_BxW[rows])
             present.append(present_BxW[rows])
         return np.concatenate(logits), np.concatenate(present)
 

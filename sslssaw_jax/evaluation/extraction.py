@@ -3,28 +3,22 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.data import DataConfig
-from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import prepare_frames
-from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.frame_cache import open_clips
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.models.s3d import STRIDE, S3DEmbedding
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.video import embed_video
-from sslssaw_jax.training.progress import show_progress
-from sslssaw_jax.training.sharding import replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
 
 
@@ -51,26 +45,14 @@ def row_stride(stage: Stage, state: TrainState, system: str) -> int:
 
 
 def write_features(
-    stage: Stage,
-    state: TrainState,
-    dataset: Dataset,
-    config: Config,
-    tokenizer: Tokenizer,
-    mesh: Mesh,
-    name: str,
-    *,
-    run: str,
-    overwrite: bool,
+    runner: Runner, state: TrainState, dataset: Dataset, name: str, *, run: str, overwrite: bool
 ) -> str:
     """Write all clips' features as a set; return what was written.
 
     Args:
-        stage: A stage whose model has a CNN or S3D.
+        runner: Of a stage whose model has a CNN or S3D.
         state: Its parameters.
         dataset: The prepared dataset, whose folder gets the set.
-        config: Of the run.
-        tokenizer: Of the run.
-        mesh: The devices.
         name: Of the set.
         run: The name of the run, which the set keeps.
         overwrite: Whether to replace a set of this name; otherwise one that was begun is continued.
@@ -79,7 +61,7 @@ def write_features(
         DatasetError: There is such a set.
         ConfigError: The model has neither a CNN of single frames nor S3D.
     """
-    digest = hashlib.sha256()
+    stage, config, digest = runner.stage, runner.config, hashlib.sha256()
     for leaf in jax.tree.leaves((state.eval_params, state.batch_stats)):
         digest.update(np.asarray(leaf).tobytes())
     stride = row_stride(stage, state, config.system)
@@ -95,8 +77,7 @@ def write_features(
             clips = open_clips(dataset, config.data, split, video=stage.reads_video)
             written = writer.written(split)
             left = [place for place, clip in enumerate(clips.clips) if clip.id not in written]
-            parts = stage, state, clips, config, tokenizer, mesh
-            for place, rows in extract_features(*parts, left, stride):
+            for place, rows in extract_features(runner, state, clips, left, stride):
                 writer.add(split, clips.clips[place], rows)
         shown = ", ".join(f"{count:,} clips of {split}" for split, count in writer.finish().items())
     each = "a frame" if stride == 1 else f"for {stride} frames"
@@ -104,42 +85,30 @@ def write_features(
 
 
 def extract_features(
-    stage: Stage,
-    state: TrainState,
-    clips: ClipSource,
-    config: Config,
-    tokenizer: Tokenizer,
-    mesh: Mesh,
-    only: Sequence[int],
-    stride: int,
+    runner: Runner, state: TrainState, clips: ClipSource, only: Sequence[int], stride: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield clips' places in the split, and their features, f32[rows, C].
 
     A CNN reads every frame, however long a clip is; S3D reads what its model does, `data.max_frames`.
 
     Args:
-        stage: A stage whose model has a CNN or S3D.
+        runner: Of a stage whose model has a CNN or S3D.
         state: Its parameters.
         clips: The split.
-        config: Of the run.
-        tokenizer: Of the run.
-        mesh: The devices.
         only: Places of the clips to read.
         stride: What `row_stride` returns.
     """
-    data, batch = config.data, getattr(config, stage.name)
+    data, stage_config = runner.config.data, runner.stage_config
     if stride == 1:
         data = replace(data, max_frames=int(clips.num_frames.max()))
-        batch = replace(batch, frame_budget=max(batch.frame_budget, data.max_frames))
-    read = partial(_rows_of_clips if stride > 1 else _rows_of_frames, graphdef=stage.eval_def, data=data)
-    step = jax.jit(read, out_shardings=replicated(mesh))
-    batches = eval_batches(clips, tokenizer, data, batch, only=only)
-    for each in show_progress(batches, len(only), f"features of {clips.split}"):
-        rows = np.asarray(step(state.eval_params, state.batch_stats, shard_batch(each, mesh)), np.float32)
+        stage_config = replace(stage_config, frame_budget=max(stage_config.frame_budget, data.max_frames))
+        runner = runner.with_batches(stage_config, data=data)
+    read = runner.compile(_rows_of_clips if stride > 1 else _rows_of_frames, data=data)
+    for each, rows in runner.over(clips, read, state, f"features of {clips.split}", only=only):
         for row in np.flatnonzero(each.valid):
             start, count = each.frame_start[row], each.frame_count[row]
             found = rows[row, : -(-count // stride)] if stride > 1 else rows[start : start + count]
-            yield int(each.index[row]), found
+            yield int(each.index[row]), found.astype(np.float32)
 
 
 def _rows_of_frames(

@@ -5,12 +5,10 @@ B is the number of rows: the whole input, the question without each word, the vi
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.batches import encode_texts
@@ -19,7 +17,7 @@ from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question, without_each_word
 from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
-from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.stages.translation import sentence_step
 from sslssaw_jax.training.sharding import replicated
 from sslssaw_jax.types import Batch, Features, Texts, TrainState
@@ -32,24 +30,15 @@ class Explainer:
     """An explainer of single sentences, compiled once for each of a few shapes.
 
     Args:
-        stage: A stage that translates.
-        config: Of the run.
-        tokenizer: Of the dataset.
-        mesh: The devices.
+        runner: Of a stage that translates.
         fps: The frames a second of the clips.
     """
 
-    def __init__(self, stage: Stage, config: Config, tokenizer: Tokenizer, mesh: Mesh, fps: float) -> None:
-        assert stage.translation is not None
-        self._stage, self._config, self._tokenizer, self._mesh = stage, config, tokenizer, mesh
-        self._fps = fps
-        step = partial(
-            sentence_step,
-            graphdef=stage.eval_def,
-            translation=stage.translation,
-            language_id=tokenizer.language_id,
-        )
-        self._score = jax.jit(step, out_shardings=replicated(mesh))
+    def __init__(self, runner: Runner, fps: float) -> None:
+        translation, language_id = runner.stage.translation, runner.tokenizer.language_id
+        assert translation is not None
+        self._runner, self._fps = runner, fps
+        self._score = runner.compile(sentence_step, translation=translation, language_id=language_id)
 
     def __call__(self, state: TrainState, clips: ClipSource, index: int, sentence: str) -> Explanation:
         """Return what a sentence hangs on, by one call of the model.
@@ -60,32 +49,28 @@ class Explainer:
             index: The clip's place, with the question that it answers.
             sentence: The translation, or any other answer.
         """
+        stage, config = self._runner.stage, self._runner.config
         num_frames = int(clips.num_frames[index])
-        kept = select_frames(num_frames, self._config.data.max_frames, None)
+        kept = select_frames(num_frames, config.data.max_frames, None)
         frames_FxHxWx3 = np.empty((len(kept), *clips.frame_size, 3), np.uint8)
         if len(kept):  # of a video that the model reads
             clips.read_frames(index, kept, frames_FxHxWx3)
         asked = clean_question(clips.clips[index].question)
-        words = without_each_word(asked) if self._stage.reads_question else []
-        stretches = split_frames(len(frames_FxHxWx3)) if self._stage.reads_video else []
-        batch = occlusion_batch(
-            frames_FxHxWx3,
-            [asked, *(rest for _, rest in words)],
-            stretches,
-            sentence,
-            self._tokenizer,
-            self._config,
-        )
+        words = without_each_word(asked) if stage.reads_question else []
+        stretches = split_frames(len(frames_FxHxWx3)) if stage.reads_video else []
+        questions = [asked, *(rest for _, rest in words)]
+        tokenizer = self._runner.tokenizer
+        batch = occlusion_batch(frames_FxHxWx3, questions, stretches, sentence, tokenizer, config)
         if clips.keypoints:
             rows_FxC = clips.read_keypoints(index, kept)
             padded = np.pad(rows_FxC, ((0, len(batch.frames) - len(kept)), (0, 0)))
             points = Features(padded, batch.frame_start, batch.frame_count)
             batch = dataclasses.replace(batch, keypoints=points)
-        everywhere = replicated(self._mesh)
+        everywhere = replicated(self._runner.mesh)
         batch = jax.tree.map(
             lambda value: jax.make_array_from_callback(value.shape, everywhere, value.__getitem__), batch
         )
-        log_probs = jax.device_get(self._score(state.eval_params, state.batch_stats, batch)).tolist()
+        log_probs = self._runner.run(self._score, state, batch).tolist()
         whole, *left_out = log_probs[: 1 + len(words) + len(stretches)]
         drops = [whole - log_prob for log_prob in left_out]
         second = num_frames / max(len(kept), 1) / self._fps  # of a frame that the model reads

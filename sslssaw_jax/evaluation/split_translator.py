@@ -1,26 +1,18 @@
 """A trained model over a whole split: translations, swapped questions and losses."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.batches import eval_batches
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.glosses import GlossVocabulary
-from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.evaluation import leakage
 from sslssaw_jax.evaluation.predictions import Found, Gate, Prediction, Sentence, score_predictions
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.models.beam_search import IMPOSSIBLE
-from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import eval_step
 from sslssaw_jax.stages.translation import translate_step
-from sslssaw_jax.training.progress import announce, show_progress
-from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.types import TrainState
 
 
@@ -28,35 +20,23 @@ class SplitTranslator:
     """A translator of whole splits, compiled once.
 
     Args:
-        stage: A stage that translates.
-        config: Of the run.
-        tokenizer: Of the dataset.
-        mesh: The devices.
-        glosses: The vocabulary of a stage that translates from glosses.
+        runner: Of a stage that translates.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: Config,
-        tokenizer: Tokenizer,
-        mesh: Mesh,
-        glosses: GlossVocabulary | None = None,
-    ) -> None:
+    def __init__(self, runner: Runner) -> None:
+        stage, tokenizer = runner.stage, runner.tokenizer
         assert stage.translation is not None
-        self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
-        self._glosses, self._reads_question = glosses, stage.reads_question
-        self._stage_config = getattr(config, stage.name)
-        step = partial(
+        self._runner = runner
+        # what the loss alone reads, translation does not
+        self._glosses = None if stage.reads_video else runner.glosses
+        self._translate = runner.compile(
             translate_step,
-            graphdef=stage.eval_def,
             translation=stage.translation,
-            decode=config.decode,
+            decode=runner.config.decode,
             language_id=tokenizer.language_id,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
         )
-        self._translate = jax.jit(step, out_shardings=replicated(mesh))
         self._announced = False
 
     def __call__(
@@ -93,16 +73,11 @@ class SplitTranslator:
             only: Places of the clips to translate; None for all.
             progress: Stands before the progress; without it, none is shown.
         """
-        tokenizer, mesh = self._tokenizer, self._mesh
-        frames = local_frames(mesh, self._stage_config.frame_budget)
-        batches = eval_batches(
-            clips, tokenizer, self._config.data, self._stage_config, frames, only, self._glosses
-        )
-        num_clips = len(clips.clips if only is None else only)
+        tokenizer, reads_question = self._runner.tokenizer, self._runner.stage.reads_question
         found: dict[int, Found] = {}
-        for batch in show_progress(batches, num_clips, progress) if progress else batches:
-            on_devices = shard_batch(batch, mesh)
-            result = jax.device_get(self._translate(state.eval_params, state.batch_stats, on_devices))
+        for batch, result in self._runner.over(
+            clips, self._translate, state, progress, only=only, glosses=self._glosses
+        ):
             asked = batch.text_tower_texts
             for row in np.flatnonzero(batch.valid):
                 by_text: dict[str, tuple[Sentence, float]] = {}
@@ -113,42 +88,25 @@ class SplitTranslator:
                 sentences, ranks = map(list, zip(*by_text.values()))
                 gate = None
                 if result.gate is not None:
-                    ids = asked.question[row][asked.question_mask[row] & self._reads_question].tolist()
+                    ids = asked.question[row][asked.question_mask[row] & reads_question].tolist()
                     gate = Gate(tokenizer.text_tower.pieces(ids), result.gate[row][result.mask[row]])
                 found[int(batch.index[row])] = Found(sentences, gate, ranks)
         return dict(sorted(found.items()))
 
 
 class SplitLoss:
-    """A stage's loss on a split, compiled once.
+    """A stage's loss on a split, compiled once."""
 
-    Arguments as for `SplitTranslator`, and the glosses of a stage that reads them.
-    """
-
-    def __init__(
-        self,
-        stage: Stage,
-        config: Config,
-        tokenizer: Tokenizer,
-        mesh: Mesh,
-        glosses: GlossVocabulary | None = None,
-    ) -> None:
-        self._config, self._tokenizer, self._mesh = config, tokenizer, mesh
-        self._glosses = glosses
-        self._stage_config = getattr(config, stage.name)
-        step = partial(eval_step, graphdef=stage.eval_def, loss=stage.loss)
-        self._step = jax.jit(step, out_shardings=replicated(mesh))
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._step = runner.compile(eval_step, loss=runner.stage.loss)
 
     def __call__(self, state: TrainState, clips: ClipSource) -> dict[str, float]:
         """Return means over batches, which count as their clips."""
-        frames = local_frames(self._mesh, self._stage_config.frame_budget)
-        parts = []
-        batches = eval_batches(
-            clips, self._tokenizer, self._config.data, self._stage_config, frames, glosses=self._glosses
+        batches = self._runner.over(
+            clips, self._step, state, f"loss on {clips.split}", glosses=self._runner.glosses
         )
-        for batch in show_progress(batches, len(clips.clips), f"loss on {clips.split}"):
-            values = self._step(state.eval_params, state.batch_stats, shard_batch(batch, self._mesh))
-            parts.append((int(batch.valid.sum()), jax.device_get(values)))
+        parts = [(int(batch.valid.sum()), values) for batch, values in batches]
         total = sum(count for count, _ in parts)
         return {
             key: sum(count * float(values[key]) for count, values in parts) / total for key in parts[0][1]

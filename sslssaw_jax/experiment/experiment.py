@@ -15,6 +15,8 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.glosses import require_glosses
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
+from sslssaw_jax.evaluation.programs import Programs
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.experiment.run_notes import require_same_run, run_notes
@@ -204,14 +206,13 @@ class Experiment:
                 start=start,
                 evaluate=evaluator.programs.dev_scores if stage.selection else None,
             )
-            if jax.process_index() == 0:
-                facts = {
-                    "step": int(state.step),
-                    "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-                    "reads_video": stage.reads_video,
-                    "language": self._data.dataset.language,
-                }
-                write_json(mark, facts | self._notes(place))
+            facts = {
+                "step": int(state.step),
+                "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+                "reads_video": stage.reads_video,
+                "language": self._data.dataset.language,
+            }
+            write_json(mark, facts | self._notes(place))
         wait_for_all(f"{stage.name} is finished")
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
@@ -290,14 +291,7 @@ class Experiment:
         return self._make_evaluator(-1)
 
     def _make_evaluator(self, place: int) -> Evaluator:
-        stage, workdir = self._stages[place], self._folders[place]
-        return Evaluator(
-            stage,
-            self.config,
-            workdir,
-            self._data.dataset,
-            self._data.tokenizer,
-            self._mesh,
-            self._notes(place),
-            self._data.glosses if stage.reads_gloss else None,
-        )
+        stage, data = self._stages[place], self._data
+        glosses = data.glosses if stage.reads_gloss else None
+        runner = Runner(stage, self.config, data.tokenizer, self._mesh, glosses)
+        return Evaluator(Programs(runner, data.dataset), self._folders[place], self._notes(place))

@@ -15,6 +15,7 @@ from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
 from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import Gate, Sentence
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.inference.card import model_card
 from sslssaw_jax.inference.demo import DEMO
@@ -64,9 +65,9 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 "into a prepared dataset, and use run.py --mode=translate"
             )
         self.model = model
-        self._mesh = one_device()
+        self._runner = Runner(model.stage, model.config, model.tokenizer, one_device())
         self._compiled: dict[tuple[int, int], SplitTranslator] = {}
-        self._explain = Explainer(model.stage, model.config, model.tokenizer, self._mesh, model.facts.fps)
+        self._explain = Explainer(self._runner, model.facts.fps)
 
     @classmethod
     def from_pretrained(cls, name: str | Path = DEMO, **options: Any) -> Self:  # type: ignore[override]
@@ -181,8 +182,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
         One clip alone is padded to a quarter, half or all of `max_frames`.
         """
-        config, stage = self.model.config, self.model.stage
-        batch = getattr(config, stage.name)
+        config, batch = self._runner.config, self._runner.stage_config
         size = batch.clips_per_batch, batch.frame_budget
         if len(group) == 1:
             longest = config.data.max_frames
@@ -191,8 +191,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             size = 1, next(bucket for bucket in buckets if num_frames <= bucket)
         if size not in self._compiled:
             batch = dataclasses.replace(batch, clips_per_batch=size[0], frame_budget=size[1])
-            config = dataclasses.replace(config, **{stage.name: batch})
-            self._compiled[size] = SplitTranslator(stage, config, self.model.tokenizer, self._mesh)
+            self._compiled[size] = SplitTranslator(self._runner.with_batches(batch))
         return self._compiled[size]
 
     def generate_model_card(self, repo_id: str = "path/to/this/folder") -> ModelCard:  # type: ignore[override]

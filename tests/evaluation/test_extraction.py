@@ -18,6 +18,8 @@ from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.features import FeatureSource, features_folder, find_features
 from sslssaw_jax.data.frame_cache import open_clips
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.evaluation.programs import Programs
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.models import s3d
 from sslssaw_jax.models.s3d import S3DConfig
@@ -56,13 +58,17 @@ def stage_of(config: Any, tiny_data_dir: Path, features: Any = ()) -> tuple[Stag
     return SYSTEMS["ssl_ssaw"].make_stages(replace(config, init_from=None), inputs)[-1], tokenizer
 
 
+def evaluator_of(stage: Stage, config: Any, workdir: Path, dataset: Dataset, tokenizer: Any) -> Evaluator:
+    return Evaluator(Programs(Runner(stage, config, tokenizer, one_device()), dataset), workdir, {})
+
+
 @pytest.fixture
 def evaluator(
     dataset: Dataset, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Evaluator:
     stage, tokenizer = stage_of(CONFIG, tiny_data_dir)
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: toy_state(stage))
-    return Evaluator(stage, CONFIG, tmp_path / "run", dataset, tokenizer, one_device(), {})
+    return evaluator_of(stage, CONFIG, tmp_path / "run", dataset, tokenizer)
 
 
 def states(stage: Stage, state: TrainState, clips: Any, config: Any, tokenizer: Any) -> dict[int, np.ndarray]:
@@ -142,7 +148,7 @@ def test_a_recognizer_of_extracted_s3d_features_equals_that_of_frames(
     stage, tokenizer = make_stages(config)[-1], stage_of(CONFIG, tiny_data_dir)[1]
     state = toy_state(stage)
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: state)
-    Evaluator(stage, config, tmp_path, dataset, tokenizer, one_device(), {}).extract("s3d", overwrite=False)
+    evaluator_of(stage, config, tmp_path, dataset, tokenizer).extract("s3d", overwrite=False)
 
     clips = open_clips(dataset, config.data, "dev")
     assert clips.num_frames.max() > config.data.max_frames
@@ -171,6 +177,6 @@ def test_a_model_without_a_cnn_has_nothing_to_extract(
     config = toy_config(**{"model.inputs": "question", "init_from": None})
     stage, tokenizer = stage_of(config, tiny_data_dir)
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: toy_state(stage))
-    evaluator = Evaluator(stage, config, tmp_path, dataset, tokenizer, one_device(), {})
+    evaluator = evaluator_of(stage, config, tmp_path, dataset, tokenizer)
     with pytest.raises(ConfigError, match="the model of the stage translate of 'ssl_ssaw' has no CNN"):
         evaluator.extract("none", overwrite=False)

@@ -14,6 +14,7 @@ from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import occlusion
 from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.evaluation.occlusion import Explainer, split_frames
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.models.decoder_inputs import joint_stream, text_stream
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Features, TrainState
@@ -70,7 +71,8 @@ class Setup:
         self.config = toy_system(system, **sizes | changes)
         self.tokenizer = tokenizer
         self.stage = translate_stage(self.config, tokenizer.vocab_size)
-        self.explainer = Explainer(self.stage, self.config, tokenizer, make_mesh(self.config.mesh), fps=2.0)
+        runner = Runner(self.stage, self.config, tokenizer, make_mesh(self.config.mesh))
+        self.explainer = Explainer(runner, fps=2.0)
         self.naive = jit(self._token_log_probs)
 
     @cached_property

@@ -17,6 +17,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.leakage import swapped_questions
 from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import Prediction, read_question_only, write_predictions
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluation.split_translator import SplitTranslator, score_swapped_questions
 from sslssaw_jax.stages.translation import Translated
 from sslssaw_jax.training.sharding import make_mesh
@@ -46,7 +47,8 @@ def clips(tiny_data_dir: Path) -> Clips:
 
 def copies(clips: Clips, field: str, config: Config = CONFIG, *, gate: bool = False) -> SplitTranslator:
     """A translator whose model repeats what is written in a field of its batch."""
-    translator = SplitTranslator(translate_stage(config), config, clips.tokenizer, make_mesh(config.mesh))
+    runner = Runner(translate_stage(config), config, clips.tokenizer, make_mesh(config.mesh))
+    translator = SplitTranslator(runner)
 
     def translate(params: None, batch_stats: None, batch: Batch) -> Translated:
         tokens, mask = (np.asarray(getattr(batch.decoder_texts, name)) for name in (field, f"{field}_mask"))

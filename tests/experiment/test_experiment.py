@@ -14,7 +14,7 @@ from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.evaluation.predictions import Prediction
-from sslssaw_jax.evaluation.programs import Programs
+from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment import Experiment
@@ -115,12 +115,12 @@ def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finis
 def test_other_decoding_is_scored_in_a_folder_of_its_name(
     finished, data_dir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def translations(self: Programs, state: None, clips: Any, only: Any = None) -> Any:
+    def translate(self: SplitTranslator, state: None, clips: Any) -> Any:
         rows = [Prediction(clip.id, clip.question, clip.target, "rain", -1.0) for clip in clips.clips]
         return rows, [None] * len(rows)
 
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
-    monkeypatch.setattr(Programs, "translations", translations)
+    monkeypatch.setattr(SplitTranslator, "__call__", translate)
     monkeypatch.setattr(
         Evaluator, "_find_understanding", lambda self, state, rows: asdict(find_understanding(rows, rows))
     )

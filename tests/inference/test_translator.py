@@ -16,6 +16,8 @@ from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, wri
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import read_predictions
+from sslssaw_jax.evaluation.programs import Programs
+from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.trained_model import ModelError
@@ -78,8 +80,8 @@ def run(tiny_data_dir: Path, clips: ClipSource, tmp_path_factory: pytest.TempPat
     config = make_run(workdir, tiny_data_dir)
     tokenizer = load_tokenizer(clips.dataset.tokenizer_folder, clips.dataset.language)
     stage = translate_stage(config, tokenizer.vocab_size)
-    mesh, notes = make_mesh(config.mesh), read_notes(workdir)
-    Evaluator(stage, config, workdir, clips.dataset, tokenizer, mesh, notes).translate_test()
+    runner = Runner(stage, config, tokenizer, make_mesh(config.mesh))
+    Evaluator(Programs(runner, clips.dataset), workdir, read_notes(workdir)).translate_test()
     return workdir
 
 
