@@ -34,13 +34,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """The recipe of each row by its public code or paper."""
 
 PUBLISHED_ON: dict[str, dict[str, Any]] = {
-    **nslt.PUBLISHED_ON,
-    **csgcr.PUBLISHED_ON,
-    **gaslt.PUBLISHED_ON,
-    **slrt.PUBLISHED_ON,
-    **signbt.PUBLISHED_ON,
-    **mmtlb.PUBLISHED_ON,
-    **gbt.PUBLISHED_ON,
-    **ts_slt.PUBLISHED_ON,
+    row: changes
+    for recipe in _RECIPES.values()
+    for row, changes in getattr(recipe, "PUBLISHED_ON", {}).items()
 }
 """What the public recipe of a row has of its own on one dataset, by "BASE/ROW"."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from configs.systems.shared import small_stage
+from configs.systems.shared import ADAM, small_stage
 
 _SMALL = {
     "model.visual": "cnn",  # S3D takes longer on a CPU
@@ -25,12 +25,11 @@ _SMALL = {
     "gloss2text.label_smoothing": 0.1,
     "translate.optim.groups": ("video=0",),
 }
-_ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}
 _PUBLISHED = {
     **{
         f"{stage}.optim.{key}": value
         for stage in ("recognize", "gloss2text", "translate")
-        for key, value in _ADAM.items()
+        for key, value in ADAM.items()
     },
     "model.s3d.weights": "./pretrained/S3D_wlasl.pth.tar",  # after Kinetics, WLASL
     "model.mbart.weights": "./pretrained/mbart_glosses",  # trimmed with --glosses

@@ -21,16 +21,14 @@ CSL_DAILY_PATIENCE = {"translate.optim.patience": 1}
 # SLRT's code ends at the first fall after a rate without a better score: the second in a row.
 TWO_FALLS = {"translate.patience": 8}
 CSL_DAILY_TWO_FALLS = CSL_DAILY_PATIENCE | {"translate.patience": 4}
+ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}  # of SLRT's code and what builds on it
 SIGNJOEY = {
     "translate.epochs": 500,  # the plateau ends training
     "translate.normalize": "clips",
     "translate.clips_per_batch": 24,  # 16 on average, see `configs/phoenix_stage2.py`
     "translate.frame_budget": 1872,
     "translate.accumulate": 2,
-    "translate.optim.name": "adam",
-    "translate.optim.b1": 0.9,
-    "translate.optim.b2": 0.998,
-    "translate.optim.weight_decay": 1e-3,
+    **{f"translate.optim.{key}": value for key, value in ADAM.items()},
     "translate.optim.schedule": "plateau",
     "translate.optim.final_learning_rate": 1e-7,
 }

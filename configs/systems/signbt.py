@@ -1,6 +1,7 @@
 """BTT and SignBT: a reconstruction with the recipe of SLRT's public code, on which the paper builds."""
 
 from configs.systems.shared import (
+    ADAM,
     CSL_DAILY_TWO_FALLS,
     SIGNJOEY,
     SMALL_TRANSFORMER,
@@ -24,12 +25,11 @@ _SMALL = {
     "text2gloss.epochs": 8,
     **small_stage("text2gloss", 16, 640),
 }
-_ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}
 _PUBLISHED = {
     **SIGNJOEY,
     **TWO_FALLS,
     **_POSITIONS,
-    **{f"{stage}.optim.{key}": x for stage in ("recognize", "text2gloss") for key, x in _ADAM.items()},
+    **{f"{stage}.optim.{key}": x for stage in ("recognize", "text2gloss") for key, x in ADAM.items()},
     "recognize.epochs": 40,
     "recognize.clips_per_batch": 8,
     "recognize.frame_budget": 1600,  # on average 8 clips of PHOENIX

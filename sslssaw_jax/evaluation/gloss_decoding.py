@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BLANK = 0
+from sslssaw_jax.data.glosses import BLANK
 
 
 def prefix_beam(log_probs_TxG: np.ndarray, beams: int) -> list[tuple[tuple[int, ...], float]]:

@@ -37,7 +37,7 @@ class Runner:
         return getattr(self.config, self.stage.name)
 
     def with_batches(self, stage_config: StageConfig, **changes: Any) -> "Runner":
-        """Return a runner of other batches, and with other changes of the configuration."""
+        """Return a runner with other batches, and other changes."""
         changes[self.stage.name] = stage_config
         return replace(self, config=replace(self.config, **changes))
 
@@ -56,7 +56,7 @@ class Runner:
         only: Sequence[int] | None = None,
         glosses: GlossVocabulary | None = None,
     ) -> Iterator[tuple[Batch, Any]]:
-        """Yield each batch of a split with the results of a compiled step.
+        """Yield each batch of a split with a compiled step's results.
 
         Args:
             clips: The split.
@@ -75,6 +75,6 @@ class Runner:
             yield batch, self.run(step, state, shard_batch(batch, self.mesh))
 
     def run(self, step: Callable[..., Any], state: TrainState, batch: Batch) -> Any:
-        """Return the results of a compiled step on a batch that lies on the devices."""
+        """Return a compiled step's results on a batch on the devices."""
         with explain_out_of_memory(self.stage.name):
             return jax.device_get(step(state.eval_params, state.batch_stats, batch))

@@ -61,3 +61,13 @@ def _interpolation(kept_mask_BxT: jax.Array, stretched_mask_CxL: jax.Array) -> j
     centre_T = jnp.arange(kept_mask_BxT.shape[1]) + 0.5
     place_BxCxT = jnp.clip(centre_T * length_Cx1 / length_Bx1x1 - 0.5, 0, length_Cx1 - 1)
     return jnp.maximum(1 - jnp.abs(place_BxCxT[..., None] - jnp.arange(stretched_mask_CxL.shape[1])), 0)
+
+
+def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the cosines of vectors, f32[..., X, Y]; zeros give 0."""
+
+    def unit(x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)
+
+    return _einsum("...XD,...YD->...XY", unit(a), unit(b))

@@ -88,7 +88,7 @@ def sentence_loss(
     """Return the loss of a batch's sentences, and its parts."""
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     logits_BxLxV = model.write(target, states_BxTxD, mask_BxT, rngs)
-    return translation_loss(target, logits_BxLxV, None, None, counts, config)
+    return translation_loss(target, logits_BxLxV, counts, config)
 
 
 def encoded(model: MBartWriter, states_BxTxD: jax.Array, mask_BxT: jax.Array) -> EncodedModel:

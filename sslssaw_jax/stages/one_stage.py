@@ -15,7 +15,7 @@ from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import split_key
-from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -66,7 +66,7 @@ def one_stage(
         early: The stages before; by default the warm start if any.
     """
     if early is None:
-        early = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
+        early = warm_start_stages(config, inputs)
     if config.stage == "recognize":
         return list(early)
     names = [stage.name for stage in early]
@@ -88,7 +88,7 @@ def one_stage(
         states, mask = read(model, batch, augment_key, rngs)
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
         logits = model.decode(target, states, mask, rngs=rngs)
-        total, metrics = translation_loss(target, logits, None, None, counts, config.translate)
+        total, metrics = translation_loss(target, logits, counts, config.translate)
         total *= sentence_weight
         if added_loss is not None:
             added, parts = added_loss(model, states, mask, batch, counts)

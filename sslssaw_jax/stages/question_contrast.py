@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sslssaw_jax.models.gloss_graph import Read
+from sslssaw_jax.stages.alignment import cosines
 from sslssaw_jax.stages.losses import masked_mean
 
 
@@ -72,13 +73,3 @@ def contrast(cosine_XxX: jax.Array, wrong_XxX: jax.Array, key: jax.Array) -> tup
         cosine_XxX, jnp.concatenate([right_Xx1, first_Xx1, second_Xx1], axis=1), axis=1
     )
     return -jax.nn.log_softmax(three_Xx3)[:, 0], wrong_XxX.any(axis=1)
-
-
-def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the cosines of vectors, f32[..., X, Y]; zeros give 0."""
-
-    def unit(x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)
-
-    return jnp.einsum("...XD,...YD->...XY", unit(a), unit(b), precision="highest")

@@ -1,12 +1,14 @@
 """Gloss recognition: a video part learns to name glosses in their order, by CTC (Graves et al. 2006)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
@@ -14,7 +16,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.losses import ctc_loss, masked_mean, needed_positions
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs
 from sslssaw_jax.stages.video import VideoPart, embed_video, split_key
-from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
 
 RECOGNIZER_MODULES = {"video": "video"}  # what a next stage takes; those with glosses also take `head`
@@ -64,16 +66,10 @@ def recognize_stage(
         rngs, num_glosses = Keys(key), inputs.glosses().size
         return Recognizer(make_video(rngs), width, head, num_glosses, dtype=dtype, rngs=rngs)
 
-    def read(
-        model: Recognizer, batch: Batch, augment_key: jax.Array | None, rngs: nnx.Rngs | None
-    ) -> tuple[jax.Array, jax.Array]:
-        video_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, augment_key)
-        return model.head(video_BxTxC, mask_BxT, rngs)[0], mask_BxT
-
     def loss(
         model: Recognizer, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
-        logits_BxTxG, mask_BxT = read(model, batch, *split_key(key))
+        logits_BxTxG, mask_BxT = gloss_logits(model, batch, config.data, *split_key(key))
         return gloss_loss(logits_BxTxG, mask_BxT, batch, counts)
 
     return Stage(
@@ -86,9 +82,20 @@ def recognize_stage(
         starts_pretrained=True,
         modules=CNN_MODULES,
         selection=WER,
-        recognition=lambda model, batch: read(model, batch, None, None),
+        recognition=partial(gloss_logits, data=config.data),
         remat=config.compute.remat,
     )
+
+
+def gloss_logits(
+    model: Any, batch: Batch, data: DataConfig, augment_key: jax.Array | None = None, rngs: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """Return logits of glosses `[B, T, G]`, and the positions' mask.
+
+    The model has a part `video` and a `head` on it.
+    """
+    video_BxTxC, mask_BxT = embed_video(model.video, batch, data, augment_key)
+    return model.head(video_BxTxC, mask_BxT, rngs)[0], mask_BxT
 
 
 def early_stages(
@@ -110,7 +117,7 @@ def early_stages(
         width: The features of a position of the video.
         shared: Whether the recogniser is trained once for several runs, in the folder `config.init_from`.
     """
-    stages = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
+    stages = warm_start_stages(config, inputs)
     if config.recognize.epochs or config.stage == "recognize":
         head = config.model.gloss_head
         stages.append(recognize_stage(config, inputs, head, make_video, width, shared=shared))

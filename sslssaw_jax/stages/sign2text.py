@@ -14,7 +14,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.stages.gloss2text import gloss2text_stage
 from sslssaw_jax.stages.stage import Loss, Recognition, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import language_prompt
-from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
 
 STAGES = ("recognize", "gloss2text", "translate")
 _OF_WRITER = ("embedding", "ending", "encoder", "decoder")  # of Gloss2Text
@@ -66,7 +66,7 @@ def sign2text_chain(config: Config, inputs: StageInputs, recognize: Stage, trans
     """Return the stages up to `config.stage`, behind a warm start if any."""
     stages = [recognize, gloss2text_stage(config, inputs), translate]
     stages = stages[: STAGES.index(config.stage) + 1]
-    return [warm_start_stage(config, config.model.cnn, inputs), *stages] if starts_warm(config) else stages
+    return [*warm_start_stages(config, inputs), *stages] if starts_warm(config) else stages
 
 
 def check_sign2text(config: Config) -> None:

@@ -36,7 +36,7 @@ def text2gloss_stage(config: Config, make_model: Callable[[jax.Array], Rewriter]
         del counts  # of words; a step is one batch
         rngs, glosses = split_key(key)[1], gloss_stream(batch)
         logits_BxLxG = model.write(glosses, *read(model, batch, rngs), rngs)
-        return translation_loss(glosses, logits_BxLxG, None, None, OWN_COUNTS, config.text2gloss)
+        return translation_loss(glosses, logits_BxLxG, OWN_COUNTS, config.text2gloss)
 
     return Stage(
         "text2gloss",

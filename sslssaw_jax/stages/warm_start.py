@@ -34,8 +34,10 @@ class SignClassifier(nnx.Module):
         return self.head(self.cnn(frames_NxHxWx3, frame_mask_N))
 
 
-def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Stage:
-    """Make the stage that classifies frames of single signs by gloss."""
+def warm_start_stages(config: Config, inputs: StageInputs) -> list[Stage]:
+    """Make the stage that classifies single signs by frame, if any."""
+    if not config.warm_start.epochs:
+        return []
 
     @cache
     def signs() -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +48,7 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
     def make_model(key: jax.Array) -> nnx.Module:
         dtype = compute_dtype(config.compute.dtype)
         size = config.data.image_size
-        return SignClassifier(cnn, size, len(signs()[0]), dtype=dtype, rngs=Keys(key))
+        return SignClassifier(config.model.cnn, size, len(signs()[0]), dtype=dtype, rngs=Keys(key))
 
     def loss(
         model: SignClassifier, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
@@ -57,7 +59,7 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
         accuracy = masked_mean(logits_NxS.argmax(axis=-1) == label_N, mask_N, counts.frames)
         return cross_entropy(logits_NxS, label_N, mask_N, count=counts.frames), {"accuracy": accuracy}
 
-    return Stage(
+    warm_start = Stage(
         "warm_start",
         make_model,
         loss,
@@ -66,6 +68,7 @@ def warm_start_stage(config: Config, cnn: CNNConfig, inputs: StageInputs) -> Sta
         selection=None,
         remat=config.compute.remat,
     )
+    return [warm_start]
 
 
 def check_cnn_start(config: Config) -> None:

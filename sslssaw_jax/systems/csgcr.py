@@ -39,6 +39,7 @@ from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.models.mbart_writer import with_ending
 from sslssaw_jax.models.precision import Embed, FloatLinear, compute_dtype
 from sslssaw_jax.models.two_towers import TwoTowers
+from sslssaw_jax.stages.alignment import cosines
 from sslssaw_jax.stages.gloss2text import embed_glosses
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.pretrain import contrast, pretrain_stage
@@ -46,7 +47,7 @@ from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
 LEAST_NOISE, MOST_NOISE = 0.05, 0.2  # share of a bag's words that are left out, and that are added
@@ -115,13 +116,8 @@ class CSGCR(TwoTowers):
         text_BxKxD = self.text_features(self.read(text_RxL, mask_RxL), mask_RxL)[0].reshape(
             *score_BxK.shape, -1
         )
-        cosine_BxK = jnp.einsum("BD,BKD->BK", _unit(video_BxD), _unit(text_BxKxD), precision="highest")
+        cosine_BxK = cosines(video_BxD[:, None], text_BxKxD)[:, 0]
         return cosine_BxK + self.rank_weight[...] * score_BxK
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    return x / jnp.sqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)
 
 
 def noisy_order(present_BxW: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -189,7 +185,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
         hidden = net.decoder(net.embedding(target.tokens), target.mask, states, bag_mask, rngs)
         logits = net.embedding.logits(hidden)
-        sentence, parts = translation_loss(target, logits, None, None, counts, config.translate)
+        sentence, parts = translation_loss(target, logits, counts, config.translate)
         metrics |= {**parts, "loss_similarity": similarity, "loss_words": existence}
         return sentence + similarity + model.word_weight * existence, metrics
 
@@ -205,7 +201,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         yield ("word_embedding", "embedding"), embed_glosses(inputs.glosses().glosses, table_VxD, tokenizer)
         yield ("ending",), table_VxD[[tokenizer.eos_id, tokenizer.language_id]]
 
-    early = [warm_start_stage(config, model.cnn, inputs)] if config.warm_start.epochs else []
+    early = warm_start_stages(config, inputs)
     if config.pretrain.epochs:
         make_video = partial(video_embedding, config, inputs, model.mbart.d_model)
         early.append(pretrain_stage(config, inputs, make_video, modules=CNN_MODULES))

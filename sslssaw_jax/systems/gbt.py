@@ -75,12 +75,12 @@ from sslssaw_jax.models.transformer import Decoder, LearnedPositions, Sinusoidal
 from sslssaw_jax.models.video_embedding import num_positions
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.question_contrast import global_contrast, local_contrast
-from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
+from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_logits, gloss_loss, recognize_stage
 from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
-from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
 STAGES = ("recognize", "translate")
@@ -265,7 +265,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         embedded_BxLxD = net.embed_target(target.tokens)
         hidden_BxLxD = net.decoder(embedded_BxLxD, target.mask, found.memory, found.memory_mask, rngs)
         logits_BxLxV = net.embed_target.logits(hidden_BxLxD)
-        total, metrics = translation_loss(target, logits_BxLxV, None, None, counts, config.translate)
+        total, metrics = translation_loss(target, logits_BxLxV, counts, config.translate)
         glosses, parts = gloss_loss(found.logits, found.mask, batch, counts)
         total, metrics = total + model.ctc_weight * glosses, metrics | parts
         if rngs is not None:
@@ -284,10 +284,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         embed = net.embed_target
         return EncodedModel(net.decoder, embed, embed.logits, found.memory, found.memory_mask)
 
-    def recognition(net: GBT, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        video_BxTxD, mask_BxT = embed_video(net.video, batch, config.data, None)
-        return net.head(video_BxTxD, mask_BxT)[0], mask_BxT
-
     recognize = recognize_stage(
         config,
         inputs,
@@ -304,13 +300,13 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         starts_pretrained=True,
         modules={**RECOGNIZER_MODULES, "head": "head"},
         translation=Translation(encode, language_prompt),
-        recognition=recognition,
+        recognition=partial(gloss_logits, data=config.data),
         ask=ask_fewer_words(config.translate.drop_words),
         counters=("clips_seen",),
         remat=config.compute.remat,
     )
     stages = [recognize, translate][: STAGES.index(config.stage) + 1]
-    return [warm_start_stage(config, model.cnn, inputs), *stages] if config.warm_start.epochs else stages
+    return [*warm_start_stages(config, inputs), *stages]
 
 
 def check(config: Config) -> None:

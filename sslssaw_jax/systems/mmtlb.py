@@ -28,7 +28,7 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.s3d import S3DConfig, S3DEmbedding
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
 from sslssaw_jax.stages.gloss2text import encoded, sentence_loss
-from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
+from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_logits, gloss_loss, recognize_stage
 from sslssaw_jax.stages.sign2text import check_sign2text, sign2text_chain, sign2text_stage
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import embed_video, split_key, video_input
@@ -119,10 +119,6 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         video = embed_video(model.video, batch, config.data, None)
         return encoded(model, *model.read_video(*video, batch.valid, None)[:2])
 
-    def recognition(model: SignToText, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        video_BxTxC, mask_BxT = embed_video(model.video, batch, config.data, None)
-        return model.head(video_BxTxC, mask_BxT)[0], mask_BxT
-
     recognize = recognize_stage(
         config,
         inputs,
@@ -136,7 +132,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         lambda key: SignToText(config, inputs, dtype=dtype, rngs=Keys(key)),
         partial(translate_loss, config=config),
         encode,
-        recognition,
+        partial(gloss_logits, data=config.data),
         recognizer={**RECOGNIZER_MODULES, "head": "head"},
     )
     return sign2text_chain(config, inputs, recognize, translate)

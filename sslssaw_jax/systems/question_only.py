@@ -109,13 +109,14 @@ def translate_loss(
     states, texts = model.encode(batch, rngs), batch.decoder_texts
     question = text_stream(texts.question, texts.question_mask)
     target = text_stream(texts.target, texts.target_mask)
-    question_logits = None
+    asked = None
     if config.model.ssl == "prefix":
         logits = model.decode(joint_stream(question, target), batch, states, rngs)
         question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1]], axis=1)
+        asked = question, question_logits
     else:
         target_logits = model.decode(target, batch, states, rngs)
-    return translation_loss(target, target_logits, question, question_logits, counts, config.translate)
+    return translation_loss(target, target_logits, counts, config.translate, asked)
 
 
 class TargetNoise:

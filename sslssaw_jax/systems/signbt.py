@@ -40,7 +40,7 @@ from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recog
 from sslssaw_jax.stages.stage import BackTranslation, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.text2gloss import text2gloss_stage
 from sslssaw_jax.stages.video import embed_video, gather_features, video_input
-from sslssaw_jax.stages.warm_start import warm_start_stage
+from sslssaw_jax.stages.warm_start import warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -154,7 +154,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         loss, metrics = gloss_loss(logits_BxTxG, mask_BxT, batch, counts, per_gloss=True)
         return sizes.recognition_weight * loss, metrics
 
-    early = [warm_start_stage(config, sizes.cnn, inputs)] if config.warm_start.epochs else []
+    early = warm_start_stages(config, inputs)
     head, width = sizes.gloss_head, sizes.width
     early.append(recognize_stage(config, inputs, head, make_video, width, shared=True))
     if sizes.synthetic_ratio and config.stage != "recognize":

@@ -154,16 +154,16 @@ def translate_loss(
     texts = batch.decoder_texts
     question = text_stream(texts.question, texts.question_mask)
     target = text_stream(texts.target, texts.target_mask)
-    question_logits = None
+    asked = None
     if config.model.ssl == "prefix":
         logits = model.decode(joint_stream(question, target), encoded, rngs=rngs)
         question_logits, target_logits = jnp.split(logits, [question.tokens.shape[1]], axis=1)
+        asked = question, question_logits
     else:
         target_logits = model.decode(target, encoded, rngs=rngs)
         if config.model.ssl == "separate":
-            question_logits = model.decode(question, encoded, rngs=rngs)
-    weight, recipe = config.model.ssl_weight, config.translate
-    return translation_loss(target, target_logits, question, question_logits, counts, recipe, weight)
+            asked = question, model.decode(question, encoded, rngs=rngs)
+    return translation_loss(target, target_logits, counts, config.translate, asked, config.model.ssl_weight)
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:

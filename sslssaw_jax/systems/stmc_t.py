@@ -41,7 +41,7 @@ from sslssaw_jax.stages.one_stage import one_stage
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import split_key
-from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
 
 Features = Sequence[jax.Array]  # of the joint path and each part, [B, T, C]
@@ -223,8 +223,7 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     """Make recogniser and translation, behind VGG-11's warm start if any."""
-    early = [warm_start_stage(config, config.model.cnn, inputs)] if config.warm_start.epochs else []
-    early.append(recognize_stage(config, inputs))
+    early = [*warm_start_stages(config, inputs), recognize_stage(config, inputs)]
     if config.stage == "recognize":
         return early
 

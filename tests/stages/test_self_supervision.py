@@ -16,7 +16,7 @@ def test_the_question_s_loss_has_its_weight(weight: float) -> None:
     )
     logits = [jax.random.normal(jax.random.key(length), (2, length, 7)) for length in (5, 3)]
     total, metrics = translation_loss(
-        target, logits[0], question, logits[1], OWN_COUNTS, TranslateConfig(), weight
+        target, logits[0], OWN_COUNTS, TranslateConfig(), (question, logits[1]), weight
     )
     np.testing.assert_allclose(total, metrics["loss_sentence"] + weight * metrics["loss_question"], rtol=1e-6)
     assert metrics["loss_question"] > 0

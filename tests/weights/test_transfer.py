@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from sslssaw_jax.stages.stage import Stage, StageInputs
-from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stage
+from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stages
 from sslssaw_jax.systems.ssl_ssaw import PRETRAIN_MODULES
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.weights.initial_state import WeightsError, replace_variables, variables
@@ -31,7 +31,9 @@ def stage_1(tmp_path_factory):
 
 def warm_start(glosses: list[str]) -> Stage:
     clips = [SimpleNamespace(gloss=gloss) for gloss in glosses]
-    return warm_start_stage(CONFIG, CONFIG.model.cnn, StageInputs(clips=lambda split: clips))
+    config = toy_config(**{"warm_start.epochs": 1})
+    (stage,) = warm_start_stages(config, StageInputs(clips=lambda split: clips))
+    return stage
 
 
 def stage_2_state(vocab_size: int = VOCAB_SIZE, **changes):
