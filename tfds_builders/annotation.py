@@ -4,23 +4,18 @@ A reader passes over each row that it cannot use and adds a line with its file a
 problems, so that all problems are reported at once. Preparing is refused while that list holds any.
 """
 
-import gzip
-import io
-import pickle
-import pickletools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sslssaw_jax.data.clips import check_name
+from sslssaw_jax.data.pickled_arrays import read_pickle
 from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
-_GZIP_MAGIC = b"\x1f\x8b"
 _MAX_BYTES = 2**29  # of a file of annotations, unpacked
-_MAX_TUPLES = 10_000  # of a pickle: hashing tuples in tuples overflows the stack
 LONGEST_TEXT = 10_000  # characters
 
 Row = TypeVar("Row", bound=tuple)
@@ -131,7 +126,7 @@ def read_pickled_rows(
     `find_entries` returns the entries in the pickled object, or raises a ValueError.
     """
     try:
-        entries = list(find_entries(_load_pickle(path.read_bytes())))
+        entries = list(find_entries(read_pickle(path, _MAX_BYTES)))
     except ValueError as error:
         problems.append(f"{path}: {error}")
         return {}
@@ -277,36 +272,3 @@ def count_frames(entry: Mapping[Any, Any]) -> int:
     """Return the `length` of a clip's entry, 0 without one."""
     length = entry.get("length")
     return length if isinstance(length, int) else 0
-
-
-def _load_pickle(data: bytes) -> Any:
-    """Load a pickle of plain data, which cannot run code.
-
-    Raises:
-        ValueError: The pickle is damaged, or names a class or function.
-    """
-    try:
-        if data.startswith(_GZIP_MAGIC):
-            with gzip.open(io.BytesIO(data)) as file:
-                data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise pickle.UnpicklingError(f"it holds more than {_MAX_BYTES:,} bytes")
-        tuples = 0
-        for opcode, argument, _ in pickletools.genops(data):
-            tuples += "TUPLE" in opcode.name
-            if tuples > _MAX_TUPLES:
-                raise pickle.UnpicklingError(f"it holds more than {_MAX_TUPLES:,} tuples")
-            # the unpickler allocates as many slots as the largest number says
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
-                raise pickle.UnpicklingError("it is damaged")
-        return _PlainUnpickler(io.BytesIO(data)).load()
-    except Exception as error:  # damaged bytes can make any opcode fail in any way
-        raise ValueError(f"not a pickle of plain data: {error}") from None
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler that refuses every name, so that nothing can be called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Refuse a class or function."""
-        raise pickle.UnpicklingError(f"it holds an object of {module}.{name}, which could run code")

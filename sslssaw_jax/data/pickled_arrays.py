@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from numpy._core import multiarray, numeric
 
+_MOST_NESTED = 100  # tuples: hashing deeper ones overflows the stack
 _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
 STORAGE_DTYPES = {  # by PyTorch's names of storages
@@ -39,16 +40,25 @@ class _Kind(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, most_bytes: int | None = None) -> Any:
     """Read a pickle, gzipped or not, whose tensors become arrays.
 
+    Args:
+        path: The file.
+        most_bytes: Unpacked; None allows any number.
+
     Raises:
-        ValueError: The file is damaged, or holds an object that is neither data nor a tensor.
+        ValueError: The file is damaged or too large, or holds an object that is neither data nor a tensor.
     """
 
     def load() -> Any:
         with _unpacked(path) as file:
-            return _Unpickler(file).load()
+            if most_bytes is None:
+                return _Unpickler(file).load()
+            data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise ValueError(f"it holds more than {most_bytes:,} bytes")
+        return _Unpickler(io.BytesIO(data)).load()
 
     return _reading(load)
 
@@ -84,7 +94,7 @@ def _reading(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except MemoryError:
-        raise
+        raise ValueError("it asks for more memory than there is") from None
     except Exception as error:  # damaged bytes can make any instruction fail in any way
         raise ValueError(f"it cannot be read: {error}") from error
 
@@ -95,13 +105,36 @@ def _unpacked(path: Path) -> Any:
     return gzip.open(path) if packed else path.open("rb")
 
 
+def _limited(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return an instruction that makes a tuple, refused in too many others."""
+
+    def load_limited(unpickler: Any) -> None:
+        load(unpickler)
+        made = unpickler.stack[-1]
+        inside = [unpickler.nested.get(id(each), (1, made))[0] for each in made if isinstance(each, tuple)]
+        if inside:
+            unpickler.nested[id(made)] = 1 + max(inside), made
+        if max(inside, default=0) >= _MOST_NESTED:
+            raise pickle.UnpicklingError(f"it holds tuples in tuples, {_MOST_NESTED} deep")
+
+    return load_limited
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler of data, arrays and tensors.
 
     It is the one in Python: that in C makes as many slots as a file's largest number says.
     """
 
+    dispatch = pickle._Unpickler.dispatch | {  # type: ignore[attr-defined]
+        code[0]: _limited(pickle._Unpickler.dispatch[code[0]])  # type: ignore[attr-defined]
+        for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+    }
     storages: Callable[[_Kind, str, int], np.ndarray] | None = None
+
+    def __init__(self, file: Any, **options: Any) -> None:
+        super().__init__(file, **options)
+        self.nested: dict[int, tuple[int, tuple]] = {}  # how deep a tuple of tuples is, by the tuple's id
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a class or function, if known."""

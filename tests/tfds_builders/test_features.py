@@ -299,6 +299,12 @@ def test_sizes_beyond_the_file_are_refused(tmp_path: Path) -> None:
 def test_a_file_cannot_ask_for_more_slots_than_it_fills(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02Nr\xff\xff\xff\xff.")  # LONG_BINPUT: 32 GiB of slots in C
     assert read_pickle(tmp_path / "x.pkl") is None
+    (tmp_path / "x.pkl").write_bytes(b"})" + b"\x85" * 300_000 + b"I1\ns.")  # whose hash overflows the stack
+    with pytest.raises(ValueError, match="tuples in tuples, 100 deep"):
+        read_pickle(tmp_path / "x.pkl")
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x05\x96" + (2**46).to_bytes(8, "little") + b".")
+    with pytest.raises(ValueError, match="more memory than there is"):
+        read_pickle(tmp_path / "x.pkl")
 
 
 def test_tensors_are_read_as_torch_writes_them(tmp_path: Path) -> None:
