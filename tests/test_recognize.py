@@ -89,7 +89,7 @@ def test_a_stage_that_a_system_lacks_is_an_error(
     if system == "nslt":
         use_system(config, system)
     config.data.data_dir, config.data.dataset, config.stage = str(tiny_data_dir), "avatar_qa", "recognize"
-    with pytest.raises(ConfigError, match=f"'recognize'; the system '{system}' has no such stage"):
+    with pytest.raises(ConfigError, match=f"'recognize'; the system '{system}' has translate"):
         Experiment(read_config(config), tmp_path)
 
 

@@ -84,8 +84,9 @@ class Experiment:
         begins = any(stage.shared or stage.starts_from_file for stage in self._stages)
         if config.init_from and config.stage == "translate" and not begins:
             raise ConfigError(
-                f"config.init_from is {config.init_from!r}, and no stage of this configuration begins there: "
-                "clear init_from, or leave the stage that it names its epochs"
+                f"config.init_from is {config.init_from!r}, not a trained model, and no stage of this "
+                "configuration begins there: name a finished run or a saved model, clear init_from, or give "
+                "the stage that it names its epochs"
             )
         self._folders = stage_folders(self._stages, workdir, config.init_from)
 

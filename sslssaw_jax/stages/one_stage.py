@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import jax
 from flax import nnx
 
-from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import CachedDecoder, EncodedModel
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
@@ -15,7 +14,7 @@ from sslssaw_jax.stages.self_supervision import translation_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import split_key
-from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
+from sslssaw_jax.stages.warm_start import warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -69,17 +68,6 @@ def one_stage(
         early = warm_start_stages(config, inputs)
     if config.stage == "recognize":
         return list(early)
-    names = [stage.name for stage in early]
-    require(
-        "recognize" in names or not config.recognize.epochs,
-        f"config.recognize.epochs is {config.recognize.epochs}; the system {config.system!r} has no "
-        "recogniser: set it to 0",
-    )
-    require(
-        "recognize" in names or config.init_from is None,  # a trained model needs no earlier stage
-        f"config.init_from is {config.init_from!r}, not a trained model; the system {config.system!r} has no "
-        "stage 1: name a finished run or a saved model, or clear init_from",
-    )
 
     def loss(
         model: Translating, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
@@ -113,13 +101,3 @@ def one_stage(
         remat=config.compute.remat,
     )
     return [*early, translate]
-
-
-def check(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, or a stage 1."""
-    check_cnn_start(config)
-    require(
-        config.stage != "pretrain",
-        f"config.stage is {config.stage!r}; the system {config.system!r} has no stage 1: set stage to "
-        "'translate'",
-    )

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from flax import nnx
 
-from sslssaw_jax.config.checks import require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.stages.gloss2text import gloss2text_stage
 from sslssaw_jax.stages.stage import Loss, Recognition, Stage, StageInputs, Translation
@@ -70,10 +69,6 @@ def sign2text_chain(config: Config, inputs: StageInputs, recognize: Stage, trans
 
 
 def check_sign2text(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, or an unknown stage."""
+    """Raise ConfigError for two starts of the CNN."""
     if config.model.visual == "cnn":
         check_cnn_start(config)
-    require(
-        config.stage in STAGES,
-        f"config.stage is {config.stage!r}; the system {config.system!r} has {', '.join(STAGES)}",
-    )

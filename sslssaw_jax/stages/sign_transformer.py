@@ -15,6 +15,8 @@ from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.stages.video import embed_video, video_input
 from sslssaw_jax.types import Batch
 
+STAGES = ("recognize", "translate")
+
 
 def sign_transformer_stages(
     config: Config,

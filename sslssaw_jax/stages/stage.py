@@ -177,6 +177,7 @@ class System:
     config: type  # the dataclass of `config.model`
     make_stages: Callable[[Config, StageInputs], list[Stage]]
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
+    stages: tuple[str, ...] = ("translate",)  # that `config.stage` may name, in their order
     # of `config.model`: the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
     # of a clip; keypoints beside frames, features in place of both; empty: the question alone

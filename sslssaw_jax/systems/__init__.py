@@ -50,6 +50,15 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     config = from_config_dict(tree, {name: system.config for name, system in SYSTEMS.items()})
     system, features = SYSTEMS[config.system], config.data.features
     require(
+        config.stage in system.stages,
+        f"config.stage is {config.stage!r}; the system {config.system!r} has {', '.join(system.stages)}",
+    )
+    require(
+        "recognize" in system.stages or not config.recognize.epochs,
+        f"config.recognize.epochs is {config.recognize.epochs}; the system {config.system!r} has no "
+        "recogniser: set it to 0",
+    )
+    require(
         not features or "features" in system.reads,
         f"config.data.features is {features}; the system {config.system!r} reads "
         f"{' and '.join(system.reads) or 'no video'}: clear data.features, or choose another system",

@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, require, setting
+from sslssaw_jax.config.checks import NON_NEGATIVE, group, positive, setting
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.glosses import SPECIALS, WordVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
@@ -221,19 +221,11 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return early if config.stage == "pretrain" else [*early, translate]
 
 
-def check(config: Config) -> None:
-    """Raise ConfigError for two starts of the CNN, or unknown stages."""
-    check_cnn_start(config)
-    require(
-        not config.recognize.epochs and config.stage in ("pretrain", "translate"),
-        f"config.recognize.epochs is {config.recognize.epochs} and config.stage {config.stage!r}; the system "
-        "'csgcr' has the stages pretrain and translate",
-    )
-    require(
-        config.init_from is None or bool(config.pretrain.epochs),
-        f"config.init_from is {config.init_from!r} and config.pretrain.epochs 0: give the epochs with which "
-        "that stage 1 was trained, or clear init_from",
-    )
-
-
-SYSTEM = System(CSGCRConfig, make_stages, check, reads=("frames", "features"), vocabulary=WordVocabulary)
+SYSTEM = System(
+    CSGCRConfig,
+    make_stages,
+    check_cnn_start,
+    ("pretrain", "translate"),
+    reads=("frames", "features"),
+    vocabulary=WordVocabulary,
+)

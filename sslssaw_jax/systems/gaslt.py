@@ -16,9 +16,9 @@ from sslssaw_jax.models.gloss_attention import GlossAttention
 from sslssaw_jax.models.sign_transformer import SignTransformer, SignTransformerConfig
 from sslssaw_jax.stages.alignment import aligned_cosine, words_cosine
 from sslssaw_jax.stages.losses import similarity_loss
-from sslssaw_jax.stages.one_stage import check
-from sslssaw_jax.stages.sign_transformer import sign_transformer_stages
+from sslssaw_jax.stages.sign_transformer import STAGES, sign_transformer_stages
 from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
+from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -53,4 +53,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return sign_transformer_stages(config, inputs, attention, similarity)
 
 
-SYSTEM = System(GASLTConfig, make_stages, check, reads=("frames", "features"))
+SYSTEM = System(GASLTConfig, make_stages, check_cnn_start, STAGES, reads=("frames", "features"))

@@ -310,12 +310,8 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for a CNN, stage or positions that do not fit."""
+    """Raise ConfigError for a CNN or positions that do not fit."""
     check_cnn_start(config)
-    require(
-        config.stage in STAGES,
-        f"config.stage is {config.stage!r}; the system 'gbt' has {', '.join(STAGES)}",
-    )
     model, data = config.model, config.data
     own = model.question_words == "mbert"
     words = model.mbert.max_positions if own else model.max_positions
@@ -339,6 +335,7 @@ SYSTEM = System(
     GBTConfig,
     make_stages,
     check,
+    STAGES,
     lambda model: _embeddings(model.mbert) if model.question_words == "mbert" else None,
     reads=("frames", "features"),
 )

@@ -29,7 +29,7 @@ from sslssaw_jax.models.s3d import S3DConfig, S3DEmbedding
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
 from sslssaw_jax.stages.gloss2text import encoded, sentence_loss
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_logits, gloss_loss, recognize_stage
-from sslssaw_jax.stages.sign2text import check_sign2text, sign2text_chain, sign2text_stage
+from sslssaw_jax.stages.sign2text import STAGES, check_sign2text, sign2text_chain, sign2text_stage
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import embed_video, split_key, video_input
 from sslssaw_jax.types import Batch, Metrics
@@ -138,4 +138,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return sign2text_chain(config, inputs, recognize, translate)
 
 
-SYSTEM = System(MMTLBConfig, make_stages, check_sign2text, reads=("frames", "features"))
+SYSTEM = System(MMTLBConfig, make_stages, check_sign2text, STAGES, reads=("frames", "features"))

@@ -21,9 +21,10 @@ from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import Embed, FloatLinear, compute_dtype
 from sslssaw_jax.models.recurrent import Encoded, RecurrentConfig, RecurrentDecoder, RecurrentEncoder
 from sslssaw_jax.models.video_embedding import FrameFeatures
-from sslssaw_jax.stages.one_stage import check, one_stage
+from sslssaw_jax.stages.one_stage import one_stage
 from sslssaw_jax.stages.stage import Stage, StageInputs, System
 from sslssaw_jax.stages.video import embed_video, video_input
+from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import Batch
 
 
@@ -80,4 +81,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     return one_stage(config, inputs, lambda key: NSLT(config, inputs, rngs=Keys(key)), read)
 
 
-SYSTEM = System(NSLTConfig, make_stages, check, reads=("frames", "features"))
+SYSTEM = System(NSLTConfig, make_stages, check_cnn_start, reads=("frames", "features"))

@@ -33,14 +33,13 @@ from sslssaw_jax.models.mbart_writer import Rewriter, TextToGlossConfig
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.sign_transformer import SignTransformer, SignTransformerConfig
 from sslssaw_jax.models.temporal_inception import KERNELS, InceptionEmbedding, frames_of_position
-from sslssaw_jax.stages.one_stage import check as check_one_stage
 from sslssaw_jax.stages.one_stage import one_stage
 from sslssaw_jax.stages.rate_factors import factor_at
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss, recognize_stage
 from sslssaw_jax.stages.stage import BackTranslation, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.text2gloss import text2gloss_stage
 from sslssaw_jax.stages.video import embed_video, gather_features, video_input
-from sslssaw_jax.stages.warm_start import warm_start_stages
+from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -174,7 +173,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 def check(config: Config) -> None:
     """Raise ConfigError for settings of the stages that do not fit."""
-    check_one_stage(config)
+    check_cnn_start(config)
     translate, accumulate = config.translate, config.text2gloss.accumulate
     require(
         not translate.epochs or factor_at(translate.optim.rate_factors, ("video",)) == 0,
@@ -184,4 +183,5 @@ def check(config: Config) -> None:
     require(accumulate == 1, f"config.text2gloss.accumulate is {accumulate}; a step of texts is one batch: 1")
 
 
-SYSTEM = System(SignBTConfig, make_stages, check, reads=("frames", "features"))
+STAGES = ("recognize", "text2gloss", "translate")
+SYSTEM = System(SignBTConfig, make_stages, check, STAGES, reads=("frames", "features"))

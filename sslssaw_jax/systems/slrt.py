@@ -12,10 +12,10 @@ import jax
 from sslssaw_jax.config.checks import fraction, non_negative, positive, require
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.sign_transformer import SignTransformer, SignTransformerConfig
-from sslssaw_jax.stages.one_stage import check
 from sslssaw_jax.stages.recognition import gloss_loss
-from sslssaw_jax.stages.sign_transformer import sign_transformer_stages
+from sslssaw_jax.stages.sign_transformer import STAGES, sign_transformer_stages
 from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
+from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import Batch, Metrics
 
 
@@ -58,4 +58,4 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     )
 
 
-SYSTEM = System(SLRTConfig, make_stages, check, reads=("frames", "features"))
+SYSTEM = System(SLRTConfig, make_stages, check_cnn_start, STAGES, reads=("frames", "features"))

@@ -238,6 +238,7 @@ SYSTEM = System(
     SSLSSAWConfig,
     make_stages,
     check,
+    ("recognize", "pretrain", "translate"),
     lambda model: model.mbert if model.text_encoder == "mbert" else None,
     reads=("frames", "features"),
 )

@@ -260,10 +260,6 @@ def check(config: Config) -> None:
     check_cnn_start(config)
     model: STMCTConfig = config.model
     require(
-        config.stage in ("recognize", "translate"),
-        f"config.stage is {config.stage!r}; the system 'stmc_t' has recognize and translate",
-    )
-    require(
         model.cnn.kind == "vgg",
         f"config.model.cnn.kind is {model.cnn.kind!r}; the system 'stmc_t' cuts hands and face out of the "
         "maps of 'vgg': set it so",
@@ -278,4 +274,4 @@ def check(config: Config) -> None:
         )
 
 
-SYSTEM = System(STMCTConfig, make_stages, check, learns_keypoints=True)
+SYSTEM = System(STMCTConfig, make_stages, check, ("recognize", "translate"), learns_keypoints=True)

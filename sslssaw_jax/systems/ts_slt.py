@@ -38,7 +38,13 @@ from sslssaw_jax.models.two_stream import Streams
 from sslssaw_jax.stages.distillation import distillation_loss, log_ensemble
 from sslssaw_jax.stages.gloss2text import encoded, sentence_loss
 from sslssaw_jax.stages.recognition import gloss_loss
-from sslssaw_jax.stages.sign2text import check_sign2text, sign2text_chain, sign2text_stage, starts_warm
+from sslssaw_jax.stages.sign2text import (
+    STAGES,
+    check_sign2text,
+    sign2text_chain,
+    sign2text_stage,
+    starts_warm,
+)
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.streams import make_streams, read_streams
 from sslssaw_jax.stages.video import split_key
@@ -261,4 +267,6 @@ def check(config: Config) -> None:
     )
 
 
-SYSTEM = System(TSSLTConfig, make_stages, check, reads=("frames", "keypoints", "features"), feature_sets=2)
+SYSTEM = System(
+    TSSLTConfig, make_stages, check, STAGES, reads=("frames", "keypoints", "features"), feature_sets=2
+)

@@ -32,9 +32,9 @@ from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.nested_windows import FrameWindows, Level, NestedEncoder, num_windows, prepared_levels
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, LearnedPositions, TransformerConfig
-from sslssaw_jax.stages.one_stage import check as check_one_stage
 from sslssaw_jax.stages.one_stage import one_stage
 from sslssaw_jax.stages.stage import Stage, StageInputs, System
+from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import Batch, FeatureSize, most_rows
 
 
@@ -161,7 +161,7 @@ def _require_windows(config: Config, inputs: StageInputs) -> None:
 
 def check(config: Config) -> None:
     """Raise ConfigError for settings that do not fit TSPNet."""
-    check_one_stage(config)
+    check_cnn_start(config)
     model: TSPNetConfig = config.model
     sets, spans = config.data.features, model.spans
     require(

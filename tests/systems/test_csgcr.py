@@ -169,5 +169,5 @@ def test_stage_1_comes_before_if_it_has_epochs(tmp_path):
     tree.stage = "pretrain"
     assert [stage.name for stage, _ in plan_stages(read_config(tree), tmp_path / "run")] == names[:2]
     tree.stage = "recognize"
-    with pytest.raises(ConfigError, match="'csgcr' has the stages pretrain and translate"):
+    with pytest.raises(ConfigError, match="'csgcr' has pretrain, translate"):
         read_config(tree)

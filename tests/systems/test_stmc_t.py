@@ -96,7 +96,7 @@ def test_the_translation_goes_on_from_video_and_heads_of_the_recogniser():
         ({"model.pose_weight": 30.0}, r"keypoints is None and .*pose_weight 30\.0: .* set pose_weight to 0"),
         ({"model.cnn.kind": "resnet"}, "maps of 'vgg': set it so"),
         ({"model.cues.hand_side": 9}, "hand_side is 9; the map of frames of 32 pixels has 8: lower it"),
-        ({"stage": "gloss2text"}, "has recognize and translate"),
+        ({"stage": "gloss2text"}, "has recognize, translate"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_to_do(changes, message):
