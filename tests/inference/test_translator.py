@@ -11,7 +11,7 @@ import pytest
 from sslssaw_jax import Answer, Translator
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, write_tokenizer
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.errors import UserError
@@ -26,7 +26,7 @@ from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
 from sslssaw_jax.workdir import CHECKPOINTS, read_notes
-from tests.support.tiny_dataset import SIDE
+from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
 SIZES = {
@@ -235,6 +235,18 @@ def test_a_saved_model_is_the_same_bit_for_bit(tiny_data_dir, tmp_path, changes)
         assert (tmp_path / "again" / file.relative_to(tmp_path / "saved")).read_bytes() == file.read_bytes()
     written = "".join(file.read_text() for file in tmp_path.glob("saved/*.json"))
     assert str(tmp_path) not in written and str(tiny_data_dir) not in written
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": translate_stage(toy_system("mmtlb", stage="gloss2text"))}, "reads neither videos nor"),
+        ({"facts": DatasetFacts(**FACTS | {"frame_size": (0, 0), "fingerprint": ""})}, "--mode=translate"),
+    ],
+)
+def test_a_model_that_no_video_can_be_shown_is_refused(translator, changes, message):
+    with pytest.raises(ModelError, match=message):
+        Translator(translator.model._replace(**changes))
 
 
 def test_a_saved_model_translates_as_the_run(translator, folders, tmp_path):
