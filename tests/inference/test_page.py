@@ -140,12 +140,38 @@ def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_d
     assert capture.get(cv2.CAP_PROP_FPS) == 25 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 384
 
 
-def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tmp_path):
+def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tmp_path, monkeypatch):
     (tmp_path / "a.webm").write_bytes(b"video")
     write_jsonl(tmp_path / EXAMPLES, [{"video": "a.webm", "question": "Why?", "text": "so"}])
     [example] = find_examples(tmp_path, Counter(), tmp_path / "examples")
     assert example.video.read_bytes() == b"video" and example.video.parent == tmp_path / "examples"
     assert find_examples("runs/none", Counter(), tmp_path / "others") == []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(find_examples("~", Counter(), tmp_path / "of the home")) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"video": "/etc/passwd"}, "line 1: '/etc/passwd' is not a file in"),
+        ({"video": "../secret.txt"}, "is not a file in"),
+        ({"video": "link.webm"}, "is not a file in"),
+        ({"video": "absent.webm"}, "is not a file in"),
+        ({"video": "a\0.webm"}, "is not a file in"),
+        ({"text": None}, "line 1 has no text text"),
+        ({"video": 3, "question": None}, "has no text video, question"),
+    ],
+)
+def test_an_example_that_is_no_video_of_the_model_is_refused(tmp_path, row, message):
+    model, whole = tmp_path / "model", {"video": "a.webm", "question": "Why?", "text": "so"}
+    (tmp_path / "secret.txt").write_text("of the user")
+    model.mkdir()
+    (model / "a.webm").write_bytes(b"video")
+    (model / "link.webm").symlink_to(tmp_path / "secret.txt")
+    write_jsonl(model / EXAMPLES, [whole | row])
+    with pytest.raises(UserError, match=message):
+        find_examples(model, Counter(), tmp_path / "examples")
+    assert not list((tmp_path / "examples").iterdir())
 
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch):
