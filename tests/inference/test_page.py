@@ -43,15 +43,16 @@ class Counter:
     def __init__(self, max_frames: int = 60, data_dir: str = "absent") -> None:
         config = toy_config(**{"data.max_frames": max_frames, "data.data_dir": data_dir})
         self.model = SimpleNamespace(facts=SimpleNamespace(**FACTS), config=config)
+        self.explained: list[bool] = []
 
     def read(self, video: Any, question: str) -> list[Any]:
         return [make_clip(0, read_frames(video, self.model.facts), question)]
 
     def answer(self, clips: list[Any], *, explain: bool) -> list[Answer]:
-        assert explain
+        self.explained.append(explain)
         others = (Sentence("four frames", -1.0),)
         return [
-            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, WHY)
+            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, WHY if explain else None)
             for clip in clips
         ]
 
@@ -68,6 +69,7 @@ def write_video(path: Path, num_frames: int) -> Path:
     "question, file, message",
     [
         (" ", "right.mp4", "The question is missing"),
+        ("Why? " * 101, "right.mp4", "The question is too long: it may have 500 characters"),
         ("Why?", None, "The video is missing"),
         ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
         ("Why?", "long.mp4", "too long: 1 seconds, and the model reads at most 0"),
@@ -78,12 +80,12 @@ def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, mes
     write_video(tmp_path / "long.mp4", 30)
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match=message):
-        page._ask(Counter(max_frames=5), question, file and str(tmp_path / file))
+        page._ask(Counter(max_frames=5), question, file and str(tmp_path / file), explain=True)
 
 
 def test_a_video_is_translated_as_the_translator_would(tmp_path, page):
     video = write_video(tmp_path / "right.mp4", 7)
-    found = page._ask(Counter(), " Why? ", str(video))
+    found = page._ask(Counter(), " Why? ", str(video), explain=True)
     assert (found.question, found.text, found.explanation) == ("Why?", "7 frames", WHY)
 
 
@@ -99,7 +101,8 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "sent"))
     video = write_video(tmp_path / "right.mp4", 7)
-    blocks = page.make_page(Counter())
+    translator = Counter()
+    blocks = page.make_page(translator)
     _, url, _ = page.launch(blocks, prevent_thread_lock=True, quiet=True)
     try:
         client = Client(url, verbose=False)
@@ -119,6 +122,7 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
         "score": -0.5,
         "alternatives": [{"text": "four frames", "score": -1.0}],
     }
+    assert translator.explained == [False], "the answer holds no explanation"
     assert [file for file in (tmp_path / "sent").rglob("*") if file.is_file()] == []
 
 
