@@ -81,7 +81,7 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
     translator = Translator.from_pretrained(options.model)
     examples = find_examples(options.model, translator, folder)
     for example in examples[:1]:  # compiles, so that the first visitor need not wait
-        translator(example.video, example.question)
+        translator(example.video, example.question, explain=True)
     launch(
         make_page(translator, examples),
         server_name=options.host,

@@ -66,6 +66,8 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
         return *_shown(turns), choice, _html("why", of=found)
 
     def choose(sentence: str, turns: list[Turn]) -> tuple[Any, ...]:
+        if not turns:  # forgotten, see time_to_live
+            return _shown([])
         return _shown([*turns[:-1], turns[-1]._replace(sentence=sentence, understood=True, chosen=True)])
 
     def translate(video: str | None, question: str) -> dict[str, Any]:

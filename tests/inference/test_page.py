@@ -14,7 +14,7 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.evaluation.predictions import Sentence
 from sslssaw_jax.inference import app
-from sslssaw_jax.inference.demo import EXAMPLES
+from sslssaw_jax.inference.demo import EXAMPLES, Example
 from sslssaw_jax.inference.examples import find_examples
 from sslssaw_jax.inference.translator import Answer
 from sslssaw_jax.inference.videos import make_clip, read_frames
@@ -94,6 +94,26 @@ def test_what_visitors_type_is_text_and_no_html(page):
     answer, dialogue, _ = page._shown(turns)
     assert "&lt;script&gt;" in dialogue and "a &lt; b" in dialogue and "<script>" not in dialogue
     assert "Not understood" in answer and "gone" not in answer
+
+
+def test_a_sentence_that_is_chosen_after_the_dialogue_is_forgotten_shows_an_empty_page(page):
+    functions = page.make_page(Counter()).fns.values()
+    [choose] = [one.fn for one in functions if one.name == "choose"]
+    turn = page.Turn("Why?", "gone", False)
+    assert choose("here", [turn]) == page._shown([page.Turn("Why?", "here", True, chosen=True)])
+    assert choose("here", []) == page._shown([])
+
+
+def test_the_command_compiles_what_the_first_visitor_needs(tmp_path, monkeypatch, page):
+    asked = []
+    load = SimpleNamespace(from_pretrained=lambda name: lambda *given, **more: asked.append((*given, more)))
+    monkeypatch.setattr("sslssaw_jax.inference.translator.Translator", load)
+    examples = [Example(tmp_path / "a.webm", question, "so") for question in ("Why?", "Where?")]
+    monkeypatch.setattr("sslssaw_jax.inference.examples.find_examples", lambda *_: examples)
+    monkeypatch.setattr(page, "make_page", lambda *_: None)
+    monkeypatch.setattr(page, "launch", lambda *_, **__: None)
+    app.main([])
+    assert asked == [(examples[0].video, "Why?", {"explain": True})], "the page explains what it answers"
 
 
 def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path, monkeypatch, page):
