@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import UserError, printable, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.workdir import user_path
 
@@ -72,9 +72,11 @@ def _translate(options: argparse.Namespace) -> None:
     answers = translator.answer(clips, explain=bool(options.explain))
     for answer in answers:
         if options.json:
-            print(json.dumps({"video": options.video, **to_json(answer)}, ensure_ascii=False))
+            found = {"video": options.video, **to_json(answer)}
+            text = json.dumps(found, ensure_ascii=False)
+            print(text if text == printable(text) else json.dumps(found))  # JSON has escapes of its own
         else:
-            print(*filter(None, (answer.question, f"  {answer}")), sep="\n")
+            print(printable("\n".join(filter(None, (answer.question, f"  {answer}")))))
     if options.explain:
         translator.draw(clips[0], answers, options.explain)
         if not options.json:
