@@ -68,13 +68,13 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             )
         if not (model.stage.reads_video or model.stage.reads_question):
             raise ModelError(
-                f"the model is of the stage {model.stage.name}, which reads neither videos nor questions: name "
-                "the run of a later stage"
+                f"the model is of the stage {model.stage.name}, which reads neither videos nor questions: "
+                "name the run of a later stage"
             )
         if model.facts.frame_size == (0, 0):
             raise ModelError(
-                "the model was trained on texts without videos, and knows no size of frames: prepare questions "
-                "with --text_only, and use run.py --mode=translate"
+                "the model was trained on texts without videos, and knows no size of frames: prepare "
+                "questions with --text_only, and use run.py --mode=translate"
             )
         self.model = model
         self._mesh = one_device()

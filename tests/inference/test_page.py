@@ -50,9 +50,9 @@ class Counter:
 
     def answer(self, clips: list[Any], *, explain: bool) -> list[Answer]:
         self.explained.append(explain)
-        others = (Sentence("four frames", -1.0),)
+        others, why = (Sentence("four frames", -1.0),), WHY if explain else None
         return [
-            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, WHY if explain else None)
+            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, why)
             for clip in clips
         ]
 
