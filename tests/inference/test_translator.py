@@ -1,3 +1,4 @@
+import json
 import re
 import warnings
 from pathlib import Path
@@ -7,6 +8,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from sslssaw_jax import Answer, Translator
 from sslssaw_jax.config.experiment import Config, to_dict
@@ -18,14 +20,14 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import read_predictions
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.inference.trained_model import ModelError
+from sslssaw_jax.inference.trained_model import ModelError, save_folder
 from sslssaw_jax.inference.videos import VideoError, read_frames
-from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS, read_notes
+from sslssaw_jax.workdir import CHECKPOINTS, read_json, read_notes
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
@@ -247,6 +249,25 @@ def test_a_saved_model_is_the_same_bit_for_bit(tiny_data_dir, tmp_path, changes)
 def test_a_model_that_no_video_can_be_shown_is_refused(translator, changes, message):
     with pytest.raises(ModelError, match=message):
         Translator(translator.model._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("system", "files"),
+    [
+        ("ssl_ssaw", ["mbart.weights", "mbert.weights"]),
+        ("mmtlb", ["s3d.weights", "mbart.weights"]),
+        ("tspnet", ["embedding_weights"]),
+        ("signbt", ["sentences"]),
+    ],
+)
+def test_a_saved_model_names_no_file_of_the_machine(translator, tmp_path, system, files):
+    keys = ["compilation_cache", "data.data_dir", "data.cache_dir", "data.tokenizer", "init_from"]
+    keys += ["evaluation.question_only_run", *(f"model.{name}" for name in files)]
+    config = toy_system(system, **dict.fromkeys(keys, "/home/me/file"))
+    save_folder(translator.model._replace(config=config), tmp_path)
+    notes = read_json(tmp_path / "config.json")
+    assert "/home/me" not in json.dumps(notes)
+    read_config(ConfigDict(notes["config"]))
 
 
 def test_a_saved_model_translates_as_the_run(translator, folders, tmp_path):
