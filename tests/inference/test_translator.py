@@ -276,6 +276,14 @@ def test_a_saved_model_translates_as_the_run(translator, folders, tmp_path):
     assert saved(folders[0], "Why?").alternatives == translator(folders[0], "Why?").alternatives
 
 
+def test_a_model_is_saved_over_one_that_mbert_reads(tiny_data_dir, translator, tmp_path):
+    make_run(tmp_path / "run", tiny_data_dir, **MBERT)
+    for model in (Translator.from_pretrained(tmp_path / "run"), translator):
+        model.save_pretrained(tmp_path / "saved")
+        loaded = Translator.from_pretrained(tmp_path / "saved").model
+        assert loaded.tokenizer.fingerprints == model.model.tokenizer.fingerprints
+
+
 def spoil(folder: Path, how: str) -> None:
     if how == "other tokenizer":
         model = folder / "tokenizer" / "sentencepiece.bpe.model"
