@@ -124,7 +124,7 @@ def load_folder(folder: Path) -> TrainedModel:
             f"one is saved; `Translator.save_pretrained` writes {MODEL_CONFIG}, {MODEL_WEIGHTS} and "
             f"{TOKENIZER}/"
         ) from error
-    if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer"} <= notes.keys():
+    if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer", "scores"} <= notes.keys():
         raise ModelError(f"{folder / MODEL_CONFIG} is not of a model of sslssaw_jax")
     return _assemble(folder, notes, arrays, notes["scores"])
 

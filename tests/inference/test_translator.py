@@ -316,6 +316,7 @@ def spoil(folder: Path, how: str) -> None:
         ("cut weights", ModelError, "is not the folder of a model"),
         ("no tokenizer", TokenizerError, "holds no sentencepiece.bpe.model"),
         ("{}", ModelError, "config.json is not of a model of sslssaw_jax"),
+        ('{"config": {}, "dataset": {}, "tokenizer": ""}', ModelError, "is not of a model of sslssaw_jax"),
         ("{", ModelError, "is not the folder of a model"),
     ],
 )
