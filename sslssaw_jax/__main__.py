@@ -30,6 +30,7 @@ COMMANDS = {
     "report": Command("sslssaw_jax.report", "write the report of a run again"),
     "export": Command("sslssaw_jax.weights", "export a model for PyTorch", ("export",)),
 }
+CONFIG, DATA_DIR = "--config", "--config.data.data_dir"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,19 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
     chosen = parser.parse_args(arguments)
     command = COMMANDS[chosen.command]
-    first = list(command.first)
+    first, rest = list(command.first), _joined(chosen.rest)
     if chosen.command == "demo":
         if {"--help", "-h"} & set(chosen.rest):
             print(f"sslssaw demo: {command.help}. The flags are those of sslssaw train.\n")
         else:
-            key = "--config.data.data_dir="
-            folders = [f"--data_dir={rest.removeprefix(key)}" for rest in chosen.rest if rest.startswith(key)]
+            key = f"{DATA_DIR}="
+            folders = [f"--data_dir={word.removeprefix(key)}" for word in rest if word.startswith(key)]
             _run("tfds_builders.prepare", ["avatar_qa", *folders])
         first = [f"--config={_configs() / 'demo.py'}"]
-    rest = chosen.rest
     if not Path("configs").is_dir():  # outside of a clone, the installed ones are meant
-        rest = [argument.replace("--config=configs", f"--config={_configs()}") for argument in rest]
+        rest = [word.replace("--config=configs/", f"--config={_configs()}/") for word in rest]
     _run(command.module, [*first, *rest])
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Join the flags that are read here with their values, `--config FILE`."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in (CONFIG, DATA_DIR):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _run(module: str, arguments: Sequence[str]) -> None:

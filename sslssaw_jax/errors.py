@@ -3,6 +3,8 @@
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # colours, titles and pasted commands of a terminal, the direction of writing, and what cannot be encoded
@@ -24,6 +26,15 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """Return a text for the terminal, with control characters as escapes."""
     return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], text)
+
+
+@contextmanager
+def ends_in_one_line() -> Iterator[None]:
+    """End a command with the message of a mistake, without a traceback."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def set_up_output() -> None:

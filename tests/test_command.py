@@ -30,22 +30,30 @@ def test_arguments_are_passed_on(calls, arguments, expected):
     assert calls == [expected]
 
 
-def test_demo_prepares_its_dataset_and_trains_from_any_folder(calls, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mark", ["=", " "])
+def test_demo_prepares_its_dataset_and_trains_from_any_folder(calls, tmp_path, monkeypatch, mark):
     monkeypatch.chdir(tmp_path)
-    command.main(["demo", "--config.data.data_dir=here"])
+    command.main(["demo", *f"--config.data.data_dir{mark}here".split()])
     prepare, (module, config, folder) = calls
     assert prepare == ("tfds_builders.prepare", "avatar_qa", "--data_dir=here")
     assert (module, folder) == ("run", "--config.data.data_dir=here")
     assert (tmp_path / config.removeprefix("--config=")).read_text().count("def get_config")
 
 
-def test_the_installed_configurations_are_found_outside_of_a_clone(calls, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mark", ["=", " "])
+def test_the_installed_configurations_are_found_outside_of_a_clone(calls, tmp_path, monkeypatch, mark):
     monkeypatch.chdir(tmp_path)
-    command.main(["train", "--config=configs/phoenix_stage2.py:toy", "--workdir=configs"])
+    command.main(["train", *f"--config{mark}configs/phoenix_stage2.py:toy".split(), "--workdir=configs"])
     ((_, config, workdir),) = calls
     path, _, variant = config.removeprefix("--config=").partition(":")
     assert (tmp_path / path).exists() and variant == "toy"
     assert workdir == "--workdir=configs"
+
+
+def test_own_configurations_are_left_where_they_are(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command.main(["train", "--config=configs_mine/demo.py"])
+    assert calls == [("run", "--config=configs_mine/demo.py")]
 
 
 def test_every_command_is_a_module_that_runs():

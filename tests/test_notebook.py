@@ -1,5 +1,8 @@
+import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +19,22 @@ def get_config():
     config.init_from, config.warm_start.epochs, config.evaluation.num_heatmaps = None, 0, 1
     return config
 """
+
+
+def test_a_refused_drive_leaves_the_run_in_the_runtime(monkeypatch, capsys):
+    class MessageError(Exception):
+        """What Colab raises, which is no other error."""
+
+    def refuse(place):
+        raise MessageError("Error: credential propagation was unsuccessful")
+
+    cells = json.loads((ROOT / "notebooks/demo.ipynb").read_text(encoding="utf-8"))["cells"]
+    [cell] = ["".join(cell["source"]) for cell in cells if "drive.mount" in "".join(cell["source"])]
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(drive=SimpleNamespace(mount=refuse)))
+    names = {"ON_COLAB": True, "Path": Path}
+    exec(cell.partition("\nif not")[0], names)
+    assert names["workdir"] == Path("runs/demo")
+    assert "without Drive: Error: credential" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.features import listed
 from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
 from sslssaw_jax.data.video import Resize
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import UserError, ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import describe, user_path
 from tfds_builders.frame_size import frame_size
 from tfds_builders.pose_files import Keypoints, read_keypoints, read_named, read_pose
@@ -273,13 +273,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options: dict[str, Any] = vars(_parse_arguments(arguments))
     try:
         import_features(**options)
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         sys.exit("interrupted; nothing is left behind, run the same command again")
 

@@ -1,5 +1,6 @@
 """The tokenizers that stay with a trained model, in its workdir or model folder."""
 
+import shutil
 from pathlib import Path
 
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
@@ -14,6 +15,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     if isinstance(tokenizer.text_tower, BertTokenizer):
         (folder / TEXT_TOWER).mkdir(exist_ok=True)
         tokenizer.text_tower.save(folder / TEXT_TOWER)
+    else:  # another model's would be loaded as this one's
+        shutil.rmtree(folder / TEXT_TOWER, ignore_errors=True)
 
 
 def load_saved_tokenizer(folder: Path, language: str) -> Tokenizer:

@@ -19,17 +19,20 @@ def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[s
         dataset: What is translated.
         notes: Of this evaluation: configuration, tokenizer and dataset.
     """
-    folder, saved = workdir, read_notes(workdir) or notes
-    fingerprint = notes["dataset"]["fingerprint"]
+    saved, fingerprint = read_notes(workdir) or notes, notes["dataset"]["fingerprint"]
+    changed = scored_differences(saved["config"], notes["config"], config)
+    settings = re.sub(r"[^\w.=,+-]+", "_", ",".join(f"{key}={value}" for key, value in changed.items()))
+    anew = workdir / f"{dataset.name}-{fingerprint}" / settings  # prepared anew, or at another place
     trains = config.data.train_split in dataset.splits
     if not trains or dataset.name != saved["config"]["data"]["dataset"]:
-        folder /= dataset.name
-    elif "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
-        folder /= f"{dataset.name}-{fingerprint}"  # prepared anew
-    if changed := scored_differences(saved["config"], notes["config"], config):
-        settings = ",".join(f"{key}={value}" for key, value in changed.items())
-        folder /= re.sub(r"[^\w.=,+-]+", "_", settings)
-    return folder
+        folder = workdir / dataset.name / settings
+        before = read_notes(folder) or notes
+        moved = before["config"]["data"]["data_dir"] != config.data.data_dir
+        others = before.get("dataset", notes["dataset"])["fingerprint"] != fingerprint
+        return anew if moved and others else folder
+    if "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
+        return anew
+    return workdir / settings
 
 
 def remove_other_results(folder: Path, notes: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import ends_in_one_line, printable, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.workdir import user_path
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -43,11 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=_picture,
         help="a picture of what each sentence hangs on: words and stretches of video",
     )
-    options = parser.parse_args(arguments)
-    try:
-        _translate(options)
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    _translate(parser.parse_args(arguments))
 
 
 def _picture(name: str) -> Path:
@@ -72,9 +69,11 @@ def _translate(options: argparse.Namespace) -> None:
     answers = translator.answer(clips, explain=bool(options.explain))
     for answer in answers:
         if options.json:
-            print(json.dumps({"video": options.video, **to_json(answer)}, ensure_ascii=False))
+            found = {"video": options.video, **to_json(answer)}
+            text = json.dumps(found, ensure_ascii=False)
+            print(text if text == printable(text) else json.dumps(found))  # JSON has escapes of its own
         else:
-            print(*filter(None, (answer.question, f"  {answer}")), sep="\n")
+            print(printable("\n".join(filter(None, (answer.question, f"  {answer}")))))
     if options.explain:
         translator.draw(clips[0], answers, options.explain)
         if not options.json:

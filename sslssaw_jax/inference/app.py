@@ -12,11 +12,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.workdir import user_path
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -54,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if error.name != "gradio":
                 raise
             raise SystemExit('error: the page needs gradio: pip install "gradio>=6.31,<7"') from error
-        except (UserError, OSError) as error:
-            raise SystemExit(f"error: {error}") from error
 
 
 def _port(text: str) -> int:
@@ -81,7 +80,7 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
     translator = Translator.from_pretrained(options.model)
     examples = find_examples(options.model, translator, folder)
     for example in examples[:1]:  # compiles, so that the first visitor need not wait
-        translator(example.video, example.question)
+        translator(example.video, example.question, explain=True)
     launch(
         make_page(translator, examples),
         server_name=options.host,
@@ -93,4 +92,5 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

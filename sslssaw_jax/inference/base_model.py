@@ -59,7 +59,7 @@ def require_fitting_base(
     changed = [
         line
         for line in differences(_architecture(saved), _architecture(now))
-        if not re.match(r"\S*(dropout|weights|pretrained_layers): ", line)
+        if not re.match(r"\S*(dropout|weights|pretrained_layers|sentences): ", line)
     ]
     if changed:
         raise ConfigError(f"{name}, a model of other settings; choose its own:\n  " + "\n  ".join(changed))

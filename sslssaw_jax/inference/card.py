@@ -39,6 +39,18 @@ DATA = {
         "agreement, with the questions of CSL-Daily-QA. Ask them before you pass the model on.",
         "other",
     ),
+    "qsl_qa": Data(
+        "QSL (Chinese Sign Language about hotels, restaurants and sights), whose frames its authors give on "
+        "request, with the questions of QSL-QA. Ask them before you pass the model on.",
+        "other",
+        ("Every sentence of dev and test occurs in train: the scores say nothing of other sentences.",),
+    ),
+}
+TASKS = {  # by whether the model reads video and question
+    (True, True): "reads a video of sign language and the question that the signer answers, and writes the "
+    "answer",
+    (True, False): "reads a video of sign language, not the question, and writes what is signed",
+    (False, True): "reads the question that a signer answers, not the video, and writes a likely answer",
 }
 
 
@@ -65,6 +77,7 @@ def model_card(model: TrainedModel, repo_id: str) -> ModelCard:
         name=config.name,
         repo_id=repo_id,
         language=facts.language,
+        task=TASKS[model.stage.reads_video, model.stage.reads_question],
         system=config.system,
         rows=list(_rows(model)),
         data=data.text,

@@ -10,6 +10,7 @@ from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import decode_frame
 from sslssaw_jax.inference.demo import EXAMPLES, Example, read_examples
 from sslssaw_jax.inference.translator import Translator
+from sslssaw_jax.workdir import user_path
 
 CLIPS = 3  # of a test split; the first is shown with two questions
 SHORT_SIDE = 384  # small frames are enlarged, so that lossy video keeps them
@@ -24,10 +25,9 @@ def find_examples(model: str | Path, translator: Translator, folder: Path) -> li
         folder: Is made, and gets the videos, as browsers play them.
     """
     folder.mkdir()
-    if (Path(model) / EXAMPLES).is_file():
-        return [
-            one._replace(video=Path(shutil.copy(one.video, folder))) for one in read_examples(Path(model))
-        ]
+    if (user_path(model) / EXAMPLES).is_file():
+        examples = read_examples(user_path(model))
+        return [one._replace(video=Path(shutil.copy(one.video, folder))) for one in examples]
     data = translator.model.config.data
     try:
         test = ClipSource(find_dataset(data.data_dir, data.dataset), data.test_split)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer, Translator
 
 KEPT_SECONDS = 600  # what visitors send is deleted after that
+MOST_CHARACTERS = 500  # of a question; what it takes to explain an answer grows with their square
 TEMPLATES = Path(__file__).parent / "templates"
 _HTML = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
 # what a screen reader needs, and gradio has no parameter for
@@ -53,7 +54,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
 
     def ask(question: str, video: str | None, turns: list[Turn]) -> tuple[Any, ...]:
         try:
-            found = _ask(translator, question, video)
+            found = _ask(translator, question, video, explain=True)
         except UserError as error:
             return _html("answer", problem=str(error)), gr.skip(), turns, gr.Radio(visible=False), ""
         turns = [*turns, Turn(found.question, found.text, found.understood)]
@@ -65,12 +66,14 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
         return *_shown(turns), choice, _html("why", of=found)
 
     def choose(sentence: str, turns: list[Turn]) -> tuple[Any, ...]:
+        if not turns:  # forgotten, see time_to_live
+            return _shown([])
         return _shown([*turns[:-1], turns[-1]._replace(sentence=sentence, understood=True, chosen=True)])
 
     def translate(video: str | None, question: str) -> dict[str, Any]:
         """Translate a video as the answer to a question."""
         try:
-            found = _ask(translator, question, video)
+            found = _ask(translator, question, video, explain=False)
         except UserError as error:
             raise gr.Error(str(error)) from error
         alternatives = [asdict(one) for one in found.alternatives]
@@ -92,7 +95,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
                 question = gr.Textbox(
                     label="Question",
                     placeholder="Type what you want to know",
-                    max_length=500,
+                    max_length=MOST_CHARACTERS,
                     elem_id="question",
                 )
                 gr.HTML(_html("step", number=2, name="Sign"))
@@ -174,14 +177,16 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
     )
 
 
-def _ask(translator: "Translator", question: str, video: str | None) -> "Answer":
+def _ask(translator: "Translator", question: str, video: str | None, *, explain: bool) -> "Answer":
     """Translate what a visitor sent.
 
     Raises:
-        UserError: Question or video is missing; the video cannot be read, or is too long.
+        UserError: Question or video is missing or too long, or the video cannot be read.
     """
     if not question.strip():
         raise PageError("The question is missing. Type what was asked, then press Translate.")
+    if len(question) > MOST_CHARACTERS:
+        raise PageError(f"The question is too long: it may have {MOST_CHARACTERS} characters. Shorten it.")
     if not video:
         raise PageError(
             "The video is missing. Record the signed answer or choose a file, then press Translate."
@@ -196,7 +201,7 @@ def _ask(translator: "Translator", question: str, video: str | None) -> "Answer"
             f"The video is too long: {clip.num_frames / fps:.0f} seconds, and the model reads at most "
             f"{TOO_LONG * longest / fps:.0f}. Sign one sentence, or cut the video."
         )
-    return translator.answer([clip], explain=True)[0]
+    return translator.answer([clip], explain=explain)[0]
 
 
 def _shown(turns: list[Turn]) -> tuple[str, str, list[Turn]]:

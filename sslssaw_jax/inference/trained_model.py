@@ -124,7 +124,7 @@ def load_folder(folder: Path) -> TrainedModel:
             f"one is saved; `Translator.save_pretrained` writes {MODEL_CONFIG}, {MODEL_WEIGHTS} and "
             f"{TOKENIZER}/"
         ) from error
-    if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer"} <= notes.keys():
+    if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer", "scores"} <= notes.keys():
         raise ModelError(f"{folder / MODEL_CONFIG} is not of a model of sslssaw_jax")
     return _assemble(folder, notes, arrays, notes["scores"])
 
@@ -133,9 +133,11 @@ def save_folder(model: TrainedModel, folder: Path) -> None:
     """Write a model folder that names no other folder of this machine."""
     config = model.config
     data = dataclasses.replace(config.data, data_dir="data", cache_dir=None, tokenizer=None)
-    config = dataclasses.replace(config, data=data, init_from=None)
+    evaluation = dataclasses.replace(config.evaluation, question_only_run=None)
+    config = dataclasses.replace(config, data=data, evaluation=evaluation, init_from=None)
+    config = dataclasses.replace(config, compilation_cache="auto")
     notes = {
-        "config": to_dict(config),
+        "config": _without_files(to_dict(config)),
         "dataset": model.facts.to_json(),
         "tokenizer": model.tokenizer.fingerprints,
         "scores": model.scores,
@@ -149,6 +151,17 @@ def save_folder(model: TrainedModel, folder: Path) -> None:
         notes["glosses"] = model.glosses.fingerprint
     save_file(arrays, folder / MODEL_WEIGHTS)
     write_json(folder / MODEL_CONFIG, notes)
+
+
+def _without_files(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Clear the settings that name files of weights or sentences."""
+    cleared = dict(settings)
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            cleared[key] = _without_files(value)
+        elif key.endswith("weights") or key == "sentences":
+            cleared[key] = None
+    return cleared
 
 
 def _assemble(

@@ -52,6 +52,9 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
     Args:
         model: The model; `from_pretrained` loads one.
+
+    Raises:
+        ModelError: The model reads what a video and a question do not give.
     """
 
     def __init__(self, model: TrainedModel) -> None:
@@ -63,6 +66,16 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             raise ModelError(
                 f"the model reads the {kind} {', '.join(read)} {how} videos: write such {kind} of your clips "
                 "into a prepared dataset, and use run.py --mode=translate"
+            )
+        if not (model.stage.reads_video or model.stage.reads_question):
+            raise ModelError(
+                f"the model is of the stage {model.stage.name}, which reads neither videos nor questions: "
+                "name the run of a later stage"
+            )
+        if model.facts.frame_size == (0, 0):
+            raise ModelError(
+                "the model was trained on texts without videos, and knows no size of frames: prepare "
+                "questions with --text_only, and use run.py --mode=translate"
             )
         self.model = model
         self._runner = Runner(model.stage, model.config, model.tokenizer, one_device())

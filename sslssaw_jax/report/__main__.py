@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import user_path
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -21,10 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # imported here, since JAX takes seconds and --help need not wait
     from sslssaw_jax.report.run_report import write_report
 
-    try:
-        print(write_report(options.workdir))
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    print(write_report(options.workdir))
 
 
 if __name__ == "__main__":

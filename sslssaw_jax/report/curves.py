@@ -54,7 +54,7 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def draw_curves(title: str, curves: Sequence[Curve]) -> Markup:
-    """Draw at most four curves; return "" without any point."""
+    """Draw at most six curves; return "" without any point."""
     curves = [curve for curve in curves if len(curve.points)]
     if not curves:
         return Markup()

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import user_path
 
 SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
@@ -57,6 +57,7 @@ def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0)
     print(f"pictures: {', '.join(map(str, pictures))}")
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -72,10 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed that draws the clips; default 0")
     options = parser.parse_args(arguments)
     out = options.out or Path("runs") / "inspect" / options.name
-    try:
-        write_dataset_report(options.name, options.data_dir, out, seed=options.seed)
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    write_dataset_report(options.name, options.data_dir, out, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rapidfuzz.distance import LCSseq
 
 from sslssaw_jax.data.text import counts_characters, tokens
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import UserError, ends_in_one_line, set_up_output
 from sslssaw_jax.report.html import render
 from sslssaw_jax.workdir import read_jsonl, user_path, write_text
 
@@ -127,6 +127,7 @@ def _system(text: str) -> tuple[str, Path]:
     return name, user_path(path)
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -147,14 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--clips={options.clips}: at least one is needed")
     if len(files := dict(options.systems)) < len(options.systems):
         parser.error("two systems have one name: give each another")
-    try:
-        systems = read_systems(files)
-        num_clips = len(next(iter(systems.values())))
-        clips = sorted(random.Random(options.seed).sample(range(num_clips), min(options.clips, num_clips)))
-        for suffix, to_text in {".html": to_html, ".md": to_markdown}.items():
-            write_text(options.out.with_name(options.out.name + suffix), to_text(systems, clips))
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    if not options.out.name:
+        parser.error(f"--out={options.out} names no file: add one, such as diff")
+    systems = read_systems(files)
+    num_clips = len(next(iter(systems.values())))
+    clips = sorted(random.Random(options.seed).sample(range(num_clips), min(options.clips, num_clips)))
+    for suffix, to_text in {".html": to_html, ".md": to_markdown}.items():
+        write_text(options.out.with_name(options.out.name + suffix), to_text(systems, clips))
     print(f"{len(clips)} clips: {options.out}.html, {options.out}.md")
 
 

@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.tables import BASES, PAPER, WITH_TOY
 from sslssaw_jax.workdir import user_path
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     titles = "; ".join(f"{number}: {table['title']} ({table['dataset']})" for number, table in PAPER.items())
@@ -74,8 +75,6 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
             toy=options.toy,
             at_once=options.jobs,
         )
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
     except (Stopped, KeyboardInterrupt) as error:  # the first during a row, the second between rows
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         print(stopped)

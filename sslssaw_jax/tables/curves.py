@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.workdir import LOG, read_log, user_path
 
@@ -71,6 +72,7 @@ def _plot(axes: Axes, name: str, seeds: list[Points]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -97,4 +99,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -2,11 +2,10 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import user_path
 
 _TRIM = """Keep the tokens of mBART that a dataset uses.
@@ -89,14 +88,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and print its result."""
     options = _parse_arguments(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file it reads
-    try:
-        print(options.run(options))
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    print(options.run(options))
 
 
 if __name__ == "__main__":

@@ -51,15 +51,15 @@ def _read(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             f"there is no file {file} of word vectors, which config.model.embedding_weights names"
         )
     vectors, width = {}, -1
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            piece, *values = line.rstrip().split(" ")
-            if number == 1 and len(values) == 1 and piece.isdigit() and values[0].isdigit():
-                width = int(values[0])
-                continue
             try:
+                piece, *values = line.decode().rstrip().split(" ")
+                if number == 1 and len(values) == 1 and piece.isdigit() and values[0].isdigit():
+                    width = int(values[0])
+                    continue
                 vector = np.array(values, np.float32)
-            except ValueError:
+            except ValueError:  # also of word2vec's binary format, which is not UTF-8
                 vector = np.zeros(0, np.float32)
             if len(vector) != width:
                 raise WeightsError(

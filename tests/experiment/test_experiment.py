@@ -24,6 +24,7 @@ from sslssaw_jax.training.stage_folders import require_source
 from sslssaw_jax.workdir import (
     FINISHED,
     METRICS,
+    read_json,
     read_jsonl,
     read_notes,
     user_path,
@@ -112,15 +113,40 @@ def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finis
     assert str(refused.value).splitlines()[1:] == ["  config.pretrain.mask_weight: 1.0 then, 0.5 now"]
 
 
-def test_other_decoding_is_scored_in_a_folder_of_its_name(
-    finished, data_dir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def all_rain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every model translate every clip alike, without weights."""
+
     def translate(self: SplitTranslator, state: None, clips: Any) -> Any:
         rows = [Prediction(clip.id, clip.question, clip.target, "rain", -1.0) for clip in clips.clips]
         return rows, [None] * len(rows)
 
     monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
     monkeypatch.setattr(SplitTranslator, "__call__", translate)
+
+
+@pytest.mark.parametrize("changes", [{}, {"decode__beams": 1}])
+def test_results_of_two_own_datasets_stand_side_by_side(
+    changes, finished, data_dir, tmp_path, all_rain
+) -> None:
+    places = {"a": "custom_qa", "b": "custom_qa-second"}
+    folders = {name: finished / place for name, place in places.items()}
+    if changes:
+        folders = {name: folder / "decode.beams=1" for name, folder in folders.items()}
+    for name, fingerprint in (("a", "first"), ("b", "second"), ("a", "first")):
+        prepared = tmp_path / name / "custom_qa"
+        shutil.copytree(data_dir / "avatar_qa", prepared, dirs_exist_ok=True)
+        facts = prepared / "1.0.0" / "dataset.json"
+        write_json(facts, read_json(facts) | {"fingerprint": fingerprint})
+        data = {"data__dataset": "custom_qa", "data__data_dir": str(tmp_path / name)}
+        experiment(data_dir, finished, **data, **changes).run("translate")
+        assert read_notes(folders[name])["dataset"]["fingerprint"] == fingerprint
+        assert all((folders[one] / "predictions.test.jsonl").exists() for one in {"a", name})
+
+
+def test_other_decoding_is_scored_in_a_folder_of_its_name(
+    finished, data_dir, all_rain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(
         Evaluator, "_find_understanding", lambda self, state, rows: asdict(find_understanding(rows, rows))
     )

@@ -18,7 +18,7 @@ from sslssaw_jax.systems import read_config
 from sslssaw_jax.weights.initial_state import variables
 from sslssaw_jax.workdir import FINISHED, read_notes, write_json
 from tests.inference.test_translator import make_run
-from tests.support.toy import toy_state
+from tests.support.toy import toy_state, toy_system
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def experiment(runs: Path, base: str = "trained", **changes: Any) -> Experiment:
 @pytest.mark.parametrize("base", ["trained", "saved", "PATH"])
 def test_all_weights_are_those_of_the_trained_model(runs, base):
     init_from = str(runs / "saved") if base == "PATH" else base
-    run = experiment(runs, init_from=init_from, **{"model.mbart.dropout": 0.3})
+    run = experiment(runs, init_from=init_from, **{"model.mbart.dropout": 0.3, "model.mbart.weights": "mine"})
     (stage,) = run._stages
     fresh = toy_state(stage, seed=1)
     found = variables(run._initial_weights(0)(fresh))
@@ -63,6 +63,12 @@ def test_a_model_that_went_on_from_another_translates(tiny_data_dir, tmp_path, s
     make_run(tmp_path / "more", tiny_data_dir, system, base="moved_away")
     model = Translator.from_pretrained(tmp_path / "more").model
     assert (model.config.init_from, model.stage.name) == ("moved_away", "translate")
+
+
+def test_the_sentences_of_a_training_are_not_part_of_its_model(runs):
+    run = experiment(runs)
+    saved, now = toy_system("signbt"), toy_system("signbt", **{"model.sentences": "mine.txt"})
+    require_fitting_base(run._base._replace(config=saved), now, run._data.dataset, [], None)
 
 
 def test_the_tokenizer_is_the_models_own(runs):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sslssaw_jax.errors import printable
 from sslssaw_jax.evaluation.predictions import Gate, Sentence
 from sslssaw_jax.inference import translator
 from sslssaw_jax.inference.__main__ import main
@@ -51,7 +52,9 @@ def test_each_question_is_printed_with_its_sentence(repeater, capsys):
 
 def test_json_holds_all_that_was_found(capsys):
     main(["a.mp4", "--question=Why?", "--model=m", "--json"])
-    assert json.loads(capsys.readouterr().out) == {
+    printed = capsys.readouterr().out
+    assert "jörg" in printed
+    assert json.loads(printed) == {
         "video": "a.mp4",
         "question": "Why?",
         "text": "weil es regnet – jörg",
@@ -61,6 +64,16 @@ def test_json_holds_all_that_was_found(capsys):
         "understood": True,
         "explanation": None,
     }
+
+
+def test_what_a_model_writes_cannot_steer_the_terminal(monkeypatch, capsys):
+    text = "\x1b]0;title\x07 \x9b31m jörg\u202e"
+    monkeypatch.setattr(Repeater, "answer", lambda self, clips, explain: [replace(ANSWER, text=text)])
+    main(["a.mp4", "--question=Why?"])
+    assert capsys.readouterr().out == "Why?\n  " + r"\x1b]0;title\x07 \x9b31m jörg\u202e" + "\n"
+    main(["a.mp4", "--question=Why?", "--json"])
+    printed = capsys.readouterr().out
+    assert printable(printed) == printed and json.loads(printed)["text"] == text
 
 
 @pytest.mark.parametrize(("name", "told"), [("x", "must end in .png"), ("none/x.png", "no folder")])

@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from sslssaw_jax import Translator
-from sslssaw_jax.inference.card import model_card
+from sslssaw_jax.data.dataset import DATASETS
+from sslssaw_jax.inference.card import DATA, model_card
 from sslssaw_jax.inference.trained_model import ModelError
 from sslssaw_jax.weights.initial_state import variables
 from tests.inference.test_translator import make_run
@@ -80,7 +81,8 @@ def test_the_card_has_the_scores_beside_the_copied_question(translator):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "licence"), [("phoenix2014t_qa", "cc-by-nc-sa-3.0"), ("custom_qa", "other")]
+    ("dataset", "licence"),
+    [("phoenix2014t_qa", "cc-by-nc-sa-3.0"), ("custom_qa", "other"), ("qsl_qa", "other")],
 )
 def test_the_card_names_the_licence_of_the_data(translator, dataset, licence):
     config = translator.model.config
@@ -88,3 +90,21 @@ def test_the_card_names_the_licence_of_the_data(translator, dataset, licence):
     card = model_card(translator.model._replace(config=config, scores={}), "somebody/signs")
     assert card.data.license == licence
     assert "This model was never evaluated." in str(card)
+    assert ("of the model's author" in str(card)) == (dataset == "custom_qa")
+
+
+@pytest.mark.parametrize(
+    ("video", "question", "told"),
+    [
+        (True, True, "reads a video of sign language and the question that the signer answers, and writes"),
+        (True, False, "reads a video of sign language, not the question,"),
+        (False, True, "reads the question that a signer answers, not the video,"),
+    ],
+)
+def test_the_card_says_what_the_model_reads(translator, video, question, told):
+    stage = replace(translator.model.stage, reads_video=video, reads_question=question)
+    assert told in str(model_card(translator.model._replace(stage=stage), "somebody/signs"))
+
+
+def test_the_card_knows_every_dataset_but_own_ones():
+    assert set(DATA) == set(DATASETS) - {"custom_qa"}

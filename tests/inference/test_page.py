@@ -14,7 +14,7 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.evaluation.predictions import Sentence
 from sslssaw_jax.inference import app
-from sslssaw_jax.inference.demo import EXAMPLES
+from sslssaw_jax.inference.demo import EXAMPLES, Example
 from sslssaw_jax.inference.examples import find_examples
 from sslssaw_jax.inference.translator import Answer
 from sslssaw_jax.inference.videos import make_clip, read_frames
@@ -43,15 +43,16 @@ class Counter:
     def __init__(self, max_frames: int = 60, data_dir: str = "absent") -> None:
         config = toy_config(**{"data.max_frames": max_frames, "data.data_dir": data_dir})
         self.model = SimpleNamespace(facts=SimpleNamespace(**FACTS), config=config)
+        self.explained: list[bool] = []
 
     def read(self, video: Any, question: str) -> list[Any]:
         return [make_clip(0, read_frames(video, self.model.facts), question)]
 
     def answer(self, clips: list[Any], *, explain: bool) -> list[Answer]:
-        assert explain
-        others = (Sentence("four frames", -1.0),)
+        self.explained.append(explain)
+        others, why = (Sentence("four frames", -1.0),), WHY if explain else None
         return [
-            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, WHY)
+            Answer(clip.question, f"{clip.num_frames} frames", -0.5, others, None, True, why)
             for clip in clips
         ]
 
@@ -68,6 +69,7 @@ def write_video(path: Path, num_frames: int) -> Path:
     "question, file, message",
     [
         (" ", "right.mp4", "The question is missing"),
+        ("Why? " * 101, "right.mp4", "The question is too long: it may have 500 characters"),
         ("Why?", None, "The video is missing"),
         ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
         ("Why?", "long.mp4", "too long: 1 seconds, and the model reads at most 0"),
@@ -78,12 +80,12 @@ def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, mes
     write_video(tmp_path / "long.mp4", 30)
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match=message):
-        page._ask(Counter(max_frames=5), question, file and str(tmp_path / file))
+        page._ask(Counter(max_frames=5), question, file and str(tmp_path / file), explain=True)
 
 
 def test_a_video_is_translated_as_the_translator_would(tmp_path, page):
     video = write_video(tmp_path / "right.mp4", 7)
-    found = page._ask(Counter(), " Why? ", str(video))
+    found = page._ask(Counter(), " Why? ", str(video), explain=True)
     assert (found.question, found.text, found.explanation) == ("Why?", "7 frames", WHY)
 
 
@@ -94,12 +96,33 @@ def test_what_visitors_type_is_text_and_no_html(page):
     assert "Not understood" in answer and "gone" not in answer
 
 
+def test_a_sentence_that_is_chosen_after_the_dialogue_is_forgotten_shows_an_empty_page(page):
+    functions = page.make_page(Counter()).fns.values()
+    [choose] = [one.fn for one in functions if one.name == "choose"]
+    turn = page.Turn("Why?", "gone", False)
+    assert choose("here", [turn]) == page._shown([page.Turn("Why?", "here", True, chosen=True)])
+    assert choose("here", []) == page._shown([])
+
+
+def test_the_command_compiles_what_the_first_visitor_needs(tmp_path, monkeypatch, page):
+    asked = []
+    load = SimpleNamespace(from_pretrained=lambda name: lambda *given, **more: asked.append((*given, more)))
+    monkeypatch.setattr("sslssaw_jax.inference.translator.Translator", load)
+    examples = [Example(tmp_path / "a.webm", question, "so") for question in ("Why?", "Where?")]
+    monkeypatch.setattr("sslssaw_jax.inference.examples.find_examples", lambda *_: examples)
+    monkeypatch.setattr(page, "make_page", lambda *_: None)
+    monkeypatch.setattr(page, "launch", lambda *_, **__: None)
+    app.main([])
+    assert asked == [(examples[0].video, "Why?", {"explain": True})], "the page explains what it answers"
+
+
 def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path, monkeypatch, page):
     from gradio_client import Client, handle_file
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "sent"))
     video = write_video(tmp_path / "right.mp4", 7)
-    blocks = page.make_page(Counter())
+    translator = Counter()
+    blocks = page.make_page(translator)
     _, url, _ = page.launch(blocks, prevent_thread_lock=True, quiet=True)
     try:
         client = Client(url, verbose=False)
@@ -119,6 +142,7 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
         "score": -0.5,
         "alternatives": [{"text": "four frames", "score": -1.0}],
     }
+    assert translator.explained == [False], "the answer holds no explanation"
     assert [file for file in (tmp_path / "sent").rglob("*") if file.is_file()] == []
 
 
@@ -140,12 +164,38 @@ def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_d
     assert capture.get(cv2.CAP_PROP_FPS) == 25 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 384
 
 
-def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tmp_path):
+def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tmp_path, monkeypatch):
     (tmp_path / "a.webm").write_bytes(b"video")
     write_jsonl(tmp_path / EXAMPLES, [{"video": "a.webm", "question": "Why?", "text": "so"}])
     [example] = find_examples(tmp_path, Counter(), tmp_path / "examples")
     assert example.video.read_bytes() == b"video" and example.video.parent == tmp_path / "examples"
     assert find_examples("runs/none", Counter(), tmp_path / "others") == []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(find_examples("~", Counter(), tmp_path / "of the home")) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"video": "/etc/passwd"}, "line 1: '/etc/passwd' is not a file in"),
+        ({"video": "../secret.txt"}, "is not a file in"),
+        ({"video": "link.webm"}, "is not a file in"),
+        ({"video": "absent.webm"}, "is not a file in"),
+        ({"video": "a\0.webm"}, "is not a file in"),
+        ({"text": None}, "line 1 has no text text"),
+        ({"video": 3, "question": None}, "has no text video, question"),
+    ],
+)
+def test_an_example_that_is_no_video_of_the_model_is_refused(tmp_path, row, message):
+    model, whole = tmp_path / "model", {"video": "a.webm", "question": "Why?", "text": "so"}
+    (tmp_path / "secret.txt").write_text("of the user")
+    model.mkdir()
+    (model / "a.webm").write_bytes(b"video")
+    (model / "link.webm").symlink_to(tmp_path / "secret.txt")
+    write_jsonl(model / EXAMPLES, [whole | row])
+    with pytest.raises(UserError, match=message):
+        find_examples(model, Counter(), tmp_path / "examples")
+    assert not list((tmp_path / "examples").iterdir())
 
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import json
 import re
 import warnings
 from pathlib import Path
@@ -7,11 +8,12 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from sslssaw_jax import Answer, Translator
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.clips import ClipSource
-from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, write_tokenizer
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.errors import UserError
@@ -20,15 +22,15 @@ from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.inference.trained_model import ModelError
+from sslssaw_jax.inference.trained_model import ModelError, save_folder
 from sslssaw_jax.inference.videos import VideoError, read_frames
-from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS, read_notes
-from tests.support.tiny_dataset import SIDE
+from sslssaw_jax.workdir import CHECKPOINTS, read_json, read_notes
+from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
 SIZES = {
@@ -239,10 +241,49 @@ def test_a_saved_model_is_the_same_bit_for_bit(tiny_data_dir, tmp_path, changes)
     assert str(tmp_path) not in written and str(tiny_data_dir) not in written
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": translate_stage(toy_system("mmtlb", stage="gloss2text"))}, "reads neither videos nor"),
+        ({"facts": DatasetFacts(**FACTS | {"frame_size": (0, 0), "fingerprint": ""})}, "--mode=translate"),
+    ],
+)
+def test_a_model_that_no_video_can_be_shown_is_refused(translator, changes, message):
+    with pytest.raises(ModelError, match=message):
+        Translator(translator.model._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("system", "files"),
+    [
+        ("ssl_ssaw", ["mbart.weights", "mbert.weights"]),
+        ("mmtlb", ["s3d.weights", "mbart.weights"]),
+        ("tspnet", ["embedding_weights"]),
+        ("signbt", ["sentences"]),
+    ],
+)
+def test_a_saved_model_names_no_file_of_the_machine(translator, tmp_path, system, files):
+    keys = ["compilation_cache", "data.data_dir", "data.cache_dir", "data.tokenizer", "init_from"]
+    keys += ["evaluation.question_only_run", *(f"model.{name}" for name in files)]
+    config = toy_system(system, **dict.fromkeys(keys, "/home/me/file"))
+    save_folder(translator.model._replace(config=config), tmp_path)
+    notes = read_json(tmp_path / "config.json")
+    assert "/home/me" not in json.dumps(notes)
+    read_config(ConfigDict(notes["config"]))
+
+
 def test_a_saved_model_translates_as_the_run(translator, folders, tmp_path):
     translator.save_pretrained(tmp_path)
     saved = Translator.from_pretrained(tmp_path)
     assert saved(folders[0], "Why?").alternatives == translator(folders[0], "Why?").alternatives
+
+
+def test_a_model_is_saved_over_one_that_mbert_reads(tiny_data_dir, translator, tmp_path):
+    make_run(tmp_path / "run", tiny_data_dir, **MBERT)
+    for model in (Translator.from_pretrained(tmp_path / "run"), translator):
+        model.save_pretrained(tmp_path / "saved")
+        loaded = Translator.from_pretrained(tmp_path / "saved").model
+        assert loaded.tokenizer.fingerprints == model.model.tokenizer.fingerprints
 
 
 def spoil(folder: Path, how: str) -> None:
@@ -277,6 +318,7 @@ def spoil(folder: Path, how: str) -> None:
         ("cut weights", ModelError, "is not the folder of a model"),
         ("no tokenizer", TokenizerError, "holds no sentencepiece.bpe.model"),
         ("{}", ModelError, "config.json is not of a model of sslssaw_jax"),
+        ('{"config": {}, "dataset": {}, "tokenizer": ""}', ModelError, "is not of a model of sslssaw_jax"),
         ("{", ModelError, "is not the folder of a model"),
     ],
 )

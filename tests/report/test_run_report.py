@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from sslssaw_jax.evaluation.leakage import BUCKETS
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.report.__main__ import main
 from sslssaw_jax.report.curves import MOST_POINTS, Curve, draw_curves
+from sslssaw_jax.report.html import render
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.report.score_table import COLUMNS
 from sslssaw_jax.workdir import locked
@@ -397,6 +399,16 @@ def test_a_curve_falls_where_its_values_do_and_long_ones_are_thinned() -> None:
     assert (np.diff(places[:, 0]) >= 0).all() and (np.diff(places[:, 1]) >= 0).all()  # y grows downwards
     assert draw_curves("constant", [Curve("a", [(5, 0.0)])]).count("<polyline") == 1
     assert draw_curves("nothing", [Curve("a", [])]) == ""
+
+
+def test_each_of_six_curves_has_its_colour_on_light_and_on_dark_paper() -> None:
+    drawn = draw_curves("loss", [Curve(str(number), [(1, number)]) for number in range(6)])
+    series = re.findall(r'<polyline class="series (s\d+)"', drawn)
+    style = render("page.html")
+    strokes = dict(re.findall(r"svg \.(s\d+) { stroke: var\((--\w+)\)", style))
+    colours = [re.findall(rf"{strokes[one]}: (#\w+);", style) for one in series]
+    assert len(series) == 6 and {len(both) for both in colours} == {2}
+    assert len({colour for both in colours for colour in both}) == 12
 
 
 def test_a_mistake_is_told_in_a_line_and_leaves_no_file(

@@ -90,13 +90,18 @@ def test_predictions_of_other_clips_and_absent_files_are_told(tmp_path: Path, sy
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"), [("ours=x.jsonl", "two systems have one name"), ("--clips=-1", "one")]
+    ("flag", "told"),
+    [
+        ("ours=x.jsonl", "two systems have one name"),
+        ("--clips=-1", "one"),
+        ("--out=.", "--out=. names no file"),
+    ],
 )
 def test_a_wrong_argument_is_told(
     flag: str, told: str, tmp_path: Path, systems: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main([flag, *systems, f"--out={tmp_path / 'diff'}"])
+        main([f"--out={tmp_path / 'diff'}", *systems, flag])
     assert told in capsys.readouterr().err
 
 

@@ -46,6 +46,13 @@ def test_a_file_that_does_not_fit_is_refused_with_its_line(state, tmp_path, vect
         word_vectors(write(tmp_path / "emb", vectors, header), PIECES)(state)
 
 
+def test_the_binary_format_is_refused_with_its_line(tmp_path):
+    rows = [f"{piece} ".encode() + np.float32(vector).tobytes() + b"\n" for piece, vector in VECTORS.items()]
+    (tmp_path / "emb.bin").write_bytes(b"3 12\n" + b"".join(rows))
+    with pytest.raises(WeightsError, match=r"line 2: expected a header .* the text format of word2vec"):
+        word_vectors(str(tmp_path / "emb.bin"), PIECES)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match="there is no file"):
         word_vectors(str(tmp_path / "emb"), PIECES)

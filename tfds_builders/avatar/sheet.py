@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import user_path
 from tfds_builders.avatar import Signer, render
 from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
@@ -43,6 +44,7 @@ def contact_sheet(side: int = 112) -> np.ndarray:
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
+@ends_in_one_line()
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -56,9 +58,10 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(out), contact_sheet()[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-        raise SystemExit(f"cannot write {out}")
+        raise SystemExit(f"error: cannot write {out}")
     print(f"wrote {out}")
 
 
 if __name__ == "__main__":
+    set_up_output()
     main()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslssaw_jax.data.keypoints import AVATAR
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import user_path
 from tfds_builders.frame_size import frame_size
 from tfds_builders.rehearsal import POSES
@@ -63,6 +63,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
+@ends_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -90,8 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         corpus = rehearse(**vars(options))
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; run the same command again to go on") from None
     for note in corpus.notes:
