@@ -28,7 +28,7 @@ class OptimConfig:
     # steps: times `factor` after each milestone; plateau: times `factor` where dev does not improve
     schedule: Literal["cosine", "steps", "plateau", "constant"] = "cosine"
     learning_rate: float = positive(0.01)
-    final_learning_rate: float = non_negative(1e-8)  # cosine ends with it, below it plateau ends training
+    final_learning_rate: float = non_negative(1e-8)  # cosine: the last one; plateau: training ends below it
     warmup_steps: int = non_negative(0)
     milestones: tuple[int, ...] = ()  # epochs
     factor: float = setting(0.5, SHARE)

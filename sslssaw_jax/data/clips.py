@@ -172,7 +172,7 @@ class ClipSource:
         return Clip(**asdict(self.clips[index]), video=video)
 
     def get_ready(self) -> None:
-        """Do what takes long before the first clip is read: nothing here."""
+        """Prepare what takes long before the first clip is read; here nothing."""
 
     def asking(self, questions: Sequence[str]) -> Self:
         """Return a source of the same clips with other questions."""

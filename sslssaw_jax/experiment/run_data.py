@@ -28,7 +28,7 @@ from sslssaw_jax.workdir import TOKENIZER, read_notes
 
 
 class RunData:
-    """The data of a run, as its configuration and the model that it goes on from say.
+    """The data of a run, which its configuration or its base model names.
 
     Args:
         config: Of the run.

@@ -28,7 +28,7 @@ from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.types import BLEU_4, TrainState
-from sslssaw_jax.weights.initial_state import dotted, fill, variables
+from sslssaw_jax.weights.initial_state import dotted, replace_all_variables, variables
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -201,5 +201,6 @@ def _assemble(
     stage = SYSTEMS[config.system].make_stages(alone, inputs)[-1]
     if stage.translation is None:
         raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
-    state = fill(stage.abstract_state(), arrays, f"the weights in {folder} do not fit its configuration")
+    message = f"the weights in {folder} do not fit its configuration"
+    state = replace_all_variables(stage.abstract_state(), arrays, message)
     return TrainedModel(config, facts, tokenizer, stage, state, scores, features, glosses)

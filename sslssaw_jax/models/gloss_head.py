@@ -120,7 +120,6 @@ class BiLSTMHead(nnx.Module):
         return self.output(x_BxTxC).astype(jnp.float32), x_BxTxC
 
 
-GlossHead = LinearHead | ConvHead | BiLSTMHead
 GLOSS_HEADS: dict[str, type[LinearHead] | type[ConvHead] | type[BiLSTMHead]] = {
     "linear": LinearHead,
     "conv": ConvHead,

@@ -1,6 +1,7 @@
 """Masked losses in float32: pure functions of a global batch.
 
-A mean over `count` places counts those of all micro-batches of a step, so that their losses add up.
+`count` is the denominator of a mean: the number of places in all micro-batches of a step, whose losses then
+add up.
 
 Dimensions: B clips, T positions in time, L tokens, G glosses, V vocabulary, D features.
 """

@@ -80,7 +80,7 @@ class Stage:
     modules: Mapping[str, str] = field(default_factory=dict)  # here <- in the stage before
     # name of an earlier stage -> modules that come from there: here <- there
     other_modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    # variables that start from others and the tokenizer: of a value by path, the new values of some
+    # the first values of some variables, by path, from those of others (a lookup by path) and the tokenizer
     derived: Callable[[Callable[[Any], np.ndarray], Tokenizer], Iterable[tuple[Any, Any]]] | None = None
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate

@@ -110,7 +110,7 @@ def train(
             peak_flops=peak_flops(config.logging.peak_tflops),
             tracker=start_tracker(config, workdir, stage.name),
         )
-        # once and for all: a GPU would compute one behind the step that it is busy with
+        # all at once: on a GPU, each would wait for the step that it is busy with
         rates = np.asarray(jax.vmap(schedule)(np.arange(batches.num_batches)))
         log_steps = partial(_log_steps, log, config, rates, batches.clips, workdir)
         pending: list[_Step] = []  # to log

@@ -76,7 +76,7 @@ def whole_model(base: TrainState, counters: Collection[str]) -> InitialWeights:
     return lambda state: replace_variables(state, kept)
 
 
-def fill(state: TrainState, arrays: Mapping[str, Any], message: str) -> TrainState:
+def replace_all_variables(state: TrainState, arrays: Mapping[str, Any], message: str) -> TrainState:
     """Return the state with every variable replaced.
 
     Args:
