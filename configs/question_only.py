@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.dataset = "phoenix2014t_qa"
     config.data.max_question_tokens = 32
     config.data.max_target_tokens = 34
+    config.data.length_steps = 4  # 31 % padding in place of 57
     config.data.num_threads = 1
     config.model.d_model = 192
     config.model.ffn_dim = 768
