@@ -19,9 +19,10 @@ from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.training.checkpoints import CheckpointError
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.stage_folders import require_source
 from sslssaw_jax.workdir import (
+    CHECKPOINTS,
     FINISHED,
     METRICS,
     read_jsonl,
@@ -31,6 +32,7 @@ from sslssaw_jax.workdir import (
     write_jsonl,
 )
 from tests.support.small_runs import shipped, shrink
+from tests.support.toy import assert_close, toy_state
 
 # key, value, what the error says
 OTHER_RUNS = [
@@ -206,6 +208,24 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
     assert user_path("~/runs") == data_dir.parent / "runs"
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
+
+
+def test_the_best_state_of_a_stage_is_evaluated_and_goes_on(data_dir, tmp_path) -> None:
+    """Leave two states of recogniser and translation, of which the second is worse."""
+    changes = {"init_from": None, "warm_start__epochs": 0, "recognize__epochs": 1}
+    run = experiment(data_dir, tmp_path / "demo", **changes)
+    best = []
+    for place, better, worse in ((0, {"wer": 1.0}, {"wer": 2.0}), (1, {"bleu4": 2.0}, {"bleu4": 1.0})):
+        states = [toy_state(run._stages[place], seed).replace(step=seed) for seed in (1, 2)]
+        with Checkpointer(run._folders[place] / CHECKPOINTS, selection=None) as checkpointer:
+            for state, scores in zip(states, (better, worse)):
+                checkpointer.save(state, data={}, meta=run._notes(place))
+                checkpointer.add_scores(state.step, scores)
+        best.append(states[0].params)
+    write_json(run._folders[0] / FINISHED, run._notes(0))
+    start = run._initial_weights(1)(toy_state(run._stages[1], 3)).params
+    assert_close(start["video"], best[0]["video"], 0)
+    assert_close(run._evaluator._load_best().params, best[1], 0)
 
 
 def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
