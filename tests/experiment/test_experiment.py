@@ -281,6 +281,16 @@ def test_a_model_that_would_meet_its_first_question_on_dev_is_refused(data_dir, 
     alone._train_batches(-1)
 
 
+def test_the_seed_draws_the_batches_whose_questions_lose_words_if_asked_to(data_dir, tmp_path) -> None:
+    first, other, fewer = (
+        list(experiment(data_dir, tmp_path, **changes)._train_batches(-1))
+        for changes in ({"seed": 0}, {"seed": 1}, {"translate__drop_words": 0.9})
+    )
+    assert [each.index.tolist() for each in first] != [each.index.tolist() for each in other]
+    asked, kept = (sum(each.decoder_texts.question_mask.sum() for each in one) for one in (first, fewer))
+    assert kept < asked
+
+
 def test_a_cache_is_built_before_the_first_step(data_dir, tmp_path) -> None:
     changes = {"data__cache": True, "data__cache_dir": str(tmp_path / "cache")}
     experiment(data_dir, tmp_path / "demo", **changes)._train_batches(-1)
