@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
@@ -15,6 +16,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.evaluation.programs import Programs
+from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment import Experiment
@@ -143,6 +145,30 @@ def test_other_decoding_is_scored_in_a_folder_of_its_name(
         "lock.holder",
     }
     assert f"<h1>demo/{folder.name}" in (folder / "report.html").read_text()
+
+
+def test_dev_is_translated_without_video_too_and_test_with_other_questions(
+    finished, data_dir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shows_something = {}
+
+    def translate(self: SplitTranslator, state: None, clips: Any, only: Any = None, what: str = "") -> Any:
+        frame = np.ones((1, *clips.frame_size, 3), np.uint8)
+        clips.read_frames(0, np.array([0]), frame)
+        shows_something[clips.split + what] = bool(frame.any())
+        rows = [Prediction(clip.id, clip.question, clip.target, "rain", -1.0) for clip in clips.clips]
+        return rows, [None] * len(rows)
+
+    monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
+    monkeypatch.setattr(SplitTranslator, "__call__", translate)
+    experiment(data_dir, finished).run("eval")
+    assert shows_something == {
+        "dev": True,
+        "dev, without video": False,
+        "test": True,
+        "test, questions shuffled": True,
+        "test, questions blanked": True,
+    }
 
 
 def test_runs_translate_together_if_their_models_are_alike(finished, data_dir) -> None:
