@@ -206,6 +206,13 @@ def test_texts_are_the_clips_own_cleaned_and_padded(source: ClipSource, tokenize
         assert (batch.masked_target[~batch.masked_target_mask] == tokenizer.pad_id).all()
 
 
+def test_the_configuration_names_the_share_of_masked_words(source: ClipSource, tokenizer: Tokenizer) -> None:
+    batches = list(train_batches(source, tokenizer, replace(DATA, mask_rate=0.5), STAGE, seed=0))
+    masked = sum((batch.masked_target == tokenizer.mask_id).sum() for batch in batches)
+    targets = [source.clips[index].target for batch in batches for index in batch.index[batch.valid]]
+    assert 0.35 < masked / len(" ".join(targets).split()) < 0.65
+
+
 def test_rows_without_a_clip_are_empty_and_every_batch_has_one_shape(
     source: ClipSource, tokenizer: Tokenizer
 ) -> None:

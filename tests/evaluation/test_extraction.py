@@ -38,8 +38,9 @@ from tests.support.toy import (
     toy_system,
 )
 
-SIZES = {"data.max_frames": 30, "translate.frame_budget": 32, "translate.clips_per_batch": 2}
+SIZES = {"data.max_frames": 12, "translate.frame_budget": 16, "translate.clips_per_batch": 2}
 CONFIG = toy_config(**SIZES, **{"data.max_question_tokens": 16, "data.max_target_tokens": 24})
+CLIPS = [f"dev-{number:03d}" for number in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,8 @@ def states(stage: Stage, state: TrainState, clips: Any, config: Any, tokenizer: 
     return found
 
 
-def test_a_model_of_extracted_features_equals_the_model_of_frames(
-    evaluator: Evaluator, dataset: Dataset, tiny_data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def begin(evaluator: Evaluator, name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Extract three clips as a killed process does; return the clips extracted so far, and from now on."""
     whole_add, added = FeatureWriter.add, []
 
     def add(self: FeatureWriter, *arguments: Any) -> None:
@@ -95,11 +95,27 @@ def test_a_model_of_extracted_features_equals_the_model_of_frames(
 
     monkeypatch.setattr(FeatureWriter, "add", add)
     with pytest.raises(KeyboardInterrupt):
-        evaluator.extract("cnn", overwrite=False)
-    assert not features_folder(dataset, "cnn").exists()
+        evaluator.extract(name, overwrite=False)
     monkeypatch.setattr(FeatureWriter, "add", lambda self, *x: added.append(x[1].id) or whole_add(self, *x))
+    return added
+
+
+def test_features_of_other_weights_are_extracted_anew(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = begin(evaluator, "begun", monkeypatch)
+    monkeypatch.setattr(Evaluator, "_load_best", lambda self: toy_state(self._stage, seed=1))
+    evaluator.extract("begun", overwrite=False)
+    assert sorted(added[3:]) == CLIPS
+
+
+def test_a_model_of_extracted_features_equals_the_model_of_frames(
+    evaluator: Evaluator, dataset: Dataset, tiny_data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    added = begin(evaluator, "cnn", monkeypatch)
+    assert not features_folder(dataset, "cnn").exists()
     evaluator.extract("cnn", overwrite=False)
-    assert sorted(added) == [f"dev-{number:03d}" for number in range(6)], "a clip is extracted once"
+    assert sorted(added) == CLIPS, "a clip is extracted once"
     assert "cnn: 6 clips of dev, " in capsys.readouterr().out
     with pytest.raises(DatasetError, match="cnn exists: add --overwrite"):
         evaluator.extract("cnn", overwrite=False)

@@ -18,7 +18,7 @@ from sslssaw_jax.evaluation.leakage import swapped_questions
 from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import Prediction, read_question_only, write_predictions
 from sslssaw_jax.evaluation.runner import Runner
-from sslssaw_jax.evaluation.split_translator import SplitTranslator, score_swapped_questions
+from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
 from sslssaw_jax.stages.translation import Translated
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Batch, TrainState
@@ -92,6 +92,18 @@ def test_other_questions_change_neither_clips_nor_targets(clips: Clips) -> None:
         same = {"question": texts.question, "question_mask": texts.question_mask}
         jax.tree.map(np.testing.assert_array_equal, with_texts(unasked, **same), asked)
     assert all(clip.question for clip in clips.source.clips)
+
+
+def test_translations_and_losses_are_those_of_the_moving_average(clips: Clips) -> None:
+    read = []
+    translator, state = copies(clips, "target"), TrainState(0, "raw", None, None, "average")
+    translate = translator._translate
+    translator._translate = lambda params, *rest: read.append(params) or translate(params, *rest)
+    translator(state, clips.source)
+    loss = SplitLoss(Runner(translate_stage(CONFIG), CONFIG, clips.tokenizer, make_mesh(CONFIG.mesh)))
+    loss._step = lambda params, *_: read.append(params) or {"loss": 1.0}
+    loss(state, clips.source)
+    assert len(read) > 2 and set(read) == {"average"}
 
 
 def leave_run(run: Path, clips: Clips, *, reads_video: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
@@ -19,9 +20,10 @@ from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
-from sslssaw_jax.training.checkpoints import CheckpointError
+from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.stage_folders import require_source
 from sslssaw_jax.workdir import (
+    CHECKPOINTS,
     FINISHED,
     METRICS,
     read_json,
@@ -32,6 +34,7 @@ from sslssaw_jax.workdir import (
     write_jsonl,
 )
 from tests.support.small_runs import shipped, shrink
+from tests.support.toy import assert_close, toy_state
 
 # key, value, what the error says
 OTHER_RUNS = [
@@ -169,6 +172,30 @@ def test_other_decoding_is_scored_in_a_folder_of_its_name(
     assert f"<h1>demo/{folder.name}" in (folder / "report.html").read_text()
 
 
+def test_dev_is_translated_without_video_too_and_test_with_other_questions(
+    finished, data_dir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shows_something = {}
+
+    def translate(self: SplitTranslator, state: None, clips: Any, only: Any = None, what: str = "") -> Any:
+        frame = np.ones((1, *clips.frame_size, 3), np.uint8)
+        clips.read_frames(0, np.array([0]), frame)
+        shows_something[clips.split + what] = bool(frame.any())
+        rows = [Prediction(clip.id, clip.question, clip.target, "rain", -1.0) for clip in clips.clips]
+        return rows, [None] * len(rows)
+
+    monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
+    monkeypatch.setattr(SplitTranslator, "__call__", translate)
+    experiment(data_dir, finished).run("eval")
+    assert shows_something == {
+        "dev": True,
+        "dev, without video": False,
+        "test": True,
+        "test, questions shuffled": True,
+        "test, questions blanked": True,
+    }
+
+
 def test_runs_translate_together_if_their_models_are_alike(finished, data_dir) -> None:
     together = finished.parent / "together"
     names = ("demo", "seed2")
@@ -234,6 +261,24 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
 
 
+def test_the_best_state_of_a_stage_is_evaluated_and_goes_on(data_dir, tmp_path) -> None:
+    """Leave two states of recogniser and translation, of which the second is worse."""
+    changes = {"init_from": None, "warm_start__epochs": 0, "recognize__epochs": 1}
+    run = experiment(data_dir, tmp_path / "demo", **changes)
+    best = []
+    for place, better, worse in ((0, {"wer": 1.0}, {"wer": 2.0}), (1, {"bleu4": 2.0}, {"bleu4": 1.0})):
+        states = [toy_state(run._stages[place], seed).replace(step=seed) for seed in (1, 2)]
+        with Checkpointer(run._folders[place] / CHECKPOINTS, selection=None) as checkpointer:
+            for state, scores in zip(states, (better, worse)):
+                checkpointer.save(state, data={}, meta=run._notes(place))
+                checkpointer.add_scores(state.step, scores)
+        best.append(states[0].params)
+    write_json(run._folders[0] / FINISHED, run._notes(0))
+    start = run._initial_weights(1)(toy_state(run._stages[1], 3)).params
+    assert_close(start["video"], best[0]["video"], 0)
+    assert_close(run._evaluator._load_best().params, best[1], 0)
+
+
 def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +330,16 @@ def test_a_model_that_would_meet_its_first_question_on_dev_is_refused(data_dir, 
         run.run("train")
     alone = experiment(tmp_path / "data", tmp_path / "run", model__inputs="video", model__ssl="off")
     alone._train_batches(-1)
+
+
+def test_the_seed_draws_the_batches_whose_questions_lose_words_if_asked_to(data_dir, tmp_path) -> None:
+    first, other, fewer = (
+        list(experiment(data_dir, tmp_path, **changes)._train_batches(-1))
+        for changes in ({"seed": 0}, {"seed": 1}, {"translate__drop_words": 0.9})
+    )
+    assert [each.index.tolist() for each in first] != [each.index.tolist() for each in other]
+    asked, kept = (sum(each.decoder_texts.question_mask.sum() for each in one) for one in (first, fewer))
+    assert kept < asked
 
 
 def test_a_cache_is_built_before_the_first_step(data_dir, tmp_path) -> None:

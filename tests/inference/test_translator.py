@@ -77,13 +77,18 @@ def clips(tiny_data_dir: Path) -> ClipSource:
 
 @pytest.fixture(scope="module")
 def run(tiny_data_dir: Path, clips: ClipSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has translated its test split."""
+    """A run that has translated its test split by its best state, after which it saved a worse one."""
     workdir = tmp_path_factory.mktemp("runs") / "toy"
     config = make_run(workdir, tiny_data_dir)
     tokenizer = load_tokenizer(clips.dataset.tokenizer_folder, clips.dataset.language)
     stage = translate_stage(config, tokenizer.vocab_size)
+    notes = read_notes(workdir)
+    with Checkpointer(workdir / CHECKPOINTS) as checkpoints:
+        checkpoints.add_scores(0, {"bleu4": 2.0})
+        checkpoints.save(toy_state(stage, seed=1).replace(step=1), data={}, meta=notes)
+        checkpoints.add_scores(1, {"bleu4": 1.0})
     runner = Runner(stage, config, tokenizer, make_mesh(config.mesh))
-    Evaluator(Programs(runner, clips.dataset), workdir, read_notes(workdir)).translate_test()
+    Evaluator(Programs(runner, clips.dataset), workdir, notes).translate_test()
     return workdir
 
 
@@ -110,6 +115,11 @@ def as_array(folder: Path) -> np.ndarray:
 def assert_same(answer: Answer, expected: Answer) -> None:
     assert answer.text == expected.text
     assert answer.score == pytest.approx(expected.score, abs=1e-4)
+
+
+def test_the_best_checkpoint_translates(translator):
+    model = translator.model
+    jax.tree.map(np.testing.assert_array_equal, model.state.params, toy_state(model.stage).params)
 
 
 @pytest.mark.slow

@@ -139,6 +139,25 @@ def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(g
         assert_close(gate[row][mask[row]], expected_gate.mean(-1).numpy())
 
 
+def test_the_lstm_is_torch_s_in_both_directions():
+    torch = pytest.importorskip("torch")
+    ours, theirs = make_fusion("lstm"), torch.nn.LSTM(D, D // 2, bidirectional=True)
+    weights = {}
+    for rnn, end in ((ours.forward, ""), (ours.backward, "_reverse")):
+        read, carried = rnn.cell.dense_i, rnn.cell.dense_h
+        weights |= {f"weight_ih_l0{end}": read.kernel[...].T, f"weight_hh_l0{end}": carried.kernel[...].T}
+        bias = carried.bias[...]
+        weights |= {f"bias_ih_l0{end}": 0 * bias, f"bias_hh_l0{end}": bias}
+    theirs.load_state_dict({name: torch.tensor(np.asarray(value)) for name, value in weights.items()})
+
+    question, video = random_part(0, [3, 1, 4]), random_part(1, [2, 5, 3])
+    joint, mask, fused, _ = jax.device_get(joined_and_fused(ours, question, video))
+    for row in range(3):
+        with torch.no_grad():
+            expected, _ = theirs(torch.tensor(joint[row][mask[row]]))
+        assert_close(fused[row][mask[row]], expected.numpy())
+
+
 @pytest.mark.parametrize("fusion", ["lstm", "tcn", "ssaw"], indirect=True)
 def test_every_fused_position_depends_on_every_other(fusion):
     question, video = random_part(0, [3]), random_part(1, [4])

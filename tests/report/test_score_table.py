@@ -1,8 +1,10 @@
 import dataclasses
 
+import pytest
+
 from sslssaw_jax.evaluation.leakage import evaluate, question_baselines
 from sslssaw_jax.evaluation.metrics import score
-from sslssaw_jax.evaluation.predictions import Prediction, evaluate_predictions
+from sslssaw_jax.evaluation.predictions import Prediction, evaluate_predictions, score_predictions
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_threshold
 from sslssaw_jax.report.score_table import format_table
 
@@ -39,6 +41,21 @@ def test_the_table_shows_every_score_of_every_split_and_no_row_of_an_empty_bucke
     )
     shuffled = [row for row in cells if row[:2] == ["questions", "shuffled"]]
     assert [row[2] for row in shuffled] == [f"{metrics['test']['questions']['shuffled']['bleu1']:.2f}"]
+
+
+def test_chinese_is_scored_by_its_characters_and_german_by_sacrebleu_s_words():
+    asked = Prediction("a", "明天呢", "明天下雨", "明天下雪", -1.0)  # one character in four is wrong
+    unasked = Prediction("b", "", "今年有雪", "今年有雨", -1.0)
+    found = evaluate_predictions([asked, unasked], "csl_daily_qa", "zh_CN", None)
+    scores = score_predictions([asked, unasked])
+    assert scores["bleu1"] == found["bleu1"] == pytest.approx(75)
+    assert "tok:zh" in found["sacrebleu_signature"]
+    assert found["baselines"]["copy_question"]["bleu1"] > 0
+    assert found["overlap_buckets"]["0.50-0.75"]["rouge_l"] > 0
+    for part in (found, found["overlap_free"]):
+        assert part["intervals"]["rouge_l"][1] > 0
+    assert found["overlap_free"]["num_clips"] == 1
+    assert "tok:13a" in score(TARGETS, TARGETS)["sacrebleu_signature"]
 
 
 def test_phoenix_alone_is_scored_with_a_final_period_too():

@@ -1,6 +1,6 @@
 """A tiny configuration and random batches for tests of models and stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from flax import nnx
 
 from configs.common import use_system
 from sslssaw_jax.config.experiment import Config, to_config_dict
+from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.stages.stage import Stage, StageInputs
@@ -139,13 +140,17 @@ def toy_system(name: str, **changes: Any) -> Config:
 
 
 def make_stages(
-    config: Config, vocab_size: int = VOCAB_SIZE, bert_vocab_size: int = VOCAB_SIZE
+    config: Config,
+    vocab_size: int = VOCAB_SIZE,
+    bert_vocab_size: int = VOCAB_SIZE,
+    clips: Sequence[ClipInfo] = (),
 ) -> list[Stage]:
-    """The stages of a configuration, of a dataset without clips."""
+    """The stages of a configuration, of a dataset with these clips in each split."""
     sizes = feature_sizes(config)
     inputs = StageInputs(
         vocab_size,
         bert_vocab_size,
+        clips=lambda split: clips,
         features=sizes,
         keypoints=TOY_POINTS if config.data.keypoints else (),
         glosses=lambda: TOY_GLOSSES,

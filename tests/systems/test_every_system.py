@@ -28,6 +28,7 @@ from tests.support.toy import (
     batch_for,
     evaluated,
     jit,
+    make_stages,
     one_clip,
     padded,
     sgd_step,
@@ -75,6 +76,21 @@ DECODING = [
     "ts_slt",
     "csgcr",
     "gbt",
+]
+AUGMENTING = [  # MMTLB's and TS-SLT's translations read frames as they are, and SignBT's positions
+    "ssl_ssaw warm_start",
+    "ssl_ssaw pretrain",
+    "ssl_ssaw translate",
+    "slrt translate",
+    "gaslt translate",
+    "nslt translate",
+    "tspnet translate",
+    "csgcr translate",
+    "gbt translate",
+    "mmtlb recognize",
+    "ts_slt recognize",
+    "stmc_t recognize",
+    "stmc_t translate",
 ]
 
 
@@ -184,6 +200,43 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
         np.testing.assert_array_equal(
             found.tokens[row, 0], (written[start:] + [PAD] * new_tokens)[:new_tokens]
         )
+
+
+@pytest.mark.parametrize("variant", ours_first(AUGMENTING))
+def test_a_training_augments_its_frames(batch, variant):
+    """Compare losses under one key, from which some draw more than the augmentation."""
+    system, name = variant.split()
+    changes = {"stage": "pretrain"} if name == "pretrain" else {"warm_start.epochs": 1}
+    clips = [ClipInfo("a", 1, "", "", gloss, "") for gloss in ("RAIN", "SNOW", "RAIN", "HERE")]
+    plain, augmented = (
+        {stage.name: stage for stage in make_stages(toy_system(system, **changes, **more), clips=clips)}[name]
+        for more in ({}, {"data.augment.contrast": 0.5})
+    )
+    model, batch = evaluated(plain, toy_state(plain)), batch_for(toy_system(system, **changes), batch)
+    loss = jit(lambda *given: [stage.loss(*given)[0] for stage in (plain, augmented)])
+    first, second = (loss(model, batch, jax.random.key(seed)) for seed in range(2))
+    assert len({float(value) for value in (*first, second[1])}) == 3
+
+
+def test_each_step_of_a_training_has_its_own_dropout(batch):
+    config = toy_system("slrt", **{"model.dropout": 0.1, "data.features": ("a set",)})
+    stage, batch = translate_stage(config), batch_for(config, batch)
+    step, state = sgd_step(stage), toy_state(stage)
+    losses = [float(step(state.replace(step=number), batch)[1]["loss"]) for number in (0, 7, 7)]
+    assert losses[0] != losses[1] == losses[2]
+
+
+def test_a_score_is_divided_by_the_norm_of_the_length_that_the_configuration_names(batch):
+    config, stage, state, _ = setup("question_only")
+    norms = {"length_penalty": 0.0}, {"length_penalty": 2.0}, {"length_norm": "gnmt"}
+    searches = [translator(stage, config, beams=1, **norm) for norm in norms]
+    read = state.params, state.batch_stats, batch
+    found = jax.device_get(jit(lambda *read: [search(*read) for search in searches])(*read))
+    total, squared, gnmt = (one.score[:, 0] for one in found)
+    length = (found[0].tokens[:, 0] != PAD).sum(axis=1)
+    assert len(set(length)) > 1
+    assert_close(squared, total / length**2)
+    assert_close(gnmt, total / ((5 + length) / 6))
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from flax import nnx
 
 from sslssaw_jax.config.experiment import run_differences, to_dict
 from sslssaw_jax.models.decoder_inputs import text_stream
+from sslssaw_jax.stages.alignment import aligned_cosine
+from sslssaw_jax.stages.losses import contrastive_loss
 from sslssaw_jax.stages.video import embed_video
 from tests.support.toy import (
     EOS,
@@ -169,6 +171,32 @@ def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, ba
     np.testing.assert_array_equal(text_mask.sum(axis=1), batch.decoder_texts.target_mask.sum(axis=1) - 1)
     ends = text[np.arange(4), text_mask.sum(axis=1) - 1]
     assert_close(ends, features(model, batch)[1])
+
+
+@pytest.mark.parametrize("alignment", ["pooled", "text_to_video", "video_to_text"])
+def test_the_loss_is_of_the_alignment_and_of_restored_words_by_their_weight(state, batch, alignment):
+    changes = {"model.alignment": alignment, "pretrain.mask_weight": 0.5}
+    stage = pretrain_stage(toy_config(**NO_DROPOUT, **changes), VOCAB_SIZE)
+
+    @jit
+    def features_and_loss(model, batch):
+        video = model.video_features(*embed_video(model.video, batch, CONFIG.data, None), batch.valid)
+        tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
+        return video, model.text_features(model.read(tokens, mask), mask), stage.loss(model, batch, None)
+
+    aligned = evaluated(stage, state)
+    video, text, (total, parts) = features_and_loss(aligned, batch)
+    cosine = (
+        aligned_cosine(*text, *video).T if alignment == "video_to_text" else aligned_cosine(*video, *text)
+    )
+    similarity, shares = contrastive_loss(cosine, aligned.logit_scale[...], batch.valid)
+    assert_close(total, similarity + 0.5 * parts["loss_restore"])
+    assert_close(parts, {"loss_similarity": similarity, "loss_restore": parts["loss_restore"], **shares})
+
+
+def test_the_contrast_of_a_new_model_is_as_sharp_as_clip_s():
+    scale = jit(lambda key: STAGE.make_model(key).logit_scale[...])(jax.random.key(0))
+    assert_close(scale, np.float32(np.log(1 / 0.07)))
 
 
 def test_stage_1_of_another_alignment_is_another():

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_dict
-from sslssaw_jax.evaluation.metrics import LABELS
+from sslssaw_jax.evaluation.metrics import LABELS, score
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
@@ -92,7 +92,8 @@ class Runs:
         rng = random.Random(1)
         targets = [" ".join(rng.choices(WORDS, k=8)) for _ in range(30)]
         rng = random.Random(workdir.name + str(config.seed))
-        share = 0.6 if getattr(config.model, "inputs", "both") == "both" else 0.9
+        # close, so that the p-values of two seeds differ
+        share = 0.85 if getattr(config.model, "inputs", "both") == "both" else 0.9
         rows = []
         for target in targets:
             words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
@@ -149,26 +150,45 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
 
 
 def test_each_seed_is_tested_against_the_same_seed_of_the_last_row(runs):
-    question, sign, full = make_table(7, "avatar_qa", runs.workdir)
-    folders = [runs.workdir / "seed0" / f"demo_{row.experiment}" for row in (question, sign, full)]
-    translated, targets = zip(*map(predictions, folders))
-    for row, system in zip((question, sign), translated):
-        assert row.runs[0].p_values == compare(system, translated[2], targets[0])
-        assert row.runs[0].gains["bleu4"] == row.mean("bleu4") - full.mean("bleu4")
-        assert row.runs[0].intervals == confidence_interval(system, targets[0])
-    assert full.runs[0].p_values == {} and full.p_value("bleu4") is None
+    question, sign, full = make_table(7, "avatar_qa", runs.workdir, seeds=2)
+    for seed in range(2):
+        folders = [runs.workdir / f"seed{seed}" / f"demo_{row.experiment}" for row in (question, sign, full)]
+        translated, targets = zip(*map(predictions, folders))
+        for row, system in zip((question, sign), translated):
+            run, last = row.runs[seed], full.runs[seed]
+            assert run.p_values == compare(system, translated[2], targets[0])
+            assert run.gains["bleu4"] == run.scores["bleu4"] - last.scores["bleu4"]
+            assert run.intervals == confidence_interval(system, targets[0])
+        assert last.p_values == {}
+    assert full.p_value("bleu4") is None
 
     (runs.workdir / "seed0/demo_ssl_ssaw/metrics.json").unlink()
     runs.tell("fail:seed0/demo_ssl_ssaw")
     *others, full = make_table(7, "avatar_qa", runs.workdir)
     assert [row.p_value("bleu4") for row in others] == [None, None] and full.failed == 1
-    assert others[0].interval("bleu4") == question.interval("bleu4")
+    assert others[0].interval("bleu4") == question.runs[0].intervals["bleu4"]
 
-    lines = (folders[0] / "predictions.test.jsonl").read_text().splitlines()
-    (folders[0] / "predictions.test.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    file = runs.workdir / "seed0/demo_question" / predictions_file("test")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
     runs.tell()
     with pytest.raises(TableError, match=r"demo_question and .*demo_ssl_ssaw hold predictions of different"):
         make_table(7, "avatar_qa", runs.workdir)
+
+
+def test_rows_in_chinese_are_compared_by_their_characters(runs):
+    make_table(7, "avatar_qa", runs.workdir)
+    characters = dict(zip(WORDS, "雨雪风雾日雹北南东西今明"))
+    folders = [runs.workdir / "seed0" / f"demo_{name}" for name in ("question", "ssl_ssaw")]
+    for folder in (*folders, runs.workdir / "seed0/demo_video"):
+        texts = [
+            ["".join(map(characters.get, text.split())) for text in part] for part in predictions(folder)
+        ]
+        written = [{"prediction": found, "target": target} for found, target in zip(*texts)]
+        write_jsonl(folder / predictions_file("test"), written)
+    question, *_ = make_table(7, "avatar_qa", runs.workdir)
+    (own, targets), (full, _) = map(predictions, folders)
+    assert question.runs[0].p_values == compare(own, full, targets, characters=True)
+    assert question.runs[0].intervals == confidence_interval(own, targets, characters=True)
 
 
 def test_a_row_that_was_killed_is_named_so(runs):
@@ -373,8 +393,10 @@ def test_runs_at_the_same_time_take_a_gpus_memory_as_they_need_it(jobs, given, f
 
 
 def test_a_table_is_rehearsed_with_small_models(runs):
-    make_table(7, "phoenix2014t_qa", runs.workdir, only=["video"], toy=True)
+    _, video, _ = make_table(7, "phoenix2014t_qa", runs.workdir, only=["video"], toy=True)
     assert runs.called()[-1] == "seed0/phoenix_toy_video"
+    ended = score(*predictions(runs.workdir / "seed0/phoenix_toy_video"), period=True)
+    assert video.runs[0].scores[WITH_PERIOD] == ended["bleu4"]
     assert {path.name for path in runs.workdir.glob("table7.*")} == {
         f"table7.phoenix2014t_qa_toy.{end}" for end in ("md", "csv", "png")
     }

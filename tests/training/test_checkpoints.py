@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sslssaw_jax.training import checkpoints
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
-from sslssaw_jax.types import BLEU_4, SelectionMetric, TrainState
+from sslssaw_jax.types import BLEU_4, LOSS, WER, SelectionMetric, TrainState
 from sslssaw_jax.workdir import saved_steps
 
 LOWEST = SelectionMetric("bleu4", higher_is_better=False)
@@ -87,6 +87,11 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     with Checkpointer(tmp_path) as reopened:
         assert restore_params(tmp_path, best_by=BLEU_4)[2] == {"step": 2}
         assert int(reopened.restore(make_state())[0].step) == 6
+
+
+def test_a_lower_loss_or_word_error_rate_is_better_and_a_higher_bleu():
+    for selection, better, worse in ((LOSS, 1, 2), (WER, 1, 2), (BLEU_4, 2, 1)):
+        assert selection.quality({selection.name: better}) > selection.quality({selection.name: worse})
 
 
 def test_a_step_is_saved_once(tmp_path):

@@ -300,6 +300,19 @@ def test_logging_a_step_computes_nothing_on_the_device(
     assert len({row["lr"] for row in run.logged}) == STEPS_AN_EPOCH
 
 
+def test_the_rate_falls_over_the_whole_run_and_at_the_ends_of_epochs(
+    source: ClipSource, tmp_path: Path
+) -> None:
+    rates = {}
+    for optim in (OptimConfig(), OptimConfig(schedule="steps", milestones=(1,))):
+        run = Run(source, tmp_path / optim.schedule, optim=optim)
+        run()
+        rates[optim.schedule] = [row["lr"] for row in run.logged]
+    steps = np.arange(2 * STEPS_AN_EPOCH)
+    np.testing.assert_allclose(rates["cosine"], 0.005 * (1 + np.cos(np.pi * steps / len(steps))), atol=1e-7)
+    np.testing.assert_allclose(rates["steps"], np.where(steps < STEPS_AN_EPOCH, 0.01, 0.005))
+
+
 def masks(batch: Batch) -> tuple:
     """Return the masks of all texts."""
     texts = (batch.decoder_texts, batch.text_tower_texts)

@@ -6,12 +6,15 @@ import pytest
 from sslssaw_jax.training import host_memory
 
 PROGRAM = """
+import ctypes
 import resource
 import sys
 import threading
 
 from sslssaw_jax.training.host_memory import keep_freed_memory
 
+PR_SET_THP_DISABLE = 41  # a system may back all memory by huge pages, which hide the faults
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 if sys.argv[1] == "keep":
     keep_freed_memory()
 

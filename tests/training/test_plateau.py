@@ -1,4 +1,4 @@
-"""The training loop on a plateau of scores, with a model of one weight."""
+"""The training loop with a model of one weight: plateau, moving average and seed."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ from flax import nnx
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.stages import OptimConfig, TranslateConfig
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.training.checkpoints import Checkpointer, restore_params
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.training.signals import Stopped, StopRequest
@@ -58,23 +58,25 @@ class StopAt(StopRequest):
         raise Stopped(signal.SIGTERM, what)
 
 
-def trained(workdir, stop=None, selection=STAGE.selection):
-    """Train to the end, and return the final weight and the logged rates by step."""
+def trained(
+    workdir, stop=None, selection=STAGE.selection, make_model=STAGE.make_model, seed=0, ema_decay=0.0
+):
+    """Train to the end, and return the weight that evaluation uses and the logged rates by step."""
 
     def loss(model, batch, key, counts):
         return jnp.square(model.kernel[...] - 3).sum(), {}
 
-    config = toy_config(**{"logging.every_steps": 1})
+    config = toy_config(**{"logging.every_steps": 1, "seed": seed})
     steps = SimpleNamespace(
         num_batches=2 * EPOCHS,
         epoch_ends=np.array(list(SCORES)),
         clips=[SimpleNamespace(id="a")],
         iterator=Steps,
     )
-    stage = Stage("translate", STAGE.make_model, loss, selection=selection)
+    stage = Stage("translate", make_model, loss, selection=selection)
     state = train(
         stage,
-        TranslateConfig(epochs=EPOCHS, optim=OPTIM),
+        TranslateConfig(epochs=EPOCHS, optim=OPTIM, ema_decay=ema_decay),
         config,
         workdir=workdir,
         mesh=make_mesh(config.mesh),
@@ -85,7 +87,7 @@ def trained(workdir, stop=None, selection=STAGE.selection):
     )
     log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
     rates = {row["step"]: row["lr"] for row in log if "lr" in row}
-    return float(state.params["kernel"][...][0, 0]), rates
+    return float(state.eval_params["kernel"][...][0, 0]), rates
 
 
 @pytest.mark.slow
@@ -105,3 +107,28 @@ def test_a_resumed_plateau_ends_bit_equal_and_training_stops_below_the_final_rat
 def test_a_plateau_of_a_stage_without_scores_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"config.translate.optim.schedule='plateau' follows scores on dev"):
         trained(tmp_path, selection=None)
+
+
+def test_evaluation_uses_the_moving_average_of_all_weights_so_far(tmp_path):
+    found, rates = trained(tmp_path, ema_decay=0.5)
+    weight = float(STAGE.make_model(None).kernel[...][0, 0])
+    velocity = average = 0.0
+    for step, rate in rates.items():
+        velocity = 0.9 * velocity + 2 * (weight - 3)
+        weight -= rate * velocity
+        decay = min(0.5, (step - 1) / (step + 9))
+        average = decay * average + (1 - decay) * weight
+    assert found == pytest.approx(average, abs=1e-4)
+    assert abs(average - weight) > 0.01
+
+
+def test_the_seed_of_a_run_draws_its_first_weights(tmp_path):
+    def make_model(key):
+        return nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(key))
+
+    weights = []
+    for seed in (0, 1):
+        with pytest.raises(Stopped):
+            trained(tmp_path / str(seed), StopAt(1), make_model=make_model, seed=seed)
+        weights.append(restore_params(tmp_path / str(seed) / "checkpoints")[0]["kernel"])
+    assert weights[0] != weights[1]

@@ -108,7 +108,7 @@ def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same
         "    told.wait()\n"
         "    print(stop.reached(), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    threading.Event().wait(0.2)\n"
+        f"    threading.Event().wait({60 if status else 0.2})\n"  # for the thread that kills
         "    os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
