@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sslssaw_jax.data.clips import check_name
-from sslssaw_jax.data.pickled_arrays import read_pickle
+from sslssaw_jax.data.pickled_arrays import read_plain_pickle
 from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
@@ -126,7 +126,7 @@ def read_pickled_rows(
     `find_entries` returns the entries in the pickled object, or raises a ValueError.
     """
     try:
-        entries = list(find_entries(read_pickle(path, _MAX_BYTES)))
+        entries = list(find_entries(read_plain_pickle(path, _MAX_BYTES)))
     except ValueError as error:
         problems.append(f"{path}: {error}")
         return {}

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -15,6 +16,7 @@ from sslssaw_jax.data.frames import decode_frame, decode_frames
 from sslssaw_jax.workdir import read_jsonl
 
 _PREPARE_AGAIN = "prepare the dataset again with --overwrite"
+_IMPORTING = threading.Lock()  # TFDS imports itself lazily: two threads that do so could block for ever
 _LONGEST_NAME = 200  # bytes: file names have at most 255, and prefixes and suffixes are added
 
 
@@ -117,7 +119,9 @@ def read_record(data: bytes) -> dict[str, Any]:
         ValueError: The record is damaged.
     """
     try:
-        record = record_features().deserialize_example_np(data, decoders={"video": _keep_jpeg()})
+        with _IMPORTING:
+            features, decoder = record_features(), _keep_jpeg()
+        record = features.deserialize_example_np(data, decoders={"video": decoder})
         return {key: value.decode() if isinstance(value, bytes) else value for key, value in record.items()}
     except Exception as error:  # damaged bytes fail in any way
         raise ValueError(f"it is damaged: {error}") from error

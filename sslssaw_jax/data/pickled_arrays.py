@@ -40,25 +40,33 @@ class _Kind(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def read_pickle(path: Path, most_bytes: int | None = None) -> Any:
+def read_pickle(path: Path) -> Any:
     """Read a pickle, gzipped or not, whose tensors become arrays.
 
-    Args:
-        path: The file.
-        most_bytes: Unpacked; None allows any number.
-
     Raises:
-        ValueError: The file is damaged or too large, or holds an object that is neither data nor a tensor.
+        ValueError: The file is damaged, or holds an object that is neither data nor a tensor.
     """
 
     def load() -> Any:
         with _unpacked(path) as file:
-            if most_bytes is None:
-                return _Unpickler(file).load()
+            return _Unpickler(file).load()
+
+    return _reading(load)
+
+
+def read_plain_pickle(path: Path, most_bytes: int) -> Any:
+    """Read a pickle of texts and numbers, gzipped or not.
+
+    Raises:
+        ValueError: The file is damaged, holds more bytes than `most_bytes`, or any other object.
+    """
+
+    def load() -> Any:
+        with _unpacked(path) as file:
             data = file.read(most_bytes + 1)
         if len(data) > most_bytes:
             raise ValueError(f"it holds more than {most_bytes:,} bytes")
-        return _Unpickler(io.BytesIO(data)).load()
+        return _PlainUnpickler(io.BytesIO(data)).load()
 
     return _reading(load)
 
@@ -120,6 +128,15 @@ def _limited(load: Callable[[Any], None]) -> Callable[[Any], None]:
     return load_limited
 
 
+def _load_bytearray(unpickler: Any) -> None:
+    """Load bytes; Python's own makes room for any number beforehand."""
+    size = int.from_bytes(unpickler.read(8), "little")
+    data = unpickler.read(size)
+    if len(data) < size:
+        raise EOFError
+    unpickler.append(bytearray(data))
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler of data, arrays and tensors.
 
@@ -130,6 +147,7 @@ class _Unpickler(pickle._Unpickler):
         code[0]: _limited(pickle._Unpickler.dispatch[code[0]])  # type: ignore[attr-defined]
         for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
     }
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
     storages: Callable[[_Kind, str, int], np.ndarray] | None = None
 
     def __init__(self, file: Any, **options: Any) -> None:
@@ -143,7 +161,7 @@ class _Unpickler(pickle._Unpickler):
             return _Kind(np.dtype(STORAGE_DTYPES[name]))
         if known in _KNOWN:
             return _KNOWN[known]
-        raise pickle.UnpicklingError(f"it holds an object of {known}, which could run code")
+        raise _unknown(module, name)
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         """Return the storage `("storage", kind, key, device, size, view)`."""
@@ -151,6 +169,18 @@ class _Unpickler(pickle._Unpickler):
         if self.storages is None or what != "storage" or not isinstance(kind, _Kind) or any(view):
             raise pickle.UnpicklingError("it refers to an object outside")
         return self.storages(kind, key, size)
+
+
+class _PlainUnpickler(_Unpickler):
+    """An unpickler that knows no class and no function, not even those of arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse a class or function."""
+        raise _unknown(module, name)
+
+
+def _unknown(module: str, name: str) -> Exception:
+    return pickle.UnpicklingError(f"it holds an object of {module}.{name}, which could run code")
 
 
 def _load(data: bytes) -> Any:
@@ -218,16 +248,45 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
+class _Array(np.ndarray):
+    """An array whose numbers a pickle brings as its state."""
+
+    def __setstate__(self, state: tuple) -> None:
+        *_, dtype, _, content = state
+        if not (dtype.kind == "O" and isinstance(content, list)):
+            _require_numbers(dtype)
+        super().__setstate__(state)  # type: ignore[misc]
+
+
+def _require_numbers(dtype: np.dtype) -> np.dtype:
+    """Refuse a kind of objects, whose addresses would be the file's bytes."""
+    if dtype.kind not in "biufcSU" or dtype.fields or dtype.subdtype:
+        raise ValueError(f"it holds an array of {dtype}")
+    return dtype
+
+
+def _scalar(dtype: np.dtype, data: bytes = b"") -> Any:
+    return multiarray.scalar(_require_numbers(dtype), data)
+
+
+def _from_buffer(data: Any, dtype: np.dtype, *shape: Any) -> np.ndarray:
+    return numeric._frombuffer(data, _require_numbers(dtype), *shape)  # type: ignore[attr-defined]
+
+
 _KNOWN: dict[str, Any] = {
     "_codecs.encode": _encode,
     "collections.OrderedDict": collections.OrderedDict,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor": _tensor,
     "torch.storage._load_from_bytes": _load,
-    "numpy.ndarray": np.ndarray,
+    "numpy.ndarray": None,  # `_reconstruct` is given it; called, it would take addresses from the file
     "numpy.dtype": np.dtype,
 } | {
-    f"numpy.{core}.{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
+    f"numpy.{core}.{name}": function
     for core in ("core", "_core")
-    for module, name in ((multiarray, "_reconstruct"), (multiarray, "scalar"), (numeric, "_frombuffer"))
+    for name, function in (
+        ("multiarray._reconstruct", lambda *_: np.empty(0, np.uint8).view(_Array)),
+        ("multiarray.scalar", _scalar),
+        ("numeric._frombuffer", _from_buffer),
+    )
 }

@@ -66,11 +66,7 @@ class Explainer:
             padded = np.pad(rows_FxC, ((0, len(batch.frames) - len(kept)), (0, 0)))
             points = Features(padded, batch.frame_start, batch.frame_count)
             batch = dataclasses.replace(batch, keypoints=points)
-        everywhere = replicated(self._runner.mesh)
-        batch = jax.tree.map(
-            lambda value: jax.make_array_from_callback(value.shape, everywhere, value.__getitem__), batch
-        )
-        log_probs = self._runner.run(self._score, state, batch).tolist()
+        log_probs = self._runner.run(self._score, state, batch, self._everywhere).tolist()
         whole, *left_out = log_probs[: 1 + len(words) + len(stretches)]
         drops = [whole - log_prob for log_prob in left_out]
         second = num_frames / max(len(kept), 1) / self._fps  # of a frame that the model reads
@@ -82,6 +78,13 @@ class Explainer:
                 StretchDrop(part.start * second, part.stop * second, drop)
                 for part, drop in zip(stretches, drops[len(words) :])
             ],
+        )
+
+    def _everywhere(self, batch: Batch) -> Batch:
+        """Return a batch that lies on all devices whole."""
+        everywhere = replicated(self._runner.mesh)
+        return jax.tree.map(
+            lambda value: jax.make_array_from_callback(value.shape, everywhere, value.__getitem__), batch
         )
 
 

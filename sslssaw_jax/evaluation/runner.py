@@ -72,9 +72,11 @@ class Runner:
         )
         num_clips = len(clips.clips if only is None else only)
         for batch in show_progress(batches, num_clips, progress) if progress else batches:
-            yield batch, self.run(step, state, shard_batch(batch, self.mesh))
+            yield batch, self.run(step, state, batch, lambda batch: shard_batch(batch, self.mesh))
 
-    def run(self, step: Callable[..., Any], state: TrainState, batch: Batch) -> Any:
-        """Return a compiled step's results on a batch on the devices."""
+    def run(
+        self, step: Callable[..., Any], state: TrainState, batch: Batch, place: Callable[[Batch], Batch]
+    ) -> Any:
+        """Return a compiled step's results; `place` puts the batch on devices."""
         with explain_out_of_memory(self.stage.name):
-            return jax.device_get(step(state.eval_params, state.batch_stats, batch))
+            return jax.device_get(step(state.eval_params, state.batch_stats, place(batch)))

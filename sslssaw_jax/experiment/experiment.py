@@ -81,13 +81,6 @@ class Experiment:
             raise ConfigError(
                 f"config.stage is {config.stage!r}; the system {config.system!r} has no such stage"
             )
-        begins = any(stage.shared or stage.starts_from_file for stage in self._stages)
-        if config.init_from and config.stage == "translate" and not begins:
-            raise ConfigError(
-                f"config.init_from is {config.init_from!r}, not a trained model, and no stage of this "
-                "configuration begins there: name a finished run or a saved model, clear init_from, or give "
-                "the stage that it names its epochs"
-            )
         self._folders = stage_folders(self._stages, workdir, config.init_from)
 
     def run(
@@ -140,6 +133,13 @@ class Experiment:
         if mode == "train" and self.config.evaluation.ensemble:
             raise ConfigError(
                 "config.evaluation.ensemble names runs that are trained already: use --mode=eval or translate"
+            )
+        begins = self._base or any(stage.shared or stage.starts_from_file for stage in self._stages)
+        if mode == "train" and self.config.init_from and translates and last.reads_video and not begins:
+            raise ConfigError(
+                f"config.init_from is {self.config.init_from!r}, not a trained model, and no stage of this "
+                "configuration begins there: name a finished run or a saved model, clear init_from, or give "
+                "the stage that it names its epochs"
             )
         if mode == "train" and self._base and last.bank:
             raise ConfigError(

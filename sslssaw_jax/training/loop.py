@@ -182,6 +182,8 @@ def train(
                     checkpointer.wait()
                     stop.now(f" after step {step:,} of {stage.name}, which is saved")
             checkpointer.wait()  # before a signal may end the process
+            if stop.reached():  # in the last evaluation
+                stop.now(f" after the last step of {stage.name}, which is saved")
             return state
 
 

@@ -358,4 +358,4 @@ def test_glosses_of_a_run_that_never_began_are_read_anew(data_dir, tmp_path) -> 
 
 def test_a_source_that_no_stage_begins_with_is_refused(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"init_from is 'demo_stage1', not .* no stage .* begins there"):
-        experiment(data_dir, tmp_path / "demo", pretrain__epochs=0)
+        experiment(data_dir, tmp_path / "demo", pretrain__epochs=0).run("train")

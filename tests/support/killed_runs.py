@@ -25,7 +25,7 @@ from absl import logging
 
 from sslssaw_jax.data import clips as source
 from sslssaw_jax.data.frames import FrameError
-from sslssaw_jax.evaluation import split_translator as evaluation
+from sslssaw_jax.evaluation import runner as evaluation
 from sslssaw_jax.experiment import experiment
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.training import checkpoints as checkpointing

@@ -158,6 +158,8 @@ def test_a_pickle_cannot_run_code(kind: str, protocol: int, tmp_path: Path) -> N
     assert read(tmp_path / name, problems) == {}
     assert len(problems) == 1 and problems[0].startswith(f"{tmp_path / name}: ")
     assert f"{os.mkdir.__module__}.mkdir, which could run code" in problems[0]
+    (tmp_path / name).write_bytes(pack(pickle.dumps({"info": [np.ones(2)]}, protocol)))
+    assert read(tmp_path / name, problems) == {} and "which could run code" in problems[1]
     assert not (tmp_path / "trace").exists()
 
 
