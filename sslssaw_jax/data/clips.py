@@ -228,7 +228,8 @@ class ClipSource:
     @cached_property
     def _records(self) -> Sequence[bytes]:
         """Return the serialized records, read without TFDS's own files."""
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
+        with _IMPORTING:
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         mark = f"-{self.split}.array_record-"
         return ArrayRecordDataSource(

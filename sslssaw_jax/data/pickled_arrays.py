@@ -137,6 +137,14 @@ def _load_bytearray(unpickler: Any) -> None:
     unpickler.append(bytearray(data))
 
 
+def _load_build(unpickler: Any) -> None:
+    """Give an object its state, but no array that is whole."""
+    made = unpickler.stack[-2]
+    if isinstance(made, np.ndarray) and not isinstance(made, _Array):
+        raise pickle.UnpicklingError("it changes an array that is whole")
+    pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)  # type: ignore[attr-defined]
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler of data, arrays and tensors.
 
@@ -148,6 +156,7 @@ class _Unpickler(pickle._Unpickler):
         for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
     }
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
+    dispatch[pickle.BUILD[0]] = _load_build
     storages: Callable[[_Kind, str, int], np.ndarray] | None = None
 
     def __init__(self, file: Any, **options: Any) -> None:
@@ -252,17 +261,23 @@ class _Array(np.ndarray):
     """An array whose numbers a pickle brings as its state."""
 
     def __setstate__(self, state: tuple) -> None:
-        *_, dtype, _, content = state
-        if not (dtype.kind == "O" and isinstance(content, list)):
-            _require_numbers(dtype)
-        super().__setstate__(state)  # type: ignore[misc]
+        *_, shape, dtype, in_columns, content = state
+        if self.size:
+            raise ValueError("it gives an array two contents")
+        if dtype.kind != "O":
+            dtype = _require_numbers(dtype)
+        elif isinstance(content, list) and len(content) == math.prod(shape):
+            dtype = np.dtype("O")
+        else:
+            raise ValueError("it holds an array of objects that are not there")
+        super().__setstate__((1, shape, dtype, in_columns, content))  # type: ignore[misc]
 
 
 def _require_numbers(dtype: np.dtype) -> np.dtype:
-    """Refuse a kind of objects, whose addresses would be the file's bytes."""
+    """Return a kind of numbers or texts, since objects would be addresses."""
     if dtype.kind not in "biufcSU" or dtype.fields or dtype.subdtype:
         raise ValueError(f"it holds an array of {dtype}")
-    return dtype
+    return np.dtype(dtype.str)  # a file may have changed the flags of its own
 
 
 def _scalar(dtype: np.dtype, data: bytes = b"") -> Any:

@@ -319,6 +319,7 @@ class _Made:
 
 
 ADDRESS = b"A" * 8
+EMPTY = multiarray._reconstruct, (np.ndarray, (0,), b"b")
 
 
 @pytest.mark.parametrize(
@@ -332,8 +333,14 @@ ADDRESS = b"A" * 8
         ),
         _Made(multiarray.scalar, (np.dtype("O"), ADDRESS)),
         _Made(numeric._frombuffer, (ADDRESS, np.dtype("O"), (1,), "C")),
+        _Made(*EMPTY, (1, (200_000,), np.dtype("O"), False, [])),
+        _Made(
+            *EMPTY,
+            (1, (200_000,), _Made(np.dtype, ("f8",), (3, "<", None, None, None, -1, -1, 63)), False, []),
+        ),
+        _Made(numeric._frombuffer, (ADDRESS, np.dtype("f8"), (1,), "C"), (1, (9,), np.dtype("O"), False, [])),
     ],
-    ids=["ndarray", "state", "scalar", "buffer"],
+    ids=["ndarray", "state", "scalar", "buffer", "short", "flags", "again"],
 )
 def test_a_pickle_gives_no_addresses_of_objects(made: _Made, tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps([made], protocol=2))
