@@ -33,7 +33,10 @@ from sslssaw_jax.workdir import (
 )
 
 QUESTION = "rehearsal_question"  # the model without video
-QUALITIES = {"rehearsal": "good seeing", "rehearsal_poor": "poor seeing"}
+QUALITIES = {
+    "rehearsal": "good seeing (a CNN of eight epochs)",
+    "rehearsal_poor": "poor seeing (the same CNN after one epoch)",
+}
 SHOWN = {
     "qb": "question + sign (QB)",
     "qb_ssl": "+ SSL",
@@ -275,7 +278,7 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
     panels[0].set_ylabel("BLEU-4 gained over the question alone\n(row `question`, which has SSL)")
-    panels[0].legend(loc="lower left", ncols=2, frameon=False, fontsize=9)
+    panels[0].legend(loc="lower left", frameon=False, fontsize=9)
     figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
     figure.supxlabel(
         "share of the sentence's words that the question holds (test; "
