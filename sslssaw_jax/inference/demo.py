@@ -32,6 +32,6 @@ def read_examples(folder: Path = DEMO) -> list[Example]:
             raise DamagedFileError(f"{line} has no text {', '.join(lacking)}")
         video = folder / row["video"]
         if not (video.is_file() and is_inside(folder, video)):
-            raise DamagedFileError(f"{line}: {row['video']!r} is no file in {folder}, or leads out of it")
+            raise DamagedFileError(f"{line}: {row['video']!r} is not a file in {folder}, or leads out of it")
         examples.append(Example(video, row["question"], row["text"]))
     return examples
