@@ -67,8 +67,14 @@ def test_a_model_that_went_on_from_another_translates(tiny_data_dir, tmp_path, s
 
 def test_the_sentences_of_a_training_are_not_part_of_its_model(runs):
     run = experiment(runs)
-    saved, now = toy_system("signbt"), toy_system("signbt", **{"model.sentences": "mine.txt"})
-    require_fitting_base(run._base._replace(config=saved), now, run._data.dataset, [], None)
+    base = run._base._replace(config=toy_system("signbt"))
+    changes = {"model.sentences": "mine.txt", "model.recognition_weight": 3.0}
+    with pytest.raises(ConfigError) as refused:
+        require_fitting_base(base, toy_system("signbt", **changes), run._data.dataset, [], None)
+    told = str(refused.value).splitlines()[1:]
+    assert told == [
+        f"  config.model.recognition_weight: {base.config.model.recognition_weight} then, 3.0 now"
+    ]
 
 
 def test_the_tokenizer_is_the_models_own(runs):
