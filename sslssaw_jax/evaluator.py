@@ -36,6 +36,7 @@ from sslssaw_jax.report.clip_pictures import draw_clip
 from sslssaw_jax.report.score_table import format_gloss_table, format_table
 from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.sharding import with_shardings
+from sslssaw_jax.training.stage_folders import announce_unfinished
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.transfer import trained_modules
@@ -277,6 +278,7 @@ class Evaluator:
         if self._stage.starts_from_file and not saved_steps(workdir / CHECKPOINTS):
             return gfslt_checkpoint(self._config, self._runner.tokenizer, whole=True)(state)
         require_choices(self._stage, workdir)
+        announce_unfinished(workdir)
         tokenizer, best_by = self._runner.tokenizer.fingerprints, self._stage.selection
         load = trained_modules(workdir / CHECKPOINTS, tokenizer=tokenizer, best_by=best_by)
         return load(state)

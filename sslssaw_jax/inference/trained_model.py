@@ -27,6 +27,7 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.stage_folders import announce_unfinished
 from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.initial_state import dotted, replace_all_variables, variables
 from sslssaw_jax.workdir import (
@@ -104,6 +105,7 @@ def load_workdir(workdir: Path) -> TrainedModel:
     scores = read_json(metrics) if metrics.exists() else {}
     model = _assemble(workdir, meta, arrays, scores)
     require_choices(model.stage, workdir)
+    announce_unfinished(workdir)
     return model
 
 

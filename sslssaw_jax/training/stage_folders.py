@@ -7,7 +7,8 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
-from sslssaw_jax.workdir import FINISHED, user_path
+from sslssaw_jax.training.progress import announce
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, saved_steps, user_path
 
 
 def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:
@@ -50,3 +51,12 @@ def plan_stages(config: Config, workdir: Path) -> list[tuple[Stage, Path]]:
     """Return the stages of a configuration with their folders, without a dataset."""
     stages = SYSTEMS[config.system].make_stages(config, StageInputs())
     return list(zip(stages, stage_folders(stages, workdir, config.init_from)))
+
+
+def announce_unfinished(workdir: Path) -> None:
+    """Print a message if the training of a workdir has not finished."""
+    if saved_steps(workdir / CHECKPOINTS) and not (workdir / FINISHED).exists():
+        announce(
+            f"{workdir} has not finished its training: its best state so far is used; the command that "
+            "trains it continues"
+        )

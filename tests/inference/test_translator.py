@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS, read_json, read_notes
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_json, read_notes
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
@@ -115,6 +116,15 @@ def as_array(folder: Path) -> np.ndarray:
 def assert_same(answer: Answer, expected: Answer) -> None:
     assert answer.text == expected.text
     assert answer.score == pytest.approx(expected.score, abs=1e-4)
+
+
+def test_a_run_that_has_not_finished_says_so(run: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    Translator.from_pretrained(tmp_path / "run")
+    assert f"{tmp_path / 'run'} has not finished its training" in capsys.readouterr().err
+    (tmp_path / "run" / FINISHED).touch()
+    Translator.from_pretrained(tmp_path / "run")
+    assert "finished" not in capsys.readouterr().err
 
 
 def test_the_best_checkpoint_translates(translator):
