@@ -77,6 +77,13 @@ class SSAW(nnx.Module):
     def __call__(
         self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, jax.Array]:
+        gate_BxTxD = self.gate(joint_BxTxD, mask_BxT, rngs)
+        weight_BxT = jnp.where(mask_BxT, gate_BxTxD.mean(axis=-1), 0)
+        scaled_BxTxD = self.scale * gate_BxTxD.astype(joint_BxTxD.dtype)
+        return joint_BxTxD * scaled_BxTxD * mask_BxT[..., None], weight_BxT
+
+    def gate(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Return the weight of each feature, f32[B, T, D] between 0 and 1 (Eq. 3-4)."""
         attended_BxTxD = self.attention(
             joint_BxTxD, self.attention.keys_values(joint_BxTxD), mask_BxT[:, None], rngs
         )
@@ -85,10 +92,7 @@ class SSAW(nnx.Module):
         f_f_BxTxD = f_a_BxTxD + self.dropout(self.linear2(hidden_BxTxF), rngs=rngs)
         if self.ffn_norm is not None:
             f_f_BxTxD = self.ffn_norm(f_f_BxTxD)
-        gate_BxTxD = jax.nn.sigmoid(f_f_BxTxD.astype(jnp.float32))
-        weight_BxT = jnp.where(mask_BxT, gate_BxTxD.mean(axis=-1), 0)
-        scaled_BxTxD = self.scale * gate_BxTxD.astype(joint_BxTxD.dtype)
-        return joint_BxTxD * scaled_BxTxD * mask_BxT[..., None], weight_BxT
+        return jax.nn.sigmoid(f_f_BxTxD.astype(jnp.float32))
 
 
 class LSTM(nnx.Module):

@@ -99,15 +99,15 @@ class TranslationModel(nnx.Module):
         self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
 
-    def encode(
+    def join(
         self,
         question_BxL: jax.Array,
         question_mask_BxL: jax.Array,
         video: tuple[jax.Array, jax.Array] | None,
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Encoded:
-        """Encode question tokens and the video `(video_BxTxD, mask_BxT)` through fusion and encoder."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return question and video, or the one that is read, as a sequence and its mask (`f_c`)."""
         parts = [video] if video else []
         if self.reads_question:
             embedded_BxLxD = (
@@ -116,7 +116,10 @@ class TranslationModel(nnx.Module):
                 else self.embedding(question_BxL)
             )
             parts.insert(0, (embedded_BxLxD, question_mask_BxL))
-        joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else concatenate_valid(*parts[0], *parts[1])
+        return parts[0] if len(parts) == 1 else concatenate_valid(*parts[0], *parts[1])
+
+    def encode(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None) -> Encoded:
+        """Encode the joint sequence through fusion and encoder."""
         fused_BxTxD, gate_BxT = self.fusion(joint_BxTxD, mask_BxT, rngs)
         return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)
 
@@ -127,6 +130,19 @@ class TranslationModel(nnx.Module):
         return self.embedding.logits(hidden)
 
 
+def join_batch(
+    model: TranslationModel,
+    batch: Batch,
+    config: Config,
+    augment_key: jax.Array | None = None,
+    rngs: nnx.Rngs | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return a batch's questions and frames as joint sequences and their mask."""
+    video = embed_video(model.video, batch, config.data, augment_key) if model.reads_video else None
+    tower = batch.text_tower_texts
+    return model.join(tower.question, tower.question_mask, video, rngs=rngs)
+
+
 def encode_batch(
     model: TranslationModel,
     batch: Batch,
@@ -135,9 +151,7 @@ def encode_batch(
     rngs: nnx.Rngs | None = None,
 ) -> Encoded:
     """Encode a batch's frames and questions."""
-    video = embed_video(model.video, batch, config.data, augment_key) if model.reads_video else None
-    tower = batch.text_tower_texts
-    return model.encode(tower.question, tower.question_mask, video, rngs=rngs)
+    return model.encode(*join_batch(model, batch, config, augment_key, rngs), rngs=rngs)
 
 
 def translate_loss(
