@@ -2,12 +2,13 @@
 
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
-row `question` and what SSL and SSAW add, with 95 % intervals by a bootstrap over clips of the mean over the
-seeds that both rows have, and of each such seed; and BLEU-4 on dev while the rows train. `--figure=FILE`
-draws the gains, `--write` keeps the rows' predictions.
+row `question`, what SSL and SSAW add, and what changes of the full system gain, with 95 % intervals by a
+bootstrap over clips of the mean over the seeds that both rows have, and of each such seed; and BLEU-4 on dev
+while the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows' predictions.
 """
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,16 @@ EFFECTS = {
     "both": ("ssl_ssaw", "qb"),
 }
 """What is added -> the row with it and the row without it."""
+VARIANTS = {
+    "no LayerNorm before the gate": ("no_gate_norm", "ssl_ssaw"),
+    "the gate times two": ("full_gate", "ssl_ssaw"),
+    "the question's loss times 0.2": ("light_ssl", "ssl_ssaw"),
+    "the fusion's learning rate times five": ("fast_fusion", "ssl_ssaw"),
+    "an LSTM in place of SSAW": ("lstm", "ssl_ssaw"),
+    "a TCN in place of SSAW": ("tcn", "ssl_ssaw"),
+    "the video alone": ("video", "ssl_ssaw"),
+}
+"""What is changed of the full system -> the row with the change and the full system."""
 COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
 RESAMPLES = 1000
 OVERLAP_FREE = "overlap_free"
@@ -195,10 +206,12 @@ def gains(rows: Mapping[str, Mapping[str, Seeds]], name: str, other: str) -> dic
     return {part: one for part, one in found.items() if one is not None}
 
 
-def effects(rows: Mapping[str, Mapping[str, Seeds]], base: str) -> dict[str, Gains]:
-    """Return what each part of the system adds."""
+def effects(
+    rows: Mapping[str, Mapping[str, Seeds]], base: str, pairs: Mapping[str, tuple[str, str]]
+) -> dict[str, Gains]:
+    """Return what each change gains, of those whose rows are finished."""
     found = {}
-    for label, pair in EFFECTS.items():
+    for label, pair in pairs.items():
         # a row without video is the same for both qualities of seeing
         name, other = (f"{'rehearsal' if 'question' in row else base}_{row}" for row in pair)
         if name.startswith(f"{base}_") and (by_part := gains(rows, name, other)):
@@ -310,8 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(with_copy))
     found = {name: by_part for name in names if name != QUESTION and (by_part := gains(rows, name, QUESTION))}
     print(f"\n{gains_table(found)}")
-    for base in QUALITIES:
-        if added := effects(rows, base):
+    for base, pairs in itertools.product(QUALITIES, (EFFECTS, VARIANTS)):
+        if added := effects(rows, base, pairs):
             print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}\n\n{seeds_table(added)}")
     print(f"\n{curves_table(options.tables, names)}")
     if options.figure and {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys():
