@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sacrebleu.significance import PairedTest
-
 from benchmarks.harness import keep
 from sslssaw_jax.evaluation.metrics import raw_bleu
+from sslssaw_jax.evaluation.significance import draw, resampled_bleu
 from sslssaw_jax.workdir import predictions_file, read_jsonl
 from tfds_builders.avatar_qa.avatar_qa_dataset_builder import NUM_CLIPS, SEED
 from tfds_builders.avatar_qa.grammar import readings, rows
@@ -29,7 +28,7 @@ class Scored(NamedTuple):
     any_reading: float
     low: float
     high: float
-    p_value: float | None  # None: the first run
+    p_value: float  # 1 for the first run
     right: float  # share of the clips
 
 
@@ -46,19 +45,16 @@ def score_readings(
     bleu, most = raw_bleu(4), max(map(len, meant))
     ordered = [sorted(texts) for texts in meant]
     references = [[texts[place % len(texts)] for texts in ordered] for place in range(most)]
-    # one run alone has no difference to test
-    named = [(str(place), list(texts)) for place, texts in enumerate(runs)]
-    _, found = PairedTest(named, {"bleu4": bleu}, references, test_type="bs")()
+    drawn = draw(len(targets))
+    found = [resampled_bleu(texts, references, drawn) for texts in runs]
     return [
         Scored(
             bleu.corpus_score(texts, [targets]).score,
             result.score,
-            result.mean - result.ci,
-            min(result.mean + result.ci, 100.0),
-            result.p_value,
+            *result.against(found[0]),
             sum(text in clip for text, clip in zip(texts, meant, strict=True)) / len(meant),
         )
-        for texts, result in zip(runs, found["BLEU"], strict=True)
+        for texts, result in zip(runs, found, strict=True)
     ]
 
 
@@ -76,7 +72,7 @@ def main() -> None:
             f"{one.bleu4:.2f}",
             f"{one.any_reading:.2f}",
             f"{one.low:.2f} to {one.high:.2f}",
-            f"{one.p_value:.3f}" if one.p_value is not None else "",
+            f"{one.p_value:.3f}" if one is not scored[0] else "",
             f"{one.right:.0%}",
         ]
         for run, one in zip(options.runs, scored, strict=True)
