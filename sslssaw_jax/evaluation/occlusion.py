@@ -1,4 +1,4 @@
-"""What a sentence hangs on: its loss in log-probability when a part of the input is left out.
+"""What a sentence depends on: its loss in log-probability when a part of the input is left out.
 
 B is the number of rows: the whole input, the question without each word, the video without each stretch.
 """
@@ -41,7 +41,7 @@ class Explainer:
         self._score = runner.compile(sentence_step, translation=translation, language_id=language_id)
 
     def __call__(self, state: TrainState, clips: ClipSource, index: int, sentence: str) -> Explanation:
-        """Return what a sentence hangs on, by one call of the model.
+        """Return what a sentence depends on, by one call of the model.
 
         Args:
             state: Of the stage.

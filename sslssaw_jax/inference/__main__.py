@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--explain",
         metavar="PNG",
         type=_picture,
-        help="a picture of what each sentence hangs on: words and stretches of video",
+        help="a picture of what each sentence depends on: words and stretches of video",
     )
     _translate(parser.parse_args(arguments))
 
@@ -77,7 +77,7 @@ def _translate(options: argparse.Namespace) -> None:
     if options.explain:
         translator.draw(clips[0], answers, options.explain)
         if not options.json:
-            print(f"what the sentences hang on: {options.explain}")
+            print(f"what the sentences depend on: {options.explain}")
 
 
 def to_json(answer: "Answer") -> dict[str, Any]:

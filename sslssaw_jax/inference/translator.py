@@ -38,7 +38,7 @@ class Answer:
     alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
     gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
     understood: bool  # False if the score is below the model's threshold, which its evaluation found on dev
-    explanation: Explanation | None = None  # what the text hangs on, if asked for
+    explanation: Explanation | None = None  # what the text depends on, if asked for
 
     def __str__(self) -> str:
         return self.text if self.understood else f"not understood, did you mean: {self.text}"
@@ -120,7 +120,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 model's frame rate, or a list of these.
             question: The question that the signer answers, or a list of them. Lists have the same length, and
                 one question serves all clips as one clip serves all questions.
-            explain: Whether to find what each text hangs on: its loss without each word of the question, and
+            explain: Whether to find what each text depends on: its loss without each word of the question, and
                 without each stretch of video.
 
         Returns:
@@ -173,7 +173,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         return answers
 
     def draw(self, clip: Clip, answers: Sequence[Answer], path: str | Path) -> None:
-        """Draw what the answers about one clip hang on, as a picture.
+        """Draw what the answers about one clip depend on, as a picture.
 
         Args:
             clip: One that `read` returned.

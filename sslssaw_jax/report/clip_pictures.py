@@ -1,4 +1,4 @@
-"""What the model saw of a clip and what its sentence hangs on, as a picture in the workdir."""
+"""What the model saw of a clip and what its sentence depends on, as a picture in the workdir."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Bars of what a sentence hangs on: its loss without each word and without each stretch of video."""
+"""Bars of what a sentence depends on: its loss without each word and without each stretch of video."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ FONT_SIZE = 9.0
 
 
 def draw_explanations(answers: Sequence[tuple[str, Explanation]], frames: np.ndarray) -> Figure:
-    """Draw what each of the sentences about one clip hangs on.
+    """Draw what each of the sentences about one clip depends on.
 
     Args:
         answers: Questions with the explanations of their sentences.

@@ -1,4 +1,4 @@
-"""Pictures of a clip: the SSAW gate (Fig. 4), and what the sentence hangs on."""
+"""Pictures of a clip: the SSAW gate (Fig. 4), and what the sentence depends on."""
 
 import re
 from typing import NamedTuple
@@ -114,7 +114,7 @@ def draw_heatmap(
     target: str,
     prediction: str,
 ) -> Figure:
-    """Draw a clip's gate (Fig. 4) and what its sentence hangs on.
+    """Draw a clip's gate (Fig. 4) and what its sentence depends on.
 
     The gate is a strip of colour: question words, dashed line, video positions. Brighter means a higher
     weight. Colours span the lowest to the highest weight of the clip, since a gate rarely uses all of (0, 1).
@@ -122,7 +122,7 @@ def draw_heatmap(
     `highest` positions of the video.
 
     Args:
-        gate: The fusion's gate; None draws what the sentence hangs on alone.
+        gate: The fusion's gate; None draws what the sentence depends on alone.
         explanation: Of the prediction.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip.
         question: The question as it was asked; left out if empty.

@@ -227,7 +227,7 @@ def _clip_entry(workdir: Path, name: str, row: Prediction, characters: bool) -> 
         prediction = diff_html(row.target, row.prediction, characters)
     texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
     heatmap = workdir / HEATMAPS / f"{row.id}.png"
-    alt = f"What the sentence of {row.id} hangs on: the question's words and the video's stretches"
+    alt = f"What the sentence of {row.id} depends on: the question's words and the video's stretches"
     picture = None
     if not is_inside(workdir, heatmap):
         caption += "; its picture lies outside this folder and is left out"

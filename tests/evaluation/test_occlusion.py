@@ -1,4 +1,4 @@
-"""What a sentence hangs on equals what leaving out one part after the other finds."""
+"""What a sentence depends on equals what leaving out one part after the other finds."""
 
 from functools import cached_property
 from pathlib import Path
