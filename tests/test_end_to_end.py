@@ -185,7 +185,7 @@ def test_a_question_only_run_stands_beside_the_scores(
     assert "question-only  " in out and "trains it" not in out
 
     (beside / "predictions.test.jsonl").write_text("")
-    with pytest.raises(ConfigError, match="not of the 6 clips that test has"):
+    with pytest.raises(ConfigError, match="not for the 6 clips that test has"):
         run(shrink(shipped("demo"), tiny_data_dir), new)
     assert not new.exists(), "told before anything is trained"
 

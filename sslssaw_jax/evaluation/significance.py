@@ -1,7 +1,7 @@
 """Confidence intervals of scores and p-values of their differences, by paired bootstrap.
 
 sacrebleu's `PairedTest` draws 1,000 resamples of the clips (Koehn, 2004) and scores each as `metrics.score`
-does. The result is deterministic; the environment variable `SACREBLEU_SEED` chooses other resamples. The
+does. The result is deterministic; the environment variable `SACREBLEU_SEED` changes the resamples. The
 bootstrap covers the choice of the test clips, but not the spread between seeds of the training.
 """
 
@@ -30,19 +30,19 @@ def paired_bootstrap(
     *,
     characters: bool = False,
 ) -> list[dict[str, Significance]]:
-    """Compare the `bleu4` and `rouge_l` of systems with those of a baseline.
+    """Compare the `bleu4` and `rouge_l` of systems with a baseline's.
 
     Args:
-        baseline: The baseline's translations, one a clip.
-        systems: The translations of each system, of the same clips in the same order.
-        targets: One reference a clip.
+        baseline: The baseline's translations, one per clip.
+        systems: The translations of each system, for the same clips in the same order.
+        targets: One reference per clip.
         characters: Whether to count characters instead of words, see `metrics.score`.
 
     Returns:
         One dictionary for the baseline, whose p-values are 1, then one for each system.
 
     Raises:
-        ValueError: There is no clip, or not one translation for each.
+        ValueError: There are no clips, or not one translation for each.
     """
     texts = [baseline, *systems]
     if not targets or any(len(translations) != len(targets) for translations in texts):
@@ -89,7 +89,7 @@ def _significance(found: Any, baseline: Any) -> Significance:
 
 
 class _RougeL(Metric):
-    """A metric that lets sacrebleu resample `metrics.rouge_l`; a clip's statistics are its F and 1."""
+    """A metric that lets sacrebleu resample `metrics.rouge_l`; a clip has the statistics F and 1."""
 
     def _preprocess_segment(self, sent: str) -> str:
         return sent

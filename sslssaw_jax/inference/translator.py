@@ -120,8 +120,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 model's frame rate, or a list of these.
             question: The question that the signer answers, or a list of them. Lists have the same length, and
                 one question serves all clips as one clip serves all questions.
-            explain: Whether to find what each text depends on: its loss without each word of the question, and
-                without each stretch of video.
+            explain: Whether to find what each text depends on: its loss without each word of the question,
+                and each stretch of the video.
 
         Returns:
             An answer, or a list of them if a list was given.

@@ -131,10 +131,10 @@ def test_translations_of_a_question_only_run_are_found_where_it_is_finished(
 def test_translations_of_other_clips_are_refused(field: str, clips: Clips, tmp_path: Path) -> None:
     leave_run(tmp_path, clips)
     *same, last = clips.source.clips
-    told = r"question_only_run names .*predictions.test.jsonl is not of the 6 clips .*question_only_run="
+    told = r"question_only_run names .*predictions.test.jsonl is not for the 6 clips .*question_only_run="
     with pytest.raises(ConfigError, match=told):
         read_question_only(tmp_path, "test", [*same, dataclasses.replace(last, **{field: "other"})])
-    with pytest.raises(ConfigError, match="not of the 5 clips"):
+    with pytest.raises(ConfigError, match="not for the 5 clips"):
         read_question_only(tmp_path, "test", same)
 
 

@@ -293,7 +293,7 @@ def test_sizes_beyond_the_file_are_refused(tmp_path: Path) -> None:
     array = np.ones((2, 3), np.float32)
     good = old_file(lambda tensor: [tensor(array)])
     (tmp_path / "x.pt").write_bytes(good.replace(b"K\x02K\x03\x86", b"K\x09K\x03\x86"))
-    with pytest.raises(ValueError, match=r"a tensor of the shape \[9, 3\] has not as many numbers"):
+    with pytest.raises(ValueError, match=r"a tensor of the shape \[9, 3\] does not have as many numbers"):
         read_torch(tmp_path / "x.pt")
 
 
