@@ -203,7 +203,7 @@ def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
         for frames in (48, 49):
             translator.read(np.zeros((frames, SIDE, SIDE, 3), np.uint8))
     [warning] = [each for each in told if each.category is UserWarning]
-    assert "has 49 frames, of which the model reads 24: cut it" in str(warning.message)
+    assert "has 49 frames, but the model reads 24: cut it" in str(warning.message)
 
 
 def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
@@ -319,7 +319,7 @@ def spoil(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("other tokenizer", ModelError, "is not the tokenizer of the model beside it"),
+        ("other tokenizer", ModelError, "is not the tokenizer of the model next to it"),
         (
             "other sizes",
             WeightsError,
@@ -327,8 +327,8 @@ def spoil(folder: Path, how: str) -> None:
         ),
         ("cut weights", ModelError, "is not the folder of a model"),
         ("no tokenizer", TokenizerError, "holds no sentencepiece.bpe.model"),
-        ("{}", ModelError, "config.json is not of a model of sslssaw_jax"),
-        ('{"config": {}, "dataset": {}, "tokenizer": ""}', ModelError, "is not of a model of sslssaw_jax"),
+        ("{}", ModelError, "config.json does not describe a model of sslssaw_jax"),
+        ('{"config": {}, "dataset": {}, "tokenizer": ""}', ModelError, "does not describe a model of sslssaw_jax"),
         ("{", ModelError, "is not the folder of a model"),
     ],
 )

@@ -190,5 +190,5 @@ def test_odd_clips_give_a_readable_file(tmp_path, changes):
 
 
 def test_a_gate_without_video_is_an_error():
-    with pytest.raises(ValueError, match="no video behind 40 question tokens"):
+    with pytest.raises(ValueError, match="no video after 40 question tokens"):
         draw_heatmap(**arguments(weights=np.ones(40, np.float32)))

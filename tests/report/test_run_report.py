@@ -312,7 +312,7 @@ def test_only_pictures_of_the_workdir_are_in_the_page(workdir: Path, tmp_path: P
     page = Page(write_report(workdir))
     assert len(page.tags("img")) == 1 and page.text.count("picture lies outside this folder") == 3
     (workdir / "heatmaps" / "clip7.png").write_text("root:x:0:0")
-    with pytest.raises(UserError, match=r"clip7\.png is no picture"):
+    with pytest.raises(UserError, match=r"clip7\.png is not a picture"):
         write_report(workdir)
 
 

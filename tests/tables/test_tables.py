@@ -208,7 +208,7 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     assert f"to follow it: tail -f {runs.workdir}/seed0/demo_stage1/run.log\n" in shown
     assert f"job 4 of 4: training and evaluation in {runs.workdir}/seed0/demo_ssl_ssaw\n" in shown
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed (not begun, since" in told
+    assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed (not started, since" in told
 
 
 def test_rows_are_trained_side_by_side_after_the_stage_they_share(runs, monkeypatch):
