@@ -43,7 +43,7 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
 def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))  # containers name one that is not there
-    with pytest.warns(UserWarning, match="each start compiles anew"):
+    with pytest.warns(UserWarning, match="each start compiles again"):
         cache_compilation("auto")
     with pytest.raises(NotADirectoryError):
         cache_compilation(str(tmp_path / "file" / "chosen"))

@@ -216,7 +216,7 @@ def test_scores_without_the_one_that_chooses_the_best_state_end_the_run(
     run = Run(source, tmp_path, patience=1)
     run.evaluate = lambda state: {"loss": 1.0, "accuracy": 0.5}  # type: ignore[method-assign]
     with pytest.raises(
-        TrainingError, match="chooses its best state by bleu4, and its scores on dev are loss, accuracy"
+        TrainingError, match="chooses its best state by bleu4, but its scores on dev are loss, accuracy"
     ):
         run()
     assert saved_steps(tmp_path / CHECKPOINTS)[-1] == STEPS_AN_EPOCH
