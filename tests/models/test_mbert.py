@@ -250,7 +250,7 @@ def test_a_tokenizer_of_another_model_than_its_weights_is_refused(tmp_path: Path
         save_file(table, tmp_path / "model.safetensors")
         if rows == 6:
             assert bert_tokenizer(config, None).vocab_size == 6
-    with pytest.raises(WeightsError, match=r"embeds 8 tokens, and its tokenizer\.json has 6"):
+    with pytest.raises(WeightsError, match=r"embeds 8 tokens, but its tokenizer\.json has 6"):
         bert_tokenizer(config, None)
 
 

@@ -428,7 +428,7 @@ def test_weights_of_another_tokenizer_or_function_are_refused(
     def pretrained(config: Config, tokenizer: Tokenizer) -> InitialWeights:
         return pretrained_mbart(config.model.mbart, config.data, tokenizer)
 
-    told = rf"embeds 40 tokens, and the tokenizer has {tokenizer.vocab_size}: trim facebook/mbart-large-cc25"
+    told = rf"embeds 40 tokens, but the tokenizer has {tokenizer.vocab_size}: trim facebook/mbart-large-cc25"
     with pytest.raises(WeightsError, match=told):
         pretrained(starting_from(folder, tiny_data_dir), tokenizer)
     random_hugging_face(5, DEEP, other.vocab_size).save_pretrained(tmp_path)

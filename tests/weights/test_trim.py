@@ -231,14 +231,14 @@ def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path
     own = tmp_path / "custom_qa" / "1.0.0"
     write_jsonl(own / "clips.test.jsonl", [])
     write_dataset_facts(own, **FACTS)
-    assert "and no train split" in answer("--model=x", "--dataset=custom_qa", f"--data_dir={tmp_path}", out)
+    assert "but no train split" in answer("--model=x", "--dataset=custom_qa", f"--data_dir={tmp_path}", out)
     assert "no dataset y: there are avatar_qa" in answer(
         "--model=x", "--dataset=y", f"--data_dir={tmp_path}", out
     )
     assert "there is no" in answer("--model=x", "--texts", str(tmp_path / "b.txt"), out)
     assert "facebook/mbart-large-cc25" in answer("--model=./x", "--texts", str(text), out)
     (tmp_path / "b.jsonl").write_text('{"target": "rain"}\n')
-    assert "one clip a line" in answer(f"--model={full}", "--texts", str(tmp_path / "b.jsonl"), out)
+    assert "one clip per line" in answer(f"--model={full}", "--texts", str(tmp_path / "b.jsonl"), out)
     assert "exists" in answer(f"--model={full}", "--texts", str(text), f"--out={full}")
     text.write_text("\n")
     assert "no text" in answer(f"--model={full}", "--texts", str(text), out)
