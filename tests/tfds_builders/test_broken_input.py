@@ -303,7 +303,7 @@ def test_check_lists_all_problems_and_writes_nothing(
         "dev.corpus.csv, line 4: expected name|video",
         "dev.corpus.csv, line 5: not UTF-8",
         "test.txt, line 2: '../../escape' cannot be the name of a clip",
-        "frame 3 has 60 x 50 pixels, the frames before have 40 x 32",
+        "frame 3 has 60 x 50 pixels, the earlier frames have 40 x 32",
         f"odd: 1 file: not an image: {clip / 'images0002.png'}",
     ):
         assert words in output
