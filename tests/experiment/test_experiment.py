@@ -216,7 +216,7 @@ def test_runs_translate_together_if_their_models_are_alike(finished, data_dir) -
 
 
 def with_dataset_of(run: Path, **facts: Any) -> None:
-    """Change what a run says of its dataset, as if that had been prepared otherwise."""
+    """Change what a run says about its dataset, as if the dataset had been prepared differently."""
     notes = read_notes(run)
     write_json(run / FINISHED, notes | {"dataset": notes["dataset"] | facts})
 
@@ -262,7 +262,7 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
 
 
 def test_the_best_state_of_a_stage_is_evaluated_and_goes_on(data_dir, tmp_path) -> None:
-    """Leave two states of recogniser and translation, of which the second is worse."""
+    """Leave two states each of recogniser and translation, where the second is worse."""
     changes = {"init_from": None, "warm_start__epochs": 0, "recognize__epochs": 1}
     run = experiment(data_dir, tmp_path / "demo", **changes)
     best = []

@@ -51,7 +51,7 @@ MBERT = {
 def make_run(
     workdir: Path, data_dir: Path, system: str = "ssl_ssaw", base: str | None = None, **changes: Any
 ) -> Config:
-    """Leave what a finished run of a random model leaves, maybe one that went on from a base."""
+    """Leave the files of a finished run of a random model, maybe one that continued from a base."""
     config = toy_system(system, **SIZES | {"data.data_dir": str(data_dir)} | changes)
     dataset = find_dataset(data_dir, "avatar_qa")
     mbert = SYSTEMS[system].text_tower(config.model)
@@ -77,7 +77,7 @@ def clips(tiny_data_dir: Path) -> ClipSource:
 
 @pytest.fixture(scope="module")
 def run(tiny_data_dir: Path, clips: ClipSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has translated its test split by its best state, after which it saved a worse one."""
+    """A run that translated its test split with its best state, and then saved a worse one."""
     workdir = tmp_path_factory.mktemp("runs") / "toy"
     config = make_run(workdir, tiny_data_dir)
     tokenizer = load_tokenizer(clips.dataset.tokenizer_folder, clips.dataset.language)
@@ -128,7 +128,7 @@ def test_the_same_clips_give_the_predictions_of_the_run(run, translator, folders
     answers = translator(folders, [row.question for row in expected])
     assert [answer.text for answer in answers] == [row.prediction for row in expected]
     assert [answer.score for answer in answers] == pytest.approx([row.score for row in expected], abs=1e-4)
-    assert len({answer.text for answer in answers}) > 1, "were all sentences alike, this would say little"
+    assert len({answer.text for answer in answers}) > 1, "if all sentences were alike, this would say little"
     assert [answer.question for answer in answers] == [row.question for row in expected]
 
 

@@ -1,4 +1,4 @@
-"""Published features: each format is read as it is written, and what does not fit is named."""
+"""Published features: each format is read as written, and anything that does not fit is named."""
 
 import gzip
 import pickle
@@ -309,7 +309,7 @@ def test_a_file_cannot_ask_for_more_slots_than_it_fills(tmp_path: Path) -> None:
 
 
 class _Made:
-    """What a pickle makes by calling a function, with a state."""
+    """An object that a pickle makes by calling a function, with a state."""
 
     def __init__(self, function: Any, arguments: tuple, state: Any = None) -> None:
         self._made = function, arguments, state

@@ -56,7 +56,7 @@ def prepared(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, but the lock's."""
+    """All files below a folder, except the lock's."""
     files = (file for file in folder.rglob("*") if file.is_file() and file.name not in (LOCK, LOCK_HOLDER))
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
@@ -262,7 +262,7 @@ def test_after_a_kill_the_dataset_is_whole_or_absent_and_preparing_again_works(
         "--vocab_size=60",
         "--overwrite",
     ]
-    # the output ends with the last process that holds it: no worker stays
+    # the output ends with the last process that holds it: no worker remains
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == [word for moment in MOMENTS for word in (moment.__name__, "-9")], (
         done.stderr

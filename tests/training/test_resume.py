@@ -1,6 +1,7 @@
 """A run that is killed or stopped, and started again, ends as if nothing had happened.
 
-`SSLSSAW_KILLS=20 pytest tests/training/test_resume.py` adds a run that is killed so often at random moments.
+`SSLSSAW_KILLS=20 pytest tests/training/test_resume.py` adds a run that is killed that many times at random
+moments.
 """
 
 import json

@@ -124,7 +124,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
         )
         jax.tree.map(np.testing.assert_array_equal, kept, random)
 
-    # stage 1 has no projector: the identity here, since what the convolutions give is not negative
+    # stage 1 has no projector: the identity here, since the convolutions' outputs are not negative
     width = config.model.mbart.d_model
     model.video.project.kernel[...], model.video.project.bias[...] = jnp.eye(width), jnp.zeros(width)
     norm = model.video.project_norm

@@ -1,4 +1,4 @@
-"""Trimmed mBART: the same function and the same segmentation on what is kept."""
+"""Trimmed mBART: the same function and the same segmentation on the texts that are kept."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def trimmed(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kept_rows(full: Path, trimmed: Path) -> list[int]:
-    """The full model's id of each token that is left, found by name."""
+    """The full model's id of each remaining token, found by name."""
     before, after = (load_tokenizer(folder, "en_XX") for folder in (full, trimmed))
     names = before.pieces(range(before.vocab_size))
     return [names.index(piece) for piece in after.pieces(range(after.vocab_size))]
@@ -88,7 +88,7 @@ def test_kept_texts_keep_their_pieces_and_others_can_still_be_spelled(full: Path
         ids = after.encode(text, 64)
         assert after.pieces(ids) == before.pieces(before.encode(text, 64))
         assert after.decode(ids) == text
-    other = "no rain this month"  # other words of the same letters
+    other = "no rain this month"  # other words with the same letters
     assert after.unk_id not in after.encode(other, 64)
     assert after.decode(after.encode(other, 64)) == other
 

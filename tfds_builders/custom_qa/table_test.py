@@ -1,4 +1,4 @@
-"""A table reads as RFC 4180 and JSON lines say, and what cannot be read is named with its line."""
+"""A table is read as RFC 4180 and JSON lines specify; what cannot be read is named with its line."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) 
 
 
 def test_empty_cells_behind_the_columns_and_blank_rows_are_passed_over(tmp_path: Path) -> None:
-    """Spreadsheets leave them where a column or row was cleared."""
+    """Spreadsheets leave empty cells where a column or row was cleared."""
     text = f"\ufeff{HEADER},,\r\nx,a.mp4,it rains,test,,\r\n , ,,\r\ny,c.mp4,it snows,test\r\n,,,,,\r\n"
     (found,) = read_table(write(tmp_path, text)).values()
     assert [clip.name for clip in found.clips] == ["x", "y"]

@@ -1,4 +1,4 @@
-"""The rows of QSL-QA read as they are, with frames and without; what cannot be read is named."""
+"""The rows of QSL-QA are read as they are, with and without frames; unreadable rows are named."""
 
 from pathlib import Path
 from typing import Any
