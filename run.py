@@ -25,7 +25,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "A file in configs/. --config.GROUP.KEY=VALUE changes a setting; sslssaw_jax/config/ and "
-    "sslssaw_jax/systems/ explain each.",
+    "sslssaw_jax/systems/ explain them.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; runs/<config.name> by default.")
 _COORDINATOR = flags.DEFINE_string(
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs every file that it touches, and errors twice
         getLogger("jax").setLevel("WARNING")  # says why a GPU is not used
         sys.unraisablehook = lambda _: None  # and the writes that it gives up when a disk is full
-    # TFDS and Orbax take seconds to import, and --help need not wait
+    # TFDS and Orbax take seconds to import, and --help should not wait
     from sslssaw_jax.experiment import Experiment
     from sslssaw_jax.systems import read_config
     from sslssaw_jax.training.processes import exit_run, initialize_processes

@@ -19,7 +19,7 @@ from sslssaw_jax.systems import default_config, read_config
 VOCAB_SIZE, PAD, EOS, LANGUAGE = 2454, 1, 2, 2430  # of mBART trimmed to PHOENIX-2014T
 QUESTION, TARGET = 16, 24  # tokens
 POSITIONS = 64  # of the encoder, in decoding
-SENTENCE = 30  # tokens that are found in decoding, of the 150 that are allowed
+SENTENCE = 30  # tokens found in decoding, out of the 150 that are allowed
 SMALL = {"d_model": 256, "ffn_dim": 1024}
 FULL = {"d_model": 1024, "ffn_dim": 4096}
 
@@ -35,7 +35,7 @@ class Case:
     clips: int
     frames: int  # of each clip
     goal: float
-    repeat_frames: bool = False  # theirs sends repeated edge frames through the CNN, as the parent project
+    repeat_frames: bool = False  # theirs sends repeated edge frames through the CNN, like the parent project
 
 
 CASES = {

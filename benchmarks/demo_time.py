@@ -1,7 +1,8 @@
 """Where the training time of the README's first command goes: `python -m benchmarks.demo_time`.
 
-For each stage of `configs/demo.py`, processor seconds of drawing the parameters, tracing and compiling a
-step, and of all steps, by the fastest of six. Nothing comes from a compilation cache, as in a first run.
+For each stage of `configs/demo.py`, it measures the processor seconds for drawing the parameters, tracing and
+compiling a step, and for all steps, from the fastest of six. Nothing comes from a compilation cache, as in a
+first run.
 """
 
 import argparse
@@ -29,7 +30,7 @@ STAGES = ("warm_start", "pretrain", "translate")
 
 
 def seconds(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return a result and the processor time that it takes."""
+    """Return a function's result and the processor time that it took."""
     start = time.process_time()
     result = jax.block_until_ready(function())
     return result, time.process_time() - start

@@ -1,9 +1,9 @@
-"""Count how often the word that decides is named first: `python -m benchmarks.explanation --model=runs/demo`.
+"""Count how often a deciding word is ranked first: `python -m benchmarks.explanation --model=runs/demo`.
 
-On the demo, the grammar knows without which words of a question a clip's signs have several readings. An
-explanation is right if the word that it names first is one of them: the word with the highest loss when it is
+The demo's grammar knows the words of a question without which a clip's signs have several readings. An
+explanation is right if the word that it ranks first is one of them: the word with the highest loss when it is
 left out, or the word with the highest mean gate. Clips without such a word (two words say the same) do not
-count. The columns are all others, and those whose question says `will`, or `did`.
+count. The columns are all other clips, and those whose question says `will`, or `did`.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Both stages at full size on a GPU, ours and PyTorch's: `python -m benchmarks.gpu`.
 
-Each section (`benchmarks/gpu_sections.py`) runs in a process of its own within a time limit and appends its
-findings to `--out`, one JSON line, at once; the most valuable come first, and what no longer fits into
-`--seconds` is left out. Everything together takes at most 9 minutes. `--toy` is the same on a CPU in 5.
-`--report` prints the tables of `benchmarks/results/gpu.md` from such a file.
+Each section (`benchmarks/gpu_sections.py`) runs in a process of its own within a time limit and immediately
+appends its findings to `--out` as one JSON line; the most valuable come first, and sections that no longer
+fit into `--seconds` are left out. Everything together takes at most 9 minutes. `--toy` is the same on a CPU,
+in 5. `--report` prints the tables of `benchmarks/results/gpu.md` from such a file.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def run_section(name: str, limit: float, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"), help="file that findings are added to")
-    parser.add_argument("--only", default=",".join(LIMITS), help="sections, by comma")
-    parser.add_argument("--seconds", type=float, default=540.0, help="that all sections may take together")
+    parser.add_argument("--only", default=",".join(LIMITS), help="sections, separated by commas")
+    parser.add_argument("--seconds", type=float, default=540.0, help="time for all sections together")
     parser.add_argument("--label", default="ours", help="name of this version of the code")
     parser.add_argument("--set", action="append", default=[], help="change of the configuration: key=value")
     parser.add_argument("--clips", type=Path, default=Path("/tmp/gpu_clips"), help="folder of rendered clips")
     parser.add_argument("--trace", type=Path, help="folder that profiles go to")
     parser.add_argument("--no-loader", dest="loader", action="store_false", help="leave out the real loader")
-    parser.add_argument("--report", type=Path, help="print tables of such a file, and measure nothing")
+    parser.add_argument("--report", type=Path, help="print the tables for such a file, and measure nothing")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     options = parser.parse_args()

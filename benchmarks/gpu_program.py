@@ -1,9 +1,9 @@
-"""What a training step needs of a GPU, counted without one: `python -m benchmarks.gpu_program`.
+"""What a training step needs from a GPU, counted without one: `python -m benchmarks.gpu_program`.
 
 XLA compiles a configuration's step for the card, and the optimised program is counted kernel by kernel,
 without cuDNN's workspaces and without autotuning, so that cuBLAS takes every matrix product. A kernel's floor
 is the longer of its FLOP and its bytes at the ceilings of the card's data sheet; a real step takes one and a
-half times to twice the sum. This needs two more packages, of JAX's own version:
+half to two times the sum. This needs two more packages, in JAX's own version:
 
     pip install --no-deps jax-cuda13-plugin==VERSION jax-cuda13-pjrt==VERSION
 """
@@ -33,7 +33,7 @@ BYTES |= {"s64": 8, "u64": 8, "f64": 8}
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as its data sheet has it."""
+    """A GPU as described by its data sheet."""
 
     name: str
     dtype: str  # of matrix products
@@ -159,7 +159,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def kernels(computations: dict[str, list[Instruction]], name: str, times: int = 1) -> Iterator[Kernel]:
-    """Yield a computation's kernels, those of loops as often as they run."""
+    """Yield a computation's kernels; those in loops as often as they run."""
     shapes = {one.name: one.shape for one in computations[name]}
     for one in computations[name]:
         if one.op in _NO_KERNEL or one.op.endswith("-done"):
@@ -285,7 +285,7 @@ def compile_step(config: Any, card: Card) -> tuple[str, Program]:
     from sslssaw_jax.systems import SYSTEMS
     from sslssaw_jax.training.optimizer import make_optimizer
 
-    jax.devices()  # a topology is found only after that
+    jax.devices()  # a topology is found only after this
     [device] = topologies.get_topology_desc("1", "cuda", target_config=card.target, topology="1x1x1").devices
     stage = SYSTEMS[config.system].make_stages(config, StageInputs(VOCAB_SIZE))[-1]
     stage_config = getattr(config, stage.name)
@@ -322,7 +322,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="change of the configuration: key=value")
     parser.add_argument("--cards", nargs="+", choices=CARDS, default=["h100"])
     parser.add_argument("--text", help="file that the optimised program is written to")
-    parser.add_argument("--json", action="store_true", help="print one JSON line a card, and keep no table")
+    parser.add_argument("--json", action="store_true", help="print one JSON line per card, and keep no table")
     options = parser.parse_args()
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no driver
     header = ("", "kernels", "GB", "TFLOP", "floor, ms")

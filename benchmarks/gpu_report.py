@@ -1,4 +1,4 @@
-"""Tables of what `benchmarks.gpu` found: ceilings, steps, and the distance of each step from its floor."""
+"""Tables of the findings of `benchmarks.gpu`: ceilings, steps, and each step's distance from its floor."""
 
 import json
 from collections.abc import Iterable, Sequence

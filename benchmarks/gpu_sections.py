@@ -27,7 +27,7 @@ Findings = dict[str, Any]
 
 
 def seconds_of(function: Callable[..., Any], *arguments: Any, repeats: int = 10) -> float:
-    """Return the seconds of a call, in the best of three rows."""
+    """Return the seconds that a call takes, in the best of three rows."""
     import jax
 
     times = []
@@ -154,7 +154,7 @@ def check(options: argparse.Namespace) -> Findings:
 def step(options: argparse.Namespace, stage_name: str) -> Findings:
     """Measure a training step: resident, by kernel, and fed by the loader.
 
-    The loops fed by the loader send batches 0 steps ahead and 1 step ahead; stage 2 measures each twice.
+    The loops fed by the loader send batches 0 steps and 1 step ahead; stage 2 measures each twice.
     """
     import jax
 
@@ -227,7 +227,7 @@ def step(options: argparse.Namespace, stage_name: str) -> Findings:
     for ahead in loops if options.loader else ():
         waits: list[float] = []
         batches = sent(make_batches(config, threads=16), ahead, waits)
-        run(functools.partial(next, batches))  # empties what lay ready
+        run(functools.partial(next, batches))  # uses up the batches that were ready
         waits.clear()
         row = run(functools.partial(next, batches))
         row["wait"] = 1e3 * sum(waits) / steps / row["ms"]

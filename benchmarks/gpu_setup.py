@@ -1,6 +1,6 @@
 """What the sections of `benchmarks.gpu` share: the shipped configuration, clips, batches, stage and state.
 
-Texts have the length of PHOENIX-2014T's, batches the shipped size, weights the right scale.
+Texts have the length of PHOENIX-2014T's, batches have the shipped size, and weights the right scale.
 """
 
 import argparse

@@ -104,7 +104,7 @@ def compare(ours: Sequence[str], theirs: Sequence[str], rounds: int, core: int) 
 
 
 def keep(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table and append it to `results/<name>.md` with the circumstances."""
+    """Print a table and append it, with date and machine, to `results/<name>.md`."""
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     table = "\n".join(lines)

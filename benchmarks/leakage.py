@@ -1,7 +1,7 @@
 """Score the questions of the real corpora: `python -m benchmarks.leakage --annotations=DIR`.
 
 `DIR` holds the question files in `phoenix2014t_qa/`, `csl_daily_qa/` and `qsl_qa/`; absent files are left
-out. No model is involved: the lower-cased questions are scored as translations, those of PHOENIX-2014T also
+out. No model is involved: the lower-cased questions are scored as translations, and for PHOENIX-2014T also
 after the rules of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 %
 bootstrap interval.
 """

@@ -3,7 +3,8 @@
 Their loader reads each frame with OpenCV, converts it to a PIL image, resizes it, makes a normalised float32
 tensor, crops it and repeats the clip's edges. Ours makes packed `uint8` batches and leaves resizing, crop and
 normalisation to the device. Augmentation is off on both sides. Each side runs in its own process on one core,
-by one thread, alternately; processor time, minimum over rounds. The files are in the page cache.
+with one thread, alternately; the table has the minimum processor time over rounds. The files are in the page
+cache.
 """
 
 import argparse

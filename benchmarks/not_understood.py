@@ -1,6 +1,6 @@
 """Count how many clips a demo has not understood: `python -m benchmarks.not_understood --model=runs/demo`.
 
-The clips are those of dev, on which the threshold was found, those of test, the test clips in other looks,
+The clips are those of dev, on which the threshold was found, those of test, the test clips with other looks,
 and real signers if `--real_clips` names a folder with `clips.csv` (`id,video,target,split,question`).
 """
 
@@ -30,7 +30,7 @@ def stranger(row: Row) -> Signer:
 
 
 def other_look(row: Row) -> Signer:
-    """Return a small signer in other colours, before a poor camera."""
+    """Return a small signer in other colours, in front of a poor camera."""
     colours = {"background": (20, 30, 25), "cloth": (230, 60, 160), "hair": (40, 200, 90)}
     return replace(stranger(row), **colours, scale=0.7, noise=12.0)
 

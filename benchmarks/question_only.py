@@ -2,7 +2,7 @@
 
 `DIR` holds the question files of PHOENIX-2014T-QA. Each `results/question_only*.predictions.tsv`
 (`id<TAB>prediction`, the clips of test) becomes rows for benchmarks/results/question_only.md: the whole test
-split, its first 380 lines (paraphrases, as those of dev) and its last 262 (near-verbatim inversions), with
+split, its first 380 lines (paraphrases, as in dev) and its last 262 (near-verbatim inversions), with
 p-values of the differences from copy-question or `--against=NAME` (paired bootstrap).
 `--write NAME=WORKDIR` first makes such a file from a run's `predictions.test.jsonl`.
 """

@@ -1,9 +1,9 @@
 """Score runs on the demo by what the signs may mean: `python -m benchmarks.readings RUN RUN ...`.
 
-On the demo, one sequence of signs has up to six targets, and only the question tells which. A system without
-the question can but guess, and its BLEU-4 is mostly luck. Here a translation is scored against all targets of
-its clip's signs at once, as BLEU does with several references, on the test split. The 95 % interval, and p of
-the difference from the first run, are those of a paired bootstrap.
+On the demo, one sequence of signs has up to six targets, and only the question says which. A system without
+the question can only guess, and its BLEU-4 is mostly luck. Here a translation is scored against all targets
+of its clip's signs together, as BLEU does with several references, on the test split. The 95 % interval, and
+p for the difference from the first run, come from a paired bootstrap.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def score_readings(
     """Score the translations of each run.
 
     Args:
-        runs: The translations of each run, one a clip.
+        runs: The translations of each run, one per clip.
         targets: The target of each clip.
         meant: All targets that each clip's signs may have.
     """

@@ -1,10 +1,10 @@
 """Where a row of the rehearsal gains over the question alone: `python -m benchmarks.rehearsal --tables=DIR`.
 
-`DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. Printed as
+`DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. It prints as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
-row `question`, what SSL and SSAW add, and what changes of the full system gain, with 95 % intervals by a
-bootstrap over clips of the mean over the seeds that both rows have, and of each such seed; and BLEU-4 on dev
-while the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows' predictions.
+row `question`, what SSL and SSAW add, and what changes of the full system gain, as a mean over the seeds that
+both rows have, with 95 % intervals by a bootstrap over clips, and for each such seed; and BLEU-4 on dev while
+the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows' predictions.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SHOWN = {
     "ssl_ssaw": "+ both (SSL-SSAW)",
 }
 EFFECTS = {
-    "sign, with SSL and concatenation": ("qb_ssl", "question"),  # which has SSL, too
+    "sign, with SSL and concatenation": ("qb_ssl", "question"),  # the latter has SSL, too
     "sign, with concatenation": ("qb", "question_no_ssl"),
     "SSL, question alone": ("question", "question_no_ssl"),
     "SSL, with concatenation": ("qb_ssl", "qb"),
@@ -93,10 +93,10 @@ Seeds = Mapping[str, Run]
 
 @dataclass(frozen=True)
 class Gain:
-    """What a row gains in BLEU-4 on some clips.
+    """A row's gain in BLEU-4 on some clips.
 
     Attributes:
-        by_seed: The gain of each seed that both rows have.
+        by_seed: The gain for each seed that both rows have.
         low: The lower end of the 95 % interval of their mean.
         high: The upper end.
     """
@@ -116,7 +116,7 @@ Gains = Mapping[str, Gain]
 
 
 def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
-    """Return BLEU-4 without smoothing of summed counts, f[R]."""
+    """Return BLEU-4, without smoothing, from summed counts, f[R]."""
     lengths, references = sums_Rx10[:, 0], sums_Rx10[:, 1]
     right, total = sums_Rx10[:, 2:6], sums_Rx10[:, 6:10]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -295,7 +295,7 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
     figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
     figure.supxlabel(
         "share of the sentence's words that the question holds (test; "
-        "bars: mean over seeds, points: each seed where there are several, lines: 95 % over clips)",
+        "bars: mean over seeds, points: each seed if there are several, lines: 95 % over clips)",
         fontsize=9,
     )
     return figure

@@ -1,8 +1,8 @@
 """Make the demo model that comes with the package: `python -m benchmarks.ship_demo runs/demo_words data`.
 
-The arguments are the workdir of a finished demo, which `docs/demo.md` trains on with words missing from the
-questions, and the folder of its dataset. The weights are stored as float16, which must not change any
-translation of the test split. Beside them lie videos of test clips.
+The arguments are the workdir of a finished demo, whose training `docs/demo.md` continues with words missing
+from the questions, and the folder of its dataset. The weights are stored as float16, which must not change
+any translation of the test split. Videos of test clips are stored next to them.
 """
 
 import shutil

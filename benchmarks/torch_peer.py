@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 
 
 class Inputs(NamedTuple):
-    """A batch as the parent project's loader makes it."""
+    """A batch as made by the parent project's loader."""
 
     frames: Tensor  # f32[N, 3, H, W], normalised; of all clips, one after the other
     lengths: list[int]  # frames of each clip
@@ -99,7 +99,7 @@ class TemporalConv(nn.Module):
 
 
 class SSAW(nn.Module):
-    """A fusion by Eq. 3 and 4, whose gate torch's own post-norm layer computes."""
+    """A fusion by Eq. 3 and 4, with the gate computed by torch's own post-norm layer."""
 
     def __init__(self, d_model: int, heads: int, ffn_dim: int, dropout: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Time a translator from its import to its later clips: `python -m benchmarks.translator --model=runs/demo`.
+"""Time a translator from its import to later clips: `python -m benchmarks.translator --model=runs/demo`.
 
 The clips are the first of the demo's test split, rendered as mp4 files of 320 x 240 pixels. Wall-clock
 seconds in a fresh process; reading a video counts, rendering it does not.

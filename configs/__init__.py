@@ -1,1 +1,1 @@
-"""Experiments: one file each, which returns a `ConfigDict`."""
+"""Experiments, one file each, which returns a `ConfigDict`."""

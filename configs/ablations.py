@@ -1,7 +1,7 @@
 """The rows of the paper's tables: `--config=configs/ablations.py:BASE/ROW`, such as `demo/lstm`.
 
 A row is a change to its base, the full system SSL-SSAW. Rows of several tables that are the same experiment
-have one name. All rows share the stage 1 of their base, except those that change stage 1, which have a
+have the same name. All rows share the stage 1 of their base, except those that change stage 1, which have a
 stage 1 of their own, and those from scratch, which have none.
 """
 
@@ -41,7 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "question": {"model.inputs": "question"},
     "video": {"model.inputs": "video", **NO_SSL},
 }
-"""Name of each row of SSL-SSAW -> what it changes of its base."""
+"""Name of each row of SSL-SSAW -> what it changes in its base."""
 OWN_STAGE_1: dict[str, dict[str, Any]] = {
     "text_to_video": {"model.alignment": "text_to_video"},
     "video_to_text": {"model.alignment": "video_to_text"},
@@ -57,7 +57,7 @@ WHY: dict[str, dict[str, Any]] = {
     "full_gate": {"model.fusion.gate_scale": 2.0},
     "question_no_ssl": {"model.inputs": "question", **NO_SSL},
 }
-"""Rows of no table that ask why SSL or SSAW helps or does not."""
+"""Rows in no table that examine why SSL or SSAW helps or does not."""
 OTHERS_ON_DEMO = {
     "pretrain.epochs": 2,
     "pretrain.optim.learning_rate": 1e-3,
@@ -65,7 +65,7 @@ OTHERS_ON_DEMO = {
     "translate.eval_every": 2,
     "translate.optim.learning_rate": 1e-3,
 }
-"""What other systems change of the demo's recipe, which is for a model without dropout."""
+"""What other systems change in the demo's recipe, which is for a model without dropout."""
 SHUFFLENET_WEIGHTS = "./pretrained/shufflenetv2_x1-5666bf0f80.pth"  # torchvision's
 
 
@@ -75,7 +75,7 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
     rows = ROWS | OWN_STAGE_1 | WHY
     if base not in BASES or name not in (*rows, *OTHER_SYSTEMS):
         raise ConfigError(
-            f"ablations.py:{row} is unknown; there is BASE/ROW with BASE one of {', '.join(BASES)} "
+            f"ablations.py:{row} is unknown; use BASE/ROW with BASE one of {', '.join(BASES)} "
             f"and ROW one of {', '.join([*rows, *OTHER_SYSTEMS])}"
         )
     config = BASES[base]()
@@ -95,7 +95,7 @@ def get_config(row: str = "phoenix/ssl_ssaw") -> ConfigDict:
 
 
 def _changes(base: str, name: str) -> dict[str, Any]:
-    """Return what a row of another system changes on a base."""
+    """Return what a row of another system changes in a base."""
     if base in FULL_SIZE:
         return PUBLISHED[name]
     if base.startswith("rehearsal"):

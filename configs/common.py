@@ -60,7 +60,7 @@ def toy_training(config: ConfigDict) -> None:
 
 
 def use_system(config: ConfigDict, name: str) -> None:
-    """Replace the system by another with the same CNN, from scratch."""
+    """Replace the system with another one with the same CNN, from scratch."""
     cnn = config.model.cnn
     config.system, config.init_from = name, None
     config.model = to_config_dict(SYSTEMS[name].config())

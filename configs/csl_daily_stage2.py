@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import phoenix_stage2
 
-PRETRAINED = "./pretrained/mbart_trimmed_csl"  # as the trim command of docs/corpora.md leaves it
+PRETRAINED = "./pretrained/mbart_trimmed_csl"  # written by the trim command of docs/corpora.md
 
 
 def get_config(variant: str = "") -> ConfigDict:

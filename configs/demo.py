@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.evaluation.question_only_run = "demo_question"
     small_model(config)
 
-    # in so few steps, dropout costs 20 BLEU-4 on dev
+    # with so few steps, dropout costs 20 BLEU-4 on dev
     config.model.mbart.dropout = config.model.fusion.dropout = 0.0
     config.data.image_size = 48
     config.data.max_frames = 60

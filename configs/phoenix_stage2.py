@@ -10,14 +10,14 @@ from configs.common import toy_training
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.systems import default_config
 
-PRETRAINED = "./pretrained/mbart_trimmed"  # as the trim command of docs/corpora.md leaves it
+PRETRAINED = "./pretrained/mbart_trimmed"  # written by the trim command of docs/corpora.md
 VARIANTS = ("", "toy")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return stage 2; the variant is empty or `toy`."""
     if variant not in VARIANTS:
-        raise ConfigError(f"the variant :{variant} is unknown; there is :toy")
+        raise ConfigError(f"the variant :{variant} is unknown; the only one is :toy")
     config = default_config()
     config.name = "phoenix_stage2"
     config.init_from = "phoenix_stage1"
@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.mbert.weights = "google-bert/bert-base-multilingual-cased"  # with text_encoder = "mbert"
     # as many as the pretrained layers have; the parent project's 8 merge them
     config.model.mbart.video_heads = config.model.mbart.decoder_heads = 16
-    config.data.num_threads = 16  # an H200 trains on 18,000 frames a second; a thread decodes 1,700
+    config.data.num_threads = 16  # an H200 trains on 18,000 frames per second; a thread decodes 1,700
     config.data.augment.rotation = 15.0
     config.data.augment.crop = True
     config.data.augment.brightness = 0.1
@@ -37,12 +37,12 @@ def get_config(variant: str = "") -> ConfigDict:
     # the optimizer, decay and smoothing of the parent project; `sgd` there is timm's
     config.pretrain.optim.name = config.translate.optim.name = "nesterov"
     config.pretrain.epochs = 80
-    # on average 16 and 8 clips a step on any of 1 to 8 devices, and 1 % of the frames for nothing: see
+    # on average 16 and 8 clips a step on any of 1 to 8 devices, with 1 % of the frames wasted: see
     # `benchmarks/results/answered.md`
     config.pretrain.clips_per_batch = 24
     config.pretrain.frame_budget = 1872
     config.pretrain.label_smoothing = 0.2  # of the restored words
-    config.pretrain.optim.weight_decay = 0.0  # in stage 2 alone
+    config.pretrain.optim.weight_decay = 0.0  # only in stage 2
     config.translate.epochs = 200
     config.translate.clips_per_batch = 16
     config.translate.frame_budget = 944

@@ -1,7 +1,7 @@
 """The questions of PHOENIX-2014T-QA alone, from scratch, on a CPU.
 
-`configs/question_only.py:qsl` is the same study on QSL-QA, without the denoising pairs, which are made of
-words between spaces: Chinese has none.
+`configs/question_only.py:qsl` is the same study on QSL-QA, without the denoising pairs, which are made
+from words between spaces: Chinese has none.
 
 It is not the paper's row, which is `configs/ablations.py:phoenix/question`: a copy gate and denoising pairs
 show how far the questions alone lead. 99 % of the texts fit the lengths. The number of epochs was fixed
@@ -20,13 +20,13 @@ VARIANTS = ("", "qsl")
 def get_config(variant: str = "") -> ConfigDict:
     """Return the study; the variant is empty or `qsl`."""
     if variant not in VARIANTS:
-        raise ConfigError(f"the variant :{variant} is unknown; there is :qsl")
+        raise ConfigError(f"the variant :{variant} is unknown; the only one is :qsl")
     config = default_config("question_only")
     config.name = "question_only"
     config.data.dataset = "phoenix2014t_qa"
     config.data.max_question_tokens = 32
     config.data.max_target_tokens = 34
-    config.data.length_steps = 4  # 31 % padding in place of 57
+    config.data.length_steps = 4  # 31 % padding instead of 57
     config.data.num_threads = 1
     config.model.d_model = 192
     config.model.ffn_dim = 768
@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     stage.clips_per_batch = 48
     stage.frame_budget = 1
     stage.eval_every = 28
-    stage.ema_decay = 0.998  # of the last 500 steps
+    stage.ema_decay = 0.998  # over the last 500 steps
     stage.label_smoothing = 0.1
     stage.optim.name = "adamw"
     stage.optim.learning_rate = 1.5e-3

@@ -1,7 +1,7 @@
-"""A recogniser of glosses: the CNN and temporal convolutions of every row, with a head by CTC.
+"""A gloss recogniser: the CNN and temporal convolutions that every row uses, with a CTC head.
 
-`--config=configs/recognize.py:BASE` has BASE demo, phoenix or csl_daily. `BASE/translate` is SSL-SSAW's
-translation that goes on from the recogniser's video part instead of stage 1.
+In `--config=configs/recognize.py:BASE`, BASE is demo, phoenix or csl_daily. `BASE/translate` is SSL-SSAW's
+translation, started from the recogniser's video part instead of stage 1.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
     base, _, then = variant.partition("/")
     if base not in BASES or then not in ("", "translate"):
         raise ConfigError(
-            f"recognize.py:{variant} is unknown; there is BASE and BASE/translate, with BASE one of "
+            f"recognize.py:{variant} is unknown; use BASE or BASE/translate, with BASE one of "
             f"{', '.join(BASES)}"
         )
     config = BASES[base]()

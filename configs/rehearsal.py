@@ -1,8 +1,8 @@
 """PHOENIX-2014T-QA's real texts with rendered signers, at a size for a CPU: `docs/rehearsal.md`.
 
 `configs/rehearsal.py:recognize` trains the CNN to name glosses in frames of 56 pixels, `:recognize_poor` the
-same CNN for one epoch. Their CNNs' features, extracted as the sets `good` and `poor`, are what the
-rows of `configs/ablations.py:rehearsal/ROW` and `rehearsal_poor/ROW` read in place of frames.
+same CNN for one epoch. The rows of `configs/ablations.py:rehearsal/ROW` and `rehearsal_poor/ROW` read the
+features of these CNNs, extracted as the sets `good` and `poor`, in place of frames.
 """
 
 from ml_collections import ConfigDict
@@ -15,16 +15,16 @@ VARIANTS = ("", "poor", "recognize", "recognize_poor")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return SSL-SSAW on a feature set, or the recognizer behind one."""
+    """Return SSL-SSAW on a feature set, or the recogniser that makes one."""
     if variant not in VARIANTS:
-        raise ConfigError(f"the variant :{variant} is unknown; there is {', '.join(VARIANTS[1:])}")
+        raise ConfigError(f"the variant :{variant} is unknown; use {', '.join(VARIANTS[1:])}")
     config = default_config()
     small_model(config)
     config.name = f"rehearsal_{variant}" if variant else "rehearsal"
     config.data.dataset = "phoenix2014t_qa"
     config.data.image_size = 56
     config.data.frame_stride = 4
-    config.data.max_frames = 64  # 1 % of the clips have more, of which training draws 64
+    config.data.max_frames = 64  # 1 % of the clips have more, from which training draws 64
     config.data.max_question_tokens = 32  # 99 % of the texts fit
     config.data.max_target_tokens = 34
     config.data.num_threads = 1
@@ -60,7 +60,7 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
     config.recognize.frame_budget = 640
     config.recognize.epochs = 8
     config.recognize.eval_every = 4
-    if poor:  # about the state of the other after its first epoch
+    if poor:  # about the state of the good one after its first epoch
         config.recognize.epochs = 1
         config.recognize.optim.schedule = "constant"
 
@@ -71,7 +71,7 @@ def _translate(config: ConfigDict, base: str) -> None:
     config.data.length_steps = 4
     config.data.features = ("poor" if base.endswith("poor") else "good",)
     for stage in (config.pretrain, config.translate):
-        stage.frame_budget = 4096  # room for 64 clips of any length: all seeds take as many steps
+        stage.frame_budget = 4096  # room for 64 clips of any length: all seeds take the same number of steps
         stage.label_smoothing = 0.1
     config.pretrain.epochs = 6
     config.translate.clips_per_batch = 32  # twice the steps of 64 for the same time
@@ -79,4 +79,4 @@ def _translate(config: ConfigDict, base: str) -> None:
     config.translate.optim.learning_rate = 1e-3
     config.translate.epochs = 20
     config.translate.eval_every = 4
-    config.translate.ema_decay = 0.998  # of the last 500 steps
+    config.translate.ema_decay = 0.998  # over the last 500 steps

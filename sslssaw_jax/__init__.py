@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Translator` at its first use, since that takes seconds."""
+    """Import `Translator` on first use, since the import takes seconds."""
     if name in ("Answer", "Translator"):
         from sslssaw_jax.inference import translator
 

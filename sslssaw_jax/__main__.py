@@ -1,4 +1,4 @@
-"""The command `sslssaw`: one name for what the packages do; `python -m sslssaw_jax` is the same."""
+"""The command `sslssaw`: one name for all commands; `python -m sslssaw_jax` is the same."""
 
 import argparse
 import runpy
@@ -14,7 +14,7 @@ class Command(NamedTuple):
 
     module: str  # runs as `python -m MODULE`
     help: str
-    first: tuple[str, ...] = ()  # arguments before those of the command line
+    first: tuple[str, ...] = ()  # arguments that come before those of the command line
 
 
 COMMANDS = {
@@ -22,8 +22,8 @@ COMMANDS = {
     "app": Command("sslssaw_jax.inference.app", "serve a page with a camera: ask, sign, read"),
     "demo": Command("run", "render avatar_qa, train the demo on it and write its report"),
     "prepare": Command("tfds_builders.prepare", "turn a corpus or your own videos into a dataset"),
-    "features": Command("tfds_builders.features", "import features or poses in place of frames"),
-    "inspect": Command("sslssaw_jax.report.dataset_report", "show what a dataset holds"),
+    "features": Command("tfds_builders.features", "import features or poses to use in place of frames"),
+    "inspect": Command("sslssaw_jax.report.dataset_report", "show what a dataset contains"),
     "train": Command("run", "train, evaluate and report: --config=configs/NAME.py"),
     "eval": Command("run", "evaluate the best checkpoint again: --config=configs/NAME.py", ("--mode=eval",)),
     "tables": Command("sslssaw_jax.tables", "train and draw the paper's tables"),
@@ -40,23 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Question-based sign language translation: a video and a question in, a sentence out.",
         epilog="commands:\n"
         + "".join(f"  {name:11}{one.help}\n" for name, one in COMMANDS.items())
-        + "\n`sslssaw COMMAND --help` explains each.",
+        + "\n`sslssaw COMMAND --help` explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
     chosen = parser.parse_args(arguments)
     command = COMMANDS[chosen.command]
     first, rest = list(command.first), _joined(chosen.rest)
     if chosen.command == "demo":
         if {"--help", "-h"} & set(chosen.rest):
-            print(f"sslssaw demo: {command.help}. The flags are those of sslssaw train.\n")
+            print(f"sslssaw demo: {command.help}. It takes the flags of sslssaw train.\n")
         else:
             key = f"{DATA_DIR}="
             folders = [f"--data_dir={word.removeprefix(key)}" for word in rest if word.startswith(key)]
             _run("tfds_builders.prepare", ["avatar_qa", *folders])
         first = [f"--config={_configs() / 'demo.py'}"]
-    if not Path("configs").is_dir():  # outside of a clone, the installed ones are meant
+    if not Path("configs").is_dir():  # outside a clone, use the installed ones
         rest = [word.replace("--config=configs/", f"--config={_configs()}/") for word in rest]
     _run(command.module, [*first, *rest])
 

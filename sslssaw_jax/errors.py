@@ -1,4 +1,4 @@
-"""What commands tell a user: errors that he can fix, warnings, and characters that his terminal lacks."""
+"""What commands tell users: errors that they can fix, warnings, and characters that a terminal lacks."""
 
 import re
 import sys
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def ends_in_one_line() -> Iterator[None]:
-    """End a command with the message of a mistake, without a traceback."""
+    """End a command with a message about a mistake, without a traceback."""
     try:
         yield
     except (UserError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The evaluation of a run: what a run leaves behind at its end."""
+"""The evaluation of a run: the results that a run leaves at its end."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Evaluator:
     """An evaluator of a stage's best checkpoint, which leaves its files in the workdir.
 
     Args:
-        programs: Of the stage, in most methods one that translates.
+        programs: Of the stage; most methods need one that translates.
         workdir: Of the stage.
         notes: Of the run: configuration, tokenizer and dataset.
     """
@@ -98,7 +98,7 @@ class Evaluator:
             write_json(self.output_dir / METRICS, scores)
             print(format_table(scores))
             print(format_gloss_table(scores), end="")
-            # the shipped question-only runs are of other questions
+            # the shipped question-only runs have other questions
             own = self._dataset.name == "custom_qa"
             if (run := self._question_only_run) and baselines[test] is None and not own:
                 print(
@@ -117,7 +117,7 @@ class Evaluator:
         """
         if self._config.evaluation.ensemble:
             raise ConfigError(
-                "config.evaluation.ensemble translates together; recognisers are evaluated alone"
+                "config.evaluation.ensemble is for translating together; recognisers are evaluated alone"
             )
         splits = self._config.data.dev_split, self._config.data.test_split
         for split in splits:
@@ -153,7 +153,7 @@ class Evaluator:
             self._translate_split(state, self._config.data.test_split)
 
     def translate_clips(self, clip_ids: Sequence[str]) -> None:
-        """Translate these clips alone, of any split; print and draw each.
+        """Translate only these clips, from any split; print and draw each.
 
         Raises:
             ConfigError: The dataset has no such clip.
@@ -181,16 +181,16 @@ class Evaluator:
             print(f"pictures: {self.output_dir}")
 
     def extract(self, name: str, *, overwrite: bool) -> None:
-        """Write all clips' features, by CNN or S3D; go on if killed.
+        """Write all clips' features, by CNN or S3D; continue after a kill.
 
         Raises:
-            DatasetError: There is such a set.
-            ConfigError: The model has neither, or several processes run.
+            DatasetError: The set exists.
+            ConfigError: The model has neither, or there are several processes.
         """
         require(jax.process_count() == 1, "--mode=extract is for a single process")
         ensemble = self._config.evaluation.ensemble
         require(
-            not ensemble, f"config.evaluation.ensemble is {ensemble}: features are of one model, clear it"
+            not ensemble, f"config.evaluation.ensemble is {ensemble}: features come from one model: clear it"
         )
         state, run = self._load_best(), self._workdir.name
         written = write_features(self._runner, state, self._dataset, name, run=run, overwrite=overwrite)
@@ -201,7 +201,7 @@ class Evaluator:
         return make_bank(self._runner, self._load_best(), clips, only)
 
     def write_glosses(self, texts: Sequence[str]) -> list[str]:
-        """Return the glosses that the best model writes of sentences."""
+        """Return the glosses that the best model writes for sentences."""
         return write_glosses(self._runner, self._load_best(), texts)
 
     def question_only_translations(self) -> dict[str, list[str] | None]:
@@ -219,7 +219,7 @@ class Evaluator:
         }
 
     def _note_settings(self) -> None:
-        """Keep the notes beside the results where no training keeps them."""
+        """Keep the notes with the results where no training keeps them."""
         if self.output_dir != self._workdir or not saved_steps(self._workdir / CHECKPOINTS):
             remove_other_results(self.output_dir, self._notes)
             write_json(self.output_dir / EVALUATED, self._notes)
@@ -231,7 +231,7 @@ class Evaluator:
 
     @property
     def _draws(self) -> bool:
-        """Return whether clips are drawn: features show nothing."""
+        """Return whether clips are drawn; features show nothing."""
         return self._stage.reads_video and not self._config.data.features
 
     @property
@@ -259,7 +259,7 @@ class Evaluator:
             return
         explanation = self.programs.explain(state, clips, index, row.prediction)  # by all processes together
         if jax.process_index() == 0:
-            shown = gate if self._stage.reads_question else None  # nothing to weigh against otherwise
+            shown = gate if self._stage.reads_question else None  # otherwise nothing to weigh against
             draw_clip(self.output_dir, clips[index], row, shown, explanation, self._config.data.max_frames)
 
     def _load_best(self) -> TrainState:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from sslssaw_jax.errors import UserError
 
 LOCK, LOCK_HOLDER = "lock", "lock.holder"
-FINISHED = "finished.json"  # in the workdir of a stage that was trained to its end
+FINISHED = "finished.json"  # in the workdir of a stage whose training is finished
 EVALUATED = "evaluated.json"  # in a folder of scores and predictions where nothing was trained
 CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"  # in CHECKPOINTS: scores on dev, by step
@@ -30,7 +30,7 @@ Scores = dict[int, dict[str, float]]  # by step
 
 
 def user_path(name: str | Path) -> Path:
-    """Return the path that a user names; `~` stands for the home."""
+    """Return the path that a user names; `~` is the home folder."""
     return Path(name).expanduser()
 
 
@@ -45,11 +45,11 @@ def glosses_file(split: str) -> str:
 
 
 class WorkdirError(UserError):
-    """An error about who, or what, else writes into the workdir."""
+    """An error about something else that writes into the workdir."""
 
 
 class DamagedFileError(UserError, ValueError):
-    """An error that names a file which is not what its name promises."""
+    """An error that names a file that is not what its name promises."""
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def locked(workdir: Path, option: str = "--workdir") -> Iterator[None]:
         except Timeout:
             other = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise WorkdirError(
-                f"{workdir} is in use by {other}: wait for its end, or choose another {option}"
+                f"{workdir} is in use by {other}: wait until it ends, or choose another {option}"
             ) from None
         write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield
@@ -82,11 +82,11 @@ def locked(workdir: Path, option: str = "--workdir") -> Iterator[None]:
 
 @contextmanager
 def locked_file(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock; warn where the disk has no locks.
+    """Hold a lock; warn if the disk has no locks.
 
     Args:
         path: The lock's file.
-        timeout: Seconds to wait for another process; -1 waits until its end.
+        timeout: Seconds to wait for another process; -1 waits until it ends.
 
     Raises:
         Timeout: Another process holds the lock.
@@ -111,7 +111,7 @@ def is_first_process() -> bool:
 
 
 def inside(folder: Path, path: Path) -> Path:
-    """Return a path, which may not lead out of a folder.
+    """Return a path after checking that it does not lead out of a folder.
 
     Raises:
         WorkdirError: The path lies outside.
@@ -122,19 +122,19 @@ def inside(folder: Path, path: Path) -> Path:
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Return whether a path stays in a folder, links followed."""
+    """Return whether a path, with links followed, stays in a folder."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def describe(path: Path) -> str:
-    """Say what a file is in place of its name, if known."""
+    """Say what a file really is, if known."""
     with path.open("rb") as file:
         begin = file.read(512).lstrip().lower()
     kinds = {
         b"version https://git-lfs": "it is a Git LFS pointer, not the file itself: run `git lfs pull`",
         b"<!doctype": "it is a web page, not the file itself: download it again",
         b"<html": "it is a web page, not the file itself: download it again",
-        b"<?xml": "it is a page of XML, not the file itself: download it again",
+        b"<?xml": "it is an XML page, not the file itself: download it again",
         b"\x1f\x8b": "it is compressed by gzip: unpack it",
         b"pk\x03\x04": "it is a zip archive: unpack it",
         b"\xff\xfe": "it is UTF-16: save it as UTF-8",
@@ -167,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects in a file of one JSON object a line.
+    """Return the objects in a file with one JSON object per line.
 
     Raises:
         DamagedFileError: A line does not hold an object in JSON.
@@ -192,7 +192,7 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line; see `write_text`."""
+    """Write one JSON object per line; see `write_text`."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -204,7 +204,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file atomically, in the first process only.
 
-    A link in the place of the file, or of the temporary file, is replaced, and its target stays as it is.
+    A link in place of the file, or of the temporary file, is replaced, and its target stays as it is.
     """
     if not is_first_process():
         return
@@ -220,7 +220,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a log, without a last line cut short."""
+    """Return the rows of a log, without a last line that was cut short."""
     if not path.is_file():
         return []
     complete = read_text(path).split("\n")[:-1]

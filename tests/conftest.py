@@ -14,15 +14,15 @@ from filelock import FileLock
 from sslssaw_jax.training.compilation_cache import processor
 
 XLA_FLAGS = ["--xla_cpu_multi_thread_eigen=false", "--xla_cpu_parallel_codegen_split_count=1"]
-if version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
+if version("jaxlib").startswith("0.10."):  # later versions stop at a flag that they do not know
     XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # compiles in a third of the time
     XLA_FLAGS.append("--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE")
 
 ENVIRONMENT = {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # a toy takes its time to compile, not to run
-    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # no operation needs to know the lines that made it
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # a toy spends its time compiling, not running
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",  # no operation needs to know its source lines
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    # One thread a worker: two workers on two cores would only wait for each other.
+    # One thread per worker: two workers on two cores would only wait for each other.
     "NPROC": "1",  # the size of XLA's thread pools
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close the Hugging Face hub but for its local cache."""
+    """Close the Hugging Face hub except for its local cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 

@@ -46,7 +46,7 @@ def finished(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def compiled(finished: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    """Make an experiment, compiled once for several tests, in a folder beside no other run."""
+    """Make an experiment, compiled once for several tests, in a folder without other runs next to it."""
     workdir = tmp_path_factory.mktemp("copies") / "demo"
     workdir.mkdir()
     (workdir / CHECKPOINTS).symlink_to(finished / CHECKPOINTS)
@@ -55,7 +55,7 @@ def compiled(finished: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def copy(compiled: Experiment) -> Experiment:
-    """Return the experiment in a workdir that holds its checkpoints alone."""
+    """Return the experiment in a workdir that holds only its checkpoints."""
     for path in compiled.workdir.iterdir():
         if path.is_symlink():
             continue
@@ -152,7 +152,7 @@ def test_a_finished_run_is_not_trained_again(
     before = (finished / "metrics.json").read_text()
     (finished / "metrics.json").unlink()
     stage_1, away = finished.parent / "demo_stage1", finished.parent / "away"
-    stage_1.rename(away)  # stage 2 has begun: it needs no stage 1 any more
+    stage_1.rename(away)  # stage 2 has begun: it no longer needs stage 1
     run(shrink(shipped("demo"), tiny_data_dir), finished)
     away.rename(stage_1)
     assert (finished / "metrics.json").read_text() == before
@@ -185,7 +185,7 @@ def test_a_question_only_run_stands_beside_the_scores(
     assert "question-only  " in out and "trains it" not in out
 
     (beside / "predictions.test.jsonl").write_text("")
-    with pytest.raises(ConfigError, match="not of the 6 clips that test has"):
+    with pytest.raises(ConfigError, match="not for the 6 clips that test has"):
         run(shrink(shipped("demo"), tiny_data_dir), new)
     assert not new.exists(), "told before anything is trained"
 

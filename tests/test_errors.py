@@ -1,4 +1,4 @@
-"""What commands print cannot steer a terminal, and a mistake is one line."""
+"""Output of commands cannot control a terminal, and a mistake is one line."""
 
 from pathlib import Path
 

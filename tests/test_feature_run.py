@@ -1,4 +1,4 @@
-"""A run from texts and features alone: no frame is read from the import to the report."""
+"""A run on texts and features alone: no frame is read from the import to the report."""
 
 import json
 import shutil

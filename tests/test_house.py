@@ -1,4 +1,4 @@
-"""The house keeps its rules: imports run one way, and docstrings say in a few words what a function does."""
+"""The code keeps its rules: imports run one way, and docstrings say in a few words what a function does."""
 
 import ast
 from collections.abc import Iterator
@@ -35,19 +35,19 @@ OURS = {"sslssaw_jax", "tfds_builders", "configs", "benchmarks", "tests", "run"}
 
 MAX_WORDS = 12
 MIN_SHARE_OF_VERBS = 0.9
-# Verbs with which docstrings begin; a good new one is welcome in the file.
+# Verbs with which docstrings begin; add a good new one to the file.
 VERBS = set((ROOT / "tests/support/imperatives.txt").read_text().split())
 
 
 def modules(*places: str) -> list[Path]:
-    """List the Python files of folders and files, tests left out."""
+    """List the Python files in folders and files, without tests."""
     paths = [ROOT / place for place in places]
     files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
     return sorted(file for file in files if not file.name.endswith("_test.py"))
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of each of our modules that a file imports, inside functions, too."""
+    """Yield line and full name of each of our modules that a file imports, even inside functions."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -62,7 +62,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def room(name: str) -> str:
-    """Return the room of a module: the part behind `sslssaw_jax.`, otherwise the first part."""
+    """Return the room of a module: the part after `sslssaw_jax.`, otherwise the first part."""
     first, *rest = name.split(".")
     return rest[0] if first == "sslssaw_jax" and rest else first
 
@@ -99,7 +99,7 @@ def test_only_packages_and_the_named_files_lie_at_the_top() -> None:
 
 
 def summaries() -> Iterator[tuple[str, str]]:
-    """Yield where a function stands and its docstring's first line, for each function that has one."""
+    """Yield the place and the docstring's first line of each function that has one."""
     for path in modules("sslssaw_jax", "tfds_builders", "benchmarks", "configs", "run.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):

@@ -9,7 +9,7 @@ import pytest
 from sslssaw_jax.inference.demo import DEMO, EXAMPLES
 
 ROOT = Path(__file__).parents[1]
-# the demo's last stage alone, shrunk as in the tests of whole runs
+# only the demo's last stage, shrunk as in the tests of whole runs
 CONFIG = """
 from pathlib import Path
 from tests.support.small_runs import shipped, shrink
@@ -23,7 +23,7 @@ def get_config():
 
 def test_a_refused_drive_leaves_the_run_in_the_runtime(monkeypatch, capsys):
     class MessageError(Exception):
-        """What Colab raises, which is no other error."""
+        """The error that Colab raises, which is a class of its own."""
 
     def refuse(place):
         raise MessageError("Error: credential propagation was unsuccessful")
@@ -47,7 +47,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tiny_data_dir, tmp_pa
     monkeypatch.setenv("SSLSSAW_CONFIG", "tiny.py")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(ROOT / "notebooks/demo.ipynb", as_version=4)
-    patient = {"timeout": None, "startup_timeout": 3600, "iopub_timeout": 3600}  # of a busy machine
+    patient = {"timeout": None, "startup_timeout": 3600, "iopub_timeout": 3600}  # for a busy machine
     run = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, **patient)
     run.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -62,7 +62,7 @@ def test_the_run_s_glosses_stay_those_of_its_model(
     config.decode.beams = 1
     run(config, workdir, "eval")
     assert len(rows(workdir / "decode.beams=1/glosses.dev.jsonl")) == 6
-    with pytest.raises(ConfigError, match="translates, and the stage recognize cannot"):
+    with pytest.raises(ConfigError, match="translates, but the stage recognize cannot"):
         run(config, workdir, "translate")
     (workdir / "glosses.json").write_text('{"glosses": ["RAIN"]}')
     with pytest.raises(ConfigError, match=r"config\.glosses: '\w+' then, '\w+' now"):

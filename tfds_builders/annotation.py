@@ -1,7 +1,7 @@
 """Annotated clips, and readers of the files that hold their texts.
 
-A reader passes over each row that it cannot use and adds a line with its file and line number to a list of
-problems, so that all problems are reported at once. Preparing is refused while that list holds any.
+A reader skips each row that it cannot use and adds a line with its file and line number to a list of
+problems, so that all problems are reported together. Preparing is refused unless that list is empty.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from sslssaw_jax.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 _PROBLEMS_SHOWN = 10
-_MAX_BYTES = 2**29  # of a file of annotations, unpacked
+_MAX_BYTES = 2**29  # of an annotation file, unpacked
 LONGEST_TEXT = 10_000  # characters
 
 Row = TypeVar("Row", bound=tuple)
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 
 class AnnotationError(UserError):
-    """An error of unusable annotations; each of `args` is one problem."""
+    """An error about unusable annotations; each of `args` is one problem."""
 
     def __str__(self) -> str:
         shown = [str(problem) for problem in self.args[:_PROBLEMS_SHOWN]]
@@ -70,13 +70,13 @@ class Annotation:
     """A clip with its texts; glosses are separated by single spaces."""
 
     name: str
-    video: Any  # the builder's `clip_reader` reads it: if not rendered, a folder, a file or a `Segment`
+    video: Any  # for the builder's `clip_reader`: if not rendered, a folder, a file or a `Segment`
     question: str
     target: str
     gloss: str
     signer: str
     overlap: bool = False  # the annotations mark the question as equal to the target
-    num_frames: int = 0  # by the annotations; 0: they do not say
+    num_frames: int = 0  # from the annotations; 0 if they do not say
 
 
 @dataclass
@@ -84,10 +84,10 @@ class Annotations:
     """The clips of a split in order, with problems and oddities."""
 
     clips: list[Annotation] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # clips that are left out, not among `clips`
+    missing: list[str] = field(default_factory=list)  # clips left out, which are not among `clips`
     odd: dict[str, list[str]] = field(default_factory=dict)  # the clips that show each oddity
     unreadable: list[Path] = field(default_factory=list)  # files of frames
-    problems: list[str] = field(default_factory=list)  # preparing is refused if there is any
+    problems: list[str] = field(default_factory=list)  # preparing is refused if there are any
 
     def note(self, oddity: str, name: str) -> None:
         """Note an oddity of a clip."""
@@ -104,7 +104,7 @@ def read_rows(
 ) -> dict[str, Row]:
     """Parse the lines of a UTF-8 file without outer spaces; see `parse_rows`.
 
-    Blank lines and lines that begin with `header` are passed over.
+    Blank lines and lines that begin with `header` are skipped.
     """
     text = path.read_bytes().decode("utf-8-sig", errors="replace")  # `parse_rows` reports what was replaced
     lines = (
@@ -140,10 +140,10 @@ def parse_rows(
     """Return the usable rows of a file, in order, by clip name.
 
     Args:
-        items: What to parse, each with its place in words.
+        items: The items to parse, each with its place in words.
         parse: Returns a row whose first field is the clip's name, or raises a ValueError.
         problems: Receives a line for each item that `parse` refuses, whose text is damaged, whose name cannot
-            name a file, or whose clip has a row already.
+            be a file name, or whose clip already has a row.
     """
     rows: dict[str, Row] = {}
     for place, item in items:
@@ -160,7 +160,7 @@ def parse_rows(
 
 
 def split_fields(line: str, form: str) -> list[str]:
-    """Return the fields of a line of a form such as `name|split`.
+    """Return the fields of a line in a form such as `name|split`.
 
     Raises:
         ValueError: The line has more or fewer fields.
@@ -222,7 +222,7 @@ def find_questions(
         manual_dir / checkout_folder,
         *sorted(manual_dir.glob(f"*/{checkout_folder}")),
     ]
-    if (manual_dir / test_file).is_file():  # the checkout's folder itself was named
+    if (manual_dir / test_file).is_file():  # the user named the checkout's own folder
         places.append(manual_dir)
     return first_existing(places)
 
@@ -269,6 +269,6 @@ def _parse_label(label: Any) -> Sentence:
 
 
 def count_frames(entry: Mapping[Any, Any]) -> int:
-    """Return the `length` of a clip's entry, 0 without one."""
+    """Return the `length` in a clip's entry, otherwise 0."""
     length = entry.get("length")
     return length if isinstance(length, int) else 0

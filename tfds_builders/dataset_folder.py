@@ -62,7 +62,7 @@ def write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
 
 
 def lacks_keypoints(builder: "VideoQaBuilder", folder: Path) -> bool:
-    """Return whether drawn signers can get a keypoint set and have none."""
+    """Return whether drawn signers lack a keypoint set that they can get."""
     known = bool(builder.points) and not builder.text_only
     return known and not (folder / FEATURES / AVATAR).exists() and os.access(folder, os.W_OK)
 
@@ -81,7 +81,7 @@ def _plain(value: Any) -> str | int | bool:
 
 
 def write_tokenizer(folder: Path, vocab_size: int, language: str) -> None:
-    """Train the tokenizer on the texts of train; 0 chooses a size."""
+    """Train the tokenizer on the texts of train; size 0 chooses one."""
     from sslssaw_jax.data.mbart_tokenizer import languages_with, train_tokenizer
     from sslssaw_jax.data.text import clean_question
 

@@ -3,8 +3,9 @@
     python -m tfds_builders.features --format=signjoey --name=pami0 --dataset=phoenix2014t_qa phoenix14t.*
 
 `DATA_DIR/DATASET/VERSION/features/NAME/` then holds a row of numbers for every few frames of each clip, which
-a run reads in place of frames: `--config.data.features=NAME`. The folder appears by one rename. The format
-`keypoints` writes places of named points, which a run reads beside frames: `--config.data.keypoints=NAME`.
+a run reads in place of frames: `--config.data.features=NAME`. The folder appears by a single rename. The
+format `keypoints` writes places of named points, which a run reads in addition to frames:
+`--config.data.keypoints=NAME`.
 """
 
 import argparse
@@ -32,7 +33,7 @@ Clips = Iterable[tuple[str, np.ndarray]]  # names and rows
 
 
 class FeatureError(UserError):
-    """An error of a file of features, which names it."""
+    """An error about a file of features, which names the file."""
 
 
 class Format(NamedTuple):
@@ -40,9 +41,9 @@ class Format(NamedTuple):
 
     help: str
     read: Callable[[Path], Clips]  # of one file
-    ends: tuple[str, ...] = ()  # of the files that are taken of a folder; empty: no folder is taken
+    ends: tuple[str, ...] = ()  # of the files that are taken from a folder; empty: no folder is taken
     stride: int = 1
-    most_frames: int | None = None  # its maker cut longer clips
+    most_frames: int | None = None  # longer clips were cut when the features were made
 
 
 def _read_pack(path: Path) -> Clips:
@@ -86,7 +87,7 @@ def _shares(found: Keypoints, size: tuple[int, int] | None, resize: Resize) -> n
 
     Args:
         found: The clip's keypoints.
-        size: Height and width of the pictures on which these were found, if the user says so.
+        size: Height and width of the pictures on which they were found, if the user gives them.
         resize: How the pictures became stored frames.
 
     Raises:
@@ -107,12 +108,12 @@ def _shares(found: Keypoints, size: tuple[int, int] | None, resize: Resize) -> n
 
 
 def _clip_name(path: Path) -> str:
-    """Return a clip's name, its folder in front."""
+    """Return a clip's name, preceded by its folder."""
     return f"{path.parent.name}/{path.name.removesuffix(path.suffix)}"
 
 
 FORMATS = {
-    "signjoey": Format("packs of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack),
+    "signjoey": Format("packed files of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack),
     "slrt": Format("FangyunWei/SLRT's head_rgb_input/train.pkl", _read_pack, stride=4, most_frames=400),
     "tspnet": Format(
         "verashira/TSPNet's folder span=8_stride=2 of .pt files", _read_tspnet, (".pt",), stride=2
@@ -151,10 +152,10 @@ def import_features(
         name: Of the set.
         dataset: Of a prepared dataset.
         data_dir: The folder of all prepared datasets.
-        stride: Frames from one row to the next; 0: as the format or the name of the folder says.
-        span: Frames that a row looks at; 0: the same, otherwise the stride.
-        size: Height and width of the pictures on which keypoints were found; None: as their files say, or
-            as the dataset's frames if it stores these as they came.
+        stride: Frames from one row to the next; 0: from the format or the folder's name.
+        span: Frames that a row looks at; 0: from the same, otherwise the stride.
+        size: Height and width of the pictures on which keypoints were found; None: as in their files, or
+            like the dataset's frames if these are stored unchanged.
         overwrite: Whether a set of this name is replaced.
 
     Raises:
@@ -238,7 +239,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _files(form: Format, files: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files, those of folders in order."""
+    """Yield the files, with the files of folders in order."""
     for path in files:
         if path.is_dir() and form.ends:
             inside = sorted(file for file in path.rglob("*") if file.suffix in form.ends)
@@ -248,7 +249,7 @@ def _files(form: Format, files: Sequence[Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise FeatureError(f"{path} is no file{' or folder' if form.ends else ''}: {form.help}")
+            raise FeatureError(f"{path} is not a file{' or folder' if form.ends else ''}: {form.help}")
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

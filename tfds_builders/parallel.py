@@ -15,7 +15,7 @@ from sslssaw_jax.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_WAITING_PER_WORKER = 4  # calls and results held at once: they keep a worker busy while a neighbour is slow
+_WAITING_PER_WORKER = 4  # calls and results held at a time: they keep a worker busy while another is slow
 
 
 class WorkerError(UserError):
@@ -32,9 +32,9 @@ def available_cpus() -> int:
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
 ) -> Iterator[Result]:
-    """Yield `function` of each item in order from spawned processes.
+    """Yield `function` of each item in order, from spawned processes.
 
-    At most `4 * num_workers` results are held at once, however slowly they are taken.
+    At most `4 * num_workers` results are held at a time, however slowly they are taken.
 
     Args:
         function: A module-level function; each worker imports its module, which should be light.
@@ -61,7 +61,7 @@ def ordered_map(
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise WorkerError(
-            f"one of {num_workers} processes was killed, probably for want of memory: use fewer --num_workers"
+            f"one of {num_workers} processes was killed, probably for lack of memory: use fewer --num_workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,8 +1,8 @@
 """Poses: `.pose` files (pose-format 0.1 and 0.2), and pickled keypoints `[T, 133, 3]`.
 
-As rows of numbers, coordinates of a `.pose` file become shares of the picture's width, and those of pickled
-keypoints stay in pixels; a point that was not found is zero. As keypoints, points have names, and both
-coordinates are shares of the picture.
+As rows of numbers, coordinates of a `.pose` file become shares of the picture's width, and coordinates of
+pickled keypoints stay in pixels; a point that was not found is zero. As keypoints, points have names, and
+both coordinates are shares of the picture.
 """
 
 import struct
@@ -39,7 +39,7 @@ class Keypoints(NamedTuple):
 def read_pose(path: Path) -> np.ndarray:
     """Return the first person's points, f32[T, points * (axes + 1)].
 
-    The confidence of a point stands behind its axes.
+    The confidence of a point comes after its axes.
 
     Raises:
         ValueError: The file is damaged, of another version, or shows nobody.
@@ -62,7 +62,7 @@ def read_named(path: Path) -> Iterator[Keypoints]:
     """Yield the keypoints of a `.pose` file, or of a pickle's clips.
 
     Raises:
-        ValueError: The file is damaged, or a pickle has other points than those of COCO-WholeBody.
+        ValueError: The file is damaged, or a pickle has points other than COCO-WholeBody's.
     """
     if path.suffix == ".pose":
         found = _read_file(path)
@@ -158,7 +158,7 @@ def _read(reader: _Reader) -> _Pose:
     names, axes = [], 0
     for _ in range(components):
         component = reader.text()
-        axes = max(axes, len(reader.text()) - 1)  # such as XYZC, the confidence apart
+        axes = max(axes, len(reader.text()) - 1)  # such as XYZC, without the confidence
         here, limbs, colours = reader.numbers("HHH")
         name_of = _COMPONENTS.get(component, lambda number, name, of=component: f"{of}/{name}")
         names += [name_of(number, reader.text()) for number in range(here)]
@@ -167,7 +167,7 @@ def _read(reader: _Reader) -> _Pose:
     _, frames, people = reader.numbers("HHH" if version == _OLD else "fIH")
     numbers = np.frombuffer(reader.data, "<f4", offset=reader.place)
     a_frame = people * points * (axes + 1)
-    if version == _OLD and a_frame:  # which counts frames in 16 bits
+    if version == _OLD and a_frame:  # it counts frames in 16 bits
         frames = len(numbers) // a_frame
     if not a_frame or not frames or len(numbers) != frames * a_frame:
         raise ValueError(f"it holds {len(numbers):,} numbers for {frames:,} frames of {people} people")

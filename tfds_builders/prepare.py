@@ -3,9 +3,9 @@
     python -m tfds_builders.prepare phoenix2014t_qa --manual_dir=PHOENIX-2014-T --data_dir=data
 
 `DATA_DIR/NAME/VERSION/` then holds the TFDS dataset (array_record), `dataset.json` (its language, source and
-options), `digests.json` (of every file), `clips.<split>.jsonl` (all that is known of each record but its
-video, in the order of the records) and, if there is a train split, `tokenizer/`. The folder appears by one
-rename, so it is whole or absent. A dataset of drawn signers also gets their joints, as a keypoint set.
+options), `digests.json` (of every file), `clips.<split>.jsonl` (everything known about each record except its
+video, in the order of the records) and, if there is a train split, `tokenizer/`. The folder appears by a
+single rename, so it is whole or absent. A dataset of drawn signers also gets their joints, as a keypoint set.
 """
 
 import argparse
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # each worker process of a builder imports this module, which
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
 _NAMES_SHOWN = 3
-_NAMES_CHECKED = 100  # that --check shows; some oddities are those of half a corpus
+_NAMES_CHECKED = 100  # that --check shows; some oddities affect half a corpus
 
 
 class PrepareError(UserError):
@@ -77,7 +77,7 @@ def make_builder(name: str, folder: Path, *, language: str = "", **options: Any)
     }
     builder = builders[name](data_dir=folder, **options)
     if language not in ("", builder.language):
-        raise PrepareError(f"the texts of {name} are in {builder.language}: leave --language={language} out")
+        raise PrepareError(f"the texts of {name} are in {builder.language}: leave out --language={language}")
     return builder
 
 
@@ -90,15 +90,15 @@ def prepare(
     overwrite: bool = False,
     **options: Any,
 ) -> Path:
-    """Prepare a dataset unless it is there; return its folder.
+    """Prepare a dataset unless it exists; return its folder.
 
     Args:
         name: One of `DATASETS`.
         data_dir: The folder of all prepared datasets.
-        manual_dir: The folder of what cannot be downloaded.
-        vocab_size: Size of the tokenizer without special tokens, fewer if the texts do not support it; 0 is
-            `dataset_folder.DEFAULT_VOCAB_SIZE` and the single characters of the texts.
-        overwrite: Whether to prepare a dataset again that is there.
+        manual_dir: The folder of files that cannot be downloaded.
+        vocab_size: Size of the tokenizer without special tokens, or fewer if the texts do not support it; 0
+            is `dataset_folder.DEFAULT_VOCAB_SIZE` and the single characters of the texts.
+        overwrite: Whether to prepare an existing dataset again.
         **options: Arguments of `make_builder`.
 
     Raises:
@@ -114,13 +114,13 @@ def prepare(
     final = data_dir / name / str(builder.version)
     if final.exists() and not overwrite:  # before the lock: the folder may be read-only
         _require_same(final, builder, manual_dir, vocab_size)
-        print(f"{final} is prepared already; --overwrite prepares it again")
+        print(f"{final} is already prepared; --overwrite prepares it again")
         if lacks_keypoints(builder, final):  # prepared by an earlier version
             write_keypoints(builder, final)
             print(f"added the keypoint set {AVATAR}")
         return final
     with locked(work, "--data_dir"):
-        shutil.rmtree(incomplete, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(incomplete, ignore_errors=True)  # left by a killed process
         if final.exists() and not overwrite:
             raise PrepareError(f"{final} has just been prepared by another process")
         builder = make_builder(name, incomplete, **options)  # the first one has seen what was removed
@@ -158,7 +158,7 @@ def verify(name: str, data_dir: Path) -> None:
     """Compare every file of a prepared dataset with its digest.
 
     Raises:
-        UserError: There is no such dataset, or files are gone or damaged, all of which are named.
+        UserError: There is no such dataset, or files are gone or damaged; all of them are named.
     """
     dataset = find_dataset(data_dir, name)
     damaged = damaged_files(dataset)
@@ -171,7 +171,7 @@ def verify(name: str, data_dir: Path) -> None:
 
 
 def check(name: str, manual_dir: Path | None, **options: Any) -> None:
-    """Read all that `prepare` would read, and print what is odd.
+    """Read everything that `prepare` would read, and print oddities.
 
     Raises:
         UserError: There are problems, which are printed, or an option is not allowed.
@@ -182,7 +182,7 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
             raise PrepareError(f"{name} is generated: there is nothing to check")
         try:
             splits = builder.check(_require_manual_dir(builder, name, manual_dir))
-        except AnnotationError as error:  # of a table, before any video is read
+        except AnnotationError as error:  # from a table, before any video is read
             _refuse(name, error.args)
     _print_oddities({split: found.odd for split, found in splits.items()}, _NAMES_CHECKED)
     unreadable = [file for found in splits.values() for file in found.unreadable]
@@ -200,7 +200,7 @@ def _refuse(name: str, problems: Sequence[object]) -> NoReturn:
 
 
 def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | None, vocab_size: int) -> None:
-    """Raise PrepareError if a dataset is of other files or options."""
+    """Raise PrepareError if a dataset comes from other files or options."""
     remedy = "prepare it again with --overwrite, or choose another --data_dir"
     try:
         facts = read_facts(folder)
@@ -208,7 +208,7 @@ def _require_same(folder: Path, builder: "VideoQaBuilder", manual_dir: Path | No
         raise PrepareError(f"{folder} does not say how it was prepared: {remedy}") from None
     if found := differences(facts, builder, manual_dir, vocab_size):
         lines = "\n  ".join(found)
-        raise PrepareError(f"{folder} is prepared already, from something else:\n  {lines}\n{remedy}")
+        raise PrepareError(f"{folder} is already prepared, from something else:\n  {lines}\n{remedy}")
 
 
 def _require_manual_dir(builder: "VideoQaBuilder", name: str, manual_dir: Path | None) -> Path:
@@ -281,7 +281,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--text_only",
         action="store_true",
-        help="leave the videos out, for models of the question alone or of features",
+        help="leave out the videos, for models that read only questions or features",
     )
     parser.add_argument(
         "--max_missing",
@@ -292,7 +292,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--vocab_size", type=int, default=0, help="size of the tokenizer (default: by the texts)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+    parser.add_argument("--overwrite", action="store_true", help="prepare an existing dataset again")
     parser.add_argument("--check", action="store_true", help="list all problems of the files, write nothing")
     parser.add_argument(
         "--verify", action="store_true", help="compare a prepared dataset with its digests, write nothing"
@@ -315,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         command = f"python -m tfds_builders.prepare {shlex.join(given)}"
-        raise SystemExit(f"error: {error}\nOnce that is mended, run again: {command}") from error
+        raise SystemExit(f"error: {error}\nOnce that is fixed, run again: {command}") from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is left behind, run the same command again") from None
 

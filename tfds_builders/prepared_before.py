@@ -1,4 +1,4 @@
-"""Whether a dataset that is there was prepared from the same files with the same options."""
+"""Whether an existing dataset was prepared from the same files with the same options."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # each worker process of a builder imports this module, which
 
 
 def options_of(builder: "VideoQaBuilder", vocab_size: int) -> dict[str, Any]:
-    """Return the options that decide what is prepared."""
+    """Return the options that determine what is prepared."""
     options = {name: getattr(builder, name) for name in ("language", "resize", "fps", "text_only")}
     return options | {"vocab_size": vocab_size}
 
@@ -21,7 +21,7 @@ def differences(
 ) -> list[str]:
     """List what differs from what would be prepared now.
 
-    Without `manual_dir`, or if the files are not there any more, only options are compared.
+    Without `manual_dir`, or if the files are no longer there, only options are compared.
     """
     then, now = facts.to_json(), options_of(builder, vocab_size)
     found = [f"--{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]

@@ -31,7 +31,7 @@ KeyedExample = tuple[str, dict[str, Any]]
 
 
 class _StableWriter(tfds.core.ExampleWriter):
-    """A writer that orders an example's fields: the order varies by process."""
+    """A writer that sorts an example's fields, whose order varies by process."""
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
         """Write the examples of a shard."""
@@ -50,8 +50,8 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     Args:
         resize: Size of stored frames, `256` (square), `short:256` (short side), `crop:256` (middle square) or
             `none`; empty chooses the builder's own.
-        fps: Frames per second taken from video files, or those of a folder, of which all frames are taken;
-            None chooses the builder's own.
+        fps: Frames per second taken from video files, or the rate of a folder, from which all frames are
+            taken; None chooses the builder's own.
         num_workers: Number of processes that re-encode frames; 0 is one per core.
         text_only: Whether to leave out the videos, for models without frames; all clips have 0 frames.
         max_missing: Share of a split's clips that may lack frames or texts; one clip always may.
@@ -68,7 +68,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     default_fps = 25.0
     HOMEPAGE = ""
     points: tuple[str, ...] = ()
-    """The names of the keypoints that are known of all clips."""
+    """The names of the keypoints that are known for all clips."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self.resize, self.fps = resize or self.default_resize, fps
         self.frame_size = (0, 0)  # height and width, known after preparation
         self._num_workers, self.text_only, self._max_missing = num_workers, text_only, max_missing
-        frames.Resize.parse(self.resize)  # is refused before anything is written
+        frames.Resize.parse(self.resize)  # refuses a wrong text before anything is written
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @abc.abstractmethod
@@ -120,7 +120,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         return Source(manual_dir.resolve().name, tables, digest.hexdigest())
 
     def check(self, manual_dir: Path) -> dict[str, Annotations]:
-        """Read all that preparing reads; return all problems and oddities."""
+        """Read everything that preparing reads; return all problems and oddities."""
         splits = self.read_annotations(manual_dir)
         stream = self._stream(splits, "checking")
         for name, split in splits.items():
@@ -224,7 +224,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
                 self.frame_size = self.frame_size if any(self.frame_size) else size
                 if size != self.frame_size:
                     split.problems.append(
-                        f"{clip.video}: frame {number} has {_pixels(size)}, the frames before have "
+                        f"{clip.video}: frame {number} has {_pixels(size)}, the earlier frames have "
                         f"{_pixels(self.frame_size)}: choose a square, such as --resize=256"
                     )
                     break
@@ -250,7 +250,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         share, names = 100 * len(missing) / total, ", ".join(missing[:3])
         return [
             f"{len(missing):,} of the {total:,} clips of {name} are missing ({share:.3g} %): {names}, ...; "
-            "--check gives the reasons, and --max_missing=1 goes on without them"
+            "--check gives the reasons, and --max_missing=1 continues without them"
         ]
 
 

@@ -26,16 +26,16 @@ OTHER_SYSTEMS = {row: name for name, recipe in _RECIPES.items() for row in recip
 SMALL: dict[str, dict[str, Any]] = {
     row: changes for recipe in _RECIPES.values() for row, changes in recipe.SMALL.items()
 }
-"""What each row changes on a small base."""
+"""What each row changes in a small base."""
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     row: changes for recipe in _RECIPES.values() for row, changes in recipe.PUBLISHED.items()
 }
-"""The recipe of each row by its public code or paper."""
+"""The recipe of each row, from its public code or paper."""
 
 PUBLISHED_ON: dict[str, dict[str, Any]] = {
     row: changes
     for recipe in _RECIPES.values()
     for row, changes in getattr(recipe, "PUBLISHED_ON", {}).items()
 }
-"""What the public recipe of a row has of its own on one dataset, by "BASE/ROW"."""
+"""What is special in a row's public recipe for one dataset, by "BASE/ROW"."""

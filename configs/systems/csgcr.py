@@ -1,4 +1,4 @@
-"""CSGCR. No code is public: sizes and recipe are those of SSL-SSAW, and beam search finds 10 sentences."""
+"""CSGCR. No code is public: sizes and recipe are SSL-SSAW's, and beam search finds 10 sentences."""
 
 from typing import Any
 

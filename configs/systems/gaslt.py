@@ -1,4 +1,4 @@
-"""GASLT, by the public code YinAoXiong/GASLT."""
+"""GASLT, after the public code YinAoXiong/GASLT."""
 
 from configs.systems.shared import CSL_DAILY_PATIENCE, SIGNJOEY, SMALL_TRANSFORMER, WITHOUT_QUESTION
 

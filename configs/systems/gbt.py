@@ -1,11 +1,11 @@
-"""GBT, by the public code glq-1992/GBT-code."""
+"""GBT, after the public code glq-1992/GBT-code."""
 
 from typing import Any
 
 from configs.systems.shared import small_stage
 
 _SMALL = {
-    "translate.normalize": "clips",  # the contrasts' weights go with sums over sentences
+    "translate.normalize": "clips",  # the weights of the contrastive losses are for sums over sentences
     "model.d_model": 128,
     "model.ffn_dim": 512,
     "model.heads": 4,
@@ -59,4 +59,4 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
         **_steps(10, 30, 50),
     },
 }
-"""What the public recipe has of its own on one dataset."""
+"""What is special in the public recipe for one dataset."""

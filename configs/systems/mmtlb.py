@@ -1,4 +1,4 @@
-"""MMTLB, by the public code FangyunWei/SLRT."""
+"""MMTLB, after the public code FangyunWei/SLRT."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ _PUBLISHED = {
 
 
 def _writer(rate: float) -> tuple[str, ...]:
-    """Return the rates of what comes from both stages before."""
+    """Return the learning rates of the parts from both earlier stages."""
     return ("video=0", *(f"{part}={rate:g}" for part in ("embedding", "ending", "encoder", "decoder")))
 
 
@@ -76,4 +76,4 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
         "translate.optim.groups": _writer(0.1),
     },
 }
-"""What the public recipe has of its own on one dataset."""
+"""What is special in the public recipe for one dataset."""

@@ -1,4 +1,4 @@
-"""NSLT, by the public code neccam/nslt."""
+"""NSLT, after the public code neccam/nslt."""
 
 _ATTENTION = {
     "nslt": {"model.attention": "none"},
@@ -30,4 +30,4 @@ _PUBLISHED = {
 }
 SMALL = {row: _SMALL | attention for row, attention in _ATTENTION.items()}
 PUBLISHED = {row: _PUBLISHED | attention for row, attention in _ATTENTION.items()}
-PUBLISHED_ON = {f"csl_daily/{row}": {"translate.epochs": 8} for row in PUBLISHED}  # as many steps
+PUBLISHED_ON = {f"csl_daily/{row}": {"translate.epochs": 8} for row in PUBLISHED}  # the same number of steps

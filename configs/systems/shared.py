@@ -16,12 +16,13 @@ SMALL_TRANSFORMER = {
     "model.activation_dropout": 0.0,
 }
 # The public codes score dev every 100 steps of 32 clips, 2.2 times an epoch of PHOENIX and 5.7 of CSL-Daily;
-# here it is once an epoch, with a patience of about as many steps. Their alpha of -1 divides by no length.
+# here it is once an epoch, with a patience of about as many steps. Their alpha of -1 means no division by
+# length.
 CSL_DAILY_PATIENCE = {"translate.optim.patience": 1}
 # SLRT's code ends at the first fall after a rate without a better score: the second in a row.
 TWO_FALLS = {"translate.patience": 8}
 CSL_DAILY_TWO_FALLS = CSL_DAILY_PATIENCE | {"translate.patience": 4}
-ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}  # of SLRT's code and what builds on it
+ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}  # of SLRT's code and its successors
 SIGNJOEY = {
     "translate.epochs": 500,  # the plateau ends training
     "translate.normalize": "clips",
@@ -35,7 +36,7 @@ SIGNJOEY = {
 
 
 def small_stage(name: str, clips: int, frames: int) -> dict[str, Any]:
-    """Return the small recipe of a stage before the translation."""
+    """Return the small recipe for a stage before the translation."""
     optim = {
         "name": "adamw",
         "learning_rate": 1e-3,

@@ -1,4 +1,4 @@
-"""SLRT, by the public code neccam/slt."""
+"""SLRT, after the public code neccam/slt."""
 
 from configs.systems.shared import (
     CSL_DAILY_TWO_FALLS,

@@ -1,4 +1,4 @@
-"""TS-SLT, by the public code FangyunWei/SLRT; its Gloss2Text is that of MMTLB."""
+"""TS-SLT, after the public code FangyunWei/SLRT; its Gloss2Text is MMTLB's."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from configs.systems import mmtlb
 _HEADS = ("video", "keypoints", "joint")
 _SMALL = {
     **mmtlb.SMALL["mmtlb"],
-    "data.features": (),  # frames and keypoints, or a set of each
+    "data.features": (),  # frames and keypoints, or a feature set of each
     "data.keypoints": "avatar",
     "model.cnn_width": 96,
-    "recognize.epochs": 2,  # points tell more than pixels
+    "recognize.epochs": 2,  # points say more than pixels
     "model.sigma": 8.0,
     "model.raster": (170, 170),
 }
 
 
 def _writers(rate: float, **parts: float) -> tuple[str, ...]:
-    """Return the three writers' rates, and those of some parts."""
+    """Return the learning rates of the three writers, and of some parts."""
     named = [f"writers.{head}.{part}={factor:g}" for head in _HEADS for part, factor in parts.items()]
     return (f"writers={rate:g}", *named)
 
@@ -45,4 +45,4 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
         "translate.optim.groups": ("video=0", "heads=0.1", *_writers(0.01, mapper=0.1)),
     },
 }
-"""What the public recipe has of its own on one dataset."""
+"""What is special in the public recipe for one dataset."""

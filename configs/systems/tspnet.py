@@ -1,4 +1,4 @@
-"""TSPNet, by the public code verashira/TSPNet."""
+"""TSPNet, after the public code verashira/TSPNet."""
 
 from configs.systems.shared import SMALL_TRANSFORMER
 
@@ -16,7 +16,7 @@ _PUBLISHED = {
     "translate.frame_budget": 1872,
     "translate.accumulate": 2,  # 4,096 positions there
     "translate.label_smoothing": 0.1,
-    "translate.optim.name": "adamw",  # fairseq's `adam`, whose decay is apart from the gradient
+    "translate.optim.name": "adamw",  # fairseq's `adam` separates decay from the gradient
     "translate.optim.learning_rate": 1e-4,
     "translate.optim.b2": 0.999,
     "translate.optim.weight_decay": 1e-4,

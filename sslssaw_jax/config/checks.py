@@ -1,4 +1,4 @@
-"""Settings that say once which values they allow and who depends on them."""
+"""Settings that define in one place which values they allow and what depends on them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class ConfigError(UserError):
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting allows, and the words that say so."""
+    """The numbers that a setting allows, and the words for them in a message."""
 
     low: float
     high: float

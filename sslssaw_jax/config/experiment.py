@@ -1,6 +1,6 @@
 """The configuration of an experiment as frozen dataclasses; the only reader of `ConfigDict`.
 
-A config file starts from `systems.default_config()`, changes what it wants and returns the `ConfigDict`;
+A config file starts from `systems.default_config()`, changes what it needs and returns the `ConfigDict`;
 `from_config_dict` turns it into a `Config`. An unknown key or a value that is not allowed is a `ConfigError`.
 """
 
@@ -60,7 +60,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When the state is saved and which saves are kept."""
+    """When a state is saved and which saved states are kept."""
 
     every_steps: int = positive(1000)  # in addition to the end of each evaluated epoch
     keep_latest: int = positive(2)
@@ -69,7 +69,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What translates and what the scores are compared with.
+    """Which runs translate and what the scores are compared with.
 
     Runs are named by their workdirs, relative to the parent of this run's workdir.
     """
@@ -77,7 +77,7 @@ class EvaluationConfig:
     # runs that translate together, by the mean of their probabilities
     ensemble: tuple[str, ...] = setting((), scored=True)
     question_only_run: str | None = setting(None)  # a run without video whose scores the report compares
-    # translate test also with shuffled questions, and without any
+    # translate test also with shuffled questions, and without questions
     swap_questions: bool = setting(True, scored=True)
     num_heatmaps: int = non_negative(6)  # test clips drawn: the worst, the best, the second worst, and so on
 
@@ -109,7 +109,7 @@ class LoggingConfig:
 class Config:
     """One experiment: the data, the system, and the stages that train it.
 
-    `warm_start` trains the CNN on isolated signs (the small stand-in for ImageNet weights), `recognize` the
+    `warm_start` trains the CNN on isolated signs (a small substitute for ImageNet weights), `recognize` the
     video part to name glosses, `gloss2text` a language model to write a sentence from glosses, `text2gloss`
     glosses from a sentence, `pretrain` is stage 1, `translate` stage 2. A stage without epochs is left out.
     """
@@ -138,10 +138,10 @@ class Config:
     mesh: MeshConfig = group(MeshConfig, free=True)
     checkpoint: CheckpointConfig = group(CheckpointConfig, free=True)
     logging: LoggingConfig = group(LoggingConfig, free=True)
-    # gets what TensorBoard gets; the packages are optional
+    # receives everything that TensorBoard gets; the packages are optional
     tracker: Literal["none", "trackio", "wandb"] = setting("none", free=True)
-    # a folder of compiled programs, so that a restart compiles nothing, which all processes share; auto: in
-    # ~/.cache, with several processes none; None: no cache
+    # a folder of compiled programs, shared by all processes, so that a restart compiles nothing; auto: in
+    # ~/.cache, or no cache with several processes; None: no cache
     compilation_cache: str | None = setting("auto", free=True)
 
 
@@ -153,7 +153,7 @@ def to_config_dict(config: Any) -> ml_collections.ConfigDict:
         if dataclasses.is_dataclass(value):
             value = to_config_dict(value)
         elif value is None:
-            value = placeholder(str)  # a plain None would take no text from a flag
+            value = placeholder(str)  # a plain None would accept no text from a flag
         tree[field.name] = value
     return tree
 
@@ -177,7 +177,7 @@ def from_config_dict(tree: ml_collections.ConfigDict, model_groups: Mapping[str,
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return plain dictionaries and lists, as JSON keeps them."""
+    """Return plain dictionaries and lists, as JSON stores them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -196,11 +196,11 @@ def differences(saved: dict[str, Any], current: dict[str, Any], path: str = "con
 def run_differences(
     config: Config, saved: dict[str, Any], current: dict[str, Any], *stages: str
 ) -> list[str]:
-    """Return how two runs differ in what decides the parameters of stages.
+    """Return the differences of two runs in what determines the stages' parameters.
 
     Args:
         config: The current configuration, whose fields say what may change.
-        saved: The notes kept with the one run, `{"config": to_dict(...), "tokenizer": ..., "glosses": ...}`.
+        saved: The notes kept with one run, `{"config": to_dict(...), "tokenizer": ..., "glosses": ...}`.
         current: The notes of the other run.
         *stages: The names of a stage and of those before it.
     """
@@ -223,7 +223,7 @@ def scored_differences(
         saved: The configuration of the training, as `to_dict` returns it.
         current: The configuration of the evaluation.
         config: The current configuration or a group of it, whose fields say what changes translations.
-        all_scored: Whether all settings of the group do.
+        all_scored: Whether all settings of the group change translations.
 
     Returns:
         The current values by dotted key, without the leading `config.`.
@@ -241,13 +241,13 @@ def scored_differences(
 
 
 def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict[str, Any]:
-    """Return the values of a group that decide the parameters of stages."""
+    """Return the values of a group that determine the parameters of stages."""
     kept: dict[str, Any] = {}
     for field in dataclasses.fields(group):
         of_stages, value = field.metadata.get("stages"), _saved_value(field, values)
         if field.metadata.get("free") or not (of_stages is None or set(stages).intersection(of_stages)):
             continue
-        if field.name.endswith("weights"):  # pretrained weights decide the parameters; their place does not
+        if field.name.endswith("weights"):  # pretrained weights determine the parameters; their path does not
             value = bool(value)
         elif isinstance(value, dict):
             value = _decisive(getattr(group, field.name), value, stages)
@@ -256,7 +256,7 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
 
 
 def _saved_value(field: "dataclasses.Field[Any]", saved: Mapping[str, Any]) -> Any:
-    """Return a saved setting; one newer than the configuration has its default."""
+    """Return a saved setting; a setting newer than the configuration has its default."""
     if field.name in saved:
         return saved[field.name]
     make = field.default_factory
@@ -297,7 +297,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, str) and value.startswith("~"):  # the shell expands no ~ behind a =
+    if isinstance(value, str) and value.startswith("~"):  # the shell does not expand ~ after =
         return str(user_path(value))
     require(type(value) is hint, f"{path} is {value!r}; it must be of type {hint.__name__}")
     return value

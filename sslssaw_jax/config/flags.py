@@ -1,4 +1,4 @@
-"""What the command line says of settings, and one message for each mistake in it."""
+"""The settings on the command line, and one message for each mistake there."""
 
 import difflib
 import re
@@ -46,12 +46,12 @@ def read_config_file(arguments: Sequence[str]) -> ml_collections.ConfigDict | No
     name, *variant = _config_argument(arguments).split(":", 1)
     try:
         return runpy.run_path(name)["get_config"](*variant)
-    except Exception:  # which absl has reported already
+    except Exception:  # absl has already reported it
         return None
 
 
 def _config_argument(arguments: Sequence[str]) -> str:
-    """Return the value of `--config=FILE` or `--config FILE`, "" without one."""
+    """Return the value of `--config=FILE` or `--config FILE`, otherwise ""."""
     pairs = zip(arguments, [*arguments[1:], ""])
     values = [following for argument, following in pairs if argument in ("--config", "-config")]
     values += [match[1] for argument in arguments if (match := re.match(r"--?config=(.*)", argument))]
@@ -62,7 +62,7 @@ def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collectio
     """Return one message for flags that absl or ml_collections refuses.
 
     Args:
-        error: What was raised.
+        error: The error that was raised.
         arguments: Of the command line, without the program.
         tree: The configuration, if the file could be read.
     """

@@ -18,9 +18,9 @@ from sslssaw_jax.config.checks import (
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimizer and its schedule: a linear warm-up, then what `schedule` says.
+    """The optimizer and its schedule: a linear warm-up, then the `schedule`.
 
-    `groups` are texts such as "video.cnn=0.1", since a `ConfigDict` takes the dots of a key for levels, and a
+    `groups` are texts such as "video.cnn=0.1", since a `ConfigDict` reads the dots in a key as levels, and a
     flag can set a tuple.
     """
 
@@ -28,12 +28,12 @@ class OptimConfig:
     # steps: times `factor` after each milestone; plateau: times `factor` where dev does not improve
     schedule: Literal["cosine", "steps", "plateau", "constant"] = "cosine"
     learning_rate: float = positive(0.01)
-    final_learning_rate: float = non_negative(1e-8)  # cosine: the last one; plateau: training ends below it
+    final_learning_rate: float = non_negative(1e-8)  # cosine: the last rate; plateau: training ends below it
     warmup_steps: int = non_negative(0)
     milestones: tuple[int, ...] = ()  # epochs
     factor: float = setting(0.5, SHARE)
-    patience: int = non_negative(8)  # evaluations without improvement that plateau lets pass
-    groups: tuple[str, ...] = ()  # "PATH=FACTOR" of the rate of a module; 0 freezes, the longest path counts
+    patience: int = non_negative(8)  # evaluations without improvement that plateau tolerates
+    groups: tuple[str, ...] = ()  # "PATH=FACTOR" for a module's rate; 0 freezes it, the longest path counts
     momentum: float = fraction(0.9)
     b1: float = fraction(0.9)
     b2: float = fraction(0.98)
@@ -64,32 +64,32 @@ class OptimConfig:
 class StageConfig:
     """The training of one stage; batch sizes count all devices together.
 
-    A step accumulates the gradient of `accumulate` batches as if they were one. BatchNorm and the contrast of
-    stage 1 see only the clips of one batch at a time.
+    A step accumulates the gradient of `accumulate` batches as if they were one. BatchNorm and the contrastive
+    loss of stage 1 see only the clips of one batch at a time.
     """
 
     epochs: int = non_negative(0)  # 0 leaves the stage out
     clips_per_batch: int = positive(16)
-    frame_budget: int = positive(1920)  # frames of a batch, over all its clips
-    accumulate: int = positive(1)  # batches of one step
-    ema_decay: float = fraction(0.0)  # of the moving average of parameters that evaluation uses; 0 disables
+    frame_budget: int = positive(1920)  # frames in a batch, over all its clips
+    accumulate: int = positive(1)  # batches per step
+    ema_decay: float = fraction(0.0)  # of the moving average that evaluation uses; 0 disables it
     eval_every: int = positive(1)  # epochs
-    patience: int = non_negative(0)  # evaluations without improvement before stopping; 0 disables
+    patience: int = non_negative(0)  # evaluations without improvement before stopping; 0 disables this
     optim: OptimConfig = group(OptimConfig)
 
 
 @dataclass(frozen=True)
 class SentenceConfig(StageConfig):
-    """A stage with the loss of a sentence."""
+    """A stage with a loss on sentences."""
 
     label_smoothing: float = fraction(0.0)
-    # tokens: the mean over all tokens of a step; clips: the sum over a sentence, as mean over clips
+    # tokens: the mean over all tokens of a step; clips: the sum over a sentence, averaged over clips
     normalize: Literal["tokens", "clips"] = "tokens"
 
 
 @dataclass(frozen=True)
 class PretrainConfig(SentenceConfig):
-    """Stage 1: contrast and masked words."""
+    """Stage 1: contrastive learning and masked words."""
 
     mask_weight: float = non_negative(1.0)  # lambda in L1 = L_sim + lambda * L_R
 

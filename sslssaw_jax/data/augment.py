@@ -1,4 +1,4 @@
-"""Stored frames to normalized pixels on the device, with augmentation per clip, and keypoints likewise.
+"""Stored frames to normalized pixels on the device, with augmentation per clip; the same for keypoints.
 
 B clips, N packed frames, S x S stored pixels, H x W output pixels, K keypoints.
 """
@@ -49,7 +49,7 @@ def prepare_frames(batch: Batch, config: DataConfig, key: jax.Array | None) -> t
 def prepare_keypoints(batch: Batch, config: DataConfig, key: jax.Array | None) -> jax.Array:
     """Return keypoints where `prepare_frames` shows them, f32[N, K, 3].
 
-    With the same key, a point is moved as the pixels of its frame are. It has x and y, as shares of the
+    With the same key, a point moves like the pixels of its frame. It has x and y, as shares of the
     output window from the left and the upper edge, and its score; outside the window the shares are below 0
     or above 1. A mirrored point keeps its name.
 

@@ -29,7 +29,7 @@ def encode_texts(
 ) -> IdsAndMask:
     """Return texts as ids and mask, both of the shape [B, L].
 
-    A row without a text has no token at all, not even `</s>`.
+    A row without a text has no tokens at all, not even `</s>`.
     """
     ids_BxL = np.full(shape, pad_id, np.int32)
     mask_BxL = np.zeros(shape, bool)
@@ -49,8 +49,8 @@ class _BatchSource:
         data: What a batch holds.
         stage: The size of a batch.
         plan: The clips of each batch.
-        seed: Draws frames, masks and questions anew in each epoch; None draws the same ones on every pass.
-        local_frames: The packed frames to read, the others stay zero; None reads all.
+        seed: Draws new frames, masks and questions in each epoch; None draws the same ones on every pass.
+        local_frames: The packed frames to read; the others stay zero; None reads all.
         ask: The text of a clip's question.
         glosses: The vocabulary of the clips' glosses; None leaves these out.
     """
@@ -90,7 +90,7 @@ class _BatchSource:
 
     @property
     def epoch_ends(self) -> np.ndarray:
-        """Return the step at the end of each epoch, i[epochs]."""
+        """Return the last step of each epoch, i[epochs]."""
         return self._plan.epoch_ends // self._stage.accumulate
 
     def __getitem__(self, step: int) -> Batch:
@@ -169,7 +169,7 @@ class _BatchSource:
             except (FrameError, RecordError):
                 frames_NxHxWx3[start:end] = 0  # what was read before the broken frame
                 valid_B[row], end = False, start
-                # evaluation must score the whole split, and a batch needs a clip
+                # evaluation must score the whole split, and a batch needs at least one clip
                 if self._seed is None or not data.skip_broken or not valid_B.any():
                     raise
         if sets:
@@ -241,7 +241,7 @@ class Batches:
     def iterator(self, start: int = 0) -> grain.DatasetIterator[Batch]:
         """Return an iterator that begins at batch `start`.
 
-        The value of its `get_state` can be written as JSON, and `set_state` continues bit for bit.
+        The value of its `get_state` can be written as JSON, and `set_state` continues exactly, bit for bit.
         """
         iterator = iter(self._dataset)
         iterator.set_state({"next_index": start})
@@ -261,9 +261,9 @@ def train_batches(
     ask: Ask | None = None,
     glosses: GlossVocabulary | None = None,
 ) -> Batches:
-    """Return all batches of `stage.epochs` epochs, each shuffled and masked anew.
+    """Return all batches of `stage.epochs` epochs, each with new shuffling and masking.
 
-    With `stage.accumulate` above 1 each is a batch of that many stacked micro-batches.
+    If `stage.accumulate` is above 1, each is a batch of that many stacked micro-batches.
 
     Args:
         source: The clips to train on.
@@ -272,7 +272,7 @@ def train_batches(
         stage: The size of a batch.
         seed: The run's seed.
         local_frames: The packed frames of this process, the others stay zero; None reads all.
-        ask: The text of a clip's question, drawn anew in each epoch; None asks the clip's own.
+        ask: The text of a clip's question, drawn again in each epoch; None asks the clip's own.
         glosses: The vocabulary of the clips' glosses; None leaves these out.
 
     Raises:
@@ -360,14 +360,14 @@ def _text_lengths(source: ClipSource, tokenizer: Tokenizer, data: DataConfig) ->
 
 
 def _limits(data: DataConfig, source: ClipSource) -> tuple[int, int, int]:
-    """Return the most question tokens, target tokens and rows of a clip."""
+    """Return the largest numbers of a clip's question tokens, target tokens and rows."""
     sets = source.feature_sets
     rows = most_rows(data.max_frames, sets[0].stride) if sets else data.max_frames
     return data.max_question_tokens, data.max_target_tokens, rows
 
 
 def _steps(needed: np.ndarray, limits: tuple[int, int, int], most_steps: int) -> np.ndarray:
-    """Return the fewest steps of all limits that hold `needed`, [..., 3]."""
+    """Return the smallest number of steps of all limits that holds `needed`, [..., 3]."""
     return (-(-needed * most_steps // np.array(limits))).max(axis=-1)
 
 

@@ -16,7 +16,7 @@ from sslssaw_jax.data.frames import decode_frame, decode_frames
 from sslssaw_jax.workdir import read_jsonl
 
 _PREPARE_AGAIN = "prepare the dataset again with --overwrite"
-_IMPORTING = threading.Lock()  # TFDS imports itself lazily: two threads that do so could block for ever
+_IMPORTING = threading.Lock()  # TFDS imports itself lazily: two threads that trigger it could block for ever
 _LONGEST_NAME = 200  # bytes: file names have at most 255, and prefixes and suffixes are added
 
 
@@ -77,7 +77,7 @@ def _keep_jpeg() -> Any:
 
 
 def whole_clips(num_clips: int, data: DataConfig, seed: int) -> list[int]:
-    """Return the places of train's clips that are more than text."""
+    """Return the places of train's clips that have more than text."""
     order = np.random.default_rng(seed).permutation(num_clips)
     return sorted(order[: data.num_whole(num_clips)].tolist())
 
@@ -92,7 +92,7 @@ def check_name(name: str) -> None:
     if not name or not plain or len(name.encode()) > _LONGEST_NAME:
         raise ValueError(
             f"{name[:80]!r} cannot be the name of a clip: use at most {_LONGEST_NAME} bytes without slashes "
-            "and control characters, and no dot in front"
+            "and control characters, and no leading dot"
         )
 
 
@@ -105,7 +105,7 @@ def _clip_info(row: dict[str, Any]) -> ClipInfo:
     clip = ClipInfo(**row)
     for name, kind in get_type_hints(ClipInfo).items():
         if type(getattr(clip, name)) is not kind:
-            raise TypeError(f"{name} of {str(clip.id)[:80]!r} is no {kind.__name__}")
+            raise TypeError(f"{name} of {str(clip.id)[:80]!r} is not of type {kind.__name__}")
     check_name(clip.id)
     if not 0 <= clip.num_frames < 2**31:
         raise ValueError(f"num_frames of {clip.id} is {clip.num_frames}")
@@ -130,8 +130,8 @@ def read_record(data: bytes) -> dict[str, Any]:
 class ClipSource:
     """A split's clips by index, safe to share between threads.
 
-    Opening a source reads texts and frame counts, and no video. A source of features has `feature_sets`, and
-    one of frames may have `keypoints`: a source of features of the same clips.
+    Opening a source reads texts and frame counts, but no video. A source of features has `feature_sets`, and
+    a source of frames may have `keypoints`: a source of features for the same clips.
 
     Raises:
         DatasetError: The dataset has no such split; or, when a clip is read, its record is gone or broken.
@@ -176,7 +176,7 @@ class ClipSource:
         return Clip(**asdict(self.clips[index]), video=video)
 
     def get_ready(self) -> None:
-        """Prepare what takes long before the first clip is read; here nothing."""
+        """Do any long preparation before the first clip is read; here none."""
 
     def asking(self, questions: Sequence[str]) -> Self:
         """Return a source of the same clips with other questions."""

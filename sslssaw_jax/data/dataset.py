@@ -35,9 +35,9 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """A description of how a dataset was prepared, and what came out.
+    """A description of how a dataset was prepared, and of the result.
 
-    Two datasets of one fingerprint hold the same clips, texts and frames in the same order.
+    Two datasets with the same fingerprint hold the same clips, texts and frames in the same order.
     """
 
     language: str  # of questions and targets, in mBART's code
@@ -45,7 +45,7 @@ class DatasetFacts:
     fps: float
     jpeg_quality: int
     text_only: bool
-    vocab_size: int  # 0: by the texts
+    vocab_size: int  # 0: depends on the texts
     frame_size: tuple[int, int]  # height and width in pixels, (0, 0) without videos
     source: Source
     fingerprint: str
@@ -60,7 +60,7 @@ class DatasetFacts:
         height, width = obj["frame_size"]
         for name, kind in (("language", str), ("resize", str), ("fps", float), ("fingerprint", str)):
             if type(obj[name]) is not kind:
-                raise TypeError(f"{name} is no {kind.__name__}")
+                raise TypeError(f"{name} is not of type {kind.__name__}")
         Resize.parse(obj["resize"])
         if not 1 <= obj["fps"] <= 1000:
             raise ValueError(f"fps is {obj['fps']}")
@@ -107,7 +107,7 @@ def find_dataset(data_dir: str | Path, name: str) -> Dataset:
     """Find the newest version of a prepared dataset.
 
     Raises:
-        DatasetError: There is no such dataset, or its language is not written down.
+        DatasetError: There is no such dataset, or its language is not recorded.
     """
     parent = Path(data_dir) / name
     command = prepare_command(name, data_dir)
@@ -134,7 +134,7 @@ def prepare_command(name: str, data_dir: str | Path, **options: Any) -> str:
     """Return the command that prepares a dataset, with capitals to replace."""
     if name == "custom_qa":
         options = {"language": "CODE"} | options
-    if name != "avatar_qa":  # which is rendered
+    if name != "avatar_qa":  # avatar_qa is rendered
         options |= {"manual_dir": "FOLDER"}
     given = {"data_dir": data_dir} | options
     return " ".join(
@@ -169,7 +169,7 @@ def _fingerprint(digests: dict[str, str], language: str) -> str:
 
 
 def damaged_files(dataset: Dataset) -> list[str]:
-    """Return the files that are gone or not as prepared."""
+    """Return the files that are gone or differ from what was prepared."""
     try:
         digests = read_json(dataset.folder / DIGESTS)
         expected = _fingerprint(digests, dataset.language)

@@ -13,11 +13,11 @@ OPEN_BATCHES = 16  # filled at the same time; more do not pack better (0.8 % was
 
 _room = itemgetter(0)
 EpochClips = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-"""Of each clip of an epoch, i[clips]: its index, the frames kept of it, and its kind, see `plan_epoch`."""
+"""For each clip of an epoch, i[clips]: index, number of frames kept, and kind, see `plan_epoch`."""
 
 
 def clip_rng(seed: int, epoch: int, clip: int) -> np.random.Generator:
-    """Return what draws for a clip in an epoch."""
+    """Return the random generator for a clip in an epoch."""
     return np.random.default_rng([seed, epoch, clip])
 
 
@@ -36,10 +36,10 @@ def plan_epoch(
 
     Args:
         num_frames: i[num_clips], the frames kept of each clip.
-        clips_per_batch: B, the most clips of a batch.
-        frame_budget: N, the most frames of a batch.
+        clips_per_batch: B, the most clips in a batch.
+        frame_budget: N, the most frames in a batch.
         seed: The run's seed.
-        epoch: The number of the epoch, which draws its own order; None keeps the split's order as far as
+        epoch: The number of the epoch, which has its own random order; None keeps the split's order as far as
             packing allows.
         kinds: i[num_clips], what clips must have in common to share a batch; None lets all share.
 
@@ -116,7 +116,7 @@ def plan_run(
     epochs: int,
     multiple: int = 1,
 ) -> RunPlan:
-    """Plan a run of the clips of each epoch, `clips(epoch)`.
+    """Plan a run over the clips of each epoch, `clips(epoch)`.
 
     Empty batches fill an epoch up to a multiple of `multiple`.
     """

@@ -21,24 +21,24 @@ FACTS, LARGEST = "facts.json", float(np.finfo(np.float16).max)
 
 
 class FeatureWriter:
-    """A writer of one feature set, which goes on where a killed one stopped.
+    """A writer of one feature set that continues where a killed writer stopped.
 
-    Rows lie in `features/.<set>.partial/` until every clip of the written splits has some; then the folder
-    takes its name.
+    Rows are kept in `features/.<set>.partial/` until every clip of the written splits has some; then the
+    folder takes its name.
 
     Args:
         dataset: The prepared dataset.
         name: Of the set.
         stride: The frames from one row to the next.
         span: The frames that a row looks at.
-        source: What the rows were made from; another source begins anew.
-        points: Of a keypoint set, the names of the points.
-        most_frames: The frames after which the source cuts clips, if any.
+        source: What the rows were made from; with another source, writing starts over.
+        points: For a keypoint set, the names of the points.
+        most_frames: The number of frames after which the source cuts clips, if any.
         overwrite: Whether a set of this name is replaced.
-        resume: Whether to go on with the rows of a killed writer.
+        resume: Whether to continue with the rows of a killed writer.
 
     Raises:
-        DatasetError: There is such a set, another process writes it, or rows do not fit a clip.
+        DatasetError: The set exists, another process writes it, or rows do not fit a clip.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class FeatureWriter:
         folder, _, last = name.rpartition("/")
         if folder in self.clips:
             return (folder, self.clips[folder][last]) if last in self.clips[folder] else None
-        name = last  # another folder says nothing
+        name = last  # the name of another folder means nothing
         found = [(split, clips[name]) for split, clips in self.clips.items() if name in clips]
         if len(found) > 1:
             splits = " and ".join(split for split, _ in found)
@@ -124,7 +124,7 @@ class FeatureWriter:
         """Write the rows of a clip.
 
         Raises:
-            DatasetError: The rows are of another width or number, or do not fit float16.
+            DatasetError: The rows have another width or number, or do not fit float16.
         """
         what = f"the clip {clip.id} of {split}"
         with np.errstate(over="ignore"):
@@ -195,7 +195,7 @@ class FeatureWriter:
 
     def _require_length(self, what: str, num_frames: int, count: int) -> None:
         stride, span = self._stride, self._span
-        if not num_frames:  # of a dataset without videos
+        if not num_frames:  # a dataset without videos
             return
         frames = min(num_frames, self._most_frames or num_frames)
         least, most = max((frames - span) // stride + 1, 1), -(-frames // stride)

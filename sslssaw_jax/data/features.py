@@ -1,7 +1,7 @@
 """Prepared feature sets of a dataset: a row for every few frames of a clip, in place of the frames.
 
 A set lies in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, and `<split>.json`, with the
-`stride` and the `span` of a row in frames, its `source`, and of each clip the first row and how many.
+`stride` and the `span` of a row in frames, its `source`, and for each clip its first row and number of rows.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class FeatureSet(FeatureSize):
 
 
 def features_notes(sets: Sequence[FeatureSet]) -> dict[str, dict[str, Any]]:
-    """Return what a run keeps of feature sets, as JSON has it."""
+    """Return what a run keeps about its feature sets, as JSON."""
     notes = {one.name: asdict(one) | {"points": list(one.points)} for one in sets}
     return {
         name: {key: x for key, x in note.items() if key != "name" and x != []} for name, note in notes.items()
@@ -88,7 +88,7 @@ def _find(dataset: Dataset, name: str) -> FeatureSet:
         listed = {path.name: digests[f"{FEATURES}/{name}/{path.name}"] for path in sorted(folder.iterdir())}
         facts, width = read_json(index), np.load(index.with_suffix(".npy"), mmap_mode="r").shape[1]
         fingerprint = hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
-        points = tuple(map(str, facts.get("points", ())))  # which features have not
+        points = tuple(map(str, facts.get("points", ())))  # features have none
         return FeatureSet(width, int(facts["stride"]), int(facts["span"]), name, fingerprint, points)
     except _BROKEN as error:
         raise DatasetError(f"the feature set {folder} is not whole ({error}): {_WRITE_AGAIN}") from error
@@ -143,13 +143,13 @@ class FeatureSource(ClipSource):
             if rows_NxC.dtype != np.float16 or start.min() < 0 or count.min() < 1:
                 raise ValueError("rows are not float16, or a clip has none")
             if (start + count).max() > len(rows_NxC):
-                raise ValueError(f"a clip's rows lie behind the last of {len(rows_NxC):,}")
+                raise ValueError(f"a clip's rows lie after the last of {len(rows_NxC):,}")
         except _BROKEN as error:
             raise DatasetError(f"{index} and its .npy are damaged ({error}): {_WRITE_AGAIN}") from error
         return rows_NxC, places_Bx2
 
     def lengths(self, max_frames: int) -> np.ndarray:
-        """Return each clip's most rows in a batch of all sets, i[clips]."""
+        """Return the most rows of each clip in a batch, over all sets, i[clips]."""
         kept = [
             np.minimum(places[:, 1], most_rows(max_frames, features.stride))
             for places, features in zip(self._places, self.feature_sets)
@@ -159,21 +159,21 @@ class FeatureSource(ClipSource):
     def read_features(self, index: int, max_frames: int, rng: np.random.Generator | None) -> list[np.ndarray]:
         """Return a clip's rows of each set, f16[n, C].
 
-        Of a clip longer than `max_frames`, rows of stride 1 are chosen as frames are. Windows hang together:
-        of rows with a stride, one stretch is kept, the same in all sets.
+        From a clip longer than `max_frames`, rows of stride 1 are chosen like frames. Windows belong
+        together: of rows with a larger stride, one stretch is kept, the same in all sets.
 
         Args:
             index: The clip's place.
             max_frames: The most frames of a clip.
-            rng: Draws what is kept of a longer clip, for training; None takes the middle.
+            rng: Draws what is kept of a longer clip, for training; None keeps the middle.
         """
-        # all sets draw alike
+        # all sets draw the same
         seed = None if rng is None else int(rng.integers(2**32))
         sets = [
             (rows, *places[index].tolist(), one.stride, most_rows(max_frames, one.stride))
             for rows, places, one in zip(self._rows, self._places, self.feature_sets)
         ]
-        # of a longer span there are fewer windows
+        # a longer span gives fewer windows
         spare = [max(count - most + 1, 1) * stride for _, _, count, stride, most in sets if stride > 1]
         share = 0.5 if seed is None or not spare else np.random.default_rng(seed).random()
         begin = int(share * min(spare, default=0))  # in frames

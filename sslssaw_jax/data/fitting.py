@@ -1,4 +1,4 @@
-"""Whether a dataset fits a model that was trained before, on it or on another."""
+"""Whether a dataset fits a model that was trained earlier, on it or on another dataset."""
 
 import sys
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def require_fitting_data(
         folder: The workdir of the run.
         saved: The facts of the run's dataset.
         dataset: The dataset now.
-        reads_video: Whether the model does.
-        trains: Whether the run goes on; otherwise its model translates, maybe another dataset.
+        reads_video: Whether the model reads video.
+        trains: Whether the run continues; otherwise its model translates, maybe another dataset.
     """
     now = dataset.facts.to_json()
     if now["fingerprint"] == saved["fingerprint"]:
@@ -37,13 +37,13 @@ def require_fitting_data(
     decisive = ("language", "resize", "fps") if reads_video else ("language",)
     was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
     if changed := differences(was, is_now, "dataset"):
-        if dataset.name != "custom_qa":  # the others are of one language
+        if dataset.name != "custom_qa":  # the others have one language
             del was["language"]
         command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
         raise ConfigError(
-            f"{dataset.folder} does not fit the model in {folder}, which then translates badly:\n  "
+            f"{dataset.folder} does not fit the model in {folder}, which would translate it badly:\n  "
             + "\n  ".join(changed)
-            + f"\nprepare the clips as the model knows them: `{command} --overwrite`"
+            + f"\nprepare the clips as the model needs them: `{command} --overwrite`"
         )
 
 
@@ -60,7 +60,7 @@ def require_fitting_features(
         trains: As for `require_fitting_data`.
     """
     now = features_notes(features)
-    if not trains:  # maybe of other clips
+    if not trains:  # maybe for other clips
         saved, now = ({name: each | {"fingerprint": ""} for name, each in x.items()} for x in (saved, now))
     if changed := differences(saved, now, "features"):
         raise ConfigError(
@@ -74,13 +74,13 @@ def require_written_targets(clips: ClipSource, tokenizer: Tokenizer) -> None:
 
     Args:
         clips: The train split.
-        tokenizer: Of the run; a few unknown characters are no sign of other texts.
+        tokenizer: Of the run; a few unknown characters do not mean that its texts were different ones.
     """
     targets = [clip.target for clip in clips.clips]
     unknown = sum(tokenizer.unk_id in tokenizer.encode(target, sys.maxsize) for target in targets)
     if unknown > 0.1 * len(targets):
         raise ConfigError(
-            f"the tokenizer in {tokenizer.folder} is of other texts: it cannot write {unknown:,} of "
+            f"the tokenizer in {tokenizer.folder} is for other texts: it cannot write {unknown:,} of "
             f"{len(targets):,} targets of {clips.split}. Name one of this dataset: config.data.tokenizer, or "
             "config.model.mbart.weights, trimmed for it by `python -m sslssaw_jax.weights trim`"
         )
@@ -101,5 +101,5 @@ def require_known_characters(name: str, clips: ClipSource, tokenizer: Tokenizer)
         found = sum(any(one in target for one in unknown) for target in targets)
         raise ConfigError(
             f"{name}, a model that cannot write {' '.join(unknown)}, which {found:,} of {len(targets):,} "
-            f"targets of {clips.split} hold: write these targets as the model's own (lower case?)"
+            f"targets of {clips.split} hold: write these targets like the model's own (in lower case?)"
         )

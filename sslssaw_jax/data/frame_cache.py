@@ -18,11 +18,11 @@ from sslssaw_jax.data.features import FeatureSource
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import locked_file
 
-_TAIL = 2**16  # bytes; the end of a record file holds the places of the records, which change with the frames
+_TAIL = 2**16  # bytes; the end of a record file holds the records' offsets, which change with the frames
 
 
 class CacheError(UserError):
-    """An error of writing the cache; the message names what to change."""
+    """An error in writing the cache; the message names what to change."""
 
 
 def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = True) -> ClipSource:
@@ -30,9 +30,9 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
 
     Args:
         dataset: The prepared dataset.
-        data: What is read, and whether and where decoded frames are cached.
+        data: What to read, and whether and where decoded frames are cached.
         split: The split's name.
-        video: Whether frames are read; False opens the texts alone.
+        video: Whether frames are read; False opens only the texts.
 
     Raises:
         DatasetError: The dataset has no such split, or no videos.
@@ -60,9 +60,9 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
 class CachedClipSource(ClipSource):
     """A source that reads frames from a file, built by `get_ready` or at first use.
 
-    The name holds a fingerprint of the split: a dataset that is prepared anew gets a new file. If several
-    processes need the same file, one builds it and the others wait. A checksum of each clip lies beside the
-    file and is compared when the clip is read for the first time.
+    The name holds a fingerprint of the split: a dataset that is prepared again gets a new file. If several
+    processes need the same file, one builds it and the others wait. A checksum of each clip is stored next to
+    the file and is compared when the clip is read for the first time.
 
     Args:
         dataset: The prepared dataset.
@@ -80,7 +80,7 @@ class CachedClipSource(ClipSource):
         self._compared = np.zeros(len(self), bool)
 
     def get_ready(self) -> None:
-        """Build the file unless it is there."""
+        """Build the file unless it exists."""
         _ = self._frames
 
     def read_frames(self, index: int, kept: np.ndarray, frames_NxHxWx3: np.ndarray) -> None:
@@ -103,7 +103,7 @@ class CachedClipSource(ClipSource):
             path.rename(path.with_suffix(".damaged"))
             raise CacheError(
                 f"{path} is damaged at clip {self.clips[index].id} and was set aside as "
-                f"{path.with_suffix('.damaged').name}: start again to build it anew, and look at the disk"
+                f"{path.with_suffix('.damaged').name}: start again to rebuild it, and check the disk"
             )
         self._compared[index] = True
 

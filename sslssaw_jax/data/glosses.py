@@ -1,4 +1,4 @@
-"""The glosses of a dataset, or the words of its sentences, as the ids of a model; kept with a run."""
+"""The glosses of a dataset, or the words of its sentences, as a model's ids; kept with a run."""
 
 import hashlib
 from collections import Counter
@@ -22,7 +22,7 @@ LEAST_OCCURRENCES = 3  # of a word in train's sentences
 class GlossVocabulary:
     """The glosses of a train split, by frequency, then by alphabet.
 
-    Id 0 is the blank of CTC, 1 any gloss that the train split lacks.
+    Id 0 is the blank of CTC; id 1 is any gloss that the train split lacks.
     """
 
     glosses: tuple[str, ...] = field(default=(), repr=False)  # from id 2 on
@@ -54,7 +54,7 @@ class GlossVocabulary:
 
     @classmethod
     def file(cls, folder: Path) -> Path:
-        """Return the file beside the tokenizer of a run or model."""
+        """Return the file, next to the tokenizer of a run or model."""
         return folder / f"{cls.what}.json"
 
     @property
@@ -64,7 +64,7 @@ class GlossVocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """Return what tells two vocabularies apart, kept with a run."""
+        """Return a fingerprint that distinguishes vocabularies, kept with a run."""
         return hashlib.sha256("\n".join(self.glosses).encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
@@ -103,7 +103,7 @@ class GlossVocabulary:
 
 
 class WordVocabulary(GlossVocabulary):
-    """The words of a train split's sentences, in place of glosses; characters in a script without spaces.
+    """The words of a train split's sentences, in place of glosses; characters if the script has no spaces.
 
     A word's id says that a sentence has the word, not where or how often.
     """
@@ -115,7 +115,7 @@ class WordVocabulary(GlossVocabulary):
         """Return the words that occur often enough in a train split.
 
         Raises:
-            DatasetError: No word does.
+            DatasetError: No word occurs often enough.
         """
         found = cls.of(cls.texts(clips.clips))
         if not found.glosses:

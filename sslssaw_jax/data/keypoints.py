@@ -49,7 +49,7 @@ def find_keypoints(dataset: Dataset, name: str | None) -> FeatureSet | None:
 def _points(dataset: Dataset, name: str) -> tuple[str, ...]:
     try:
         return find_features(dataset, [name])[0].points
-    except DatasetError:  # a damaged set is no choice
+    except DatasetError:  # do not offer a damaged set
         return ()
 
 

@@ -12,11 +12,11 @@ _WORD = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 def mask_words(text: str, rate: float, mask_token: str, rng: np.random.Generator) -> str:
     """Replace some words of `text` by one `mask_token` each.
 
-    Words stand between spaces; a character of a script without spaces is a word, as in the metrics.
+    Words are separated by spaces; a character of a script without spaces is a word, as in the metrics.
 
     Args:
         text: A sentence.
-        rate: The probability of each word. If chance spares all words, one is masked nevertheless, since a
+        rate: The probability for each word. If chance spares all words, one is masked all the same, since a
             sentence without a mask has nothing to restore; 0 masks none.
         mask_token: The tokenizer's mask.
         rng: Draws the words.

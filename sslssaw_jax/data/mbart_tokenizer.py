@@ -50,7 +50,7 @@ _LONGEST_SPACELESS_PIECE = 4  # characters, as many as an idiom: longer pieces w
 _SAME_SCRIPT = re.compile(rf"{_WORD_MARK}?[{SPACELESS}]+|[^{SPACELESS}]+")
 _MODEL_SPECIALS = ["<unk>", "<s>", "</s>"]  # SentencePiece's own
 _NOT_PIECES = 2  # of our ids: <pad> and <mask>
-_CONFIG_FILES = ("tokenizer_config.json", "config.json")  # one of them tells mBART from mBART-50
+_CONFIG_FILES = ("tokenizer_config.json", "config.json")  # either one tells mBART from mBART-50
 _CLASSES = {LANGUAGES: "MBartTokenizer", LANGUAGES_50: "MBart50Tokenizer"}  # of transformers
 
 
@@ -59,14 +59,14 @@ class TokenizerError(UserError):
 
 
 class TextTowerTokenizer(Protocol):
-    """A tokenizer that writes texts for the text tower: `Tokenizer` or `BertTokenizer`."""
+    """A tokenizer that encodes texts for the text tower: `Tokenizer` or `BertTokenizer`."""
 
     vocab_size: int
     mask_token: str
     fingerprint: str
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
-        """Return at most `max_tokens` ids, those of the end included."""
+        """Return at most `max_tokens` ids, including the end token."""
         ...
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
@@ -92,7 +92,7 @@ class Tokenizer:
         if language not in self.languages:
             known = ", ".join(self.languages)
             raise TokenizerError(f"the language is {language!r}; the codes of {folder} are {known}")
-        # no text holds a NUL: in a text, `</s>` and `de_DE` are text
+        # no text contains a NUL: `</s>` and `de_DE` in a text are plain text
         specials, languages, mask = (
             [f"\0{token}" for token in tokens] for tokens in (_SPECIALS, self.languages, ["<mask>"])
         )
@@ -230,8 +230,8 @@ def train_tokenizer(
     Args:
         texts: One sentence each.
         out_dir: The folder to write; it must not exist yet.
-        vocab_size: The most pieces, fewer if the texts do not support as many. `Tokenizer.vocab_size` also
-            counts the special tokens, the language codes and `<mask>`.
+        vocab_size: The most pieces; there are fewer if the texts do not support as many.
+            `Tokenizer.vocab_size` also counts the special tokens, the language codes and `<mask>`.
         languages: The language codes, `LANGUAGES` or `LANGUAGES_50`.
 
     Raises:
@@ -279,7 +279,7 @@ def _seed_pieces(texts: Iterable[str]) -> list[tuple[str, int]]:
 
     SentencePiece's own seeds are counted over distinct words: in a small closed vocabulary no word occurs
     inside another, so no whole word would ever become a piece. Where a script has no spaces, as Chinese, any
-    short run of characters that distinct sentences share may be a word, and no run reaches over a mark.
+    short run of characters that distinct sentences share may be a word, and no run extends past punctuation.
     """
     words = Counter(
         _WORD_MARK + word for text in texts for word in unicodedata.normalize("NFKC", text).split()

@@ -22,7 +22,7 @@ class BertTokenizer:
             gaps in its ids.
     """
 
-    mask_token = "\0[MASK]"  # no text holds a NUL: in a text, `[MASK]` is text
+    mask_token = "\0[MASK]"  # no text contains a NUL: `[MASK]` in a text is plain text
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         vocabulary = backend.get_vocab()
@@ -48,7 +48,7 @@ class BertTokenizer:
         ids: list[int] = []
         for part in text.split(self.mask_token):
             ids += [*self._backend.encode(part, add_special_tokens=False).ids, self._mask_id]
-        del ids[-1]  # a mask stands between parts
+        del ids[-1]  # a mask comes between parts
         return [self._cls_id, *ids[: max_tokens - 2], self._sep_id]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:

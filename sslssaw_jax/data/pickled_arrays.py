@@ -1,6 +1,6 @@
-"""Tensors and arrays in pickles and in files of PyTorch, read without torch; no code of a file runs.
+"""Tensors and arrays in pickles and in PyTorch files, read without torch; no code in a file runs.
 
-Of all classes and functions that a pickle may name, the few of tensors and arrays alone are known.
+Of all classes and functions that a pickle may name, only the few for tensors and arrays are known.
 """
 
 import collections
@@ -20,7 +20,7 @@ from numpy._core import multiarray, numeric
 _MOST_NESTED = 100  # tuples: hashing deeper ones overflows the stack
 _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
-STORAGE_DTYPES = {  # by PyTorch's names of storages
+STORAGE_DTYPES = {  # by PyTorch's names for storages
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
     "HalfStorage": "<f2",
@@ -114,7 +114,7 @@ def _unpacked(path: Path) -> Any:
 
 
 def _limited(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return an instruction that makes a tuple, refused in too many others."""
+    """Return an instruction that makes a tuple, refused if nested too deep."""
 
     def load_limited(unpickler: Any) -> None:
         load(unpickler)
@@ -129,7 +129,7 @@ def _limited(load: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _load_bytearray(unpickler: Any) -> None:
-    """Load bytes; Python's own makes room for any number beforehand."""
+    """Load bytes; Python's own method allocates any number beforehand."""
     size = int.from_bytes(unpickler.read(8), "little")
     data = unpickler.read(size)
     if len(data) < size:
@@ -138,7 +138,7 @@ def _load_bytearray(unpickler: Any) -> None:
 
 
 def _load_build(unpickler: Any) -> None:
-    """Give an object its state, but no array that is whole."""
+    """Give an object its state, but not an array that is complete."""
     made = unpickler.stack[-2]
     if isinstance(made, np.ndarray) and not isinstance(made, _Array):
         raise pickle.UnpicklingError("it changes an array that is whole")
@@ -148,7 +148,7 @@ def _load_build(unpickler: Any) -> None:
 class _Unpickler(pickle._Unpickler):
     """An unpickler of data, arrays and tensors.
 
-    It is the one in Python: that in C makes as many slots as a file's largest number says.
+    It is the one in Python: the one in C makes as many slots as a file's largest number says.
     """
 
     dispatch = pickle._Unpickler.dispatch | {  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ class _Unpickler(pickle._Unpickler):
         self.nested: dict[int, tuple[int, tuple]] = {}  # how deep a tuple of tuples is, by the tuple's id
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a class or function, if known."""
+        """Return the substitute for a class or function, if known."""
         known = f"{module}.{name}"
         if module == "torch" and name in STORAGE_DTYPES:
             return _Kind(np.dtype(STORAGE_DTYPES[name]))
@@ -197,7 +197,7 @@ def _load(data: bytes) -> Any:
 
 
 def _load_zip(data: bytes) -> Any:
-    """Return the object of a file of PyTorch 1.6 or later."""
+    """Return the object in a file of PyTorch 1.6 or later."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = {name.partition("/")[2]: name for name in archive.namelist()}
         if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
@@ -212,7 +212,7 @@ def _load_zip(data: bytes) -> Any:
 
 
 def _load_old(data: bytes) -> Any:
-    """Return the object of a file from before PyTorch 1.6, numbers last."""
+    """Return the object in a file from before PyTorch 1.6, numbers last."""
     file, found = io.BytesIO(data), dict[str, np.ndarray]()
 
     def storage(kind: _Kind, key: str, size: int) -> np.ndarray:
@@ -230,7 +230,7 @@ def _load_old(data: bytes) -> Any:
     for key in _Unpickler(file).load():
         numbers = found[key]
         if int.from_bytes(file.read(8), "little") != len(numbers):
-            raise ValueError("its storages have other sizes than it says")
+            raise ValueError("its storages do not have the sizes that it says")
         numbers[:] = np.frombuffer(file.read(numbers.nbytes), numbers.dtype, len(numbers))
     return whole
 
@@ -238,14 +238,14 @@ def _load_old(data: bytes) -> Any:
 def _tensor(
     storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> np.ndarray:
-    """Return a view of a storage, all of which is there."""
+    """Return a view of a storage that is completely there."""
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError("a tensor has a wrong shape")
     if not math.prod(shape):
         return np.zeros(shape, storage.dtype)
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides))
     if last >= len(storage):
-        raise ValueError(f"a tensor of the shape {list(shape)} has not as many numbers")
+        raise ValueError(f"a tensor of the shape {list(shape)} does not have as many numbers")
     in_bytes = [step * storage.itemsize for step in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, in_bytes, writeable=False)
 

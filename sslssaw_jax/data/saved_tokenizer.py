@@ -15,7 +15,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     if isinstance(tokenizer.text_tower, BertTokenizer):
         (folder / TEXT_TOWER).mkdir(exist_ok=True)
         tokenizer.text_tower.save(folder / TEXT_TOWER)
-    else:  # another model's would be loaded as this one's
+    else:  # the other model's would be loaded as this one's
         shutil.rmtree(folder / TEXT_TOWER, ignore_errors=True)
 
 

@@ -27,7 +27,7 @@ class SignBank:
     """The positions of clips, and which of them show which gloss."""
 
     positions: np.ndarray  # f16[N, C]
-    clips: np.ndarray  # i[clips, 2]: the first position of each clip, and how many; 0 of a clip without video
+    clips: np.ndarray  # i[clips, 2]: each clip's first position, and how many; 0 for a clip without video
     pieces: np.ndarray  # i[P, 3]: gloss, first position and how many, in order of the glosses
 
     def save(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ def cut_glosses(path_T: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def read_sentences(path: str) -> list[str]:
-    """Return the sentences of a text file in UTF-8, one a line.
+    """Return the sentences of a text file in UTF-8, one per line.
 
     Raises:
         DamagedFileError: There is no such file, or the file is not UTF-8.
@@ -82,23 +82,23 @@ def read_sentences(path: str) -> list[str]:
 
 
 def keep_bank(folder: Path, make: Callable[[], SignBank], *, begun: bool) -> SignBank:
-    """Return the bank that a begun training keeps, or make it.
+    """Return the bank of a training that has begun, or make it.
 
-    A bank that was kept before the training began may be of other settings.
+    A bank that was kept before the training began may come from other settings.
     """
     if begun and (folder / SIGN_BANK).is_file():
         return SignBank.load(folder)
     bank = make()
     bank.save(folder)
-    return bank  # of several processes, only the first has a file
+    return bank  # with several processes, only the first has a file
 
 
 def keep_glosses(
     folder: Path, texts: Sequence[str], write: Callable[[], Sequence[str]], *, begun: bool
 ) -> list[tuple[str, str]]:
-    """Return sentences and glosses that a begun training keeps, or write them.
+    """Return sentences and glosses of a training that has begun, or write them.
 
-    Those that were kept before the training began may be of other texts.
+    Any that were kept before the training began may come from other texts.
     """
     if begun and (folder / SENTENCES).is_file():
         return [(row["sentence"], row["glosses"]) for row in read_jsonl(folder / SENTENCES)]
@@ -118,10 +118,10 @@ class Sentences(ClipSource):
 
 
 class BankSource(ClipSource):
-    """A source of real clips as positions, and behind these of sentences as spliced pieces.
+    """A source of real clips as positions, followed by sentences as spliced pieces.
 
     An epoch has all real clips of the bank and `ratio` times as many sentences, each at most once. Sentences
-    and pieces are drawn anew in each epoch, and follow from seed, epoch and index alone. Glosses without a
+    and pieces are drawn again in each epoch, and depend only on seed, epoch and index. Glosses without a
     piece are dropped, and sentences without any gloss are left out.
 
     Args:

@@ -1,4 +1,4 @@
-"""The form in which texts are compared, and what a token of a score is."""
+"""The form in which texts are compared, and what counts as a token in scores."""
 
 import re
 import unicodedata
@@ -34,8 +34,8 @@ _INVISIBLE = ("Cc", "Cf")  # Unicode's categories of control and format characte
 def normal(text: str) -> str:
     """Return the form in which texts are compared; equal texts look equal.
 
-    NFKC, single spaces, no invisible characters. A translation has passed the tokenizer, which changes
-    decomposed umlauts, ligatures, `…`, `½` and full-width letters likewise; a target has not.
+    NFKC, single spaces, no invisible characters. A translation has passed through the tokenizer, which
+    changes decomposed umlauts, ligatures, `…`, `½` and full-width letters in the same way; a target has not.
     """
     spaced = _separator.sub(" ", text)
     seen = "".join(c for c in spaced if unicodedata.category(c) not in _INVISIBLE)
@@ -60,8 +60,8 @@ def clean_question(text: str) -> str:
 def counts_characters(targets: Iterable[str]) -> bool:
     """Return whether scores of these targets count characters instead of words.
 
-    Their language decides, by its script: most letters are of a script without spaces between words
-    (Chinese, Japanese, Thai, Lao, Khmer, Burmese, ...). The code of a language would not do: mBART has none
+    Their language decides, by its script: most letters are in a script without spaces between words
+    (Chinese, Japanese, Thai, Lao, Khmer, Burmese, ...). The language code would not do: mBART has none
     for Thai, Lao and Khmer.
     """
     return _most(targets, _spaceless)
@@ -87,7 +87,7 @@ def tokens(text: str, characters: bool) -> list[str]:
 
     Args:
         text: A prediction, target or question.
-        characters: What `counts_characters` says of all targets.
+        characters: What `counts_characters` returns for all targets.
     """
     return list(normal(text).replace(" ", "")) if characters else normal(text).split()
 
@@ -100,7 +100,7 @@ def lower_tokens(text: str, characters: bool) -> list[str]:
 def without_each_word(text: str) -> list[tuple[str, str]]:
     """Return each word of a text with the text without that word.
 
-    Each character of a script without spaces is a word, and a mark alone is not a word.
+    Each character of a script without spaces is a word; punctuation alone is not a word.
     """
     found = [match for match in _WORD.finditer(text) if match.group().isalnum() or len(match.group()) > 1]
     kept = [text[: match.start()].rstrip() + text[match.end() :] for match in found]

@@ -1,6 +1,6 @@
-"""From a video of any size and rate to JPEG frames of the wanted ones.
+"""From a video of any size and rate to JPEG frames of the wanted size and rate.
 
-Preparation and the translation of new videos read with the same function, `read_video`.
+Preparation and the translation of new videos use the same function, `read_video`.
 """
 
 import math
@@ -21,18 +21,18 @@ MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and is held in memor
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
-MAX_PIXELS = 2**25  # four times those of 4K: a picture that says or would have more is refused
+MAX_PIXELS = 2**25  # four times as many as in 4K: a picture that claims or would have more is refused
 _MAX_SIDE = 4096  # of stored frames
-_SEEK_MARGIN = 10.0  # seconds; a seek may land behind the asked time
+_SEEK_MARGIN = 10.0  # seconds; a seek may land after the requested time
 
-cv2.setNumThreads(1)  # the processes share the cores already
+cv2.setNumThreads(1)  # the processes already share the cores
 # unreadable files are reported with the clip's name; the libraries would print lines without one
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 class OptionError(UserError):
-    """An error of an option's value; the message names what is allowed."""
+    """An error in an option's value; the message names what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """The JPEG frames of a clip, none if unusable, and its oddities."""
+    """The JPEG frames of a clip, or none if unusable, and its oddities."""
 
     video: list[bytes]
     odd: list[str] = field(default_factory=list)
-    unreadable: list[Path] = field(default_factory=list)  # files of frames that are left out
+    unreadable: list[Path] = field(default_factory=list)  # frame files that are left out
 
 
 def read_video(video: Path | Segment, resize: Resize, fps: float) -> ClipFrames:
     """Read a video as JPEG frames.
 
     Args:
-        video: A folder of frames, all of which are taken, or a video file, or a part of one.
+        video: A folder of frames, which are all taken, a video file, or a part of one.
         resize: The size of the frames.
         fps: Frames per second taken from a video file, whatever its own rate.
     """
@@ -108,7 +108,7 @@ def read_video(video: Path | Segment, resize: Resize, fps: float) -> ClipFrames:
 def encode_frames(frames_TxHxWx3: np.ndarray, resize: Resize) -> list[bytes]:
     """Return RGB frames as images of the wanted size.
 
-    Frames that have the size already are kept without loss, as PNG; others become JPEG, as in preparation.
+    Frames that already have the size are kept without loss, as PNG; others become JPEG, as in preparation.
     """
     encoded = []
     for frame in frames_TxHxWx3:
@@ -130,7 +130,7 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:  # says what is a file without a further call for each
+    with os.scandir(folder) as entries:  # knows what is a file without a further call for each
         return [
             folder / entry.name
             for entry in entries
@@ -162,11 +162,11 @@ def image_size(data: bytes) -> tuple[int, int] | None:
             return height, width
         if data.startswith(b"BM"):
             width, height = struct.unpack_from("<ii", data, 18)
-            return abs(height), abs(width)  # a negative height says that rows go down
+            return abs(height), abs(width)  # a negative height means that rows go down
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_size(data)
         position = 2 if data.startswith(_JPEG_MAGIC) else len(data)
-        while True:  # from segment to segment, to the one that begins a frame (ITU-T T.81, B.2.2)
+        while True:  # from segment to segment, up to the one that begins a frame (ITU-T T.81, B.2.2)
             marker, length = struct.unpack_from(">HH", data, position)
             if marker == 0xFFFF:  # padding
                 position += 1
@@ -234,15 +234,15 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
 
 
 def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
-    """Read at each tick of `fps` the frame on the screen then.
+    """Read the frame that is on screen at each tick of `fps`.
 
-    Frames are repeated or left out, never mixed. Few decoded frames are held at a time.
+    Frames are repeated or left out, never blended. Only a few decoded frames are held at a time.
     """
     try:
         str(segment.path.absolute()).encode()
-    except UnicodeEncodeError:  # at which OpenCV ends the process
+    except UnicodeEncodeError:  # OpenCV would end the process
         return ClipFrames([], ["its path is not UTF-8: rename it"])
-    # FFmpeg would take `10:15.mp4` for a protocol, but no absolute path
+    # FFmpeg would take `10:15.mp4` for a protocol, but not an absolute path
     capture = cv2.VideoCapture(str(segment.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     height, width = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
     if capture.isOpened() and not _is_reasonable(height, width, resize):
@@ -278,13 +278,13 @@ def _ticks(seconds: float, fps: float) -> int:
     """Return the number of ticks before a time.
 
     Each tick is a quarter of its interval late, so that a file whose rate is the same, half or double is read
-    alike however it rounds its times.
+    the same way however it rounds its times.
     """
     return math.ceil(seconds * fps - 0.25)
 
 
 def _decode_from(capture: cv2.VideoCapture, start: float, step: float) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the frames that are on the screen from a time on."""
+    """Yield the frames that are on screen from a time on."""
     seeks = start > _SEEK_MARGIN
     if seeks:
         capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * (start - _SEEK_MARGIN))
@@ -297,7 +297,7 @@ def _decode_from(capture: cv2.VideoCapture, start: float, step: float) -> Iterat
         if time <= start + 1e-6:
             before = time, image
             continue
-        if before:  # stays on the screen until the next, in a file of varying rate for long
+        if before:  # stays on screen until the next, for a long time in a file of varying rate
             yield before
             before = None
         yield time, image
@@ -306,12 +306,12 @@ def _decode_from(capture: cv2.VideoCapture, start: float, step: float) -> Iterat
 
 
 def _decode(capture: cv2.VideoCapture, step: float, *, inside: bool) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield each frame with its time in seconds, by `step` without timestamps.
+    """Yield each frame with its time in seconds; by `step` if without timestamps.
 
     Args:
         capture: Of the file.
         step: Seconds between two frames.
-        inside: Whether a frame inside the file is grabbed; otherwise the capture stands at its start.
+        inside: Whether a frame inside the file is grabbed; otherwise the capture is at its start.
     """
     time, first = -step, 0.0 if inside else None
     while inside or capture.grab():
@@ -330,7 +330,7 @@ def _numbers(file: Path) -> tuple[int, ...]:
 
 
 def _repeats(files: list[Path]) -> bool:
-    """Return whether two files have one number, as `1.png` and `01.jpg`."""
+    """Return whether two files have the same number, like `1.png` and `01.jpg`."""
     numbers = [_numbers(file) for file in files]
     return all(len(number) == 1 for number in numbers) and len(set(numbers)) < len(numbers)
 

@@ -1,1 +1,1 @@
-"""Scores of translations, and what the questions give away of them."""
+"""Scores of translations, and how much of them the questions give away."""

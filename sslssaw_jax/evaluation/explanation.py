@@ -1,4 +1,4 @@
-"""What a sentence hangs on, as `occlusion.py` finds it."""
+"""What a sentence depends on, as `occlusion.py` finds it."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class StretchDrop:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An explanation of a sentence by the parts of the input that it hangs on."""
+    """An explanation of a sentence by the parts of the input that it depends on."""
 
     sentence: str
     log_prob: float

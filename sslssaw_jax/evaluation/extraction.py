@@ -1,4 +1,4 @@
-"""The features of a split that a trained CNN finds in each frame, or S3D in each four."""
+"""The features of a split that a trained CNN finds in each frame, or S3D in every four frames."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ def row_stride(stage: Stage, state: TrainState, system: str) -> int:
         return STRIDE
     require(
         getattr(video, "cnn", None) is not None,
-        f"the model of the stage {stage.name} of {system!r} has no CNN of single frames and no S3D, whose "
+        f"the model of the stage {stage.name} of {system!r} has no CNN for single frames and no S3D whose "
         "features could be written",
     )
     return 1
@@ -55,10 +55,10 @@ def write_features(
         dataset: The prepared dataset, whose folder gets the set.
         name: Of the set.
         run: The name of the run, which the set keeps.
-        overwrite: Whether to replace a set of this name; otherwise one that was begun is continued.
+        overwrite: Whether to replace a set of this name; otherwise an unfinished one is continued.
 
     Raises:
-        DatasetError: There is such a set.
+        DatasetError: The set exists.
         ConfigError: The model has neither a CNN of single frames nor S3D.
     """
     stage, config, digest = runner.stage, runner.config, hashlib.sha256()

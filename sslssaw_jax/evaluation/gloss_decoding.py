@@ -16,11 +16,11 @@ def prefix_beam(log_probs_TxG: np.ndarray, beams: int) -> list[tuple[tuple[int, 
     The probability of a sequence is the sum over its paths. The search is exact if no prefix is dropped.
 
     Args:
-        log_probs_TxG: Of each gloss at each position.
+        log_probs_TxG: For each gloss at each position.
         beams: The prefixes that are kept at each position.
     """
     prefixes: list[tuple[int, ...]] = [()]
-    in_blank_P, in_gloss_P = np.zeros(1), np.full(1, -np.inf)  # of the paths that end so
+    in_blank_P, in_gloss_P = np.zeros(1), np.full(1, -np.inf)  # of the paths that end this way
     for scores_G in log_probs_TxG.astype(float):
         total_P = np.logaddexp(in_blank_P, in_gloss_P)
         last_P = np.array([prefix[-1] if prefix else BLANK for prefix in prefixes])
@@ -30,7 +30,7 @@ def prefix_beam(log_probs_TxG: np.ndarray, beams: int) -> list[tuple[tuple[int, 
         in_blank_P, in_gloss_P = total_P + scores_G[BLANK], in_gloss_P + scores_G[last_P]
         place = {prefix: number for number, prefix in enumerate(prefixes)}
         for number, prefix in enumerate(prefixes):
-            if prefix and prefix[:-1] in place:  # one sequence, reached from two prefixes
+            if prefix and prefix[:-1] in place:  # the same sequence, reached from two prefixes
                 parent = place[prefix[:-1]], prefix[-1]
                 in_gloss_P[number] = np.logaddexp(in_gloss_P[number], longer_PxG[parent])
                 longer_PxG[parent] = -np.inf
@@ -52,14 +52,14 @@ def prefix_beam(log_probs_TxG: np.ndarray, beams: int) -> list[tuple[tuple[int, 
 def align(log_probs_TxG: np.ndarray, glosses: Sequence[int]) -> np.ndarray:
     """Return the most probable path of glosses, i[T] (Viterbi).
 
-    At each position stands the place of its gloss in the sequence, -1 at blanks.
+    The value at each position is the place of its gloss in the sequence, -1 at blanks.
 
     Raises:
         ValueError: There are too few positions for the glosses.
     """
     state_S = np.full(2 * len(glosses) + 1, BLANK)
     state_S[1::2] = glosses
-    skips_S = np.zeros(len(state_S), bool)  # may follow on the gloss before, without a blank between
+    skips_S = np.zeros(len(state_S), bool)  # may follow the gloss before without a blank between
     skips_S[3::2] = state_S[3::2] != state_S[1:-2:2]
     best_S = np.where(np.arange(len(state_S)) < 2, log_probs_TxG[0, state_S], -np.inf)
     steps = []

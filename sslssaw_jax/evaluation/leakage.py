@@ -1,4 +1,4 @@
-"""What the questions give away of the targets, and the scores that a system must be compared with."""
+"""How much of the targets the questions give away, and the scores that a system must be compared with."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -37,12 +37,12 @@ def evaluate(
         `intervals`: The 95 % intervals of `bleu4` and `rouge_l`.
         `baselines`: Scores and intervals of each baseline, with the `p_value` of the difference from it.
         `overlap_buckets`: `bleu4`, `rouge_l` and `num_clips` by `metrics.overlap` of question and target.
-        `without_copies`: The same of the clips whose question is not the target itself.
-        `overlap_free`: The same of the clips with `is_overlap_free`, with intervals.
-        The scores of a part without clips are None.
+        `without_copies`: The same for the clips whose question is not the target itself.
+        `overlap_free`: The same for the clips with `is_overlap_free`, with intervals.
+        The scores for a part without clips are None.
 
     Raises:
-        ValueError: There is no clip, or not one prediction, question and baseline's translation for each.
+        ValueError: There are no clips, or not one prediction, question and baseline's translation for each.
     """
     if len(questions) != len(targets):
         raise ValueError(f"{len(questions)} questions for {len(targets)} targets; one is needed for each")
@@ -98,9 +98,10 @@ def overlap_parts(
 def is_overlap_free(question: str, target: str, *, characters: bool = False) -> bool:
     """Return whether the question shares no two successive tokens with the target.
 
-    A target of one token must not occur at all. Such questions score no BLEU-2 when copied. A stricter rule
-    would leave too few clips: only 3 of the 642 questions in PHOENIX-2014T's test split hold no token of
-    their target, and frequent tokens cannot be ignored, since `morgen`, `nacht` and `regen` are among them.
+    A target of one token must not occur in the question at all. Such questions score no BLEU-2 when copied. A
+    stricter rule would leave too few clips: only 3 of the 642 questions in PHOENIX-2014T's test split hold no
+    token of their target, and frequent tokens cannot be ignored, since `morgen`, `nacht` and `regen` are
+    among them.
     """
     asked, wanted = (lower_tokens(text, characters) for text in (question, target))
     if len(wanted) < 2:

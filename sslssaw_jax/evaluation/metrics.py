@@ -16,7 +16,7 @@ LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLE
 """Key of each score that the papers of the field report -> its name."""
 
 FINAL_PERIOD = ("phoenix2014t_qa",)
-"""Datasets of which earlier work is scored with a final period, which the references here have not."""
+"""Datasets whose earlier results are scored with a final period, which the references here lack."""
 
 ROUGE_BETA = 1.2  # as in the COCO caption evaluation, which sign language translation adopted
 
@@ -37,7 +37,7 @@ def score(
         period: Whether each translation and each reference gets a final " .", which both then share.
 
     Raises:
-        ValueError: There is no clip, or not one prediction for each.
+        ValueError: There are no clips, or not one prediction for each.
     """
     if len(predictions) != len(targets) or not targets:
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; one is needed for each")
@@ -70,7 +70,7 @@ def raw_bleu(max_order: int) -> BLEU:
 
 
 def rouge_l(hypothesis: list[str], reference: list[str]) -> float:
-    """Return the F of the longest common subsequence (Lin, 2004)."""
+    """Return the F measure of the longest common subsequence (Lin, 2004)."""
     common = LCSseq.similarity(hypothesis, reference)
     if common == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a sentence hangs on: its loss in log-probability when a part of the input is left out.
+"""What a sentence depends on: its loss in log-probability when a part of the input is left out.
 
 B is the number of rows: the whole input, the question without each word, the video without each stretch.
 """
@@ -23,7 +23,7 @@ from sslssaw_jax.training.sharding import replicated
 from sslssaw_jax.types import Batch, Features, Texts, TrainState
 
 STRETCHES = 8  # of a video
-ROWS, TOKENS = 32, 16  # the rows, and the tokens of a sentence, are padded to multiples: few shapes compile
+ROWS, TOKENS = 32, 16  # the rows, and a sentence's tokens, are padded to multiples: few shapes to compile
 
 
 class Explainer:
@@ -31,7 +31,7 @@ class Explainer:
 
     Args:
         runner: Of a stage that translates.
-        fps: The frames a second of the clips.
+        fps: The frames per second of the clips.
     """
 
     def __init__(self, runner: Runner, fps: float) -> None:
@@ -41,7 +41,7 @@ class Explainer:
         self._score = runner.compile(sentence_step, translation=translation, language_id=language_id)
 
     def __call__(self, state: TrainState, clips: ClipSource, index: int, sentence: str) -> Explanation:
-        """Return what a sentence hangs on, by one call of the model.
+        """Return what a sentence depends on, by one call of the model.
 
         Args:
             state: Of the stage.
@@ -53,7 +53,7 @@ class Explainer:
         num_frames = int(clips.num_frames[index])
         kept = select_frames(num_frames, config.data.max_frames, None)
         frames_FxHxWx3 = np.empty((len(kept), *clips.frame_size, 3), np.uint8)
-        if len(kept):  # of a video that the model reads
+        if len(kept):  # if the model reads a video
             clips.read_frames(index, kept, frames_FxHxWx3)
         asked = clean_question(clips.clips[index].question)
         words = without_each_word(asked) if stage.reads_question else []
@@ -81,7 +81,7 @@ class Explainer:
         )
 
     def _everywhere(self, batch: Batch) -> Batch:
-        """Return a batch that lies on all devices whole."""
+        """Return a batch that is whole on every device."""
         everywhere = replicated(self._runner.mesh)
         return jax.tree.map(
             lambda value: jax.make_array_from_callback(value.shape, everywhere, value.__getitem__), batch
@@ -109,8 +109,8 @@ def occlusion_batch(
 
     Args:
         frames_FxHxWx3: The frames that the model reads, u8, at most `config.data.max_frames`.
-        questions: Each is asked about the whole video, first the clip's own, then those without a word.
-        stretches: Each is left out of the video, asked about with the clip's own question.
+        questions: Each is asked about the whole video: first the clip's own, then those without a word.
+        stretches: Each is left out of the video once, with the clip's own question.
         sentence: The target of every row.
         tokenizer: The decoder's tokenizer, which holds the text tower's.
         config: Of the run.

@@ -16,13 +16,13 @@ def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[s
     Args:
         workdir: Of the run.
         config: Of this evaluation.
-        dataset: What is translated.
+        dataset: The dataset to translate.
         notes: Of this evaluation: configuration, tokenizer and dataset.
     """
     saved, fingerprint = read_notes(workdir) or notes, notes["dataset"]["fingerprint"]
     changed = scored_differences(saved["config"], notes["config"], config)
     settings = re.sub(r"[^\w.=,+-]+", "_", ",".join(f"{key}={value}" for key, value in changed.items()))
-    anew = workdir / f"{dataset.name}-{fingerprint}" / settings  # prepared anew, or at another place
+    anew = workdir / f"{dataset.name}-{fingerprint}" / settings  # prepared again, or in another place
     trains = config.data.train_split in dataset.splits
     if not trains or dataset.name != saved["config"]["data"]["dataset"]:
         folder = workdir / dataset.name / settings
@@ -36,9 +36,9 @@ def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[s
 
 
 def remove_other_results(folder: Path, notes: dict[str, Any]) -> None:
-    """Remove results of the dataset as it was before.
+    """Remove results of an earlier preparation of the dataset.
 
-    Pictures and scores of videos that were filmed anew would stand beside the new sentences.
+    Pictures and scores of the earlier videos would otherwise appear next to the new sentences.
 
     Args:
         folder: Of this evaluation.

@@ -1,4 +1,4 @@
-"""Translations of a split with their scores, and the files that keep them; nothing here needs JAX."""
+"""Translations of a split with their scores, and the files they are kept in; nothing here needs JAX."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -52,15 +52,15 @@ class Sentence:
 
 
 class Found(NamedTuple):
-    """All that a model says of one clip."""
+    """Everything that a model says about one clip."""
 
-    sentences: list[Sentence]  # best first; no two have one text
+    sentences: list[Sentence]  # best first; no two have the same text
     gate: Gate | None
-    ranks: list[float]  # by which the sentences are in order: their scores, or what the model ranks them by
+    ranks: list[float]  # by which the sentences are ordered: their scores, or what the model ranks them by
 
 
 def score_predictions(predictions: Sequence[Prediction], *, period: bool = False) -> dict[str, Any]:
-    """Return all metrics of a split, see `metrics.score`."""
+    """Return all metrics of a split; see `metrics.score`."""
     targets = [row.target for row in predictions]
     characters = counts_characters(targets)
     return metrics.score(
@@ -74,7 +74,7 @@ def evaluate_predictions(
     """Return all metrics of a split with its baselines; see `leakage.evaluate`.
 
     Args:
-        predictions: Of all clips of the split.
+        predictions: For all clips of the split.
         dataset: Its name; those in `metrics.FINAL_PERIOD` are also scored `with_final_period`.
         language: Of the targets.
         question_only: The translations of the same clips by a model without video, if any.
@@ -135,7 +135,7 @@ def read_question_only(run: Path, split: str, clips: Sequence["ClipInfo"]) -> li
     theirs = [(row.id, row.question, row.target) for row in predictions]
     if theirs != [(clip.id, clip.question, clip.target) for clip in clips]:
         raise ConfigError(
-            f"config.evaluation.question_only_run names {run}, whose {path.name} is not of the {len(clips)} "
+            f"config.evaluation.question_only_run names {run}, whose {path.name} is not for the {len(clips)} "
             f"clips that {split} has here: evaluate that run on the same data, name another run, or none by "
             "--config.evaluation.question_only_run="
         )
@@ -143,14 +143,14 @@ def read_question_only(run: Path, split: str, clips: Sequence["ClipInfo"]) -> li
 
 
 def is_ranked(predictions: Sequence[Prediction]) -> bool:
-    """Return whether there are clips that are worse than others."""
+    """Return whether some clips are worse than others."""
     return len(predictions) > 1 and any(row.target for row in predictions)
 
 
 def worst_and_best(predictions: Sequence[Prediction]) -> list[int]:
     """Return the places of the worst, best, second worst, and so on.
 
-    Sentences are compared by ROUGE-L, and if equal by the model's own score; without references they stay in
+    Sentences are compared by ROUGE-L, and ties by the model's own score; without references they stay in
     their order.
     """
     if not is_ranked(predictions):

@@ -1,4 +1,4 @@
-"""The programs that evaluate a stage with any state, in training and after it, and the scores of dev."""
+"""The programs that evaluate a stage with any state, during and after training, and the scores on dev."""
 
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from sslssaw_jax.types import TrainState
 
 
 class Programs:
-    """The programs of a stage, each compiled at its first use.
+    """The programs of a stage, each compiled on first use.
 
     Args:
         runner: Of the stage, in most methods one that translates.

@@ -37,7 +37,7 @@ class Runner:
         return getattr(self.config, self.stage.name)
 
     def with_batches(self, stage_config: StageConfig, **changes: Any) -> "Runner":
-        """Return a runner with other batches, and other changes."""
+        """Return a runner with different batches, and other changes."""
         changes[self.stage.name] = stage_config
         return replace(self, config=replace(self.config, **changes))
 
@@ -62,7 +62,7 @@ class Runner:
             clips: The split.
             step: What `compile` returns.
             state: The parameters.
-            progress: The text before the progress; without it, none is shown.
+            progress: The text before the progress; without it, no progress is shown.
             only: Indices of the clips to read; None reads all.
             glosses: The vocabulary of the clips' glosses; None leaves these out.
         """

@@ -1,4 +1,4 @@
-"""What back-translation takes of trained models: a bank of signs from clips, and glosses of sentences."""
+"""What back-translation takes from trained models: a bank of signs from clips, and glosses of sentences."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ def make_bank(runner: Runner, state: TrainState, clips: ClipSource, only: Sequen
     """Return a recogniser's positions of clips, cut into their glosses.
 
     A clip's own glosses are aligned with its positions (Viterbi). A clip without glosses, or with too few
-    positions for these, gives no pieces.
+    positions for them, gives no pieces.
 
     Args:
         runner: Of the recogniser's stage.
@@ -59,7 +59,7 @@ def _read(
 
 
 def write_glosses(runner: Runner, state: TrainState, texts: Sequence[str]) -> list[str]:
-    """Return the glosses of sentences, as beam search writes these.
+    """Return the glosses of sentences, as written by beam search.
 
     Args:
         runner: Of a stage that writes glosses.

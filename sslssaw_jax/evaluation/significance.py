@@ -76,19 +76,19 @@ def paired_bootstrap(
     *,
     characters: bool = False,
 ) -> list[dict[str, Significance]]:
-    """Compare the `bleu4` and `rouge_l` of systems with those of a baseline.
+    """Compare the `bleu4` and `rouge_l` of systems with a baseline's.
 
     Args:
-        baseline: The baseline's translations, one a clip.
-        systems: The translations of each system, of the same clips in the same order.
-        targets: One reference a clip.
+        baseline: The baseline's translations, one per clip.
+        systems: The translations of each system, for the same clips in the same order.
+        targets: One reference per clip.
         characters: Whether to count characters instead of words, see `metrics.score`.
 
     Returns:
         One dictionary for the baseline, whose p-values are 1, then one for each system.
 
     Raises:
-        ValueError: There is no clip, or not one translation for each.
+        ValueError: There are no clips, or not one translation for each.
     """
     texts = [baseline, *systems]
     if not targets or any(len(translations) != len(targets) for translations in texts):

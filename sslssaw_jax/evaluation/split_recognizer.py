@@ -24,7 +24,7 @@ class GlossPrediction:
     """One line of `glosses.<split>.jsonl`."""
 
     id: str
-    glosses: str  # of the annotation
+    glosses: str  # from the annotation
     prediction: str
     score: float  # log-probability of the prediction
     times: list[tuple[float, float]]  # seconds: about when each predicted gloss begins and ends
@@ -33,11 +33,11 @@ class GlossPrediction:
 class SplitRecognizer:
     """A recogniser of the glosses of whole splits, compiled once.
 
-    With one beam, the glosses are those of the best path; with more, a prefix beam search finds them.
+    With one beam, the glosses come from the best path; with more, a prefix beam search finds them.
 
     Args:
         runner: Of a stage that recognises glosses.
-        fps: Frames a second of the dataset's clips.
+        fps: Frames per second of the dataset's clips.
     """
 
     def __init__(self, runner: Runner, fps: float) -> None:
@@ -46,7 +46,7 @@ class SplitRecognizer:
         self._recognize = runner.compile(recognize_step, recognition=runner.stage.recognition)
 
     def __call__(self, state: TrainState, clips: ClipSource) -> list[GlossPrediction]:
-        """Return what is recognised in each clip, in the split's order."""
+        """Return the glosses recognised in each clip, in the split's order."""
         glosses, beams = self._runner.glosses, self._runner.config.decode.beams
         assert glosses is not None
         found: dict[int, GlossPrediction] = {}
@@ -64,14 +64,14 @@ class SplitRecognizer:
                 position = clip.num_frames / self._fps / len(log_probs_TxG)  # seconds
                 times = [
                     (round(a * position, 2), round(b * position, 2)) for a, b in _spans(log_probs_TxG, ids)
-                ] * bool(position)  # unknown of clips without frames
+                ] * bool(position)  # unknown for clips without frames
                 text = glosses.decode(ids)
                 found[int(batch.index[row])] = GlossPrediction(clip.id, clip.gloss, text, score, times)
         return [found[index] for index in sorted(found)]
 
 
 def _spans(log_probs_TxG: np.ndarray, ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Return each gloss's first position, and the one behind its last."""
+    """Return each gloss's first position, and the one after its last."""
     spans, place = [], 0
     for gloss, run in groupby(align(log_probs_TxG, ids).tolist()):
         end = place + len(list(run))

@@ -27,7 +27,7 @@ class SplitTranslator:
         stage, tokenizer = runner.stage, runner.tokenizer
         assert stage.translation is not None
         self._runner = runner
-        # what the loss alone reads, translation does not
+        # only the loss reads these, translation does not
         self._glosses = None if stage.reads_video else runner.glosses
         self._translate = runner.compile(
             translate_step,
@@ -48,7 +48,7 @@ class SplitTranslator:
             state: The parameters.
             clips: The split.
             only: Places of the clips to translate; None for all.
-            what: Says in the progress what is special about these translations.
+            what: What is special about these translations, for the progress.
         """
         if not self._announced:
             announce("compiling the translation ...")
@@ -71,7 +71,7 @@ class SplitTranslator:
             state: The parameters.
             clips: The split.
             only: Places of the clips to translate; None for all.
-            progress: Stands before the progress; without it, none is shown.
+            progress: The text before the progress; without it, no progress is shown.
         """
         tokenizer, reads_question = self._runner.tokenizer, self._runner.stage.reads_question
         found: dict[int, Found] = {}
@@ -83,7 +83,7 @@ class SplitTranslator:
                 by_text: dict[str, tuple[Sentence, float]] = {}
                 for tokens, score, rank in zip(result.tokens[row], result.score[row], result.rank[row]):
                     text = tokenizer.decode(tokens.tolist())
-                    if score > IMPOSSIBLE:  # several sequences of tokens may spell one text
+                    if score > IMPOSSIBLE:  # several token sequences may spell the same text
                         by_text.setdefault(text, (Sentence(text, float(score)), float(rank)))
                 sentences, ranks = map(list, zip(*by_text.values()))
                 gate = None
@@ -102,7 +102,7 @@ class SplitLoss:
         self._step = runner.compile(eval_step, loss=runner.stage.loss)
 
     def __call__(self, state: TrainState, clips: ClipSource) -> dict[str, float]:
-        """Return means over batches, which count as their clips."""
+        """Return means over batches, weighted by their numbers of clips."""
         batches = self._runner.over(
             clips, self._step, state, f"loss on {clips.split}", glosses=self._runner.glosses
         )
@@ -116,7 +116,7 @@ class SplitLoss:
 def score_swapped_questions(
     translate: SplitTranslator, state: TrainState, clips: ClipSource
 ) -> dict[str, dict[str, Any]]:
-    """Score a split with the questions of other clips, and with none."""
+    """Score a split with the questions of other clips, and without questions."""
     scores = {}
     for name, questions in leakage.swapped_questions([clip.question for clip in clips.clips]).items():
         predictions, _ = translate(state, clips.asking(questions), what=f", questions {name}")

@@ -1,4 +1,4 @@
-"""Whether a model has understood a clip: the lowest score that it gives to sentences worth reading."""
+"""Whether a model has understood a clip: the lowest score of sentences worth reading."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.evaluation.predictions import Prediction, rouge_l
 
 UNDERSTANDING = "understanding"  # in the scores of dev
-RARE = 0.01  # share of dev's clips below the threshold where the sentences without video set none
+RARE = 0.01  # share of dev's clips below the threshold if the sentences without video set none
 
 
 @dataclass(frozen=True)
 class Understanding:
-    """A threshold of the score, with the figures it comes from."""
+    """A threshold for the score, with the figures it comes from."""
 
     threshold: float  # a sentence with a lower score is not understood
     rule: Literal["no better than without video", "lowest of dev"]
@@ -50,7 +50,7 @@ def find_threshold(
     """Find the score below which sentences are no better than without video.
 
     The sentences with and without video are sorted by their scores. From the lowest score upwards, their mean
-    ROUGE-L is followed: the threshold lies behind the last place where the mean of all sentences so far is at
+    ROUGE-L is followed: the threshold lies after the last place where the mean of all sentences so far is at
     most that without video. If there is no such place, the lowest `RARE` share of the scores with video is
     not understood.
 

@@ -20,10 +20,10 @@ def score_glosses(predictions: Sequence[str], references: Sequence[str], *, phoe
     These are edits per gloss of the references. Clips without glosses do not count.
 
     Args:
-        predictions: One sequence of glosses a clip.
-        references: One sequence of glosses a clip.
-        phoenix: Whether both are cleaned up first, as the field does on PHOENIX; the rate without it is
-            then `wer_as_written`.
+        predictions: One sequence of glosses per clip.
+        references: One sequence of glosses per clip.
+        phoenix: Whether both are cleaned up first, as the field does on PHOENIX; the rate without the
+            clean-up is then `wer_as_written`.
 
     Raises:
         ValueError: No clip has glosses.
@@ -40,8 +40,8 @@ def clean_phoenix(glosses: str) -> str:
     """Return PHOENIX glosses as the field compares them.
 
     Marks of place, classifier and repetition are left out, spelled letters are joined by `+`, and a repeated
-    gloss counts once. On the 8,257 annotations of PHOENIX-2014T, it is the function of signjoey; that one
-    joins no first letter of three or more that open a clip.
+    gloss counts once. On the 8,257 annotations of PHOENIX-2014T, it equals signjoey's function, which
+    does not join the first letter of three or more that open a clip.
     """
     text = _PLACE.sub(r"\1", _MARKS.sub("", glosses))
     text = " ".join(text.split()).replace("WIE AUSSEHEN", "WIE-AUSSEHEN")

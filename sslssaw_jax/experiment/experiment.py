@@ -52,12 +52,12 @@ from sslssaw_jax.workdir import (
 
 
 class Experiment:
-    """An experiment's stages with what they share: configuration, devices, dataset and tokenizer.
+    """An experiment's stages, with the configuration, devices, dataset and tokenizer that they share.
 
     Raises:
         DatasetError: The dataset has not been prepared, or has no such feature set.
         TokenizerError: `data.tokenizer` is not an mBART tokenizer.
-        WeightsError: There is no folder of the pretrained weights that bring the tokenizer.
+        WeightsError: There is no folder for the pretrained weights that bring the tokenizer.
         ConfigError: The mesh does not fit the devices, or the system cannot be made.
     """
 
@@ -70,10 +70,10 @@ class Experiment:
         system = SYSTEMS[config.system]
         if self._base:
             split, dataset = config.data.train_split, self._data.dataset
-            # without it, clips are only translated
+            # without a train split, clips are only translated
             clips = self._data.clips(split, video=False) if split in dataset.splits else None
             require_fitting_base(self._base, config, dataset, self._data.feature_sets, clips)
-            config = replace(config, init_from=None)  # the base has been through the stages before
+            config = replace(config, init_from=None)  # the base has been through the earlier stages
             self._stages = system.make_stages(config, self._data.stage_inputs)[-1:]
         else:
             self._stages = system.make_stages(config, self._data.stage_inputs)
@@ -86,7 +86,7 @@ class Experiment:
     def run(
         self, mode: str, clip_ids: Sequence[str] = (), features: str = "", overwrite: bool = False
     ) -> None:
-        """Train what is missing and evaluate, or evaluate or translate alone.
+        """Train what is missing and evaluate, or only evaluate or translate.
 
         Args:
             mode: `train`, `eval` (dev and test), `translate` (test without scores) or `extract`.
@@ -95,7 +95,7 @@ class Experiment:
             overwrite: With `extract`, whether to replace a set of this name.
 
         Raises:
-            Stopped: A signal asked to stop; starting again goes on.
+            Stopped: A signal asked to stop; starting again continues.
             WorkdirError: Another run writes into the workdir.
         """
         self._require_mode(mode, clip_ids, features, overwrite)
@@ -138,13 +138,13 @@ class Experiment:
         if mode == "train" and self.config.init_from and translates and last.reads_video and not begins:
             raise ConfigError(
                 f"config.init_from is {self.config.init_from!r}, not a trained model, and no stage of this "
-                "configuration begins there: name a finished run or a saved model, clear init_from, or give "
-                "the stage that it names its epochs"
+                "configuration begins there: name a finished run or a saved model, clear init_from, or set "
+                "the epochs of the stage that it names"
             )
         if mode == "train" and self._base and last.bank:
             raise ConfigError(
-                f"config.init_from is {self.config.init_from!r}, a finished model, and {last.name} trains on "
-                "what its recogniser finds: name the workdir of a recogniser, or clear init_from"
+                f"config.init_from is {self.config.init_from!r}, a finished model, but {last.name} trains on "
+                "what a recogniser finds: name the workdir of a recogniser, or clear init_from"
             )
         if (mode == "extract") != bool(features) or (overwrite and not features):
             raise ConfigError(
@@ -159,12 +159,12 @@ class Experiment:
         if mode == "train" and idle:
             raise ConfigError(f"config.{idle[-1]}.epochs is 0: there is nothing to train")
         if clip_ids and mode != "translate":
-            raise ConfigError(f"--mode={mode} is about all clips: use --clip with --mode=translate")
+            raise ConfigError(f"--mode={mode} is for all clips: use --clip with --mode=translate")
         if (mode == "translate" and not translates) or (
             mode == "eval" and not (translates or last.recognition)
         ):
             raise ConfigError(
-                f"--mode={mode} translates, and the stage {last.name} cannot: use a config of a later stage"
+                f"--mode={mode} translates, but the stage {last.name} cannot: use a config of a later stage"
             )
 
     def _train(self, place: int) -> None:
@@ -180,9 +180,9 @@ class Experiment:
             for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:
                 require_glosses(self._data.clips(split, video=False))
         stage_config = getattr(self.config, stage.name)
-        # mistakes show before an earlier stage trains for days; a bank is made by earlier stages
+        # show mistakes before an earlier stage trains for days; a bank is made by earlier stages
         batches = None if stage.bank else self._train_batches(place)
-        begun = bool(saved_steps(workdir / CHECKPOINTS))  # goes on, and needs no weights from elsewhere
+        begun = bool(saved_steps(workdir / CHECKPOINTS))  # continues, and needs no weights from elsewhere
         start = None if begun else self._initial_weights(place)
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
@@ -246,7 +246,7 @@ class Experiment:
                 best_by = None if donor.selection is LOSS else donor.selection
                 texts = self._data.tokenizer.fingerprints
                 sources.append(trained_modules(directory, modules, tokenizer=texts, best_by=best_by))
-        if derived := stage.derived:  # from all that has its values by then
+        if derived := stage.derived:  # from everything that has its values by then
             tokenizer = self._data.tokenizer
             sources.append(
                 lambda state: replace_variables(state, derived(partial(whole_variable, state), tokenizer))
@@ -265,11 +265,11 @@ class Experiment:
             return self._bank_clips(place, stage.bank, clips)
         chosen = self._data.whole_clips(clips)
         if stage.reads_gloss and not (stage.reads_video or stage.reads_question):
-            chosen = [index for index in chosen if clips.clips[index].gloss]  # all that it reads
+            chosen = [index for index in chosen if clips.clips[index].gloss]  # it reads nothing else
         return clips.choosing(chosen)
 
     def _bank_clips(self, place: int, bank: BackTranslation, clips: ClipSource) -> ClipSource:
-        """Return real clips as positions, and spliced ones; the workdir keeps both."""
+        """Return real clips as positions, and spliced clips; the workdir keeps both."""
         names = [stage.name for stage in self._stages]
 
         def earlier(name: str) -> Evaluator:
@@ -288,7 +288,7 @@ class Experiment:
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        """Return the last stage's evaluator, compiled once for training and what follows."""
+        """Return the last stage's evaluator, compiled once for training and afterwards."""
         return self._make_evaluator(-1)
 
     def _make_evaluator(self, place: int) -> Evaluator:

@@ -33,12 +33,12 @@ class RunData:
     Args:
         config: Of the run.
         workdir: Of the run.
-        base: The trained model that the run goes on from, if any.
+        base: The trained model that the run continues from, if any.
 
     Raises:
         DatasetError: The dataset has not been prepared, or has no such feature set.
         TokenizerError: `data.tokenizer` is not an mBART tokenizer.
-        WeightsError: There is no folder of the pretrained weights that bring the tokenizer.
+        WeightsError: There is no folder for the pretrained weights that bring the tokenizer.
     """
 
     def __init__(self, config: Config, workdir: Path, base: TrainedModel | None) -> None:
@@ -59,12 +59,12 @@ class RunData:
         )
 
     def _load_tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of base, configuration, pretrained mBART or dataset."""
+        """Load the tokenizer of the base, configuration, pretrained mBART or dataset."""
         if self._base:
             return self._base.tokenizer
         data, model = self._config.data, self._config.model
         brings_none = not data.tokenizer and not self.dataset.tokenizer_folder.exists()
-        if brings_none and (self._workdir / TOKENIZER).exists():  # clips to translate alone
+        if brings_none and (self._workdir / TOKENIZER).exists():  # clips that are only translated
             return load_saved_tokenizer(self._workdir, self.dataset.language)
         folder: str | Path = data.tokenizer or self.dataset.tokenizer_folder
         mbart = getattr(model, "mbart", None)
@@ -76,7 +76,7 @@ class RunData:
 
     @cached_property
     def glosses(self) -> GlossVocabulary:
-        """Return the glosses or words of base, run or train split.
+        """Return the glosses or words of the base, run or train split.
 
         Raises:
             DatasetError: The train split has none.
@@ -85,7 +85,8 @@ class RunData:
         if self._base and self._base.glosses:
             return self._base.glosses
         vocabulary = self._system.vocabulary
-        # translated clips may be of another dataset; a run without a checkpoint may have had other settings
+        # translated clips may come from another dataset; a run without a checkpoint may have had other
+        # settings
         if read_notes(self._workdir) and vocabulary.file(self._workdir).exists():
             return vocabulary.load(self._workdir)
         clips = self.clips(self._config.data.train_split, video=False)
@@ -97,32 +98,32 @@ class RunData:
         return open_clips(self.dataset, self._config.data, split, video=video)
 
     def whole_clips(self, clips: ClipSource) -> list[int]:
-        """Return the places of train's clips that are more than text."""
+        """Return the places of train's clips that have more than text."""
         return whole_clips(len(clips), self._config.data, self._config.seed)
 
     def _require_questions(self, stage: Stage, clips: ClipSource) -> None:
-        """Raise ConfigError if train has no question, and dev has."""
+        """Raise ConfigError if train has no question but dev has."""
         dev = self.clips(self._config.data.dev_split, video=False)
         asked, scored = (any(clip.question for clip in source.clips) for source in (clips, dev))
         if scored and not asked:
             raise ConfigError(
-                f"{stage.name}: no clip of {clips.split} in {self.dataset.folder} has a question, and clips "
-                f"of {dev.split} have, which the model would not learn to read. Get the questions of "
-                f"{clips.split}, or train a model of the video alone, of SSL-SSAW by "
+                f"{stage.name}: no clip of {clips.split} in {self.dataset.folder} has a question, but clips "
+                f"of {dev.split} have, and the model would not learn to read them. Get the questions of "
+                f"{clips.split}, or train a model of the video alone, for SSL-SSAW by "
                 "--config.model.inputs=video --config.model.ssl=off"
             )
 
     def train_batches(self, stage: Stage, clips: ClipSource, mesh: Mesh) -> Batches:
-        """Return a stage's batches, which its optimizer fits."""
+        """Return a stage's batches, checked against its optimizer."""
         stage_config = getattr(self._config, stage.name)
         if getattr(stage_config, "drop_words", 0) and not stage.reads_question:
             raise ConfigError(
-                f"config.{stage.name}.drop_words is {stage_config.drop_words}, and the model reads no "
+                f"config.{stage.name}.drop_words is {stage_config.drop_words}, but the model reads no "
                 "question: set it to 0"
             )
         if stage.reads_question:
             self._require_questions(stage, clips)
-        if not (self._base or stage.bank):  # whose texts are compared character by character
+        if not (self._base or stage.bank):  # with a base, texts are compared character by character
             require_written_targets(clips, self.tokenizer)
         try:
             batches = train_batches(
@@ -138,5 +139,5 @@ class RunData:
         except ConfigError as error:
             raise ConfigError(f"{stage.name}: {error}") from None
         make_recipe(stage, stage_config, batches)
-        clips.get_ready()  # a signal ends this at once, while one in a step would wait for it
+        clips.get_ready()  # a signal ends this immediately, while in a step it would have to wait
         return batches

@@ -1,4 +1,4 @@
-"""What is kept with a run, so that no other run is taken for it."""
+"""What is kept with a run, so that no other run is mistaken for it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.workdir import read_notes
 
-# equal for all runs of an ensemble, which may be trained in different ways
+# the same for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
 
 
@@ -31,15 +31,15 @@ def run_notes(config: Config, data: RunData, stage: Stage) -> dict[str, Any]:
 def require_same_run(
     folder: Path, config: Config, data: RunData, stages: Sequence[Stage], *, own: bool, trains: bool
 ) -> None:
-    """Raise ConfigError if a folder holds a run of other settings.
+    """Raise ConfigError if a folder holds a run with other settings.
 
     Args:
         folder: The workdir of the run, if it has begun.
-        config: What should have trained it.
-        data: What it should have read.
+        config: The configuration that should have trained it.
+        data: The data that it should have read.
         stages: The stages up to the one that it trains or has trained.
         own: Whether the folder is the workdir of this run, and not of an earlier stage or another model.
-        trains: Whether the run goes on, or is finished, as this one; otherwise its model translates,
+        trains: Whether the run continues, or is finished, as this one; otherwise its model translates,
             maybe another dataset or in an ensemble.
     """
     stage = stages[-1]
@@ -59,11 +59,11 @@ def require_same_run(
     if changed:
         others = "init_from" if trains else "evaluation.ensemble"
         raise ConfigError(
-            f"{folder} holds a run of another configuration; go on with that one, or choose another "
+            f"{folder} holds a run with another configuration; continue with that one, or choose another "
             f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
         )
     if "dataset" in saved:  # runs of version 0.1 do not say
         reads_video = stage.reads_video
         require_fitting_data(folder, saved["dataset"], data.dataset, reads_video=reads_video, trains=trains)
-    if stage.reads_video and "features" in saved:  # earlier versions read frames alone
+    if stage.reads_video and "features" in saved:  # earlier versions read only frames
         require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)

@@ -1,1 +1,1 @@
-"""A trained model in use: from a video and a question to a sentence."""
+"""Using a trained model: from a video and a question to a sentence."""

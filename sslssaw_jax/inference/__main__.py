@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="sslssaw translate",
-        description="Answer questions about a video: a sentence for each question.",
+        description="Answer questions about a video, with a sentence for each question.",
         epilog='example: sslssaw translate clip.mp4 --question="Where did she go?" --model=runs/demo',
     )
     parser.add_argument("video", help="a video file (mp4, webm, avi, mov) or a folder of frames")
@@ -35,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=DEMO,
         metavar="NAME",
         help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub "
-        "(default: the demo that comes with the package, which knows rendered signers alone)",
+        "(default: the demo that comes with the package, which knows only rendered signers)",
     )
-    parser.add_argument("--json", action="store_true", help="print all that was found, a JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print everything found, a JSON object per line")
     parser.add_argument(
         "--explain",
         metavar="PNG",
         type=_picture,
-        help="a picture of what each sentence hangs on: words and stretches of video",
+        help="a picture of what each sentence depends on: words and stretches of video",
     )
     _translate(parser.parse_args(arguments))
 
@@ -58,11 +58,11 @@ def _picture(name: str) -> Path:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    # takes seconds, and --help need not wait
+    # takes seconds, and --help should not wait
     from sslssaw_jax.inference.translator import Translator
     from sslssaw_jax.training.compilation_cache import AUTO, cache_compilation
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # tells each try to reach the hub
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # reports each attempt to reach the hub
     cache_compilation(AUTO)
     translator = Translator.from_pretrained(options.model)
     clips = translator.read(options.video, options.question or [""])
@@ -77,7 +77,7 @@ def _translate(options: argparse.Namespace) -> None:
     if options.explain:
         translator.draw(clips[0], answers, options.explain)
         if not options.json:
-            print(f"what the sentences hang on: {options.explain}")
+            print(f"what the sentences depend on: {options.explain}")
 
 
 def to_json(answer: "Answer") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Serve the page on which one asks, signs and reads: `sslssaw app --model=runs/demo`.
+"""Serve the page to ask, sign and read: `sslssaw app --model=runs/demo`.
 
 The file is also the `app.py` of a Hugging Face Space; see docs/app.md.
 """
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=os.environ.get("SSLSSAW_MODEL", DEMO),
         metavar="NAME",
         help="a run's workdir, a folder of Translator.save_pretrained, or user/name on the Hugging Face hub; "
-        "by default that in the environment variable SSLSSAW_MODEL, otherwise the demo that comes with the "
-        "package, which knows rendered signers alone",
+        "by default the environment variable SSLSSAW_MODEL, otherwise the demo that comes with the "
+        "package, which knows only rendered signers",
     )
     parser.add_argument("--host", help="0.0.0.0 lets other machines in; by default only this one")
     parser.add_argument("--port", type=_port, help="by default the first free one from 7860 on")
@@ -40,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--ssl_certfile",
         metavar="FILE",
         type=_file,
-        help="serve https with this certificate: browsers give the camera to other machines by https only",
+        help="serve https with this certificate: browsers allow other machines the camera over https only",
     )
     parser.add_argument("--ssl_keyfile", metavar="FILE", type=_file, help="the key of the certificate")
     options = parser.parse_args(arguments)
     if bool(options.ssl_certfile) != bool(options.ssl_keyfile):
-        parser.error("https needs --ssl_certfile and --ssl_keyfile; one file that holds both is named twice")
+        parser.error("https needs --ssl_certfile and --ssl_keyfile; name a file that holds both twice")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted
     with tempfile.TemporaryDirectory(prefix="sslssaw-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/sent"  # gets what visitors send
+        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/sent"  # receives what visitors send
         try:
             _serve(options, Path(folder) / "examples")
         except ModuleNotFoundError as error:
@@ -72,10 +72,10 @@ def _file(name: str) -> str:
 
 def _serve(options: argparse.Namespace, folder: Path) -> None:
     from sslssaw_jax.inference.examples import find_examples
-    from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help need not wait
+    from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help should not wait
     from sslssaw_jax.inference.translator import Translator
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # tells each try to reach the hub
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # reports each attempt to reach the hub
     print(f"loading {options.model}", flush=True)
     translator = Translator.from_pretrained(options.model)
     examples = find_examples(options.model, translator, folder)
@@ -87,7 +87,7 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
         server_port=options.port,
         ssl_certfile=options.ssl_certfile,
         ssl_keyfile=options.ssl_keyfile,
-        ssl_verify=False,  # gradio asks its own page at the start, and the certificate names another host
+        ssl_verify=False,  # gradio calls its own page at the start, where the certificate names another host
     )
 
 

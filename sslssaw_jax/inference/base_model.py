@@ -1,4 +1,4 @@
-"""A trained model from which a run goes on: where it lies, and whether it fits."""
+"""A trained model from which a run continues: where it is, and whether it fits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from sslssaw_jax.workdir import read_notes, user_path
 def find_base(init_from: str | None, workdir: Path) -> TrainedModel | None:
     """Load the trained model that `config.init_from` names, if any.
 
-    The name is that of a run beside the workdir, or a path.
+    The name is that of a run next to the workdir, or a path.
     """
     for folder in [workdir.parent / init_from, user_path(init_from)] if init_from else []:
         if is_model(folder):
@@ -41,7 +41,7 @@ def require_fitting_base(
     features: Sequence[FeatureSet],
     train_clips: ClipSource | None,
 ) -> None:
-    """Raise ConfigError unless a run can go on from a model.
+    """Raise ConfigError unless a run can continue from a model.
 
     Args:
         base: The model.
@@ -62,7 +62,7 @@ def require_fitting_base(
         if not re.match(r"\S*(dropout|weights|pretrained_layers|sentences): ", line)
     ]
     if changed:
-        raise ConfigError(f"{name}, a model of other settings; choose its own:\n  " + "\n  ".join(changed))
+        raise ConfigError(f"{name}, a model with other settings; use its own:\n  " + "\n  ".join(changed))
     folder, reads_video = Path(str(config.init_from)), base.stage.reads_video
     require_fitting_data(folder, base.facts.to_json(), dataset, reads_video=reads_video, trains=False)
     require_fitting_features(folder, features_notes(base.features), dataset, features, trains=False)
@@ -71,6 +71,6 @@ def require_fitting_base(
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a model's weights are made for."""
+    """Return the settings that a model's weights depend on."""
     data = {key: config["data"][key] for key in ("image_size", "crop_fraction", "features")}
     return {"system": config["system"], "model": config["model"], "data": data}

@@ -1,4 +1,4 @@
-"""The card of a model: its scores, its data, and what it cannot do."""
+"""A model's card: its scores, its data, and what it cannot do."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +14,10 @@ _SHOWN = ("run", "questions", "baseline")  # kinds of rows
 
 
 class Data(NamedTuple):
-    """What the users of a model must know of its training data."""
+    """What the users of a model must know about its training data."""
 
     text: str
-    licence: str  # of a model trained on it, as the Hugging Face hub names licences
+    licence: str  # of a model trained on it, by the Hugging Face hub's name
     limits: tuple[str, ...] = ()
 
 
@@ -32,10 +32,10 @@ DATA = {
         "RWTH-PHOENIX-Weather 2014 T (German Sign Language of weather forecasts), which is licensed for "
         "non-commercial use (CC BY-NC-SA 3.0), with the questions of PHOENIX-2014T-QA.",
         "cc-by-nc-sa-3.0",
-        ("It knows weather forecasts alone, signed by nine interpreters before a dark background.",),
+        ("It knows only weather forecasts, signed by nine interpreters in front of a dark background.",),
     ),
     "csl_daily_qa": Data(
-        "CSL-Daily (Chinese Sign Language of daily life), which its authors give for research by a signed "
+        "CSL-Daily (Chinese Sign Language of daily life), which its authors give for research under a signed "
         "agreement, with the questions of CSL-Daily-QA. Ask them before you pass the model on.",
         "other",
     ),
@@ -43,10 +43,10 @@ DATA = {
         "QSL (Chinese Sign Language about hotels, restaurants and sights), whose frames its authors give on "
         "request, with the questions of QSL-QA. Ask them before you pass the model on.",
         "other",
-        ("Every sentence of dev and test occurs in train: the scores say nothing of other sentences.",),
+        ("Every sentence of dev and test occurs in train: the scores say nothing about other sentences.",),
     ),
 }
-TASKS = {  # by whether the model reads video and question
+TASKS = {  # by whether the model reads the video and the question
     (True, True): "reads a video of sign language and the question that the signer answers, and writes the "
     "answer",
     (True, False): "reads a video of sign language, not the question, and writes what is signed",

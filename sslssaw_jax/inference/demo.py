@@ -20,7 +20,7 @@ class Example(NamedTuple):
 def read_examples(folder: Path = DEMO) -> list[Example]:
     """Return the examples of a model folder.
 
-    The demo's first two are one clip with two questions.
+    The demo's first two are the same clip with two questions.
 
     Raises:
         DamagedFileError: A line lacks a text, or its video is not a file in the folder.

@@ -1,4 +1,4 @@
-"""Examples to try on the page, from what comes with a model or from the test split of its dataset."""
+"""Examples to try on the page, from the model's folder or from the test split of its dataset."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from sslssaw_jax.inference.translator import Translator
 from sslssaw_jax.workdir import user_path
 
 CLIPS = 3  # of a test split; the first is shown with two questions
-SHORT_SIDE = 384  # small frames are enlarged, so that lossy video keeps them
+SHORT_SIDE = 384  # small frames are enlarged, so that they survive lossy video
 
 
 def find_examples(model: str | Path, translator: Translator, folder: Path) -> list[Example]:
@@ -21,8 +21,8 @@ def find_examples(model: str | Path, translator: Translator, folder: Path) -> li
 
     Args:
         model: The name under which the translator was loaded. A folder may hold `examples.jsonl`.
-        translator: Says which dataset, otherwise, has the test split.
-        folder: Is made, and gets the videos, as browsers play them.
+        translator: Names the dataset whose test split is used otherwise.
+        folder: Is created, and gets the videos in a form that browsers play.
     """
     folder.mkdir()
     if (user_path(model) / EXAMPLES).is_file():

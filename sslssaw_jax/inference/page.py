@@ -1,4 +1,4 @@
-"""The page: ask, sign, read; and its API, which gradio makes."""
+"""The page to ask, sign and read, and its API, which gradio makes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer, Translator
 
 KEPT_SECONDS = 600  # what visitors send is deleted after that
-MOST_CHARACTERS = 500  # of a question; what it takes to explain an answer grows with their square
+MOST_CHARACTERS = 500  # of a question; the cost of explaining an answer grows with their square
 TEMPLATES = Path(__file__).parent / "templates"
 _HTML = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-# what a screen reader needs, and gradio has no parameter for
+# what a screen reader needs and gradio has no parameter for
 _LIVE = """() => {
   for (const id of ["answer", "dialogue"]) {
     const place = document.getElementById(id);
@@ -46,7 +46,7 @@ class Turn(NamedTuple):
 
 
 class PageError(UserError):
-    """An error of what a visitor sent, shown in the page."""
+    """An error in what a visitor sent, shown on the page."""
 
 
 def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.Blocks:
@@ -159,7 +159,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
 
 def launch(page: gr.Blocks, **options: Any) -> Any:
     """Serve a page; options as for `gradio.Blocks.launch`."""
-    theme = gr.themes.Base(  # the system's fonts, since others would be fetched
+    theme = gr.themes.Base(  # the system's fonts, since others would be downloaded
         primary_hue="blue",
         neutral_hue="slate",
         text_size="lg",
@@ -171,7 +171,7 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
         theme=theme,
         css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         footer_links=["api"],
-        run_history=False,  # which would keep questions and videos in the browser
+        run_history=False,  # a history would keep questions and videos in the browser
         max_file_size="200mb",
         **options,
     )
@@ -198,7 +198,7 @@ def _ask(translator: "Translator", question: str, video: str | None, *, explain:
     fps, longest = translator.model.facts.fps, translator.model.config.data.max_frames
     if clip.num_frames > TOO_LONG * longest:
         raise PageError(
-            f"The video is too long: {clip.num_frames / fps:.0f} seconds, and the model reads at most "
+            f"The video is too long: {clip.num_frames / fps:.0f} seconds, but the model reads at most "
             f"{TOO_LONG * longest / fps:.0f}. Sign one sentence, or cut the video."
         )
     return translator.answer([clip], explain=explain)[0]

@@ -1,6 +1,6 @@
-"""A trained model with all that translation needs, from a workdir or a model folder.
+"""A trained model with everything that translation needs, from a workdir or a model folder.
 
-A model folder holds `config.json`, `model.safetensors` and the tokenizer. They are data: none can run code.
+A model folder holds `config.json`, `model.safetensors` and the tokenizer. All are data: none can run code.
 """
 
 import dataclasses
@@ -44,38 +44,38 @@ from sslssaw_jax.workdir import (
 
 MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
 VOCABULARIES = tuple(one.file(Path()).name for one in (GlossVocabulary, WordVocabulary))
-# all that is read
+# nothing else is read
 MODEL_FILES = (MODEL_CONFIG, MODEL_WEIGHTS, f"{TOKENIZER}/*", f"{TEXT_TOWER}/*", *VOCABULARIES)
 
 
 class ModelError(UserError):
-    """An error of a folder that holds no model, or one that cannot be used."""
+    """An error about a folder that holds no model, or one that cannot be used."""
 
 
 class TrainedModel(NamedTuple):
-    """A model that translates, and what is known of its training."""
+    """A model that translates, and what is known about its training."""
 
     config: Config
-    facts: DatasetFacts  # of the dataset on which it was trained
+    facts: DatasetFacts  # about the dataset on which it was trained
     tokenizer: Tokenizer
     stage: Stage
     state: TrainState
     scores: dict[str, Any]  # of dev and test, as in metrics.json; empty if never evaluated
-    features: list[FeatureSet]  # that it reads, in order: keypoints beside frames, or others in their place
+    features: list[FeatureSet]  # that it reads, in order: keypoints with frames, or others in their place
     glosses: GlossVocabulary | None = None  # of a stage that reads glosses
 
     @property
     def threshold(self) -> float:
         """Return the score below which nothing is understood.
 
-        Without an evaluation it is unknown, and all is taken as understood.
+        Without an evaluation it is unknown, and everything counts as understood.
         """
         found = self.scores.get(self.config.data.dev_split, {}).get(UNDERSTANDING)
         return found["threshold"] if found else -math.inf
 
 
 def is_model(folder: Path) -> bool:
-    """Return whether a folder holds a finished or saved translating model."""
+    """Return whether a folder holds a finished or saved model that translates."""
     finished = (folder / FINISHED).is_file() and read_notes(folder)["stage"] == "translate"
     return finished or all((folder / name).is_file() for name in (MODEL_CONFIG, MODEL_WEIGHTS))
 
@@ -90,7 +90,7 @@ def load_workdir(workdir: Path) -> TrainedModel:
 
     Raises:
         CheckpointError: The workdir holds no checkpoint.
-        ModelError: The run's last stage does not translate, or its notes are of an earlier version.
+        ModelError: The run's last stage does not translate, or its notes come from an earlier version.
         UserError: The configuration or the tokenizer is unusable.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
@@ -127,7 +127,7 @@ def load_folder(folder: Path) -> TrainedModel:
             f"{TOKENIZER}/"
         ) from error
     if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer", "scores"} <= notes.keys():
-        raise ModelError(f"{folder / MODEL_CONFIG} is not of a model of sslssaw_jax")
+        raise ModelError(f"{folder / MODEL_CONFIG} does not describe a model of sslssaw_jax")
     return _assemble(folder, notes, arrays, notes["scores"])
 
 
@@ -182,15 +182,15 @@ def _assemble(
     tokenizer = load_saved_tokenizer(folder, facts.language)
     if tokenizer.fingerprints != notes["tokenizer"]:
         raise ModelError(
-            f"{folder / TOKENIZER} is not the tokenizer of the model beside it ({tokenizer.fingerprints}, "
-            f"trained with {notes['tokenizer']}): bring the model's own back"
+            f"{folder / TOKENIZER} is not the tokenizer of the model next to it ({tokenizer.fingerprints}, "
+            f"trained with {notes['tokenizer']}): restore the model's own"
         )
-    features = features_from_notes(notes.get("features", {}))  # earlier versions read frames alone
+    features = features_from_notes(notes.get("features", {}))  # earlier versions read only frames
     vocabulary = SYSTEMS[config.system].vocabulary
     glosses = vocabulary.load(folder) if "glosses" in notes else None
     if glosses and glosses.fingerprint != notes["glosses"]:
         raise ModelError(
-            f"{glosses.file(folder)} has not the {glosses.what} of the model beside it: bring its own back"
+            f"{glosses.file(folder)} does not have the {glosses.what} of the model next to it: restore them"
         )
     inputs = StageInputs(
         tokenizer.vocab_size,
@@ -199,10 +199,10 @@ def _assemble(
         keypoints=[point for one in features for point in one.points],
         glosses=lambda: glosses or GlossVocabulary(),
     )
-    alone = dataclasses.replace(config, init_from=None)  # it has been through the stages before
+    alone = dataclasses.replace(config, init_from=None)  # it has been through the earlier stages
     stage = SYSTEMS[config.system].make_stages(alone, inputs)[-1]
     if stage.translation is None:
-        raise ModelError(f"the model in {folder} is of the stage {stage.name}, which does not translate")
+        raise ModelError(f"the model in {folder} is from the stage {stage.name}, which does not translate")
     message = f"the weights in {folder} do not fit its configuration"
     state = replace_all_variables(stage.abstract_state(), arrays, message)
     return TrainedModel(config, facts, tokenizer, stage, state, scores, features, glosses)

@@ -25,7 +25,7 @@ from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import user_path
 
-_ALONE = 4  # up to as many clips are translated one by one; more fill the batches of the run's evaluation
+_ALONE = 4  # up to this many clips are translated one by one; more fill the batches of the run's evaluation
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Answer:
     alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
     gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
     understood: bool  # False if the score is below the model's threshold, which its evaluation found on dev
-    explanation: Explanation | None = None  # what the text hangs on, if asked for
+    explanation: Explanation | None = None  # what the text depends on, if asked for
 
     def __str__(self) -> str:
         return self.text if self.understood else f"not understood, did you mean: {self.text}"
@@ -47,14 +47,14 @@ class Answer:
 class Translator(ModelHubMixin, library_name="sslssaw_jax"):
     """A trained model that answers questions about videos.
 
-    Size, crop, frame rate, language and tokenizer are those on which the model was trained. A translator is
-    safe to share between threads.
+    Size, crop, frame rate, language and tokenizer are those of the model's training. A translator is safe to
+    share between threads.
 
     Args:
         model: The model; `from_pretrained` loads one.
 
     Raises:
-        ModelError: The model reads what a video and a question do not give.
+        ModelError: The model needs more than a video and a question.
     """
 
     def __init__(self, model: TrainedModel) -> None:
@@ -62,19 +62,19 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         read = [one.name for one in model.features if not (learnt and one.points)]
         if read:
             beside = bool(model.config.data.keypoints)
-            kind, how = ("keypoints", "beside") if beside else ("features", "in place of")
+            kind, how = ("keypoints", "in addition to") if beside else ("features", "in place of")
             raise ModelError(
                 f"the model reads the {kind} {', '.join(read)} {how} videos: write such {kind} of your clips "
                 "into a prepared dataset, and use run.py --mode=translate"
             )
         if not (model.stage.reads_video or model.stage.reads_question):
             raise ModelError(
-                f"the model is of the stage {model.stage.name}, which reads neither videos nor questions: "
+                f"the model is from the stage {model.stage.name}, which reads neither videos nor questions: "
                 "name the run of a later stage"
             )
         if model.facts.frame_size == (0, 0):
             raise ModelError(
-                "the model was trained on texts without videos, and knows no size of frames: prepare "
+                "the model was trained on texts without videos, and knows no frame size: prepare "
                 "questions with --text_only, and use run.py --mode=translate"
             )
         self.model = model
@@ -88,12 +88,13 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
 
         Args:
             name: A run's workdir, whose best checkpoint is loaded; a folder that `save_pretrained` wrote; or
-                a model on the Hugging Face hub, `user/name`. By default the demo that comes with the package.
+                a model on the Hugging Face hub, `user/name`. By default, the demo that comes with the
+                package.
             **options: For the hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
         Raises:
             ModelError: There is no such model, or it does not translate.
-            UserError: The files of the model do not fit each other.
+            UserError: The files of the model do not match.
         """
         folder = user_path(name)
         if folder.is_dir():
@@ -120,15 +121,15 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 model's frame rate, or a list of these.
             question: The question that the signer answers, or a list of them. Lists have the same length, and
                 one question serves all clips as one clip serves all questions.
-            explain: Whether to find what each text hangs on: its loss without each word of the question, and
-                without each stretch of video.
+            explain: Whether to find what each text depends on: its loss without each word of the question,
+                and each stretch of the video.
 
         Returns:
             An answer, or a list of them if a list was given.
 
         Raises:
             VideoError: A video cannot be read.
-            ValueError: There are not as many questions as videos.
+            ValueError: The numbers of questions and videos differ.
         """
         answers = self.answer(self.read(video, question), explain=explain)
         alone = isinstance(video, (str, Path, np.ndarray)) and isinstance(question, str)
@@ -143,8 +144,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         for one, found in zip(videos, frames):
             if len(found) > TOO_LONG * longest:
                 warnings.warn(
-                    f"{video_name(one)} has {len(found)} frames, of which the model reads {longest}: cut it, "
-                    "one sentence a video",
+                    f"{video_name(one)} has {len(found)} frames, but the model reads {longest}: cut it, "
+                    "one sentence per video",
                     stacklevel=2,
                 )
         if len(frames) == 1:
@@ -152,7 +153,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         elif len(questions) == 1:
             questions *= len(frames)
         if len(frames) != len(questions):
-            raise ValueError(f"{len(videos)} videos and {len(questions)} questions: give as many of both")
+            raise ValueError(f"{len(videos)} videos and {len(questions)} questions: give as many of each")
         return [make_clip(number, *pair) for number, pair in enumerate(zip(frames, questions))]
 
     def answer(self, clips: Sequence[Clip], *, explain: bool = False) -> list[Answer]:
@@ -173,14 +174,14 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         return answers
 
     def draw(self, clip: Clip, answers: Sequence[Answer], path: str | Path) -> None:
-        """Draw what the answers about one clip hang on, as a picture.
+        """Draw what the answers about one clip depend on, as a picture.
 
         Args:
             clip: One that `read` returned.
             answers: Answers about its video, each with its explanation.
-            path: The picture to write; the end of its name says of which kind, such as `.png`.
+            path: The picture to write; the end of its name, such as `.png`, chooses the format.
         """
-        # translations need not wait for the import of matplotlib
+        # translations should not wait for the import of matplotlib
         from sslssaw_jax.report.clip_pictures import DPI, shown_frames
         from sslssaw_jax.report.drops import draw_explanations
         from sslssaw_jax.report.text_layout import fonts_for
@@ -191,9 +192,9 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             draw_explanations(explained, shown).savefig(path, dpi=DPI)
 
     def _translator(self, clips: ClipSource, group: Sequence[int]) -> SplitTranslator:
-        """Return the translator of a batch's size, compiled at its first use.
+        """Return the translator for a batch's size, compiled on first use.
 
-        One clip alone is padded to a quarter, half or all of `max_frames`.
+        A single clip is padded to a quarter, half or all of `max_frames`.
         """
         config, batch = self._runner.config, self._runner.stage_config
         size = batch.clips_per_batch, batch.frame_budget
@@ -215,7 +216,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         """Upload the model to the Hugging Face hub.
 
         Args:
-            repo_id: `user/name`; made if there is no such model.
+            repo_id: `user/name`; created if there is no such model.
             **options: `private`, `token`, `branch`, `create_pr`, `commit_message`.
         """
         return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)

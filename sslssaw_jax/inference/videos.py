@@ -12,15 +12,15 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import user_path
 
 Video = str | Path | np.ndarray  # a file, a folder of frames, or u8[T, H, W, 3] in RGB
-TOO_LONG = 2  # times as many frames as the model reads; up to that, frames are left out evenly
+TOO_LONG = 2  # times as many frames as the model reads; up to this, frames are left out evenly
 
 
 class VideoError(UserError):
-    """An error of a video or a question that cannot be translated."""
+    """An error about a video or a question that cannot be translated."""
 
 
 def video_name(video: Video) -> str:
-    """Return how messages call a video."""
+    """Return a video's name for messages."""
     return f"the array {list(video.shape)}" if isinstance(video, np.ndarray) else str(video)
 
 
@@ -28,9 +28,9 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
     """Return the frames of a video as preparation would store them.
 
     Args:
-        video: A file, of which `facts.fps` frames a second are taken; or a folder of frames or an array, of
-            which all are taken.
-        facts: Of the dataset on which the model was trained.
+        video: A file, from which `facts.fps` frames per second are taken; or a folder of frames or an array,
+            from which all are taken.
+        facts: About the dataset on which the model was trained.
 
     Raises:
         VideoError: The video is absent, unreadable or empty, or of a size that the model does not know.
@@ -56,7 +56,7 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
     for frame in frames:
         if (size := image_size(frame)) != facts.frame_size:
             raise VideoError(
-                f"{name} has frames of {size} pixels (height, width), and the model was trained on "
+                f"{name} has frames of {size} pixels (height, width), but the model was trained on "
                 f"{facts.frame_size}, stored with --resize={facts.resize}: resize the video"
             )
     return frames
@@ -70,7 +70,7 @@ def make_clip(number: int, frames: list[bytes], question: str) -> Clip:
     """
     try:
         question.encode()
-    except UnicodeEncodeError:  # an argument of a terminal with another encoding
+    except UnicodeEncodeError:  # an argument from a terminal with another encoding
         raise VideoError(f"the question {question!a} is not UTF-8: set the terminal to UTF-8") from None
     name = f"clip {number}"
     return Clip(

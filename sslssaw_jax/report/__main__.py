@@ -12,14 +12,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.report",
-        description="Write WORKDIR/report.html, a page with all that the run in WORKDIR has left there.",
+        description="Write WORKDIR/report.html, a page with everything that the run has left in WORKDIR.",
         epilog="Example: python -m sslssaw_jax.report --workdir=runs/demo",
     )
     parser.add_argument(
         "--workdir", type=user_path, required=True, help="folder of the run, such as runs/demo"
     )
     options = parser.parse_args(arguments)
-    # imported here, since JAX takes seconds and --help need not wait
+    # imported here, since JAX takes seconds and --help should not wait
     from sslssaw_jax.report.run_report import write_report
 
     print(write_report(options.workdir))

@@ -1,4 +1,4 @@
-"""What the model saw of a clip and what its sentence hangs on, as a picture in the workdir."""
+"""What the model saw of a clip and what its sentence depends on, as a picture in the workdir."""
 
 import io
 from pathlib import Path
@@ -42,7 +42,7 @@ def draw_clip(
 def shown_frames(clip: Clip, max_frames: int) -> np.ndarray:
     """Return frames for a picture, u8[k, H, W, 3].
 
-    They are evenly spaced over those that the model reads, at most `max_frames`.
+    They are evenly spaced over the frames that the model reads, at most `max_frames`.
     """
     read = select_frames(clip.num_frames, max_frames, None)
     shown = np.linspace(0, len(read) - 1, min(FRAMES_SHOWN, len(read))).round().astype(int)

@@ -1,4 +1,4 @@
-"""The curves of trainings as inline SVG; the page's style sheet has their colours and width."""
+"""Training curves as inline SVG; the page's style sheet has their colours and width."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def draw_curves(title: str, curves: Sequence[Curve]) -> Markup:
-    """Draw at most six curves; return "" without any point."""
+    """Draw at most six curves; return "" if there are no points."""
     curves = [curve for curve in curves if len(curve.points)]
     if not curves:
         return Markup()
@@ -85,6 +85,6 @@ def draw_curves(title: str, curves: Sequence[Curve]) -> Markup:
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[np.ndarray]:
-    """Average at most `MOST_POINTS` stretches of points."""
+    """Average the points within at most `MOST_POINTS` stretches."""
     stretches = np.array_split(np.array(points, float), min(len(points), MOST_POINTS))
     return [stretch.mean(axis=0) for stretch in stretches]

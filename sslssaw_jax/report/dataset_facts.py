@@ -1,4 +1,4 @@
-"""The facts of a prepared dataset that its report shows: counts, lengths, overlap, duplicates."""
+"""The facts about a prepared dataset for its report: counts, lengths, overlap, duplicates."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from sslssaw_jax.evaluation import metrics
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """The facts of a split; the keys of `shares` say in words what they are percentages of."""
+    """The facts about a split; the keys of `shares` say in words what the percentages are of."""
 
     clips: Sequence[ClipInfo]
     num_frames: np.ndarray
@@ -35,7 +35,7 @@ def split_facts(
     *,
     characters: bool = False,
 ) -> SplitFacts:
-    """Return the facts of a split compared with train.
+    """Return the facts about a split, compared with train.
 
     Questions are counted as the model reads them, after `clean_question`, and targets in their normal
     form.

@@ -75,7 +75,7 @@ def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> F
     labels = max((list(split.shares) for split in facts.values()), key=len)
     shares = {name: [split.shares.get(label) for label in labels] for name, split in facts.items()}
     _bars(bottom[2], "Vocabulary and duplicates, in percent", labels, shares)
-    bottom[2].set_visible(bool(labels))  # nothing is known without a train split
+    bottom[2].set_visible(bool(labels))  # without a train split, nothing is known
     handles = bottom[1].get_legend_handles_labels()
     figure.legend(
         *handles, loc="center right", bbox_to_anchor=(0.985, 0.955), ncols=len(facts), frameon=False

@@ -7,7 +7,7 @@ from pathlib import Path
 from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.workdir import user_path
 
-SPLITS = ("train", "dev", "test")  # shown in the pictures; all splits of a dataset that has none of them
+SPLITS = ("train", "dev", "test")  # shown in the pictures; if a dataset has none of these, all its splits are
 
 
 def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0) -> None:
@@ -22,7 +22,7 @@ def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0)
     Raises:
         DatasetError: The dataset is not prepared.
     """
-    # imported here, since they take seconds and --help need not wait
+    # imported here, since they take seconds and --help should not wait
     from sslssaw_jax.data.clips import ClipSource
     from sslssaw_jax.data.dataset import find_dataset
     from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
@@ -49,7 +49,7 @@ def write_dataset_report(name: str, data_dir: Path, out: Path, *, seed: int = 0)
     out.mkdir(parents=True, exist_ok=True)
     draw_statistics(title, shown, unit).savefig(pictures[0], dpi=DPI)
     with_video = {split: sources[split] for split in shown if sources[split].num_frames.any()}
-    if with_video:  # a dataset may hold texts only
+    if with_video:  # a dataset may hold only texts
         pictures.append(out / "clips.png")
         clips = choose_clips(with_video, seed)
         with fonts_for(*(text for clip in clips for text in (clip.question, clip.target))):
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.report.dataset_report",
-        description="Show what a prepared dataset holds: a table, and pictures of statistics and of clips.",
+        description="Show what a prepared dataset contains: a table, and pictures of statistics and clips.",
         epilog="Example: python -m sslssaw_jax.report.dataset_report avatar_qa --data_dir=data",
     )
     parser.add_argument("name", help="the dataset, such as avatar_qa")

@@ -1,4 +1,4 @@
-"""Bars of what a sentence hangs on: its loss without each word and without each stretch of video."""
+"""Bars for what a sentence depends on: its loss without each word and each stretch of the video."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ TICKS = 0.45  # below the bars, for seconds
 FRAME = 0.9  # the greatest height of a frame
 GAP = 0.2  # between words and video
 BETWEEN = 0.25  # answers
-UNIT = 0.9  # the width of the text beside the bars
+UNIT = 0.9  # the width of the text next to the bars
 LINE, NAME, CHARACTER = 0.23, 0.95, 0.087  # of the texts: height, width of a name, width of a character
 WIDTH = 11.0
 
-WORDS_SHARE = 0.42  # of the width, where nothing else says where the video begins
+WORDS_SHARE = 0.42  # of the width, if nothing else says where the video begins
 POINTS = 72  # an inch
 LETTER = 0.68  # average width of a wide letter, in font sizes
 LONGEST = 30  # letters of a label
@@ -32,7 +32,7 @@ FONT_SIZE = 9.0
 
 
 def draw_explanations(answers: Sequence[tuple[str, Explanation]], frames: np.ndarray) -> Figure:
-    """Draw what each of the sentences about one clip hangs on.
+    """Draw what each of the sentences about one clip depends on.
 
     Args:
         answers: Questions with the explanations of their sentences.
@@ -75,7 +75,7 @@ def draw_drops(
         figure: The figure to draw in.
         explanation: Of a sentence.
         frames: `u8[k, h, w, 3]`, RGB, to draw below the stretches; may be empty.
-        bottom: Inches; all takes `drops_height` above it.
+        bottom: Inches; the drawing takes `drops_height` above it.
         edge: Inches from the left margin to the place where the words end and the video begins.
         width: Inches from the left margin to the end of the video.
     """
@@ -129,7 +129,7 @@ def _frame_size(frames: np.ndarray, width: float) -> tuple[float, float]:
 
 
 def _fit(words: Sequence[str], width: float) -> bool:
-    """Return whether words stand side by side below their bars."""
+    """Return whether words fit side by side below their bars."""
     return all(label_width(word) < (width - GAP) / len(words) for word in words)
 
 

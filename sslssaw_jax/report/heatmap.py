@@ -1,4 +1,4 @@
-"""Pictures of a clip: the SSAW gate (Fig. 4), and what the sentence hangs on."""
+"""Pictures of a clip: the SSAW gate (Fig. 4), and what the sentence depends on."""
 
 import re
 from typing import NamedTuple
@@ -55,15 +55,15 @@ class Word(NamedTuple):
 
     @property
     def is_marker(self) -> bool:
-        """Return whether the word is a marker of the tokenizer."""
+        """Return whether the word is one of the tokenizer's markers."""
         return bool(_MARKER.fullmatch(self.text))
 
 
 def words_of(tokens: list[str]) -> list[Word]:
-    """Join a question's tokens to words; every token belongs to one word.
+    """Join a question's tokens into words; every token belongs to one word.
 
     SentencePiece marks the first token of a word (`▁donner stag`), WordPiece all others (`donner ##stag`).
-    Chinese has no spaces between words, so that each token stands alone.
+    Chinese has no spaces between words, so each token is a word of its own.
     """
     marked = any(_WORD_MARK in token for token in tokens)
     words: list[Word] = []
@@ -79,7 +79,7 @@ def words_of(tokens: list[str]) -> list[Word]:
 def _begins_word(before: str, token: str, marked: bool) -> bool:
     if not marked:
         return not token.startswith("##")
-    if before == _WORD_MARK:  # a mark alone belongs to the token behind it
+    if before == _WORD_MARK:  # a mark alone belongs to the token after it
         return False
     if token.startswith(_WORD_MARK) or _MARKER.fullmatch(token) or _MARKER.fullmatch(before):
         return True
@@ -87,7 +87,7 @@ def _begins_word(before: str, token: str, marked: bool) -> bool:
 
 
 def word_weights(words: list[Word], weights: np.ndarray) -> np.ndarray:
-    """Replace each token's weight by the mean over its word, f32[tokens]."""
+    """Replace each token's weight with the mean over its word, f32[tokens]."""
     if not words:
         return weights
     lengths = np.array([word.num_tokens for word in words], int)
@@ -114,7 +114,7 @@ def draw_heatmap(
     target: str,
     prediction: str,
 ) -> Figure:
-    """Draw a clip's gate (Fig. 4) and what its sentence hangs on.
+    """Draw a clip's gate (Fig. 4) and what its sentence depends on.
 
     The gate is a strip of colour: question words, dashed line, video positions. Brighter means a higher
     weight. Colours span the lowest to the highest weight of the clip, since a gate rarely uses all of (0, 1).
@@ -122,7 +122,7 @@ def draw_heatmap(
     `highest` positions of the video.
 
     Args:
-        gate: The fusion's gate; None draws what the sentence hangs on alone.
+        gate: The fusion's gate; None draws only what the sentence depends on.
         explanation: Of the prediction.
         frames: `u8[k, h, w, 3]`, RGB, evenly spaced over the clip.
         question: The question as it was asked; left out if empty.
@@ -135,7 +135,7 @@ def draw_heatmap(
     tokens, weights = ([], np.zeros(COLUMNS)) if gate is None else (gate.tokens, gate.weights)
     num_positions = len(weights) - len(tokens)
     if weights.ndim != 1 or num_positions < 1:
-        raise ValueError(f"a gate of shape {weights.shape} has no video behind {len(tokens)} question tokens")
+        raise ValueError(f"a gate of shape {weights.shape} has no video after {len(tokens)} question tokens")
     words = words_of(tokens)
     cell = max(
         MIN_CELL,

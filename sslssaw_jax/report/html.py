@@ -26,7 +26,7 @@ def render(template: str, **context: Any) -> Markup:
 
 
 def data_uri(picture: Path) -> str:
-    """Return the address that holds a PNG or JPEG file itself.
+    """Return a `data:` address that contains a PNG or JPEG file.
 
     Raises:
         DamagedFileError: The file is neither.
@@ -34,5 +34,5 @@ def data_uri(picture: Path) -> str:
     data = picture.read_bytes()
     media = next((media for begin, media in _PICTURES.items() if data.startswith(begin)), None)
     if media is None:
-        raise DamagedFileError(f"{picture} is no picture: delete it")
+        raise DamagedFileError(f"{picture} is not a picture: delete it")
     return f"data:{media};base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,4 @@
-"""The report of a run: what its workdir holds, on one page that needs no other file."""
+"""The report of a run: the contents of its workdir, on one page that needs no other file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ from sslssaw_jax.workdir import (
 )
 
 SHOWN = 6  # clips, half of them the worst
-SURE = 0.05  # p-values below call a difference sure
+SURE = 0.05  # a difference with a p-value below this is called sure
 _FIRST = ("bleu4", "rouge_l", "p")  # columns that a phone shows
 
 
@@ -68,7 +68,7 @@ def write_report(workdir: Path) -> Path:
     path = workdir / REPORT
     try:
         page = render_report(workdir.resolve())
-    except KeyError as missing:  # the files are JSON, but not those of a run
+    except KeyError as missing:  # the files are JSON, but not a run's
         raise UserError(f"{workdir}: {FINISHED}, {LOG} or the configuration lacks {missing}") from missing
     write_text(path, page)
     return path
@@ -103,7 +103,7 @@ def render_report(workdir: Path) -> Markup:
 
 
 def _with_earlier(workdir: Path) -> list[Path]:
-    """Return a workdir behind those of the stages trained inside it."""
+    """Return a workdir after those of the stages trained inside it."""
     inner = [workdir, workdir / "gloss2text"]  # the earlier, the deeper
     recognizers = [folder / "recognize" for folder in inner]
     earlier = [each for folder in recognizers for each in (folder / "warm_start", folder)]
@@ -135,7 +135,7 @@ def _config(workdir: Path) -> dict[str, Any]:
 
 
 def _predictions_file(workdir: Path, splits: Sequence[str]) -> Path | None:
-    """Return the predictions of one of these splits, otherwise of any."""
+    """Return the predictions for one of these splits, otherwise for any."""
     files = [workdir / predictions_file(split) for split in splits]
     found = [file for file in files if file.exists()] or sorted(workdir.glob("predictions.*.jsonl"))
     return found[-1] if found else None
@@ -164,7 +164,7 @@ def _notice(workdir: Path, log: Sequence[Mapping[str, Any]], metrics: Mapping[st
     if notes["stage"] == "recognize" and metrics:
         return " ".join(f"{note.capitalize()}." for note in gloss_notes(metrics))
     if notes["stage"] != "translate":
-        return "A stage before translation: it has curves, and nothing to score."
+        return "A stage before translation: it has curves, but nothing to score."
     return "" if metrics else "Trained, but not evaluated: run with --mode=eval."
 
 
@@ -227,7 +227,7 @@ def _clip_entry(workdir: Path, name: str, row: Prediction, characters: bool) -> 
         prediction = diff_html(row.target, row.prediction, characters)
     texts = {"Question": row.question, "Reference": row.target, "Prediction": prediction}
     heatmap = workdir / HEATMAPS / f"{row.id}.png"
-    alt = f"What the sentence of {row.id} hangs on: the question's words and the video's stretches"
+    alt = f"What the sentence of {row.id} depends on: the question's words and the video's stretches"
     picture = None
     if not is_inside(workdir, heatmap):
         caption += "; its picture lies outside this folder and is left out"

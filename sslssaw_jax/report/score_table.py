@@ -1,4 +1,4 @@
-"""The scores of `metrics.json` as rows, and the text of these rows that ends a run."""
+"""The scores in `metrics.json` as rows, and the text of these rows, which ends a run."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ BASELINE_LABELS = {
     "shuffled": ("questions shuffled", "this run, each clip with the question of another"),
     "blanked": ("questions blanked", "this run without any question"),
 }
-"""Key of each baseline and of each swap of the questions -> its name and what it is."""
+"""Key of each baseline and each swap of questions -> its name and what it is."""
 
 _TERMINAL_COLUMNS = COLUMNS | {"sacrebleu": "sacreBLEU", "num_clips": "clips", "p": "p"}
 _GLOSS_COLUMNS = {
@@ -33,14 +33,14 @@ _FORMATS = {"num_glosses": "d", "num_clips": "d", "p": ".3f"}
 _NOTES = """\
 ± 95 %: half the bootstrap interval over the clips; p: of this run's difference in BLEU-4, paired bootstrap
 overlap: share of the target's distinct tokens that the question holds
-with final period: " ." behind translations and targets, as in the references of some earlier work
+with final period: " ." after translations and targets, as in the references of some earlier work
 without copies: the clips whose question is not the target itself
 overlap free: the clips whose question holds no two tokens of the target in a row
 shuffled, blanked: this run, where each clip is asked another clip's question, or none"""
 
 
 class ScoreRow(NamedTuple):
-    """A row of scores: of a run, of a part of its clips, or of what the run is compared with."""
+    """A row of scores: for a run, a part of its clips, or something that the run is compared with."""
 
     kind: str  # run | part | questions | baseline
     key: str

@@ -32,11 +32,11 @@ class Word(NamedTuple):
 def word_diff(reference: Sequence[str], prediction: Sequence[str]) -> list[Word]:
     """Align a prediction's words with the reference by a longest common subsequence.
 
-    Words between two correct ones are wrong; `MISS` follows for each word by which they are fewer than the
-    words of the reference in the same place.
+    Words between two correct ones are wrong; one `MISS` follows for each word by which the
+    reference is longer in the same place.
     """
     words: list[Word] = []
-    i = j = 0  # the first words of reference and prediction that are still to be shown
+    i = j = 0  # the first words of reference and prediction not yet shown
     for match in LCSseq.opcodes(reference, prediction).as_matching_blocks():
         words += [Word(word, WRONG) for word in prediction[j : match.b]]
         words += [Word(MISS, MISSED)] * max(0, (match.a - i) - (match.b - j))
@@ -46,7 +46,7 @@ def word_diff(reference: Sequence[str], prediction: Sequence[str]) -> list[Word]
 
 
 def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
-    """Read the predictions of each system, with equal clips in equal order.
+    """Read the predictions of each system, for the same clips in the same order.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("systems", nargs="+", type=_system, metavar="NAME=PREDICTIONS.jsonl")
     parser.add_argument(
-        "--out", type=user_path, required=True, help="path of the two files without its suffix"
+        "--out", type=user_path, required=True, help="path of the two files, without a suffix"
     )
     parser.add_argument("--clips", type=int, default=20, help="number of clips, drawn at random; default 20")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw; default 0")
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.clips < 1:
         parser.error(f"--clips={options.clips}: at least one is needed")
     if len(files := dict(options.systems)) < len(options.systems):
-        parser.error("two systems have one name: give each another")
+        parser.error("two systems have the same name: give each its own")
     if not options.out.name:
         parser.error(f"--out={options.out} names no file: add one, such as diff")
     systems = read_systems(files)

@@ -14,10 +14,10 @@ BASES = {
     "rehearsal": "rehearsal",
     "rehearsal_poor": "rehearsal_poor",
 }
-"""Dataset -> the base of its rows in `configs/ablations.py`; of the rehearsal, `docs/rehearsal.md`."""
+"""Dataset -> the base of its rows in `configs/ablations.py`; for the rehearsal, see `docs/rehearsal.md`."""
 
 TOY = "_toy"
-"""End of the names of small bases, to try a table out."""
+"""Suffix of the names of small bases, to try out a table."""
 
 WITH_TOY = ("phoenix2014t_qa", "csl_daily_qa")
-"""The datasets whose base has a small one beside it; the others are small anyway."""
+"""The datasets whose base also has a small version; the others are small anyway."""

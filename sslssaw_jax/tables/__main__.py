@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         usage="%(prog)s --table N --dataset NAME --workdir DIR [--toy] [--seeds N] [--rows ROW,ROW] "
         "[--jobs N] [-- RUN_FLAGS]",
         description="Train the missing runs of a table of the paper and write the table as Markdown, CSV and "
-        "PNG. Finished runs stay, unfinished ones go on, and failed ones are tried again.",
+        "PNG. Finished runs stay, unfinished ones continue, and failed ones are tried again.",
         epilog="RUN_FLAGS are flags of run.py for all rows. Example: python -m sslssaw_jax.tables --table=4 "
         "--dataset=avatar_qa --workdir=runs/tables --seeds=3 -- --config.translate.epochs=2",
     )
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--workdir", type=user_path, required=True, help="folder of all tables, such as runs/tables"
     )
     parser.add_argument(
-        "--toy", action="store_true", help="small models from scratch, for a CPU or few clips"
+        "--toy", action="store_true", help="small models from scratch, for a CPU or a few clips"
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default 1")
     parser.add_argument("--rows", default="", help="train only these rows, such as qb,ssl_ssaw; default all")
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name}={getattr(options, name)}: at least one is needed")
     if options.toy and options.dataset not in WITH_TOY:
-        parser.error(f"--toy: the models for {options.dataset} are small already")
+        parser.error(f"--toy: the models for {options.dataset} are already small")
     names = [row["experiment"] for row in PAPER[str(options.table)]["rows"]]
     only = options.rows.split(",") if options.rows else []
     if unknown := [name for name in only if name not in names]:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
-    # imported here, since JAX takes seconds and --help need not wait
+    # imported here, since JAX takes seconds and --help should not wait
     import jax
 
     from sslssaw_jax.tables.layout import to_markdown
@@ -62,7 +62,7 @@ def _make(options: argparse.Namespace, only: Sequence[str]) -> None:
     from sslssaw_jax.training.signals import Stopped
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the rows
-    if options.jobs > 1:  # the first would take three quarters of a GPU's memory, needed or not
+    if options.jobs > 1:  # the first would take three quarters of a GPU's memory, whether needed or not
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         rows = make_table(

@@ -14,7 +14,7 @@ from sslssaw_jax.tables import BASES, PAPER, TOY
 from sslssaw_jax.workdir import LOG, read_log, user_path
 
 Points = list[tuple[int, float, float]]  # step, accuracy, seconds of a step
-Curves = dict[str, list[Points]]  # of each row, its seeds
+Curves = dict[str, list[Points]]  # for each row, its seeds
 COLUMNS = 2
 FOLDERS = {
     number: [
@@ -42,7 +42,7 @@ def read_curves(workdir: Path) -> Curves:
 def draw(curves: Curves) -> Figure:
     """Draw a panel for each table with a row in `curves`.
 
-    Tables of the same rows share a panel.
+    Tables with the same rows share a panel.
     """
     tables: dict[tuple[str, ...], list[str]] = {}
     for number, folders in FOLDERS.items():
@@ -59,7 +59,7 @@ def draw(curves: Curves) -> Figure:
     for panel in panels:  # the iterator is at the first unused panel
         panel.set_visible(False)
     figure.supxlabel("step of stage 2")
-    figure.supylabel("target tokens guessed right in training, %")
+    figure.supylabel("target tokens predicted correctly in training, %")
     return figure
 
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.tables.curves",
         description="Draw the accuracy in training of the rows of tables, with a panel for each table: the "
-        "mean over seeds, a band from the lowest to the highest seed. Print the seconds a step of each row.",
+        "mean over seeds, a band from the lowest to the highest seed. Print each row's seconds per step.",
         epilog="Example: python -m sslssaw_jax.tables.curves --workdir=runs/tables --out=curves.png",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A table of the paper with our scores next to the paper's: Markdown, CSV and a picture."""
+"""A table from the paper with our scores next to the paper's: Markdown, CSV and a picture."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ class Run:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]  # of `TESTED`, as `significance.confidence_interval`
     p_values: dict[str, float]  # of `TESTED`, against the same seed of the last row; {} without that run
-    gains: dict[str, float]  # the differences that these p-values are of
+    gains: dict[str, float]  # the differences that these p-values are for
     parameters: int | None = None  # of the last stage's model; runs of older versions do not say
     seconds: float | None = None  # of all training steps, with stage 1
 
@@ -37,7 +37,7 @@ class Row:
     paper: list[float] | None  # in the order of `LABELS`; None: the paper prints none
     runs: list[Run]  # finished ones
     failed: int = 0  # number of failed runs
-    reason: str = ""  # the last words of a failed run
+    reason: str = ""  # the last message of a failed run
 
     @property
     def figures(self) -> list[str]:
@@ -83,14 +83,14 @@ class Row:
 
 
 def is_comparable(number: int, dataset: str, toy: bool) -> bool:
-    """Return whether the paper's figures are of this dataset and these sizes."""
+    """Return whether the paper's figures are for this dataset and these sizes."""
     return dataset == PAPER[str(number)]["dataset"] and not toy
 
 
 def to_markdown(number: int, dataset: str, rows: list[Row], seeds: int, *, toy: bool = False) -> str:
     """Return the table as Markdown.
 
-    The paper's scores stand in parentheses if they can be compared, otherwise in a table of their own.
+    The paper's scores are in parentheses if they can be compared, otherwise in a separate table.
     """
     table, comparable = PAPER[str(number)], is_comparable(number, dataset, toy)
     head = [*table["columns"], *LABELS.values()]
@@ -148,12 +148,12 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
     table = PAPER[str(number)]
     names = [_name(table["columns"], row) for row in rows]
     notes = [
-        "95 % and p: paired bootstrap over the clips of the test split (1,000 resamples); p is the two-sided "
-        f"one of the difference from {names[-1]}. Seconds: all training steps, with stage 1, without "
+        "95 % and p: paired bootstrap over the clips of the test split (1,000 resamples); p is two-sided, for "
+        f"the difference from {names[-1]}. Seconds: all training steps, with stage 1, without "
         "compilation and evaluation."
     ]
     if seeds > 1:
-        notes.append("Each seed is tested by itself; the widest bounds and the largest p stand here.")
+        notes.append("Each seed is tested separately; the widest bounds and the largest p are shown.")
     for name, row in zip(names, rows):
         if len(row.runs) < seeds:
             failed = f", {row.failed} failed ({row.reason})" if row.failed else ""
@@ -172,7 +172,7 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
 
 
 def to_csv(number: int, rows: list[Row]) -> str:
-    """Return the table as CSV, with each score in full."""
+    """Return the table as CSV, with each score unrounded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{column}_{what}" for column in LABELS for what in ("mean", "std", "paper")]
@@ -195,7 +195,7 @@ def to_csv(number: int, rows: list[Row]) -> str:
 def draw(number: int, dataset: str, rows: list[Row], *, toy: bool = False) -> Figure:
     """Draw the BLEU-4 of each row.
 
-    Ours is a bar with its interval, the paper's a diamond, if both can be compared.
+    Our score is a bar with its interval, the paper's a diamond if the two can be compared.
     """
     table, comparable = PAPER[str(number)], is_comparable(number, dataset, toy)
     figure = Figure(figsize=(7, 1.3 + 0.45 * len(rows)), layout="constrained")

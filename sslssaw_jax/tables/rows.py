@@ -1,7 +1,7 @@
-"""The rows of a table as runs: which one is trained where, and what it has reached.
+"""The rows of a table as runs: where each is trained, and what it has reached.
 
 Each row is an experiment of `configs/ablations.py`, trained by `run.py` in its own process. Its folder is
-`WORKDIR/seed<n>/<config name>`, next to the folder of its stage 1. Tables share rows and stages 1.
+`WORKDIR/seed<n>/<config name>`, next to the folder of its stage 1. Tables share rows and their stages 1.
 """
 
 import io
@@ -50,7 +50,7 @@ RUN_PY = (sys.executable, str(ROOT / "run.py"))
 
 
 class TableError(UserError):
-    """An error that names runs which do not belong into one table."""
+    """An error that names runs that do not belong in one table."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Job:
 
     @property
     def shared(self) -> tuple[str, Path] | None:
-        """Return name and folder of the stage that rows share, if any.
+        """Return the name and folder of the stage that rows share, if any.
 
         Without `init_from`, a stage that could be shared is the row's own.
         """
@@ -184,7 +184,7 @@ def _require_same_settings(job: _Job) -> None:
             changed.update(differences(_scored(saved["config"]), _scored(meta["config"])))
         if changed:
             raise TableError(
-                f"{folder} is finished, with other settings than this table's; give the same flags as then, "
+                f"{folder} is finished with other settings than this table's; give the same flags as before, "
                 "or choose another --workdir:\n  " + "\n  ".join(sorted(changed))
             )
 
@@ -199,7 +199,7 @@ def _require_one_dataset(jobs: Sequence[_Job]) -> None:
     if len(folders) > 1:
         names = " and ".join(map(str, folders.values()))
         raise TableError(
-            f"{names} were trained on different clips, since the dataset was prepared anew between them: "
+            f"{names} were trained on different clips, since the dataset was prepared again between them: "
             "choose another --workdir"
         )
 
@@ -218,12 +218,12 @@ class _Call(NamedTuple):
     what: str
     flags: list[str]
     workdir: Path
-    result: Path  # what a process that has not failed leaves
-    needs: Path | None  # the folder of a call before
+    result: Path  # what a process leaves unless it fails
+    needs: Path | None  # the folder of an earlier call
 
 
 def _train(jobs: Sequence[_Job], at_once: int) -> dict[Path, str]:
-    """Train and evaluate rows; return the last words of failed runs."""
+    """Train and evaluate rows; return the last messages of failed runs."""
     calls: dict[Path, _Call] = {}
     for job in jobs:
         name, folder = job.shared or ("", None)
@@ -245,7 +245,7 @@ def _train(jobs: Sequence[_Job], at_once: int) -> dict[Path, str]:
                 del left[place]
                 print(f"job {place} of {len(calls)}: {call.what} in {call.workdir}", flush=True)
                 if call.needs in failed:
-                    failed[call.workdir] = f"not begun, since {call.needs} has failed"
+                    failed[call.workdir] = f"not started, since {call.needs} has failed"
                     print(f"{call.workdir}: {failed[call.workdir]}", file=sys.stderr)
                 else:
                     running[pool.submit(_last_words, call, run)] = call
@@ -257,7 +257,7 @@ def _train(jobs: Sequence[_Job], at_once: int) -> dict[Path, str]:
 
 
 def _last_words(call: _Call, run: RunChild) -> str:
-    """Run a call; if it fails, print and return its last words."""
+    """Run a call; if it fails, print and return its last message."""
     command = [*RUN_PY, *call.flags, f"--workdir={call.workdir.absolute()}"]
     log = inside(call.workdir, call.workdir / "run.log")
     call.workdir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is damaged in a checkpoint: its files against their digests, its arrays against NaN."""
+"""Damage in a checkpoint: its files are compared with their digests, its arrays checked for NaN."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Check = Callable[[Path, dict[str, Any], Arrays], None]  # of a checkpoint, its n
 
 
 def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -> str:
-    """Return what is damaged in a checkpoint, "" if nothing is.
+    """Return what is damaged in a checkpoint, or "".
 
     Orbax itself would fill the terminal with tracebacks of its concurrent reads.
 
@@ -28,7 +28,7 @@ def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -
     state, meta = folder / "state", checkpoint_notes(folder)
     try:
         for part in (state, folder / "data", meta.parent):
-            digests = part / DIGESTS  # which version 0.1 did not write
+            digests = part / DIGESTS  # version 0.1 did not write them
             for name, digest in read_json(digests).items() if digests.exists() else ():
                 if file_digest(part / name) != digest:
                     return f"{part.name}/{name} is not as it was written"
@@ -69,5 +69,5 @@ def first_line(error: Exception) -> str:
 
 
 def without_value(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return an array's path without the last level of Flax."""
+    """Return an array's path without Flax's last level."""
     return path[:-1] if path[-1] == "value" else path

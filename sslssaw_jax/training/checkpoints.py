@@ -1,8 +1,8 @@
 """Checkpoints of a run: training state, data position and notes.
 
 Orbax writes them in the background; no other module imports it. A checkpoint is
-`DIRECTORY/<step>/{state,data,meta}` and appears by one rename, so that a killed process leaves it whole or
-absent. Each part holds the digests of its files (`checkpoint_damage.py` compares them). A state is saved
+`DIRECTORY/<step>/{state,data,meta}` and appears by a single rename, so that a killed process leaves it whole
+or absent. Each part holds the digests of its files (`checkpoint_damage.py` compares them). A state is saved
 before it is evaluated; its scores are in `DIRECTORY/scores.json`.
 """
 
@@ -47,7 +47,7 @@ _SHOWN_DIFFERENCES = 12
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged, of another model, or not writable."""
+    """A checkpoint that is missing, damaged, from another model, or not writable."""
 
 
 class Checkpointer:
@@ -145,7 +145,7 @@ class Checkpointer:
         return restored.state, restored.data, restored.meta
 
     def _forget_scores(self, *, after: int) -> None:
-        """Drop scores of states that are not there any more."""
+        """Drop scores of states that no longer exist."""
         kept = {step: scores for step, scores in self.scores.items() if step <= after}
         if kept != self.scores:
             self.scores = kept
@@ -165,7 +165,7 @@ class Checkpointer:
             aside = _free_name(self.directory / f"{bad}.damaged")
             (self.directory / str(bad)).rename(aside)
             warnings.warn(
-                f"the checkpoint of step {bad} is damaged ({wrong}): moved to {aside}, and going on from "
+                f"the checkpoint of step {bad} is damaged ({wrong}): moved to {aside}, and continuing from "
                 f"step {step}",
                 stacklevel=3,
             )
@@ -192,23 +192,23 @@ class Checkpointer:
         """Turn the errors of a failed write into one `CheckpointError`."""
         try:
             yield
-        except (CheckpointError, jax.errors.JaxRuntimeError):  # of a device, not of the disk
+        except (CheckpointError, jax.errors.JaxRuntimeError):  # from a device, not from the disk
             raise
         except (OSError, ValueError, RuntimeError) as error:
             whole = saved_steps(self.directory)
             left = f"the last whole one is of step {whole[-1]}" if whole else "there is no other one"
             raise CheckpointError(
                 f"a checkpoint could not be written to {self.directory} ({first_line(error)}); {left}: make "
-                "room on the disk and start again to go on"
+                "room on the disk and start again to continue"
             ) from error
 
 
 def restore_params(
     directory: str | Path, *, best_by: SelectionMetric | None = None, check: Check | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return parameters, batch statistics and notes of a checkpoint of another run.
+    """Return parameters, batch statistics and notes from another run's checkpoint.
 
-    The parameters are those for evaluation: the moving average, if any. Variables that were chosen on dev
+    The parameters are those used in evaluation: the moving average, if any. Variables that were chosen on dev
     have the chosen values. A damaged checkpoint is skipped with
     a warning, and nothing in `directory` changes. The first two are nested dicts of NumPy arrays, as
     `nnx.replace_by_pure_dict` takes them.
@@ -250,7 +250,7 @@ def _checked(directory: str | Path) -> Path:
     path = Path(directory).absolute()
     if re.search(r"\[.*\]|\\", str(path)):
         raise CheckpointError(
-            f"{path} has [ ] or \\ in its name, with which checkpoints cannot be written (Orbax reads a "
+            f"{path} has [ ] or \\ in its name, where no checkpoint can be written (Orbax takes them for a "
             "pattern or a separator): choose another --workdir"
         )
     return path
@@ -292,7 +292,7 @@ def _first_whole(directory: Path, steps: Iterable[int], check: Check) -> tuple[i
         damaged[step] = wrong
     lines = "".join(f"\n  step {step}: {wrong}" for step, wrong in damaged.items())
     raise CheckpointError(
-        f"every checkpoint in {directory} is damaged: restore one from a copy, or begin anew in another "
+        f"every checkpoint in {directory} is damaged: restore one from a copy, or start over in another "
         f"folder{lines}"
     )
 
@@ -341,6 +341,6 @@ def _require_same_arrays(saved: Arrays, template: TrainState, path: Path) -> Non
     if len(differing) > _SHOWN_DIFFERENCES:
         lines.append(f"  and {len(differing) - _SHOWN_DIFFERENCES} more")
     raise CheckpointError(
-        f"the checkpoint {path} is of another model or optimizer; restore it with the configuration that it "
-        "was trained with, or start in another workdir:\n" + "\n".join(lines)
+        f"the checkpoint {path} is from another model or optimizer; restore it with the configuration that "
+        "it was trained with, or start in another workdir:\n" + "\n".join(lines)
     )

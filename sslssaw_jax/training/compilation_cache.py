@@ -1,4 +1,4 @@
-"""How programs are compiled: how well, and the folder that keeps them, which is the user's alone."""
+"""How programs are compiled: how much they are optimized, and the user's private folder that keeps them."""
 
 import hashlib
 import os
@@ -18,9 +18,9 @@ def cache_compilation(folder: str | None) -> None:
     """Keep compiled programs, unless the environment names another folder.
 
     Args:
-        folder: `auto`, a path, or None for no cache. A home that cannot be written gives `auto` a warning.
-            Several processes must share one folder, since only the first writes and a process that compiles
-            waits for what others find on their GPUs: `auto` keeps nothing then, and a path is used as it is.
+        folder: `auto`, a path, or None for no cache. With `auto`, a home that cannot be written is a warning.
+            Several processes must share one folder, since only the first writes, and a process that compiles
+            waits for what others find on their GPUs: `auto` then keeps nothing, and a path is used as it is.
 
     Raises:
         ConfigError: Somebody else can write into the folder.
@@ -45,7 +45,7 @@ def cache_compilation(folder: str | None) -> None:
         if folder != AUTO:
             raise
         warnings.warn(
-            f"each start compiles anew, since nothing can be kept in {private}: {error}", stacklevel=1
+            f"each start compiles again, since nothing can be kept in {private}: {error}", stacklevel=1
         )
         return
     status = private.stat()
@@ -76,9 +76,9 @@ def quick_compilation() -> Iterator[None]:
 
 
 def processor() -> str:
-    """Return a name for what the processor can do.
+    """Return a name for the processor's capabilities.
 
-    JAX's key of a program lacks it, and a home may be shared by several machines.
+    JAX's key for a program lacks them, and a home may be shared by several machines.
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [" ".join(os.uname())]

@@ -1,4 +1,4 @@
-"""Faults in training: their detection, their message, and what is kept."""
+"""Faults in training: their detection, the message, and what is kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,8 +71,8 @@ def write_batch(folder: Path, batch: Batch, clips: Sequence[ClipInfo]) -> list[s
     arrays = jax.tree.leaves_with_path(batch)
     named = {jax.tree_util.keystr(path, simple=True, separator="."): array for path, array in arrays}
     np.savez_compressed(folder / f"batch{part}.npz", **named)
-    for micro_batch in _micro_batches(batch) if not batch.features else ():  # which show nothing
-        # a stage of texts has no frames
+    for micro_batch in _micro_batches(batch) if not batch.features else ():  # features show nothing
+        # a stage on texts has no frames
         for row in np.flatnonzero(micro_batch.valid & (micro_batch.frame_count > 0)):
             start, count = micro_batch.frame_start[row], micro_batch.frame_count[row]
             shown = np.linspace(start, start + count - 1, min(_FRAMES_PER_SHEET, count)).round().astype(int)

@@ -1,6 +1,6 @@
-"""How a training on a CPU gets its memory.
+"""How training on a CPU gets its memory.
 
-This module imports nothing that takes time, since it comes before the threads of other modules.
+This module imports nothing that takes time, since it runs before other modules start threads.
 """
 
 import ctypes
@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of mallopt(3)
-KEPT = 2**31 - 1  # bytes that may lie free at the heap's end
+KEPT = 2**31 - 1  # bytes that may be free at the heap's end
 ACCELERATORS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")  # NVIDIA, in WSL; AMD; TPU
 
 
@@ -20,9 +20,9 @@ def keeps_memory() -> bool:
 def keep_freed_memory() -> None:
     """Keep memory that a training step on a CPU frees.
 
-    By default glibc gives it back to the kernel, which hands it out again page by page, zeroed: up to a fifth
+    By default glibc returns it to the kernel, which hands it out again page by page, zeroed: up to a fifth
     of a step (`benchmarks/results/demo_time.md`). Now all threads share one heap, which does not shrink.
-    Beside an accelerator there is no such step, and many threads that decode frames would wait for the heap.
+    With an accelerator, no step runs on the CPU, and many threads that decode frames would wait for the heap.
     Call this before the first thread starts, which would get a heap of its own that later threads share.
     """
     if keeps_memory():

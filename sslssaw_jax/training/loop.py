@@ -52,8 +52,8 @@ def train(
 ) -> TrainState:
     """Train a stage to its end, from the latest checkpoint if any.
 
-    A state is saved before it is evaluated, and its scores after that. Wherever the process is killed, the
-    next process repeats what was not written down and ends with the same numbers.
+    A state is saved before it is evaluated, and its scores afterwards. Wherever the process is killed, the
+    next process repeats what was not saved and ends with the same numbers.
 
     Args:
         stage: The model and its loss.
@@ -61,7 +61,7 @@ def train(
         config: The run's configuration: seed, logging, checkpoints.
         workdir: Gets `log.jsonl`, `tensorboard/`, `checkpoints/` and `profile/`.
         mesh: The devices.
-        batches: All batches of the stage, one a step.
+        batches: All batches of the stage, one per step.
         meta: Notes kept in each checkpoint (configuration, tokenizer).
         stop: Asked after each step.
         start: Puts parameters from elsewhere into the fresh state.
@@ -110,7 +110,7 @@ def train(
             peak_flops=peak_flops(config.logging.peak_tflops),
             tracker=start_tracker(config, workdir, stage.name),
         )
-        # all at once: on a GPU, each would wait for the step that it is busy with
+        # all in one call: on a GPU, each would wait for the step in progress
         rates = np.asarray(jax.vmap(schedule)(np.arange(batches.num_batches)))
         log_steps = partial(_log_steps, log, config, rates, batches.clips, workdir)
         pending: list[_Step] = []  # to log
@@ -137,7 +137,7 @@ def train(
         counted_step = CountedStep(jitted, compiling=compiling)
         with log, Trace(config.logging.profiled_steps, workdir / PROFILE) as trace, stop.deferred():
             if restored:
-                log.info(f"{stage.name}: going on from step {step:,} in {workdir}")
+                log.info(f"{stage.name}: continuing from step {step:,} in {workdir}")
             while True:
                 if evaluate and step in evaluated and step not in checkpointer.scores:
                     log.info(f"{stage.name} {step:,}: scoring dev ...")
@@ -145,7 +145,7 @@ def train(
                         scores = dict(evaluate(state))
                     if stage.selection and stage.selection.name not in scores:
                         raise TrainingError(
-                            f"{stage.name} chooses its best state by {stage.selection.name}, and its scores "
+                            f"{stage.name} chooses its best state by {stage.selection.name}, but its scores "
                             f"on dev are {', '.join(scores)}: name one of these as the stage's `selection`"
                         )
                     log.write_scores(step, scores)
@@ -168,7 +168,7 @@ def train(
                 pending.append(_Step(step, batch, metrics, waited, counted_step.flops, factor))
                 stopping = stop.reached()
                 saving = stopping or step in evaluated or step % config.checkpoint.every_steps == 0
-                late = 0 if saving else 1  # a step late, so that the device never waits for the host
+                late = 0 if saving else 1  # one step late, so that the device never waits for the host
                 due = len(pending) - late
                 log_steps(pending[:due])
                 del pending[:due]
@@ -200,7 +200,7 @@ def make_recipe(
         made = make_optimizer(optim, batches.num_batches, batches.epoch_ends.tolist())
         if (optim.schedule == "plateau" or config.patience) and not stage.selection:
             key = "patience" if config.patience else "optim.schedule='plateau'"
-            raise ConfigError(f"{key} follows scores on dev, which this stage has not")
+            raise ConfigError(f"{key} follows scores on dev, which this stage does not have")
         if optim.rate_factors:
             check_rate_factors(optim.rate_factors, stage.abstract_state().params, stage.module_names)
     except ConfigError as error:  # a group knows its keys, not its own path
@@ -236,17 +236,17 @@ class _TrainingData:
     def __init__(self, batches: Batches, max_broken: int, mesh: Mesh) -> None:
         self._batches, self._max_broken, self._mesh = batches, max_broken, mesh
         self._iterator = batches.iterator()
-        self._position = self._iterator.get_state()  # behind the batch of this step
+        self._position = self._iterator.get_state()  # after this step's batch
         self._next: Future[_Sent] | None = None
         self._broken: set[int] = set()
 
     @property
     def position(self) -> dict[str, Any]:
-        """Return the position behind the last batch returned, as JSON."""
+        """Return the position after the last batch returned, as JSON."""
         return {"iterator": self._position, "broken": sorted(self._broken)}
 
     def set_position(self, position: dict[str, Any]) -> None:
-        """Go on from a saved position."""
+        """Continue from a saved position."""
         self._position = position["iterator"]
         self._iterator.set_state(self._position)
         self._broken.update(position["broken"])
@@ -314,13 +314,13 @@ def _log_steps(
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
-    """Return the last steps of each `eval_every`-th and the last epoch."""
+    """Return the last step of each `eval_every`-th epoch and of the last one."""
     ends = epoch_ends.tolist()
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 
 
 def _out_of_patience(scores: Scores, selection: SelectionMetric | None, patience: int) -> bool:
-    """Return whether the last `patience` evaluations improved nothing; 0 is endless patience."""
+    """Return whether the last `patience` evaluations improved nothing; with 0, never."""
     if not (selection and patience and scores):
         return False
     in_order = _qualities(scores, selection)

@@ -1,4 +1,4 @@
-"""The optimizer and its schedule, equal to PyTorch's `SGD`, `Adam` and `AdamW`, and timm's `sgd`."""
+"""The optimizer and its schedule, equal to PyTorch's `SGD`, `Adam` and `AdamW`, and to timm's `sgd`."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,12 +17,12 @@ def make_schedule(config: OptimConfig, num_steps: int, epoch_ends: Sequence[int]
     """Make the schedule: a linear warm-up, then a cosine or steps.
 
     The cosine has its peak at step `warmup_steps`; `final_learning_rate` is reached at step `num_steps` and
-    stays. What `plateau` changes is not known beforehand; see `plateau_factor`.
+    kept. What `plateau` changes is not known beforehand; see `plateau_factor`.
 
     Args:
         config: The `optim` group of a stage.
         num_steps: Steps of the stage.
-        epoch_ends: The last step of each epoch; later milestones never come.
+        epoch_ends: The last step of each epoch; later milestones have no effect.
 
     Raises:
         ConfigError: The warm-up is not shorter than the stage.
@@ -48,10 +48,10 @@ def make_schedule(config: OptimConfig, num_steps: int, epoch_ends: Sequence[int]
 
 
 def plateau_factor(config: OptimConfig, qualities: Iterable[float]) -> float:
-    """Return by what a plateau's rate is multiplied after evaluations.
+    """Return the factor of a plateau's rate after some evaluations.
 
-    As torch's `ReduceLROnPlateau(threshold=0)`. The scores are kept with the checkpoints, so this is all that
-    a resumed run needs.
+    It is like torch's `ReduceLROnPlateau(threshold=0)`. The scores are kept with the checkpoints, so a
+    resumed run needs nothing else.
 
     Args:
         config: The `optim` group of a stage.
@@ -73,10 +73,10 @@ def make_optimizer(
 
     `sgd` and `adam` add weight decay to the gradient of every parameter before the moments, like
     `torch.optim.SGD` and `Adam`. `nesterov` and `adamw` decay only matrices and kernels: pulling a bias or a
-    norm's scale to zero regularizes nothing. `nesterov` is `sgd` with Nesterov's momentum, which timm calls
-    `sgd`; `adamw` decays weights apart from the gradient. If `clip_norm` is positive,
-    gradients are first clipped by their global norm. A module of factor 0 has no state here and counts for no
-    norm.
+    norm's scale to zero regularizes nothing. `nesterov` is `sgd` with Nesterov momentum, which timm
+    calls `sgd`; `adamw` decays weights separately from the gradient. If `clip_norm` is positive,
+    gradients are first clipped by their global norm. A module of factor 0 has no state here and does not
+    count in the norm.
 
     Args:
         config: The `optim` group of a stage.
@@ -107,7 +107,7 @@ def make_optimizer(
     def is_trained(params: Any) -> Any:
         return jax.tree.map(bool, factor_tree(factors, params))
 
-    # the gradients of frozen modules pass by, and the training step has made them 0
+    # the gradients of frozen modules pass through; the training step has made them 0
     return optax.masked(optax.chain(*parts, optax.stateless(scale)), is_trained), schedule
 
 

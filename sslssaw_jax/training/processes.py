@@ -56,15 +56,15 @@ def initialize_processes(
 
 
 def wait_for_all(what: str) -> None:
-    """Wait for all processes; then each sees the files of the first."""
+    """Wait for all processes; afterwards each sees the files of the first."""
     multihost_utils.sync_global_devices(what)
 
 
 def exit_run(message: str) -> NoReturn:
     """End this process with a message, and thereby the whole run.
 
-    One of several processes skips the shutdown of JAX, which would wait minutes for the others; in the middle
-    of a step, they notice that a process is gone.
+    If there are several processes, this one skips the shutdown of JAX, which would wait minutes for the
+    others; in the middle of a step, they notice that a process is gone.
     """
     if not jax.distributed.is_initialized():
         sys.exit(message)
@@ -96,6 +96,6 @@ def _number(variable: str) -> int | None:
 def _launched_with_others() -> bool:
     """Return whether a launcher started several processes.
 
-    `SLURM_NTASKS` does not say so: a shell inside an allocation has it, too.
+    `SLURM_NTASKS` does not tell: a shell inside an allocation has it, too.
     """
     return any((_number(variable) or 1) > 1 for variable in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import jax
 
-# Dense bfloat16 TFLOP/s (float16 on devices without bfloat16) from the vendor's data sheets. The first entry
+# Dense bfloat16 TFLOP/s (float16 on devices without bfloat16) from the vendors' data sheets. The first entry
 # whose words are all in the device's name counts.
 PEAK_TFLOPS = {
     "B200": 2250.0,
@@ -41,8 +41,8 @@ def peak_flops(configured_tflops: float) -> float:
 def count_flops(jaxpr: Any) -> float:
     """Return the FLOPs of a traced program's matrix products and convolutions.
 
-    The body of a loop of known length counts each time, of another loop once; of branches, the first counts.
-    A step along a dilated input counts where there is a number.
+    The body of a loop of known length counts each time, that of any other loop once; of several branches, the
+    first counts. A step along a dilated input counts only where the input has a number.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -64,11 +64,11 @@ def count_flops(jaxpr: Any) -> float:
 
 
 class CountedStep:
-    """A jitted function, compiled once for each length of batches, that knows its FLOPs.
+    """A jitted function, compiled once for each batch length, that knows its FLOPs.
 
     Args:
         jitted: What `jax.jit` returns.
-        compiling: Makes a context in which the function is compiled.
+        compiling: Makes the context in which the function is compiled.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class CountedStep:
         self.flops = 0.0  # of the last call, on all devices together
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function, compiled once for each length of batches."""
+        """Call the function, compiled once for each batch length."""
         _, *others = args  # the state has the same shapes in all calls
         arrays, structure = jax.tree.flatten(others)
         key = structure, *(array.shape for array in arrays)

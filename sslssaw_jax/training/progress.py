@@ -1,4 +1,4 @@
-"""What a run shows of long steps: messages, and progress over a split."""
+"""What a run shows during long steps: messages, and progress over a split."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from sslssaw_jax.types import Batch
 from sslssaw_jax.workdir import is_first_process
 
-SECONDS_A_LINE = 30  # of progress where no terminal shows a bar
+SECONDS_A_LINE = 30  # of progress if no terminal shows a bar
 
 
 def announce(message: str) -> None:
@@ -22,12 +22,12 @@ def announce(message: str) -> None:
 def show_progress(batches: Iterable[Batch], num_clips: int, what: str) -> Iterator[Batch]:
     """Yield batches; show the clips done and the time left.
 
-    The time left follows from all batches but the first, during which JAX compiles.
+    The time left is estimated from all batches but the first, during which JAX compiles.
 
     Args:
         batches: Evaluated by the caller, one after the other.
         num_clips: Of all batches.
-        what: Stands before the progress.
+        what: The text before the progress.
     """
     iterator, done = iter(batches), 0
     for batch in iterator:

@@ -23,18 +23,18 @@ from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, wr
 class RunLog:
     """A log of one stage: `WORKDIR/log.jsonl`, `WORKDIR/tensorboard/STAGE/` and a progress bar.
 
-    Call `count` after each step and `write` for logged steps; rates are those between two calls of `write`.
-    Only the first of several processes writes.
+    Call `count` after each step and `write` for logged steps; rates are measured between two calls of
+    `write`. Only the first of several processes writes.
 
     Args:
         workdir: Folder of the run.
         stage: Name that each line gets.
         epoch_ends: The last step of each epoch.
         start_step: Steps already taken. Later lines of this stage, from an interrupted run that got further
-            than its last checkpoint, are dropped, so that no step is logged twice.
+        than its last checkpoint, are dropped, so that no step is logged twice.
         peak_flops: Peak FLOP/s of all devices, for the MFU; 0 if unknown.
-        tracker: Gets what TensorBoard gets, and is finished with the log.
-        stream: Where progress goes: a progress bar in a terminal, otherwise one line each time.
+        tracker: Receives what TensorBoard gets, and is finished with the log.
+        stream: Where progress goes: a progress bar in a terminal, otherwise one line at a time.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class RunLog:
         # an `EventFileWriter` would import TensorFlow if that is installed
         self._tensorboard = RecordWriter((folder / f"events.out.tfevents.{time.time_ns()}").open("wb"))
         self._write_event(file_version="brain.Event:2")
-        start = SessionLog(status=SessionLog.START)  # hides what an interrupted run wrote from here on
+        start = SessionLog(status=SessionLog.START)  # hides what an interrupted run wrote after this step
         self._write_event(step=start_step + 1, session_log=start)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time in this block out of all rates."""
+        """Exclude the time in this block from all rates."""
         began = time.perf_counter()
         try:
             yield
@@ -122,7 +122,7 @@ class RunLog:
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Report a compilation and its time, which stays out of all rates."""
+        """Report a compilation and its time, which is excluded from all rates."""
         began = time.perf_counter()
         self.info(f"{self._stage}: compiling the training step ...")
         with self.paused():
@@ -192,5 +192,5 @@ class RunLog:
 
 
 def _rounded(value: float) -> float | None:
-    """Return six significant digits; None stands for numbers that JSON lacks."""
+    """Return six significant digits, or None for numbers that JSON lacks."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

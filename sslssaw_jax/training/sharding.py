@@ -42,13 +42,13 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def one_device() -> Mesh:
-    """Return the mesh of the first device alone."""
+    """Return the mesh of the first device only."""
     types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh((1,) * len(AXES), AXES, axis_types=types, devices=jax.local_devices()[:1])
 
 
 def device_names(mesh: Mesh) -> str:
-    """Return what the devices are, such as `4 x Tesla T4`."""
+    """Return the names of the devices, such as `4 x Tesla T4`."""
     kinds = Counter(device.device_kind for device in mesh.devices.flat)
     return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items())
 
@@ -97,7 +97,7 @@ def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
 
 def local_frames(mesh: Mesh, frame_budget: int) -> range:
     """Return the range of packed frames on this process's devices."""
-    whole = (frame_budget + -frame_budget % mesh.size,)  # as `shard_batch` fills up
+    whole = (frame_budget + -frame_budget % mesh.size,)  # as padded by `shard_batch`
     indices = batch_sharding(mesh).addressable_devices_indices_map(whole).values()
     parts = [range(frame_budget)[index[0]] for index in indices if index]
     return range(min(part.start for part in parts), max(part.stop for part in parts))
@@ -106,10 +106,10 @@ def local_frames(mesh: Mesh, frame_budget: int) -> range:
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Put a batch on the devices, with rows and frames split evenly.
 
-    Rows without a clip and frames of no clip fill up what does not divide. Every process has the same batch,
+    Empty rows and frames are added where the numbers do not divide. Every process has the same batch,
     but only its `local_frames` need to be filled.
     """
-    axis = batch.valid.ndim - 1  # behind the axis of micro-batches, if any
+    axis = batch.valid.ndim - 1  # after the axis of micro-batches, if any
     sharding = batch_sharding(mesh, axis)
 
     def put(value: np.ndarray, filling: int = 0) -> jax.Array:

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT as requests to stop where the run can continue.
+"""SIGTERM and SIGINT as requests to stop at a point where the run can resume.
 
-This module imports nothing that takes time, so that signals are answered from the start of a program.
+This module imports nothing that takes time, so that signals are handled from the start of a program.
 """
 
 import os
@@ -14,7 +14,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEATED = 1.0
-"""Seconds after a first signal in which another is the same: a launcher's, that the parent passes on too."""
+"""Seconds after a first signal in which another counts as the same: a launcher's, passed on by the parent."""
 
 
 class Stopped(BaseException):
@@ -23,19 +23,19 @@ class Stopped(BaseException):
     Like `KeyboardInterrupt`, not an `Exception`: no library's `except Exception` may swallow it.
 
     Attributes:
-        status: What the program ends with, as a shell has it: 128 + the signal. Not 0, with which the next
-            command of a script would go on with an unfinished run.
+        status: The exit status, as in a shell: 128 + the signal. It is not 0, since the next command of a
+            script would then continue with an unfinished run.
     """
 
     def __init__(self, number: int, where: str = "") -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}{where}: start again to go on")
+        super().__init__(f"stopped by {signal.Signals(number).name}{where}: start again to continue")
         self.status = 128 + number
 
 
 class StopRequest:
-    """A listener to signals that ask the program to stop.
+    """A listener for signals that ask the program to stop.
 
-    The first signal ends the process at once, unless it is deferred; a second signal kills.
+    The first signal ends the process immediately, unless it is deferred; a second signal kills it.
     A thread ends the process: an exception in the middle of tracing, or an interpreter that shuts down while
     XLA compiles, would crash. With several processes, JAX listens for SIGTERM itself, and all processes stop
     after the same step.
@@ -49,17 +49,17 @@ class StopRequest:
                     ...  # save
                     stop.now()
 
-    A request that does not listen is never made by a signal, as a library needs it.
+    Without `listen`, no signal makes a request, as a library needs it.
     """
 
     def __init__(self) -> None:
-        self._number = 0  # of the signal that came
+        self._number = 0  # of the signal received
         self._asked = 0
         self._asks_jax = self._training = self._deferred = False
-        self._finish: Callable[[], object] = lambda: None  # before the process ends
+        self._finish: Callable[[], object] = lambda: None  # called before the process ends
 
     def listen(self) -> None:
-        """Answer signals until the program ends."""
+        """Handle signals until the program ends."""
         signals, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         for number in SIGNALS:
@@ -68,7 +68,7 @@ class StopRequest:
         threading.Thread(target=self._watch, args=(signals,), daemon=True).start()
 
     def leave_to_jax(self) -> None:
-        """Leave SIGTERM to JAX, which a SIGINT in a training becomes."""
+        """Leave SIGTERM to JAX; a SIGINT during training becomes a SIGTERM."""
         self._asks_jax = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -76,14 +76,14 @@ class StopRequest:
             self._number = number
 
     def _watch(self, signals: socket.socket) -> None:
-        """Answer signals, even while the main thread compiles."""
+        """Handle signals, even while the main thread compiles."""
         number = next(byte for byte in iter(lambda: signals.recv(1)[0], None) if byte in SIGNALS)
         began = time.monotonic()
         ask_jax = self._asks_jax and self._training
         if ask_jax or self._deferred:
             # print is not reentrant, and the signal may have interrupted one
             name = signal.Signals(number).name
-            os.write(2, f"\n{name}: stopping after this step; once more to stop at once\n".encode())
+            os.write(2, f"\n{name}: stopping after this step; once more to stop immediately\n".encode())
         if ask_jax:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
@@ -95,13 +95,13 @@ class StopRequest:
         os._exit(128 + number)
 
     def _end(self) -> None:
-        """End the process once all is written."""
+        """End the process once everything is written."""
         try:
             self._finish()
             stopped = self._stopped()
             print(stopped, flush=True)
             os._exit(stopped.status)
-        except Exception as error:  # of a full disk; otherwise the run would go on
+        except Exception as error:  # such as a full disk; otherwise the run would go on
             os.write(2, f"error: {error}\n".encode())
         os._exit(1)
 
@@ -109,7 +109,7 @@ class StopRequest:
         """Return whether to stop now; all processes must ask after every step."""
         from jax.experimental import multihost_utils
 
-        # JAX stops at one number alone, so numbers must neither begin anew with a stage nor skip any
+        # JAX stops at one number only, so numbers must neither restart with a stage nor skip any
         self._asked += 1
         return bool(self._number) or multihost_utils.reached_preemption_sync_point(self._asked)
 
@@ -118,7 +118,7 @@ class StopRequest:
         raise self._stopped(where)
 
     def _stopped(self, where: str = "") -> Stopped:
-        return Stopped(self._number or signal.SIGTERM, where)  # JAX tells of SIGTERM alone
+        return Stopped(self._number or signal.SIGTERM, where)  # JAX reports only SIGTERM
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

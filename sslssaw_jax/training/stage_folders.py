@@ -14,8 +14,8 @@ from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, saved_steps, user_path
 def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None) -> list[Path]:
     """Return the folder of each stage.
 
-    The last stage is trained in the workdir, a shared stage in the folder `init_from` beside the workdir, any
-    other stage in a folder of its name inside that of the next stage.
+    The last stage is trained in the workdir, a shared stage in the folder `init_from` next to the workdir,
+    any other stage in a folder of its name inside that of the next stage.
 
     Raises:
         ConfigError: The shared folder is the workdir.
@@ -25,7 +25,7 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
         shared = workdir.parent / init_from if stage.shared and init_from else None
         if shared and shared.resolve() == workdir.resolve():
             raise ConfigError(
-                f"config.init_from is {init_from!r}, the workdir itself, and {stage.name} needs a folder "
+                f"config.init_from is {init_from!r}, the workdir itself, but {stage.name} needs a folder "
                 f"of its own: name another --workdir, or init_from={workdir.name}_stage1"
             )
         folders.insert(0, shared or folders[0] / stage.name)
@@ -35,15 +35,15 @@ def stage_folders(stages: Sequence[Stage], workdir: Path, init_from: str | None)
 def require_source(workdir: Path, init_from: str | None) -> None:
     """Raise ConfigError if `init_from` names a folder that does not exist.
 
-    A stage 1 that is to be trained has the name of the workdir, unless the configuration file names one.
+    A stage 1 yet to be trained is named after the workdir, unless the configuration file names one.
     """
     own = f"{workdir.name}_stage1"
     places = (workdir.parent / (init_from or ""), user_path(init_from or ""))
     if init_from and init_from != own and not any(place.exists() for place in places):
         beside = sorted(path.parent.name for path in workdir.parent.glob(f"*/{FINISHED}"))
         raise ConfigError(
-            f"config.init_from is {init_from!r}, and there is no {places[0]}; finished runs there: "
-            f"{', '.join(beside) or 'none'}. A stage 1 that is to be trained is named {own}"
+            f"config.init_from is {init_from!r}, but there is no {places[0]}; finished runs there: "
+            f"{', '.join(beside) or 'none'}. A stage 1 yet to be trained must be named {own}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Experiment trackers that get what TensorBoard gets: trackio, and Weights & Biases."""
+"""Experiment trackers that receive what TensorBoard gets: trackio, and Weights & Biases."""
 
 import secrets
 from pathlib import Path
@@ -12,14 +12,14 @@ PROJECT = "sslssaw_jax"
 
 
 class TrackerError(UserError):
-    """An error of a tracker that cannot start."""
+    """An error about a tracker that cannot start."""
 
 
 class Tracker(Protocol):
-    """A run in a tracker, as both packages have it."""
+    """A run in a tracker, with what both packages have in common."""
 
     def log(self, values: dict[str, Any], /, *, step: int) -> Any:
-        """Keep the values of a step."""
+        """Log the values of a step."""
 
     def finish(self) -> Any:
         """Write what is left and end the run."""
@@ -30,8 +30,8 @@ def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
 
     Args:
         config: Names the tracker; the tracker shows all settings.
-        workdir: Keeps the run's id, so that a restart goes on in the same run. wandb writes here, too.
-        stage: Stands in the run's name.
+        workdir: Keeps the run's id, so that a restart continues the same run. wandb writes here, too.
+        stage: Part of the run's name.
 
     Returns:
         The run; None without a tracker, and in all processes but the first.
@@ -56,11 +56,11 @@ def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
         return wandb.init(project=PROJECT, name=name, id=run_id, config=settings, resume="allow", dir=workdir)
     except ModuleNotFoundError as error:
         raise TrackerError(
-            f"config.tracker is {config.tracker!r}, and the package {error.name!r} is not installed: "
-            f"pip install {config.tracker}, or go on with --config.tracker=none"
+            f"config.tracker is {config.tracker!r}, but the package {error.name!r} is not installed: "
+            f"pip install {config.tracker}, or continue with --config.tracker=none"
         ) from None
-    except Exception as error:  # each package has errors of its own kinds
+    except Exception as error:  # each package has its own kinds of errors
         raise TrackerError(
             f"config.tracker is {config.tracker!r}, which does not start: {error}\n--config.tracker=none "
-            "goes on without, and wandb needs no account with WANDB_MODE=offline"
+            "continues without it, and wandb needs no account with WANDB_MODE=offline"
         ) from error

@@ -1,1 +1,1 @@
-"""Weights of other projects for our models, and the export of ours."""
+"""Weights of other projects for our models, and the export of our own."""

@@ -31,8 +31,8 @@ def _trim(options: argparse.Namespace) -> str:
         dataset = find_dataset(options.data_dir, options.dataset)
         if "train" not in dataset.splits:
             raise WeightsError(
-                f"{dataset.folder} has {', '.join(dataset.splits)}, and no train split, whose tokens are "
-                "kept: name files of sentences with --texts"
+                f"{dataset.folder} has {', '.join(dataset.splits)}, but no train split, whose tokens "
+                "would be kept: name files of sentences with --texts"
             )
         reported = {split: read_texts(dataset.clips_file(split), options.glosses) for split in dataset.splits}
         kept, language = {"train": reported["train"]}, dataset.language
@@ -73,7 +73,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     source = trim.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", help="prepared dataset whose train split decides what is kept")
     source.add_argument(
-        "--texts", type=user_path, nargs="+", help="files with one sentence a line, or clips.<split>.jsonl"
+        "--texts", type=user_path, nargs="+", help="files with one sentence per line, or clips.<split>.jsonl"
     )
     trim.add_argument(
         "--data_dir", type=user_path, default=Path("data"), help="parent folder of --dataset (default: data)"

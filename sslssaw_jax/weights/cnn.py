@@ -1,6 +1,6 @@
-"""Pretrained CNNs of torchvision, Hugging Face and, for AlexNet, Caffe; strict both ways.
+"""Pretrained CNNs from torchvision, Hugging Face and, for AlexNet, Caffe; strict both ways.
 
-PyTorch's running variances are unbiased, those of our own training biased; they are taken as they are.
+PyTorch's running variances are unbiased, ours are biased; PyTorch's are taken as they are.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsEr
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
 from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
 
-_LEFT_OUT = ("fc.", "classifier.")  # the layers of classifiers begin so
+_LEFT_OUT = ("fc.", "classifier.")  # names of classifier layers begin like this
 _COUNTER = "num_batches_tracked"  # of a BatchNorm in PyTorch
 
 
@@ -20,7 +20,7 @@ class _Layout(NamedTuple):
     """A table of another project's names for our modules."""
 
     outside: dict[str, str]  # modules that are not in a block
-    block: str  # name of a block, by the number of its level and its number there
+    block: str  # name of a block, by the number of its level and its own number there
     first_level: int
     inside: dict[str, str]  # modules of a block
 
@@ -59,15 +59,15 @@ _TORCHVISION_SHUFFLENET = _Layout(
     },
 )
 
-# torchvision's numbers of the convolutions of each block of a VGG-11, pools and ReLUs being counted
+# torchvision's numbers of the convolutions in each block of a VGG-11; pools and ReLUs count, too
 _TORCHVISION_VGG = ((0,), (3,), (6, 8), (11, 13), (16,), (18,))
 
 
 def pretrained_cnn(config: CNNConfig) -> InitialWeights:
     """Return the function that loads `config.weights` into a state's `cnn` or `video.cnn`.
 
-    Classifiers and counters of batches are the only tensors left out. The function raises WeightsError if a
-    tensor is missing, has no place, or has another shape.
+    Only classifiers and batch counters are left out. The function raises WeightsError if a tensor is missing,
+    has no place, or has another shape.
 
     Raises:
         WeightsError: There is no such file, or its settings are not those of a published ResNet.
@@ -98,7 +98,7 @@ def pretrained_cnn(config: CNNConfig) -> InitialWeights:
 
 
 def torchvision_name(path: KeyPath, config: CNNConfig) -> str:
-    """Return torchvision's name of a variable of our CNN."""
+    """Return torchvision's name for a variable of our CNN."""
     return _name(path, _torchvision_layout(config), config)
 
 
@@ -124,6 +124,6 @@ def _open(weights: str) -> Checkpoint:
         return Checkpoint(find_model(weights))
     except WeightsError as error:
         raise WeightsError(
-            f"config.model.cnn.weights: {error}. Name a file of torchvision, or a Hugging Face ResNet that "
+            f"config.model.cnn.weights: {error}. Name a file from torchvision, or a Hugging Face ResNet that "
             "`hf download microsoft/resnet-18` fetches; --config.model.cnn.weights= trains from scratch"
         ) from error

@@ -1,4 +1,4 @@
-"""Export of a trained model for PyTorch and as one safetensors file."""
+"""Export of a trained model for PyTorch and as a single safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ The best checkpoint of a run of sslssaw_jax (stage `{stage}`).
 | --- | --- |
 {keys}
 """
-_READS = {  # the exported encoder, in the order of preference
+_READS = {  # the exported encoder, in order of preference
     "encoder": "Its encoder reads the fusion of question and video: give it as `inputs_embeds`.",
     "text_encoder": "Its encoder reads text.",
     "video_encoder": "Its encoder reads [CLS] and the video: give them as `inputs_embeds`.",
@@ -50,8 +50,8 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
     """Write `OUT/mbart/`, `OUT/model.safetensors`, `OUT/run_config.json` and `OUT/README.md`.
 
     Args:
-        workdir: The folder of a run of stage 1 or 2, whose best checkpoint is exported.
-        out: The folder to write; nothing is left of it after an error.
+        workdir: The folder of a run of stage 1 or 2; its best checkpoint is exported.
+        out: The folder to write; nothing of it remains after an error.
         tokenizer: The folder of the tokenizer that the run was trained with; by default the run's own.
 
     Raises:
@@ -98,16 +98,16 @@ def _tokenizer(config: Config, workdir: Path, folder: Path | None, meta: Mapping
 
     if folder is None and (workdir / TOKENIZER).is_dir():
         folder = workdir / TOKENIZER
-    elif folder is None:  # of an earlier version, which left the tokenizer in its place
+    elif folder is None:  # from an earlier version, which left the tokenizer where it was
         weights = config.model.mbart.weights
         pretrained = find_model(weights) if weights and not data.tokenizer else None
         folder = Path(data.tokenizer or pretrained or dataset().tokenizer_folder)
     known = read_json(mark) if mark.exists() else meta.get("dataset", {})
     language = known["language"] if known else dataset().language
     tokenizer = load_tokenizer(folder, language)
-    if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second is mBERT's
+    if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second part is mBERT's
         raise WeightsError(
-            f"the model was trained with another tokenizer ({fingerprint}) than that of {folder} "
+            f"the model was trained with another tokenizer ({fingerprint}) than the one in {folder} "
             f"({tokenizer.fingerprint}): name its folder with --tokenizer"
         )
     return tokenizer

@@ -1,9 +1,9 @@
 """Checkpoints of the parent project, GFSLT-VLP (github.com/zhoubenjia/GFSLT-VLP), for SSL-SSAW's stage 2.
 
-Its stage 1 (`train_vlp.py`, `train_vlp_v2.py`) gives CNN, temporal convolutions and video encoder; if it
-restored words, also the decoder with embedding and head. Its own stage 2 takes the same (except for the head,
-which it draws anew). Its stage 2 (`train_slt.py`) gives everything that it has. It has no fusion: with
-`fusion.kind="concat"`, `ssl="off"`, `inputs="video"` the imported model computes the same.
+Its stage 1 (`train_vlp.py`, `train_vlp_v2.py`) provides CNN, temporal convolutions and video encoder and, if
+it restored words, also the decoder with embedding and head. Its own stage 2 takes the same (except for the
+head, which it initializes again). Its stage 2 (`train_slt.py`) provides everything that it has. It has no
+fusion: with `fusion.kind="concat"`, `ssl="off"`, `inputs="video"` the imported model computes the same.
 """
 
 import fnmatch
@@ -21,7 +21,7 @@ from sslssaw_jax.weights.mbart import HEAD, SHARED, hugging_face_name
 from sslssaw_jax.weights.torch_files import Checkpoint
 from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
 
-# entry of a file of stage 1, and the beginning of names in it -> how the names begin in stage 2
+# entry of a stage 1 file, and the prefix of names in it -> the prefix of these names in stage 2
 _STAGE_1 = {
     "model.model_images.model.": "backbone.",
     "model.model_images.trans_encoder.": "mbart.model.encoder.",
@@ -30,9 +30,9 @@ _STAGE_1 = {
 }
 _LEFT_OUT = {  # pattern -> reason
     "model_txt.*": "the text tower: stage 2 has none",
-    "model_images.cls_token": "of stage 1's contrast alone",
-    "model_images.lm_head.weight": "of stage 1's contrast alone",
-    "logit_scale": "of stage 1's contrast alone",
+    "model_images.cls_token": "only for stage 1's contrastive loss",
+    "model_images.lm_head.weight": "only for stage 1's contrastive loss",
+    "logit_scale": "only for stage 1's contrastive loss",
     "mbart.model.shared.weight": "not read: the decoder has its own",
     "mbart.model.encoder.embed_tokens.weight": "not read: the encoder gets the video",
     "*.num_batches_tracked": "counters",
@@ -58,18 +58,18 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
     Args:
         config: Configuration of a model that reads the video.
         tokenizer: The tokenizer that the checkpoint was trained with.
-        whole: Whether to refuse a checkpoint that leaves a part of the model as initialized, as evaluation
-            has to.
+        whole: Whether to refuse a checkpoint that leaves a part of the model as initialized, which evaluation
+        must.
 
     Raises:
         WeightsError: There is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;
-            or its head is not its embedding and the model's is.
+            or its head is not its embedding but the model's is.
     """
     path = Path(str(config.init_from))
     if not path.is_file():
         raise WeightsError(f"init_from: there is no {path}")
     if config.model.inputs == "question":
-        raise WeightsError(f"{path} translates videos: model.inputs is 'question', make it 'video' or 'both'")
+        raise WeightsError(f"{path} translates videos: model.inputs is 'question'; make it 'video' or 'both'")
     checkpoint = Checkpoint(path, entries=("model", "text_decoder"))
     tensors, left_out = _tensors(checkpoint)
     if "backbone.conv_1d.temporal_conv.0.weight" not in tensors:
@@ -78,7 +78,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
     parts = ["video", "encoder", "embedding", "decoder"]
     if "sign_emb.src_emb.weight" not in tensors:  # of stage 1
         parts[:1] = ["video.cnn", "video.conv1", "video.conv2"]
-    if _TABLE not in tensors:  # of train_vlp.py, which restores no words
+    if _TABLE not in tensors:  # from train_vlp.py, which restores no words
         parts = parts[:-2]
 
     def load(state: TrainState) -> TrainState:
@@ -98,7 +98,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
 
 
 def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
-    """Return file names by stage 2's names, and the patterns left out."""
+    """Return the file's names by stage 2's names, and the patterns left out."""
     tensors, left_out = {}, set()
     for theirs in checkpoint.shapes:
         name = theirs.replace(".module.", ".", 1)  # of DistributedDataParallel
@@ -121,7 +121,7 @@ def _require_same_vocabulary(
     rows = checkpoint.shapes[tensors[_TABLE]][0]
     if rows != tokenizer.vocab_size:
         raise WeightsError(
-            f"{checkpoint.path} embeds {rows:,} tokens, and the tokenizer has {tokenizer.vocab_size:,}: set "
+            f"{checkpoint.path} embeds {rows:,} tokens, but the tokenizer has {tokenizer.vocab_size:,}: set "
             "data.tokenizer to the folder that it was trained with (pretrain_models/MBart_trimmed)"
         )
     head = tensors.pop(f"mbart.{HEAD}", None) if config.mbart.tied_head else None
@@ -150,9 +150,9 @@ def _their_name(path: KeyPath, config: SSLSSAWConfig) -> str:
 
 
 def _report(config: Config, parts: list[str], rest: list[str], left_out: set[str]) -> str:
-    lines = [f"{config.init_from}: {', '.join(parts)} taken over"]
+    lines = [f"{config.init_from}: {', '.join(parts)} loaded"]
     if rest:
-        lines.append(f"  not in it, and as initialized: {', '.join(rest)}")
+        lines.append(f"  not in it, so as initialized: {', '.join(rest)}")
     lines += [f"  left out: {pattern} ({_LEFT_OUT[pattern]})" for pattern in sorted(left_out)]
     for setting, published in _PUBLISHED.items():
         value = getattr(config.model.mbart, setting)

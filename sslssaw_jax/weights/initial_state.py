@@ -38,7 +38,7 @@ def variables(state: TrainState) -> dict[KeyPath, Any]:
 
 
 def whole_variable(state: TrainState, path: KeyPath) -> np.ndarray:
-    """Return an array of which each process may hold a part."""
+    """Return an array that may be spread over processes."""
     value = variables(state)[path]
     return np.array(value if value.is_fully_addressable else process_allgather(value, tiled=True))
 
@@ -57,7 +57,7 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
 
     def put(path: KeyPath, value: Any) -> jax.Array:
         if not np.isfinite(value).all():
-            raise WeightsError(f"the weights hold NaN or infinity in {dotted(path)}: train them anew")
+            raise WeightsError(f"the weights hold NaN or infinity in {dotted(path)}: train them again")
         return jax.device_put(value, old[path].sharding)
 
     new = old | {path: put(path, value) for path, value in values}
@@ -71,7 +71,7 @@ def replace_variables(state: TrainState, values: Iterable[tuple[KeyPath, Any]]) 
 
 
 def whole_model(base: TrainState, counters: Collection[str]) -> InitialWeights:
-    """Return what copies a model's variables, all but its counters."""
+    """Return a function that copies a model's variables, all but its counters."""
     kept = [(path, value) for path, value in variables(base).items() if dotted(path) not in counters]
     return lambda state: replace_variables(state, kept)
 

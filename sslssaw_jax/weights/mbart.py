@@ -1,4 +1,4 @@
-"""Import of pretrained mBART, and export, under Hugging Face's names.
+"""Import and export of mBART under Hugging Face's names.
 
 Strict both ways: a tensor that is missing, has no place, or has another shape is an error that lists names.
 """
@@ -38,12 +38,12 @@ _HALVES = {  # our modules -> the half of mBART whose architecture they have
     "decoder": "decoder",
 }
 _PARTS = {"input", "layers", "layer_norm"}  # of an encoder or decoder; a text encoder may be mBERT
-_GROUPED = {"input", "feed_forward"}  # modules of ours whose parts Hugging Face keeps one level up
+_GROUPED = {"input", "feed_forward"}  # our modules whose parts Hugging Face keeps one level up
 _GROUP = re.compile(r"model\.(encoder|decoder)\.(layers\.\d+\.)?")
 
 
 def pretrained_mbart(config: PretrainedMBartConfig, data: DataConfig, tokenizer: Tokenizer) -> InitialWeights:
-    """Return the function that loads `config.weights`; everything but shapes is checked before.
+    """Return the function that loads `config.weights`; all but shapes is checked beforehand.
 
     Raises:
         WeightsError: There are no such weights, or they have another vocabulary or activation.
@@ -56,14 +56,14 @@ def pretrained_mbart(config: PretrainedMBartConfig, data: DataConfig, tokenizer:
     rows = checkpoint.shapes.get(SHARED, (tokenizer.vocab_size,))[0]
     if rows != tokenizer.vocab_size:
         raise WeightsError(
-            f"{checkpoint.path} embeds {rows:,} tokens, and the tokenizer has {tokenizer.vocab_size:,}: "
+            f"{checkpoint.path} embeds {rows:,} tokens, but the tokenizer has {tokenizer.vocab_size:,}: "
             f"{remedy}"
         )
     if (checkpoint.path / MODEL_FILE).is_file():
         own = load_tokenizer(checkpoint.path, tokenizer.language)
         if own.fingerprint != tokenizer.fingerprint:
             raise WeightsError(
-                f"{checkpoint.path} holds embeddings for its own tokenizer ({own.fingerprint}), and "
+                f"{checkpoint.path} holds embeddings for its own tokenizer ({own.fingerprint}), but "
                 f"data.tokenizer is another ({tokenizer.fingerprint}): set it to {checkpoint.path}, or "
                 f"{remedy}"
             )
@@ -75,7 +75,7 @@ def mbart_folder(config: PretrainedMBartConfig, data: DataConfig) -> Path:
     """Return the folder of `config.weights`.
 
     Raises:
-        WeightsError: There is none; the message says how to get the weights, and how to do without.
+        WeightsError: There is none; the message says how to get the weights, and how to do without them.
     """
     try:
         return find_model(str(config.weights))
@@ -97,10 +97,10 @@ def _trim_command(data: DataConfig, out: str) -> str:
 
 
 def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str = "first") -> TrainState:
-    """Return the state with mBART's weights in each part that is mBART's.
+    """Return the state with mBART's weights in each part that comes from mBART.
 
-    The parts are embedding, encoders and decoder, as far as the state has them. The number of heads plays no
-    role: it divides the same weights.
+    The parts are embedding, encoders and decoder, as far as the state has them. The number of heads does not
+    matter: it divides the same weights.
 
     Args:
         state: A state of any stage; see `load_tensors`.
@@ -125,7 +125,7 @@ def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str
         return hugging_face_name(path)
 
     names = {path: name_of(path) for path in own}
-    used = {_group(name) for name in names.values()}  # all other layers, or a whole half, may stay unread
+    used = {_group(name) for name in names.values()}  # all other layers, or a whole half, may remain unread
     tensors = {name: name for name in checkpoint.shapes if _group(name) in used and name not in _TABLES}
     if SHARED in names.values():
         tensors |= _tables(checkpoint, tied_head=HEAD not in names.values())
@@ -133,7 +133,7 @@ def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str
 
 
 def hugging_face_name(path: KeyPath) -> str:
-    """Return Hugging Face's name of an embedding's, encoder's or decoder's variable."""
+    """Return Hugging Face's name for a variable of an embedding, encoder or decoder."""
     module, *rest = path
     if module == "embedding":
         return _EMBEDDING[rest[0]]
@@ -142,7 +142,7 @@ def hugging_face_name(path: KeyPath) -> str:
 
 
 def to_hugging_face(params: Mapping[str, Any], encoder: str) -> dict[str, np.ndarray]:
-    """Return embedding, an encoder and decoder under Hugging Face's names."""
+    """Return embedding, an encoder and the decoder under Hugging Face's names."""
     kept = {key: params[key] for key in ("embedding", encoder, "decoder")}
     tensors = {
         hugging_face_name(path): np.ascontiguousarray(to_torch(path, np.asarray(leaf)))
@@ -164,27 +164,27 @@ def _group(name: str) -> str:
 
 
 def _tables(checkpoint: Checkpoint, *, tied_head: bool) -> dict[str, str]:
-    """Return the file's names of the tables of token embeddings.
+    """Return the file's names for the tables of token embeddings.
 
-    Encoder and decoder of mBART have always read one table. A head of its own needs
+    mBART's encoder and decoder always share one table. A separate head needs
     `model.mbart.tied_head=False`, and starts as that table if the file has none.
 
     Raises:
-        WeightsError: Tables that the model keeps as one differ in the file.
+        WeightsError: Tables that are one table in the model differ in the file.
     """
     encoder, table = (name if name in checkpoint.shapes else SHARED for name in INPUT_TABLES)
     head = HEAD if HEAD in checkpoint.shapes else table
     if encoder != table and not _equal(checkpoint, encoder, table):
         raise WeightsError(
-            f"untied: {encoder} and {table} of {checkpoint.path} differ, and encoder and decoder read one "
-            "table here; nothing was trained so, take the model from before they parted"
+            f"untied: {encoder} and {table} of {checkpoint.path} differ, but encoder and decoder share one "
+            "table here; take the model from before the two tables diverged"
         )
     if not tied_head:
         return {SHARED: table, HEAD: head}
     if head != table and not _equal(checkpoint, head, table):
         raise WeightsError(
             f"untied: {head} and {table} of {checkpoint.path} differ: "
-            "set --config.model.mbart.tied_head=False to keep a head of its own"
+            "set --config.model.mbart.tied_head=False to keep a separate head"
         )
     return {SHARED: table}
 

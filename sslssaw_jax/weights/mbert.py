@@ -47,7 +47,7 @@ def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
     """Load the tokenizer of `config.weights`; None makes one from the clips' texts.
 
     Raises:
-        WeightsError: The weights cannot be found, or the tokenizer is of another model.
+        WeightsError: The weights cannot be found, or the tokenizer belongs to another model.
         TokenizerError: The weights have no tokenizer.
     """
     if config.weights:
@@ -56,8 +56,8 @@ def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
         rows = {shape[0] for name, shape in Checkpoint(folder).shapes.items() if name.endswith(_TABLE)}
         if rows and rows != {tokenizer.vocab_size}:
             raise WeightsError(
-                f"{folder} embeds {rows.pop():,} tokens, and its {BERT_TOKENIZER_FILE} has "
-                f"{tokenizer.vocab_size:,}: download both files of one model"
+                f"{folder} embeds {rows.pop():,} tokens, but its {BERT_TOKENIZER_FILE} has "
+                f"{tokenizer.vocab_size:,}: download both files from the same model"
             )
         return tokenizer
     texts = ((clean_question(clip.question), clip.target) for clip in clips.clips)

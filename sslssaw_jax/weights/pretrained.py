@@ -1,4 +1,4 @@
-"""The pretrained weights that a configuration names, of all parts that have some."""
+"""The pretrained weights that a configuration names, for all parts that have some."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from sslssaw_jax.weights.word_vectors import word_vectors
 def pretrained_parts(
     stage: Stage, model: Any, mbert: MBertConfig | None, data: DataConfig, tokenizer: Tokenizer
 ) -> list[InitialWeights]:
-    """Return the pretrained weights of the parts that a stage's model has.
+    """Return the pretrained weights for the parts of a stage's model.
 
     Args:
         stage: The stage that starts.

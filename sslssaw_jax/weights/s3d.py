@@ -1,6 +1,6 @@
 """Pretrained S3D: kylemin/S3D's Kinetics file and the checkpoints of FangyunWei/SLRT, strict both ways.
 
-PyTorch's running variances are unbiased, those of our own training biased; they are taken as they are.
+PyTorch's running variances are unbiased, ours are biased; PyTorch's are taken as they are.
 """
 
 import re
@@ -11,7 +11,7 @@ from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsEr
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
 from sslssaw_jax.weights.torch_layout import load_tensors, torch_leaf
 
-# both projects keep the layers as a list, with the pools among them, behind a prefix of their own
+# both projects keep the layers as a list, with the pools among them, after a prefix of their own
 _LAYER = re.compile(r"(?:.*\.)?(base\.(\d+)\..*)")
 _FIRST_LEFT_OUT = 13  # the fifth block; the classifier has another name
 _FIRST = "base.0.conv_s.weight"
@@ -39,13 +39,13 @@ _LAYERS = {
 def pretrained_s3d(config: S3DConfig, module: str = "s3d", *, first: bool = True) -> InitialWeights:
     """Return the function that loads `config.weights` into a state's `video.s3d`.
 
-    The fifth block, classifiers and counters of batches are left out. The function raises WeightsError if a
+    The fifth block, classifiers and batch counters are left out. The function raises WeightsError if a
     tensor is missing, has no place, or has another shape.
 
     Args:
         config: Names the file.
         module: The name of the network in a state's `video`.
-        first: Whether to load the first convolution, which networks of other inputs than frames have not.
+        first: Whether to load the first convolution, which networks with other inputs than frames lack.
 
     Raises:
         WeightsError: There is no such file.
@@ -55,8 +55,8 @@ def pretrained_s3d(config: S3DConfig, module: str = "s3d", *, first: bool = True
         checkpoint = Checkpoint(path, ("state_dict",) if path.suffix == ".tar" else ())
     except WeightsError as error:
         raise WeightsError(
-            f"config.model.s3d.weights: {error}. Name the file S3D_kinetics400.pt to which the page of "
-            "kylemin/S3D leads, or the .pth.tar of s3ds_glosscls_ckpt, to which FangyunWei/SLRT leads; "
+            f"config.model.s3d.weights: {error}. Name the file S3D_kinetics400.pt that the page of "
+            "kylemin/S3D links to, or the .pth.tar of s3ds_glosscls_ckpt, which FangyunWei/SLRT links to; "
             "--config.model.s3d.weights= trains from scratch"
         ) from error
     layers = {name: match for name in checkpoint.shapes if (match := _LAYER.fullmatch(name))}
@@ -76,7 +76,7 @@ def pretrained_s3d(config: S3DConfig, module: str = "s3d", *, first: bool = True
 
 
 def published_name(path: KeyPath) -> str:
-    """Return kylemin/S3D's name of a variable of our S3D, without its prefix."""
+    """Return kylemin/S3D's name for a variable of our S3D, without its prefix."""
     module, inside = path[0], path[1:-1]
     if module == "inceptions":
         base, inside = f"base.{_INCEPTIONS[path[1]]}", path[2:-1]

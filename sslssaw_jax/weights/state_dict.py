@@ -1,8 +1,9 @@
-"""State dicts that PyTorch saved, read as data: no code of the file runs, and torch is not needed.
+"""State dicts saved by PyTorch, read as data: no code in the file runs, and torch is not needed.
 
-A file is a pickle that describes tensors, and their numbers. The pickle is not loaded: its instructions are
-followed by the few rules below, in which classes and functions are names. Nothing in it can ask for more
-memory than the file has bytes: sizes, strides and offsets are compared with the numbers that are there.
+A file consists of a pickle that describes tensors, and of their numbers. The pickle is not loaded: its
+instructions are followed by the few rules below, in which classes and functions are names. Nothing in it can
+ask for more memory than the file has bytes: sizes, strides and offsets are compared with the numbers that are
+there.
 """
 
 import io
@@ -29,7 +30,7 @@ _LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
 
 @dataclass(frozen=True)
 class _Named:
-    """A class or function of the file, or what it would have made; never called."""
+    """A class or function named in the file, or what it would have made; never called."""
 
     name: str
 
@@ -52,7 +53,7 @@ class _Tensor(NamedTuple):
 
 
 class StateDict:
-    """The tensors of a file by name, each read when it is asked for.
+    """The tensors of a file by name, each read on request.
 
     Args:
         path: A `.bin`, `.pt` or `.pth` file.
@@ -60,7 +61,7 @@ class StateDict:
             the name of the entry. No other entry is read.
 
     Raises:
-        WeightsError: The file is not PyTorch's, is damaged, or holds other things than tensors.
+        WeightsError: The file is not PyTorch's, is damaged, or holds things other than tensors.
     """
 
     def __init__(self, path: Path, entries: Sequence[str] = ()) -> None:
@@ -75,7 +76,7 @@ class StateDict:
         self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def _find(self, found: Any, entries: Sequence[str]) -> dict[str, _Tensor]:
-        """Return the tensors in the object of a file by name."""
+        """Return the tensors in a file's object by name."""
         top = self._items(found)
         groups = {f"{entry}.": top[entry] for entry in entries if entry in top} if entries else {"": top}
         named = {
@@ -113,7 +114,7 @@ class StateDict:
         stored = storage.size * np.dtype(STORAGE_DTYPES[storage.kind]).itemsize == num_bytes
         if not stored or not (fits or not size):
             raise WeightsError(
-                f"{name} of {self.path} has the shape {list(tensor.shape)}, and the file does not hold as "
+                f"{name} of {self.path} has the shape {list(tensor.shape)}, but the file does not hold as "
                 "many numbers; download it again"
             )
 
@@ -136,10 +137,10 @@ Starts = dict[str, tuple[int, int]]  # first byte and number of bytes of each st
 
 
 def _read_zip(path: Path) -> tuple[Any, Starts]:
-    """Return the object of a file of PyTorch 1.6 or later."""
+    """Return the object in a file of PyTorch 1.6 or later."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         members = archive.infolist()
-        # PyTorch compresses nothing, so members that are more than the file are a trick
+        # PyTorch compresses nothing, so members larger than the file are a trick
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("it is compressed, which PyTorch's files are not")
         if sum(member.file_size for member in members) > path.stat().st_size:
@@ -164,7 +165,7 @@ def _read_zip(path: Path) -> tuple[Any, Starts]:
 
 
 def _read_old(path: Path) -> tuple[Any, Starts]:
-    """Return the object of a file from before PyTorch 1.6."""
+    """Return the object in a file from before PyTorch 1.6."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if _follow(data) != OLD_MAGIC:
             raise ValueError("it is not PyTorch's")
@@ -207,12 +208,12 @@ _IGNORED = {"PROTO", "FRAME"}
 
 
 def _follow(data: Any, storages: dict[str, _Storage] | None = None) -> Any:
-    """Follow the instructions of one pickle; return the object.
+    """Follow the instructions of a pickle; return the object.
 
     Whatever is not data becomes `_Named`.
 
     Args:
-        data: A file in memory, at the first byte of the pickle; left behind its last.
+        data: A file in memory, at the first byte of the pickle; left after its last.
         storages: Receives the storages that are named.
 
     Raises:
@@ -304,7 +305,7 @@ def _follow(data: Any, storages: dict[str, _Storage] | None = None) -> Any:
 
 
 def _set(target: Any, values: list[Any]) -> None:
-    """Set keys and values in turn, if keys are texts or numbers."""
+    """Set pairs of keys and values if the keys are texts or numbers."""
     if isinstance(target, dict):
         pairs = zip(values[::2], values[1::2])
         target.update((key, value) for key, value in pairs if isinstance(key, str | int))
@@ -316,7 +317,7 @@ def _extend(target: Any, values: list[Any]) -> None:
 
 
 def _made(function: Any, arguments: Any) -> Any:
-    """Return what a function makes, if a dictionary or tensor."""
+    """Return what a function makes, if it is a dictionary or tensor."""
     name = function.name if isinstance(function, _Named) else ""
     if name == "collections.OrderedDict":
         return {}

@@ -19,7 +19,7 @@ from sslssaw_jax.workdir import describe, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-_WEIGHT_FILES = (  # in the order of preference
+_WEIGHT_FILES = (  # in order of preference
     WEIGHTS_FILE,
     "model.safetensors.index.json",
     "pytorch_model.bin",
@@ -31,7 +31,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 class Checkpoint:
     """A file or several shards whose tensors are read one by one.
 
-    No tensor is kept, so that a large model costs no more memory than the parts of it in use.
+    No tensor is kept, so a large model takes no more memory than the parts of it in use.
 
     Args:
         path: A `.safetensors`, `.bin` or `.pth` file, or a Hugging Face folder, sharded or not.
@@ -59,7 +59,7 @@ class Checkpoint:
         """Read a tensor; floating point numbers become float32.
 
         Raises:
-            WeightsError: A number is not finite, as after a training that diverged, or in a damaged file.
+            WeightsError: A number is not finite, as after training that diverged, or in a damaged file.
         """
         array = self._files[name].read(name)
         if np.issubdtype(array.dtype, np.integer):
@@ -98,7 +98,7 @@ class _SafetensorsFile:
             self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
     def read(self, name: str) -> np.ndarray:
-        # opened again for each tensor: pages of a mapped file count as memory while it is open
+        # reopened for each tensor: pages of a mapped file count as memory while it is open
         with self._open() as file:
             try:
                 return file.get_tensor(name)
@@ -106,7 +106,7 @@ class _SafetensorsFile:
                 SafetensorError,
                 TypeError,
                 AttributeError,
-            ) as error:  # a type that NumPy lacks, as float8
+            ) as error:  # a type that NumPy lacks, such as float8
                 raise WeightsError(
                     f"{name} of {self.path} cannot be read: {error}; save it as float32"
                 ) from error
@@ -129,7 +129,7 @@ def _shards(index: Path) -> list[Path]:
         raise WeightsError(f"{index} names no files of weights; download it again")
     names = sorted(set(map(str, weight_map.values())))
     if outside := [name for name in names if Path(name).name != name]:
-        raise WeightsError(f"{index} names files of other folders: {', '.join(outside[:3])}")
+        raise WeightsError(f"{index} names files in other folders: {', '.join(outside[:3])}")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise WeightsError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
@@ -166,12 +166,12 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
         if _weight_file(folder):
             return folder
     reason = str(failure).strip().splitlines()[0] if failure else "it has no weights there"
-    raise WeightsError(f"there is no folder {model}, nor can it be had from the Hugging Face hub: {reason}")
+    raise WeightsError(f"there is no folder {model}, nor is it available from the Hugging Face hub: {reason}")
 
 
 @contextlib.contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` at the end, unless anything fails.
+    """Yield a folder that becomes `out` at the end, unless something fails.
 
     Raises:
         WeightsError: `out` exists.

@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts for variables of Flax, in both directions."""
+"""PyTorch's names and layouts for Flax variables, in both directions."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,7 @@ def to_torch(path: KeyPath, value: np.ndarray) -> np.ndarray:
 
 
 def from_torch(path: KeyPath, value: np.ndarray) -> np.ndarray:
-    """Return a tensor of PyTorch as Flax lays it out."""
+    """Return a PyTorch tensor as Flax lays it out."""
     if path[-1] == "kernel":
         return value.transpose(np.argsort(_KERNEL_AXES[value.ndim]))
     return value[0] if path[-1] == BIAS_OF_LOGITS else value
@@ -60,7 +60,7 @@ def load_tensors(
         names: The tensor that each variable gets, by path; several variables may get the same one.
         checkpoint: The file.
         tensors: Name in the file by the name that `names` uses, for every tensor that needs a place.
-        model: What the checkpoint does not fit, for the error.
+        model: What the checkpoint must fit, for the error.
 
     Raises:
         WeightsError: A tensor is missing, has no place, or has another shape; or it holds integers, NaN or
@@ -79,7 +79,7 @@ def load_tensors(
         read = checkpoint.read(tensors[names[path]])
         if np.issubdtype(read.dtype, np.integer):
             raise WeightsError(
-                f"{tensors[names[path]]} of {checkpoint.path} is of {read.dtype}, as in quantised models: "
+                f"{tensors[names[path]]} of {checkpoint.path} has type {read.dtype}, as in quantised models: "
                 "take the model in float32 or float16"
             )
         return from_torch(path, read)
@@ -93,8 +93,8 @@ def choose_layers(
     """Return the numbers of the pretrained layers that a shallower part gets.
 
     Args:
-        pretrained_layers: `first` takes the lowest layers; `spread` takes evenly spaced ones, the first and
-            the last among them.
+        pretrained_layers: `first` takes the lowest layers; `spread` takes evenly spaced ones, including the
+            first and the last.
         part: Name of the part in the model.
         wanted: Layers of the part.
         available: Layers of its counterpart in the checkpoint.

@@ -1,4 +1,4 @@
-"""Modules of a trained model as initial weights of the next stage."""
+"""Modules of a trained model as initial weights for the next stage."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,10 +35,11 @@ def trained_modules(
 
     Args:
         directory: The checkpoints of another run.
-        modules: Dotted names of modules there, by those here; all of the same name by default. A module that
-            this model does not have (the video if only the question is read) is left out.
+        modules: Dotted names of modules there, by the names here; by default all modules under the same
+            names. A module that this model does not have (the video if only the question is read) is left
+            out.
         tokenizer: Fingerprint that the checkpoint's tokenizer must have.
-        best_by: Metric of the best checkpoint, which is taken instead of the latest.
+        best_by: Metric that chooses the best checkpoint, to use instead of the latest.
     """
 
     def copy(state: TrainState) -> TrainState:

@@ -1,8 +1,8 @@
 """mBART or mBART-50 with a dataset's tokens: a few thousand embeddings instead of 250,027.
 
 It keeps the pieces that the given texts are segmented into, the single characters of these pieces (to write
-other texts of the same letters), special tokens, language codes and `<mask>`. The order stays, so the ids are
-mBART's with gaps closed.
+other texts with the same letters), special tokens, language codes and `<mask>`. The order stays, so the ids
+are mBART's with gaps closed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from sslssaw_jax.workdir import describe, read_jsonl, read_text, write_json
 _NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>; SentencePiece has its own three before its first piece
 _WORD_MARK = "\u2581"
 
-Texts = dict[str, list[str]]  # of one split: "question", "target", ... -> texts as the tokenizer sees them
+Texts = dict[str, list[str]]  # for one split: "question", "target", ... -> texts as the tokenizer sees them
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Unknowns:
 def read_texts(file: Path, glosses: bool = False) -> Texts:
     """Read targets, cleaned questions and, if asked, glosses of `clips.<split>.jsonl`.
 
-    Another file holds a sentence a line.
+    Any other file holds one sentence per line.
 
     Raises:
         WeightsError: There is no such file, or a line of it is not a clip.
@@ -61,7 +61,7 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
         }
         return texts | ({"gloss": [clip["gloss"] for clip in clips]} if glosses else {})
     except (KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{file} does not hold one clip a line: {error!r}") from error
+        raise WeightsError(f"{file} does not hold one clip per line: {error!r}") from error
 
 
 def trim(
@@ -73,11 +73,11 @@ def trim(
         model: A folder of mBART: weights, `config.json`, `sentencepiece.bpe.model`.
         kept: Texts that keep their segmentation, by split or file.
         reported: Texts whose share of unknown tokens is reported.
-        out: The folder to write; nothing is left of it after an error.
+        out: The folder to write; nothing of it remains after an error.
         language: The code of the texts' language, which the model must know; empty if unknown.
 
     Raises:
-        WeightsError: `model` is incomplete or without the language, its vocabulary is not its tokenizer's, or
+        WeightsError: `model` is incomplete or lacks the language, its vocabulary is not its tokenizer's, or
             `out` exists.
     """
     proto = _read_model(model / MODEL_FILE)
@@ -89,11 +89,11 @@ def trim(
         )
     checkpoint = Checkpoint(model)
     if not checkpoint.config:
-        raise WeightsError(f"{model} holds no {CONFIG_FILE}: download that of the model, too")
+        raise WeightsError(f"{model} holds no {CONFIG_FILE}: download the model's, too")
     vocab_size = len(proto.pieces) + 1 + len(languages) + 1  # fairseq's <pad>, the codes, <mask>
     rows = checkpoint.shapes.get(SHARED, (0,))[0]
     if rows != vocab_size:
-        raise WeightsError(f"{model} embeds {rows:,} tokens and its {MODEL_FILE} gives {vocab_size:,}")
+        raise WeightsError(f"{model} embeds {rows:,} tokens, but its {MODEL_FILE} has {vocab_size:,}")
     texts = [text for split in kept.values() for kind in split.values() for text in kind]
     if not texts:
         raise WeightsError("there is no text whose tokens could be kept")
@@ -145,7 +145,7 @@ def count_unknowns(processor: sentencepiece.SentencePieceProcessor, texts: Itera
 
 def _read_model(file: Path) -> Any:
     if not file.is_file():
-        raise WeightsError(f"{file.parent} holds no {MODEL_FILE}: download that of the model, too")
+        raise WeightsError(f"{file.parent} holds no {MODEL_FILE}: download the model's, too")
     return read_model(file)
 
 
@@ -185,7 +185,7 @@ def _require_same_segmentation(
         texts, full.encode(texts, out_type=str), trimmed.encode(texts, out_type=str)
     ):
         if before != after:
-            raise WeightsError(f"{text!r} would be segmented as {after}, and is {before} in the full model")
+            raise WeightsError(f"{text!r} would be segmented as {after}, but is {before} in the full model")
 
 
 def _without_tied_copies(checkpoint: Checkpoint) -> list[str]:
@@ -196,7 +196,7 @@ def _without_tied_copies(checkpoint: Checkpoint) -> list[str]:
 
 
 def _with_new_ids(value: Any, new_ids: Mapping[int, int]) -> Any:
-    """Return a configuration with new ids in `..._token_id` entries on any level."""
+    """Return a configuration with new ids in `..._token_id` entries at any level."""
     if not isinstance(value, dict):
         return value
     return {

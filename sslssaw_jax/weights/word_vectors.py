@@ -14,21 +14,21 @@ TABLE = ("embed_target", "embed", "embedding")
 
 
 def word_vectors(file: str, pieces: Sequence[str]) -> InitialWeights:
-    """Return what gives each known piece its vector; others stay random.
+    """Return a function that gives each known piece its vector; others stay random.
 
-    The function raises WeightsError if the vectors are of another width than the embedding.
+    The function raises WeightsError if the vectors have another width than the embedding.
 
     Args:
         file: A header `count width`, then a line `piece number ... number` for each vector.
         pieces: The pieces of the tokenizer by id.
 
     Raises:
-        WeightsError: There is no such file, a line is no vector, or no piece has one.
+        WeightsError: There is no such file, a line is not a vector, or no piece has one.
     """
     vectors = _read(user_path(file), set(pieces))
     known = [i for i, piece in enumerate(pieces) if piece in vectors]
     if not known:
-        raise WeightsError(f"{file} has a vector of none of the tokenizer's {len(pieces):,} pieces")
+        raise WeightsError(f"{file} has no vector for any of the tokenizer's {len(pieces):,} pieces")
     logging.info("%s has vectors of %d of %d pieces", file, len(known), len(pieces))
 
     def start(state: TrainState) -> TrainState:
@@ -59,7 +59,7 @@ def _read(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
                     width = int(values[0])
                     continue
                 vector = np.array(values, np.float32)
-            except ValueError:  # also of word2vec's binary format, which is not UTF-8
+            except ValueError:  # also for word2vec's binary format, which is not UTF-8
                 vector = np.zeros(0, np.float32)
             if len(vector) != width:
                 raise WeightsError(

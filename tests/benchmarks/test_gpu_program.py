@@ -1,4 +1,4 @@
-"""The count of an optimised program, on a written one."""
+"""The count of an optimised program, on a handwritten one."""
 
 import pytest
 
@@ -51,7 +51,7 @@ def test_bytes_flop_and_kernels_are_counted_by_group_without_workspaces_and_loop
         "matrix products": pytest.approx(4e-9 * (50 * 7 + 7 * 20 + 50 * 20)),
         "copies": pytest.approx(5 * 2 * 4e-9 * 100),
     }
-    # 3 x 3 x 32 products for each value of the map, and as many for the gradient of the kernel
+    # 3 x 3 x 32 products for each value of the map, and as many for the kernel's gradient
     assert groups["convolutions"].tflop == pytest.approx(2 * 2e-12 * MAP * 3 * 3 * 32)
     assert groups["matrix products"].tflop == pytest.approx(2e-12 * 50 * 7 * 20)
 

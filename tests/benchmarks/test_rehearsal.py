@@ -1,4 +1,4 @@
-"""Gains over the question alone: BLEU-4 as the scores have it, and the gain where it is."""
+"""Gains over the question alone: BLEU-4 equals the scores', and gains appear where they are."""
 
 import json
 from pathlib import Path

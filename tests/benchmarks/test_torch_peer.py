@@ -1,4 +1,4 @@
-"""The benchmarks compare what is the same: PyTorch's model is ours, with our weights and size."""
+"""The benchmarks compare equal things: PyTorch's model is ours, with our weights and size."""
 
 from dataclasses import MISSING, fields
 
@@ -41,7 +41,7 @@ def test_the_peer_has_our_loss_and_our_number_of_parameters(
     state = toy_state(stage, seed=1)
     batch = toy_batch(0)
     rows = batch.decoder_texts.question_mask.shape
-    # the parent's way leaves padding between question and video, which moves the video's positions
+    # the parent project leaves padding between question and video, which shifts the video's positions
     batch = with_texts(batch, question_mask=np.ones(rows, bool))
     step = jit(
         lambda params, stats: eval_step(params, stats, batch, graphdef=stage.eval_def, loss=stage.loss)

@@ -43,7 +43,7 @@ def config_of(base: str, row: str) -> Config:
 
 
 def changed_keys(base: str, row: str) -> set[str]:
-    """What a row changes of its base, by the names of `ROWS`."""
+    """What a row changes in its base, by the names of `ROWS`."""
     lines = differences(to_dict(read_config(BASES[base]())), to_dict(config_of(base, row)))
     return {line.split(":")[0].removeprefix("config.") for line in lines}
 
@@ -68,7 +68,7 @@ def test_a_row_is_valid_and_changes_of_its_base_only_what_it_says(base):
 
 
 def own_recipe(base: str, row: str) -> dict[str, Any]:
-    """What a row of another system changes of its base."""
+    """What a row of another system changes in its base."""
     if base in FULL_SIZE:
         return PUBLISHED[row] | PUBLISHED_ON.get(f"{base}/{row}", {})
     if base.startswith("rehearsal"):  # as wide as SSL-SSAW there
@@ -112,7 +112,7 @@ RECIPES = [
 
 
 def test_a_published_recipe_takes_no_number_of_the_translation_from_ssl_ssaw():
-    """Name what the base sets; CSGCR, of which no recipe is known, has that of SSL-SSAW."""
+    """Name what the base sets; CSGCR, whose recipe is unknown, has SSL-SSAW's."""
     of_base = {f"translate.{key}" for key in ("epochs", "clips_per_batch", "frame_budget", "label_smoothing")}
     lacking = {row: of_base - recipe.keys() for row, recipe in PUBLISHED.items() if of_base - recipe.keys()}
     assert lacking == {"csgcr": of_base}
@@ -140,7 +140,7 @@ def test_recipes_that_freeze_the_video_part_are_for_stored_features_too(row, set
 @pytest.mark.slow
 @pytest.mark.parametrize("row", RECIPES)
 def test_a_step_of_a_published_recipe_moves_what_it_trains_and_nothing_else(row):
-    """Take the recipe of the full size and a tiny model of it."""
+    """Take the recipe of the full size and a tiny version of its model."""
     changes = {key: value for key, value in PUBLISHED[row].items() if key.startswith("model.")}
     toy = toy_system(OTHER_SYSTEMS[row], **changes)
     config = dataclasses.replace(toy, translate=config_of("phoenix", row).translate)
@@ -216,7 +216,7 @@ def test_an_unknown_row_is_refused_with_those_that_there_are():
 
 
 def test_pretrained_networks_fit_the_rows_that_name_them():
-    """On the full-size bases each row starts from ImageNet weights of its own CNN."""
+    """On the full-size bases each row starts from ImageNet weights for its own CNN."""
     for base, row in itertools.product(FULL_SIZE, ALL):
         model = config_of(base, row).model
         assert ("shufflenet" in model.cnn.weights) == (model.cnn.kind == "shufflenet")
@@ -249,7 +249,7 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
     assert set(unlike) == {concat}
     assert (
         unlike[concat]["5"] == printed["phoenix2014t_qa", "qb"]["4"]
-    )  # the paper's slip, told below Table 5
+    )  # the paper's slip, mentioned below Table 5
     assert all(f"{figure:.2f}" in PAPER["5"]["notes"][0] for figure in unlike[concat]["4"])
 
 

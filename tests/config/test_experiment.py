@@ -21,7 +21,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run_differences, to_dict
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 
-# key, a value that no rule of a single field refuses, words of the message
+# key, a value that no single field's rule refuses, words of the message
 BAD_COMBINATIONS = [
     ("data.skip_broken", 1, "a cache holds all clips"),
     ("logging.profile", "10-20", "START:STOP"),
@@ -99,7 +99,7 @@ def refused(key: str, value: Any, system: str = "ssl_ssaw") -> str:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_setting_refuses_what_its_field_does_not_allow_by_name(system):
-    """All settings of the paper's system, and of the others those that are their own."""
+    """All settings of the paper's system, and the other systems' own settings."""
     free, first = set(), system == "ssl_ssaw"
     for path, field, hint in fields(read_config(tree_of(system)), "config"):
         if not first and not path.startswith("config.model."):

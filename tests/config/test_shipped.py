@@ -1,4 +1,4 @@
-"""The shipped configurations train and differ in what they say."""
+"""The shipped configurations can be trained, and differ in what they claim."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.small_runs import rows, run, shipped, shrink
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["phoenix_stage2", "question_only"])
 def test_a_shipped_configuration_trains(name: str, tiny_data_dir: Path, tmp_path: Path) -> None:
-    """Train the last stage with its own optimizer, augmentation and losses; the demo has the other stages."""
+    """Train the last stage with its own optimizer, augmentation and losses; the demo covers the others."""
     config = shrink(shipped(name), tiny_data_dir)
     config.init_from, config.warm_start.epochs = None, 0
     config.evaluation.swap_questions, config.evaluation.num_heatmaps = False, 0

@@ -63,7 +63,7 @@ def test_evaluation_takes_the_centre_of_the_stored_image(batch, image_size):
 @pytest.mark.parametrize("image_size", [16, 12, 11])
 @pytest.mark.parametrize("amounts", [{}, {"crop": True}])
 def test_without_amounts_training_sees_what_evaluation_sees(batch, image_size, amounts):
-    """Where there is no margin, there is nothing to crop either."""
+    """Without a margin, there is nothing to crop."""
     crop_fraction = 1.0 if amounts else image_size / SIDE
     config = data_config(image_size, crop_fraction, **amounts)
     np.testing.assert_allclose(prepare(batch, config, seed=1), prepare(batch, config), atol=1e-6)
@@ -71,7 +71,7 @@ def test_without_amounts_training_sees_what_evaluation_sees(batch, image_size, a
 
 @pytest.mark.parametrize("image_size", [12, 11])
 def test_a_vanishing_warp_is_the_evaluation(batch, image_size):
-    """The warp resamples the very window that evaluation cuts out."""
+    """The warp resamples the same window that evaluation cuts out."""
     crop_fraction = image_size / SIDE
     warped = prepare(batch, data_config(image_size, crop_fraction, scale=1e-7), seed=1)
     np.testing.assert_allclose(warped, prepare(batch, data_config(image_size, crop_fraction)), atol=1e-4)
@@ -166,7 +166,7 @@ def test_a_bright_dot_is_found_where_its_keypoint_is(batch, seed, changes):
     rows = np.column_stack([(places + 0.5) / SIDE, [1, 0.5, 0]]).astype(np.float16).reshape(1, 9)
     points = Features(np.repeat(rows, len(frames), 0), batch.frame_start, batch.frame_count)
     batch = batch.replace(frames=frames, keypoints=points)
-    config = data_config(24, 0.75, **changes)  # from 16 pixels to 32, and a window of 24 of these
+    config = data_config(24, 0.75, **changes)  # from 16 pixels to 32, with a window of 24 of them
     key = None if seed is None else jax.random.key(seed)
     shown = np.maximum(prepare(batch, config, seed), 0)
     moved = np.asarray(jax.jit(prepare_keypoints, static_argnums=1)(batch, config, key))

@@ -276,7 +276,7 @@ def test_targets_that_are_cut_are_counted_and_named(source: ClipSource, tokenize
 
 
 def test_other_questions_can_be_asked_in_training(source: ClipSource, tokenizer: Tokenizer) -> None:
-    """Each epoch draws its own; frames, targets and masked words stay as they are."""
+    """Each epoch draws its own questions; frames, targets and masked words stay as they are."""
 
     def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
         return f"{rng.choice(['rain', 'snow', 'wind'])} {clip.target}"
@@ -323,7 +323,7 @@ def test_selected_frames_are_distinct_sorted_and_evenly_spaced_in_evaluation(
         assert (np.diff(frames) > 0).all()
         assert 0 <= frames[0] <= frames[-1] < count
     assert (np.abs(np.diff(kept) - count / len(kept)) < 1).all()
-    assert abs(kept[0] - (count - 1 - kept[-1])) <= 1  # as much is left out before as after
+    assert abs(kept[0] - (count - 1 - kept[-1])) <= 1  # the same number is left out before and after
 
 
 def test_a_broken_or_odd_sized_frame_is_named_with_its_clip() -> None:
@@ -392,10 +392,10 @@ def edited(tiny_data_dir: Path, folder: Path, change: Callable[[dict[str, Any]],
     [
         (lambda row: row.update(id="../../escape"), "'../../escape' cannot be the name of a clip"),
         (lambda row: row.update(id="/etc/passwd"), "'/etc/passwd' cannot be the name of a clip"),
-        (lambda row: row.update(id=7), "id of '7' is no str"),
+        (lambda row: row.update(id=7), "id of '7' is not of type str"),
         (lambda row: row.update(num_frames=-1), "num_frames of train-000 is -1"),
         (lambda row: row.update(num_frames=10**30), "num_frames of train-000 is 1000"),
-        (lambda row: row.update(num_frames="8"), "num_frames of 'train-000' is no int"),
+        (lambda row: row.update(num_frames="8"), "num_frames of 'train-000' is not of type int"),
         (lambda row: row.update(extra=1), "unexpected keyword argument 'extra'"),
         (lambda row: row.pop("target"), "missing 1 required positional argument: 'target'"),
     ],
@@ -484,7 +484,7 @@ def test_each_process_reads_its_frames_alone_and_together_they_read_all(
             np.testing.assert_array_equal(part[i].frames[own], batch.frames[own])
             assert not part[i].frames[~own].any()
             assert_equal(part[i].replace(frames=batch.frames), batch)
-    # a clip that lies across a border is read on both sides
+    # a clip that crosses a boundary is read on both sides
     assert len(read) <= STAGE.epochs * len(source) + len(whole) * (count - 1) + count
 
 

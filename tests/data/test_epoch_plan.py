@@ -84,7 +84,7 @@ def test_evaluation_stays_near_the_order_of_the_split() -> None:
 
 def test_planning_the_whole_train_split_is_fast() -> None:
     num_frames = np.random.default_rng(0).integers(16, 301, 7096)
-    begin = time.thread_time()  # of the processor, so that a busy machine changes nothing
+    begin = time.thread_time()  # processor time, so that a busy machine changes nothing
     plan_epoch(num_frames, 16, 1024, 0, 0)
     assert time.thread_time() - begin < 1  # a comparison of all pairs takes many times as long
 

@@ -1,4 +1,4 @@
-"""Feature sets: written whole or not at all, read as written, and packed as frames are."""
+"""Feature sets: written whole or not at all, read as written, and packed like frames."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ STAGE = StageConfig(epochs=2, clips_per_batch=4, frame_budget=64)
 
 
 def rows(name: str, clip_id: str, count: int, width: int) -> np.ndarray:
-    """The rows of a clip in a set: any numbers, always the same."""
+    """The rows of a clip in a set: arbitrary numbers, always the same."""
     rng = np.random.default_rng(list(f"{name}/{clip_id}".encode()))
     return rng.normal(size=(count, width)).astype(np.float16)
 
@@ -49,7 +49,7 @@ def dataset(tiny_data_dir: Path, tmp_path: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def with_sets(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Return a dataset with two sets of another stride and width."""
+    """Return a dataset with two sets of different stride and width."""
     folder = tmp_path_factory.mktemp("features") / "data"
     shutil.copytree(tiny_data_dir, folder, ignore=shutil.ignore_patterns("*.array_record-*"))
     found = find_dataset(folder, "avatar_qa")
@@ -222,7 +222,7 @@ def test_rows_that_do_not_fit_are_refused_by_clip(dataset: Dataset, values: np.n
 
 def test_damage_is_found_by_verifying_and_by_reading(dataset: Dataset) -> None:
     for records in list(json.loads((dataset.folder / DIGESTS).read_text())):
-        if "array_record" in records:  # that the fixture left out
+        if "array_record" in records:  # the fixture left it out
             (dataset.folder / records).touch()
     sound = damaged_files(dataset)
     write(dataset, "first", 5)

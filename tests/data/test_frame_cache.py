@@ -1,4 +1,4 @@
-"""The cache of decoded frames: the same batches, built whole or not at all, and only read where it fits."""
+"""The cache of decoded frames: the same batches, built whole or not at all, and only read if it fits."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Keypoint sets: each frame of a batch has its row, and what is missing is named."""
+"""Keypoint sets: each frame of a batch has its row, and anything missing is named."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def rows(clip_id: str, count: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def dataset(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Return a dataset with a keypoint set and one of features."""
+    """Return a dataset with a keypoint set and a feature set."""
     folder = tmp_path_factory.mktemp("keypoints") / "data"
     shutil.copytree(tiny_data_dir, folder)
     found = find_dataset(folder, "avatar_qa")
@@ -94,7 +94,7 @@ def test_a_set_knows_its_points_and_another_is_refused_with_the_remedy(dataset: 
     found = find_keypoints(dataset, "set")
     assert found is not None and found.points == POINTS and find_keypoints(dataset, None) is None
     notes = features_notes([found])
-    assert json.loads(json.dumps(notes)) == notes, "a run compares those that it has read with its own"
+    assert json.loads(json.dumps(notes)) == notes, "a run compares the notes that it has read with its own"
     assert features_from_notes(notes) == [found]
     with pytest.raises(DatasetError, match=r"the feature set plain of .* has no named points: import them"):
         find_keypoints(dataset, "plain")

@@ -43,7 +43,7 @@ def german() -> Tokenizer:
 
 
 def phoenix(column: str, every: int = 1) -> list[str]:
-    """Real targets or questions of all splits, or each so many."""
+    """Real targets or questions of all splits, or some of each."""
     folder = ANNOTATIONS / "phoenix2014t_qa"
     rows = [
         row
@@ -174,7 +174,7 @@ def test_missing_folder_model_and_language_are_named(trained_folder: Path, tmp_p
 
 
 def test_only_the_sentencepiece_model_is_read(trained_folder: Path, tmp_path: Path) -> None:
-    """A folder may hold what transformers has saved of another tokenizer."""
+    """A folder may hold files that transformers saved for another tokenizer."""
     train_tokenizer(["quite other words than those"] * 3, tmp_path / "other", vocab_size=60)
     transformers.MBartTokenizer.from_pretrained(tmp_path / "other").save_pretrained(tmp_path / "mixed")
     shutil.copy(trained_folder / MODEL_FILE, tmp_path / "mixed" / MODEL_FILE)
@@ -212,7 +212,7 @@ def test_mbart_50_has_52_languages_in_the_layout_of_transformers(
         encoded = ours.encode(text.replace("<mask>", ours.mask_token), 64)
         assert encoded[:-2] == theirs(text, add_special_tokens=False).input_ids
     assert ours.pieces(ours.encode("rain", 64)[-2:]) == ["</s>", "th_TH"]
-    # the same SentencePiece model gives other ids, so the tokenizers must not pass for the same
+    # the same SentencePiece model gives other ids, so the tokenizers must not count as the same
     assert (folder / MODEL_FILE).read_bytes() == (trained_folder / MODEL_FILE).read_bytes()
     assert ours.fingerprint != cc25.fingerprint
     with pytest.raises(TokenizerError, match="'th_TH'; the codes of"):

@@ -130,14 +130,14 @@ def test_batches_hold_the_pieces_that_the_plan_counted_wherever_they_begin(tiny_
                     for a, b in ((len(numbers) - n, n) for n in range(1, len(numbers)))
                     if (numbers[0], a) in pieces and (numbers[a], b) in pieces
                 ]
-                assert two, f"{numbers} are no two pieces"
+                assert two, f"{numbers} are not two pieces"
                 splices.add(tuple(numbers.tolist()))
                 np.testing.assert_array_equal(batch.gloss[place][:2], [RAIN, NORTH])
             elif batch.index[place] < 3:
                 first, count = BANK.clips[batch.index[place]]
                 np.testing.assert_array_equal(numbers, np.arange(first, first + count))
     assert len(splices) > 1, "each epoch draws its own pieces"
-    for start in (1, len(seen) - 2):  # a run that goes on
+    for start in (1, len(seen) - 2):  # a run that continues
         for batch, same in zip(batches().iterator(start), seen[start:], strict=True):
             for one, other in (
                 (batch.index, same.index),

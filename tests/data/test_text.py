@@ -55,7 +55,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def test_the_normal_form_is_that_of_what_the_tokenizer_reads(tmp_path: Path) -> None:
-    """Of every character of the basic plane that Unicode has given a meaning."""
+    """For every character of the basic plane that Unicode has assigned."""
     train_tokenizer(["a b"] * 2, tmp_path / "tokenizer", vocab_size=10)
     model = sentencepiece.SentencePieceProcessor(
         model_file=str(tmp_path / "tokenizer" / "sentencepiece.bpe.model")

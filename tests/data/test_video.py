@@ -13,7 +13,7 @@ from tests.support.matroska import RATE, write_matroska
 
 
 def shades(clip: video.ClipFrames) -> list[int]:
-    """The mean of each frame, to ten."""
+    """The mean of each frame, rounded to ten."""
     images = [cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR) for frame in clip.video]
     return [round(float(image.mean()) / 10) * 10 for image in images]
 
@@ -34,7 +34,7 @@ def shades(clip: video.ClipFrames) -> list[int]:
 def test_a_picture_stays_until_the_next_in_a_file_of_varying_rate(
     until: int, start: int, end: int, still: int, after: int, tmp_path: Path
 ) -> None:
-    """A recorder of screens leaves out frames while the picture stands: here from second 3 on."""
+    """A screen recorder leaves out frames while the picture stays the same: here from second 3 on."""
     numbers = [number for number in range((until + 3) * RATE) if not 3 * RATE < number < until * RATE]
     shade = {0: 50, 3: 100, until: 200}
     pictures = {

@@ -1,4 +1,4 @@
-"""The CNN's features of every frame, written as a set, say to a model what the frames say."""
+"""The CNN's features of every frame, written as a set, tell a model the same as the frames."""
 
 import shutil
 from dataclasses import replace
@@ -45,7 +45,7 @@ CLIPS = [f"dev-{number:03d}" for number in range(6)]
 
 @pytest.fixture(scope="module")
 def dataset(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Return a dataset of dev alone, whose folder may be written into."""
+    """Return a dataset with only dev, whose folder may be written into."""
     folder = tmp_path_factory.mktemp("extract") / "data"
     others = [f"*{split}*" for split in ("train", "test", "isolated")]
     shutil.copytree(tiny_data_dir, folder, ignore=shutil.ignore_patterns(*others))
@@ -84,7 +84,7 @@ def states(stage: Stage, state: TrainState, clips: Any, config: Any, tokenizer: 
 
 
 def begin(evaluator: Evaluator, name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Extract three clips as a killed process does; return the clips extracted so far, and from now on."""
+    """Extract three clips like a killed process; return the clips extracted so far, and later ones."""
     whole_add, added = FeatureWriter.add, []
 
     def add(self: FeatureWriter, *arguments: Any) -> None:

@@ -59,7 +59,7 @@ def test_copying_the_question_scores_higher_the_more_the_question_gives_away():
 @pytest.mark.slow
 @requires_csl
 def test_copying_the_question_scores_what_is_known_of_csl_daily_in_characters():
-    """All characters count, marks too; without the marks it would be 37.8 and 57.4."""
+    """All characters count, including punctuation; without it, the scores would be 37.8 and 57.4."""
     targets, questions = csl_texts("test")
     copied = question_baselines(questions, "zh_CN")
     assert copied.keys() == {"copy_question"}

@@ -16,12 +16,12 @@ def test_a_perfect_translation_scores_100_and_an_empty_one_0():
 def test_a_final_period_is_a_word_more_on_both_sides():
     with_period = score(["a b x c"], ["a b c d e"], period=True)
     assert with_period == score(["a b x c ."], ["a b c d e ."])
-    assert with_period["bleu1"] == pytest.approx(100 * 0.81873075 * 4 / 5)  # 5 words where 6 are wanted
+    assert with_period["bleu1"] == pytest.approx(100 * 0.81873075 * 4 / 5)  # 5 words instead of 6
     assert score(["天氣"], ["天氣"], characters=True, period=True)["bleu1"] == pytest.approx(100)
 
 
 def test_bleu_is_that_of_the_definition_with_its_brevity_penalty():
-    # 3 of 4 words, 1 of 3 pairs of words; 4 words where 5 are wanted: exp(1 - 5/4)
+    # 3 of 4 words, 1 of 3 pairs of words; 4 words instead of 5: exp(1 - 5/4)
     scores = score(["a b x c"], ["a b c d e"])
     assert scores["bleu1"] == pytest.approx(100 * 0.77880078 * 3 / 4)
     assert scores["bleu2"] == pytest.approx(100 * 0.77880078 * (3 / 4 * 1 / 3) ** 0.5)

@@ -1,4 +1,4 @@
-"""What a sentence hangs on equals what leaving out one part after the other finds."""
+"""What a sentence depends on equals the result of leaving out one part after the other."""
 
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ def _quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clips:
-    """One clip, with its frames or as a text alone."""
+    """One clip, with its frames or only as text."""
 
     def __init__(self, has_video: bool, has_keypoints: bool) -> None:
         self.keypoints = has_keypoints
@@ -85,7 +85,7 @@ class Setup:
         )
 
     def log_prob(self, kept: np.ndarray, question: str) -> float:
-        """Score the sentence by a batch of one clip, whose kept frames lie without a gap."""
+        """Score the sentence by a batch of one clip, whose kept frames have no gaps."""
         ids = [self.tokenizer.encode(text, 24) for text in (question, SENTENCE)] if question else []
         texts = {}
         for name, tokens in zip(("question", "target"), ids, strict=True):

@@ -16,7 +16,7 @@ def texts(clips: int) -> list[str]:
 
 
 def spoiled(targets: list[str], share: float, seed: int) -> list[str]:
-    """The targets with a share of their words drawn anew."""
+    """The targets with a share of their words replaced at random."""
     rng = random.Random(seed)
     return [
         " ".join(rng.choice(WORDS) if rng.random() < share else word for word in target.split())

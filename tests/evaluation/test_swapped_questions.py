@@ -46,7 +46,7 @@ def clips(tiny_data_dir: Path) -> Clips:
 
 
 def copies(clips: Clips, field: str, config: Config = CONFIG, *, gate: bool = False) -> SplitTranslator:
-    """A translator whose model repeats what is written in a field of its batch."""
+    """A translator whose model repeats the text in a field of its batch."""
     runner = Runner(translate_stage(config), config, clips.tokenizer, make_mesh(config.mesh))
     translator = SplitTranslator(runner)
 
@@ -107,7 +107,7 @@ def test_translations_and_losses_are_those_of_the_moving_average(clips: Clips) -
 
 
 def leave_run(run: Path, clips: Clips, *, reads_video: bool = False) -> list[str]:
-    """A finished run's folder, as far as it is read; the translations in it."""
+    """A finished run's folder, with the files that are read, and its translations."""
     texts = [f"translation {number}" for number in range(len(clips.source))]
     rows = zip(clips.source.clips, texts)
     predictions = [Prediction(clip.id, clip.question, clip.target, text, 0.0) for clip, text in rows]
@@ -131,10 +131,10 @@ def test_translations_of_a_question_only_run_are_found_where_it_is_finished(
 def test_translations_of_other_clips_are_refused(field: str, clips: Clips, tmp_path: Path) -> None:
     leave_run(tmp_path, clips)
     *same, last = clips.source.clips
-    told = r"question_only_run names .*predictions.test.jsonl is not of the 6 clips .*question_only_run="
+    told = r"question_only_run names .*predictions.test.jsonl is not for the 6 clips .*question_only_run="
     with pytest.raises(ConfigError, match=told):
         read_question_only(tmp_path, "test", [*same, dataclasses.replace(last, **{field: "other"})])
-    with pytest.raises(ConfigError, match="not of the 5 clips"):
+    with pytest.raises(ConfigError, match="not for the 5 clips"):
         read_question_only(tmp_path, "test", same)
 
 

@@ -1,4 +1,4 @@
-"""The threshold of understanding on scores made by hand."""
+"""The threshold of understanding, on handmade scores."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from sslssaw_jax.evaluation.understanding import find_threshold
         ({-0.1: 100, -0.2: 90, -0.4: 80}, {-1.0: 20, -0.9: 40, -0.7: 30}, -0.55, 0, 1),
         # one is as bad as without video
         ({-0.1: 100, -0.2: 90, -0.8: 10}, {-1.0: 20, -0.9: 40, -0.7: 30}, -0.45, 1 / 3, 1),
-        # a lucky one without video does not reject those that are good with it
+        # a lucky sentence without video does not reject those that are good with video
         ({-0.1: 100, -0.2: 90, -0.4: 80}, {-1.0: 20, -0.9: 10, -0.15: 60}, -0.65, 0, 2 / 3),
         # the video never helps: nothing is understood
         ({-0.1: 30, -0.2: 30, -0.4: 30}, {-0.3: 30, -0.2: 30, -0.1: 30}, 0.0, 1, 1),

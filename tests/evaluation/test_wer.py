@@ -38,7 +38,7 @@ def test_phoenix_glosses_are_cleaned_up_as_in_the_field(glosses: str, cleaned: s
 
 @requires_phoenix
 def test_few_annotations_of_phoenix_are_changed_by_the_clean_up() -> None:
-    """Those that signjoey's function changes."""
+    """The annotations that signjoey's function changes."""
     files = [
         ANNOTATIONS / f"phoenix2014t_qa/PHOENIX-2014-T.{name}.corpus.txt" for name in ("train", "dev", "test")
     ]

@@ -86,7 +86,7 @@ def test_a_finished_run_of_other_settings_is_refused_and_kept(mode, finished, da
             run.run(mode)
         first, *lines = str(refused.value).splitlines()
         assert first.endswith(
-            "holds a run of another configuration; go on with that one, or choose another --workdir:"
+            "holds a run with another configuration; continue with that one, or choose another --workdir:"
         )
         assert f"  {told}" in lines
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
@@ -216,7 +216,7 @@ def test_runs_translate_together_if_their_models_are_alike(finished, data_dir) -
 
 
 def with_dataset_of(run: Path, **facts: Any) -> None:
-    """Change what a run says of its dataset, as if that had been prepared otherwise."""
+    """Change what a run says about its dataset, as if the dataset had been prepared differently."""
     notes = read_notes(run)
     write_json(run / FINISHED, notes | {"dataset": notes["dataset"] | facts})
 
@@ -262,7 +262,7 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
 
 
 def test_the_best_state_of_a_stage_is_evaluated_and_goes_on(data_dir, tmp_path) -> None:
-    """Leave two states of recogniser and translation, of which the second is worse."""
+    """Leave two states each of recogniser and translation, where the second is worse."""
     changes = {"init_from": None, "warm_start__epochs": 0, "recognize__epochs": 1}
     run = experiment(data_dir, tmp_path / "demo", **changes)
     best = []
@@ -302,7 +302,7 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
         ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
         ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
         ("model__inputs", "video", r"config\.translate\.drop_words is 0\.2, and .* reads no question"),
-        ("data__tokenizer", "OTHER", r"tokenizer in .*other is of other texts: .* 24 of 24 targets of train"),
+        ("data__tokenizer", "OTHER", r"tokenizer in .*other is for other texts: .* 24 of 24 targets"),
     ],
 )
 def test_a_mistake_in_the_last_stage_shows_before_the_first_is_trained(

@@ -1,4 +1,4 @@
-"""A run goes on from all weights of a trained model; what does not fit is said before anything runs."""
+"""A run continues from all weights of a trained model; mismatches are reported before anything runs."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -32,13 +32,13 @@ WHY = Explanation(
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
-    """Import Gradio where its tests run, which takes seconds."""
+    """Import Gradio, which takes seconds, only where its tests run."""
     pytest.importorskip("gradio")
     return importlib.import_module("sslssaw_jax.inference.page")
 
 
 class Counter:
-    """A translator that tells how many frames it read."""
+    """A translator that reports how many frames it read."""
 
     def __init__(self, max_frames: int = 60, data_dir: str = "absent") -> None:
         config = toy_config(**{"data.max_frames": max_frames, "data.data_dir": data_dir})

@@ -13,8 +13,8 @@ from sslssaw_jax.inference.demo import DEMO, EXAMPLES, read_examples
 from sslssaw_jax.inference.translator import Answer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 3_600_000  # milliseconds, of a busy machine
-RECORDINGS = 10  # at most: a busy machine leaves frames out of some
+PATIENCE = 3_600_000  # milliseconds, for a busy machine
+RECORDINGS = 10  # at most: a busy machine drops frames from some
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
@@ -103,7 +103,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, url: str) -> Iterator[Any]:
-    """Open the page; nothing may be asked of another host."""
+    """Open the page; nothing may be requested from another host."""
     page, elsewhere = browser.new_page(), []
     page.set_default_timeout(PATIENCE)
     page.on(
@@ -127,7 +127,7 @@ def dialogue(page: Any) -> Any:
 
 
 def record(page: Any, question: str) -> str:
-    """Ask and sign before the camera; return the answer."""
+    """Ask and sign in front of the camera; return the answer."""
     page.reload()
     page.get_by_label("Question").fill(question)
     page.get_by_role("button", name="Click to Access Webcam").click()

@@ -52,7 +52,7 @@ MBERT = {
 def make_run(
     workdir: Path, data_dir: Path, system: str = "ssl_ssaw", base: str | None = None, **changes: Any
 ) -> Config:
-    """Leave what a finished run of a random model leaves, maybe one that went on from a base."""
+    """Leave the files of a finished run of a random model, maybe one that continued from a base."""
     config = toy_system(system, **SIZES | {"data.data_dir": str(data_dir)} | changes)
     dataset = find_dataset(data_dir, "avatar_qa")
     mbert = SYSTEMS[system].text_tower(config.model)
@@ -78,7 +78,7 @@ def clips(tiny_data_dir: Path) -> ClipSource:
 
 @pytest.fixture(scope="module")
 def run(tiny_data_dir: Path, clips: ClipSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has translated its test split by its best state, after which it saved a worse one."""
+    """A run that translated its test split with its best state, and then saved a worse one."""
     workdir = tmp_path_factory.mktemp("runs") / "toy"
     config = make_run(workdir, tiny_data_dir)
     tokenizer = load_tokenizer(clips.dataset.tokenizer_folder, clips.dataset.language)
@@ -138,7 +138,7 @@ def test_the_same_clips_give_the_predictions_of_the_run(run, translator, folders
     answers = translator(folders, [row.question for row in expected])
     assert [answer.text for answer in answers] == [row.prediction for row in expected]
     assert [answer.score for answer in answers] == pytest.approx([row.score for row in expected], abs=1e-4)
-    assert len({answer.text for answer in answers}) > 1, "were all sentences alike, this would say little"
+    assert len({answer.text for answer in answers}) > 1, "if all sentences were alike, this would say little"
     assert [answer.question for answer in answers] == [row.question for row in expected]
 
 
@@ -213,7 +213,7 @@ def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
         for frames in (48, 49):
             translator.read(np.zeros((frames, SIDE, SIDE, 3), np.uint8))
     [warning] = [each for each in told if each.category is UserWarning]
-    assert "has 49 frames, of which the model reads 24: cut it" in str(warning.message)
+    assert "has 49 frames, but the model reads 24: cut it" in str(warning.message)
 
 
 def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
@@ -329,7 +329,7 @@ def spoil(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("other tokenizer", ModelError, "is not the tokenizer of the model beside it"),
+        ("other tokenizer", ModelError, "is not the tokenizer of the model next to it"),
         (
             "other sizes",
             WeightsError,
@@ -337,8 +337,8 @@ def spoil(folder: Path, how: str) -> None:
         ),
         ("cut weights", ModelError, "is not the folder of a model"),
         ("no tokenizer", TokenizerError, "holds no sentencepiece.bpe.model"),
-        ("{}", ModelError, "config.json is not of a model of sslssaw_jax"),
-        ('{"config": {}, "dataset": {}, "tokenizer": ""}', ModelError, "is not of a model of sslssaw_jax"),
+        ("{}", ModelError, "config.json does not describe a model of sslssaw_jax"),
+        ('{"config": {}, "dataset": {}, "tokenizer": ""}', ModelError, "does not describe a model of"),
         ("{", ModelError, "is not the folder of a model"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Our batch normalizations compute what Flax's, a ReLU and max-pooling compute, gradients too."""
+"""Our batch normalizations equal Flax's with a ReLU and max-pooling, including gradients."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_values_statistics_and_gradients_are_those_of_flax(height: int, width: i
     ours = BatchNorm(CHANNELS, dtype=jnp.float32, rngs=nnx.Rngs(0))
     flax = nnx.BatchNorm(CHANNELS, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
     for norm in (ours, flax):
-        norm.scale[...] = jnp.array([1.0, -2.0, 0.5, 0.1])  # of -2.0 the smallest pixel is pooled
+        norm.scale[...] = jnp.array([1.0, -2.0, 0.5, 0.1])  # with -2.0 the smallest pixel is pooled
         norm.bias[...] = jnp.array([0.1, -0.2, 0.0, -1.0])
 
     def apply_ours(norm: BatchNorm, x: jax.Array) -> jax.Array:
@@ -58,7 +58,7 @@ def test_of_equal_pixels_the_first_is_the_largest_as_in_pytorch() -> None:
 
 
 def test_a_batch_without_any_position_leaves_the_statistics_and_has_no_gradient() -> None:
-    """Norm the questions of a batch whose clips have none."""
+    """Normalize the questions of a batch whose clips have none."""
     norm = BatchNorm(CHANNELS, dtype=jnp.float32, rngs=nnx.Rngs(0))
     before = nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
     nothing = jnp.zeros((2, 3, 1), bool)

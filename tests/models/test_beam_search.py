@@ -86,7 +86,7 @@ def test_beam_search_equals_hugging_face_generate(pair, encoded, beams, length_p
     if expected_scores is not None:
         np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
     lengths = (np.asarray(tokens) != PAD).sum(axis=-1).ravel()
-    assert len(set(lengths)) > 3, "were all sentences of one length, the comparison would say little"
+    assert len(set(lengths)) > 3, "if all sentences had the same length, the comparison would say little"
 
 
 @pytest.mark.parametrize("length_norm", ["power", "gnmt"])
@@ -195,7 +195,7 @@ def test_a_row_without_a_clip_gets_padding_and_leaves_the_others_alone(pair, enc
 
 
 def test_a_clip_of_which_nothing_was_read_gets_a_sentence(pair, encoded):
-    """Such as a clip without a question, to a model that reads the question alone."""
+    """For example a clip without a question, in a model that reads only the question."""
     states, states_mask = encoded
     prompt, mask = prompts(length=4)
     tokens, scores = search(

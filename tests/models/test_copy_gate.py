@@ -47,7 +47,7 @@ def test_an_open_gate_and_a_clip_without_a_question_leave_the_vocabulary_s_choic
 
 
 def test_what_is_copied_follows_the_attention(gate, given):
-    """By a query that finds one place of the question only."""
+    """With a query that finds only one place of the question."""
     hidden, logits, _, tokens, mask = given
     gate.query.kernel[...] = gate.key.kernel[...] = 20 * jnp.eye(D)
     gate.gate.bias[...] = jnp.full(1, -500.0)

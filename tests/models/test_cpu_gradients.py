@@ -1,4 +1,4 @@
-"""Our gradients of convolution are those of XLA."""
+"""Our gradients of convolutions equal XLA's."""
 
 import functools
 

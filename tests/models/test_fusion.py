@@ -27,7 +27,7 @@ def make_fusion(kind: str, **changes) -> nnx.Module:
 
 
 def random_part(seed: int, lengths: list[int], padding: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """States [B, T, D] with noise behind each row's own, and their mask; more padding changes no state."""
+    """States [B, T, D] with noise after each row's own, and their mask; more padding changes no state."""
     rng = np.random.default_rng(seed)
     mask = np.arange(max(lengths) + padding) < np.array(lengths)[:, None]
     states = np.full((*mask.shape, D), 100.0, np.float32)

@@ -14,13 +14,13 @@ KINDS = ["gloss", "gloss_grid_sample"]
 
 @pytest.fixture(scope="module")
 def sequences() -> tuple[np.ndarray, np.ndarray]:
-    """Of several lengths, with noise behind them, and their masks."""
+    """Sequences of several lengths, with noise after them, and their masks."""
     states = np.random.default_rng(0).normal(size=(len(LENGTHS), max(LENGTHS) + 2, D)).astype(np.float32)
     return states, np.arange(states.shape[1]) < np.array(LENGTHS)[:, None]
 
 
 def attention_and_gradients(kind, sequences, weight):
-    """What comes out, and the gradient of its sum, weighted, by states and parameters."""
+    """The output, and the gradient of its weighted sum by states and parameters."""
     layer = random_model(
         lambda: GlossAttention(
             D, HEADS, 0.0, grid_sample=kind == "gloss_grid_sample", dtype=jnp.float32, rngs=nnx.Rngs(0)
@@ -39,7 +39,7 @@ def attention_and_gradients(kind, sequences, weight):
 
 
 def interpolated(x, place):
-    """Of x [T, K] at places [Q, N]: [Q, N, K]; behind the last is the first."""
+    """Values of x [T, K] at places [Q, N]: [Q, N, K]; after the last comes the first."""
     left = place.detach().floor().long() % len(x)
     share = (place - place.detach().floor())[..., None]
     return x[left] * (1 - share) + x[(left + 1) % len(x)] * share
@@ -54,7 +54,7 @@ def grid_sampled(x, place):
 
 
 def attention_in_torch(kind, states, params):
-    """Of one clip without padding, head by head."""
+    """The attention in one clip without padding, head by head."""
 
     def linear(name, x):
         return x @ params[name]["kernel"] + params[name]["bias"]
@@ -85,6 +85,6 @@ def test_attention_in_a_padded_batch_and_its_gradient_equal_torch_on_each_clip_a
         assert_close(attended[row, :length], expected.detach().numpy())
         assert_close(by_states[row, :length], own.grad.numpy(), 1e-4)
         assert not by_states[row, length:].any()
-    # in the clean one the gradient of the keys' bias is zero but for rounding
+    # in the clean version the gradient of the keys' bias is zero except for rounding
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y.grad, rtol=1e-4, atol=1e-4), by_params, theirs)
     assert all(np.abs(leaf).max() > 0.01 for leaf in jax.tree.leaves(by_params["offsets"]))  # they learn

@@ -1,4 +1,4 @@
-"""GBT's graph and its decoder: what links say, and both against PyTorch twins."""
+"""GBT's graph and its decoder: the meaning of links, and both compared with PyTorch twins."""
 
 from itertools import groupby
 
@@ -23,9 +23,9 @@ D, HEADS = 8, 2
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([[6], [3]])
 MASK = np.arange(6) < LENGTHS
-SPANS = np.zeros((2, 3, 6), bool)  # of clip 0 two glosses and a blank between, of clip 1 one gloss
+SPANS = np.zeros((2, 3, 6), bool)  # clip 0 has two glosses with a blank between, clip 1 has one gloss
 SPANS[0, 0, :2], SPANS[0, 1, 3:6], SPANS[1, 0, 1] = True, True, True
-LINKS = np.zeros((2, 3, 4), np.float32)  # two glosses with the same word; a gloss without
+LINKS = np.zeros((2, 3, 4), np.float32)  # two glosses with the same word; a gloss without one
 LINKS[0, 0, 2] = LINKS[0, 1, 2] = 1
 NODES = Nodes(*(RNG.normal(size=(2, size, D)).astype(np.float32) for size in (3, 6, 4)))
 
@@ -118,7 +118,7 @@ def test_the_graph_layer_and_its_gradients_equal_those_of_a_torch_twin() -> None
 
 
 def test_the_decoder_sums_what_one_attention_finds_in_each_memory_as_its_torch_twin_does() -> None:
-    """Leave clip 1 without its first memory, in whose place there is noise."""
+    """Leave clip 1 without its first memory, with noise in its place."""
     reference = pytest.importorskip("tests.support.gbt_reference")
     torch, length = reference.torch, 5
     config = TransformerConfig(d_model=D, ffn_dim=12, max_positions=16, dropout=0.0, activation="relu")

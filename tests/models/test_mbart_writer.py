@@ -1,4 +1,4 @@
-"""mBART reads glosses and mapped features as Hugging Face's reads embedded tokens, with its ending behind."""
+"""mBART reads glosses and mapped features as Hugging Face's reads embedded tokens, followed by its ending."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +39,7 @@ def stream(rng):
 
 
 def expected_logits(theirs, model, embedded, text):
-    """Hugging Face's logits of each clip alone, of unscaled embeddings without the ending."""
+    """Hugging Face's logits for each clip alone, from unscaled embeddings without the ending."""
     logits = []
     for row, clip in enumerate(embedded):
         ending = torch.tensor(np.asarray(model.ending[...]))

@@ -61,7 +61,7 @@ CONFIG = toy_config(
 
 
 def random_bert(config: MBertConfig) -> transformers.BertModel:
-    """Theirs with every weight, bias and scale random."""
+    """Hugging Face's model with every weight, bias and scale random."""
     torch.manual_seed(0)
     model = transformers.BertModel(
         transformers.BertConfig(
@@ -138,7 +138,7 @@ def test_states_and_every_gradient_equal_pytorchs(tmp_path: Path) -> None:
 
 
 def published(folder: Path, to: Path, **tensors: np.ndarray) -> None:
-    """As the files on the hub: a prefix, TensorFlow's names of LayerNorm, and the heads of pretraining."""
+    """Like the files on the hub: a prefix, TensorFlow's names for LayerNorm, and the heads of pretraining."""
     saved = load_file(folder / "model.safetensors") | {"embeddings.position_ids": np.arange(16)[None]}
     names = {name: f"bert.{name}" for name in saved}
     for old, new in (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")):
@@ -250,7 +250,7 @@ def test_a_tokenizer_of_another_model_than_its_weights_is_refused(tmp_path: Path
         save_file(table, tmp_path / "model.safetensors")
         if rows == 6:
             assert bert_tokenizer(config, None).vocab_size == 6
-    with pytest.raises(WeightsError, match=r"embeds 8 tokens, and its tokenizer\.json has 6"):
+    with pytest.raises(WeightsError, match=r"embeds 8 tokens, but its tokenizer\.json has 6"):
         bert_tokenizer(config, None)
 
 
@@ -282,7 +282,7 @@ def test_a_batch_holds_what_each_tower_reads(tiny_data_dir: Path) -> None:
 
 
 def bert_batch(seed: int = 0) -> Any:
-    """A toy batch whose texts are other ones for BERT."""
+    """A toy batch with different texts for BERT."""
     texts = Texts(*random_texts(seed), *random_texts(seed + 1))
     return toy_batch(seed).replace(
         text_tower_texts=texts, masked_target=texts.target, masked_target_mask=texts.target_mask
@@ -290,7 +290,7 @@ def bert_batch(seed: int = 0) -> Any:
 
 
 def with_more_padding(batch: Any) -> Any:
-    """Noise behind every text."""
+    """Noise after every text."""
     rng = np.random.default_rng(3)
 
     def longer(text: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -307,7 +307,7 @@ def with_more_padding(batch: Any) -> Any:
 
 
 def with_other_words(batch: Any, name: str) -> Any:
-    """Other words in mBART's question or target, and the same in BERT's."""
+    """Other words in mBART's question or target, but the same ones in BERT's."""
     ids = getattr(batch.decoder_texts, name)
     other = {name: np.where(ids > 5, 45 - ids, ids)}
     return batch.replace(decoder_texts=batch.decoder_texts._replace(**other))

@@ -1,4 +1,4 @@
-"""STMC's networks: points where maps are bright, squares around them, and PyTorch's numbers."""
+"""STMC's networks: points where maps are bright, squares around them, and equality with PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ def test_a_block_over_time_and_its_gradient_equal_torch():
 
 @pytest.mark.parametrize(("stride", "positions"), [(1, [2, 4]), (2, [2, 5]), (4, [4, 9])])
 def test_frames_that_stand_far_apart_are_pooled_less(stride, positions):
-    """Positions stand four frames of the film apart, as in `VideoEmbedding`, where CTC needs them."""
+    """Positions are four frames of the film apart, as in `VideoEmbedding`, where CTC needs them."""
     video = MultiCueEmbedding(
         WIDTHS, CONFIG, image_size=SIDE, max_frames=9, frame_stride=stride, dtype=jnp.float32, rngs=Keys(0)
     )

@@ -47,7 +47,7 @@ def test_node_i_of_a_long_span_is_linked_to_nodes_i_to_i_plus_half_the_differenc
 
 
 def levels_of(frames: tuple[int, ...], width: int = D):
-    """Random levels of clips, noise behind them, and their masks."""
+    """Random levels of clips, with noise after them, and their masks."""
     rng = np.random.default_rng(0)
     masks = [
         np.arange(num_windows(max(frames), span, STRIDE) + 1)

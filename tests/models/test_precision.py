@@ -1,4 +1,4 @@
-"""What stays float32 where the products are bfloat16, read from the traced programs."""
+"""What remains float32 when the products are bfloat16, read from the traced programs."""
 
 from collections.abc import Iterator
 from functools import cache, partial
@@ -28,7 +28,7 @@ from tests.support.toy import (
 )
 
 STAGES = (pretrain_stage, translate_stage)
-# softmax and losses (exp, log), norms (rsqrt), sums: of means, statistics and losses
+# softmax and losses (exp, log), norms (rsqrt), sums: in means, statistics and losses
 STATISTICS = {"exp", "exp2", "log", "log1p", "logistic", "rsqrt", "sqrt", "reduce_sum", "cumsum"}
 KEY = jax.random.key(0)
 
@@ -41,7 +41,7 @@ def make(stage, **changes) -> tuple[Stage, nnx.State, nnx.State]:
 
 
 def equations(jaxpr) -> Iterator:
-    """Every equation, those of inner programs too."""
+    """Every equation, including those of inner programs."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
@@ -120,7 +120,7 @@ def test_logits_gates_and_sums_of_every_system_are_float32(system, changes):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_remat_wraps_every_block_in_training_alone(stage):
-    """That it changes no number is shown on eight devices."""
+    """The tests on eight devices show that it changes no number."""
 
     def wrapped(remat: bool) -> int:
         return sum(

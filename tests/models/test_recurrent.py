@@ -37,7 +37,7 @@ def config_of(cell="gru", attention="luong", residual=True, dropout=0.0):
 
 @pytest.fixture(scope="module")
 def batch():
-    """Frames with noise behind each clip, words with noise in their midst, and the masks."""
+    """Frames with noise after each clip, words with noise in between, and the masks."""
     rng = np.random.default_rng(0)
     frame_mask = np.arange(max(FRAMES) + 2) < np.array(FRAMES)[:, None]
     word_mask = np.array([[1, 0, 1, 0, 0], [1, 0, 1, 1, 1], [0, 1, 1, 0, 1]], bool)
@@ -92,7 +92,7 @@ def test_a_padded_batch_and_its_gradient_equal_torch_on_each_clip_alone(batch, c
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["luong", "none"])
 def test_token_by_token_equals_teacher_forcing(batch, attention):
-    """Also for beams of which each continues another, and with recomputation."""
+    """Also for beams that each continue another, and with recomputation."""
     model = random_model(lambda: Pair(config_of(attention=attention)))
     frames, frame_mask, words, word_mask = batch
     expected, _ = jit(nnx.view(model, remat=True))(frames, frame_mask, words, word_mask)
@@ -114,7 +114,7 @@ def test_token_by_token_equals_teacher_forcing(batch, attention):
 
 
 def test_beam_search_with_enough_beams_finds_all_sentences_in_order(batch):
-    """Of an ensemble of two kinds; every sentence is scored by the twin."""
+    """For an ensemble of two kinds; every sentence is scored by the twin."""
     pad, start, eos, vocabulary, longest = 1, 0, 2, 6, 3
     frames, frame_mask, *_ = batch
     rng = np.random.default_rng(2)

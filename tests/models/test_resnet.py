@@ -43,7 +43,7 @@ def random_frames(seed: int) -> np.ndarray:
 
 
 def random_cotangent(model: ResNet) -> np.ndarray:
-    """Of the features; zero where the frame belongs to no clip."""
+    """A cotangent of the features; zero where the frame belongs to no clip."""
     cotangent = np.random.default_rng(2).normal(size=(len(MASK), model.features)).astype(np.float32)
     return cotangent * MASK[:, None]
 

@@ -1,4 +1,4 @@
-"""S3D computes what PyTorch computes, and a clip's features depend on no padding and no other clip."""
+"""S3D computes what PyTorch computes, and a clip's features depend on neither padding nor other clips."""
 
 import copy
 
@@ -27,7 +27,7 @@ LENGTH = np.array([8, 8, 4])
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Torch's, and ours with its weights from a file as kylemin/S3D publishes it."""
+    """Torch's model, and ours with its weights from a file like the one that kylemin/S3D publishes."""
     theirs = TorchS3D(CONFIG)
     randomise_torch(theirs, seed=0)
     file = tmp_path_factory.mktemp("s3d") / "S3D_kinetics400.pt"

@@ -1,4 +1,4 @@
-"""Encoder and decoder as SLRT has them, against PyTorch's own layers."""
+"""SLRT's encoder and decoder, compared with PyTorch's own layers."""
 
 import math
 
@@ -36,7 +36,7 @@ def attention_weights(attention) -> dict[str, np.ndarray]:
 
 
 def in_torch(model, layer_type, modules):
-    """PyTorch's layers with the weights of ours, and the last norm."""
+    """PyTorch's layers with our weights, and the last norm."""
     params = jax.device_get(nnx.to_pure_dict(nnx.state(model)))
     layers = []
     for own in params["layers"].values():
@@ -63,7 +63,7 @@ def waves(length: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def sequences():
-    """Source and target with noise behind them, and their masks."""
+    """Source and target with noise after them, and their masks."""
     source, target = np.random.default_rng(0).normal(size=(2, 3, 9, D)).astype(np.float32)
     source_mask, target_mask = (
         np.arange(9) < np.array(lengths)[:, None] for lengths in ((9, 4, 1), (3, 9, 2))

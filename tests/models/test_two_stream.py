@@ -1,4 +1,4 @@
-"""Heat maps equal their formula, and what lies between the streams equals PyTorch's on each clip alone."""
+"""Heat maps equal their formula, and the links of the streams equal PyTorch's on each clip alone."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_each_feature_set_of_a_clip_is_read_at_its_own_place():
 
 
 def drawn(seed, *sizes):
-    """Maps of two clips, zero behind the second."""
+    """Maps of two clips, zero after the second."""
     rng = np.random.default_rng(seed)
     found = []
     for times, side, channels in sizes:
@@ -66,7 +66,7 @@ def in_evaluation(model):
 
 
 def assert_equal_to_pytorch(ours, theirs, inputs, call, call_theirs):
-    """Compare outputs and gradients, of weights and inputs, with torch's on each clip alone."""
+    """Compare outputs, and gradients by weights and inputs, with torch's on each clip alone."""
     reference = pytest.importorskip("tests.support.two_stream_reference")
     torch = reference.torch
     flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(ours)))
@@ -129,7 +129,7 @@ def test_a_pyramid_and_its_gradient_equal_pytorch():
 
 @pytest.mark.slow
 def test_both_streams_of_a_packed_clip_equal_those_of_the_clip_alone():
-    """The sides are odd where maps shrink, and noise lies behind a clip."""
+    """The sides are odd where maps shrink, and there is noise after a clip."""
     heat_maps = HeatMaps((0, 1), 24, (0.05, 0.05))
     config = S3DConfig(width=1 / 32)
     model = random_model(

@@ -40,7 +40,7 @@ class TorchConv(torch.nn.Module):
 
 
 class RaggedVideoEmbedding(torch.nn.Module):
-    """One clip after the other, each of its own length; edge frames repeated before the CNN."""
+    """One clip after the other, each with its own length; edge frames repeated before the CNN."""
 
     def __init__(self):
         super().__init__()
@@ -65,14 +65,14 @@ def split_norm(norm: torch.nn.Module, clips: list[torch.Tensor]) -> list[torch.T
 
 
 def repeat_edges(clip: torch.Tensor) -> torch.Tensor:
-    """8 times the first frame in front; the last one behind, up to 4 * ceil(L / 4) + 16 frames."""
+    """8 times the first frame before; the last one after, up to 4 * ceil(L / 4) + 16 frames."""
     length = -(-len(clip) // 4) * 4 + 16
     last = clip[-1:].expand(length - 8 - len(clip), *clip.shape[1:])
     return torch.cat([clip[:1].expand(8, *clip.shape[1:]), clip, last])
 
 
 def make_ours(max_frames: int) -> VideoEmbedding:
-    """Without values: they are copied."""
+    """Without values, since they are copied."""
     size = CONFIG.data.image_size
     return nnx.eval_shape(
         lambda: VideoEmbedding(
@@ -173,7 +173,7 @@ def test_the_number_of_positions_is_that_of_the_layers():
 def test_gathered_frames_are_those_of_each_clip_without_those_left_out():
     packed = jax.random.normal(jax.random.key(0), (9, 2))
     start, left_out = np.array([0, 5, 9]), np.array([[1, 2], [0, 0], [0, 0]])
-    count = np.array([3, 4, 0])  # of 5 frames the first clip lacks the second and the third
+    count = np.array([3, 4, 0])  # of its 5 frames the first clip lacks the second and the third
     place = np.arange(4)
     inside = place < count[:, None]
     found = np.asarray(gather_frames(packed, place, inside, start, count, left_out))

@@ -1,4 +1,4 @@
-"""The figures are those of the texts, and the pictures can be read."""
+"""The figures are right for the texts, and the pictures can be read."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ LONG = ["▁wird", "▁es", "▁donner", "stag", "▁im", "▁norden", "▁in", 
 
 
 def arguments(num_tokens: int = 40, num_positions: int = 60, **changes) -> dict:
-    """A clip with a long German question, as PHOENIX has them."""
+    """A clip with a long German question, as in PHOENIX."""
     rng = np.random.default_rng(0)
     tokens = [*(LONG * 10)[: num_tokens - 2], "</s>", "de_DE"]
     weights = rng.uniform(0.4, 0.6, num_tokens + num_positions).astype(np.float32)
@@ -190,5 +190,5 @@ def test_odd_clips_give_a_readable_file(tmp_path, changes):
 
 
 def test_a_gate_without_video_is_an_error():
-    with pytest.raises(ValueError, match="no video behind 40 question tokens"):
+    with pytest.raises(ValueError, match="no video after 40 question tokens"):
         draw_heatmap(**arguments(weights=np.ones(40, np.float32)))

@@ -1,4 +1,4 @@
-"""The page shows what the workdir holds, needs nothing beside it, and takes no text for markup."""
+"""The page shows the contents of the workdir, needs no other files, and takes no text for markup."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ VOID = {"meta", "img", "br", "line", "polyline", "circle"}
 
 
 class Page(HTMLParser):
-    """Its elements with their attributes, and its tables as rows of texts; fails where tags do not pair."""
+    """A page's elements with their attributes, and its tables as rows of texts; fails if tags do not pair."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def scores(rng: np.random.Generator, **more: Any) -> dict[str, Any]:
 
 
 def split_scores(seed: int) -> dict[str, Any]:
-    """All that an evaluation may hold."""
+    """Everything that an evaluation may hold."""
     rng = np.random.default_rng(seed)
     return scores(
         rng,
@@ -128,7 +128,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Path:
-    """A finished run beside its stage 1, without a training."""
+    """A finished run next to its stage 1, without training."""
     workdir = tmp_path / "runs" / "whole"
     write_log(tmp_path / "runs" / "stage1", "pretrain", "loss_restore")
     write_log(workdir, "translate", "loss_sentence")
@@ -312,7 +312,7 @@ def test_only_pictures_of_the_workdir_are_in_the_page(workdir: Path, tmp_path: P
     page = Page(write_report(workdir))
     assert len(page.tags("img")) == 1 and page.text.count("picture lies outside this folder") == 3
     (workdir / "heatmaps" / "clip7.png").write_text("root:x:0:0")
-    with pytest.raises(UserError, match=r"clip7\.png is no picture"):
+    with pytest.raises(UserError, match=r"clip7\.png is not a picture"):
         write_report(workdir)
 
 

@@ -77,7 +77,7 @@ def test_phoenix_alone_is_scored_with_a_final_period_too():
 
 
 def test_the_metrics_of_an_older_run_are_shown_without_what_they_lack():
-    """As they were written before there were intervals, other baselines and swapped questions."""
+    """Scores as written before intervals, other baselines and swapped questions existed."""
     old = score(["regen im norden", "regen"], TARGETS)
     old |= {
         "baselines": {"copy_question": score(["im norden", "wo"], TARGETS)},

@@ -1,4 +1,4 @@
-"""Lines fit, whatever the script, and Chinese gets a font or one clear note."""
+"""Lines fit in any script, and Chinese gets a font or one clear note."""
 
 import re
 

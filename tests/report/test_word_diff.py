@@ -92,7 +92,7 @@ def test_predictions_of_other_clips_and_absent_files_are_told(tmp_path: Path, sy
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("ours=x.jsonl", "two systems have one name"),
+        ("ours=x.jsonl", "two systems have the same name"),
         ("--clips=-1", "one"),
         ("--out=.", "--out=. names no file"),
     ],

@@ -10,7 +10,7 @@ LENGTHS, OTHER_LENGTHS, D = (7, 3, 1), (4, 9, 2, 1), 6
 
 
 def padded(rng: np.random.Generator, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Random sequences with noise behind them, and their masks."""
+    """Random sequences with noise after them, and their masks."""
     longest = max(lengths)
     mask = np.arange(longest) < np.array(lengths)[:, None]
     return rng.normal(size=(len(lengths), longest, D)).astype(np.float32), mask
@@ -68,7 +68,7 @@ def test_a_row_without_positions_has_a_finite_gradient(kept, stretched):
 
 
 def test_sentences_are_alike_by_the_words_that_they_share():
-    """Whatever their order; padding, `</s>`, the language code and texts that are none have no part in it."""
+    """In any order; padding, `</s>`, the language code and absent texts have no part in it."""
     end, language = 2, 4
     texts = [[7, 8, 8, end, language], [8, 7, end, language, 7], [9, end, language, 7, 8], [7, 7, 7, 7, 7]]
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)

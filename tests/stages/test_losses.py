@@ -13,7 +13,7 @@ jitted_cross_entropy = jax.jit(cross_entropy)
 
 @jax.jit
 def jitted_contrastive_loss(video, text, logit_scale, valid):
-    """Of a vector for each clip and each sentence."""
+    """With a vector for each clip and each sentence."""
     one = valid[:, None]
     return contrastive_loss(aligned_cosine(video[:, None], one, text[:, None], one), logit_scale, valid)
 
@@ -85,7 +85,7 @@ def test_contrastive_scale_is_capped_as_in_clip():
     )
     gradient = jax.grad(lambda scale, right: contrastive_loss(right * jnp.eye(4), scale, valid)[0])
     assert gradient(4.0, 0.01) < 0 == gradient(9.0, 0.01)
-    assert gradient(9.0, -0.01) > 0  # pairs are wrong: a scale beyond the cap finds back
+    assert gradient(9.0, -0.01) > 0  # pairs are wrong: a scale beyond the cap finds its way back
 
 
 def test_similarity_is_compared_over_the_pairs_of_valid_clips():
@@ -99,7 +99,7 @@ def test_similarity_is_compared_over_the_pairs_of_valid_clips():
     assert similarity_loss(clips, sentences, np.arange(4) < 1) == 0
 
 
-# of four clips, the third is one position too short for its repeated gloss; the fourth is no clip
+# of four clips, the third is one position too short for its repeated gloss; the fourth is not a clip
 GLOSS = np.array([[2, 1, 0], [1, 0, 0], [2, 2, 0], [0, 0, 0]])
 LENGTH = np.array([4, 3, 2, 0])
 CTC_LOGITS = RNG.normal(size=(4, 5, 3)).astype(np.float32)

@@ -88,7 +88,7 @@ def test_the_next_stage_takes_the_trained_video_part(system: str, tmp_path: Path
     assert [stage.name for stage in stages] == ["recognize", "translate"]
     assert stage_folders(stages, tmp_path / "run", "signs") == [tmp_path / "signs", tmp_path / "run"]
     with pytest.raises(
-        ConfigError, match="'signs', the workdir itself, and recognize needs a folder of its own"
+        ConfigError, match="'signs', the workdir itself, but recognize needs a folder of its own"
     ):
         stage_folders(stages, tmp_path / "signs", "signs")
     donor, own = toy_state(stages[0], seed=1), toy_state(stages[1], seed=2)

@@ -30,7 +30,7 @@ TARGET, QUESTION, GLOSS = "他今年四岁，对吗？", "你儿子几岁？", [
 
 
 def pickled() -> dict[str, Any]:
-    """Return what `csl2020ct_v2.pkl` holds."""
+    """Return the contents of `csl2020ct_v2.pkl`."""
     info = [
         {
             "name": name,
@@ -48,7 +48,7 @@ def pickled() -> dict[str, Any]:
 
 
 def write_release(folder: Path, *, frames: str = FRAMES, labels: str = PICKLE_FILE) -> None:
-    """Write three frames a clip; the question of `S000002` is its sentence, and marked."""
+    """Write three frames per clip; the question of `S000002` is its sentence, and is marked."""
     (folder / LABELS).mkdir(parents=True)
     (folder / QUESTIONS).mkdir()
     rows: dict[str, list[str]] = {"train": [], "dev": [], "test": []}

@@ -46,7 +46,7 @@ STAGES = {
     "gaslt": (translate_stage, "gaslt", FEATURES),
 }
 KEY = jax.random.key(5)
-# Before Flax takes its defaults from it: every parameter, cast and loss is of 64 bits then.
+# Before Flax takes its defaults from it: every parameter, cast and loss then has 64 bits.
 WIDE = "import jax.numpy as jnp; jnp.float32 = jnp.float64; "
 
 
@@ -70,21 +70,21 @@ def start(stage: str, dtype: str, out: Path, *meshes: str) -> subprocess.Popen:
 
 
 def main(name: str, out: str, meshes: tuple[str, ...]) -> None:
-    sharding.MIN_FSDP_SIZE = 64  # elements: the toy's arrays are split, too
+    sharding.MIN_FSDP_SIZE = 64  # elements: splits the toy's arrays, too
     for module in (ssl_ssaw, sign_transformer, pretrain, video):
         module.compute_dtype = lambda name: jnp.dtype(jnp.float32)
     for shape in meshes:
         data, fsdp = map(int, shape.split("x"))
         devices = jax.devices()[: data * fsdp]
         mesh = jax.make_mesh((data, fsdp), sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
-        remat = shape == "4x2"  # in passing: it must not change anything either
+        remat = shape == "4x2"  # tested in passing: it must not change anything either
         np.savez(Path(out) / f"{shape}.npz", **step_on(mesh, name, remat, Path(out)))
     if name == "translate":
         np.savez(Path(out) / "accumulated.npz", **accumulated())
 
 
 def six_rows(config: Config) -> Batch:
-    """Make a batch of six clips; neither these nor their frames divide by eight."""
+    """Make a batch of six clips; neither the clips nor their frames divide by eight."""
     batch = batch_for(config, toy_batch(seed=0, clips=6))
     assert len(batch.frames) % 8
     return batch
@@ -153,6 +153,6 @@ def accumulated() -> dict[str, np.ndarray]:
     )
     mesh = jax.make_mesh((4, 2), sharding.AXES, axis_types=(AxisType.Auto,) * 2)
     state = random_state(stage, optimizer)
-    split = sharding.shard_batch(stacked, mesh)  # 3 rows and 6 frames, filled up to 8 of each
+    split = sharding.shard_batch(stacked, mesh)  # 3 rows and 6 frames, padded to 8 of each
     assert split.index.shape == (3, 8) and (np.asarray(split.index)[:, 3:] == -1).all()
     return flat({"large": step(state, batch, KEY), "stacked": step(state, split, KEY)})

@@ -1,4 +1,4 @@
-"""The modules of GFSLT-VLP in PyTorch, written anew with its names, and its checkpoints."""
+"""The modules of GFSLT-VLP in PyTorch, rewritten with its names, and its checkpoints."""
 
 import argparse
 import dataclasses

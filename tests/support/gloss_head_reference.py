@@ -1,4 +1,4 @@
-"""Heads of glosses in PyTorch, written from their description.
+"""Gloss heads in PyTorch, written from their description.
 
 MMTLB's reads a clip without padding.
 """
@@ -57,7 +57,7 @@ class BiLSTMHead(torch.nn.Module):
         self.output = torch.nn.Linear(d_model, glosses)
 
     def forward(self, x: Any, lengths: Any) -> tuple[Any, Any]:
-        """Map [B, T, C] to logits [B, T, G] and the feature, with zeros behind a clip."""
+        """Map [B, T, C] to logits [B, T, G] and the feature, with zeros after a clip."""
         packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
         feature, _ = torch.nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
         return self.output(feature), feature

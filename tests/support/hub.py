@@ -1,4 +1,4 @@
-"""A Hugging Face hub in this process, as far as uploads and downloads of models need it."""
+"""A Hugging Face hub in this process, with what uploads and downloads of models need."""
 
 import base64
 import hashlib

@@ -2,7 +2,7 @@
 
     python -m tests.support.killed_preparations FOLDER ARGUMENT...
 
-Each moment has a process of its own, forked from this one, so that the imports are paid once. It prepares
+Each moment has its own process, forked from this one, so that imports are paid for only once. It prepares
 into `FOLDER/<moment>` with the arguments of `tfds_builders.prepare`. This process prints exit codes.
 """
 
@@ -38,7 +38,7 @@ def before_the_tokenizer() -> None:
 
 
 def before_it_appears() -> None:
-    """Kill when what was there is moved away, and the new dataset is not yet in its place."""
+    """Kill when the old dataset has been moved away, and the new one is not yet in its place."""
     rename = Path.rename
 
     def renamed(path: Path, target: Path) -> Path:

@@ -3,7 +3,7 @@
     python -m tests.support.killed_runs DATA_DIR FOLDER EPOCHS NAME=MOMENT,MOMENT,...
 
 The experiment in `FOLDER/<name>` gets one process for each moment, and one that is left alone. All are
-forked from this one, so that the imports are paid once. Process i prints into `<name>.<i>.<moment>.txt`;
+forked from this one, so that imports are paid for only once. Process i prints into `<name>.<i>.<moment>.txt`;
 `<name>.order.jsonl` has the clips of each step.
 """
 
@@ -40,7 +40,7 @@ BROKEN = "train-005"
 def toy_experiment(data_dir: Path, epochs: int) -> ml_collections.ConfigDict:
     """Return one stage of a quick system: evaluated epochs of 3 steps, a checkpoint every second step.
 
-    It has what a restart could draw or count anew: dropout, running statistics, an average.
+    It has what a restart could draw or count again: dropout, running statistics, an average.
     """
     SYSTEMS["toy"] = SYSTEM
     config = default_config("toy")
@@ -114,7 +114,7 @@ def break_a_clip() -> None:
 
 
 def note_order(path: Path) -> None:
-    """Write each step that is begun, with its clips, to `path`."""
+    """Write each step that begins, with its clips, to `path`."""
     step_fn = train.CountedStep.__call__
 
     def noted(self: Any, state: Any, batch: Any, *others: Any) -> Any:

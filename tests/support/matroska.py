@@ -1,4 +1,4 @@
-"""Matroska files whose frames have any times, as those of a phone: RFC 9559."""
+"""Matroska files whose frames have arbitrary times, as from a phone: RFC 9559."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-RATE = 25  # said by the file, whatever the times are
+RATE = 25  # stated by the file, whatever the times are
 
 
 def _element(name: int, data: bytes) -> bytes:

@@ -34,7 +34,7 @@ CONFIG = MBartConfig(
 
 
 class MBart(nnx.Module):
-    """An mBART put together from our parts, as the stages do it."""
+    """An mBART assembled from our parts, as in the stages."""
 
     def __init__(self, config: MBartConfig, rngs: nnx.Rngs):
         self.embedding = TokenEmbedding(
@@ -81,7 +81,7 @@ def random_hugging_face(
             scale_embedding=True,
         )
     ).eval()
-    spread = 0.25 * (32 / config.d_model) ** 0.5  # sums over D of one size at every width
+    spread = 0.25 * (32 / config.d_model) ** 0.5  # sums over D have the same size at every width
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             is_scale = "layer_norm" in name or "layernorm" in name

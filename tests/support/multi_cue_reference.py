@@ -5,7 +5,7 @@ from tests.support.pytorch import torch
 F = torch.nn.functional
 POOLED = "M"
 TRUNK = ["64", POOLED, "128", POOLED, "256", "256", POOLED, "512", "512", POOLED, "512", "512", POOLED]
-EARLY, LATE = 4, 7  # convolutions behind which a map is read
+EARLY, LATE = 4, 7  # convolutions after which a map is read
 
 
 def conv(parts, x, padding=0):
@@ -25,7 +25,7 @@ def convs_of(blocks):
 
 
 def net(blocks, x, plan):
-    """Convolutions of kernel 3 with ReLU, pools where the plan has them, and the mean over space."""
+    """Convolutions of kernel 3 with ReLU, pools according to the plan, and the mean over space."""
     weights = iter(convs_of(blocks))
     for step in plan:
         x = F.max_pool2d(x, 2) if step == POOLED else F.relu(conv(next(weights), x, 1))
@@ -33,7 +33,7 @@ def net(blocks, x, plan):
 
 
 def trunk(parts, x):
-    """VGG-11's maps behind the fourth and the seventh convolution, and the last one."""
+    """VGG-11's maps after the fourth and the seventh convolution, and the last one."""
     weights, maps = iter(convs_of(parts["blocks"])), []
     for step in TRUNK:
         if step == POOLED:

@@ -1,4 +1,4 @@
-"""Parts of a model that get pretrained weights by themselves."""
+"""Parts of a model that get pretrained weights separately."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -8,7 +8,7 @@ from sslssaw_jax.weights.initial_state import InitialWeights
 
 
 def state_of(model: nnx.Module) -> TrainState:
-    """Return a state of the model that nothing was trained of."""
+    """Return an untrained state of the model."""
     _, params, batch_stats = nnx.split(model, nnx.Param, ...)
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state=None)
 

@@ -1,4 +1,4 @@
-"""A recurrent encoder and decoder in PyTorch, of one clip without padding, step by step.
+"""A recurrent encoder and decoder in PyTorch, for one clip without padding, step by step.
 
 Written from the description of neccam/nslt and TensorFlow 1's cells and `AttentionWrapper`.
 """
@@ -57,7 +57,7 @@ def context(config, attention, query, memory):
 
 
 def decode(config, decoder, words, memory, states):
-    """What the decoder returns for each of the embedded words, `[L, U]`."""
+    """The decoder's outputs for the embedded words, `[L, U]`."""
     attended, outputs = torch.zeros(config.units), []
     for word in words:
         x = word if config.attention == "none" else torch.cat([word, attended])

@@ -132,7 +132,7 @@ def copy_weights(ours: nnx.Module, theirs: torch.nn.Module) -> None:
 
 
 class BiasedVariances:
-    """A count of what each BatchNorm of a PyTorch module saw.
+    """A count of the values that each BatchNorm of a PyTorch module saw.
 
     It turns running variances into ours: PyTorch keeps the unbiased variance of a batch, we the biased one.
     """

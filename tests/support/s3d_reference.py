@@ -73,7 +73,7 @@ class Mixed(torch.nn.Module):
 
 
 class TorchS3D(torch.nn.Module):
-    """From clips [B, T, H, W, 3] to features [B, T/4, C]; `fc` is there for its name."""
+    """From clips [B, T, H, W, 3] to features [B, T/4, C]; `fc` exists for its name."""
 
     def __init__(self, config: S3DConfig):
         super().__init__()
@@ -99,6 +99,6 @@ class TorchS3D(torch.nn.Module):
 
 
 def public_weights(model: TorchS3D, prefix: str = "module.") -> dict[str, torch.Tensor]:
-    """The model's weights under the names of a public file, with a fifth block that stays unread."""
+    """The model's weights under the names of a public file, with a fifth block that is not read."""
     found = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
     return found | {f"{prefix}base.14.branch0.0.conv.weight": torch.zeros(2, 2, 1, 1, 1)}

@@ -1,8 +1,8 @@
-"""Trainings of one weight that get SIGTERM at chosen moments.
+"""Training runs of one weight that get SIGTERM at chosen moments.
 
     python -m tests.support.stopped_runs DATA_DIR FOLDER
 
-Each moment has a process of its own, forked from this one, so that the imports are paid once, and trains in
+Each moment has its own process, forked from this one, so that imports are paid for only once, and trains in
 `FOLDER/<moment>`. Its output is in `FOLDER/<moment>.txt`; this process prints moments and exit codes.
 """
 
@@ -33,7 +33,7 @@ def terminate() -> None:
 
 
 def terminate_here() -> None:
-    """Send the signal where it ends the process at once."""
+    """Send the signal where it ends the process immediately."""
     terminate()
     threading.Event().wait()  # a busy machine may let this thread go on for a while
 
@@ -45,7 +45,7 @@ def terminate_in_native_code() -> None:
 
 
 def once(what: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with something that happens before its first call."""
+    """Return the function, with an action before its first call."""
     left = [what]
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

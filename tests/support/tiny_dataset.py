@@ -73,7 +73,7 @@ class AvatarQa(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
 
 def prepare(data_dir: Path) -> None:
-    """Write `avatar_qa/1.0.0` as `tfds_builders.prepare` leaves it into `data_dir`."""
+    """Write `avatar_qa/1.0.0` into `data_dir`, as `tfds_builders.prepare` does."""
     tfds.disable_progress_bar()
     AvatarQa(file_format="array_record", data_dir=data_dir).download_and_prepare()
     folder = data_dir / "avatar_qa" / "1.0.0"

@@ -1,4 +1,4 @@
-"""What PyTorch writes, byte by byte and without torch: tensors in pickles, and files of both formats."""
+"""PyTorch's output, byte by byte and without torch: tensors in pickles, and files of both formats."""
 
 import io
 import pickle
@@ -34,7 +34,7 @@ class Call:
 
 
 class Storage:
-    """A storage, which a file keeps apart from its pickle."""
+    """A storage, which a file keeps separate from its pickle."""
 
     def __init__(self, key: str, numbers: np.ndarray) -> None:
         self.key, self.numbers = key, numbers
@@ -90,7 +90,7 @@ def new_file(make: Callable[[Callable[[np.ndarray], Any]], Any]) -> bytes:
 
 
 def in_pickle(array: np.ndarray, file: Callable[..., bytes]) -> Call:
-    """Return a tensor as a plain pickle holds it: its storage is a file in bytes."""
+    """Return a tensor as in a plain pickle: its storage is a file in bytes."""
     if file is old_file:
         storage = Storage("0", array.ravel())
         pickles = [dumps(part) for part in (MAGIC, VERSION, SYSTEM, storage, ["0"])]

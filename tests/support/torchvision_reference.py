@@ -128,7 +128,7 @@ class TorchvisionShuffleNet(torch.nn.Module):
 
 
 class TorchvisionVGG(torch.nn.Module):
-    """VGG-11 from frames [N, 3, H, W] to the mean of its last map; `classifier` is there for its name."""
+    """VGG-11 from frames [N, 3, H, W] to the mean of its last map; `classifier` exists for its name."""
 
     def __init__(self, config: VGGConfig):
         super().__init__()

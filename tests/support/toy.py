@@ -31,7 +31,7 @@ TOY_POINTS = (
 TEXT = 7  # tokens of the longest question and the longest target
 TOY_GLOSSES = GlossVocabulary(("HERE", "RAIN", "SNOW", "TOMORROW"))
 MOST_GLOSSES = 3
-# twice as fast to compile, which is nearly all the time that a toy takes
+# twice as fast to compile, which takes nearly all of a toy's time
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 TRANSFORMER = {
@@ -127,7 +127,7 @@ def toy_system(name: str, **changes: Any) -> Config:
         return toy_config(**NO_DROPOUT | {"init_from": None} | changes)
     tree = to_config_dict(toy_config())
     if name == "stmc_t":
-        tree.data.image_size = 32  # of which VGG-11 leaves a pixel
+        tree.data.image_size = 32  # VGG-11 reduces it to one pixel
     if name == "question_only":
         tree.system, tree.model = name, to_config_dict(SYSTEMS[name].config())
     else:
@@ -145,7 +145,7 @@ def make_stages(
     bert_vocab_size: int = VOCAB_SIZE,
     clips: Sequence[ClipInfo] = (),
 ) -> list[Stage]:
-    """The stages of a configuration, of a dataset with these clips in each split."""
+    """The stages of a configuration, for a dataset with these clips in each split."""
     sizes = feature_sizes(config)
     inputs = StageInputs(
         vocab_size,
@@ -234,7 +234,7 @@ def batch_for(config: Config, batch: Batch) -> Batch:
 
 
 def training_batch(config: Config, batch: Batch) -> Batch:
-    """Return the batch with what the last stage trains on: SignBT has positions in place of frames."""
+    """Return the batch as the last stage reads it: SignBT has positions in place of frames."""
     return with_features(batch, config.model.width) if config.system == "signbt" else batch
 
 
@@ -257,7 +257,7 @@ def one_clip(batch: Batch, row: int) -> Batch:
 
 
 def padded(batch: Batch, rows: int = 0, frames: int = 0, tokens: int = 0) -> Batch:
-    """Add rows without a clip, frames of no clip and token places, all noise."""
+    """Add rows without a clip, frames of no clip and token places, all filled with noise."""
     rng = np.random.default_rng(9)
 
     def pad_text(text: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -304,13 +304,13 @@ def random_model(make: Callable[[], Any], seed: int = 0) -> Any:
 
 
 def random_variables(state: nnx.State, seed: int = 0) -> nnx.State:
-    """Draw the variables of a model, of which shapes and dtypes are known."""
+    """Draw the variables of a model with known shapes and dtypes."""
     rng = np.random.default_rng(seed)
 
     def draw(path: Any, leaf: Any) -> jax.Array:
         name, noise = jax.tree_util.keystr(path), rng.normal(size=leaf.shape)
         if leaf.ndim == 0:
-            value = np.float32(2.0)  # the contrast's logit scale
+            value = np.float32(2.0)  # the logit scale of the contrastive loss
         elif "embed_positions" in name:
             value = 2.0 * noise  # strong: what comes next changes from step to step
         elif leaf.ndim > 1:
@@ -347,7 +347,7 @@ def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> ja
 
 
 def translator(stage: Stage, config: Config, **decode: Any) -> Callable[..., Translated]:
-    """`translate_step` of a stage: of parameters, statistics and a batch."""
+    """`translate_step` of a stage, as a function of parameters, statistics and a batch."""
     ids = {"language_id": LANGUAGE, "eos_id": EOS, "pad_id": PAD}
     return partial(
         translate_step,

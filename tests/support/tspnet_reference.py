@@ -22,7 +22,7 @@ def layer_norm(params) -> "torch.nn.LayerNorm":
 
 
 def linked(spans, counts, stride) -> np.ndarray:
-    """Node i of a span covers a set of frames; two are linked if of one level or if one holds the other."""
+    """Node i of a span covers a set of frames; two are linked if on one level or if one holds the other."""
     nodes = [
         (level, set(range(stride * i, stride * i + span)))
         for level, (span, count) in enumerate(zip(spans, counts, strict=True))
@@ -51,7 +51,7 @@ class Attention(torch.nn.Module):
 
 
 class Layer(torch.nn.Module):
-    """A post-norm layer: each norm is of the sum of a block and what it has read."""
+    """A post-norm layer: each norm is over the sum of a block and its input."""
 
     def __init__(self, params, heads):
         super().__init__()
@@ -75,7 +75,7 @@ class Layer(torch.nn.Module):
 
 
 class Stack(torch.nn.Module):
-    """The layers of an encoder or a decoder and its table of positions, whose first rows are unused."""
+    """The layers of an encoder or decoder, and its table of positions, whose first rows are unused."""
 
     def __init__(self, params, heads):
         super().__init__()
@@ -87,7 +87,7 @@ class Stack(torch.nn.Module):
 
 
 class Encoder(Stack):
-    """Of the levels [B, W, D] and their masks to the states of the first."""
+    """An encoder from the levels [B, W, D] and their masks to the states of the first."""
 
     def forward(self, levels, masks, spans, stride):
         x = torch.cat([self.placed(x.shape[-1] ** 0.5 * x) for x in levels], dim=1)
@@ -99,7 +99,7 @@ class Encoder(Stack):
 
 
 class Decoder(Stack):
-    """Of embedded words, padded behind, with teacher forcing."""
+    """A decoder of embedded words, padded at the end, with teacher forcing."""
 
     def forward(self, words, mask, memory, memory_mask):
         length, x = words.shape[1], self.placed(words)

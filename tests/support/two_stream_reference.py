@@ -1,4 +1,4 @@
-"""What TS-SLT puts between two S3D, in PyTorch, written from its description."""
+"""TS-SLT's links between two S3D networks, in PyTorch, written from the description."""
 
 from typing import Any
 
@@ -54,14 +54,14 @@ class Pyramid(torch.nn.Module):
 
 
 def distillation(logits: list[torch.Tensor]) -> torch.Tensor:
-    """The sum over heads and positions of KL(mean of the probabilities || head), of a clip [T, G]."""
+    """The sum over heads and positions of KL(mean of the probabilities || head), for a clip [T, G]."""
     teacher = torch.stack([x.softmax(-1) for x in logits]).sum(0)
     teacher = (teacher / teacher.sum(-1, keepdim=True)).detach()
     return sum(F.kl_div(x.log_softmax(-1), teacher, reduction="sum") for x in logits)
 
 
 def load(theirs: torch.nn.Module, ours: dict[str, Any]) -> None:
-    """Copy the variables of our module; a transposed kernel of torch's is turned round."""
+    """Copy the variables of our module; a transposed kernel of torch is reversed."""
     with torch.no_grad():
         for path, value in ours.items():
             *modules, name = path

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What adding a system takes: its file, a row of `SYSTEMS`, one of `configs/` and one of the paper."""
+    """Everything that adding a system takes: its file, and rows in `SYSTEMS`, `configs/` and the tables."""
     monkeypatch.setitem(SYSTEMS, "toy", toy_system.SYSTEM)
     monkeypatch.setitem(OTHER_SYSTEMS, "toy", "toy")
     monkeypatch.setitem(SMALL, "toy", {})

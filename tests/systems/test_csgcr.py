@@ -1,4 +1,4 @@
-"""CSGCR: words and their bags by hand, and a run that keeps what it has chosen on dev."""
+"""CSGCR: words and their bags by hand, and a run that keeps its choices on dev."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""What holds for every system, and for the fusions and inputs of SSL-SSAW."""
+"""Properties of every system, and of the fusions and inputs of SSL-SSAW."""
 
 import dataclasses
 from functools import cache, partial
@@ -128,7 +128,7 @@ def batch():
 
 @pytest.mark.parametrize("variant", ours_first(name for name in VARIANTS if name not in DECODING))
 def test_a_packed_batch_equals_each_clip_alone(batch, variant):
-    """Of the others, translations and scores say the same."""
+    """For the others, translations and scores show the same."""
     config, stage, _, model = setup(variant)
     batch = batch_for(config, batch)
 
@@ -154,11 +154,11 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
         found = jax.device_get(compiled(batch))
         return found if found.gate is not None else found._replace(gate=np.ones(found.mask.shape))
 
-    def padding(batch):  # of one shape, so that all is compiled once; the noise of a clip's row is another
+    def padding(batch):  # of one shape, to compile everything once; the noise in a clip's row differs
         return padded(batch, rows=2, frames=5, tokens=3)
 
     packed, clips = translate(padding(batch)), len(batch.valid)
-    assert (packed.score[:clips] > IMPOSSIBLE).all(), "beside such scores the comparisons would say nothing"
+    assert (packed.score[:clips] > IMPOSSIBLE).all(), "with such scores the comparisons would say nothing"
     assert (packed.tokens[clips:] == PAD).all()
     assert not packed.mask[clips:].any()
     for row in range(clips):
@@ -167,7 +167,7 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
         assert_close(alone.score[0], packed.score[row])
         assert_close(alone.gate[alone.mask], packed.gate[row][packed.mask[row]])
     assert len(np.unique(packed.tokens[:clips, 0], axis=0)) > 1, (
-        "were all sentences alike, this would say little"
+        "if all sentences were alike, this would say little"
     )
 
 
@@ -204,7 +204,7 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
 
 @pytest.mark.parametrize("variant", ours_first(AUGMENTING))
 def test_a_training_augments_its_frames(batch, variant):
-    """Compare losses under one key, from which some draw more than the augmentation."""
+    """Compare losses under one key, from which some systems draw more than the augmentation."""
     system, name = variant.split()
     changes = {"stage": "pretrain"} if name == "pretrain" else {"warm_start.epochs": 1}
     clips = [ClipInfo("a", 1, "", "", gloss, "") for gloss in ("RAIN", "SNOW", "RAIN", "HERE")]
@@ -287,7 +287,7 @@ def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(b
 
 @pytest.mark.parametrize("normalize", ["tokens", pytest.param("clips", marks=pytest.mark.slow)])
 def test_micro_batches_are_one_batch_with_all_their_clips(normalize):
-    """Texts of the batches differ in length, and one batch is empty."""
+    """The batches' texts differ in length, and one batch is empty."""
     stage = translate_stage(
         toy_system("question_only", **{"model.ssl": "prefix", "translate.normalize": normalize})
     )
@@ -303,7 +303,7 @@ def test_micro_batches_are_one_batch_with_all_their_clips(normalize):
 
 @pytest.mark.slow
 def test_a_frozen_module_keeps_its_parameters_and_statistics_and_uses_them(batch):
-    """Freeze all of a CNN but its last block."""
+    """Freeze a CNN except its last block."""
     stage = translate_stage(toy_system("slrt", **{"model.cnn.resnet.depths": (1, 1)}))
     factors = {"video.cnn": 0.0, "video.cnn.blocks.1": 0.1}
     state = toy_state(stage)

@@ -35,12 +35,12 @@ KEY = jax.random.key(0)
 
 
 def found(**parts: np.ndarray) -> Read:
-    """What a model found, as far as a contrast asks."""
+    """A model's findings, as far as a contrastive loss needs them."""
     return Read(**dict.fromkeys(Read._fields) | parts)
 
 
 def test_the_local_contrast_of_one_hot_states_equals_a_hand_computation() -> None:
-    """Clip 0 has three glosses, of which the last has a wrong word; clip 1 one gloss, so no wrong word."""
+    """Clip 0 has three glosses, the last with a wrong word; clip 1 has one gloss, so no wrong word."""
     spans = np.zeros((2, 3, 5), bool)
     spans[0, 0, :2] = spans[0, 1, 2] = spans[0, 2, 3:] = spans[1, 0, 1] = True
     seen = np.eye(4, dtype=np.float32)[[[0, 0, 1, 2, 2], [0] * 5]]
@@ -59,7 +59,7 @@ def test_the_local_contrast_of_one_hot_states_equals_a_hand_computation() -> Non
     np.testing.assert_allclose(loss[0], (2 * np.log((E + 2) / E) + np.log(3)) / 3, rtol=1e-5)
     same_word = read._replace(word_ids=np.array([[10, 10, 12, 13]] * 2))  # twice in the question
     loss, _ = local_contrast(same_word, KEY)
-    # glosses 0 and 1 see the word of gloss 2 twice; gloss 2 those of both
+    # glosses 0 and 1 see the word of gloss 2 twice; gloss 2 sees the words of both
     np.testing.assert_allclose(loss[0], (2 * np.log((E + 2) / E) + np.log(3)) / 3, rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""MMTLB's chain: Sign2Text takes its video part from one stage, its words from another, and goes on."""
+"""MMTLB's chain: Sign2Text takes its video part from one stage and its words from another."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ def configuration(data_dir: Path):
     tree.checkpoint.every_steps, tree.evaluation.num_heatmaps = 1, 0
     for name in STAGES:
         tree[name].update({"epochs": 1, "clips_per_batch": 8, "frame_budget": 160})
-    # the mapper alone learns, so that the rest must be what it was in the stages before
+    # only the mapper learns, so the rest must be as in the earlier stages
     tree.translate.optim.groups = tuple(f"{module}=0" for module in FROZEN)
     return read_config(tree)
 

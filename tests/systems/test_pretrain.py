@@ -155,7 +155,7 @@ def test_rows_without_a_clip_and_padding_change_no_loss_of_aligned_sequences(sta
 
 
 def test_aligned_features_are_all_but_cls_and_the_language_code(state, model, batch):
-    """The end of the sentence, the pooled feature, is the last of them; [CLS] is none."""
+    """The end of the sentence, the pooled feature, is the last of the states; [CLS] is not one."""
     aligned = evaluated(pretrain_stage(toy_config(**{"model.alignment": "text_to_video"}), VOCAB_SIZE), state)
 
     @jit

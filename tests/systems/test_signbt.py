@@ -1,4 +1,4 @@
-"""SignBT's chain: positions computed once, clips spliced for sentences, a killed run that ends the same."""
+"""SignBT's chain: positions computed once, clips spliced for sentences; a killed run ends the same."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_a_run_trains_on_spliced_clips_and_ends_the_same_if_killed(tiny_data_dir
     assert tuple(folders) == STAGES
     assert all((folder / FINISHED).exists() for folder in folders.values())
     bank, sentences = SignBank.load(run), read_jsonl(run / SENTENCES)
-    assert (bank.clips[:, 1] > 0).sum() == 18 and len(sentences) == 24, "a quarter of 24 is text alone"
+    assert (bank.clips[:, 1] > 0).sum() == 18 and len(sentences) == 24, "a quarter of 24 is only text"
     whole = set(np.flatnonzero(bank.clips[:, 1]).tolist())
     trained = [batch.index[batch.valid] for batch in steps if batch.features]
     real = {int(index) for batch in trained for index in batch if index < 24}

@@ -1,4 +1,4 @@
-"""SLRT and GASLT against a small PyTorch twin written from the papers' description."""
+"""SLRT and GASLT compared with a small PyTorch twin written from the papers' description."""
 
 import math
 
@@ -49,7 +49,7 @@ class Attention(torch.nn.Module):
 
 
 class Layer(torch.nn.Module):
-    """A pre-norm layer; with `encoder_attn` that of a decoder."""
+    """A pre-norm layer; with `encoder_attn`, a decoder's."""
 
     def __init__(self, ours):
         super().__init__()
@@ -92,7 +92,7 @@ class Twin(torch.nn.Module):
         self.head = torch.nn.Parameter(tensor(params["head"]["kernel"].T))
 
     def words(self, norm, ids, mask):
-        """Embedding, BatchNorm over the words alone, softsign; no scale."""
+        """Embedding, BatchNorm over the words only, softsign; no scale."""
         flat = torch.nn.functional.softsign(norm(self.table[ids[mask]]))
         embedded = torch.zeros(*ids.shape, D)
         embedded[mask] = flat
@@ -102,7 +102,7 @@ class Twin(torch.nn.Module):
         asked = self.words(self.question_norm, question, question_mask)
         length = int((question_mask.sum(1) + video_mask.sum(1)).max())
         joint, mask = torch.zeros(len(video), length, D), torch.zeros(len(video), length, dtype=bool)
-        for row in range(len(video)):  # the video right behind the question's last word
+        for row in range(len(video)):  # the video right after the question's last word
             parts = torch.cat([asked[row][question_mask[row]], video[row][video_mask[row]]])
             joint[row, : len(parts)], mask[row, : len(parts)] = parts, True
         x = joint + waves(length)
@@ -172,7 +172,7 @@ def _video(stage, config, model, batch):
 
 
 def test_gaslt_adds_ten_times_the_pairwise_error_of_two_cosines(batch):
-    """Against the formula written out in NumPy: pooled states and word counts, over pairs of clips."""
+    """Compare with the formula in NumPy: pooled states and word counts, over pairs of clips."""
     config = toy_system("gaslt")
     stage = translate_stage(config)
     model = evaluated(stage, toy_state(stage))

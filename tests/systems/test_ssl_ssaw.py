@@ -34,7 +34,7 @@ from tests.support.toy import (
 
 
 class Setup(NamedTuple):
-    """A random model with what evaluation asks of it, compiled once for all tests."""
+    """A random model with its evaluation functions, compiled once for all tests."""
 
     config: Config
     stage: Stage
@@ -118,7 +118,7 @@ def test_the_question_loss_sees_no_token_of_the_target(batch, other):
 def test_gradients_reach_the_question_loss_from_no_target_and_the_sentence_loss_from_the_question(
     batch, monkeypatch
 ):
-    """By a change to what the decoder reads; the encoder's question stays as it is."""
+    """With a change to the decoder's input; the encoder's question stays as it is."""
     model, loss = setup(ssl="prefix").model, setup(ssl="prefix").stage.loss
     embed = TokenEmbedding.__call__
 

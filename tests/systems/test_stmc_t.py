@@ -1,4 +1,4 @@
-"""STMC-T learns points from keypoints, and its translation goes on from its recogniser."""
+"""STMC-T learns points from keypoints, and its translation starts from its recogniser."""
 
 from functools import partial
 

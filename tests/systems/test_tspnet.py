@@ -1,4 +1,4 @@
-"""What TSPNet refuses: other windows than its own, and settings that do not fit together."""
+"""What TSPNet refuses: windows other than its own, and settings that do not fit together."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The table command, with a stand-in for processes of `run.py` that trains nothing."""
+"""The table command, with a substitute for processes of `run.py` that trains nothing."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ WORDS = ["rain", "snow", "wind", "fog", "sun", "hail", "north", "south", "east",
 
 
 class Runs:
-    """A stand-in for processes of `run.py`, which notes its calls and does what it is told."""
+    """A substitute for processes of `run.py` that notes its calls and does what it is told."""
 
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
@@ -58,12 +58,12 @@ class Runs:
         self._told = what
 
     def called(self) -> list[str]:
-        """The workdirs of its calls, in order, since this was last asked."""
+        """The workdirs of the calls since the last request, in order."""
         calls, self._calls = self._calls, []
         return calls
 
     def __call__(self, command: Sequence[str], log: Path) -> int:
-        """Read the flags as `run.py` does, and write what a run leaves."""
+        """Read the flags as `run.py` does, and write the files that a run leaves."""
         _, *argv = command
         values = flags.FlagValues()
         with pytest.MonkeyPatch.context() as patched:
@@ -127,7 +127,7 @@ def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finis
     assert "Sign (video): 1 of 2 runs, 1 failed (error: out of luck)." in told
 
     runs.tell()
-    (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation had ended
+    (runs.workdir / "seed1/demo_question/metrics.json").unlink()  # killed before its evaluation ended
     rows = make_table(7, "avatar_qa", runs.workdir, seeds=2)
     assert sorted(runs.called()) == ["seed0/demo_question", "seed1/demo_question", "seed1/demo_video"]
     assert [(len(row.runs), row.failed) for row in rows] == [(2, 0)] * 3
@@ -208,7 +208,7 @@ def test_a_stage_1_that_fails_is_tried_once_and_the_table_names_its_rows(runs, c
     assert f"to follow it: tail -f {runs.workdir}/seed0/demo_stage1/run.log\n" in shown
     assert f"job 4 of 4: training and evaluation in {runs.workdir}/seed0/demo_ssl_ssaw\n" in shown
     told = (runs.workdir / "table7.avatar_qa.md").read_text()
-    assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed (not begun, since" in told
+    assert told.count("| failed ") == 3 * len(LABELS) and "0 of 1 runs, 1 failed (not started, since" in told
 
 
 def test_rows_are_trained_side_by_side_after_the_stage_they_share(runs, monkeypatch):

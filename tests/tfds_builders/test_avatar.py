@@ -53,7 +53,7 @@ def test_every_process_renders_the_same_clip():
         "import zlib; from tfds_builders.avatar import render;"
         "print(zlib.crc32(render(['REGEN', 'ÜBER'], 9, signer='Signer01', size=(48, 48), seed=5).tobytes()))"
     )
-    # Another hash seed than this process's: nothing may hang on `hash`.
+    # Another hash seed than this process's: nothing may depend on `hash`.
     other = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONHASHSEED": "123", "PYTHONPATH": "."},
@@ -74,7 +74,7 @@ def test_hands_rest_at_both_ends_and_not_between():
 
 
 def test_hands_move_without_jumps():
-    """Twice the frames, about half the way from frame to frame."""
+    """With twice the frames, about half the distance from frame to frame."""
     signs = [LEXICON[gloss] for gloss in GLOSSES]
 
     def longest_step(num_frames):

@@ -1,4 +1,4 @@
-"""Broken files give a line for each problem, no other exception, and nothing outside the folders."""
+"""Broken files give a line per problem, no other exception, and write nothing outside the folders."""
 
 import gzip
 import os
@@ -53,7 +53,7 @@ READERS: dict[str, tuple[str, str, Read]] = {
 
 
 def mutated(rng: np.random.Generator, line: str) -> bytes:
-    """A line with one to three things wrong, though some leave it as good as it was."""
+    """A line with one to three changes, some of which do no harm."""
     data = line.encode()
     for _ in range(rng.integers(1, 4)):
         place = int(rng.integers(len(data) + 1))
@@ -114,7 +114,7 @@ class Code:
 
 
 def labels() -> dict[str, Any]:
-    """What the parent project's `labels.train` holds."""
+    """The contents of the parent project's `labels.train`."""
     return {
         f"train/clip-{i}": {"name": f"train/clip-{i}", "text": "es regnet", "gloss": "REGEN", "length": 3}
         for i in range(20)
@@ -220,7 +220,7 @@ def test_a_mutated_frame_is_decoded_or_left_out_and_reported(suffix: str, tmp_pa
 
 
 def _break(rng: np.random.Generator, folder: Path) -> None:
-    """Removes, empties, cuts, or replaces by a folder, some file or folder of a release."""
+    """Removes, empties or cuts a file or folder of a release, or replaces it with a folder."""
     paths = sorted(path for path in folder.rglob("*"))
     path = paths[rng.integers(len(paths))]
     data = path.read_bytes() if path.is_file() else b""
@@ -303,7 +303,7 @@ def test_check_lists_all_problems_and_writes_nothing(
         "dev.corpus.csv, line 4: expected name|video",
         "dev.corpus.csv, line 5: not UTF-8",
         "test.txt, line 2: '../../escape' cannot be the name of a clip",
-        "frame 3 has 60 x 50 pixels, the frames before have 40 x 32",
+        "frame 3 has 60 x 50 pixels, the earlier frames have 40 x 32",
         f"odd: 1 file: not an image: {clip / 'images0002.png'}",
     ):
         assert words in output

@@ -1,4 +1,4 @@
-"""Published features: each format is read as it is written, and what does not fit is named."""
+"""Published features: each format is read as written, and anything that does not fit is named."""
 
 import gzip
 import pickle
@@ -293,7 +293,7 @@ def test_sizes_beyond_the_file_are_refused(tmp_path: Path) -> None:
     array = np.ones((2, 3), np.float32)
     good = old_file(lambda tensor: [tensor(array)])
     (tmp_path / "x.pt").write_bytes(good.replace(b"K\x02K\x03\x86", b"K\x09K\x03\x86"))
-    with pytest.raises(ValueError, match=r"a tensor of the shape \[9, 3\] has not as many numbers"):
+    with pytest.raises(ValueError, match=r"a tensor of the shape \[9, 3\] does not have as many numbers"):
         read_torch(tmp_path / "x.pt")
 
 
@@ -309,7 +309,7 @@ def test_a_file_cannot_ask_for_more_slots_than_it_fills(tmp_path: Path) -> None:
 
 
 class _Made:
-    """What a pickle makes by calling a function, with a state."""
+    """An object that a pickle makes by calling a function, with a state."""
 
     def __init__(self, function: Any, arguments: tuple, state: Any = None) -> None:
         self._made = function, arguments, state

@@ -56,7 +56,7 @@ def prepared(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, but the lock's."""
+    """All files below a folder, except the lock's."""
     files = (file for file in folder.rglob("*") if file.is_file() and file.name not in (LOCK, LOCK_HOLDER))
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
@@ -98,7 +98,7 @@ def test_what_is_prepared_is_left_alone(
 ) -> None:
     time_of_change = prepared.stat().st_mtime_ns
     assert run(release, prepared.parents[1]) == prepared
-    assert "prepared already" in capsys.readouterr().out
+    assert "already prepared" in capsys.readouterr().out
     assert prepared.stat().st_mtime_ns == time_of_change
 
 
@@ -262,7 +262,7 @@ def test_after_a_kill_the_dataset_is_whole_or_absent_and_preparing_again_works(
         "--vocab_size=60",
         "--overwrite",
     ]
-    # the output ends with the last process that holds it: no worker stays
+    # the output ends with the last process that holds it: no worker remains
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == [word for moment in MOMENTS for word in (moment.__name__, "-9")], (
         done.stderr
@@ -352,7 +352,7 @@ def test_the_summary_counts_clips_and_names_what_was_odd(
     ("options", "message"),
     [
         ([], r"custom_qa needs --language=CODE.* en_XX for English, de_DE for German"),
-        (["--language=de"], r"--language=de is not a code of mBART's; known: .*de_DE"),
+        (["--language=de"], r"--language=de is not one of mBART's codes; known: .*de_DE"),
         (["--language=klingon"], r"known: ar_AR, .*zh_CN"),
     ],
 )
@@ -364,5 +364,5 @@ def test_own_clips_need_a_language_that_mbart_knows(tmp_path: Path, options: lis
 
 def test_the_language_is_written_down_and_known_for_a_corpus(prepared: Path) -> None:
     assert find_dataset(prepared.parents[1], NAME).language == "de_DE"
-    with pytest.raises(PrepareError, match=r"phoenix2014t_qa are in de_DE: leave --language=en_XX out"):
+    with pytest.raises(PrepareError, match=r"phoenix2014t_qa are in de_DE: leave out --language=en_XX"):
         prepare(NAME, prepared.parents[1], language="en_XX")

@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_moved_aside_for_the_one_before(tmp_path, damage
     with pytest.warns(UserWarning, match=r"3 is damaged.*using step 2 instead"):
         assert restore_params(tmp_path)[2] == {"step": 2}
     with Checkpointer(tmp_path) as checkpointer:
-        with pytest.warns(UserWarning, match=r"step 3 is damaged.*3\.damaged, and going on from step 2"):
+        with pytest.warns(UserWarning, match=r"step 3 is damaged.*3\.damaged, and continuing from step 2"):
             restored, _, meta = checkpointer.restore(state)
         assert_same(restored.params, state.params)
         assert (int(restored.step), meta) == (2, {"step": 2})

@@ -42,8 +42,8 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
 
 def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # containers name one that is not there
-    with pytest.warns(UserWarning, match="each start compiles anew"):
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # containers name one that does not exist
+    with pytest.warns(UserWarning, match="each start compiles again"):
         cache_compilation("auto")
     with pytest.raises(NotADirectoryError):
         cache_compilation(str(tmp_path / "file" / "chosen"))
@@ -51,7 +51,7 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypat
 
 
 def test_a_processor_is_named_before_jax_reads_its_environment():
-    """Tests choose the folder of compiled programs by it."""
+    """Tests use it to choose the folder of compiled programs."""
     code = "import sys; from sslssaw_jax.training import compilation_cache; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

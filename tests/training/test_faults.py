@@ -38,7 +38,7 @@ from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, WorkdirError, locked, saved_steps
 from tests.support.toy import padded, toy_batch
 
-STEPS_AN_EPOCH = 6  # 24 clips, 4 a batch
+STEPS_AN_EPOCH = 6  # 24 clips, 4 per batch
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ STAGE = Stage("translate", Brightness, brightness_loss)
 
 
 class Run:
-    """A training of `STAGE` in a folder; `changes` change its stage's configuration."""
+    """A training run of `STAGE` in a folder; `changes` change its stage's configuration."""
 
     def __init__(self, source: ClipSource, workdir: Path, skip_broken: int = 0, **changes: Any) -> None:
         defaults = {"epochs": 2, "clips_per_batch": 4, "frame_budget": 128}
@@ -216,7 +216,7 @@ def test_scores_without_the_one_that_chooses_the_best_state_end_the_run(
     run = Run(source, tmp_path, patience=1)
     run.evaluate = lambda state: {"loss": 1.0, "accuracy": 0.5}  # type: ignore[method-assign]
     with pytest.raises(
-        TrainingError, match="chooses its best state by bleu4, and its scores on dev are loss, accuracy"
+        TrainingError, match="chooses its best state by bleu4, but its scores on dev are loss, accuracy"
     ):
         run()
     assert saved_steps(tmp_path / CHECKPOINTS)[-1] == STEPS_AN_EPOCH
@@ -233,7 +233,7 @@ def test_too_many_broken_clips_are_an_error_that_names_them_and_a_restart_knows_
         run.stop.reached = iter([False] * 3 + [True]).__next__  # type: ignore[method-assign]
         with pytest.raises(Stopped):
             run()
-    broken(monkeypatch, late)  # alone, it would be the first
+    broken(monkeypatch, late)  # without another, it would be the first
     run.stop = StopRequest()
     with pytest.raises(
         TrainingError, match=r"more than 1 clips are broken.*raise config\.data\.skip_broken"
@@ -341,7 +341,7 @@ def test_a_broken_clip_leaves_a_row_without_a_clip(
     with pytest.raises(FrameError, match=clip.id):  # scores are those of the whole split
         list(run.batches(evaluation=True))
     broken(monkeypatch, *(source.clips[i].id for i in whole.index))
-    with pytest.raises(FrameError):  # a batch needs a clip
+    with pytest.raises(FrameError):  # a batch needs at least one clip
         next(run.batches().iterator())
 
 
@@ -423,7 +423,7 @@ def test_a_disk_without_locks_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("sslssaw_jax.workdir.FileLock.acquire", acquire)
     with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("default")  # as outside of tests
+        warnings.simplefilter("default")  # as outside tests
         for _ in range(2):  # training and evaluation
             with locked(tmp_path / "run"):
                 assert (tmp_path / "run").is_dir()

@@ -13,7 +13,7 @@ import threading
 
 from sslssaw_jax.training.host_memory import keep_freed_memory
 
-PR_SET_THP_DISABLE = 41  # a system may back all memory by huge pages, which hide the faults
+PR_SET_THP_DISABLE = 41  # a system may back all memory with huge pages, which hide the faults
 ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -151,7 +151,7 @@ def test_a_module_s_factor_is_torch_s_rate_of_a_group_and_0_leaves_it_out(name):
 
     params, *grads = ({"head": draw(), "video": {"cnn": draw(), "project": draw()}} for _ in range(5))
     for grad in grads:
-        grad["video"]["project"] = jax.tree.map(np.zeros_like, grad["video"]["project"])  # as the step has it
+        grad["video"]["project"] = jax.tree.map(np.zeros_like, grad["video"]["project"])  # as in the step
     ours = train_here(config, params, grads)
 
     rates = {("head", "kernel"): 1.0, ("head", "bias"): 1.0}
@@ -216,7 +216,7 @@ def test_settings_of_a_schedule_or_group_that_mean_nothing_are_refused(settings,
 def test_a_group_that_is_not_in_the_model_is_refused_with_those_that_are(groups, message):
     params = {"head": {"kernel": 0}, "video": {"cnn": {"kernel": 0}, "project": {"kernel": 0}}}
     check_rate_factors({"video.cnn": 0.0, "head": 1.0}, params)
-    check_rate_factors({"features.cnn": 0.0}, params, ["features", "head", "video"])  # these are stored
+    check_rate_factors({"features.cnn": 0.0}, params, ["features", "head", "video"])  # features are stored
     with pytest.raises(ConfigError, match=message):
         check_rate_factors(groups, params, ["features", "head", "video"])
 

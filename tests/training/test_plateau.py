@@ -27,7 +27,7 @@ STAGE = Stage("translate", lambda key: nnx.Linear(1, 1, use_bias=False, rngs=nnx
 
 
 class Steps:
-    """A stand-in for an iterator of batches, two an epoch."""
+    """A substitute for an iterator of batches, two per epoch."""
 
     def __init__(self):
         self.step, self.batch = 0, toy_batch(0, clips=1)
@@ -96,7 +96,7 @@ def test_a_resumed_plateau_ends_bit_equal_and_training_stops_below_the_final_rat
     per_epoch = [0.25, 0.25, 0.25, 0.125, 0.0625, 0.0625, 0.03125]  # then 0.0156, below the final rate
     assert rates == {step: per_epoch[(step - 1) // 2] for step in range(1, 15)}
 
-    for stop in (4, 3, 2, 2):  # behind an evaluation and between two
+    for stop in (4, 3, 2, 2):  # after an evaluation and between two
         with pytest.raises(Stopped):
             trained(tmp_path / "cut", StopAt(stop))
     assert trained(tmp_path / "cut") == (weight, rates)

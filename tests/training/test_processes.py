@@ -1,6 +1,6 @@
 """Two processes of two devices each, compared with one process of one device.
 
-The system is a quick one: what several devices make of the paper's models is in `test_sharding.py`.
+The system is a quick one: `test_sharding.py` trains the paper's models on several devices.
 """
 
 import json
@@ -30,7 +30,7 @@ from tests.support.small_runs import ROOT, rows
 from tests.support.toy_system import SYSTEM
 
 pytestmark = pytest.mark.slow
-# As run.py is called, and once more in a folder where a checkpoint of one process lies.
+# As run.py is called, and once more in a folder with a checkpoint from one process.
 TWO_RUNS = """
 import sys
 from pathlib import Path
@@ -76,7 +76,7 @@ def toy() -> Iterator[None]:
 
 
 def check_whole_variable() -> None:
-    """Fetch an array of which each process holds a half."""
+    """Fetch an array when each process holds half of it."""
     whole = np.arange(12.0).reshape(4, 3)
     mesh = jax.make_mesh((jax.device_count(),), ("fsdp",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))

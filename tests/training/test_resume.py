@@ -1,6 +1,7 @@
 """A run that is killed or stopped, and started again, ends as if nothing had happened.
 
-`SSLSSAW_KILLS=20 pytest tests/training/test_resume.py` adds a run that is killed so often at random moments.
+`SSLSSAW_KILLS=20 pytest tests/training/test_resume.py` adds a run that is killed that many times at random
+moments.
 """
 
 import json
@@ -100,9 +101,9 @@ def test_a_stopped_run_says_where_it_goes_on(chains) -> None:
     folder, _ = chains
     (after_a_step,) = folder.glob("killed.*.stopped_after_a_step.txt")
     (in_evaluation,) = folder.glob("killed.*.stopped_in_an_evaluation.txt")
-    message = "stopped by SIGTERM after step 2 of translate, which is saved: start again to go on"
+    message = "stopped by SIGTERM after step 2 of translate, which is saved: start again to continue"
     assert stops(after_a_step.read_text()) == [message]
-    assert stops(in_evaluation.read_text()) == ["stopped by SIGTERM: start again to go on"]
+    assert stops(in_evaluation.read_text()) == ["stopped by SIGTERM: start again to continue"]
     for output in (after_a_step, in_evaluation):
         assert "Traceback" not in output.read_text()
 

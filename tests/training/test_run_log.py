@@ -16,7 +16,7 @@ from sslssaw_jax.workdir import write_json, write_jsonl
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Replace the log's clock by one that stands still until it is set."""
+    """Replace the log's clock with one that stands still until it is set."""
     now = [0.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
     return now

@@ -48,7 +48,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Folder of what came out, by stage and float format."""
+    """Folder of the results, by stage and float format."""
     folders = {run: tmp_path_factory.mktemp("_".join(run)) for run in RUNS}
     processes = [start(*run, folders[run], *meshes) for run, meshes in RUNS.items()]
     for process in processes:
@@ -58,7 +58,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 
 
 def leaves(folder: Path, mesh: str, part: str) -> dict[str, np.ndarray]:
-    """Arrays by path, of the state, the metrics or another part of what came out under a mesh."""
+    """Arrays by path, from the state, the metrics or another part of the results under a mesh."""
     with np.load(folder / f"{mesh}.npz") as arrays:
         prefix = f"['{part}']"
         return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
@@ -117,13 +117,13 @@ def test_a_checkpoint_written_under_fsdp_restores_replicated(outcomes):
 
 @pytest.mark.slow
 def test_a_step_over_stacked_batches_is_that_over_one_with_all_their_clips(outcomes):
-    """In a model without BatchNorm; texts of the batches differ in length, and one batch is empty."""
+    """In a model without BatchNorm; the batches' texts differ in length, and one batch is empty."""
     folder = outcomes["translate", "float64"]
     assert_equal(leaves(folder, "accumulated", "stacked"), leaves(folder, "accumulated", "large"), 1e-12)
 
 
 def on(num_devices: int) -> AbstractMesh:
-    """A mesh of so many devices, none of which is used."""
+    """A mesh of this many devices, none of which is used."""
     return AbstractMesh((num_devices, 1), AXES, axis_types=(AxisType.Auto,) * 2)
 
 

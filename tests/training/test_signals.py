@@ -14,7 +14,7 @@ from sslssaw_jax.workdir import CHECKPOINTS, saved_steps
 from tests.support.stopped_runs import stops
 
 ROOT = Path(__file__).parents[2]
-AT_ONCE = "stopped by SIGTERM: start again to go on"
+AT_ONCE = "stopped by SIGTERM: start again to continue"
 STEPS = {  # saved before the moment
     "in_initialization": [],
     "in_tracing": [],
@@ -37,7 +37,7 @@ def test_a_signal_in_each_phase_of_a_training_ends_it_with_all_that_was_saved(
         assert saved_steps(checkpoints)[-2:] == steps, moment
         assert not any(find_damage(checkpoints / str(step)) for step in steps)
         output = (tmp_path / f"{moment}.txt").read_text()
-        saved = "stopped by SIGTERM after step 5 of translate, which is saved: start again to go on"
+        saved = "stopped by SIGTERM after step 5 of translate, which is saved: start again to continue"
         assert stops(output) == [saved if moment == "in_a_save" else AT_ONCE]
         assert "Traceback" not in output
 
@@ -56,7 +56,7 @@ def test_a_signal_while_libraries_are_imported_ends_in_one_line(name: str, tmp_p
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (128 + getattr(signal, name), "")
-    assert done.stdout == f"stopped by {name}: start again to go on\n"
+    assert done.stdout == f"stopped by {name}: start again to continue\n"
 
 
 @pytest.mark.slow
@@ -113,4 +113,4 @@ def test_a_second_signal_kills_unless_a_launcher_and_a_parent_have_sent_the_same
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (status, "True\n")
-    assert done.stderr == "\nSIGINT: stopping after this step; once more to stop at once\n"
+    assert done.stderr == "\nSIGINT: stopping after this step; once more to stop immediately\n"

@@ -52,8 +52,8 @@ def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_p
     time.sleep(1)  # wandb names a folder by the second
     log_run(tmp_path, "wandb", [4])
     [second] = set(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")) - {first}
-    wandb.teardown()  # its process writes until now
-    # a protobuf log, in which keys and JSON values stand as they are
+    wandb.teardown()  # its process writes until this call
+    # a protobuf log, which contains keys and JSON values as they are
     for file, loss in ((first, b"0.5"), (second, b"0.25")):
         written = file.read_bytes()
         assert all(text in written for text in (b"loss", loss, b"clips_per_s", b"dev/bleu4", b"50"))

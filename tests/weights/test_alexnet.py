@@ -1,4 +1,4 @@
-"""An imported AlexNet computes what PyTorch computes, and a file that is something else is refused."""
+"""An imported AlexNet computes what PyTorch computes, and any other file is refused."""
 
 import os
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def layers() -> dict[str, list[np.ndarray]]:
 
 
 def in_torch(parts: dict[str, list[np.ndarray]], levels: torch.Tensor) -> torch.Tensor:
-    """Of [N, 3, H, W]; torch's norm divides alpha by the five channels."""
+    """Features of [N, 3, H, W]; torch's norm divides alpha by the five channels."""
     norm = torch.nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
     x = levels
     for name, groups, options in [

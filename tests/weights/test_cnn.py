@@ -32,7 +32,7 @@ RESNET_18 = CNNConfig()
 RESNET_50 = CNNConfig(resnet=ResNetConfig("bottleneck", (3, 4, 6, 3)))
 SHUFFLENET = CNNConfig(kind="shufflenet")
 VGG_11 = CNNConfig(kind="vgg")
-# four levels, as the full sizes have
+# four levels, like the full sizes
 SMALL_BASIC = CNNConfig(resnet=ResNetConfig("basic", (2, 1, 1, 1), 8))
 SMALL_BOTTLENECK = CNNConfig(resnet=ResNetConfig("bottleneck", (1, 2, 1, 1), 8))
 SMALL_SHUFFLENET = CNNConfig(kind="shufflenet", shufflenet=ShuffleNetConfig((1, 2, 1), 8, 12, 20))
@@ -165,7 +165,7 @@ def gradient(model, frames, cotangent):
 
 @pytest.mark.slow
 def test_gradients_of_a_toy_shufflenet_equal_torchs(tmp_path):
-    """In float64: a bias in front of a convolution and a BatchNorm has the gradient 0, but for rounding."""
+    """In float64: a bias before a convolution and a BatchNorm has gradient 0, except for rounding."""
     theirs = torchvision_model(TOY_SHUFFLENET)
     randomise_torch(theirs, seed=3)
     config = dataclasses.replace(TOY_SHUFFLENET, weights=save(theirs, tmp_path))

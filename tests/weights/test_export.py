@@ -1,4 +1,4 @@
-"""A trained model taken out: PyTorch computes the same from it, and nothing is left behind."""
+"""An exported model: PyTorch computes the same with it, and nothing is left behind."""
 
 import json
 from functools import partial
@@ -42,7 +42,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tuple[Stage, TrainState]:
-    """A workdir as training leaves it, its best checkpoint with random values everywhere."""
+    """A workdir as training leaves it, with random values everywhere in its best checkpoint."""
     loaded = load_tokenizer(tokenizer, "en_XX")
     stage = make_stage(config, loaded.vocab_size)
     best, last = (toy_state(stage, step).replace(step=jnp.asarray(step)) for step in (1, 2))
@@ -93,7 +93,7 @@ def test_the_whole_model_is_written_with_its_keys_and_configuration(
 ) -> None:
     config = toy_config(**{"data.tokenizer": str(tokenizer), "data.data_dir": str(tiny_data_dir)})
     _, state = finished(translate_stage, config, tokenizer, tmp_path / "run")
-    (tmp_path / "run" / FINISHED).unlink()  # the dataset says the language of a run that still goes on
+    (tmp_path / "run" / FINISHED).unlink()  # the dataset gives the language of a run that is not finished
     out = tmp_path / "out"
     main(["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"])
     written = load_file(out / "model.safetensors")

@@ -82,7 +82,7 @@ def test_stage_2_translates_as_the_parent_does_and_none_of_the_files_code_runs(
     model = evaluated(*start(config, tokenizer))
     assert Logger.unpickled == []
     report = capsys.readouterr().out
-    assert "video, encoder, embedding, decoder taken over" in report
+    assert "video, encoder, embedding, decoder loaded" in report
     assert "left out: mbart.model.encoder.embed_tokens.weight (not read" in report
     assert "as initialized" not in report
     assert "model.mbart.video_heads is 2; the published configuration has 8" in report
@@ -114,7 +114,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
     stage, state = start(config, tokenizer)
     model = evaluated(stage, state)
     report = capsys.readouterr().out
-    assert "not in it, and as initialized: fusion, video.project, video.project_norm" in report
+    assert "not in it, so as initialized: fusion, video.project, video.project_norm" in report
     assert "left out: model_txt.* (the text tower: stage 2 has none)" in report
     before = evaluated(stage, toy_state(stage))
     for module in ("fusion", "video.project", "video.project_norm"):
@@ -124,7 +124,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
         )
         jax.tree.map(np.testing.assert_array_equal, kept, random)
 
-    # stage 1 has no projector: the identity here, since what the convolutions give is not negative
+    # stage 1 has no projector: the identity here, since the convolutions' outputs are not negative
     width = config.model.mbart.d_model
     model.video.project.kernel[...], model.video.project.bias[...] = jnp.eye(width), jnp.zeros(width)
     norm = model.video.project_norm
@@ -184,7 +184,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
         "  sign_emb.bn_ac.0.running_mean: missing in the file, (16,) in the model",
     ]
     torch.save({"model": GlossFreeModel(config_from(path), 40).state_dict()}, path)
-    assert f"embeds 40 tokens, and the tokenizer has {tokenizer.vocab_size}" in refusal()
+    assert f"embeds 40 tokens, but the tokenizer has {tokenizer.vocab_size}" in refusal()
 
     save_checkpoint(path, stage_1[0])  # of train_vlp.py
     config = config_from(path, **{"data.data_dir": str(tiny_data_dir)})

@@ -165,7 +165,7 @@ MAKERS: dict[str, Callable[[Config, int], Stage]] = {"stage 1": pretrain_stage, 
 
 
 def sized_config(**changes: object) -> Config:
-    """The toy's, with mBART parts as wide as `DEEP` and less deep."""
+    """The toy's configuration, with mBART parts as wide as `DEEP` and less deep."""
     sizes = {"d_model": 16, "ffn_dim": 24, "max_positions": 32, "text_layers": 5}
     sizes |= {"video_layers": 3, "decoder_layers": 2}
     texts = {"data.max_question_tokens": 8, "data.max_target_tokens": 8}
@@ -208,7 +208,7 @@ def test_shallower_parts_get_the_layers_that_the_configuration_names(folder: Pat
 
 
 def change(folder: Path, to: Path, **tensors: np.ndarray | None) -> Checkpoint:
-    """A copy of the checkpoint with tensors (dots as double underscores) replaced, added or taken out."""
+    """A copy of the checkpoint with tensors (dots as double underscores) replaced, added or removed."""
     saved = load_file(folder / "model.safetensors")
     for name, value in tensors.items():
         name = name.replace("__", ".")
@@ -279,7 +279,7 @@ def write_as(kind: str, folder: Path, to: Path) -> None:
             save_file({n: tensors[n].numpy() for n in tensors if shards[n] == shard}, to / shard)
         (to / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     else:
-        tensors["lm_head.weight"] = tensors[SHARED]  # 99 keys are saved so, 96 as storages
+        tensors["lm_head.weight"] = tensors[SHARED]  # saved as 99 keys, with 96 storages
         torch.save(tensors, to / "pytorch_model.bin", _use_new_zipfile_serialization=kind != "old pytorch")
 
 
@@ -355,7 +355,7 @@ def test_a_name_that_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.fixture(scope="module")
 def with_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `trim` leaves it, as large as `sized_config`."""
+    """A folder like those that `trim` writes, with the sizes of `sized_config`."""
     folder = tmp_path_factory.mktemp("pretrained") / "mbart"
     train_tokenizer(["rain in the north", "snow in the south", "sun in the east"] * 3, folder, vocab_size=30)
     vocab_size = load_tokenizer(folder, "en_XX").vocab_size
@@ -428,7 +428,7 @@ def test_weights_of_another_tokenizer_or_function_are_refused(
     def pretrained(config: Config, tokenizer: Tokenizer) -> InitialWeights:
         return pretrained_mbart(config.model.mbart, config.data, tokenizer)
 
-    told = rf"embeds 40 tokens, and the tokenizer has {tokenizer.vocab_size}: trim facebook/mbart-large-cc25"
+    told = rf"embeds 40 tokens, but the tokenizer has {tokenizer.vocab_size}: trim facebook/mbart-large-cc25"
     with pytest.raises(WeightsError, match=told):
         pretrained(starting_from(folder, tiny_data_dir), tokenizer)
     random_hugging_face(5, DEEP, other.vocab_size).save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Files of PyTorch: read as PyTorch reads them, without torch; files of others can do no harm."""
+"""PyTorch files: read as PyTorch reads them, without torch; files from others can do no harm."""
 
 import argparse
 import collections
@@ -47,7 +47,7 @@ def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path: Path, new: boo
 
 
 class Logger:
-    """An object of a training script, which writes a file when it is unpickled."""
+    """An object of a training script that writes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -57,7 +57,7 @@ def split_by_module(names, modules):
 
 
 def assert_transferred(new, own, donor, modules):
-    """The modules of `new` are the donor's bit for bit, everything else is `own`'s."""
+    """The modules of `new` are the donor's bit for bit; everything else is `own`'s."""
     new, own, donor = flat(new), flat(own), flat(donor)
     assert new.keys() == own.keys()
     taken, kept = split_by_module(own.keys(), modules)

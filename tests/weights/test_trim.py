@@ -1,4 +1,4 @@
-"""Trimmed mBART: the same function and the same segmentation on what is kept."""
+"""Trimmed mBART: the same function and the same segmentation on the texts that are kept."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def trimmed(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kept_rows(full: Path, trimmed: Path) -> list[int]:
-    """The full model's id of each token that is left, found by name."""
+    """The full model's id of each remaining token, found by name."""
     before, after = (load_tokenizer(folder, "en_XX") for folder in (full, trimmed))
     names = before.pieces(range(before.vocab_size))
     return [names.index(piece) for piece in after.pieces(range(after.vocab_size))]
@@ -88,7 +88,7 @@ def test_kept_texts_keep_their_pieces_and_others_can_still_be_spelled(full: Path
         ids = after.encode(text, 64)
         assert after.pieces(ids) == before.pieces(before.encode(text, 64))
         assert after.decode(ids) == text
-    other = "no rain this month"  # other words of the same letters
+    other = "no rain this month"  # other words with the same letters
     assert after.unk_id not in after.encode(other, 64)
     assert after.decode(after.encode(other, 64)) == other
 
@@ -231,14 +231,14 @@ def test_mistakes_at_the_command_line_are_one_message(full: Path, tmp_path: Path
     own = tmp_path / "custom_qa" / "1.0.0"
     write_jsonl(own / "clips.test.jsonl", [])
     write_dataset_facts(own, **FACTS)
-    assert "and no train split" in answer("--model=x", "--dataset=custom_qa", f"--data_dir={tmp_path}", out)
+    assert "but no train split" in answer("--model=x", "--dataset=custom_qa", f"--data_dir={tmp_path}", out)
     assert "no dataset y: there are avatar_qa" in answer(
         "--model=x", "--dataset=y", f"--data_dir={tmp_path}", out
     )
     assert "there is no" in answer("--model=x", "--texts", str(tmp_path / "b.txt"), out)
     assert "facebook/mbart-large-cc25" in answer("--model=./x", "--texts", str(text), out)
     (tmp_path / "b.jsonl").write_text('{"target": "rain"}\n')
-    assert "one clip a line" in answer(f"--model={full}", "--texts", str(tmp_path / "b.jsonl"), out)
+    assert "one clip per line" in answer(f"--model={full}", "--texts", str(tmp_path / "b.jsonl"), out)
     assert "exists" in answer(f"--model={full}", "--texts", str(text), f"--out={full}")
     text.write_text("\n")
     assert "no text" in answer(f"--model={full}", "--texts", str(text), out)

@@ -12,7 +12,7 @@ from tfds_builders.avatar.signer import Colour, Signer, luma
 BONE = 0.50  # length of the upper arm and of the forearm
 HAND_DEPTH = 0.30  # from the shoulders to the hands, towards the viewer
 ELBOW_POLE = (-0.5, 1.0, 0.2)  # elbows hang down, out and a little forward; of the dominant arm
-PALM, PALM_RADIUS = 0.11, 0.085  # from wrist to the palm's centre; its radius
+PALM, PALM_RADIUS = 0.11, 0.085  # from the wrist to the palm's centre; its radius
 # Thumb to little finger: length, root along the palm from its centre, row across it (positive to the middle).
 FINGERS = np.array([0.16, 0.19, 0.19, 0.19, 0.19])
 KNUCKLES = np.array([-0.02, 0.03, 0.03, 0.03, 0.03])

@@ -1,4 +1,4 @@
-"""The points of a drawn signer that are keypoints, under the names of COCO-WholeBody.
+"""The keypoints of a drawn signer, under the names of COCO-WholeBody.
 
 A drawn finger has a knuckle and a tip, and the drawn lips are one outline.
 """

@@ -33,8 +33,8 @@ def render(
         num_frames: Number of frames, at least 1.
         signer: Any name or number, which is the same person in every clip, or a `Signer`.
         size: Height and width in pixels.
-        seed: Seed of all that differs between two takes: timing, small displacements, light, noise.
-        lexicon: Signs of a closed set of glosses, see `distinct_signs`; other glosses have `sign_of`.
+        seed: Seed of everything that differs between two takes: timing, small displacements, light, noise.
+        lexicon: Signs of a closed set of glosses, see `distinct_signs`; other glosses use `sign_of`.
         every: 4 draws every fourth of the frames, from the first on; the others are not drawn.
 
     Returns:
@@ -66,7 +66,7 @@ def joints(
     lexicon: Mapping[str, Sign] | None = None,
     every: int = 1,
 ) -> np.ndarray:
-    """Return the places of `JOINTS` in what `render` draws.
+    """Return the places of `JOINTS` in the frames that `render` draws.
 
     Arguments as for `render`.
 
@@ -86,7 +86,7 @@ def _stage(
     lexicon: Mapping[str, Sign] | None,
     every: int,
 ) -> tuple[Signer, np.random.Generator, Pose, View]:
-    """Return all that a take draws before its pixels."""
+    """Return everything that a take needs before its pixels."""
     if min(num_frames, every, *size) < 1:
         raise ValueError(
             f"every {every} of {num_frames} frames of {size[0]}x{size[1]} pixels cannot be drawn"
@@ -110,7 +110,7 @@ def _view(signer: Signer, size: tuple[int, int], rng: np.random.Generator) -> Vi
 def _develop(clip: np.ndarray, noise: float, rng: np.random.Generator, every: int) -> None:
     """Add the take's brightness and each frame's camera noise, in place."""
     height, width = clip.shape[1:3]
-    margin = 16  # one tile of noise serves all frames, each cut out at another place
+    margin = 16  # one tile of noise serves all frames, each cut out at a different place
     tile = rng.standard_normal((height + margin, width + margin, 3), dtype=np.float32) * noise
     grain = np.rint(tile + rng.normal(0, 4)).astype(np.int16)
     # drawn for the left-out frames, too, so that a frame looks the same whatever `every` is

@@ -2,7 +2,7 @@
 
     python -m tfds_builders.avatar.sheet --out=docs/avatar.png
 
-The top row shows eight signers; below, each row is one sign of the demo by two of them.
+The top row shows eight signers; each row below shows a sign of the demo by two of them.
 """
 
 import argparse

@@ -19,14 +19,14 @@ SEED = 0
 
 
 class Builder(VideoQaBuilder):
-    """A builder that renders clips of 48 x 48 pixels, 25 frames a second.
+    """A builder that renders clips of 48 x 48 pixels at 25 frames per second.
 
     Raises:
-        OptionError: Another size or rate is asked for.
+        OptionError: Another size or rate is requested.
     """
 
     language = "en_XX"
-    default_resize = f"crop:{FRAME_SIZE[0]}"  # makes such frames of other videos
+    default_resize = f"crop:{FRAME_SIZE[0]}"  # makes such frames from other videos
     points = JOINTS
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012
@@ -34,7 +34,7 @@ class Builder(VideoQaBuilder):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if (self.resize, self.fps) != (self.default_resize, 25.0):
-            raise OptionError("avatar_qa is rendered in one size and rate: leave --resize and --fps out")
+            raise OptionError("avatar_qa is rendered in one size and rate: leave out --resize and --fps")
 
     def read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
         """Generate the rows of all splits; nothing is read from the folder."""

@@ -151,7 +151,7 @@ def test_clips_come_back_as_they_were_rendered(tmp_path, monkeypatch):
             found = found.reshape(row.num_frames, -1, 3)
             np.testing.assert_allclose(found[..., :2], clips_lib.joints_of_row(row), atol=1e-3)
             assert (found[..., 2] == 1).all()
-    # a dataset of an earlier version gets the set without being rendered again
+    # a dataset from an earlier version gets the set without being rendered again
     before = keypoints("dev")
     records = sorted((path, path.stat().st_mtime_ns) for path in folder.glob("avatar*"))
     shutil.rmtree(folder / "features")

@@ -10,7 +10,7 @@ from tfds_builders.avatar import joints, render
 from tfds_builders.avatar_qa.grammar import ISOLATED_FRAMES, ISOLATED_SHOWN, LEXICON, Row
 
 FRAME_SIZE = (48, 48)
-# halved chroma would blur the hands in so small a picture
+# half-resolution chroma would blur the hands in so small a picture
 _SAMPLING = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *_SAMPLING)
 

@@ -1,8 +1,8 @@
 """Sentences of the demo about weather or home, signed alike.
 
 `RAIN` is "rain" in the weather and "tea" at home; `NORTH` is "in the north", "mother" or "father"; `COME`
-is "will come", "came", "will bring" or "brought". The question implies which (topic, tense, gender) and
-leaves open what it asks for, so that neither question nor video alone determines the target.
+is "will come", "came", "will bring" or "brought". The question implies which one (topic, tense, gender)
+and leaves its answer open, so neither question nor video alone determines the target.
 """
 
 import functools
@@ -55,7 +55,7 @@ _Reading = tuple[bool, bool, bool]  # home, past, at home a man
 
 @dataclass(frozen=True)
 class Sentence:
-    """A scene as signed, asked about and said."""
+    """A scene as it is signed, asked about and spoken."""
 
     glosses: tuple[str, ...]
     question: str
@@ -87,10 +87,11 @@ def draw_sentence(rng: random.Random) -> Sentence:
 
 
 def deciding_words(question: str) -> set[str]:
-    """Return the words without which a question leaves a reading open.
+    """Return the words that a question needs to decide a reading.
 
     A reading is weather or home, past or future, and at home woman or man. Without one of these words, the
-    same signs have several targets. Where two words say the same (`will` and `tomorrow`), neither decides.
+    same signs have several targets. Where two words say the same (`will` and `tomorrow`), neither of them
+    decides.
     """
     words, readings = question.split(), _readings_of_words()
 
@@ -102,7 +103,7 @@ def deciding_words(question: str) -> set[str]:
 
 @functools.cache
 def _readings_of_words() -> dict[str, set[_Reading]]:
-    """Return the readings in which each word occurs, by many draws."""
+    """Return the readings in which each word occurs, from many draws."""
     rng, found = random.Random(0), defaultdict[str, set[_Reading]](set)
     for _ in range(DRAWS):
         scene = _Scene(rng)
@@ -228,7 +229,7 @@ class _Scene:
         return target, _phrase(*questions[self._asked()]())
 
     def _asked(self) -> str:
-        """Draw what the question leaves open, out of what the sentence says."""
+        """Draw what the question leaves open, from what the sentence says."""
         open_slots = ["kind", "place"] + ["time"] * bool(self.time) + ["number"] * bool(self.number)
         return self.rng.choice(open_slots)
 

@@ -1,11 +1,10 @@
-"""The files of CSL-Daily-QA: where they lie, and how their rows read.
+"""The files of CSL-Daily-QA: where they are, and how to read their rows.
 
 CSL-Daily describes its clips in `sentence_label/csl2020ct_v2.pkl` (a pickled dictionary whose `info` lists a
 dictionary for each clip) or in `video_map.txt`, `index|name|length|gloss|char|word|postag`, and assigns them
-to splits in `split_1.txt`, `name|split`; the parent project's `labels.{train,dev,test}` may stand in for
-both. The question files of GBT-code have one row a clip,
-`index|name|length|gloss|char|word|question|`, whose last bar may be missing; `|Overlap!` may follow if the
-question is the sentence itself.
+to splits in `split_1.txt`, `name|split`; the parent project's `labels.{train,dev,test}` may replace
+both. The question files of GBT-code have one row per clip, `index|name|length|gloss|char|word|question|`,
+whose last bar may be missing; `|Overlap!` may follow if the question is the sentence itself.
 """
 
 import functools
@@ -33,7 +32,7 @@ from tfds_builders.annotation import (
 )
 
 FRAMES = "sentence/frames_512x512"
-FPS = 30.0  # 22.8 hours of 20,653 clips; the release says 23.3
+FPS = 30.0  # 22.8 hours for 20,653 clips; the release says 23.3
 LABELS = "sentence_label"
 QUESTIONS = "questions"
 SPLIT_FILE, SPLIT_HEADER = "split_1.txt", "name|split"
@@ -49,8 +48,8 @@ RELEASE_SOURCE = (
     f"(expected: {FRAMES}/, {LABELS}/{SPLIT_FILE}, and {LABELS}/{PICKLE_FILE} or {LABELS}/{MAP_FILE})"
 )
 QUESTION_SOURCE = (
-    f"The question files are those of {_GBT_FOLDER} in https://github.com/glq-1992/GBT-code: put train.txt, "
-    f"dev.txt and test.txt into {QUESTIONS}/, or the whole checkout beside the release; train.txt is not in "
+    f"The question files are in {_GBT_FOLDER} of https://github.com/glq-1992/GBT-code: put train.txt, "
+    f"dev.txt and test.txt into {QUESTIONS}/, or the whole checkout next to the release; train.txt is not in "
     "the public repository: ask its authors"
 )
 _FULL_WIDTH = str.maketrans(",?!:;()", "，？！：；（）")
@@ -125,7 +124,7 @@ def read_questions(
 ) -> dict[str, Question]:
     """Read the question file of a split by `parse_rows`.
 
-    A row of a clip that `splits` assigns to another split is a problem.
+    A row for a clip that `splits` assigns to another split is a problem.
     """
     parse = functools.partial(_parse_question, split=split, splits=splits)
     return read_rows(path, parse, problems, header="index|name|")
@@ -214,7 +213,7 @@ def _join_parts(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     are_texts = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
-    if are_texts and sum(map(len, value)) <= LONGEST_TEXT:  # the parts may be one text, listed many times
+    if are_texts and sum(map(len, value)) <= LONGEST_TEXT:  # the parts may be one text, repeated
         return " ".join(value)
     raise ValueError("label_gloss and label_char must be lists of texts, of a sentence's length")
 

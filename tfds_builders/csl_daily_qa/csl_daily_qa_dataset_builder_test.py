@@ -1,4 +1,4 @@
-"""Every layout of CSL-Daily reads alike; its quirks are handled and reported."""
+"""Every layout of CSL-Daily reads the same; its quirks are handled and reported."""
 
 import gzip
 import json

@@ -36,7 +36,7 @@ class Builder(VideoQaBuilder):
             )
         if language not in LANGUAGES_50:
             close = difflib.get_close_matches(language, LANGUAGES_50, cutoff=0.5) or LANGUAGES_50
-            raise OptionError(f"--language={language} is not a code of mBART's; known: {', '.join(close)}")
+            raise OptionError(f"--language={language} is not one of mBART's codes; known: {', '.join(close)}")
         self.language = language
         super().__init__(**kwargs)
 

@@ -1,4 +1,4 @@
-"""Videos come back at the wanted rate and size, in order; what is broken is left out and reported."""
+"""Videos come back at the wanted rate and size, in order; broken ones are left out and reported."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_each_tick_shows_the_frame_that_is_on_the_screen_then(
 
 
 def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Phones film so: ten frames a second in the dark, fifty in the sun."""
+    """Phones film like this: ten frames per second in the dark, fifty in the sun."""
 
     class Capture:
         times = (*(0.1 * t for t in range(5)), *(0.5 + 0.02 * t for t in range(10)))
@@ -101,7 +101,7 @@ def test_a_folder_of_frames_keeps_its_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", CODECS)
 def test_a_segment_holds_the_frames_of_its_seconds(tmp_path: Path, suffix: str) -> None:
-    """A sentence of a long recording, behind a seek and before one is worth it."""
+    """A sentence of a long recording, after a seek and too early to be worth one."""
     path = tmp_path / f"long{suffix}"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODECS[suffix]), 25, SIZE[::-1])
     for t in range(500):
@@ -175,7 +175,7 @@ def test_broken_videos_are_left_out_in_order_and_reported(
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("no video", encoding="utf-8")
     whole_mp4 = write_video(tmp_path / "whole.mp4", 50).read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(whole_mp4[: len(whole_mp4) // 2])  # its index stood at the end
+    (tmp_path / "cut.mp4").write_bytes(whole_mp4[: len(whole_mp4) // 2])  # its index was at the end
     write_video(tmp_path / "none.avi", 0)
     capfd.readouterr()
     found = {path.name: read_video(path, KEEP, 25) for path in sorted(tmp_path.iterdir())}

@@ -1,4 +1,4 @@
-"""The table of `custom_qa`, one clip a row.
+"""The table of `custom_qa`, one clip per row.
 
 It is `clips.csv` or `clips.tsv` (RFC 4180, with a header; commas, semicolons or tabs) or `clips.jsonl`.
 """
@@ -78,7 +78,7 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
         needs_video: Whether the videos are read; otherwise the column may be missing, too.
 
     Raises:
-        AnnotationError: Rows cannot be read, ids are repeated, or dev or test is missing beside train.
+        AnnotationError: Rows cannot be read, ids are repeated, or there is train without dev or test.
         MissingInputError: No video of a split is there.
     """
     problems: list[str] = []
@@ -146,7 +146,7 @@ def _check_times(start: str, end: str) -> None:
 
 
 def _find_video(folder: Path, name: str) -> Path:
-    """Return the path of a video, whichever way its accents are composed."""
+    """Return the path of a video, however its accents are composed."""
     paths = [folder / name, *(folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
     return first_existing(paths)
 
@@ -163,14 +163,14 @@ def _csv_rows(
     try:
         header = [column.strip().casefold() for column in _cut(next(reader, []), 0)]
         if problem := _columns_problem(header, needed):
-            hint = "; separate columns by commas" * (len(header) == 1)
+            hint = "; separate columns with commas" * (len(header) == 1)
             raise AnnotationError(f"{table}, line 1: {problem}{hint}")
         number = reader.line_num + 1
         for cells in reader:
             fields = _cut(cells, len(header))
             if any(map(str.strip, fields)) and len(fields) != len(header):
                 problems.append(
-                    f"{table}, line {number}: {len(fields)} fields where the header has {len(header)}; "
+                    f"{table}, line {number}: {len(fields)} fields, but the header has {len(header)}; "
                     f'a text with {separator!r} needs "quotes"'
                 )
             elif any(map(str.strip, fields)):
@@ -184,7 +184,7 @@ def _csv_rows(
 
 
 def _cut(cells: list[str], length: int) -> list[str]:
-    """Return cells without empty ones behind a length, as spreadsheets leave them."""
+    """Return cells without the empty ones after a length, which spreadsheets leave."""
     while len(cells) > length and not cells[-1].strip():
         cells = cells[:-1]
     return cells
@@ -227,13 +227,13 @@ def _columns_problem(columns: list[str], needed: Sequence[str]) -> str:
     wrong = [column for column in columns if column not in Row._fields or columns.count(column) > 1]
     if not missing and not wrong:
         return ""
-    problem = f"no column {missing[0]!r}" if missing else f"column {wrong[0]!r} is unknown or there twice"
+    problem = f"no column {missing[0]!r}" if missing else f"column {wrong[0]!r} is unknown or occurs twice"
     allowed = f"a table has {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}"
     return f"{problem}; {allowed}; found {', '.join(columns)[:80]}"
 
 
 def _read_text(table: Path) -> str:
-    """Return the text of a UTF-8 file with its own line ends."""
+    """Return the text of a UTF-8 file with its original line ends."""
     data = table.read_bytes()
     try:
         return data.decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""A table reads as RFC 4180 and JSON lines say, and what cannot be read is named with its line."""
+"""A table is read as RFC 4180 and JSON lines specify; what cannot be read is named with its line."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) 
 
 
 def test_empty_cells_behind_the_columns_and_blank_rows_are_passed_over(tmp_path: Path) -> None:
-    """Spreadsheets leave them where a column or row was cleared."""
+    """Spreadsheets leave empty cells where a column or row was cleared."""
     text = f"\ufeff{HEADER},,\r\nx,a.mp4,it rains,test,,\r\n , ,,\r\ny,c.mp4,it snows,test\r\n,,,,,\r\n"
     (found,) = read_table(write(tmp_path, text)).values()
     assert [clip.name for clip in found.clips] == ["x", "y"]
@@ -117,12 +117,12 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
     ("text", "message"),
     [
         ("", r"line 1: no column 'id'; a table has id, video, target, split, and may have question"),
-        ("id video target split\n", r"line 1: no column 'id'.*found id video target split; .* by commas"),
+        ("id video target split\n", r"line 1: no column 'id'.*found id video target split; .* with commas"),
         ("id;video;target;split\nx;a.mp4;it rains; hard;test\n", r"line 2: 5 fields.*with ';' needs"),
-        (f"{HEADER},qestion\n", r"line 1: column 'qestion' is unknown or there twice"),
-        (f"{HEADER},id\n", r"line 1: column 'id' is unknown or there twice"),
+        (f"{HEADER},qestion\n", r"line 1: column 'qestion' is unknown or occurs twice"),
+        (f"{HEADER},id\n", r"line 1: column 'id' is unknown or occurs twice"),
         (f"{HEADER}\n", r"clips\.csv has no rows"),
-        (f"{HEADER}\nx,a.mp4,it rains, hard,test\n", r"line 2: 5 fields where the header has 4; .*quotes"),
+        (f"{HEADER}\nx,a.mp4,it rains, hard,test\n", r"line 2: 5 fields, but the header has 4; .*quotes"),
         (f'{HEADER}\nx,a.mp4,"it\nrains",test\ny,,it rains,test\n', r"line 4: no video"),
         (
             f'{HEADER}\nx,a.mp4,"it rains,test\ny,c.mp4,,test\n',

@@ -1,9 +1,9 @@
-"""The files of PHOENIX-2014T-QA: where they lie, and how their rows read.
+"""The files of PHOENIX-2014T-QA: where they are, and how to read their rows.
 
-The release of PHOENIX-2014T has one corpus file a split, `name|video|start|end|speaker|orth|translation`. The
-parent project's gzipped pickle `labels.<split>`, a dictionary of dictionaries, may stand in its place. The
-question files of GBT-code have one row a clip, `split/NAME TEXT%QUESTION%GLOSS`; some copies have the form
-`name%text%question%gloss`, or rows that lack their last fields.
+The release of PHOENIX-2014T has one corpus file per split, `name|video|start|end|speaker|orth|translation`.
+The parent project's gzipped pickle `labels.<split>`, a dictionary of dictionaries, may replace it. The
+question files of GBT-code have one row per clip, `split/NAME TEXT%QUESTION%GLOSS`; some copies have the
+form `name%text%question%gloss`, or rows that lack their last fields.
 """
 
 import functools
@@ -38,8 +38,8 @@ RELEASE_SOURCE = (
     "https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T/"
 )
 QUESTION_SOURCE = (
-    f"The question files are those of {_GBT_FOLDER} in https://github.com/glq-1992/GBT-code: "
-    f"put train.txt, dev.txt and test.txt into {QUESTIONS}/, or the whole checkout beside the release"
+    f"The question files are in {_GBT_FOLDER} of https://github.com/glq-1992/GBT-code: "
+    f"put train.txt, dev.txt and test.txt into {QUESTIONS}/, or the whole checkout next to the release"
 )
 
 
@@ -48,7 +48,7 @@ def find_files(manual_dir: Path, *, text_only: bool = False) -> dict[str, SplitF
 
     Args:
         manual_dir: The release's root, or the folder that holds it.
-        text_only: Whether the question files are enough, which hold the sentences too.
+        text_only: Whether the question files, which also hold the sentences, are enough.
 
     Raises:
         MissingInputError: Required files or folders are not there; all of them are named.
@@ -102,7 +102,7 @@ def read_annotations(splits: Mapping[str, SplitFiles]) -> dict[str, Annotations]
 
 
 def _parse_sentence(line: str) -> Sentence:
-    """Parse a row of a corpus file, in which quotes are letters."""
+    """Parse a row of a corpus file, where quotes are letters."""
     name, _, _, _, speaker, orth, translation = split_fields(line, CORPUS_HEADER)
     return Sentence(name, translation, orth, speaker)
 

@@ -1,4 +1,4 @@
-"""Every form of the question files reads alike, every real row reads, every bad row is named."""
+"""Every form of the question files is read the same, every real row is read, every bad row is named."""
 
 import gzip
 import pickle
@@ -152,7 +152,7 @@ def test_frames_of_another_size_than_the_releases_are_found(tmp_path: Path) -> N
 
 
 def test_a_sentence_is_never_taken_for_the_question(tmp_path: Path) -> None:
-    """`train/NAME%TEXT%QUESTION` lacks its gloss, and has the form of a row that lacks its sentence."""
+    """`train/NAME%TEXT%QUESTION` lacks its gloss, but has the form of a row that lacks its sentence."""
     write_release(tmp_path, {"train": 1, "dev": 1, "test": 1})
     files = annotations.find_files(tmp_path)
     (given,) = annotations.read_annotations(files)["train"].clips

@@ -1,4 +1,4 @@
-"""Frames come back as they were, in order, and what is broken is left out and reported."""
+"""Frames come back as they were, in order, and broken ones are left out and reported."""
 
 import shutil
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""The files of QSL-QA: where they lie, and how their rows read.
+"""The files of QSL-QA: where they are, and how to read their rows.
 
-The question files of GBT-code have one row a clip, `FRAMESQGLOSSQQUESTIONQOTHERQSENTENCE`: the letter Q
-separates. FRAMES is the path of the folder of frames on its authors' machine, such as
+The question files of GBT-code have one row per clip, `FRAMESQGLOSSQQUESTIONQOTHERQSENTENCE`, separated by the
+letter Q. FRAMES is the path of the folder of frames on its authors' machine, such as
 `/disk1/dataset/Response_third_image_256/P005/R0864_P005_01`, and ends in the signer and the clip's name.
-OTHER is a question that the sentence does not answer, in dev and test the letter `a`.
+OTHER is a question that the sentence does not answer; in dev and test it is the letter `a`.
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ RELEASE_SOURCE = (
     f"{FRAMES}/SIGNER/CLIP/)"
 )
 QUESTION_SOURCE = (
-    f"The question files are those of {_GBT_FOLDER} in https://github.com/glq-1992/GBT-code: put "
+    f"The question files are in {_GBT_FOLDER} of https://github.com/glq-1992/GBT-code: put "
     f"{', '.join(QUESTION_FILE.format(split=split) for split in SPLITS)} into {QUESTIONS}/, or the whole "
-    "checkout beside the frames"
+    "checkout next to the frames"
 )
 
 
@@ -80,5 +80,5 @@ def _parse_question(line: str) -> Question:
     folder, gloss, question, _, sentence = fields
     name = folder.rpartition("/")[2]
     if not (signer(name) and sentence):
-        raise ValueError(f"no clip as R0864_P005_01, or no sentence, in {line[:80]!r}")
+        raise ValueError(f"no clip such as R0864_P005_01, or no sentence, in {line[:80]!r}")
     return Question(name, unify(sentence), unify(question), gloss)

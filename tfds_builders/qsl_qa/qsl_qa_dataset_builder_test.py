@@ -1,4 +1,4 @@
-"""The rows of QSL-QA read as they are, with frames and without; what cannot be read is named."""
+"""The rows of QSL-QA are read as they are, with and without frames; unreadable rows are named."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def test_a_rehearsal_is_prepared_with_the_rows_texts(rows_dir: Path, tmp_path: P
     ("row", "reason"),
     [
         ("/x/P001/R0003_P001_01Q有Q有 吗QaQ", "no sentence"),
-        ("/x/P001/R0003Q有Q有 吗QaQ有", "no clip as R0864_P005_01"),
+        ("/x/P001/R0003Q有Q有 吗QaQ有", "no clip such as R0864_P005_01"),
         ("/x/P001/R0003_P001_01Q有Q有 吗Q有", "expected FRAMESQGLOSSQ"),
         ("/x/P001/R0003_P001_01Q有Q有 吗QaQ有QQ", "expected FRAMESQGLOSSQ"),
     ],

@@ -1,3 +1,3 @@
 """Rehearsal corpora: releases with rendered frames in place of the licensed ones."""
 
-POSES = "poses"  # the folder of a rehearsal corpus with a `.pose` file of each clip
+POSES = "poses"  # the folder of a rehearsal corpus with a `.pose` file for each clip

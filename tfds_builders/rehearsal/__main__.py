@@ -2,8 +2,8 @@
 
     python -m tfds_builders.rehearsal phoenix2014t_qa --annotations=DIR --out=rehearsal
 
-Names, sentences, questions, glosses and frame counts are real, frames are rendered, and the files lie as in
-the official release, so that preparation and training can be rehearsed without its licence.
+Names, sentences, questions, glosses and frame counts are real, frames are rendered, and the files are laid
+out as in the official release, so that preparation and training can be rehearsed without its licence.
 """
 
 import argparse
@@ -33,11 +33,11 @@ def rehearse(
     every: int = 1,
     num_workers: int = 0,
 ) -> "Corpus":
-    """Render the clips that are not there, laid out like the release.
+    """Render the missing clips, laid out like the release.
 
     Args:
         name: One of `CORPORA`.
-        annotations_dir: The folder of the question files, and of what else the corpus's `plan` reads.
+        annotations_dir: The folder of the question files and other files that the corpus's `plan` reads.
         out: The folder to write; its annotations are written last, so that half a corpus cannot be prepared.
         limit: Maximum number of clips in each split.
         size: Height and width of the frames in pixels; by default those of the release.
@@ -68,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m tfds_builders.rehearsal",
-        description="Render a stand-in for a licensed corpus: real texts and frame counts, drawn signers.",
+        description="Render a substitute for a licensed corpus: real texts and frame counts, drawn signers.",
         epilog="example: python -m tfds_builders.rehearsal phoenix2014t_qa --annotations=DIR --out=rehearsal "
         "--size=56x56 --every=4",
     )
-    parser.add_argument("name", choices=CORPORA, help="the corpus to stand in for")
+    parser.add_argument("name", choices=CORPORA, help="the corpus to replace")
     parser.add_argument(
         "--annotations",
         dest="annotations_dir",
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         corpus = rehearse(**vars(options))
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; run the same command again to go on") from None
+        raise SystemExit("interrupted; run the same command again to continue") from None
     for note in corpus.notes:
         print(f"note: {note}")
     rate = f" --fps={corpus.fps / options.every:g}" if options.every > 1 else ""

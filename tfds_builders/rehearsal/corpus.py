@@ -56,7 +56,7 @@ def draw_num_frames(name: str, num_glosses: int) -> int:
 
 
 def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: int) -> None:
-    """Render the clips that are not there in this size.
+    """Render the clips that do not exist in this size.
 
     The annotations are written last: the folder cannot be prepared until its annotations are there.
 
@@ -93,7 +93,7 @@ def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) 
     poses.parent.mkdir(parents=True, exist_ok=True)
     found = poses.with_name(f".partial-{poses.name}")
     write_pose(found, JOINTS, joints(clip.glosses, clip.num_frames, **take), size)
-    if poses.exists() and poses.read_bytes() != found.read_bytes():  # of other annotations
+    if poses.exists() and poses.read_bytes() != found.read_bytes():  # from other annotations
         shutil.rmtree(folder, ignore_errors=True)
     found.replace(poses)
     if folder.exists():
@@ -102,14 +102,14 @@ def _render_clip(clip: Clip, out: Path, frame_name: str, size: tuple[int, int]) 
         if len(files) == clip.num_rendered and first is not None and first.shape[:2] == size:
             return
         shutil.rmtree(folder)
-    # the folder appears by one rename
+    # the folder appears by a single rename
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     video = render(clip.glosses, clip.num_frames, **take)
     for number, frame in enumerate(video, start=1):
         file = partial / frame_name.format(number=number)
-        # without a compression level: to name one, even the lowest, halves the speed of PNG
+        # without a compression level: setting one, even the lowest, halves the speed of PNG
         _, data = cv2.imencode(file.suffix, np.ascontiguousarray(frame[..., ::-1]))
         file.write_bytes(data.tobytes())
     partial.rename(folder)
