@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.question_only import PARTS, RESULTS, SUFFIX
+from benchmarks.question_only import PARTS, RESULTS, keep_predictions
 from sslssaw_jax.data.text import tokens
 from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import raw_bleu
@@ -29,7 +29,6 @@ from sslssaw_jax.workdir import (
     read_json,
     read_scores,
     user_path,
-    write_text,
 )
 
 QUESTION = "rehearsal_question"  # the model without video
@@ -320,9 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         decisive = {f"{base}_{row}" for base in QUALITIES for pair in EFFECTS.values() for row in pair}
         for name in decisive & {*names}:
-            predictions = first(rows["test"][name]).predictions
-            text = "".join(f"{row.id}\t{row.prediction}\n" for row in predictions)
-            write_text(RESULTS / f"{name}{SUFFIX}", text)
+            keep_predictions(name, first(rows["test"][name]).predictions)
 
 
 if __name__ == "__main__":
