@@ -12,6 +12,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.harness import RESULTS
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.metrics import LABELS, score
 from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
@@ -21,11 +22,11 @@ from sslssaw_jax.workdir import predictions_file, write_text
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 
-RESULTS = Path(__file__).parent / "results"
 SUFFIX = ".predictions.tsv"
 COPIED = "copy-question"
-PARAPHRASES = 380
-PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice(PARAPHRASES, None)}
+# of PHOENIX's test file: first paraphrases of the targets, as in dev, then inversions of them
+HALVES = {"first 380": slice(380), "last 262": slice(380, None)}
+PARTS = {"test": slice(None)} | HALVES
 
 
 def keep_predictions(name: str, predictions: Sequence[Prediction]) -> None:

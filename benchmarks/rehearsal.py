@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.question_only import PARTS, RESULTS, keep_predictions
+from benchmarks.harness import RESULTS
+from benchmarks.question_only import PARTS, keep_predictions
 from sslssaw_jax.data.text import tokens
 from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import raw_bleu
