@@ -26,6 +26,7 @@ from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
     METRICS,
+    picture_path,
     predictions_file,
     read_json,
     read_scores,
@@ -291,7 +292,7 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rehearsal", description=__doc__)
     parser.add_argument("--tables", type=user_path, required=True, help="workdir of the tables command")
-    parser.add_argument("--figure", type=user_path, help="the PNG to draw")
+    parser.add_argument("--figure", type=picture_path, help="the picture to draw")
     parser.add_argument(
         "--write",
         action="store_true",
