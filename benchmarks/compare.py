@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import compare, keep, serve
+from benchmarks.harness import VOCAB_SIZE, compare, keep, serve
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.systems import default_config, read_config
 
-VOCAB_SIZE, PAD, EOS, LANGUAGE = 2454, 1, 2, 2430  # of mBART trimmed to PHOENIX-2014T
+PAD, EOS, LANGUAGE = 1, 2, 2430  # in the vocabulary of VOCAB_SIZE tokens
 QUESTION, TARGET = 16, 24  # tokens
 POSITIONS = 64  # of the encoder, in decoding
 SENTENCE = 30  # tokens found in decoding, out of the 150 that are allowed

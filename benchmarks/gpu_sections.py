@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_setup import (
-    VOCAB_SIZE,
     draw_state,
     make_batches,
     make_config,
     make_stage,
     render_clips,
 )
+from benchmarks.harness import VOCAB_SIZE
 from sslssaw_jax.types import Batch
 
 Findings = dict[str, Any]

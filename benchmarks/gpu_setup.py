@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import optax
 
+from benchmarks.harness import VOCAB_SIZE
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.types import Batch, TrainState
 
-VOCAB_SIZE = 2454  # of mBART trimmed to PHOENIX-2014T
 STAGES = {"stage2": ("translate", 8, 118), "stage1": ("pretrain", 16, 117)}  # clips and frames of a batch
 TEXT = (
     "und nun die wettervorhersage fuer morgen freitag den dritten august im norden gibt es regen und im "

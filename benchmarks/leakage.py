@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import keep
+from benchmarks.question_only import HALVES
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.evaluation.leakage import overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import overlap, score
@@ -32,7 +33,6 @@ CORPORA: dict[str, tuple[str, str, Callable[[Path, str, list[str]], dict[str, Qu
     ),
     "qsl_qa": ("zh_CN", QUESTION_FILE, lambda path, split, problems: read_qsl(path, problems)),
 }
-PARAPHRASES = 380  # first rows of PHOENIX's test file; the others are inversions of their targets
 HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
 
 
@@ -53,8 +53,7 @@ def parts(corpus: str, split: str, rows: list[Question]) -> Iterator[tuple[str, 
     """Yield a split with its name, then its halves and overlap parts."""
     yield split, rows
     if (corpus, split) == ("phoenix2014t_qa", "test"):
-        yield f"{split}, first {PARAPHRASES}", rows[:PARAPHRASES]
-        yield f"{split}, last {len(rows) - PARAPHRASES}", rows[PARAPHRASES:]
+        yield from ((f"{split}, {half}", rows[lines]) for half, lines in HALVES.items())
     targets = [row.target for row in rows]
     chosen = overlap_parts(targets, [row.question for row in rows], characters=counts_characters(targets))
     for name, indices in chosen.items():

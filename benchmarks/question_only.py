@@ -9,34 +9,33 @@ p-values of the differences from copy-question or `--against=NAME` (paired boots
 
 import argparse
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.harness import RESULTS
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.metrics import LABELS, score
+from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
 from sslssaw_jax.evaluation.significance import compare
 from sslssaw_jax.tables.layout import TESTED
-from sslssaw_jax.workdir import write_text
+from sslssaw_jax.workdir import predictions_file, write_text
 from tfds_builders.annotation import AnnotationError, Question
 from tfds_builders.phoenix2014t_qa.annotations import read_questions
 
-RESULTS = Path(__file__).parent / "results"
 SUFFIX = ".predictions.tsv"
 COPIED = "copy-question"
-PARAPHRASES = 380
-PARTS = {"test": slice(None), "first 380": slice(PARAPHRASES), "last 262": slice(PARAPHRASES, None)}
+# of PHOENIX's test file: first paraphrases of the targets, as in dev, then inversions of them
+HALVES = {"first 380": slice(380), "last 262": slice(380, None)}
+PARTS = {"test": slice(None)} | HALVES
 
 
-def write_predictions(name: str, workdir: Path) -> None:
+def keep_predictions(name: str, predictions: Sequence[Prediction]) -> None:
     """Write a run's predictions of test to `results/NAME.predictions.tsv`."""
-    with (workdir / "predictions.test.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    text = "".join(f"{row['id']}\t{row['prediction']}\n" for row in rows)
+    text = "".join(f"{row.id}\t{row.prediction}\n" for row in predictions)
     write_text(RESULTS / f"{name}{SUFFIX}", text)
 
 
-def read_predictions(path: Path) -> dict[str, str]:
+def kept_predictions(path: Path) -> dict[str, str]:
     with path.open(encoding="utf-8", newline="") as file:
         return dict(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
@@ -75,14 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     for pair in options.write:
         name, _, workdir = pair.partition("=")
-        write_predictions(name, Path(workdir))
+        keep_predictions(name, read_predictions(Path(workdir) / predictions_file("test")))
     problems: list[str] = []
     questions = read_questions(options.annotations / "test.txt", "test", problems)
     if problems:
         raise SystemExit(f"error: {AnnotationError(*problems)}")
     systems = {COPIED: {name: clean_question(question.question) for name, question in questions.items()}}
     for path in sorted(RESULTS.glob(f"question_only*{SUFFIX}")):
-        systems[path.name.removesuffix(SUFFIX)] = read_predictions(path)
+        systems[path.name.removesuffix(SUFFIX)] = kept_predictions(path)
     if options.against not in systems:
         parser.error(f"--against={options.against}: unknown; known: {', '.join(systems)}")
     columns = [*LABELS.values(), *(f"p, {LABELS[key]}" for key in TESTED)]

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from benchmarks.harness import keep
 from sslssaw_jax.evaluation.metrics import raw_bleu
+from sslssaw_jax.evaluation.predictions import read_predictions
 from sslssaw_jax.evaluation.significance import draw, resampled_bleu
-from sslssaw_jax.workdir import predictions_file, read_jsonl
+from sslssaw_jax.workdir import predictions_file
 from tfds_builders.avatar_qa.avatar_qa_dataset_builder import NUM_CLIPS, SEED
 from tfds_builders.avatar_qa.grammar import readings, rows
 
@@ -63,9 +64,9 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="workdirs of runs on the demo")
     options = parser.parse_args()
     signed = {row.id: row.sentence.glosses for row in rows(NUM_CLIPS, SEED)["test"]}
-    found = [read_jsonl(run / predictions_file("test")) for run in options.runs]
-    targets, meant = zip(*((clip["target"], readings(signed[clip["id"]])) for clip in found[0]))
-    scored = score_readings([[clip["prediction"] for clip in run] for run in found], targets, meant)
+    found = [read_predictions(run / predictions_file("test")) for run in options.runs]
+    targets, meant = zip(*((clip.target, readings(signed[clip.id])) for clip in found[0]))
+    scored = score_readings([[clip.prediction for clip in run] for run in found], targets, meant)
     table = [
         [
             run.name,

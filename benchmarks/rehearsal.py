@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.question_only import PARTS, RESULTS, SUFFIX
+from benchmarks.harness import RESULTS
+from benchmarks.question_only import PARTS, keep_predictions
 from sslssaw_jax.data.text import tokens
 from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import raw_bleu
@@ -26,11 +27,11 @@ from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
     METRICS,
+    picture_path,
     predictions_file,
     read_json,
     read_scores,
     user_path,
-    write_text,
 )
 
 QUESTION = "rehearsal_question"  # the model without video
@@ -304,7 +305,7 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rehearsal", description=__doc__)
     parser.add_argument("--tables", type=user_path, required=True, help="workdir of the tables command")
-    parser.add_argument("--figure", type=user_path, help="the PNG to draw")
+    parser.add_argument("--figure", type=picture_path, help="the picture to draw")
     parser.add_argument(
         "--write",
         action="store_true",
@@ -333,9 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         decisive = {f"{base}_{row}" for base in QUALITIES for pair in EFFECTS.values() for row in pair}
         for name in decisive & {*names}:
-            predictions = first(rows["test"][name]).predictions
-            text = "".join(f"{row.id}\t{row.prediction}\n" for row in predictions)
-            write_text(RESULTS / f"{name}{SUFFIX}", text)
+            keep_predictions(name, first(rows["test"][name]).predictions)
 
 
 if __name__ == "__main__":

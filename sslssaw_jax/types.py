@@ -29,6 +29,15 @@ class Texts(NamedTuple):
     target_mask: Array  # bool[B, L_target]
 
 
+class PackedClips(NamedTuple):
+    """Where the frames, or the rows of features, of each clip lie in a pack."""
+
+    start: Array  # i32[B]
+    count: Array  # i32[B], without what is left out
+    valid: Array  # bool[B], False: a row of the batch that has no clip
+    left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
+
+
 @flax.struct.dataclass
 class Features:
     """The rows of one feature set, packed as frames are; rows of no clip come last."""
@@ -81,11 +90,16 @@ class Batch:
     gloss_mask: Array  # bool[B, G]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
-    left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
+    left_out: Array | None = None  # i32[B, 2], see `PackedClips`
     features: tuple[Features, ...] = ()  # one for each name in `config.data.features`
     keypoints: Features | None = None  # a row for each frame, as `config.data.keypoints` names them
     # the most frames or rows of a clip in this batch; None: as many as `config.data` allows
     most_rows: int | None = flax.struct.field(pytree_node=False, default=None)
+
+    @property
+    def packed_clips(self) -> PackedClips:
+        """Return where each clip lies among the packed frames."""
+        return PackedClips(self.frame_start, self.frame_count, self.valid, self.left_out)
 
 
 @flax.struct.dataclass

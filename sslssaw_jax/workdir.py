@@ -1,11 +1,12 @@
 """The folder of a run: file names, lock, and reading and writing."""
 
+import argparse
 import json
 import os
 import socket
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,26 @@ PROFILE = "profile"
 TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 
 Scores = dict[int, dict[str, float]]  # by step
+PICTURES = (".png", ".pdf", ".svg", ".jpg")  # endings of the pictures that matplotlib writes
 
 
 def user_path(name: str | Path) -> Path:
     """Return the path that a user names; `~` is the home folder."""
     return Path(name).expanduser()
+
+
+def picture_path(name: str, ends: Sequence[str] = PICTURES) -> Path:
+    """Return the path of a picture to write, for a command's parser.
+
+    Raises:
+        ArgumentTypeError: The name has none of the ends, or its folder does not exist.
+    """
+    path = user_path(name)
+    if path.suffix.lower() not in ends:
+        raise argparse.ArgumentTypeError(f"{name} must end in {', '.join(ends)}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def predictions_file(split: str) -> str:

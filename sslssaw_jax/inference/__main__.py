@@ -5,14 +5,11 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslssaw_jax.errors import ends_in_one_line, printable, set_up_output
 from sslssaw_jax.inference.demo import DEMO
-from sslssaw_jax.workdir import user_path
-
-PICTURES = (".png", ".pdf", ".svg", ".jpg")
+from sslssaw_jax.workdir import picture_path
 
 if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer
@@ -41,20 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--explain",
         metavar="PNG",
-        type=_picture,
+        type=picture_path,
         help="a picture of what each sentence depends on: words and stretches of video",
     )
     _translate(parser.parse_args(arguments))
-
-
-def _picture(name: str) -> Path:
-    """Return the path of a picture that can be written."""
-    path = user_path(name)
-    if path.suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"{name} must end in {', '.join(PICTURES)}")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
-    return path
 
 
 def _translate(options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from sslssaw_jax.config.checks import fraction, positive, require
 from sslssaw_jax.models.precision import FloatLinear
 from sslssaw_jax.models.vgg import VGG, ConvBlock, Maps, VGGConfig
 from sslssaw_jax.models.video_embedding import EDGES, gather_frames, num_pools, padded_length, prefix_mask
+from sslssaw_jax.types import PackedClips
 
 # the joints of the heat maps
 POINTS = (
@@ -216,23 +217,20 @@ class MultiCueEmbedding(nnx.Module):
     def __call__(
         self,
         frames_NxHxWx3: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
         rngs: nnx.Rngs | None = None,
     ) -> Cues:
         parts, points_NxKx2 = self.spatial(self.cnn.maps(frames_NxHxWx3), rngs)
-        length_B = padded_length(frame_count_B, self.pools)
+        length_B = padded_length(clips.count, self.pools)
         place_T = jnp.arange(padded_length(self.max_frames, self.pools))
-        clips = place_T < length_B[:, None], frame_start_B, frame_count_B, left_out_Bx2
-        joint_BxTxC = gather_frames(jnp.concatenate(parts, axis=-1), place_T - EDGES[self.pools], *clips)
+        joint_NxC, inside_BxT = jnp.concatenate(parts, axis=-1), place_T < length_B[:, None]
+        joint_BxTxC = gather_frames(joint_NxC, place_T - EDGES[self.pools], inside_BxT, clips)
         ends = list(accumulate(self.spatial.widths))[:-1]
         parts_BxTxC = jnp.split(joint_BxTxC, ends, axis=-1)
         for block in self.temporal:
             joint_BxTxC, parts_BxTxC = block(joint_BxTxC, parts_BxTxC)
             length_B = (length_B - 4) // block.step
-        mask_BxT = prefix_mask(length_B, valid_B, joint_BxTxC.shape[1])
+        mask_BxT = prefix_mask(length_B, clips.valid, joint_BxTxC.shape[1])
         return Cues((self.dropout(joint_BxTxC, rngs=rngs), *parts_BxTxC), mask_BxT, points_NxKx2)
 
 

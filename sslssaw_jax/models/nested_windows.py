@@ -17,7 +17,7 @@ from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.transformer import EncoderLayer, LearnedPositions, TransformerConfig
 from sslssaw_jax.models.video_embedding import gather_frames, prefix_mask
-from sslssaw_jax.types import Features
+from sslssaw_jax.types import Features, PackedClips
 
 Level = tuple[jax.Array, jax.Array]  # float[B, W, D] and bool[B, W]
 
@@ -49,7 +49,8 @@ def prepared_levels(features: Sequence[Features], valid_B: jax.Array, max_rows: 
     levels = []
     for one in features:
         mask_BxW = prefix_mask(one.count, valid_B, max_rows)
-        windows_BxWxD = gather_frames(one.values, jnp.arange(max_rows), mask_BxW, one.start, one.count, None)
+        clips = PackedClips(one.start, one.count, valid_B)
+        windows_BxWxD = gather_frames(one.values, jnp.arange(max_rows), mask_BxW, clips)
         levels.append((windows_BxWxD.astype(jnp.float32), mask_BxW))
     return levels
 
@@ -89,21 +90,17 @@ class FrameWindows(nnx.Module):
         self,
         frames_NxHxWx3: jax.Array,
         frame_mask_N: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
     ) -> list[Level]:
         features_NxC = self.cnn(frames_NxHxWx3, frame_mask_N)
-        length_B = jnp.maximum(frame_count_B, max(self.spans))
-        inside_BxF = prefix_mask(length_B, valid_B, self.max_frames)
-        clips = inside_BxF, frame_start_B, frame_count_B, left_out_Bx2
-        x_BxFxC = gather_frames(features_NxC, jnp.arange(self.max_frames), *clips)
+        length_B = jnp.maximum(clips.count, max(self.spans))
+        inside_BxF = prefix_mask(length_B, clips.valid, self.max_frames)
+        x_BxFxC = gather_frames(features_NxC, jnp.arange(self.max_frames), inside_BxF, clips)
         levels = []
         for span, conv, norm in zip(self.spans, self.convs, self.norms):
             x_BxWxD = conv(x_BxFxC)
             count_B = num_windows(length_B, span, self.stride)
-            mask_BxW = prefix_mask(count_B, valid_B, x_BxWxD.shape[1])
+            mask_BxW = prefix_mask(count_B, clips.valid, x_BxWxD.shape[1])
             levels.append((norm(x_BxWxD, mask=mask_BxW[..., None], relu=True), mask_BxW))
         return levels
 

@@ -21,7 +21,7 @@ from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cpu_gradients import convolve, convolve_pixels
 from sslssaw_jax.models.remat import Blocks
 from sslssaw_jax.models.video_embedding import gather_frames, prefix_mask
-from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
+from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD, PackedClips
 
 STRIDE = 4  # frames of a position
 _FRAMES = ("NHWC", "HWIO", "NHWC")
@@ -222,17 +222,14 @@ class S3DEmbedding(nnx.Module):
         self,
         frames_NxHxWx3: jax.Array,
         frame_mask_N: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
     ) -> tuple[jax.Array, jax.Array]:
         """Return `(features_BxTxC, mask_BxT)`, the last frame repeated up to a position's four."""
         del frame_mask_N  # the clips are gathered by their places
-        time_T, inside_BxT, length_B = clip_places(self.max_frames, frame_count_B, valid_B)
-        place = time_T, inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
-        features_BxTxC = self.s3d(gather_frames(to_pixels(frames_NxHxWx3), *place), length_B)
-        return features_BxTxC, prefix_mask(length_B // STRIDE, valid_B, features_BxTxC.shape[1])
+        time_T, inside_BxT, length_B = clip_places(self.max_frames, clips)
+        clips_BxTxHxWx3 = gather_frames(to_pixels(frames_NxHxWx3), time_T, inside_BxT, clips)
+        features_BxTxC = self.s3d(clips_BxTxHxWx3, length_B)
+        return features_BxTxC, prefix_mask(length_B // STRIDE, clips.valid, features_BxTxC.shape[1])
 
 
 def to_pixels(frames: jax.Array) -> jax.Array:
@@ -240,12 +237,10 @@ def to_pixels(frames: jax.Array) -> jax.Array:
     return ((frames * jnp.asarray(PIXEL_STD) + jnp.asarray(PIXEL_MEAN)) * 2 - 1)[..., ::-1]
 
 
-def clip_places(
-    max_frames: int, frame_count_B: jax.Array, valid_B: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def clip_places(max_frames: int, clips: PackedClips) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return places in a clip, which are inside, and lengths."""
     time_T = jnp.arange(rounded_up(max_frames))
-    length_B = jnp.where(valid_B, rounded_up(frame_count_B), 0)
+    length_B = jnp.where(clips.valid, rounded_up(clips.count), 0)
     return time_T, time_T < length_B[:, None], length_B
 
 

@@ -13,7 +13,7 @@ from flax import nnx
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.video_embedding import gather_frames, num_pools, prefix_mask
-from sslssaw_jax.types import FeatureSize, most_rows
+from sslssaw_jax.types import FeatureSize, PackedClips, most_rows
 
 KERNELS = (3, 5, 7, 9)
 
@@ -77,18 +77,14 @@ class InceptionEmbedding(nnx.Module):
         self,
         video_N: jax.Array,  # frames, f32[N, H, W, 3], or features, [N, C]
         frame_mask_N: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
         most_rows: int | None = None,  # of a clip in this batch
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
-        length_B = self.step * -(-frame_count_B // self.step)
+        length_B = self.step * -(-clips.count // self.step)
         place_T = jnp.arange(self.step * -(-(most_rows or self.max_rows) // self.step))
         inside_BxT = place_T < length_B[:, None]
-        clips = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
-        x_BxTxC = gather_frames(features_NxC, place_T, *clips)
-        x_BxTxC, length_B = self.block1(x_BxTxC, length_B, valid_B)
-        x_BxTxC, length_B = self.block2(x_BxTxC, length_B, valid_B)
-        return x_BxTxC, prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
+        x_BxTxC = gather_frames(features_NxC, place_T, inside_BxT, clips)
+        x_BxTxC, length_B = self.block1(x_BxTxC, length_B, clips.valid)
+        x_BxTxC, length_B = self.block2(x_BxTxC, length_B, clips.valid)
+        return x_BxTxC, prefix_mask(length_B, clips.valid, x_BxTxC.shape[1])

@@ -21,7 +21,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.resnet import ResNet
 from sslssaw_jax.models.s3d import S3D, STRIDE, Masks, S3DConfig, clip_places, to_pixels
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, prefix_mask
-from sslssaw_jax.types import Features, FeatureSize
+from sslssaw_jax.types import Features, FeatureSize, PackedClips
 
 _EXCHANGES = 3  # the blocks behind which maps are exchanged
 
@@ -145,20 +145,16 @@ class TwoStreamS3D(nnx.Module):
         frames_NxHxWx3: jax.Array,
         points_NxKx3: jax.Array,
         frame_mask_N: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
     ) -> Streams:
         """Read clips; the last frame is repeated up to a position's four."""
         del frame_mask_N  # the clips are gathered by their places
-        time_T, inside_BxT, length_B = clip_places(self.max_frames, frame_count_B, valid_B)
-        place = time_T, inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
+        time_T, inside_BxT, length_B = clip_places(self.max_frames, clips)
         # points, not their larger heat maps, are gathered
         flat_NxC = points_NxKx3.reshape(len(points_NxKx3), -1)
-        points_BxTxKx3 = gather_frames(flat_NxC, *place).reshape(*inside_BxT.shape, -1, 3)
+        points_BxTxKx3 = gather_frames(flat_NxC, time_T, inside_BxT, clips).reshape(*inside_BxT.shape, -1, 3)
         maps = self.exchange(
-            gather_frames(to_pixels(frames_NxHxWx3), *place),
+            gather_frames(to_pixels(frames_NxHxWx3), time_T, inside_BxT, clips),
             self.heat_maps(points_BxTxKx3).astype(self.dtype),
             length_B,
         )
@@ -167,10 +163,10 @@ class TwoStreamS3D(nnx.Module):
         return Streams(
             video,
             keypoints,
-            prefix_mask(length_B // STRIDE, valid_B, len(time_T) // STRIDE),
+            prefix_mask(length_B // STRIDE, clips.valid, len(time_T) // STRIDE),
             self.pyramid(maps[0], masks),
             self.keypoint_pyramid(maps[1], masks),
-            prefix_mask(length_B // 2, valid_B, len(time_T) // 2),
+            prefix_mask(length_B // 2, clips.valid, len(time_T) // 2),
         )
 
     def exchange(
@@ -220,11 +216,15 @@ class TwoCNNs(VideoEmbedding):
         self.keypoints = VideoEmbedding(config, width, **sizes, features=size, dtype=dtype, rngs=rngs)
 
     def __call__(  # type: ignore[override]
-        self, frames_NxHxWx3: jax.Array, points_NxKx3: jax.Array, frame_mask_N: jax.Array, *place: Any
+        self,
+        frames_NxHxWx3: jax.Array,
+        points_NxKx3: jax.Array,
+        frame_mask_N: jax.Array,
+        clips: PackedClips,
     ) -> Streams:
-        video, mask = super().__call__(frames_NxHxWx3, frame_mask_N, *place)
+        video, mask = super().__call__(frames_NxHxWx3, frame_mask_N, clips)
         features_NxC = self.keypoint_cnn(self.heat_maps(points_NxKx3), frame_mask_N)
-        return Streams(video, self.keypoints(features_NxC, frame_mask_N, *place)[0], mask)
+        return Streams(video, self.keypoints(features_NxC, frame_mask_N, clips)[0], mask)
 
 
 class FeatureStreams(nnx.Module):
@@ -243,7 +243,8 @@ class FeatureStreams(nnx.Module):
         """Read both sets; a clip has the length of its shorter sequence."""
 
         def read(part: FrameFeatures, one: Features) -> tuple[jax.Array, jax.Array]:
-            return part(one.values, jnp.ones(len(one.values), bool), one.start, one.count, valid_B)
+            clips = PackedClips(one.start, one.count, valid_B)
+            return part(one.values, jnp.ones(len(one.values), bool), clips)
 
         (of_video, mask), (of_keypoints, other) = read(self.video, video), read(self.keypoints, keypoints)
         return Streams(of_video, of_keypoints, mask & other)

@@ -15,7 +15,7 @@ from flax import nnx
 
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNN, CNNConfig, make_cnn
-from sslssaw_jax.types import FeatureSize, most_rows
+from sslssaw_jax.types import FeatureSize, PackedClips, most_rows
 
 # how often the first frame is repeated, by the number of pools; two as in the parent project
 EDGES = {0: 4, 1: 4, 2: 8}
@@ -66,9 +66,7 @@ def gather_frames(
     features_NxC: jax.Array,
     place_T: jax.Array,
     inside_BxT: jax.Array,
-    frame_start_B: jax.Array,
-    frame_count_B: jax.Array,
-    left_out_Bx2: jax.Array | None,
+    clips: PackedClips,
 ) -> jax.Array:
     """Return features [B, T, C] of each clip's frames, zeros outside.
 
@@ -77,15 +75,13 @@ def gather_frames(
         place_T: Places in the clip, without the frames that are left out of it; before the first and behind
             the last frame, these are repeated.
         inside_BxT: Which of the places to fill.
-        frame_start_B: The place of each clip in the pack.
-        frame_count_B: The frames of each clip.
-        left_out_Bx2: The first frame that is left out of each clip, and how many.
+        clips: Where the clips lie in the pack.
     """
-    frame_BxT = jnp.clip(place_T, 0, jnp.maximum(frame_count_B - 1, 0)[:, None])
-    if left_out_Bx2 is not None:
-        first_Bx1, count_Bx1 = jnp.split(left_out_Bx2, 2, axis=1)
+    frame_BxT = jnp.clip(place_T, 0, jnp.maximum(clips.count - 1, 0)[:, None])
+    if clips.left_out is not None:
+        first_Bx1, count_Bx1 = jnp.split(clips.left_out, 2, axis=1)
         frame_BxT = frame_BxT + jnp.where(frame_BxT >= first_Bx1, count_Bx1, 0)
-    packed_BxT = jnp.where(inside_BxT, frame_BxT + frame_start_B[:, None], len(features_NxC))
+    packed_BxT = jnp.where(inside_BxT, frame_BxT + clips.start[:, None], len(features_NxC))
     return features_NxC.at[packed_BxT].get(mode="fill", fill_value=0)
 
 
@@ -119,17 +115,13 @@ class FrameFeatures(nnx.Module):
         self,
         video_N: jax.Array,  # frames, f32[N, H, W, 3], or features, [N, C]
         frame_mask_N: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
         most_rows: int | None = None,  # of a clip in this batch
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
         most_rows = most_rows or self.max_rows
-        mask_BxT = prefix_mask(frame_count_B, valid_B, most_rows)
-        clips = mask_BxT, frame_start_B, frame_count_B, left_out_Bx2
-        return gather_frames(features_NxC, jnp.arange(most_rows), *clips), mask_BxT
+        mask_BxT = prefix_mask(clips.count, clips.valid, most_rows)
+        return gather_frames(features_NxC, jnp.arange(most_rows), mask_BxT, clips), mask_BxT
 
 
 class VideoEmbedding(nnx.Module):
@@ -176,21 +168,17 @@ class VideoEmbedding(nnx.Module):
         self,
         video_N: jax.Array,  # frames, f32[N, H, W, 3], or features, [N, C]
         frame_mask_N: jax.Array,
-        frame_start_B: jax.Array,
-        frame_count_B: jax.Array,
-        valid_B: jax.Array,
-        left_out_Bx2: jax.Array | None = None,
+        clips: PackedClips,
         most_rows: int | None = None,  # of a clip in this batch
     ) -> tuple[jax.Array, jax.Array]:
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
-        length_B = padded_length(frame_count_B, self.pools)
+        length_B = padded_length(clips.count, self.pools)
         place_T = jnp.arange(padded_length(most_rows or self.max_rows, self.pools))
         # zeros behind a clip: its last feature would collect hundreds of gradients at one address
         inside_BxT = place_T < length_B[:, None]
-        clips = inside_BxT, frame_start_B, frame_count_B, left_out_Bx2
-        x_BxTxC = gather_frames(features_NxC, place_T - EDGES[self.pools], *clips)
-        x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, valid_B)
-        x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, valid_B)
-        mask_BxT = prefix_mask(length_B, valid_B, x_BxTxC.shape[1])
+        x_BxTxC = gather_frames(features_NxC, place_T - EDGES[self.pools], inside_BxT, clips)
+        x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, clips.valid)
+        x_BxTxC, length_B = self.conv2(x_BxTxC, length_B, clips.valid)
+        mask_BxT = prefix_mask(length_B, clips.valid, x_BxTxC.shape[1])
         normed_BxTxD = self.project_norm(self.project(x_BxTxC), mask=mask_BxT[..., None])
         return self.activation(normed_BxTxD), mask_BxT

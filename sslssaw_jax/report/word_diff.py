@@ -6,20 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 from rapidfuzz.distance import LCSseq
 
 from sslssaw_jax.data.text import counts_characters, tokens
 from sslssaw_jax.errors import UserError, ends_in_one_line, set_up_output
+from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
 from sslssaw_jax.report.html import render
-from sslssaw_jax.workdir import read_jsonl, user_path, write_text
+from sslssaw_jax.workdir import user_path, write_text
 
 CORRECT, WRONG, MISSED = "correct", "wrong", "missed"
 MISS = "[Miss]"
-_TEXTS = ("id", "question", "target", "prediction")  # of a line of a predictions file
-Rows = list[dict[str, Any]]  # of a predictions file
+Systems = Mapping[str, Sequence[Prediction]]  # by name
 
 
 class Word(NamedTuple):
@@ -45,36 +45,33 @@ def word_diff(reference: Sequence[str], prediction: Sequence[str]) -> list[Word]
     return words
 
 
-def read_systems(files: Mapping[str, Path]) -> dict[str, Rows]:
+def read_systems(files: Mapping[str, Path]) -> Systems:
     """Read the predictions of each system, for the same clips in the same order.
 
     Raises:
         FileNotFoundError: A file does not exist.
-        UserError: A file is empty, a line lacks a text, or two files hold different clips.
+        UserError: A file is empty, a line is not a prediction, or two files hold different clips.
     """
-    systems = {name: read_jsonl(path) for name, path in files.items()}
+    systems = {name: read_predictions(path) for name, path in files.items()}
     for name, rows in systems.items():
         if not rows:
             raise UserError(f"{files[name]} holds no prediction")
-        for number, row in enumerate(rows, 1):
-            if lacking := [key for key in _TEXTS if not isinstance(row.get(key), str)]:
-                raise UserError(f"{files[name]}, line {number} has no text {', '.join(lacking)}")
     first, *others = systems
     for name in others:
-        if [row["id"] for row in systems[name]] != [row["id"] for row in systems[first]]:
+        if [row.id for row in systems[name]] != [row.id for row in systems[first]]:
             raise UserError(f"{files[name]} and {files[first]} hold predictions of different clips")
     return systems
 
 
-def to_html(systems: Mapping[str, Rows], clips: Sequence[int]) -> Markup:
+def to_html(systems: Systems, clips: Sequence[int]) -> Markup:
     """Return a page with a table for each clip."""
     tables, characters = [], _counts_characters(systems)
     for clip in clips:
         known = next(iter(systems.values()))[clip]
-        texts = [("Question", known["question"]), ("Reference", known["target"])]
+        texts = [("Question", known.question), ("Reference", known.target)]
         for name, rows in systems.items():
-            texts.append((name, diff_html(rows[clip]["target"], rows[clip]["prediction"], characters)))
-        tables.append((known["id"], texts))
+            texts.append((name, diff_html(rows[clip].target, rows[clip].prediction, characters)))
+        tables.append((known.id, texts))
     return render("word_diff.html", clips=tables)
 
 
@@ -85,16 +82,16 @@ def diff_html(target: str, prediction: str, characters: bool) -> Markup:
     return Markup("" if characters else " ").join(marked)
 
 
-def to_markdown(systems: Mapping[str, Rows], clips: Sequence[int]) -> str:
+def to_markdown(systems: Systems, clips: Sequence[int]) -> str:
     """Return the same as Markdown: correct words bold, wrong words struck out."""
     marks = {CORRECT: "**{}**", WRONG: "~~{}~~", MISSED: MISS}
     lines, characters = [], _counts_characters(systems)
     for clip in clips:
         known = next(iter(systems.values()))[clip]
-        lines += [f"| {_cell(known['id'])} | |", "| --- | --- |"]
-        lines += [f"| Question | {_cell(known['question'])} |", f"| Reference | {_cell(known['target'])} |"]
+        lines += [f"| {_cell(known.id)} | |", "| --- | --- |"]
+        lines += [f"| Question | {_cell(known.question)} |", f"| Reference | {_cell(known.target)} |"]
         for name, rows in systems.items():
-            runs = _runs(rows[clip]["target"], rows[clip]["prediction"], characters)
+            runs = _runs(rows[clip].target, rows[clip].prediction, characters)
             shown = [marks[run.kind].format(_cell(run.text)) for run in runs]
             lines.append(f"| {_cell(name)} | {' '.join(shown)} |")
         lines.append("")
@@ -106,8 +103,8 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))
 
 
-def _counts_characters(systems: Mapping[str, Rows]) -> bool:
-    return counts_characters(row["target"] for row in next(iter(systems.values())))
+def _counts_characters(systems: Systems) -> bool:
+    return counts_characters(row.target for row in next(iter(systems.values())))
 
 
 def _runs(target: str, prediction: str, characters: bool) -> list[Word]:

@@ -64,10 +64,9 @@ def read_streams(
     augment_key: jax.Array | None,
 ) -> Streams:
     """Let both streams read a batch; a key augments both alike."""
-    place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if isinstance(video, FeatureStreams):
         frames, keypoints = batch.features
         return video(frames, keypoints, batch.valid)
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
     points_NxKx3 = prepare_keypoints(batch, config.data, augment_key)
-    return video(frames_NxHxWx3, points_NxKx3, frame_mask_N, *place)
+    return video(frames_NxHxWx3, points_NxKx3, frame_mask_N, batch.packed_clips)

@@ -19,7 +19,7 @@ from sslssaw_jax.models.video_embedding import (
     prefix_mask,
 )
 from sslssaw_jax.stages.stage import StageInputs
-from sslssaw_jax.types import Batch
+from sslssaw_jax.types import Batch, PackedClips
 
 VideoPart = VideoEmbedding | FrameFeatures | InceptionEmbedding | S3DEmbedding
 
@@ -34,22 +34,21 @@ def embed_video(
 
     Features are augmented by nothing.
     """
-    place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
     if batch.features:
         values, mask = batch.features[0].values, clip_of_frame(batch)[1]
     else:
         values, mask = prepare_frames(batch, data, augment_key)
     if isinstance(video, S3DEmbedding):
-        return video(values, mask, *place)
-    return video(values, mask, *place, most_rows=batch.most_rows)
+        return video(values, mask, batch.packed_clips)
+    return video(values, mask, batch.packed_clips, most_rows=batch.most_rows)
 
 
 def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
     """Gather the first feature set, at most `size` rows, as `(rows_BxTxC, mask_BxT)`."""
     rows = batch.features[0]
-    size = batch.most_rows or size
-    mask_BxT = prefix_mask(rows.count, batch.valid, size)
-    return gather_frames(rows.values, jnp.arange(size), mask_BxT, rows.start, rows.count, None), mask_BxT
+    size, clips = batch.most_rows or size, PackedClips(rows.start, rows.count, batch.valid)
+    mask_BxT = prefix_mask(clips.count, clips.valid, size)
+    return gather_frames(rows.values, jnp.arange(size), mask_BxT, clips), mask_BxT
 
 
 def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:

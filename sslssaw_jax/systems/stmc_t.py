@@ -89,8 +89,7 @@ class CueRecognizer(nnx.Module):
     def look(self, batch: Batch, config: Config, key: jax.Array | None, rngs: nnx.Rngs | None) -> Cues:
         """Return the cues of a batch's frames; a key augments them."""
         frames_NxHxWx3, _ = prepare_frames(batch, config.data, key)
-        place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
-        return self.video(frames_NxHxWx3, *place, rngs=rngs)
+        return self.video(frames_NxHxWx3, batch.packed_clips, rngs=rngs)
 
     def features(self, cues: Cues, rngs: nnx.Rngs | None) -> tuple[jax.Array, ...]:
         """Return the heads' features, of the joint path and each part."""

@@ -142,8 +142,7 @@ def _levels(model: TSPNet, batch: Batch, config: Config, augment_key: jax.Array 
             batch.features, batch.valid, most_rows(config.data.max_frames, config.model.stride)
         )
     frames_NxHxWx3, frame_mask_N = prepare_frames(batch, config.data, augment_key)
-    place = batch.frame_start, batch.frame_count, batch.valid, batch.left_out
-    return model.video(frames_NxHxWx3, frame_mask_N, *place)
+    return model.video(frames_NxHxWx3, frame_mask_N, batch.packed_clips)
 
 
 def _require_windows(config: Config, inputs: StageInputs) -> None:

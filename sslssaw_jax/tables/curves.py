@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.tables import BASES, PAPER, TOY
-from sslssaw_jax.workdir import LOG, read_log, user_path
+from sslssaw_jax.workdir import LOG, picture_path, read_log, user_path
 
 Points = list[tuple[int, float, float]]  # step, accuracy, seconds of a step
 Curves = dict[str, list[Points]]  # for each row, its seeds
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--workdir", type=user_path, required=True, help="folder of the tables, such as runs/tables"
     )
     parser.add_argument(
-        "--out", type=user_path, required=True, help="path of the picture, such as curves.png"
+        "--out", type=picture_path, required=True, help="path of the picture, such as curves.png"
     )
     options = parser.parse_args(arguments)
     curves = read_curves(options.workdir)

@@ -148,8 +148,8 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
     table = PAPER[str(number)]
     names = [_name(table["columns"], row) for row in rows]
     notes = [
-        "95 % and p: paired bootstrap over the clips of the test split (1,000 resamples); p is two-sided, for "
-        f"the difference from {names[-1]}. Seconds: all training steps, with stage 1, without "
+        "95 % and p: paired bootstrap over the clips of the test split (1,000 resamples); p is two-sided and "
+        f"for the difference from {names[-1]}. Seconds: all training steps, with stage 1, without "
         "compilation and evaluation."
     ]
     if seeds > 1:

@@ -24,6 +24,7 @@ from sslssaw_jax.config.flags import explain_flags
 from sslssaw_jax.data.text import counts_characters
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.metrics import FINAL_PERIOD, LABELS, score
+from sslssaw_jax.evaluation.predictions import read_predictions
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.systems import read_config
@@ -39,7 +40,6 @@ from sslssaw_jax.workdir import (
     locked,
     predictions_file,
     read_json,
-    read_jsonl,
     read_log,
     write_bytes,
     write_text,
@@ -315,5 +315,5 @@ def _seconds(job: _Job) -> float | None:
 
 def _predictions(job: _Job, split: str) -> tuple[list[str], list[str]]:
     """Return the predictions and the targets of a split."""
-    rows = read_jsonl(job.workdir / predictions_file(split))
-    return [row["prediction"] for row in rows], [row["target"] for row in rows]
+    rows = read_predictions(job.workdir / predictions_file(split))
+    return [row.prediction for row in rows], [row.target for row in rows]

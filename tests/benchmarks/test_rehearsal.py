@@ -93,3 +93,6 @@ def test_without_the_question_alone_nothing_is_compared(tmp_path: Path, capsys: 
     with pytest.raises(SystemExit):
         rehearsal.main([f"--tables={tmp_path}"])
     assert "rehearsal_question" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        rehearsal.main([f"--tables={tmp_path}", f"--figure={tmp_path / 'gains.txt'}"])
+    assert "gains.txt must end in .png" in capsys.readouterr().err, "before any run is read"

@@ -16,6 +16,7 @@ from sslssaw_jax.models.multi_cue import (
     expected_places,
 )
 from sslssaw_jax.models.vgg import VGGConfig
+from sslssaw_jax.types import PackedClips
 from tests.support.toy import assert_close, jit, random_model
 
 SIDE, FRAMES = 48, 3
@@ -115,7 +116,7 @@ def test_frames_that_stand_far_apart_are_pooled_less(stride, positions):
     video = MultiCueEmbedding(
         WIDTHS, CONFIG, image_size=SIDE, max_frames=9, frame_stride=stride, dtype=jnp.float32, rngs=Keys(0)
     )
-    count_B = jnp.array([4, 9])
-    cues = video(jnp.ones((13, SIDE, SIDE, 3)), jnp.array([0, 4]), count_B, jnp.array([True, True]))
+    clips = PackedClips(jnp.array([0, 4]), jnp.array([4, 9]), jnp.array([True, True]))
+    cues = video(jnp.ones((13, SIDE, SIDE, 3)), clips)
     assert cues.mask.sum(axis=1).tolist() == positions
     assert {stream.shape[:2] for stream in cues.streams} == {cues.mask.shape}

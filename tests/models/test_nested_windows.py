@@ -18,7 +18,7 @@ from sslssaw_jax.models.nested_windows import (
 )
 from sslssaw_jax.models.resnet import ResNetConfig
 from sslssaw_jax.models.transformer import Decoder, LearnedPositions, TransformerConfig
-from sslssaw_jax.types import Features
+from sslssaw_jax.types import Features, PackedClips
 from tests.support import tspnet_reference
 from tests.support.pytorch import torch
 from tests.support.toy import assert_close, random_model
@@ -131,8 +131,9 @@ def test_windows_of_frames_are_a_convolution_of_each_clip_and_a_short_clip_repea
     windows = nnx.view(windows, use_running_average=True)
     counts, lengths = np.array([9, 2, 0]), (9, 5)  # a clip of 2 frames is read as one of 5
     frames = np.random.default_rng(0).normal(size=(11, 16, 16, 3)).astype(np.float32)
-    start, valid = np.array([0, 9, 11]), np.array([True, True, False])
-    levels = jax.jit(lambda windows: windows(frames, np.ones(11, bool), start, counts, valid))(windows)
+    start = np.array([0, 9, 11])
+    clips = PackedClips(start, counts, np.array([True, True, False]))
+    levels = jax.jit(lambda windows: windows(frames, np.ones(11, bool), clips))(windows)
     features = np.asarray(jax.jit(lambda windows: windows.cnn(frames, np.ones(11, bool)))(windows))
     for level, (span, conv, norm) in enumerate(zip((3, 5), windows.convs, windows.norms, strict=True)):
         found, mask = (np.asarray(x) for x in levels[level])

@@ -10,7 +10,7 @@ from flax import nnx
 
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.s3d import S3D, S3DConfig, S3DEmbedding, rounded_up
-from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
+from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD, PackedClips
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.s3d import pretrained_s3d, published_name
 from sslssaw_jax.weights.torch_layout import from_torch
@@ -144,7 +144,7 @@ def test_a_packed_clip_is_read_from_its_place_in_blue_green_red_and_its_last_fra
     start, valid = np.array([0, 5, 11]), np.array([True, True, False])
     left_out = np.zeros((3, 2), np.int32)
     for count, first, length in ((5, [0, 1, 2, 3, 4, 4, 4, 4], 8), (3, [0, 3, 4, 4], 4)):
-        _, mask = video(frames, None, start, np.array([count, 6, 0]), valid, left_out)
+        _, mask = video(frames, None, PackedClips(start, np.array([count, 6, 0]), valid, left_out))
         np.testing.assert_array_equal(mask.sum(axis=1), [length // 4, 2, 0])
         clips, lengths = seen.pop()
         np.testing.assert_array_equal(lengths, [length, 8, 0])

@@ -6,13 +6,12 @@ from flax import nnx
 
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.temporal_inception import InceptionEmbedding, frames_of_position
-from sslssaw_jax.types import FeatureSize
+from sslssaw_jax.types import FeatureSize, PackedClips
 from tests.support.toy import assert_close, jit, random_model
 
 C, D, MOST = 5, 8, 16
 COUNTS = np.array([11, 1, 16, 0])
-START = np.cumsum(COUNTS) - COUNTS
-VALID = COUNTS > 0
+CLIPS = PackedClips(np.cumsum(COUNTS) - COUNTS, COUNTS, COUNTS > 0)
 ROWS = np.random.default_rng(0).normal(size=(COUNTS.sum() + 2, C)).astype(np.float32)
 
 
@@ -36,7 +35,7 @@ def test_two_blocks_and_their_gradient_equal_pytorch() -> None:
     theirs = reference.Embedding(C, D)
     for name in ("block1", "block2"):
         getattr(theirs, name).load(nnx.to_pure_dict(nnx.state(getattr(ours, name))))
-    clips = [torch.tensor(ROWS[a : a + n], requires_grad=True) for a, n in zip(START, COUNTS) if n]
+    clips = [torch.tensor(ROWS[a : a + n], requires_grad=True) for a, n in zip(CLIPS.start, COUNTS) if n]
     expected = theirs(clips)
     weight = np.linspace(-1, 1, D, dtype=np.float32)
     sum((clip * torch.tensor(weight)).sum() for clip in expected).backward()
@@ -44,7 +43,7 @@ def test_two_blocks_and_their_gradient_equal_pytorch() -> None:
 
     def loss(params, rows):
         model = nnx.merge(graphdef, params, rest, copy=True)
-        found, mask = model(rows, np.arange(len(rows)) < COUNTS.sum(), START, COUNTS, VALID)
+        found, mask = model(rows, np.arange(len(rows)) < COUNTS.sum(), CLIPS)
         return jnp.where(mask[..., None], found * weight, 0).sum(), (found, mask)
 
     (of_params, of_rows), (found, mask) = jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, ROWS)

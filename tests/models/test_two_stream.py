@@ -10,7 +10,7 @@ from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.s3d import Masks, S3DConfig
 from sslssaw_jax.models.two_stream import FeatureStreams, HeatMaps, Lateral, Pyramid, TwoStreamS3D
-from sslssaw_jax.types import Features, FeatureSize
+from sslssaw_jax.types import Features, FeatureSize, PackedClips
 from tests.support.toy import assert_close, jit, random_model
 
 LENGTH = np.array([8, 4])  # of 8 frames
@@ -140,14 +140,16 @@ def test_both_streams_of_a_packed_clip_equal_those_of_the_clip_alone():
     points = rng.random((14, 2, 3)).astype(np.float32)
     count, valid = np.array([5, 3, 0]), np.array([True, True, False])
     read = jit(lambda model, *batch: nnx.view(model, use_running_average=True)(*batch))
-    packed = read(model, frames, points, None, np.array([0, 5, 14]), count, valid)
+    packed = read(model, frames, points, None, PackedClips(np.array([0, 5, 14]), count, valid))
     np.testing.assert_array_equal(packed.mask.sum(axis=1), [2, 1, 0])
     np.testing.assert_array_equal(packed.level_mask.sum(axis=1), [4, 2, 0])
     noise = [rng.normal(size=each.shape).astype(np.float32) for each in (frames, points)]
     for row, start in ((0, 0), (1, 5)):
         whole = [np.concatenate([each[start:], other])[:14] for each, other in zip((frames, points), noise)]
-        counts = np.array([count[row], 0, 0])
-        alone = read(model, *whole, None, np.array([0, 14, 14]), counts, np.array([True, False, False]))
+        clip = PackedClips(
+            np.array([0, 14, 14]), np.array([count[row], 0, 0]), np.array([True, False, False])
+        )
+        alone = read(model, *whole, None, clip)
         for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(packed), strict=True):
             assert_close(np.asarray(one[0], float), np.asarray(other[row], float))
     assert np.abs(packed.keypoints[0, 0]).max() > 0 and len(packed.video_levels) == 2

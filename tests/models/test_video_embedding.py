@@ -10,7 +10,7 @@ from flax import nnx
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, num_positions
-from sslssaw_jax.types import FeatureSize
+from sslssaw_jax.types import FeatureSize, PackedClips
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
@@ -104,8 +104,7 @@ def embed(model, batch):
 @jit
 def compiled_embed(model, batch):
     frames, frame_mask = prepare_frames(batch, CONFIG.data, None)
-    arguments = batch.frame_start, batch.frame_count, batch.valid
-    return *model(frames, frame_mask, *arguments), nnx.state(model, nnx.BatchStat)
+    return *model(frames, frame_mask, batch.packed_clips), nnx.state(model, nnx.BatchStat)
 
 
 def clips_of(batch) -> list[torch.Tensor]:
@@ -170,18 +169,23 @@ def test_the_number_of_positions_is_that_of_the_layers():
             assert num_positions(frames) == video(video([clip]))[0].shape[1]
 
 
+def first_clip(count):
+    """Return which of four places to fill, and a clip of so many frames at the start of the pack."""
+    return np.ones((1, 4), bool), PackedClips(np.zeros(1, int), np.array([count]), np.ones(1, bool))
+
+
 def test_gathered_frames_are_those_of_each_clip_without_those_left_out():
     packed = jax.random.normal(jax.random.key(0), (9, 2))
     start, left_out = np.array([0, 5, 9]), np.array([[1, 2], [0, 0], [0, 0]])
     count = np.array([3, 4, 0])  # of its 5 frames the first clip lacks the second and the third
     place = np.arange(4)
     inside = place < count[:, None]
-    found = np.asarray(gather_frames(packed, place, inside, start, count, left_out))
+    found = np.asarray(gather_frames(packed, place, inside, PackedClips(start, count, count > 0, left_out)))
     np.testing.assert_array_equal(found[inside], np.asarray(packed)[[0, 3, 4, 5, 6, 7, 8]])
     assert not found[~inside].any()
-    complete = gather_frames(packed, place, inside[:1] | True, start[:1], np.array([4]), None)
+    complete = gather_frames(packed, place, *first_clip(4))
     np.testing.assert_array_equal(complete[0], packed[:4])
-    repeated = gather_frames(packed, place - 1, inside[:1] | True, start[:1], np.array([2]), None)
+    repeated = gather_frames(packed, place - 1, *first_clip(2))
     np.testing.assert_array_equal(repeated[0], packed[np.array([0, 0, 1, 1])])  # beyond both ends
 
 
@@ -200,8 +204,8 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
     @jit
     def both(frames, reader, batch):
         video, mask = prepare_frames(batch, CONFIG.data, None)
-        place = batch.frame_start, batch.frame_count, batch.valid
-        return frames(video, mask, *place), reader(frames.cnn(video, mask), mask, *place)
+        clips = batch.packed_clips
+        return frames(video, mask, clips), reader(frames.cnn(video, mask), mask, clips)
 
     (theirs, mask), (ours, our_mask) = both(frames, reader, batch)
     assert_close(ours, theirs)
@@ -212,9 +216,9 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
 def test_a_batch_of_short_clips_gives_the_same_features_in_fewer_positions(reads):
     sizes = {"image_size": 16, "max_frames": 40, "features": FeatureSize(3, 1, 1), "dtype": jnp.float32}
     model = random_model(lambda: reads(CONFIG.model.cnn, **sizes, rngs=Keys(0)))
-    place = np.array([0, 9], np.int32), np.array([9, 4], np.int32), np.ones(2, bool)
+    clips = PackedClips(np.array([0, 9], np.int32), np.array([9, 4], np.int32), np.ones(2, bool))
     rows = jax.random.normal(jax.random.key(0), (13, 3))
-    whole, short = (model(rows, np.ones(13, bool), *place, most_rows=most) for most in (None, 12))
+    whole, short = (model(rows, np.ones(13, bool), clips, most_rows=most) for most in (None, 12))
     length = short[1].shape[1]
     assert length < whole[1].shape[1] and not whole[1][:, length:].any()
     np.testing.assert_array_equal(short[1], whole[1][:, :length])
@@ -230,8 +234,8 @@ def test_positions_stand_about_four_frames_of_the_film_apart(stride, frame_strid
     sizes = {"image_size": 16, "max_frames": 20 * stride, "features": size, "dtype": jnp.float32}
     sizes["frame_stride"] = frame_stride
     model = random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, rngs=Keys(0)))
-    place = np.zeros(1, np.int32), np.full(1, count, np.int32), np.ones(1, bool)
+    clips = PackedClips(np.zeros(1, np.int32), np.full(1, count, np.int32), np.ones(1, bool))
     rows = jax.random.normal(jax.random.key(0), (count, 3), jnp.float16)
-    video, mask = jit(lambda model: model(rows, np.ones(count, bool), *place))(model)
+    video, mask = jit(lambda model: model(rows, np.ones(count, bool), clips))(model)
     assert mask.sum() == positions and mask[0, :positions].all()
     assert np.isfinite(video).all() and len(np.unique(np.asarray(video)[0, :positions], axis=0)) == positions

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sslssaw_jax.evaluation.predictions import Prediction, write_predictions
 from sslssaw_jax.report.word_diff import CORRECT, MISS, main, word_diff
 
 
@@ -73,11 +74,12 @@ def test_both_pages_show_every_system_with_what_is_right_and_wrong(
 
 def test_predictions_of_other_clips_and_absent_files_are_told(tmp_path: Path, systems: list[str]) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_text('{"id": "else", "question": "", "target": "a", "prediction": "a"}\n', encoding="utf-8")
+    line = {"id": "else", "question": "", "target": "a", "prediction": "a", "score": -1}
+    other.write_text(json.dumps(line), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"other.jsonl and .*ours.jsonl hold predictions of different clips"):
         main([*systems, f"other={other}", f"--out={tmp_path / 'diff'}"])
-    other.write_text('{"id": "clip0", "target": "a", "prediction": 3}\n', encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"other\.jsonl, line 1 has no text question, prediction"):
+    other.write_text(json.dumps(line | {"prediction": 3}), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"other\.jsonl, line 1 is damaged: a prediction has id, question, "):
         main([f"other={other}", f"--out={tmp_path / 'diff'}"])
     with pytest.raises(SystemExit, match=r"absent.jsonl"):
         main([f"ours={tmp_path / 'absent.jsonl'}", f"--out={tmp_path / 'diff'}"])
@@ -106,13 +108,10 @@ def test_a_wrong_argument_is_told(
 
 
 def test_texts_are_compared_in_normal_form_and_shown_by_words_in_korean(tmp_path: Path) -> None:
-    rows = [
-        {"id": "a", "question": "", "target": "fu\u0308r … ﬁnal", "prediction": "für ... final"},
-        {"id": "b", "question": "", "target": "내일은 비가 옵니다", "prediction": "내일은 눈이 옵니다"},
-    ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (tmp_path / "x.jsonl").write_text(text, encoding="utf-8")
-    main([f"ours={tmp_path / 'x.jsonl'}", f"--out={tmp_path / 'diff'}"])
+    texts = {"fu\u0308r … ﬁnal": "für ... final", "내일은 비가 옵니다": "내일은 눈이 옵니다"}
+    rows = [Prediction(str(number), "", *pair, 0.0) for number, pair in enumerate(texts.items())]
+    write_predictions(tmp_path, "test", rows)
+    main([f"ours={tmp_path / 'predictions.test.jsonl'}", f"--out={tmp_path / 'diff'}"])
     page = (tmp_path / "diff.html").read_text(encoding="utf-8")
     assert '<span class="correct">für ... final</span>' in page
     assert '<span class="correct">내일은</span> <span class="wrong">눈이</span>' in page

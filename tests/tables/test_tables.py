@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import to_dict
 from sslssaw_jax.evaluation.metrics import LABELS, score
+from sslssaw_jax.evaluation.predictions import Prediction, read_predictions, write_predictions
 from sslssaw_jax.evaluation.significance import compare, confidence_interval
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.tables import PAPER
@@ -97,8 +98,8 @@ class Runs:
         rows = []
         for target in targets:
             words = [word if rng.random() < share else rng.choice(WORDS) for word in target.split()]
-            rows.append({"target": target, "prediction": " ".join(words)})
-        write_jsonl(workdir / predictions_file("test"), rows)
+            rows.append(Prediction(str(len(rows)), "", target, " ".join(words), 0.0))
+        write_predictions(workdir, "test", rows)
         scores = {f"bleu{n}": 50 / n + config.seed**2 + len(workdir.name) for n in (1, 2, 3, 4)}
         write_json(workdir / METRICS, {"test": {**scores, "rouge_l": 40.5}})
         return 0
@@ -112,8 +113,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def predictions(run: Path) -> tuple[list[str], list[str]]:
-    rows = [json.loads(line) for line in (run / "predictions.test.jsonl").read_text().splitlines()]
-    return [row["prediction"] for row in rows], [row["target"] for row in rows]
+    rows = read_predictions(run / predictions_file("test"))
+    return [row.prediction for row in rows], [row.target for row in rows]
 
 
 def test_what_is_missing_is_trained_what_failed_is_tried_again_and_what_is_finished_is_left_alone(runs):
@@ -183,8 +184,8 @@ def test_rows_in_chinese_are_compared_by_their_characters(runs):
         texts = [
             ["".join(map(characters.get, text.split())) for text in part] for part in predictions(folder)
         ]
-        written = [{"prediction": found, "target": target} for found, target in zip(*texts)]
-        write_jsonl(folder / predictions_file("test"), written)
+        written = [Prediction("", "", target, found, 0.0) for found, target in zip(*texts)]
+        write_predictions(folder, "test", written)
     question, *_ = make_table(7, "avatar_qa", runs.workdir)
     (own, targets), (full, _) = map(predictions, folders)
     assert question.runs[0].p_values == compare(own, full, targets, characters=True)

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tfds_builders.avatar import JOINTS, Signer, distinct_signs, joints, render, sign_of
+from tfds_builders.avatar import JOINTS, Signer, distinct_signs, joints, render, sheet, sign_of
 from tfds_builders.avatar.arms import BONE, HAND_DEPTH, elbow
 from tfds_builders.avatar.motion import REST_HAND, Pose, poses
 from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
@@ -46,6 +46,13 @@ def test_the_demo_has_no_two_signs_alike():
 
 def test_a_sign_of_the_lexicon_does_not_depend_on_later_glosses():
     assert distinct_signs(GLOSSES[:10]) == {gloss: LEXICON[gloss] for gloss in GLOSSES[:10]}
+
+
+def test_a_sheet_that_cannot_be_written_is_refused_before_it_is_drawn(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sheet, "contact_sheet", lambda: pytest.fail("drawn"))
+    with pytest.raises(SystemExit):
+        sheet.main([f"--out={tmp_path / 'avatar.txt'}"])
+    assert "avatar.txt must end in .png" in capsys.readouterr().err
 
 
 def test_every_process_renders_the_same_clip():

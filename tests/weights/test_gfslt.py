@@ -136,7 +136,7 @@ def test_stage_1_gives_its_video_encoder_and_its_decoder(
     @jit
     def compute(model: Any, batch: Batch) -> tuple[jax.Array, ...]:
         frames, mask = prepare_frames(batch, config.data, None)
-        video, mask = model.video(frames, mask, batch.frame_start, batch.frame_count, batch.valid)
+        video, mask = model.video(frames, mask, batch.packed_clips)
         states = model.encoder(video, mask)
         hidden = model.decoder(model.embedding(tokens), jnp.ones(tokens.shape, bool), states, mask)
         return video, mask, states, model.embedding.logits(hidden)

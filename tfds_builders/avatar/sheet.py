@@ -7,13 +7,15 @@ The top row shows eight signers; each row below shows a sign of the demo by two 
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from sslssaw_jax.errors import ends_in_one_line, set_up_output
-from sslssaw_jax.workdir import user_path
+from sslssaw_jax.workdir import picture_path
 from tfds_builders.avatar import Signer, render
 from tfds_builders.avatar_qa.grammar import LEXICON, SIGNERS
 
@@ -45,7 +47,7 @@ def contact_sheet(side: int = 112) -> np.ndarray:
 
 
 @ends_in_one_line()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m tfds_builders.avatar.sheet",
@@ -53,10 +55,12 @@ def main() -> None:
         epilog="example: python -m tfds_builders.avatar.sheet --out=avatar.png",
     )
     parser.add_argument(
-        "--out", type=user_path, default="docs/avatar.png", help="picture to write (default: %(default)s)"
+        "--out",
+        type=partial(picture_path, ends=(".png",)),
+        default="docs/avatar.png",
+        help="picture to write (default: %(default)s)",
     )
-    out: Path = parser.parse_args().out
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out: Path = parser.parse_args(arguments).out
     if not cv2.imwrite(str(out), contact_sheet()[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise SystemExit(f"error: cannot write {out}")
     print(f"wrote {out}")
