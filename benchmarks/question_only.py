@@ -1,10 +1,11 @@
 """Score models that see no frame: `python -m benchmarks.question_only --annotations=DIR`.
 
 `DIR` holds the question files of PHOENIX-2014T-QA. Each `results/question_only*.predictions.tsv`
-(`id<TAB>prediction`, the clips of test) becomes rows for benchmarks/results/question_only.md: the whole test
-split, its first 380 lines (paraphrases, as in dev) and its last 262 (near-verbatim inversions), with
-p-values of the differences from copy-question or `--against=NAME` (paired bootstrap).
-`--write NAME=WORKDIR` first makes such a file from a run's `predictions.test.jsonl`.
+(`id<TAB>prediction`, the clips of test), or each that `--systems` matches, becomes rows for
+benchmarks/results/question_only.md: the whole test split, its first 380 lines (paraphrases, as in dev) and
+its last 262 (near-verbatim inversions), with p-values of the differences from copy-question or
+`--against=NAME` (paired bootstrap). `--write NAME=WORKDIR` first makes such a file from a run's
+`predictions.test.jsonl`.
 """
 
 import argparse
@@ -70,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.question_only", description=__doc__)
     parser.add_argument("--annotations", type=Path, required=True, help="the folder of test.txt")
     parser.add_argument("--against", default=COPIED, metavar="NAME", help="what the p-values compare with")
+    parser.add_argument(
+        "--systems", default="question_only*", metavar="PATTERN", help="which kept predictions to score"
+    )
     parser.add_argument("--write", action="append", default=[], metavar="NAME=WORKDIR")
     options = parser.parse_args(arguments)
     for pair in options.write:
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if problems:
         raise SystemExit(f"error: {AnnotationError(*problems)}")
     systems = {COPIED: {name: clean_question(question.question) for name, question in questions.items()}}
-    for path in sorted(RESULTS.glob(f"question_only*{SUFFIX}")):
+    for path in sorted(RESULTS.glob(options.systems + SUFFIX)):
         systems[path.name.removesuffix(SUFFIX)] = kept_predictions(path)
     if options.against not in systems:
         parser.error(f"--against={options.against}: unknown; known: {', '.join(systems)}")

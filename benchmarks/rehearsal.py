@@ -46,8 +46,8 @@ SHOWN = {
     "ssl_ssaw": "+ both (SSL-SSAW)",
 }
 EFFECTS = {
-    "sign, with SSL and concatenation": ("qb_ssl", "question"),  # the latter has SSL, too
-    "sign, with concatenation": ("qb", "question_no_ssl"),
+    "sign": ("ssl_ssaw", "question"),  # the question alone has SSL and the gate, too
+    "sign, without SSL": ("qb_ssaw", "question_no_ssl"),
     "SSL, question alone": ("question", "question_no_ssl"),
     "SSL, with concatenation": ("qb_ssl", "qb"),
     "SSL, with SSAW": ("ssl_ssaw", "qb_ssaw"),
@@ -291,7 +291,7 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[0].set_ylabel("BLEU-4 gained over the question alone\n(row `question`, which has SSL)")
+    panels[0].set_ylabel("BLEU-4 gained over the question alone\n(row `question`, with SSL and SSAW)")
     panels[0].legend(loc="lower left", frameon=False, fontsize=9)
     figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
     figure.supxlabel(
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--write",
         action="store_true",
-        help=f"keep predictions of the decisive rows' first seed in {RESULTS.name}/",
+        help=f"keep the predictions of the decisive rows in {RESULTS.name}/, a file for each seed",
     )
     options = parser.parse_args(arguments)
     names = sorted({path.parent.name for path in options.tables.glob(f"seed*/rehearsal*/{METRICS}")})
@@ -334,7 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         decisive = {f"{base}_{row}" for base in QUALITIES for pair in EFFECTS.values() for row in pair}
         for name in decisive & {*names}:
-            keep_predictions(name, first(rows["test"][name]).predictions)
+            for seed, run in rows["test"][name].items():
+                keep_predictions(name if seed == "seed0" else f"{name}_{seed}", run.predictions)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import rehearsal
+from benchmarks import question_only, rehearsal
 from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import Prediction
 
@@ -52,14 +52,16 @@ def test_only_seeds_that_both_rows_have_are_compared():
     assert rehearsal.gain({"seed2": one["seed2"]}, other, range(40)) is None
 
 
-def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_prints_every_row_draws_and_keeps_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     changes = {
         "rehearsal_question": 0.4,
         "rehearsal_qb": 0.3,
         "rehearsal_qb_ssl": 0.25,
         "rehearsal_ssl_ssaw": 0.1,
         "rehearsal_lstm": 0.2,
-        "rehearsal_poor_qb_ssl": 0.35,
+        "rehearsal_poor_ssl_ssaw": 0.35,
     }
     for seed in (0, 1):
         for name, change in changes.items():
@@ -73,7 +75,8 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
                 rows = [json.dumps(vars(row)) for row in run(change, seed, 400).predictions]
                 (folder / f"predictions.{split}.jsonl").write_text("\n".join(rows) + "\n")
     figure = tmp_path / "gains.png"
-    rehearsal.main([f"--tables={tmp_path}", f"--figure={figure}"])
+    monkeypatch.setattr(question_only, "RESULTS", tmp_path)
+    rehearsal.main([f"--tables={tmp_path}", f"--figure={figure}", "--write"])
     lines = capsys.readouterr().out.splitlines()
     scores, found = ([line.split(" | ")[0][2:] for line in lines if line.count("|") == n] for n in (12, 11))
     assert [name for name in scores if name.startswith("rehearsal")] == sorted(changes)
@@ -87,6 +90,11 @@ def test_the_command_prints_every_row_and_draws(tmp_path: Path, capsys: pytest.C
     assert len(changed) == 2 and all(gain.startswith("-") for gain in changed), "worse than the full system"
     assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
     assert figure.read_bytes().startswith(b"\x89PNG")
+    kept = {path.name for path in tmp_path.glob("*.tsv")}
+    decisive = changes.keys() - {"rehearsal_lstm"}
+    assert kept == {f"{name}{seed}.predictions.tsv" for name in decisive for seed in ("", "_seed1")}
+    second = question_only.kept_predictions(tmp_path / "rehearsal_qb_seed1.predictions.tsv")
+    assert second == {row.id: row.prediction for row in run(0.3, 1, 400).predictions}
 
 
 def test_without_the_question_alone_nothing_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
