@@ -31,7 +31,7 @@ HEADER = ["run", "positions", "mean", "mean of a position", "deviation", "consta
 def gates_step(
     params: nnx.State, batch_stats: nnx.State, batch: Batch, *, graphdef: nnx.GraphDef, config: Config
 ) -> tuple[jax.Array, jax.Array]:
-    """Return a batch's gates [B, T, D] and the mask of its positions."""
+    """Return a batch's gates [B, T, D] and their mask."""
     model = nnx.merge(graphdef, params, batch_stats)
     joint, mask = join_batch(model, batch, config)
     return model.fusion.gate(joint, mask), mask

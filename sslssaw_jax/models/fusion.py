@@ -25,7 +25,7 @@ class FusionConfig:
     ffn_dim: int = positive(4096)
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.0)
-    gate_norm: bool = True  # SSAW's last LayerNorm, which holds the mean of each position's gate near 0.5
+    gate_norm: bool = True  # SSAW's last LayerNorm, which makes the mean gates of all positions nearly equal
     gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 undoes that a gate near 0.5 halves its input
 
 

@@ -1,4 +1,4 @@
-"""GBT, the system with question and glosses of Guo et al. (2024), in two stages.
+"""GBT, the system with question and glosses of Gao et al. (2024), in two stages.
 
 It reads the video and the question, and learns from glosses, too. A recogniser (the CNN and temporal
 convolutions of every row, then a bidirectional LSTM) names glosses by CTC. Its best path joins each gloss to
