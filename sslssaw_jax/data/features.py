@@ -1,6 +1,6 @@
 """Prepared feature sets of a dataset: a row for every few frames of a clip, in place of the frames.
 
-A set lies in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, and `<split>.json`, with the
+A set is in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, and `<split>.json`, with the
 `stride` and the `span` of a row in frames, its `source`, and for each clip its first row and number of rows.
 """
 
