@@ -149,7 +149,7 @@ class FeatureSource(ClipSource):
         return rows_NxC, places_Bx2
 
     def lengths(self, max_frames: int) -> np.ndarray:
-        """Return the most rows of each clip in a batch, over all sets, i[clips]."""
+        """Return each clip's most rows in a batch, over all sets, i[clips]."""
         kept = [
             np.minimum(places[:, 1], most_rows(max_frames, features.stride))
             for places, features in zip(self._places, self.feature_sets)
