@@ -27,7 +27,7 @@ Findings = dict[str, Any]
 
 
 def seconds_of(function: Callable[..., Any], *arguments: Any, repeats: int = 10) -> float:
-    """Return the seconds that a call takes, in the best of three rows."""
+    """Return the seconds of a call, from the best of three rows."""
     import jax
 
     times = []

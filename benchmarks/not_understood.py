@@ -30,7 +30,7 @@ def stranger(row: Row) -> Signer:
 
 
 def other_look(row: Row) -> Signer:
-    """Return a small signer in other colours, in front of a poor camera."""
+    """Return a small signer in other colours, filmed by a poor camera."""
     colours = {"background": (20, 30, 25), "cloth": (230, 60, 160), "hair": (40, 200, 90)}
     return replace(stranger(row), **colours, scale=0.7, noise=12.0)
 

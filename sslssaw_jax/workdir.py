@@ -127,7 +127,7 @@ def is_first_process() -> bool:
 
 
 def inside(folder: Path, path: Path) -> Path:
-    """Return a path after checking that it does not lead out of a folder.
+    """Return a path that must not lead out of a folder.
 
     Raises:
         WorkdirError: The path lies outside.
@@ -236,7 +236,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a log, without a last line that was cut short."""
+    """Return the rows of a log, without a truncated last line."""
     if not path.is_file():
         return []
     complete = read_text(path).split("\n")[:-1]

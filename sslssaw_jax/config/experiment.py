@@ -256,7 +256,7 @@ def _decisive(group: Any, values: dict[str, Any], stages: Sequence[str]) -> dict
 
 
 def _saved_value(field: "dataclasses.Field[Any]", saved: Mapping[str, Any]) -> Any:
-    """Return a saved setting; a setting newer than the configuration has its default."""
+    """Return a saved setting; settings newer than the configuration have defaults."""
     if field.name in saved:
         return saved[field.name]
     make = field.default_factory

@@ -360,14 +360,14 @@ def _text_lengths(source: ClipSource, tokenizer: Tokenizer, data: DataConfig) ->
 
 
 def _limits(data: DataConfig, source: ClipSource) -> tuple[int, int, int]:
-    """Return the largest numbers of a clip's question tokens, target tokens and rows."""
+    """Return the most question tokens, target tokens and rows per clip."""
     sets = source.feature_sets
     rows = most_rows(data.max_frames, sets[0].stride) if sets else data.max_frames
     return data.max_question_tokens, data.max_target_tokens, rows
 
 
 def _steps(needed: np.ndarray, limits: tuple[int, int, int], most_steps: int) -> np.ndarray:
-    """Return the smallest number of steps of all limits that holds `needed`, [..., 3]."""
+    """Return the fewest steps of all limits that hold `needed`, [..., 3]."""
     return (-(-needed * most_steps // np.array(limits))).max(axis=-1)
 
 

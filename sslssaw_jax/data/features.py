@@ -1,6 +1,6 @@
 """Prepared feature sets of a dataset: a row for every few frames of a clip, in place of the frames.
 
-A set lies in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, and `<split>.json`, with the
+A set is in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, and `<split>.json`, with the
 `stride` and the `span` of a row in frames, its `source`, and for each clip its first row and number of rows.
 """
 
@@ -149,7 +149,7 @@ class FeatureSource(ClipSource):
         return rows_NxC, places_Bx2
 
     def lengths(self, max_frames: int) -> np.ndarray:
-        """Return the most rows of each clip in a batch, over all sets, i[clips]."""
+        """Return each clip's most rows in a batch, over all sets, i[clips]."""
         kept = [
             np.minimum(places[:, 1], most_rows(max_frames, features.stride))
             for places, features in zip(self._places, self.feature_sets)

@@ -82,7 +82,7 @@ def read_sentences(path: str) -> list[str]:
 
 
 def keep_bank(folder: Path, make: Callable[[], SignBank], *, begun: bool) -> SignBank:
-    """Return the bank of a training that has begun, or make it.
+    """Return the bank of a training in progress, or make it.
 
     A bank that was kept before the training began may come from other settings.
     """
@@ -96,7 +96,7 @@ def keep_bank(folder: Path, make: Callable[[], SignBank], *, begun: bool) -> Sig
 def keep_glosses(
     folder: Path, texts: Sequence[str], write: Callable[[], Sequence[str]], *, begun: bool
 ) -> list[tuple[str, str]]:
-    """Return sentences and glosses of a training that has begun, or write them.
+    """Return sentences and glosses of a training in progress, or write them.
 
     Any that were kept before the training began may come from other texts.
     """

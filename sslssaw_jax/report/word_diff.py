@@ -46,7 +46,7 @@ def word_diff(reference: Sequence[str], prediction: Sequence[str]) -> list[Word]
 
 
 def read_systems(files: Mapping[str, Path]) -> Systems:
-    """Read the predictions of each system, for the same clips in the same order.
+    """Read the predictions of each system for the same clips, in order.
 
     Raises:
         FileNotFoundError: A file does not exist.

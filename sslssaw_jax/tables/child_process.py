@@ -15,11 +15,11 @@ RunChild = Callable[[Sequence[str], Path], int]
 
 @contextmanager
 def child_processes() -> Iterator[RunChild]:
-    """Yield a function that runs a command as a child, in any thread.
+    """Yield a function that runs a command as a child process.
 
-    Each SIGTERM or SIGINT is passed on to all children. Each child has its own session: Ctrl-C in a terminal
-    would otherwise reach a child twice, and the second signal kills. After a signal, a call raises `Stopped`
-    when its child has ended.
+    Any thread may call the function. Each SIGTERM or SIGINT is passed on to all children. Each child has its
+    own session: Ctrl-C in a terminal would otherwise reach a child twice, and the second signal kills. After
+    a signal, a call raises `Stopped` when its child has ended.
     """
     received: list[int] = []
     children: list[subprocess.Popen[bytes]] = []

@@ -68,7 +68,7 @@ class _Job:
 
     @property
     def shared(self) -> tuple[str, Path] | None:
-        """Return the name and folder of the stage that rows share, if any.
+        """Return name and folder of the stage that rows share, if any.
 
         Without `init_from`, a stage that could be shared is the row's own.
         """

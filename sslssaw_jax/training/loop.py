@@ -314,7 +314,7 @@ def _log_steps(
 
 
 def _evaluated_steps(epoch_ends: np.ndarray, eval_every: int) -> set[int]:
-    """Return the last step of each `eval_every`-th epoch and of the last one."""
+    """Return the last step of each `eval_every`-th and the last epoch."""
     ends = epoch_ends.tolist()
     return {*ends[eval_every - 1 :: eval_every], *ends[-1:]}
 

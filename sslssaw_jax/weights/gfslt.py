@@ -98,7 +98,7 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
 
 
 def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
-    """Return the file's names by stage 2's names, and the patterns left out."""
+    """Return file names by stage 2's names, and the patterns left out."""
     tensors, left_out = {}, set()
     for theirs in checkpoint.shapes:
         name = theirs.replace(".module.", ".", 1)  # of DistributedDataParallel

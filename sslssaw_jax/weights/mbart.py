@@ -97,7 +97,7 @@ def _trim_command(data: DataConfig, out: str) -> str:
 
 
 def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str = "first") -> TrainState:
-    """Return the state with mBART's weights in each part that comes from mBART.
+    """Return the state with mBART's weights in each of mBART's parts.
 
     The parts are embedding, encoders and decoder, as far as the state has them. The number of heads does not
     matter: it divides the same weights.
@@ -133,7 +133,7 @@ def load_mbart(state: TrainState, checkpoint: Checkpoint, pretrained_layers: str
 
 
 def hugging_face_name(path: KeyPath) -> str:
-    """Return Hugging Face's name for a variable of an embedding, encoder or decoder."""
+    """Return Hugging Face's name for an embedding, encoder or decoder variable."""
     module, *rest = path
     if module == "embedding":
         return _EMBEDDING[rest[0]]

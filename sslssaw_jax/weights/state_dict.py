@@ -305,7 +305,7 @@ def _follow(data: Any, storages: dict[str, _Storage] | None = None) -> Any:
 
 
 def _set(target: Any, values: list[Any]) -> None:
-    """Set pairs of keys and values if the keys are texts or numbers."""
+    """Set keys and values in turn, if keys are texts or numbers."""
     if isinstance(target, dict):
         pairs = zip(values[::2], values[1::2])
         target.update((key, value) for key, value in pairs if isinstance(key, str | int))

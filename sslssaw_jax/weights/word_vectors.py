@@ -14,7 +14,7 @@ TABLE = ("embed_target", "embed", "embedding")
 
 
 def word_vectors(file: str, pieces: Sequence[str]) -> InitialWeights:
-    """Return a function that gives each known piece its vector; others stay random.
+    """Return a function that sets known pieces' vectors; others stay random.
 
     The function raises WeightsError if the vectors have another width than the embedding.
 

@@ -247,7 +247,7 @@ def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(
         ("--config.pretrain.epochs=3", "demo_stage1", "config.pretrain.epochs: 1 then, 3 now"),
         ("--config.warm_start.epochs=1", "demo_stage1", "config.warm_start.epochs: 5 then, 1 now"),
     ):
-        with pytest.raises(TableError, match=f"{folder} is finished, with other settings") as refused:
+        with pytest.raises(TableError, match=f"{folder} is finished with other settings") as refused:
             make_table(7, "avatar_qa", runs.workdir, run_flags=[flag])
         assert words in str(refused.value)
     make_table(7, "avatar_qa", runs.workdir, only=["video"], run_flags=["--config.data.num_threads=1"])

@@ -46,7 +46,7 @@ class Signer:
     @classmethod
     @functools.cache
     def of(cls, name: int | str) -> "Signer":
-        """Return the signer of a name; 3 and "3" are the same person."""
+        """Return the signer of a name; 3 and "3" name one person."""
         rng = np.random.default_rng(stable_seed("signer", name))
         skin, hair, background = _pick(SKINS, rng), _pick(HAIRS, rng), _pick(BACKGROUNDS, rng)
         # Interpreters dress so that their hands stand out from the clothes.
