@@ -42,6 +42,8 @@ class Resampled(NamedTuple):
         change = self.resamples - baseline.resamples
         extreme = abs(change - change.mean()) >= abs(self.score - baseline.score)
         p_value = (extreme.sum() + 1) / (len(change) + 1)
+        if not (np.ptp(self.resamples) or np.ptp(baseline.resamples)):
+            p_value = 1.0  # a single clip, or clips that are all alike, tell nothing about others
         return Significance(max(0.0, float(mean - half)), min(100.0, float(mean + half)), float(p_value))
 
 

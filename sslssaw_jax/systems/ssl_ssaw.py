@@ -107,7 +107,7 @@ class TranslationModel(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Return question and video, or the one that is read, as a sequence and its mask (`f_c`)."""
+        """Join what is read into one sequence (`f_c`), with its mask."""
         parts = [video] if video else []
         if self.reads_question:
             embedded_BxLxD = (
