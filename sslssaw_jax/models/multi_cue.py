@@ -223,7 +223,7 @@ class MultiCueEmbedding(nnx.Module):
         parts, points_NxKx2 = self.spatial(self.cnn.maps(frames_NxHxWx3), rngs)
         length_B = padded_length(clips.count, self.pools)
         place_T = jnp.arange(padded_length(self.max_frames, self.pools))
-        joint_NxC, inside_BxT = jnp.concatenate(parts, axis=-1), place_T < length_B[:, None]
+        inside_BxT, joint_NxC = place_T < length_B[:, None], jnp.concatenate(parts, axis=-1)
         joint_BxTxC = gather_frames(joint_NxC, place_T - EDGES[self.pools], inside_BxT, clips)
         ends = list(accumulate(self.spatial.widths))[:-1]
         parts_BxTxC = jnp.split(joint_BxTxC, ends, axis=-1)
