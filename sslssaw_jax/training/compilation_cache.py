@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sslssaw_jax.config.checks import require
@@ -12,6 +12,7 @@ from sslssaw_jax.workdir import user_path
 
 AUTO = "auto"
 _FOLDER = "~/.cache/sslssaw_jax/compiled"
+_MOST_BYTES = 4_000_000_000
 
 
 def cache_compilation(folder: str | None) -> None:
@@ -54,7 +55,26 @@ def cache_compilation(folder: str | None) -> None:
         f"config.compilation_cache: somebody else can write into {private}, from where programs are run: "
         "choose a folder of your own, or clear the setting",
     )
-    jax.config.update("jax_compilation_cache_dir", str(private / processor() if alone else private))
+    programs = private / processor() if alone else private
+    _prune(programs)
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+
+
+def _prune(programs: Path) -> None:
+    """Remove the programs that were not read for longest, down to `_MOST_BYTES`.
+
+    JAX's own limit warns for each program of a folder that was filled without it.
+    """
+    with suppress(FileNotFoundError):  # another process removes, too
+        found = sorted(
+            ((path.stat(), path) for path in programs.glob("*-cache")), key=lambda one: one[0].st_atime
+        )
+        size = sum(stat.st_size for stat, _ in found)
+        for stat, path in found:
+            if size <= _MOST_BYTES:
+                return
+            path.unlink()
+            size -= stat.st_size
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.training import compilation_cache
 from sslssaw_jax.training.compilation_cache import cache_compilation, processor, quick_compilation
 
 
@@ -83,3 +84,15 @@ def test_what_runs_once_is_compiled_quickly_and_what_follows_is_not(monkeypatch)
         assert not quick()
     finally:
         jax.config.update("jax_disable_most_optimizations", of_all_tests)
+
+
+def test_programs_not_used_for_longest_make_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation_cache, "_MOST_BYTES", 250)
+    folder = tmp_path / ".cache" / "sslssaw_jax" / "compiled" / processor()
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o700)
+    for name, used in (("old", 3), ("oldest", 1), ("new", 9), ("older", 2)):
+        (folder / f"{name}-cache").write_bytes(bytes(100))
+        os.utime(folder / f"{name}-cache", (used, 50 - used))
+    cache_compilation("auto")
+    assert {path.name for path in folder.iterdir()} == {"old-cache", "new-cache"}
