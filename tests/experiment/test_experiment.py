@@ -301,7 +301,7 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
         ("translate__frame_budget", 8, r"translate: clip .* raise frame_budget or lower data\.max_frames"),
         ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
         ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
-        ("model__inputs", "video", r"config\.translate\.drop_words is 0\.2, and .* reads no question"),
+        ("model__inputs", "video", r"config\.translate\.drop_words is 0\.2, but .* reads no question"),
         ("data__tokenizer", "OTHER", r"tokenizer in .*other is for other texts: .* 24 of 24 targets"),
     ],
 )

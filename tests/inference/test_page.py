@@ -72,7 +72,7 @@ def write_video(path: Path, num_frames: int) -> Path:
         ("Why? " * 101, "right.mp4", "The question is too long: it may have 500 characters"),
         ("Why?", None, "The video is missing"),
         ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
-        ("Why?", "long.mp4", "too long: 1 seconds, and the model reads at most 0"),
+        ("Why?", "long.mp4", "too long: 1 seconds, but the model reads at most 0"),
     ],
 )
 def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, message, tmp_path, page):
