@@ -300,7 +300,7 @@ def test_shapes_are_compared_before_an_array_is_read(tmp_path, monkeypatch):
         save(checkpointer, 1)
         checkpointer.wait()
         monkeypatch.setattr(checkpoints.np, "isfinite", read)
-        with pytest.raises(CheckpointError, match="of another model or optimizer"):
+        with pytest.raises(CheckpointError, match="from another model or optimizer"):
             checkpointer.restore(make_state(width=5))
 
 

@@ -37,7 +37,7 @@ def test_pieces_begin_with_their_vectors_and_all_others_stay(state, tmp_path):
         (VECTORS, "", "line 1: expected a header"),
         ({"▁der": np.ones(5)}, "1 12\n", "line 2: .*12 numbers"),
         ({"▁der": ["a"] * 12}, "1 12\n", "line 2: .*12 numbers"),
-        ({"▁schnee": np.ones(12)}, "1 12\n", "none of the tokenizer's 40 pieces"),
+        ({"▁schnee": np.ones(12)}, "1 12\n", "no vector for any of the tokenizer's 40 pieces"),
         ({"▁der": np.ones(5)}, "1 5\n", "have 5 numbers, the embedding 12"),
     ],
 )
