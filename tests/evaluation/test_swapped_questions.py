@@ -106,6 +106,20 @@ def test_translations_and_losses_are_those_of_the_moving_average(clips: Clips) -
     assert len(read) > 2 and set(read) == {"average"}
 
 
+def test_the_loss_on_a_split_is_a_mean_over_clips_whatever_the_batches(clips: Clips) -> None:
+    loss = SplitLoss(Runner(translate_stage(CONFIG), CONFIG, clips.tokenizer, make_mesh(CONFIG.mesh)))
+    sizes = []
+
+    def places(params: None, batch_stats: None, batch: Batch) -> dict[str, float]:
+        index = np.asarray(batch.index)[np.asarray(batch.valid)]
+        sizes.append(len(index))
+        return {"loss": index.mean()}
+
+    loss._step = places  # type: ignore[assignment]
+    assert loss(STATE, clips.source)["loss"] == pytest.approx(2.5)
+    assert sum(sizes) == 6 and len(set(sizes)) > 1
+
+
 def leave_run(run: Path, clips: Clips, *, reads_video: bool = False) -> list[str]:
     """A finished run's folder, with the files that are read, and its translations."""
     texts = [f"translation {number}" for number in range(len(clips.source))]

@@ -1,5 +1,6 @@
 import pytest
 
+from sslssaw_jax.evaluation.split_recognizer import GlossPrediction, score_gloss_predictions
 from sslssaw_jax.evaluation.wer import clean_phoenix, score_glosses
 from tests.support.annotations import ANNOTATIONS, requires_phoenix
 
@@ -52,3 +53,9 @@ def test_phoenix_is_scored_with_the_clean_up_and_without() -> None:
     scores = score_glosses(["REGEN REGEN loc-NORD"], ["REGEN NORD"], phoenix=True)
     assert scores["wer"] == 0
     assert scores["wer_as_written"] == 100
+
+
+def test_glosses_are_cleaned_up_on_phoenix_alone() -> None:
+    found = [GlossPrediction("a", "REGEN NORD", "REGEN REGEN loc-NORD", 0.0, [])]
+    assert score_gloss_predictions(found, "phoenix2014t_qa")["wer"] == 0
+    assert score_gloss_predictions(found, "csl_daily_qa")["wer"] == 100

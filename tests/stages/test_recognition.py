@@ -131,6 +131,10 @@ def test_slrt_with_ctc_weighs_both_losses_and_reads_no_question() -> None:
     total, metrics = model(batch)
     np.testing.assert_allclose(total, 5 * metrics["loss_gloss"] + 2 * metrics["loss_sentence"], rtol=1e-5)
     assert float(metrics["loss_gloss"]) > 0
+    logits, mask = jax.jit(lambda batch: stage.recognition(evaluated(stage, state), batch))(batch)
+    assert batch.gloss_mask.sum(axis=1).max() > 1
+    expected, _ = gloss_loss(logits, mask, batch, per_gloss=True)  # as neccam/slt
+    np.testing.assert_allclose(metrics["loss_gloss"], expected, rtol=1e-5)
     without = dataclasses.replace(batch, gloss_mask=np.zeros_like(batch.gloss_mask))
     assert float(model(without)[1]["loss_gloss"]) == 0
     with pytest.raises(ConfigError, match="set reads_question to False"):

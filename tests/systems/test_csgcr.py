@@ -18,6 +18,7 @@ from sslssaw_jax.evaluation.choices import WEIGHTS
 from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.inference.trained_model import load, save_folder
+from sslssaw_jax.stages.gloss2text import embed_glosses
 from sslssaw_jax.stages.stage import RANK_WEIGHT, WORD_THRESHOLD
 from sslssaw_jax.systems import csgcr, read_config
 from sslssaw_jax.training.checkpoints import CheckpointError
@@ -124,6 +125,17 @@ def configuration(data_dir: Path):
     tree.evaluation.num_heatmaps = 0
     tree.translate.update({"epochs": 1, "clips_per_batch": 8, "frame_budget": 160})
     return read_config(tree)
+
+
+def test_a_word_and_the_ending_start_as_the_embeddings_of_their_pieces(tiny_data_dir, tmp_path):
+    run = Experiment(configuration(tiny_data_dir), tmp_path / "run")
+    fresh = toy_state(run._stages[0], seed=1)
+    found, tokenizer = variables(run._initial_weights(0)(fresh)), run._data.tokenizer
+    table = np.asarray(found.pop(("embedding", "embed", "embedding")))
+    words = embed_glosses(run._data.glosses.glosses, table, tokenizer)
+    np.testing.assert_array_equal(found.pop(("word_embedding", "embedding")), words)
+    np.testing.assert_array_equal(found.pop(("ending",)), table[[tokenizer.eos_id, tokenizer.language_id]])
+    assert all(value is variables(fresh)[path] for path, value in found.items())
 
 
 @pytest.mark.slow

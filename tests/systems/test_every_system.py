@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx, traverse_util
 
-from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.config.experiment import Config, to_config_dict
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
 from sslssaw_jax.models.fusion import FUSIONS
-from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages import streams
+from sslssaw_jax.stages.stage import LossCounts, Stage
 from sslssaw_jax.stages.step import train_step
-from sslssaw_jax.systems import SYSTEMS
+from sslssaw_jax.systems import SYSTEMS, read_config, stmc_t
 from sslssaw_jax.types import TrainState
 from tests.support.toy import (
     EOS,
@@ -36,8 +38,10 @@ from tests.support.toy import (
     toy_batch,
     toy_state,
     toy_system,
+    training_batch,
     translate_stage,
     translator,
+    with_keypoints,
 )
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -92,6 +96,33 @@ AUGMENTING = [  # MMTLB's and TS-SLT's translations read frames as they are, and
     "stmc_t recognize",
     "stmc_t translate",
 ]
+
+
+TERMS = {  # of the loss, with their weights
+    "csgcr": (
+        {"data.features": ("a set",), "model.word_weight": 3.0},
+        {"sentence": 1, "similarity": 1, "words": 3},
+    ),
+    "gbt": (
+        {
+            **{"data.features": ("a set",), "model.ctc_weight": 0.5},
+            **{"model.global_weight": 3.0, "model.local_weight": 2.0},
+        },
+        {"sentence": 1, "gloss": 0.5, "global": 3, "local": 2},
+    ),
+    "signbt": ({"model.recognition_weight": 3.0}, {"sentence": 1, "gloss": 3}),
+    "stmc_t": (
+        {"model.ctc_weight": 0.5, "model.part_weight": 3.0},
+        {"sentence": 1, "gloss": 0.5, "parts": 1.5},
+    ),
+}
+CHAINS = {  # stages before the last; SSL-SSAW's recogniser is that of the other systems
+    "ssl_ssaw": ("warm_start", "recognize", "pretrain"),
+    "mmtlb": ("gloss2text",),
+    "ts_slt": ("recognize",),
+    "stmc_t": ("recognize",),
+}
+UNUSED = {"ssl_ssaw": ("mbert",), "gbt": ("mbert",), "signbt": ("gloss_head",)}  # of a part of another kind
 
 
 def ours_first(names):
@@ -218,6 +249,62 @@ def test_a_training_augments_its_frames(batch, variant):
     assert len({float(value) for value in (*first, second[1])}) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("system", TERMS)
+def test_the_loss_of_a_translation_is_the_weighted_sum_of_its_terms(batch, system):
+    changes, weights = TERMS[system]
+    config = toy_system(system, **changes)
+    stage, batch = translate_stage(config), training_batch(config, batch_for(config, batch))
+    state = toy_state(stage, seed=4)
+    total, parts = jit(stage.loss)(evaluated(stage, state), batch, jax.random.key(0))
+    assert all(parts[f"loss_{name}"] > 0.01 for name in weights)
+    assert_close(total, sum(np.float32(weight) * parts[f"loss_{name}"] for name, weight in weights.items()))
+
+
+@pytest.mark.parametrize(
+    "case",
+    ours_first([f"{system} {name}" for system in SYSTEMS for name in (*CHAINS.get(system, ()), "translate")]),
+)
+def test_of_a_step_with_twice_as_much_a_batch_is_half(batch, case):
+    """Give every loss the counts of all micro-batches, as accumulation does."""
+    system, name = case.split()
+    sees_features = "features" in SYSTEMS[system].reads and name != "warm_start"
+    changes: dict[str, Any] = {"data.features": tuple("abc"[: SYSTEMS[system].feature_sets * sees_features])}
+    changes |= {f"{stage}.epochs": 1 for stage in CHAINS.get(system, ()) if stage != "warm_start"}
+    changes |= {"init_from": "before", "warm_start.epochs": int(name == "warm_start")}
+    clips = [ClipInfo("a", 1, "", "", gloss, "") for gloss in ("RAIN", "SNOW", "RAIN", "HERE")]
+    config = toy_system(system, **changes)
+    stage = {stage.name: stage for stage in make_stages(config, clips=clips)}[name]
+    batch = training_batch(config, batch_for(config, batch))
+    texts = batch.decoder_texts
+    words = (mask.sum() - mask.any(axis=1).sum() for mask in (texts.question_mask, texts.target_mask))
+    counts = [len(batch.valid), batch.frame_count.sum(), *words]
+
+    @jit
+    def losses(model, batch):
+        key, twice = jax.random.key(0), LossCounts(*(2 * jnp.asarray(count) for count in counts))
+        return stage.loss(model, batch, key), stage.loss(model, batch, key, twice)
+
+    alone, half = jax.device_get(losses(evaluated(stage, toy_state(stage, seed=4)), batch))
+    assert alone[0] > 0.01
+    assert_close(half, jax.tree.map(lambda value: value / 2, alone))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("system", "module"), [("ts_slt", streams), ("stmc_t", stmc_t)])
+def test_points_are_moved_with_the_pixels_of_their_frames(batch, system, module, monkeypatch):
+    """Trace without compiling; `tests/data/test_keypoints.py` says what one key does to both."""
+    weight = {"model.pose_weight": 1.0} if system == "stmc_t" else {}
+    stage = make_stages(toy_system(system, **weight, **{"data.keypoints": "a set"}))[0]
+    keys = []
+    for name in ("prepare_frames", "prepare_keypoints"):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, own=original: keys.append(given[2]) or own(*given))
+    jax.eval_shape(sgd_step(stage), toy_state(stage), with_keypoints(batch))
+    of_pixels, of_points = keys
+    assert of_pixels is of_points is not None
+
+
 def test_each_step_of_a_training_has_its_own_dropout(batch):
     config = toy_system("slrt", **{"model.dropout": 0.1, "data.features": ("a set",)})
     stage, batch = translate_stage(config), batch_for(config, batch)
@@ -332,6 +419,43 @@ def test_a_frozen_module_keeps_its_parameters_and_statistics_and_uses_them(batch
     other["video"]["cnn"]["stem_norm"] = shifted
     _, changed = step(state.replace(batch_stats=other), batch, jax.random.key(0))
     assert float(changed["loss"]) != float(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    "system", ours_first(["ssl_ssaw", "slrt", "gaslt", "mmtlb", "ts_slt", "gbt", "signbt", "stmc_t"])
+)
+def test_frames_that_are_stored_four_apart_are_not_pooled_again(batch, system):
+    """Trace without compiling."""
+
+    def positions(stride):
+        config = toy_system(system, **{"data.frame_stride": stride})
+        stage = translate_stage(config)
+        model = nnx.eval_shape(lambda: stage.make_model(jax.random.key(0)))
+        model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+
+        def encode(model, batch):
+            found = stage.translation.encode(model, batch)
+            return (found[0] if isinstance(found, list) else found).encoder_mask
+
+        return nnx.eval_shape(encode, model, batch_for(config, batch)).shape[1]
+
+    assert positions(4) > positions(1)
+
+
+@pytest.mark.parametrize("system", ours_first(SYSTEMS))
+def test_every_dropout_of_a_configuration_is_one_of_a_model(system):
+    """Give each a rate of its own, and look for it in all stages."""
+    stages = [stage for stage in ("recognize", "pretrain") if stage in SYSTEMS[system].stages]
+    chain = {f"{stage}.epochs": 1 for stage in stages} | {"init_from": "before"}
+    tree = to_config_dict(toy_system(system, **chain))
+    own = traverse_util.flatten_dict(tree.model.to_dict(), sep=".")
+    keys = [key for key in own if key.endswith("dropout") and key.split(".")[0] not in UNUSED.get(system, ())]
+    rates = {key: 0.01 * number for number, key in enumerate(keys, 1)}
+    tree.model.update_from_flattened_dict(rates)
+    makers = [partial(stage.make_model, jax.random.key(0)) for stage in make_stages(read_config(tree))]
+    parts = [part for make in makers for _, part in nnx.iter_graph(nnx.eval_shape(make))]
+    found = {part.rate for part in parts if isinstance(part, nnx.Dropout)}
+    assert found - {0.0} == set(rates.values())
 
 
 def test_a_sign_transformer_without_the_question_reads_none(batch):

@@ -88,15 +88,18 @@ def test_the_temperature_falls_from_epoch_to_epoch_and_never_to_zero() -> None:
 
 
 @pytest.mark.slow
-def test_an_epoch_of_the_temperature_has_the_clips_that_are_trained_on(monkeypatch) -> None:
+def test_words_are_chosen_by_the_temperature_of_an_epoch_of_trained_clips(monkeypatch) -> None:
     clips = [ClipInfo(str(number), 1, "", "", "", "") for number in range(16)]
     config = toy_system("gbt", **{"data.text_only": 0.75})
     inputs = StageInputs(VOCAB_SIZE, clips=lambda split: clips, glosses=lambda: TOY_GLOSSES)
     *_, stage = SYSTEMS["gbt"].make_stages(config, inputs)
     asked: list[int] = []
-    monkeypatch.setattr(gbt, "temperature_of", lambda model, seen, clips: asked.append(clips) or 1.0)
+    used: list[float] = []
+    choose = gbt.choose_words
+    monkeypatch.setattr(gbt, "temperature_of", lambda model, seen, clips: asked.append(clips) or 7.0)
+    monkeypatch.setattr(gbt, "choose_words", lambda *given: used.append(given[4]) or choose(*given))
     jax.eval_shape(sgd_step(stage), toy_state(stage), toy_batch(0))
-    assert asked == [4]
+    assert (asked, used) == ([4], [7.0])
 
 
 def test_a_training_that_goes_on_from_a_finished_model_has_a_temperature_of_its_own() -> None:

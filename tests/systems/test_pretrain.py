@@ -6,7 +6,7 @@ from flax import nnx
 from sslssaw_jax.config.experiment import run_differences, to_dict
 from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.stages.alignment import aligned_cosine
-from sslssaw_jax.stages.losses import contrastive_loss
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
 from sslssaw_jax.stages.video import embed_video
 from tests.support.toy import (
     EOS,
@@ -145,6 +145,15 @@ def test_restored_words_are_summed_over_a_sentence_if_normalized_by_clips(model,
     tokens = batch.decoder_texts.target_mask.sum() - 4  # the language codes are not scored
     assert_close(summed["loss_restore"], mean["loss_restore"] * np.float32(tokens / 4))
     assert_close(total, mean["loss_similarity"] + summed["loss_restore"])
+
+
+def test_the_loss_of_restored_words_is_that_of_the_masked_sentence_smoothed_as_configured(model, batch):
+    stage = pretrain_stage(toy_config(**NO_DROPOUT, **{"pretrain.label_smoothing": 0.2}), VOCAB_SIZE)
+    total, parts = jit(lambda model, batch: stage.loss(model, batch, None))(model, batch)
+    target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
+    restored = features(model, batch)[2]
+    assert_close(parts["loss_restore"], cross_entropy(restored, target.labels, target.scored, 0.2))
+    assert_close(total, parts["loss_similarity"] + parts["loss_restore"])
 
 
 def test_rows_without_a_clip_and_padding_change_no_loss_of_aligned_sequences(state, batch):

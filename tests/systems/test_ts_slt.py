@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,13 @@ from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models.s3d import S3DConfig
+from sslssaw_jax.models.two_stream import Streams
 from sslssaw_jax.stages.distillation import distillation_loss, log_ensemble
+from sslssaw_jax.stages.recognition import gloss_loss
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.streams import CHANNELS, make_heat_maps, make_streams
 from sslssaw_jax.systems import default_config, read_config
-from sslssaw_jax.systems.ts_slt import HEADS
+from sslssaw_jax.systems.ts_slt import HEADS, recognize_loss
 from sslssaw_jax.types import FeatureSize
 from sslssaw_jax.workdir import METRICS
 from tests.support.toy import (
@@ -97,6 +100,27 @@ def test_losses_are_sums_over_heads_and_writers_with_their_weights():
         total, parts = jit(partial(stages[name].loss, key=None))(model, batch)
         assert all(parts[part] > 0.01 for part in weights)
         assert_close(total, sum(weight * parts[part] for part, weight in weights.items()))
+
+
+def test_each_level_of_a_pyramid_has_the_weight_of_its_stream():
+    """By a model whose heads on the levels repeat what they read."""
+    weights = {"model.video_level_weight": 0.2, "model.keypoint_level_weight": 0.5}
+    config, batch = toy_system("ts_slt", **weights), toy_batch(0)
+    rng, levels = np.random.default_rng(0), np.ones((3, 6), bool)
+    of_video, of_keypoints = rng.normal(size=(2, 2, 3, 6, 6)).astype(np.float32)
+    heads = {name: rng.normal(size=(3, 4, 6)).astype(np.float32) for name in HEADS}
+    streams = Streams(None, None, np.ones((3, 4), bool), of_video, of_keypoints, levels)
+    model = SimpleNamespace(
+        read=lambda *_: (heads, None, streams),
+        level_heads=[lambda level, mask, rngs: (level, None)] * 4,
+    )
+    total, parts = recognize_loss(model, batch, None, config=config)
+    video, keypoints = (
+        sum(gloss_loss(level, levels, batch)[0] for level in each) for each in (of_video, of_keypoints)
+    )
+    assert abs(video - keypoints) > 0.01
+    rest = 3 * parts["loss_gloss"] + parts["loss_distill"]
+    assert_close(total, rest + np.float32(0.2) * video + np.float32(0.5) * keypoints)
 
 
 @pytest.mark.slow
