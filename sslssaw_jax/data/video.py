@@ -276,7 +276,7 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
 
 
 def _undecodable(capture: cv2.VideoCapture) -> str:
-    """Name the codec of a file whose frames cannot be decoded, and the remedy."""
+    """Name the codec that cannot be decoded, and the remedy."""
     codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
     command = "ffmpeg -i OLD.mp4 -c:v libx264 -pix_fmt yuv420p NEW.mp4"
     return f"no frame of its codec {printable(codec)} can be decoded: convert it to H.264 (`{command}`)"
