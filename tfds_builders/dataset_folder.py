@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from sslssaw_jax.data.clips import opening_records
 from sslssaw_jax.data.dataset import Dataset, read_facts
 from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.features import FEATURES
@@ -55,10 +56,11 @@ def write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
         records = builder.as_data_source(split, deserialize_method=raw_bytes)
         bar = tqdm(records, f"listing {split}", unit="clip", leave=False)
         values = map(features.deserialize_example_np, bar)
-        write_jsonl(
-            folder / f"clips.{split}.jsonl",
-            ({key: _plain(clip[key]) for key in known} for clip in values),
-        )
+        with opening_records(folder):
+            write_jsonl(
+                folder / f"clips.{split}.jsonl",
+                ({key: _plain(clip[key]) for key in known} for clip in values),
+            )
 
 
 def lacks_keypoints(builder: "VideoQaBuilder", folder: Path) -> bool:

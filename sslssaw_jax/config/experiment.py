@@ -6,6 +6,7 @@ A config file starts from `systems.default_config()`, changes what it needs and 
 
 import dataclasses
 import difflib
+import itertools
 import json
 import re
 import types
@@ -294,7 +295,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return None if value in (None, "") else _convert(typing.get_args(hint)[0], value, path)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
         require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
-        return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)
+        # ml_collections leaves a flag's text without quotes whole: "" or "seed0,seed1"
+        parts = [item.split(",") if isinstance(item, str) else [item] for item in value]
+        items = [item for item in itertools.chain.from_iterable(parts) if item != ""]
+        return tuple(_convert(typing.get_args(hint)[0], item, path) for item in items)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str) and value.startswith("~"):  # the shell does not expand ~ after =

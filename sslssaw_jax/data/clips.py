@@ -1,11 +1,15 @@
 """Clips of one split of a prepared dataset, by index."""
 
 import copy
+import errno
+import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 import numpy as np
@@ -127,6 +131,35 @@ def read_record(data: bytes) -> dict[str, Any]:
         raise ValueError(f"it is damaged: {error}") from error
 
 
+@contextmanager
+def opening_records(folder: Path) -> Iterator[None]:
+    """Let this process open all the files of records of a dataset.
+
+    Each stays open once it is read, and the usual limit of 1024 open files is soft.
+
+    Raises:
+        DatasetError: The system allows too few open files.
+    """
+    limit = ""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no limits, and macOS may refuse its own
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = f" ({soft})"
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            limit = f" ({hard})"
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # array_record's is a RuntimeError
+        if os.strerror(errno.EMFILE) not in str(error):
+            raise
+        raise DatasetError(
+            f"{folder} has more files of records than this process may have open{limit}: raise the limit "
+            "with `ulimit -n`, or ask your administrator to"
+        ) from error
+
+
 class ClipSource:
     """A split's clips by index, safe to share between threads.
 
@@ -161,7 +194,8 @@ class ClipSource:
     def __getitem__(self, index: int) -> Clip:
         folder = self.dataset.folder
         try:
-            record = read_record(self._records[index])
+            with opening_records(folder):
+                record = read_record(self._records[index])
         except (OSError, RuntimeError, ValueError) as error:
             raise RecordError(
                 f"record {index} of {self.split} in {folder} cannot be read, the clip {self.clips[index].id} "

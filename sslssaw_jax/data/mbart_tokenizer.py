@@ -109,7 +109,10 @@ class Tokenizer:
         codes = b"" if self.languages == LANGUAGES else "".join(self.languages).encode()
         self.fingerprint = hashlib.sha256((folder / MODEL_FILE).read_bytes() + codes).hexdigest()[:12]
         self._backend = Backend(models.Unigram(vocabulary, unk_id=self.unk_id))
-        self._backend.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+        # NFC first: unlike SentencePiece, Precompiled leaves what takes six bytes or more decomposed
+        self._backend.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)]
+        )
         self._backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_WORD_MARK)]
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, printable
 
 JPEG_QUALITY = 95
 MAX_FRAMES = 4096  # of a video file: a clip is a sentence, and is held in memory as a whole
@@ -267,11 +267,19 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
         last = image
     if last is None:
         behind = 0 < total <= segment.start
-        return ClipFrames([], ["starts after the video's end" if behind else "no readable video"])
+        why = _undecodable(capture) if total > 0 else "no readable video"
+        return ClipFrames([], ["starts after the video's end" if behind else why])
     if end < min(0.9 * announced, announced - 0.5):
         return ClipFrames([], ["video breaks off before its end"])
     video += [_encode(_fit(last, resize))] * max(_ticks(end, fps) - len(video), not video)
     return ClipFrames(video)
+
+
+def _undecodable(capture: cv2.VideoCapture) -> str:
+    """Name the codec that cannot be decoded, and the remedy."""
+    codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
+    command = "ffmpeg -i OLD.mp4 -c:v libx264 -pix_fmt yuv420p NEW.mp4"
+    return f"no frame of its codec {printable(codec)} can be decoded: convert it to H.264 (`{command}`)"
 
 
 def _ticks(seconds: float, fps: float) -> int:

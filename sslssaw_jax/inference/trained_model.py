@@ -145,7 +145,8 @@ def save_folder(model: TrainedModel, folder: Path) -> None:
         "scores": model.scores,
         "features": features_notes(model.features),
     }
-    arrays = {dotted(path): np.asarray(array) for path, array in variables(model.state).items()}
+    # safetensors would write the bytes of any other layout as they lie
+    arrays = {dotted(path): np.asarray(array, order="C") for path, array in variables(model.state).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(model.tokenizer, folder)
     if model.glosses:

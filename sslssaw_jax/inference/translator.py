@@ -216,10 +216,12 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         """Upload the model to the Hugging Face hub.
 
         Args:
-            repo_id: `user/name`; created if there is no such model.
+            repo_id: `user/name`; created if there is no such model, and another model there is replaced.
             **options: `private`, `token`, `branch`, `create_pr`, `commit_message`.
         """
-        return super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id}, **options)
+        options |= {"model_card_kwargs": {"repo_id": repo_id}}
+        # what is uploaded is kept: this deletes files that only the model before had
+        return super().push_to_hub(repo_id, delete_patterns=list(MODEL_FILES), **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_folder(self.model, save_directory)

@@ -25,6 +25,24 @@ class Tracker(Protocol):
         """Write what is left and end the run."""
 
 
+class _Wandb:
+    """A run of wandb with steps of its own: wandb drops values of a step before its last.
+
+    After a restart, scores on dev may belong to such a step.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step")
+
+    def log(self, values: dict[str, Any], /, *, step: int) -> None:
+        self._run.log(values | {"step": step})
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
 def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
     """Start or resume the run of this workdir in `config.tracker`.
 
@@ -53,7 +71,9 @@ def start_tracker(config: Config, workdir: Path, stage: str) -> Tracker | None:
             return trackio.init(PROJECT, name=name, config=settings, resume="allow", embed=False)
         import wandb
 
-        return wandb.init(project=PROJECT, name=name, id=run_id, config=settings, resume="allow", dir=workdir)
+        return _Wandb(
+            wandb.init(project=PROJECT, name=name, id=run_id, config=settings, resume="allow", dir=workdir)
+        )
     except ModuleNotFoundError as error:
         raise TrackerError(
             f"config.tracker is {config.tracker!r}, but the package {error.name!r} is not installed: "

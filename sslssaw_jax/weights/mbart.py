@@ -14,6 +14,7 @@ from flax import traverse_util
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
 from sslssaw_jax.models.mbart import PretrainedMBartConfig
+from sslssaw_jax.models.transformer import ACTIVATIONS
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import InitialWeights, KeyPath, WeightsError, variables
 from sslssaw_jax.weights.torch_files import Checkpoint, find_model
@@ -67,7 +68,11 @@ def pretrained_mbart(config: PretrainedMBartConfig, data: DataConfig, tokenizer:
                 f"data.tokenizer is another ({tokenizer.fingerprint}): set it to {checkpoint.path}, or "
                 f"{remedy}"
             )
-    checkpoint.require_settings({"activation_function": config.activation, "scale_embedding": True})
+    known = checkpoint.config.get("activation_function") in ACTIVATIONS
+    checkpoint.require_settings(
+        {"activation_function": config.activation, "scale_embedding": True},
+        flags={"activation_function": "config.model.mbart.activation"} if known else {},
+    )
     return lambda state: load_mbart(state, checkpoint, config.pretrained_layers)
 
 

@@ -81,7 +81,8 @@ def pretrained_mbert(config: MBertConfig) -> InitialWeights:
             "hidden_act": "gelu",
             "position_embedding_type": "absolute",
             "layer_norm_eps": 1e-12,
-        }
+        },
+        flags={"num_attention_heads": "config.model.mbert.heads"},
     )
     tensors = {_plain_name(name): name for name in checkpoint.shapes}
     layers = {name: int(match[1]) for name in tensors if (match := _LAYER.match(name))}

@@ -80,12 +80,19 @@ class Checkpoint:
         file = self.path / CONFIG_FILE
         return read_json(file) if file.is_file() else {}
 
-    def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Raise WeightsError if `config.json` has other settings, which no shape shows."""
+    def require_settings(self, settings: Mapping[str, Any], flags: Mapping[str, str] | None = None) -> None:
+        """Raise WeightsError if `config.json` has other settings, which no shape shows.
+
+        Args:
+            settings: The values by key.
+            flags: The flag of each key that can be changed here.
+        """
         config = self.config
         for key, value in settings.items():
-            if config.get(key, value) != value:
-                raise WeightsError(f"{self.path} has {key}={config[key]!r}; here it is {value!r}")
+            if (theirs := config.get(key, value)) != value:
+                flag = (flags or {}).get(key)
+                remedy = f"add --{flag}={theirs}" if flag else "such weights cannot be used"
+                raise WeightsError(f"{self.path} has {key}={theirs!r}; here it is {value!r}: {remedy}")
 
 
 class _SafetensorsFile:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -7,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import (
     csl_daily_stage1,
@@ -221,6 +223,25 @@ def test_a_flag_without_text_clears_what_may_be_absent():
     assert read_config(tree).model.mbart.weights == "stage1"
     tree.init_from = tree.model.mbart.weights = ""
     assert read_config(tree).init_from is None and read_config(tree).model.mbart.weights is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("data.features=", ()),
+        ("data.features=a", ("a",)),
+        ("evaluation.ensemble=seed0,seed1", ("seed0", "seed1")),
+        ("evaluation.ensemble=('seed0','seed1')", ("seed0", "seed1")),
+        ("model.cnn.resnet.depths=1,3", (1, 3)),
+    ],
+)
+def test_a_flag_for_several_values_is_split_at_commas(flag, value):
+    key = flag.partition("=")[0]
+    tree, values = with_value(key, ("old",)), flags.FlagValues()
+    argv = ["run.py", f"--config.{flag}"]
+    config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
+    values(argv)
+    assert functools.reduce(getattr, key.split("."), read_config(values.config)) == value
 
 
 def test_runs_differ_only_in_what_decides_their_parameters():

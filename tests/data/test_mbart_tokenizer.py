@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,18 @@ def test_chinese_characters_are_kept_and_no_sentence_is_learnt_by_heart(tmp_path
         assert tokenizer.unk_id not in tokenizer.encode(text, 64)
         width_folded = text.replace("，", ",").replace("？", "?")
         assert tokenizer.decode(tokenizer.encode(text, 64)) == width_folded
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), [("vi_VN", "ngày mai trời sẽ có mưa ở bắc"), ("ko_KR", "북쪽에 비가 옵니다")]
+)
+def test_decomposed_texts_are_encoded_as_composed_ones(tmp_path: Path, language: str, text: str) -> None:
+    train_tokenizer([text] * 5, tmp_path / "tokenizer", vocab_size=100)
+    tokenizer = load_tokenizer(tmp_path / "tokenizer", language)
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert tokenizer.encode(decomposed, 64) == tokenizer.encode(composed, 64)
+    assert tokenizer.decode(tokenizer.encode(decomposed, 64)) == composed
 
 
 @pytest.mark.parametrize(

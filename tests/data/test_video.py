@@ -60,3 +60,10 @@ def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     write_matroska(path, {0.0: np.zeros((16, 16, 3), np.uint8)})
     clip = video.read_video(video.Segment(path, 0.0, math.inf), video.Resize(), fps=RATE)
     assert clip == video.ClipFrames([], ["its path is not UTF-8: rename it"])
+
+
+def test_a_codec_that_cannot_be_decoded_is_named_with_the_remedy(tmp_path: Path) -> None:
+    write_matroska(tmp_path / "a.mkv", {0.0: np.zeros((16, 16, 3), np.uint8)}, codec="V_MPEGH/ISO/HEVC")
+    clip = video.read_video(tmp_path / "a.mkv", video.Resize(), fps=RATE)
+    assert clip.video == [] and len(clip.odd) == 1
+    assert "codec hevc" in clip.odd[0] and "ffmpeg -i OLD.mp4 -c:v libx264" in clip.odd[0]

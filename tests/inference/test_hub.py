@@ -60,6 +60,17 @@ def test_a_model_comes_back_from_the_hub_bit_for_bit(translator, hub, tmp_path):
     assert 'from_pretrained("somebody/signs")' in hub["somebody/signs/README.md"].decode()
 
 
+def test_a_model_replaces_the_one_before_on_the_hub(translator, hub):
+    repo = "somebody/other"
+    kept = {f"{repo}/own.txt": b"of somebody", f"{repo}/config.json": b"{}"}
+    hub |= kept | {f"{repo}/text_tower/vocab.txt": b"", f"{repo}/glosses.json": b""}
+    translator.push_to_hub(repo, token="hf_none")
+    names = {name.removeprefix(f"{repo}/") for name in hub if name.startswith(repo)}
+    assert {"own.txt", "config.json", "model.safetensors"} < names
+    assert not names & {"text_tower/vocab.txt", "glosses.json"}
+    Translator.from_pretrained(repo)
+
+
 def test_a_model_that_the_hub_does_not_have_is_one_clear_error(hub):
     with pytest.raises(ModelError, match="there is no model somebody/else"):
         Translator.from_pretrained("somebody/else")

@@ -261,6 +261,14 @@ def test_a_saved_model_is_the_same_bit_for_bit(tiny_data_dir, tmp_path, changes)
     assert str(tmp_path) not in written and str(tiny_data_dir) not in written
 
 
+def test_a_model_is_saved_whatever_the_layout_of_its_arrays(translator, tmp_path):
+    state = translator.model.state
+    columns = jax.tree.map(np.asfortranarray, state.params)
+    save_folder(translator.model._replace(state=state.replace(params=columns)), tmp_path)
+    saved = Translator.from_pretrained(tmp_path).model.state
+    jax.tree.map(np.testing.assert_array_equal, variables(saved), variables(state))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

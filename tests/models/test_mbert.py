@@ -181,7 +181,8 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Pat
     assert f"text_encoder has 6 layers and its counterpart in {tmp_path} 5" in refusal(
         dataclasses.replace(DEEP, num_layers=6)
     )
-    assert "num_attention_heads=3; here it is 2" in refusal(dataclasses.replace(DEEP, heads=2), folder)
+    told = "num_attention_heads=3; here it is 2: add --config.model.mbert.heads=3"
+    assert told in refusal(dataclasses.replace(DEEP, heads=2), folder)
 
 
 TEXTS = [

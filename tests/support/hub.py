@@ -16,6 +16,7 @@ SHA = 40 * "a"  # of the only commit
 def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
     """Serve a hub; yield its address and the files by `user/name/path`."""
     files: dict[str, bytes] = {}
+    created: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -24,7 +25,8 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
             if self.path == "/api/validate-yaml":
                 self.answer({"errors": [], "warnings": []})
             elif self.path == "/api/repos/create":
-                self.answer({"url": f"{address}/somebody/{json.loads(body)['name']}"})
+                created.add(repo := f"somebody/{json.loads(body)['name']}")
+                self.answer({"url": f"{address}/{repo}"})
             elif "/preupload/" in self.path:
                 names = [file["path"] for file in json.loads(body)["files"]]
                 modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
@@ -33,6 +35,8 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
                         files[f"{repo}/{line['value']['path']}"] = base64.b64decode(line["value"]["content"])
+                    elif line["key"] == "deletedFile":
+                        del files[f"{repo}/{line['value']['path']}"]
                 self.answer({"commitUrl": f"{address}/{repo}/commit/{SHA}", "commitOid": SHA})
 
         def do_GET(self) -> None:
@@ -41,7 +45,7 @@ def local_hub() -> Iterator[tuple[str, dict[str, bytes]]]:
             if path.startswith("/api/"):
                 start = "/".join(path.split("/")[3:5]) + "/"
                 own = {key.removeprefix(start): files[key] for key in files if key.startswith(start)}
-                if not own:
+                if not own and start[:-1] not in created:
                     self.answer({"error": "Repository not found"}, 404, **{"X-Error-Code": "RepoNotFound"})
                 elif "/tree/" in path:
                     oid = {key: hashlib.sha1(own[key]).hexdigest() for key in own}

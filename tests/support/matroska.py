@@ -19,8 +19,8 @@ def _number(name: int, value: int) -> bytes:
     return _element(name, value.to_bytes(8, "big"))
 
 
-def write_matroska(path: Path, frames: Mapping[float, np.ndarray]) -> None:
-    """Write frames by their times in seconds, in order, as JPEG pictures."""
+def write_matroska(path: Path, frames: Mapping[float, np.ndarray], codec: str = "V_MJPEG") -> None:
+    """Write frames by their times in seconds, in order, as JPEG pictures, whatever the codec's name."""
     height, width = next(iter(frames.values())).shape[:2]
     video = _element(0xE0, _number(0xB0, width) + _number(0xBA, height))
     track = b"".join(
@@ -29,7 +29,7 @@ def write_matroska(path: Path, frames: Mapping[float, np.ndarray]) -> None:
             _number(0x73C5, 1),
             _number(0x83, 1),  # video
             _number(0x23E383, 10**9 // RATE),
-            _element(0x86, b"V_MJPEG"),
+            _element(0x86, codec.encode()),
             video,
         ]
     )

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
 from tests.support.killed_preparations import MOMENTS, before_it_appears
 from tests.support.phoenix_release import SIZE, clip_name, write_release
 from tfds_builders import prepare as prepare_module
+from tfds_builders.dataset_folder import write_clips
 from tfds_builders.parallel import WorkerError, ordered_map
 from tfds_builders.phoenix2014t_qa.annotations import ANNOTATIONS, FRAMES
 from tfds_builders.prepare import PrepareError, main, prepare
@@ -76,6 +78,18 @@ def test_a_row_of_the_clip_list_describes_the_record_of_the_same_index(prepared:
             for key in ("id", "question", "target", "gloss", "signer"):
                 assert clip[key] == record[key].decode()
             assert clip["num_frames"] == record["num_frames"] == len(record["video"]) == 3
+
+
+def test_clips_are_listed_from_more_files_than_the_soft_limit(prepared: Path, tmp_path: Path) -> None:
+    builder: Any = tfds.builder_from_directory(prepared)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # stdin, stdout and stderr
+        write_clips(builder, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for split in NUM_CLIPS:
+        assert read_clips(tmp_path, split) == read_clips(prepared, split)
 
 
 def test_the_tokenizer_knows_every_piece_of_the_training_texts(prepared: Path) -> None:

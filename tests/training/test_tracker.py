@@ -40,12 +40,16 @@ def test_trackio_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp
     assert first[1][1]["loss"] == 0.5 and first[2][1] == first[4][1] == {"dev/bleu4": 50.0}
 
 
-@pytest.mark.slow
-def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+@pytest.fixture
+def wandb(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB__SERVICE_WAIT", "3600")  # seconds until its process must have started
+    return pytest.importorskip("wandb")
+
+
+@pytest.mark.slow
+def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_path, wandb):
     log_run(tmp_path, "wandb", [1, 2])
     run_id = (tmp_path / TRACKER_ID).read_text()
     [first] = tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
@@ -57,6 +61,17 @@ def test_wandb_gets_what_tensorboard_gets_and_a_restart_goes_on_in_one_run(tmp_p
     for file, loss in ((first, b"0.5"), (second, b"0.25")):
         written = file.read_bytes()
         assert all(text in written for text in (b"loss", loss, b"clips_per_s", b"dev/bleu4", b"50"))
+
+
+@pytest.mark.slow
+def test_wandb_keeps_scores_of_a_step_before_its_last(tmp_path, wandb):
+    run = start_tracker(replace(toy_config(), tracker="wandb"), tmp_path, "translate")
+    run.log({"loss": 0.5}, step=3)
+    run.log({"dev/bleu4": 77.25}, step=2)
+    run.finish()
+    wandb.teardown()
+    [file] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"dev/bleu4" in file.read_bytes() and b"77.25" in file.read_bytes()
 
 
 @pytest.mark.parametrize("package", ["trackio", "wandb"])

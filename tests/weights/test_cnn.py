@@ -247,7 +247,8 @@ def test_a_hugging_face_resnet_that_strides_elsewhere_is_refused(tmp_path):
     model = hugging_face_model(TOY_RESNET)
     model.config.downsample_in_bottleneck = True
     model.save_pretrained(tmp_path)
-    assert "downsample_in_bottleneck=True; here it is False" in refusal(TOY_RESNET, tmp_path)
+    told = "downsample_in_bottleneck=True; here it is False: such weights cannot be used"
+    assert told in refusal(TOY_RESNET, tmp_path)
 
 
 def test_a_classifier_in_pytorchs_own_format_gives_the_same_cnn(tmp_path):

@@ -436,8 +436,14 @@ def test_weights_of_another_tokenizer_or_function_are_refused(
     with pytest.raises(WeightsError, match=r"its own tokenizer .* data\.tokenizer is another"):
         pretrained(starting_from(tmp_path, tiny_data_dir), other)
     relu = starting_from(with_tokenizer, tiny_data_dir, **{"model.mbart.activation": "relu"})
-    with pytest.raises(WeightsError, match=r"activation_function='gelu'; here it is 'relu'"):
+    told = r"activation_function='gelu'; here it is 'relu': add --config\.model\.mbart\.activation=gelu$"
+    with pytest.raises(WeightsError, match=told):
         pretrained(relu, tokenizer)
+    shutil.copytree(with_tokenizer, tmp_path / "swish")
+    file = tmp_path / "swish" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"activation_function": "swish"}))
+    with pytest.raises(WeightsError, match=r"'swish'; here it is 'gelu': such weights cannot be used$"):
+        pretrained(starting_from(tmp_path / "swish", tiny_data_dir), tokenizer)
 
 
 def test_absent_weights_are_told_with_the_download_and_the_way_without(
