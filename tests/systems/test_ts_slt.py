@@ -121,10 +121,10 @@ def test_published_sizes_are_those_of_the_public_code():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.image_size": 49, "data.keypoints": "a"}, "image_size is 49; heat maps have half of it"),
+        ({"data.image_size": 49, "data.keypoints": "a"}, "image_size is 49; heat maps have half that size"),
         ({"model.raster": (1, 2, 3), "data.keypoints": "a"}, "it must be a height and a width"),
-        ({}, "keypoints is None; the system 'ts_slt' reads keypoints beside frames: name"),
-        ({"data.features": ("one",)}, "the system 'ts_slt' reads 2: name"),
+        ({}, "keypoints is None; the system 'ts_slt' reads keypoints in addition to frames: name"),
+        ({"data.features": ("one",)}, "the system 'ts_slt' reads is 2: name"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
