@@ -26,7 +26,7 @@ class FusionConfig:
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.0)
     gate_norm: bool = True  # SSAW's last LayerNorm, which makes the mean gates of all positions nearly equal
-    gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 undoes that a gate near 0.5 halves its input
+    gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 compensates for a gate near 0.5
 
 
 def concatenate_valid(

@@ -38,7 +38,7 @@ def pretrain_stage(
         config: The run's configuration; its model has an `mbart`.
         inputs: The facts of the data.
         make_video: Makes the video embedding.
-        mbert: The text tower in place of mBART, and its vocabulary, if any.
+        mbert: The text tower in place of mBART, and its vocabulary size, if any.
         alignment: What the contrast compares.
         modules: The modules that the stage takes from the one before it.
     """
