@@ -79,7 +79,7 @@ class MBartWriter(nnx.Module):
     def write(
         self, stream: Stream, states_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded_BxLxD = self.embedding(stream.tokens)
         hidden_BxLxD = self.decoder(embedded_BxLxD, stream.mask, states_BxTxD, mask_BxT, rngs)
         return self.embedding.logits(hidden_BxLxD)

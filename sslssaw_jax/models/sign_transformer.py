@@ -123,7 +123,7 @@ class SignTransformer(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens, stream.mask)
         return self.logits(self.decoder(embedded, stream.mask, states_BxTxD, mask_BxT, rngs))
 

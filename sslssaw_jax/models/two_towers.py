@@ -96,7 +96,7 @@ class TwoTowers(nnx.Module):
         return states_BxSxLxD[:, 0], states_BxSxLxD[:, 1]
 
     def text_features(self, states_BxLxD: jax.Array, mask_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return `I_s` (Eq. 1), the projected state at the end, and the mask.
+        """Return `I_s` (Eq. 1), the projected state at the end, and mask.
 
         The end is `</s>`, or mBERT's `[SEP]`; the parent project's argmax picks the language code after
         `</s>`. For aligned sequences (Table 3): the projected states of words and end, `[B, L - 1, D]`.

@@ -27,7 +27,7 @@ class Translating(Protocol):
         """Embed the decoder's words as [B, L, D]."""
 
     def decode(self, stream: Stream, states: Any, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None) -> jax.Array:
-        """Return logits [B, L, V] at each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
 
     def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
         """Return logits of the next token, f32[B, L, V]."""

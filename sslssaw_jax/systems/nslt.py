@@ -60,7 +60,7 @@ class NSLT(nnx.Module):
     def decode(
         self, stream: Stream, encoded: Encoded, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens)
         return self.logits(self.decoder(embedded, stream.mask, encoded, mask_BxT, rngs))
 

@@ -162,7 +162,7 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return `L = L_D + L_S` (Eq. 7), or `L_S` alone without SSL."""
+    """Return `L = L_D + L_S` (Eq. 7), or `L_S` without SSL."""
     augment_key, rngs = split_key(key)
     encoded = encode_batch(model, batch, config, augment_key, rngs)
     texts = batch.decoder_texts
@@ -181,7 +181,7 @@ def translate_loss(
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make warm start, stage 1 and stage 2, as far as they train."""
+    """Make warm start, stage 1 and stage 2, where they train."""
     model: SSLSSAWConfig = config.model
     from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
     has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file

@@ -121,7 +121,7 @@ class STMCT(CueRecognizer):
     def decode(
         self, stream: Stream, features: Features, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens)
         return self.logits(self.decoder(embedded, stream.mask, features, mask_BxT, rngs))
 

@@ -97,7 +97,7 @@ class TSPNet(nnx.Module):
     def decode(
         self, stream: Stream, states_BxTxD: jax.Array, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens)
         return self.logits(self.decoder(embedded, stream.mask, states_BxTxD, mask_BxT, rngs))
 
