@@ -1,8 +1,8 @@
 """The rows of the paper's tables: `--config=configs/ablations.py:BASE/ROW`, such as `demo/lstm`.
 
 A row is a change to its base, the full system SSL-SSAW. Rows of several tables that are the same experiment
-have the same name. All rows share the stage 1 of their base, except those that change stage 1, which have a
-stage 1 of their own, and those from scratch, which have none.
+have the same name. All rows share their base's stage 1, except rows that change stage 1, which have their
+own, and rows from scratch, which have none.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ OWN_STAGE_1: dict[str, dict[str, Any]] = {
 WHY: dict[str, dict[str, Any]] = {
     "no_gate_norm": {"model.fusion.gate_norm": False},
     "light_ssl": {"model.ssl_weight": 0.2},
-    "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # it starts random between pretrained parts
+    "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # starts random between pretrained parts
     "full_gate": {"model.fusion.gate_scale": 2.0},
     "question_no_ssl": {"model.inputs": "question", **NO_SSL},
 }

@@ -25,8 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.dataset = "phoenix2014t_qa"
     config.model.cnn.weights = "microsoft/resnet-18"
     config.model.mbart.weights = PRETRAINED
-    config.model.mbert.weights = "google-bert/bert-base-multilingual-cased"  # with text_encoder = "mbert"
-    # as many as the pretrained layers have; the parent project's 8 merge them
+    config.model.mbert.weights = "google-bert/bert-base-multilingual-cased"  # if text_encoder = "mbert"
+    # as many heads as the pretrained layers have; the parent project's 8 merge them
     config.model.mbart.video_heads = config.model.mbart.decoder_heads = 16
     config.data.num_threads = 16  # an H200 trains on 18,000 frames per second; a thread decodes 1,700
     config.data.augment.rotation = 15.0
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pretrain.clips_per_batch = 24
     config.pretrain.frame_budget = 1872
     config.pretrain.label_smoothing = 0.2  # of the restored words
-    config.pretrain.optim.weight_decay = 0.0  # only in stage 2
+    config.pretrain.optim.weight_decay = 0.0  # weight decay only in stage 2
     config.translate.epochs = 200
     config.translate.clips_per_batch = 16
     config.translate.frame_budget = 944

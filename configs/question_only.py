@@ -4,7 +4,7 @@
 from words between spaces: Chinese has none.
 
 It is not the paper's row, which is `configs/ablations.py:phoenix/question`: a copy gate and denoising pairs
-show how far the questions alone lead. 99 % of the texts fit the lengths. The number of epochs was fixed
+show how far the questions alone can go. 99 % of the texts fit the lengths. The number of epochs was fixed
 before the first run (for QSL-QA, to take the same number of steps); dev is scored at the end, and chooses
 nothing.
 """

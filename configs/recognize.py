@@ -37,7 +37,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
         recipe.epochs, recipe.clips_per_batch, recipe.frame_budget = 6, 8, 360
         config.model.gloss_head.d_model, config.model.gloss_head.ffn_dim = 128, 512
     else:
-        recipe.epochs = 40  # as MMTLB's
+        recipe.epochs = 40  # as in MMTLB
     if then:
         config.init_from, config.name, config.stage = config.name, f"{base}_after_recognize", then
         config.pretrain.epochs = 0

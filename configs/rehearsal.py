@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.dataset = "phoenix2014t_qa"
     config.data.image_size = 56
     config.data.frame_stride = 4
-    config.data.max_frames = 64  # 1 % of the clips have more, from which training draws 64
+    config.data.max_frames = 64  # 1 % of the clips have more frames, of which training draws 64
     config.data.max_question_tokens = 32  # 99 % of the texts fit
     config.data.max_target_tokens = 34
     config.data.num_threads = 1
@@ -60,7 +60,7 @@ def _recognize(config: ConfigDict, *, poor: bool) -> None:
     config.recognize.frame_budget = 640
     config.recognize.epochs = 8
     config.recognize.eval_every = 4
-    if poor:  # about the state of the good one after its first epoch
+    if poor:  # about the state of the good recogniser after its first epoch
         config.recognize.epochs = 1
         config.recognize.optim.schedule = "constant"
 

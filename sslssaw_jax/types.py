@@ -15,7 +15,7 @@ import jax
 Array = Any  # np.ndarray on the host, jax.Array on the devices
 Metrics = dict[str, jax.Array]
 
-# of ImageNet's training images, by which frames are normalized, as pretrained CNNs expect
+# statistics of ImageNet's training images; frames are normalized by them, as pretrained CNNs expect
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
@@ -33,14 +33,14 @@ class PackedClips(NamedTuple):
     """Where the frames, or the rows of features, of each clip lie in a pack."""
 
     start: Array  # i32[B]
-    count: Array  # i32[B], without what is left out
+    count: Array  # i32[B], without the frames or rows left out
     valid: Array  # bool[B], False: a row of the batch that has no clip
-    left_out: Array | None = None  # i32[B, 2], the first frame that is left out of each clip, and how many
+    left_out: Array | None = None  # i32[B, 2], the first frame left out of each clip, and how many
 
 
 @flax.struct.dataclass
 class Features:
-    """The rows of one feature set, packed as frames are; rows of no clip come last."""
+    """The rows of one feature set, packed like frames; rows that belong to no clip come last."""
 
     values: Array  # f16[N, C]
     start: Array  # i32[B]
@@ -65,12 +65,13 @@ def most_rows(max_frames: int, stride: int) -> int:
 class Batch:
     """Clips packed frame after frame, with their texts.
 
-    Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames of no clip come last.
+    Clip b is `frames[frame_start[b] : frame_start[b] + frame_count[b]]`; frames that belong to no clip come
+    last.
     A row without a clip has `valid` and all its masks False, `frame_count` 0 and `index` -1; the row of a
     broken clip keeps its `index`. A clip without a question has a `question_mask` of False.
     In a batch of stacked micro-batches every array has one more axis, in front.
-    If frames are `left_out`, they lie between those of the clip, and `frame_count` does not count them.
-    A batch of features holds no frames: their height is 0, and `frame_start` and `frame_count` are those of
+    If frames are `left_out`, they lie among the clip's frames, and `frame_count` does not count them.
+    A batch of features holds no frames: their height is 0, and `frame_start` and `frame_count` describe
     the first feature set.
 
     `decoder_texts` are `tokens </s> <language>` in mBART's ids. `text_tower_texts` are the same arrays
@@ -86,13 +87,13 @@ class Batch:
     text_tower_texts: Texts
     masked_target: Array  # i32[B, L_target]
     masked_target_mask: Array  # bool[B, L_target]
-    gloss: Array  # i32[B, G], 0 behind a clip's glosses
+    gloss: Array  # i32[B, G], 0 after a clip's glosses
     gloss_mask: Array  # bool[B, G]
     index: Array  # i32[B], the clip's row in its split
     valid: Array  # bool[B]
     left_out: Array | None = None  # i32[B, 2], see `PackedClips`
     features: tuple[Features, ...] = ()  # one for each name in `config.data.features`
-    keypoints: Features | None = None  # a row for each frame, as `config.data.keypoints` names them
+    keypoints: Features | None = None  # a row for each frame, from the set `config.data.keypoints`
     # the most frames or rows of a clip in this batch; None: as many as `config.data` allows
     most_rows: int | None = flax.struct.field(pytree_node=False, default=None)
 

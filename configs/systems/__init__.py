@@ -1,7 +1,7 @@
 """The other systems of Tables 1 and 2: small sizes and published recipes, one file for each system.
 
-Their defaults are the published sizes. GFSLT-VLP and QB-GFSLT-VLP are rows of Table 4: SSL-SSAW without SSAW
-and SSL, and without the question.
+Their defaults are the published sizes. QB-GFSLT-VLP and GFSLT-VLP are rows of Table 4: SSL-SSAW without SSAW
+and SSL, and the latter also without the question.
 """
 
 from typing import Any

@@ -4,7 +4,7 @@ from typing import Any
 
 _SHARED = {
     "decode.beams": 10,
-    "data.max_glosses": 64,  # words of a sentence; one of PHOENIX has 46
+    "data.max_glosses": 64,  # words of a sentence; one in PHOENIX has 46
 }
 _LAYERS = {f"model.mbart.{part}_layers": 2 for part in ("text", "video", "decoder")}
 _HEADS = [f"model.mbart.{part}_heads" for part in ("text", "video", "decoder")]

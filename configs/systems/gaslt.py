@@ -7,7 +7,7 @@ _PUBLISHED = {
     "translate.label_smoothing": 0.4,
     "translate.optim.learning_rate": 5e-4,
     "translate.optim.factor": 0.5,
-    "translate.optim.patience": 4,  # 9 of their evaluations
+    "translate.optim.patience": 4,  # 9 evaluations of the public code
     "decode.beams": 10,
     "decode.length_penalty": 0.0,
     "decode.max_new_tokens": 40,

@@ -43,7 +43,7 @@ _PUBLISHED = {
     "translate.normalize": "clips",
     "translate.label_smoothing": 0.0,
     "decode.beams": 1,
-    "decode.max_new_tokens": 60,  # pieces; 30 words there
+    "decode.max_new_tokens": 60,  # pieces; 30 words in the public code
 }
 SMALL = {"gbt": _SMALL}
 PUBLISHED = {"gbt": _PUBLISHED}

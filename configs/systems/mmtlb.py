@@ -70,7 +70,7 @@ PUBLISHED_ON: dict[str, dict[str, Any]] = {
     "csl_daily/mmtlb": {
         "model.mbart.weights": "./pretrained/mbart_glosses_csl",
         "model.mapper": "embedding",
-        "gloss2text.epochs": 4,  # of a cosine over 80
+        "gloss2text.epochs": 4,  # the first 4 of a cosine over 80
         "gloss2text.optim.schedule": "constant",
         "translate.optim.learning_rate": 1e-4,
         "translate.optim.groups": _writer(0.1),

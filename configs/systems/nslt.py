@@ -13,7 +13,7 @@ _SMALL = {
     "model.dropout": 0.1,
 }
 _PUBLISHED = {
-    "translate.epochs": 21,  # of PHOENIX, 150,000 steps
+    "translate.epochs": 21,  # 150,000 steps on PHOENIX
     "translate.normalize": "clips",
     "translate.clips_per_batch": 1,
     "translate.frame_budget": 300,
@@ -26,7 +26,7 @@ _PUBLISHED = {
     "translate.optim.clip_norm": 5.0,
     "decode.beams": 3,
     "decode.length_penalty": 0.0,
-    "decode.max_new_tokens": 80,  # pieces; 40 words there
+    "decode.max_new_tokens": 80,  # pieces; 40 words in the public code
 }
 SMALL = {row: _SMALL | attention for row, attention in _ATTENTION.items()}
 PUBLISHED = {row: _PUBLISHED | attention for row, attention in _ATTENTION.items()}

@@ -16,10 +16,10 @@ SMALL_TRANSFORMER = {
     "model.activation_dropout": 0.0,
 }
 # The public codes score dev every 100 steps of 32 clips, 2.2 times an epoch of PHOENIX and 5.7 of CSL-Daily;
-# here it is once an epoch, with a patience of about as many steps. Their alpha of -1 means no division by
-# length.
+# here dev is scored once an epoch, with a patience of about as many steps. Their alpha of -1 means no
+# division by length.
 CSL_DAILY_PATIENCE = {"translate.optim.patience": 1}
-# SLRT's code ends at the first fall after a rate without a better score: the second in a row.
+# SLRT's code ends when the rate falls after a rate without a better score: at the second fall in a row.
 TWO_FALLS = {"translate.patience": 8}
 CSL_DAILY_TWO_FALLS = CSL_DAILY_PATIENCE | {"translate.patience": 4}
 ADAM = {"name": "adam", "b1": 0.9, "b2": 0.998, "weight_decay": 1e-3}  # of SLRT's code and its successors

@@ -47,7 +47,7 @@ _PUBLISHED = {
     "decode.beams": 5,
     "decode.length_norm": "gnmt",
     "decode.length_penalty": 1.0,
-    "decode.max_new_tokens": 60,  # pieces; 30 words there
+    "decode.max_new_tokens": 60,  # pieces; 30 words in SLRT's code
 }
 SMALL = {"btt": _SMALL | _WITHOUT, "signbt": _SMALL}
 PUBLISHED = {"btt": _PUBLISHED | _WITHOUT, "signbt": _PUBLISHED}

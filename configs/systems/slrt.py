@@ -15,12 +15,12 @@ _PUBLISHED = {
     "translate.label_smoothing": 0.0,
     "translate.optim.learning_rate": 1e-3,
     "translate.optim.factor": 0.7,
-    "translate.optim.patience": 3,  # 8 of their evaluations
+    "translate.optim.patience": 3,  # 8 evaluations of the public code
     # the public code searches beams from 1 to 10 and alphas to 5 on dev
     "decode.beams": 5,
     "decode.length_norm": "gnmt",
     "decode.length_penalty": 1.0,
-    "decode.max_new_tokens": 60,  # pieces; 30 words there
+    "decode.max_new_tokens": 60,  # pieces; 30 words in the public code
 }
 SMALL = {
     "slrt": SMALL_TRANSFORMER | WITHOUT_QUESTION,

@@ -9,7 +9,7 @@ _SMALL = {
     "model.cnn.vgg.widths": (8, 8, 16, 32, 64),
     "model.cues.width": 32,
     "model.cues.joint_width": 128,
-    "model.cues.hand_side": 6,  # of a map of 12
+    "model.cues.hand_side": 6,  # of a map of side 12
     "model.cues.face_side": 4,
     "model.cues.dropout": 0.1,
     "model.joint_head.d_model": 128,

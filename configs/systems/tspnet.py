@@ -14,7 +14,7 @@ _PUBLISHED = {
     "translate.epochs": 200,
     "translate.clips_per_batch": 24,
     "translate.frame_budget": 1872,
-    "translate.accumulate": 2,  # 4,096 positions there
+    "translate.accumulate": 2,  # 4,096 positions in the public code
     "translate.label_smoothing": 0.1,
     "translate.optim.name": "adamw",  # fairseq's `adam` separates decay from the gradient
     "translate.optim.learning_rate": 1e-4,

@@ -1,8 +1,8 @@
 """AlexNet over frames (Krizhevsky et al. 2012) up to its last hidden layer, as the public NSLT runs it.
 
-The layers are those of the public weights `bvlc_alexnet.npy`, which want blue first and levels from 0 to 255
-less Caffe's mean pixel. The public code's dropout of both hidden layers is left out; what reads the features
-drops some of them.
+The layers are those of the public weights `bvlc_alexnet.npy`, which expect blue first and levels from 0 to
+255 minus Caffe's mean pixel. The public code's dropout after both hidden layers is left out; the reader of
+the features applies dropout to them.
 
 N frames, H x W pixels, C channels.
 """
@@ -19,7 +19,7 @@ from sslssaw_jax.config.checks import positive, require
 from sslssaw_jax.types import PIXEL_MEAN, PIXEL_STD
 
 MEAN_BGR = (104.00699, 116.66877, 122.67892)  # Caffe's mean pixel
-MIN_SIDE = 67  # of a frame of which one pixel is left
+MIN_SIDE = 67  # of a frame that leaves one pixel
 
 
 @dataclass(frozen=True)

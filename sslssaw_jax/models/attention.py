@@ -32,7 +32,7 @@ class KeysValues:
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with biases (Vaswani et al. 2017); its memory may be of another width."""
+    """Multi-head attention with biases (Vaswani et al. 2017); its memory may have another width."""
 
     def __init__(
         self,

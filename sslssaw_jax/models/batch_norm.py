@@ -18,7 +18,7 @@ class BatchNorm(nnx.BatchNorm):
     """A batch normalization of the last axis with an optional ReLU.
 
     It computes what `nnx.BatchNorm` and `nnx.relu` compute. Their automatic gradient keeps several arrays of
-    the input's size; this one keeps the input alone.
+    the input's size; this one keeps only the input.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(  # type: ignore[override]
         self, x: jax.Array, *, mask: jax.Array | None = None, relu: bool = False
     ) -> jax.Array:
-        """Normalize `x` by its own statistics, or in evaluation by running ones.
+        """Normalize `x` by its own statistics, or by running ones in evaluation.
 
         Args:
             x: float[..., C].
@@ -60,8 +60,8 @@ class BatchNorm(nnx.BatchNorm):
     def pooled(self, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Array) -> jax.Array:
         """Normalize, apply a ReLU, and pool as `max_pool` does.
 
-        The largest pixel of a channel is the largest before it is normalized, too, or the smallest. So the
-        normalized map is never written, and the gradient reads the full map once.
+        The largest pixel of a normalized channel is the largest, or the smallest, before normalization. So
+        the normalized map is never written, and the gradient reads the full map once.
         """
         if self.use_running_average:
             return max_pool(self(x_NxHxWxC, relu=True))
@@ -108,7 +108,7 @@ def _statistics(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _count(x: jax.Array, mask: jax.Array) -> jax.Array:
     """Return how many positions count, at least 1."""
-    # `mean(where=)` would widen the mask to all positions and add these up
+    # `mean(where=)` would broadcast the mask to all positions and sum it
     return jnp.maximum(mask.sum(), 1) * (x.size // x.shape[-1] // mask.size)
 
 
@@ -137,7 +137,7 @@ def _widen(x: jax.Array) -> jax.Array:
 _normalize.defvjp(_forward, _backward)
 
 
-NO_PIXEL = 15  # of a window whose largest pixel the ReLU cuts off
+NO_PIXEL = 15  # the place in a window whose largest pixel the ReLU cuts off
 
 
 def max_pool(x_NxHxWxC: jax.Array) -> jax.Array:
@@ -199,8 +199,8 @@ def _pooled_backward(
 def _to_pixels(cotangent_NxRxSxC: jax.Array, pixel_NxRxSxC: jax.Array) -> jax.Array:
     """Give each window's cotangent to its largest pixel.
 
-    Pixel (2r + i, 2s + j) with i and j 0 or 1 lies in window (r, s); if i is 1 also in window r + 1, and if
-    j is 1 in window s + 1. Elsewhere its place would be negative, or have a column that no window has.
+    Pixel (2r + i, 2s + j) with i and j 0 or 1 lies in window (r, s); if i is 1, also in window r + 1, and if
+    j is 1, also in window s + 1. Elsewhere its place would be negative, or have a column that no window has.
     """
     frames, rows, columns, channels = cotangent_NxRxSxC.shape
     row, column = np.arange(2)[:, None, None, None], np.arange(2)[:, None]

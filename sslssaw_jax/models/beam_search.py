@@ -1,7 +1,7 @@
 """Beam search under jit, with a key-value cache and early exit.
 
 Dimensions: B clips, K beams, R = B x K rows, P prompt tokens, N new tokens, V vocabulary, M members of an
-ensemble, J beams that are chosen.
+ensemble, J chosen beams.
 """
 
 import math
@@ -17,7 +17,7 @@ IMPOSSIBLE = -1e9  # a score below all real ones
 
 
 class Cache(Protocol):
-    """What a decoder knows of its rows' past."""
+    """What a decoder knows about its rows' past."""
 
     def take(self, rows: jax.Array, /) -> Self:
         """Return the cache whose row r continues row `rows[r]` of its clip."""
@@ -50,13 +50,13 @@ class EncodedModel(NamedTuple):
     """A model that has read a batch; several are an ensemble."""
 
     decoder: CachedDecoder
-    embed: Callable[[jax.Array], jax.Array]  # tokens [R, L] to what the decoder reads, [R, L, D]
-    logits: Callable[[jax.Array], jax.Array]  # of the decoder's states [R, L, D], [R, L, V]
+    embed: Callable[[jax.Array], jax.Array]  # tokens [R, L] -> the decoder's input [R, L, D]
+    logits: Callable[[jax.Array], jax.Array]  # the decoder's states [R, L, D] -> logits [R, L, V]
     encoder_states: Any  # what the encoder found, as the decoder's `init_cache` takes it
     encoder_mask: jax.Array  # bool[B, T]
     gate: jax.Array | None = None  # f32[B, T], the fusion's weight of each position
-    # (tokens `w_1 .. w_n </s> <language>` i32[B, K, L], their mask, scores f32[B, K]) to what ranks the found
-    # sentences, f32[B, K]; None: the scores do
+    # (tokens `w_1 .. w_n </s> <language>` i32[B, K, L], their mask, scores f32[B, K]) -> ranks of the found
+    # sentences, f32[B, K]; None: the scores rank them
     rank: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
@@ -64,12 +64,12 @@ class _Search(NamedTuple):
     """A state of the search, whose beams are sorted, best first."""
 
     length: jax.Array  # i32[], new tokens so far
-    caches: tuple[Cache, ...]  # of each member, for the running beams without their last tokens
+    caches: tuple[Cache, ...]  # one per member, for the running beams without their last tokens
     last: jax.Array  # i32[B, K], the last tokens of the running beams
     running: jax.Array  # i32[B, K, N]
     running_scores: jax.Array  # f32[B, K], sums of log-probabilities
     finished: jax.Array  # i32[B, K, N]
-    finished_scores: jax.Array  # f32[B, K], divided by the norm of the length; IMPOSSIBLE means none yet
+    finished_scores: jax.Array  # f32[B, K], divided by the length norm; IMPOSSIBLE means none yet
     open: jax.Array  # bool[B], clips whose result may still change
 
 
@@ -90,13 +90,13 @@ def beam_search(
     The tokens are those of Hugging Face's `generate(num_beams=beams, num_return_sequences=beams,
     early_stopping=False, forced_eos_token_id=eos_id, suppress_tokens=[pad_id])`, and the scores are its
     `sequences_scores`: the sum of log-probabilities, divided by the number of new tokens (with `eos_id`) to
-    the power of `length_penalty`, or by the norm of GNMT (Wu et al. 2016). One beam is greedy search. Several
+    the power of `length_penalty`, or by GNMT's norm (Wu et al. 2016). One beam is greedy search. Several
     members predict the mean of their probabilities. The caller jits this function and makes the decoders
     deterministic.
 
     Args:
         members: One model, or an ensemble, that has read the batch.
-        prompt_BxP: The prompts. The last token is padding in rows without a clip alone; all others may be.
+        prompt_BxP: The prompts. The last token is padding only in rows without a clip; others may be.
         prompt_mask_BxP: Where a prompt holds a token.
         beams: Number of beams of a clip.
         max_new_tokens: N; the last new token of a sentence as long as this is `eos_id`.
@@ -127,7 +127,7 @@ def beam_search(
         forced_V = jnp.where(every_V == eos_id, 0.0, IMPOSSIBLE)
         log_probs_RxV = jnp.where(search.length == max_new_tokens - 1, forced_V, log_probs_RxV)
 
-        # Twice the beams: if all of the best end here, enough others run on.
+        # Twice the beams: if all of the best end here, enough others continue.
         scores_BxKxV = search.running_scores[..., None] + log_probs_RxV.reshape(batch, beams, -1)
         scores_Bx2K, choice_Bx2K = lax.top_k(scores_BxKxV.reshape(batch, -1), 2 * beams)
         parent_Bx2K, token_Bx2K = jnp.divmod(choice_Bx2K, vocab_size)
@@ -188,11 +188,11 @@ def beam_search(
 
 
 def _reader(member: EncodedModel) -> Callable[[jax.Array, Cache], tuple[jax.Array, Cache]]:
-    """Return the function that reads one more token of each row.
+    """Return the function that reads one more token per row.
 
     It maps tokens i32[R, 1] and a cache to log-probabilities f32[R, V] of the next tokens and a cache.
     """
-    # On CPUs few rows times a kernel [out, in] are up to twice as fast, so kernels are transposed once.
+    # On CPUs, few rows times a kernel [out, in] is up to twice as fast, so kernels are transposed once.
     decoder: Any = member.decoder
     kernel = nnx.PathContains("kernel")
     structure, kernels, others = nnx.split(decoder, kernel, ...)  # type: ignore[misc]

@@ -23,7 +23,7 @@ class CNNConfig:
     """The choice of the CNN, its sizes and its pretrained weights."""
 
     kind: Literal["resnet", "shufflenet", "alexnet", "vgg"] = "resnet"
-    # torchvision's file, or folder or hub name of a Hugging Face ResNet, of the same sizes; of an AlexNet
+    # torchvision's file, or folder or hub name of a Hugging Face ResNet, of the same sizes; for an AlexNet,
     # bvlc_alexnet.npy; None: random
     weights: str | None = setting(None)
     resnet: ResNetConfig = group(ResNetConfig)
@@ -36,7 +36,7 @@ class CNNConfig:
         require(
             not self.weights or self.kind != "resnet" or pretrained_layout,
             f"weights is {self.weights!r}; such weights need resnet.stem='conv7_pool' and "
-            "resnet.head='pool', or clear weights",
+            "resnet.head='pool': set both, or clear weights",
         )
 
 

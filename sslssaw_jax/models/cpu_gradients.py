@@ -18,7 +18,7 @@ def compiler_options() -> dict[str, str] | None:
     """Return the options with which XLA compiles convolutions for this device.
 
     By default XLA's CPU compiler gives a convolution to YNNPACK, which uses a single core
-    (`benchmarks/results/demo_time.md`). With matrix products and sums alone in YNNPACK, convolutions use all
+    (`benchmarks/results/demo_time.md`). With only matrix products and sums in YNNPACK, convolutions use all
     cores.
     """
     if jax.default_backend() != "cpu":
@@ -29,7 +29,7 @@ def compiler_options() -> dict[str, str] | None:
 def convolve(
     x_NxHxWxI: jax.Array, kernel_KxKxIxO: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolve as `lax.conv_general_dilated`, with another kernel gradient on CPUs.
+    """Convolve like `lax.conv_general_dilated`, with another kernel gradient on CPUs.
 
     XLA computes that gradient as a convolution with a kernel as large as the map. With matrix products frame
     by frame, a training step on a CPU takes 0.8 of the time (`benchmarks/results/model.md`).
@@ -64,7 +64,7 @@ def convolve_pixels(
     """Convolve at stride 2 or 4 over blocks of pixels.
 
     The matrix units of GPUs take 8 channels at a time, and CPUs are slow with few. Pixels have 3; blocks of
-    2 x 2 have 12, and of 4 x 4 have 48. At stride 2 CPUs are as fast without.
+    2 x 2 have 12, and of 4 x 4 have 48. At stride 2, CPUs are as fast without blocks.
     """
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -96,7 +96,7 @@ def convolve_packed(
     """
     frames, height, width, inputs = x_NxHxWxI.shape
     reach, outputs = len(kernel_KxKxIxO) // 2, kernel_KxKxIxO.shape[-1]
-    before, behind = -(-reach // stride), reach // stride  # blocks around that of an output pixel
+    before, behind = -(-reach // stride), reach // stride  # blocks around an output pixel's block
     side, channels = before + 1 + behind, stride**2 * inputs
     fill = (0, -channels % 8)  # channels of zeros
 

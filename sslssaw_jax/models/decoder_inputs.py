@@ -32,8 +32,8 @@ def text_stream(text_BxL: jax.Array, mask_BxL: jax.Array) -> Stream:
 
 
 def joint_stream(question: Stream, target: Stream) -> Stream:
-    """Put the sentence behind the complete question (SSL `prefix`, Eq. 5-6).
+    """Put the sentence after the complete question (SSL `prefix`, Eq. 5-6).
 
-    The position between both is not scored.
+    The position between the two is not scored.
     """
     return Stream(*(jnp.concatenate(pair, axis=1) for pair in zip(question, target, strict=True)))

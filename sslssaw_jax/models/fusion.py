@@ -26,7 +26,7 @@ class FusionConfig:
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.0)
     gate_norm: bool = True  # SSAW's last LayerNorm, which makes the mean gates of all positions nearly equal
-    gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 undoes that a gate near 0.5 halves its input
+    gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 compensates for a gate near 0.5
 
 
 def concatenate_valid(
@@ -83,7 +83,7 @@ class SSAW(nnx.Module):
         return joint_BxTxD * scaled_BxTxD * mask_BxT[..., None], weight_BxT
 
     def gate(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Return each feature's weight, f32[B, T, D] in 0 to 1 (Eq. 3-4)."""
+        """Return each feature's weight in 0 to 1, f32[B,T,D] (Eq. 3-4)."""
         attended_BxTxD = self.attention(
             joint_BxTxD, self.attention.keys_values(joint_BxTxD), mask_BxT[:, None], rngs
         )

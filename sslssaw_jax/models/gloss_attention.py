@@ -19,7 +19,7 @@ class GlossAttention(Attention):
     Query t attends to `t + r + offset` for r from -4 to 2; a Linear of the query gives the offset of each
     head and r. Places are modulo the length of the clip.
 
-    With `grid_sample`, keys and values are what the public code gets of that function for a clip by itself:
+    With `grid_sample`, keys and values are what the public code gets from that function for a single clip:
     places are modulo the length minus one and stretched by half a position at both ends, with zeros beyond,
     and every key and value is halved.
     """

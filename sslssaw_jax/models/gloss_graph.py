@@ -1,7 +1,7 @@
 """The graph of GBT (question + gloss): glosses joined to the positions that show them, and to question words.
 
-A recogniser's best path gives glosses, and each gloss chooses one word. Links are 1 or 0; gradients reach
-the choice of words alone, through the links ("straight through", Jang et al. 2017).
+A recogniser's best path gives glosses, and each gloss chooses one word. Links are 1 or 0; through them,
+gradients reach only the choice of words ("straight through", Jang et al. 2017).
 
 B clips, T positions in time, N glosses of a clip, L words, G gloss ids, D features, H heads, K features of
 a head, X and Y nodes, M states of the longest memory.
@@ -25,7 +25,7 @@ _SLOPE = 0.2  # of the leaky ReLU below 0, as in GAT (Velickovic et al. 2018)
 class Glosses(NamedTuple):
     """The glosses of a recogniser's best path; there are as many places as positions."""
 
-    ids: jax.Array  # i32[B, N], BLANK behind a clip's glosses
+    ids: jax.Array  # i32[B, N], BLANK after a clip's glosses
     mask: jax.Array  # bool[B, N]
     spans: jax.Array  # bool[B, N, T], the positions that show a gloss
 
@@ -33,8 +33,8 @@ class Glosses(NamedTuple):
 def read_glosses(logits_BxTxG: jax.Array, mask_BxT: jax.Array) -> Glosses:
     """Return the best path's glosses, each with its own positions.
 
-    A repeated gloss is another gloss with positions of its own; the public code gives all of them to the
-    first.
+    A repeated gloss is another gloss with positions of its own; the public code gives all positions to
+    the first.
     """
     best_BxT = jnp.where(mask_BxT, logits_BxTxG.argmax(axis=-1), BLANK)
     before_BxT = jnp.pad(best_BxT, ((0, 0), (1, 0)), constant_values=BLANK)[:, :-1]
@@ -56,8 +56,8 @@ def choose_words(
 ) -> jax.Array:
     """Return the one word of each gloss as links f32[B, N, L].
 
-    With a key the word is drawn by a hard Gumbel-softmax, whose soft one at `temperature` gives the gradient;
-    without, it is the likeliest.
+    With a key, the word is drawn by a hard Gumbel-softmax, whose soft version at `temperature` gives the
+    gradient; without a key, it is the most likely word.
     """
     scores_BxNxL = jnp.einsum("BND,BLD->BNL", glosses_BxNxD, words_BxLxD, preferred_element_type=jnp.float32)
     scores_BxNxL = jax.nn.log_softmax(jnp.where(word_mask_BxL[:, None], scores_BxNxL, _NEVER))
@@ -73,7 +73,7 @@ class GatedFusion(nnx.Module):
     """A gate between a state and what is added: `f (W a + U b) + (1 - f) a`, `f = sigmoid(W' a + U' b)`."""
 
     def __init__(self, d_model: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        # of the value and of the gate
+        # each gives a part of the value and of the gate
         self.own, self.added = (
             nnx.Linear(d_model, 2 * d_model, use_bias=False, dtype=dtype, rngs=rngs) for _ in range(2)
         )
@@ -101,7 +101,7 @@ class GraphAttention(nnx.Module):
     def __call__(
         self, nodes_BxXxD: jax.Array, others_BxYxD: jax.Array, links_BxXxY: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """Return what the linked others say to each node, f32[B, X, D]."""
+        """Return each node's message from the linked others, f32[B, X, D]."""
         nodes_BxXxHxK = self.project(nodes_BxXxD).astype(jnp.float32)
         others_BxYxHxK = self.project(others_BxYxD).astype(jnp.float32)
         scores_BxHxXxY = (
@@ -163,7 +163,7 @@ MEMORIES = 3
 def join_memories(
     states_BxXxD: Sequence[jax.Array], masks_BxX: Sequence[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Join memories one behind the other, padded to the longest, and masks."""
+    """Concatenate memories, padded to the longest, and their masks."""
     longest = max(mask.shape[1] for mask in masks_BxX)
 
     def pad(x: jax.Array) -> jax.Array:
@@ -205,4 +205,4 @@ class Read(NamedTuple):
     asked: jax.Array  # [B, L, D], words before the graph
     word_ids: jax.Array  # i32[B, L]
     word_mask: jax.Array  # bool[B, L]
-    position_states: jax.Array  # f32[B, T, D], behind graph and encoder
+    position_states: jax.Array  # f32[B, T, D], after graph and encoder

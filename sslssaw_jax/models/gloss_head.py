@@ -22,7 +22,7 @@ class GlossHeadConfig:
     """The head's kind and sizes; the defaults are those of MMTLB (Chen et al. 2022)."""
 
     kind: Literal["linear", "conv", "bilstm"] = "conv"
-    d_model: int = positive(512)  # of the gloss feature; a linear head's is what it reads
+    d_model: int = positive(512)  # of the gloss feature; a linear head's feature is its input
     ffn_dim: int = positive(2048)  # of the conv head
     layers: int = positive(2)  # of the LSTM
     dropout: float = fraction(0.1)
@@ -34,12 +34,12 @@ class GlossHeadConfig:
         )
 
     def feature_width(self, inputs: int) -> int:
-        """Return the width of the gloss feature behind `inputs`."""
+        """Return the gloss feature's width for an input of width `inputs`."""
         return inputs if self.kind == "linear" else self.d_model
 
 
 class LinearHead(nnx.Module):
-    """A linear layer; the gloss feature is what it reads."""
+    """A linear layer; the gloss feature is its input."""
 
     def __init__(
         self, config: GlossHeadConfig, inputs: int, num_glosses: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -57,7 +57,7 @@ class LinearHead(nnx.Module):
 class ConvHead(nnx.Module):
     """A head of MMTLB: Linear-BN-ReLU, positions, and a feed-forward block of two convolutions.
 
-    A convolution sees zeros beyond the ends of a clip; in the public code it sees what stands in the
+    A convolution sees zeros beyond the ends of a clip; in the public code it sees what is in the
     padding, so that a clip's glosses depend on its neighbours in the batch.
     """
 
@@ -91,9 +91,9 @@ class ConvHead(nnx.Module):
 
 
 class BiLSTMHead(nnx.Module):
-    """A head of bidirectional LSTM layers with torch's equations, as VAC's (Min et al. 2021).
+    """A head of bidirectional LSTM layers with torch's equations, like VAC's (Min et al. 2021).
 
-    The backward direction starts at the clip's last position. Dropout stands between the layers.
+    The backward direction starts at the clip's last position. Dropout is applied between the layers.
     """
 
     def __init__(

@@ -18,10 +18,10 @@ class _Stream(nnx.RngStream):
 
 
 class Keys(nnx.Rngs):
-    """The keys that `nnx.Rngs(key)` has, for making a model.
+    """The keys that `nnx.Rngs(key)` gives, for making a model.
 
     `nnx.Rngs` counts in an array. Under `jit`, Flax asks each new count for its sharding, and JAX then
-    searches all that was traced: the time grows with the square of the number of variables.
+    searches everything traced so far: the time grows with the square of the number of variables.
     """
 
     def __init__(self, key: jax.Array | int):

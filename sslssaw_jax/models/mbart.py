@@ -27,7 +27,7 @@ class PretrainedMBartConfig(TransformerConfig):
 
     tied_head: bool = True  # the output head is the token embedding
     weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
-    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower part takes
+    pretrained_layers: Literal["first", "spread"] = "first"  # which layers a shallower part takes
 
 
 @dataclass(frozen=True)

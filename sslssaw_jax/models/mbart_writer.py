@@ -1,6 +1,6 @@
-"""mBART that writes from any sequence of embeddings: of glosses, of words, or of what a recogniser saw.
+"""mBART that writes from any sequence of embeddings: glosses, words, or a recogniser's output.
 
-Parts that both have in common keep their names, so that a later stage starts from an earlier one.
+Parts that two models have in common keep their names, so that a later stage can start from an earlier one.
 
 B clips, T positions in time or of what is read, G glosses, L tokens, D features, V vocabulary.
 """
@@ -49,7 +49,7 @@ class TextToGlossConfig(TransformerConfig):
 
 
 class MBartWriter(nnx.Module):
-    """mBART's encoder and decoder, with rows for `</s>` and the language behind what the encoder reads."""
+    """mBART's encoder and decoder, with rows for `</s>` and the language after the encoder's input."""
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class MBartWriter(nnx.Module):
     def read(
         self, embedded_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, rngs: nnx.Rngs | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode unscaled embeddings as states and mask; padding stands behind a clip."""
+        """Encode unscaled embeddings as states and mask; padding follows a clip."""
         x_BxTxD, mask_BxT = with_ending(embedded_BxTxD, mask_BxT, valid_B, self.ending[...])
         return self.encoder(x_BxTxD * self.scale, mask_BxT, rngs), mask_BxT
 
     def write(
         self, stream: Stream, states_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """Return logits [B, L, V] of each position, from those before."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded_BxLxD = self.embedding(stream.tokens)
         hidden_BxLxD = self.decoder(embedded_BxLxD, stream.mask, states_BxTxD, mask_BxT, rngs)
         return self.embedding.logits(hidden_BxLxD)
@@ -88,7 +88,7 @@ class MBartWriter(nnx.Module):
 def with_ending(
     embedded_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array, ending_ExD: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Put rows for `</s>` and the language behind each clip's positions."""
+    """Put rows for `</s>` and the language after each clip's positions."""
     length_Bx1 = mask_BxT.sum(axis=1, keepdims=True)
     x_BxTxD = jnp.pad(embedded_BxTxD, [(0, 0), (0, len(ending_ExD)), (0, 0)])
     place_T = jnp.arange(x_BxTxD.shape[1])
@@ -99,7 +99,7 @@ def with_ending(
 
 
 class Rewriter(MBartWriter):
-    """A writer that reads a sequence of ids, glosses or tokens, by an embedding of their own."""
+    """A writer that reads a sequence of ids, of glosses or tokens, through their own embedding."""
 
     def __init__(
         self,
@@ -144,6 +144,6 @@ def make_mapper(
 
 
 def map_head(mapper: Projection | nnx.Linear, logits_BxTxG: jax.Array, feature_BxTxC: jax.Array) -> jax.Array:
-    """Return what mBART reads of a head, [B, T, D]."""
+    """Return what mBART reads from a head, [B, T, D]."""
     projects = isinstance(mapper, Projection)
     return mapper(feature_BxTxC if projects else jax.nn.softmax(logits_BxTxG))

@@ -34,7 +34,7 @@ class MBertConfig:
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.1)
     weights: str | None = setting(None)  # folder or hub name of weights and tokenizer; None: from scratch
-    pretrained_layers: Literal["first", "spread"] = "first"  # that a shallower tower takes
+    pretrained_layers: Literal["first", "spread"] = "first"  # which layers a shallower tower takes
 
     def __post_init__(self) -> None:
         require_divisor("heads", self.heads, self.d_model)

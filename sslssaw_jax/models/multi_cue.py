@@ -50,7 +50,7 @@ class MultiCueConfig:
             require(value % 2 == 0, f"{name} is {value}; halves are computed apart, so it must be even")
         for name, least in (("hand_side", 4), ("face_side", 2)):
             value = getattr(self, name)
-            require(value >= least, f"{name} is {value}; of less than {least} pixels the pools leave nothing")
+            require(value >= least, f"{name} is {value}; the pools need at least {least} pixels")
 
 
 class Cues(NamedTuple):
@@ -62,7 +62,7 @@ class Cues(NamedTuple):
 
 
 class Doubling(nnx.Module):
-    """A transposed convolution of kernel 4 and stride 2, as torch's with a padding of 1.
+    """A transposed convolution of kernel 4 and stride 2, like torch's with a padding of 1.
 
     It is one matrix product and four shifted sums, which are fast on CPUs.
     """
@@ -107,7 +107,7 @@ class PoseBranch(nnx.Module):
 
 
 class SpatialCues(nnx.Module):
-    """The parts of a frame: whole, both hands by one net, face, and pose from the points alone."""
+    """The parts of a frame: whole, both hands by one net, face, and pose from only the points."""
 
     def __init__(self, config: MultiCueConfig, late: int, early: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         block = partial(ConvBlock, dtype=dtype, rngs=rngs)
@@ -130,7 +130,7 @@ class SpatialCues(nnx.Module):
     def __call__(self, maps: Maps, rngs: nnx.Rngs | None = None) -> tuple[list[jax.Array], jax.Array]:
         """Return the parts, each [N, C], and the points f32[N, 7, 2]."""
         points_NxKx2 = self.points(maps.late)
-        # the losses of glosses do not move the points
+        # the gloss losses do not move the points
         fixed_NxKx2 = lax.stop_gradient(points_NxKx2)
         hand_side, face_side = self.sides
         hands = jnp.concatenate([cut_out(maps.early, fixed_NxKx2[:, hand], hand_side) for hand in HANDS])
@@ -184,9 +184,9 @@ class TemporalCues(nnx.Module):
 
 
 class MultiCueEmbedding(nnx.Module):
-    """The networks over packed frames: five sequences a clip, a position for four frames of the film.
+    """The networks over packed frames: five sequences per clip, a position per four frames of the film.
 
-    The features of edge frames are repeated as `VideoEmbedding` does it, so that the shortest clip has a
+    The features of edge frames are repeated as in `VideoEmbedding`, so that the shortest clip has a
     position and the convolutions see no padding.
     """
 
@@ -237,7 +237,7 @@ class MultiCueEmbedding(nnx.Module):
 def expected_places(heat_NxSxSxK: jax.Array) -> jax.Array:
     """Return the mean place of each heat map's softmax, f32[N, K, 2].
 
-    A place is x, then y; the middle of pixel i has (i + 0.5) / S.
+    A place is x, then y; the middle of pixel i is at (i + 0.5) / S.
     """
     frames, height, width, maps = heat_NxSxSxK.shape
     flat_NxPxK = heat_NxSxSxK.astype(jnp.float32).reshape(frames, height * width, maps)
@@ -265,7 +265,7 @@ def _convolve_in_time(
     x_BxTxI: jax.Array, kernel_KxIxO: jax.Array, *settings: Any, **options: Any
 ) -> jax.Array:
     """Convolve without padding by products, whose gradient is fast on CPUs."""
-    del settings, options  # of a stride of 1
+    del settings, options  # those of stride 1
     times = x_BxTxI.shape[1] - len(kernel_KxIxO) + 1
     shifted = (x_BxTxI[:, first : first + times] for first in range(len(kernel_KxIxO)))
     dot = partial(jnp.dot, preferred_element_type=jnp.promote_types(x_BxTxI.dtype, jnp.float32))

@@ -1,6 +1,6 @@
 """Windows of several spans over a clip, and an encoder in which nested windows attend to each other.
 
-They are those of TSPNet (Li et al. 2020). A level is the sequence of all windows of one span.
+They come from TSPNet (Li et al. 2020). A level is the sequence of all windows of one span.
 
 Dimensions: B clips, N packed frames, F frames, W windows of a level, T windows of all levels, C, D features.
 """
@@ -30,11 +30,11 @@ def num_windows(num_frames, span: int, stride: int):
 def nested(spans: Sequence[int], counts: Sequence[int], stride: int) -> np.ndarray:
     """Return which windows attend to each other, bool[T, T].
 
-    They are those of one level and those of which one lies inside the other.
+    Windows attend to each other if they are on one level, or if one lies inside the other.
 
     Args:
         spans: The frames of a window on each level, all different.
-        counts: The windows of each level.
+        counts: The number of windows on each level.
         stride: The frames from a window to the next on all levels.
     """
     start_T = np.concatenate([stride * np.arange(count) for count in counts])
@@ -82,7 +82,7 @@ class FrameWindows(nnx.Module):
                 for span in spans
             ]
         )
-        # of unit variance once the encoder has scaled them, as embedded tokens are
+        # of unit variance once the encoder has scaled them, like embedded tokens
         scale = d_model**-0.5
         self.norms = nnx.List([BatchNorm(d_model, scale=scale, dtype=dtype, rngs=rngs) for _ in spans])
 
@@ -106,7 +106,7 @@ class FrameWindows(nnx.Module):
 
 
 class NestedEncoder(Blocks):
-    """Post-norm layers over all levels, of which the first is returned.
+    """Post-norm layers over all levels; the first level is returned.
 
     Windows are scaled by sqrt(D) and added to learned positions; each level begins at the first position.
     """

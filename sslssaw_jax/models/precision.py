@@ -28,7 +28,7 @@ class Embed(nnx.Embed):
     """An embedding whose rows are cast once they are looked up.
 
     `nnx.Embed` casts its whole table first, so the gradients of a frequent token are summed in `dtype`:
-    with 8 bits, each further one is lost in the sum of a few hundred.
+    with 8 bits, each further gradient is lost in the sum of a few hundred.
     """
 
     def __call__(self, ids: jax.Array) -> jax.Array:  # type: ignore[override]

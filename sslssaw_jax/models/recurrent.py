@@ -1,4 +1,4 @@
-"""A recurrent encoder and decoder with attention, as TensorFlow 1's `AttentionWrapper` has them.
+"""A recurrent encoder and decoder with attention, as in TensorFlow 1's `AttentionWrapper`.
 
 Where a mask is False, a state stays as it is, so padding may lie anywhere. Products run in `dtype`; states
 and softmax are float32.
@@ -111,11 +111,11 @@ def _scan(
 
     Args:
         step: Maps a carry and the inputs of one time to the next carry and an output.
-        carry: Before the first step.
+        carry: The carry before the first step.
         inputs: Arrays [L, R, ...].
         mask_RxL: Where to step; elsewhere the carry stays as it is.
-        remat: Whether the backward pass recomputes what happens inside of a step.
-        reverse: Whether the last time comes first.
+        remat: Whether the backward pass recomputes what happens inside a step.
+        reverse: Whether to step from the last time to the first.
     """
 
     def masked(carry: Any, now: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
@@ -143,7 +143,7 @@ class Encoded(NamedTuple):
 
 
 class RecurrentEncoder(Blocks):
-    """A stack of recurrent layers, by option from the last position to the first."""
+    """A stack of recurrent layers, optionally from the last position to the first."""
 
     def __init__(
         self, inputs: int, config: RecurrentConfig, *, reverse: bool, dtype: DTypeLike, rngs: nnx.Rngs
@@ -214,8 +214,8 @@ class RecurrentCache:
     """The states of the decoder's rows, and what all rows of a clip attend to."""
 
     carry: _Carry
-    keys: Any  # [B, T, U], of several streams a tuple; None without attention
-    outputs: Any  # f32[B, T, U], the encoder's; of several streams a tuple
+    keys: Any  # [B, T, U], a tuple for several streams; None without attention
+    outputs: Any  # f32[B, T, U], the encoder's; a tuple for several streams
     mask: jax.Array  # bool[B, T]
 
     def take(self, rows: jax.Array) -> Self:
@@ -227,8 +227,7 @@ class RecurrentDecoder(Blocks):
     """A stack of recurrent layers that starts from the encoder's states, with attention if configured.
 
     The attention vector is a linear map of the last layer's output and the context, the weighted mean of the
-    encoder's outputs. It is what the decoder returns, and stands beside the next token in the first layer's
-    input.
+    encoder's outputs. The decoder returns it, and the first layer reads it together with the next token.
     """
 
     def __init__(self, inputs: int, config: RecurrentConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -270,8 +269,8 @@ class RecurrentDecoder(Blocks):
     ) -> tuple[jax.Array, RecurrentCache]:
         """Return the states of more tokens, f32[R, L, U], and the cache."""
         rows, length, _ = embedded_RxLxC.shape
-        # drawn for all times at once: a step inside of a scan cannot advance a random stream; by rows, whose
-        # draws then do not depend on the rows that fill the batch up
+        # drawn for all times at once: a step inside a scan cannot advance a random stream; and row by row, so
+        # that draws do not depend on the rows that fill up the batch
         shapes = [(rows, length, cell.input.in_features) for cell in self.cells]
         kept = [
             self.dropout(jnp.ones(shape), rngs=rngs).swapaxes(0, 1) for shape in shapes if rngs is not None
@@ -295,7 +294,7 @@ class RecurrentDecoder(Blocks):
         return hidden_RxLxU, cache.replace(carry=carry)  # type: ignore[attr-defined]
 
     def _attend(self, output_RxU: jax.Array, cache: RecurrentCache) -> jax.Array:
-        """Return the attention vector of the last layer's output, f32[R, U]."""
+        """Return the attention vector for the last layer's output, f32[R, U]."""
         assert self.attention is not None and self.combine is not None
         context_RxU = _context(self.attention, output_RxU, cache.keys, cache.outputs, cache.mask)
         both_Rx2U = jnp.concatenate([output_RxU, context_RxU], axis=-1)
@@ -312,7 +311,7 @@ class StreamsDecoder(RecurrentDecoder):
         inputs: The features of a token.
         config: The sizes.
         streams: The features of each stream.
-        dtype: Of products.
+        dtype: The dtype of products.
         rngs: Random keys.
     """
 
@@ -339,7 +338,7 @@ class StreamsDecoder(RecurrentDecoder):
         return RecurrentCache(_Carry(states, zero_BxU), keys, tuple(encoded), encoder_mask_BxT)
 
     def _attend(self, output_RxU: jax.Array, cache: RecurrentCache) -> jax.Array:
-        """Return the attention vector of the last layer's output, f32[R, U]."""
+        """Return the attention vector for the last layer's output, f32[R, U]."""
         contexts = [
             _context(attention, output_RxU, keys, outputs, cache.mask)
             for attention, keys, outputs in zip(self.attentions, cache.keys, cache.outputs, strict=True)

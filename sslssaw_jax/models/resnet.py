@@ -31,7 +31,8 @@ class ResNetConfig:
         require(len(self.depths) > 0, "depths is (); it needs at least one level")
         require(
             (self.head == "flatten") == (self.head_features > 0),
-            f"head_features is {self.head_features} and head {self.head!r}; features go with head='flatten'",
+            f"head_features is {self.head_features} and head is {self.head!r}; "
+            "head_features must be positive with head='flatten', otherwise 0",
         )
 
 
@@ -123,7 +124,7 @@ def _skip(shortcut: Shortcut | None, x_NxHxWxC: jax.Array, mask_Nx1x1x1: jax.Arr
 
 
 class ResNet(Blocks):
-    """A CNN from normalized frames NxHxWx3, or maps of other `inputs`, to features NxC."""
+    """A CNN from normalized frames NxHxWx3, or maps with other `inputs`, to features NxC."""
 
     def __init__(
         self, config: ResNetConfig, image_size: int, *, inputs: int = 3, dtype: jnp.dtype, rngs: nnx.Rngs

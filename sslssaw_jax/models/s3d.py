@@ -1,7 +1,7 @@
-"""S3D (Xie et al. 2018) up to its fourth block: Inception whose 3-D convolutions are apart in space and time.
+"""S3D (Xie et al. 2018) up to its fourth block: Inception with 3-D convolutions split into space and time.
 
-Layers, widths and names are those of the public Kinetics weights (kylemin/S3D). A clip is as long as its
-frames alone make it: padding is zero before every convolution, and BatchNorm does not see it.
+Layers, widths and names are those of the public Kinetics weights (kylemin/S3D). Padding does not affect a
+clip: it is zero before every convolution, and BatchNorm does not see it.
 
 B clips, N packed frames, T times, H x W pixels, I and O channels in and out, C channels.
 """
@@ -35,7 +35,7 @@ _INCEPTIONS = (  # 1x1 | 1x1, separable 3 | 1x1, separable 3 | pool, 1x1
     (112, (144, 288), (32, 64), 64),
     (256, (160, 320), (32, 128), 128),
 )
-_FOURTH_BLOCK = 2  # the number of the first Inception block behind the pool over time
+_FOURTH_BLOCK = 2  # the index of the first Inception block after the pool over time
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class S3DConfig:
     weights: str | None = setting(None)
 
     def channels(self, published: int) -> int:
-        """Return the channels where S3D has a published number."""
+        """Return the number of channels for a published number."""
         return max(1, round(self.width * published))
 
     @property
@@ -58,7 +58,7 @@ class S3DConfig:
 
     @property
     def block_channels(self) -> tuple[int, ...]:
-        """Return the number of channels behind each block."""
+        """Return the number of channels after each block."""
         last = (_INCEPTIONS[_FOURTH_BLOCK - 1], _INCEPTIONS[-1])
         return (
             *map(self.channels, (_STEM, _EXPANDED)),
@@ -67,7 +67,7 @@ class S3DConfig:
 
 
 class Masks(NamedTuple):
-    """The times of clips, bool[B, T, 1, 1, 1], and those of maps of half and a quarter as many."""
+    """The times of clips, bool[B, T, 1, 1, 1], and of maps with half and a quarter as many."""
 
     whole: jax.Array
     half: jax.Array
@@ -85,7 +85,7 @@ class Masks(NamedTuple):
 
 
 class ConvNorm(nnx.Module):
-    """Convolution in space or time, masked BatchNorm, ReLU; zeros where no frame is."""
+    """Convolution in space or time, masked BatchNorm, ReLU; zeros where there is no frame."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Separable(nnx.Module):
         self.time = ConvNorm(outputs, outputs, (side, 1, 1), stride, **options)
 
     def __call__(self, x: jax.Array, mask: jax.Array, later_mask: jax.Array | None = None) -> jax.Array:
-        """Convolve; with a stride, `later_mask` is that of the halved times."""
+        """Convolve; with a stride, `later_mask` masks the halved times."""
         return self.time(self.space(x, mask), mask if later_mask is None else later_mask)
 
 
@@ -141,7 +141,7 @@ class Reduced(nnx.Module):
 
 
 class Inception(nnx.Module):
-    """Four branches beside each other."""
+    """Four parallel branches."""
 
     def __init__(self, inputs: int, widths: Sequence[Any], config: S3DConfig, **options: Any):
         first, second, third, last = jax.tree.map(config.channels, tuple(widths))
@@ -180,7 +180,7 @@ class S3D(Blocks):
         self.features = config.features
 
     def __call__(self, clips_BxTxHxWx3: jax.Array, length_B: jax.Array) -> jax.Array:
-        """Return the features, zero behind a clip.
+        """Return the features, zero after a clip.
 
         Args:
             clips_BxTxHxWx3: Pixels from -1 to 1 in the order blue, green, red; T is a multiple of 4.
@@ -193,7 +193,7 @@ class S3D(Blocks):
         return x.mean(axis=(2, 3))
 
     def block(self, number: int, x: jax.Array, masks: Masks) -> jax.Array:
-        """Return a block's maps from those of the block before."""
+        """Return a block's maps from the maps of the block before."""
         half = masks.half
         if number == 0:
             return self.call(self.stem, x, masks.whole, half)
@@ -211,7 +211,7 @@ class S3D(Blocks):
 
 
 class S3DEmbedding(nnx.Module):
-    """S3D over packed frames: one sequence per clip, a position for four frames."""
+    """S3D over packed frames: one sequence per clip, a position per four frames."""
 
     def __init__(self, config: S3DConfig, *, max_frames: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.max_frames = max_frames
@@ -224,8 +224,8 @@ class S3DEmbedding(nnx.Module):
         frame_mask_N: jax.Array,
         clips: PackedClips,
     ) -> tuple[jax.Array, jax.Array]:
-        """Return `(features_BxTxC, mask_BxT)`, the last frame repeated up to a position's four."""
-        del frame_mask_N  # the clips are gathered by their places
+        """Return `(features_BxTxC, mask_BxT)`; the last frame fills up a position's four."""
+        del frame_mask_N  # clips are gathered by place
         time_T, inside_BxT, length_B = clip_places(self.max_frames, clips)
         clips_BxTxHxWx3 = gather_frames(to_pixels(frames_NxHxWx3), time_T, inside_BxT, clips)
         features_BxTxC = self.s3d(clips_BxTxHxWx3, length_B)
@@ -238,14 +238,14 @@ def to_pixels(frames: jax.Array) -> jax.Array:
 
 
 def clip_places(max_frames: int, clips: PackedClips) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return places in a clip, which are inside, and lengths."""
+    """Return places in a clip, whether they are inside, and lengths."""
     time_T = jnp.arange(rounded_up(max_frames))
     length_B = jnp.where(clips.valid, rounded_up(clips.count), 0)
     return time_T, time_T < length_B[:, None], length_B
 
 
 def rounded_up(num_frames):
-    """Return the number of frames as a multiple of four."""
+    """Return the number of frames, rounded up to a multiple of four."""
     return STRIDE * -(-num_frames // STRIDE)
 
 
@@ -268,7 +268,7 @@ def _max_pool(
 def _convolve(
     x_BxTxHxWxI: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolve in space or time by what is fast on CPUs, too."""
+    """Convolve in space or time, in ways also fast on CPUs."""
     batch, times, height, width, inputs = x_BxTxHxWxI.shape
     if len(kernel) == 1:
         convolve_frames = convolve_pixels if inputs == 3 else convolve

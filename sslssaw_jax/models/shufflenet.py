@@ -46,7 +46,7 @@ class Separable(nnx.Module):
 class Unit(nnx.Module):
     """A unit that computes one half of its outputs.
 
-    The other half are inputs, or with stride 2 the outputs of a second branch.
+    The other half is the inputs, or with stride 2 the outputs of a second branch.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):

@@ -1,7 +1,7 @@
 """The transformer of signjoey (Camgoz et al. 2020), for SLRT and GASLT.
 
 Video positions and word embeddings pass through masked BatchNorm and softsign, unscaled; a question, if read,
-stands before the video.
+comes before the video.
 
 B clips, T positions in time, L tokens, D features, V vocabulary.
 """
@@ -30,7 +30,7 @@ from sslssaw_jax.models.video_embedding import VideoEmbedding
 
 @dataclass(frozen=True)
 class SignTransformerConfig(TransformerConfig):
-    """Sizes of the transformer, those of both public codes, and what it reads."""
+    """Sizes of the transformer, as in both public codes, and what it reads."""
 
     d_model: int = positive(512)
     ffn_dim: int = positive(2048)
@@ -60,7 +60,7 @@ def sign_embedding(
 class SignTransformer(nnx.Module):
     """A transformer from video, and a question if read, to a sentence.
 
-    `video` embeds what is read of a clip. With `num_glosses`, `gloss_head` names glosses from the
+    `video` embeds what is read from a clip. With `num_glosses`, `gloss_head` names glosses from the
     encoder's states.
     """
 
@@ -108,7 +108,7 @@ class SignTransformer(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode `(video_BxTxD, mask_BxT)` behind the question, if read, as states and mask."""
+        """Encode `(video_BxTxD, mask_BxT)` after the question, if read, as states and mask."""
         if self.reads_question:
             words_BxLxD = self._embed(self.question_norm, question_BxL, question_mask_BxL)
             video = concatenate_valid(words_BxLxD, question_mask_BxL, *video)
@@ -123,7 +123,7 @@ class SignTransformer(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position, from the positions before."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens, stream.mask)
         return self.logits(self.decoder(embedded, stream.mask, states_BxTxD, mask_BxT, rngs))
 

@@ -19,7 +19,7 @@ KERNELS = (3, 5, 7, 9)
 
 
 def frames_of_position(features: FeatureSize | None, frame_stride: int = 1) -> int:
-    """Return the stored frames from one position to the next."""
+    """Return the number of stored frames from one position to the next."""
     stride = features.stride if features else 1
     return stride * 2 ** num_pools(stride * frame_stride)
 
@@ -47,7 +47,7 @@ class InceptionBlock(nnx.Module):
 class InceptionEmbedding(nnx.Module):
     """An embedding of packed frames as one sequence per clip, `(video_BxTxD, mask_BxT)`.
 
-    Arguments are as for `VideoEmbedding`, and positions stand about four frames apart, as there.
+    Arguments are as for `VideoEmbedding`, and positions are about four frames apart, as there.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Transformer encoder and decoder; by default those of Hugging Face's mBART (Liu et al. 2020).
+"""Transformer encoder and decoder; by default as in Hugging Face's mBART (Liu et al. 2020).
 
 Modules and their parameters have Hugging Face's names. A pre-norm layer normalizes what its blocks read, as
-mBART does; a post-norm layer the sum of each block and its residual (Vaswani et al. 2017).
+in mBART; a post-norm layer normalizes the sum of each block and its residual (Vaswani et al. 2017).
 
 Padding may lie anywhere: masks are True at tokens, and a token's position is the number of tokens before it.
 With padding on the right, the numbers are Hugging Face's. Products run in `dtype`; parameters, the residual
@@ -55,11 +55,11 @@ class LayerNorm(nnx.LayerNorm):
         self.post_norm = post_norm
 
     def before(self, hidden_RxLxD: jax.Array) -> jax.Array:
-        """Return what a block reads."""
+        """Return a block's input, normalized if pre-norm."""
         return hidden_RxLxD if self.post_norm else self(hidden_RxLxD)
 
     def after(self, hidden_RxLxD: jax.Array) -> jax.Array:
-        """Return what comes of the sum of a block and its residual."""
+        """Return a sum of block and residual, normalized if post-norm."""
         return self(hidden_RxLxD) if self.post_norm else hidden_RxLxD
 
 
@@ -84,8 +84,8 @@ class DecoderCache:
 def add(hidden: jax.Array, update: jax.Array) -> jax.Array:
     """Return states with a sublayer's update added.
 
-    The barrier ends XLA's search for what becomes one kernel of a GPU. Otherwise the search runs through the
-    gradients of all layers, and stage 1 takes 1.7 times as long to compile.
+    The barrier ends XLA's search for operations to fuse into one GPU kernel. Otherwise the search runs
+    through the gradients of all layers, and stage 1 takes 1.7 times as long to compile.
     """
     return lax.optimization_barrier(hidden + update)
 
@@ -189,7 +189,7 @@ class LearnedPositions(nnx.Module):
     """Learned positions and dropout, applied before the layers."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        # From scratch, the reference's 0.02 would be too small next to tokens of unit variance.
+        # From scratch, the reference's 0.02 would be too small compared with tokens of unit variance.
         init = nnx.initializers.normal(0.1)
         rows = config.max_positions + POSITION_OFFSET
         self.embed_positions = nnx.Embed(rows, config.d_model, embedding_init=init, rngs=rngs)
@@ -206,7 +206,7 @@ class LearnedPositions(nnx.Module):
 
 
 class NormedPositions(LearnedPositions):
-    """Learned positions, layer norm and dropout, those of mBART."""
+    """Learned positions, layer norm and dropout, as in mBART."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
@@ -239,7 +239,7 @@ Positions = Callable[..., LearnedPositions | SinusoidalPositions]  # with the ar
 
 
 class Encoder(Blocks):
-    """mBART's encoder; attention and positions may be of another kind."""
+    """mBART's encoder; other kinds of attention and positions are possible."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class Encoder(Blocks):
 class Decoder(Blocks):
     """mBART's decoder; teacher forcing, prompt and single step all run `extend`.
 
-    Positions may be of another kind, and so may the attention to the encoder.
+    Other kinds of positions and of attention to the encoder are possible.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Two streams, of frames and of keypoints as heat maps, and what TS-SLT (Chen et al. 2022) puts between them.
 
-Two S3D exchange their maps behind each of the first three blocks, and each has a pyramid: from the fourth
-block back to the second, maps are enlarged and added. Maps are zero behind a clip before every convolution,
+Two S3Ds exchange their maps after each of the first three blocks, and each has a pyramid: from the fourth
+block back to the second, maps are enlarged and added. Maps are zero after a clip before every convolution,
 and BatchNorm does not see them, as in `models/s3d.py`.
 
 B clips, N packed frames, T times, H x W pixels, K keypoints, C channels.
@@ -23,12 +23,12 @@ from sslssaw_jax.models.s3d import S3D, STRIDE, Masks, S3DConfig, clip_places, t
 from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, prefix_mask
 from sslssaw_jax.types import Features, FeatureSize, PackedClips
 
-_EXCHANGES = 3  # the blocks behind which maps are exchanged
+_EXCHANGES = 3  # the number of blocks after which maps are exchanged
 
 
 @dataclass(frozen=True)
 class HeatMaps:
-    """Points as bright spots `exp(-d^2 / (2 sigma^2))`, a channel each."""
+    """Points as bright spots `exp(-d^2 / (2 sigma^2))`, one channel each."""
 
     columns: tuple[int, ...]  # the chosen points of a keypoint set, in the order of the channels
     side: int  # of a map in pixels
@@ -59,14 +59,14 @@ class Streams(NamedTuple):
     video: jax.Array  # [B, T, C]
     keypoints: jax.Array  # [B, T, C]
     mask: jax.Array  # bool[B, T]
-    # of each stream the levels of its pyramid, [B, T', C], and their mask, bool[B, T']
+    # the levels of each stream's pyramid, [B, T', C], and their mask, bool[B, T']
     video_levels: Sequence[jax.Array] = ()
     keypoint_levels: Sequence[jax.Array] = ()
     level_mask: jax.Array | None = None
 
 
 class Lateral(nnx.Module):
-    """Two convolutions by which each stream's maps are added to the other's, whose side is half as long."""
+    """Two convolutions that add each stream's maps to the other's; keypoint maps are half as wide."""
 
     def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         conv = partial(_convolution, channels, channels, (7, 3, 3), dtype=dtype, rngs=rngs)
@@ -109,7 +109,7 @@ class Enlargement(nnx.Module):
 
 
 class Pyramid(nnx.Module):
-    """The levels of blocks 2 and 3, to which those above are added."""
+    """The levels of blocks 2 and 3, to which the levels above are added."""
 
     def __init__(self, channels: Sequence[int], **options: Any):
         _, second, third, fourth = channels
@@ -125,7 +125,7 @@ class Pyramid(nnx.Module):
 
 
 class TwoStreamS3D(nnx.Module):
-    """Two S3D with lateral connections and pyramids over packed frames and keypoints."""
+    """Two S3Ds with lateral connections and pyramids over packed frames and keypoints."""
 
     def __init__(
         self, config: S3DConfig, heat_maps: HeatMaps, *, max_frames: int, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -147,8 +147,8 @@ class TwoStreamS3D(nnx.Module):
         frame_mask_N: jax.Array,
         clips: PackedClips,
     ) -> Streams:
-        """Read clips; the last frame is repeated up to a position's four."""
-        del frame_mask_N  # the clips are gathered by their places
+        """Read clips; the last frame fills up a position's four."""
+        del frame_mask_N  # clips are gathered by place
         time_T, inside_BxT, length_B = clip_places(self.max_frames, clips)
         # points, not their larger heat maps, are gathered
         flat_NxC = points_NxKx3.reshape(len(points_NxKx3), -1)
@@ -172,7 +172,7 @@ class TwoStreamS3D(nnx.Module):
     def exchange(
         self, clips_BxTxHxWx3: jax.Array, heat_BxTxHxWxK: jax.Array, length_B: jax.Array
     ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Return the maps of each block of both streams, behind the exchange."""
+        """Return the maps of each block of both streams, after the exchange."""
         masks = Masks.of(length_B, clips_BxTxHxWx3.shape[1])
         video, keypoints = (jnp.where(masks.whole, x, 0) for x in (clips_BxTxHxWx3, heat_BxTxHxWxK))
         of_video, of_keypoints = [], []
@@ -187,7 +187,7 @@ class TwoStreamS3D(nnx.Module):
 
 
 class TwoCNNs(VideoEmbedding):
-    """A CNN and convolutions over time for each stream, apart from each other, in place of S3D."""
+    """A CNN and convolutions over time for each stream, separate from each other, in place of S3D."""
 
     level_widths = ()
 
@@ -260,15 +260,15 @@ def _convolution(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Make a convolution, maybe a transposed one, with PyTorch's padding.
+    """Make a convolution, possibly transposed, with PyTorch's padding.
 
     Args:
-        inputs: The channels in.
-        outputs: The channels out.
-        kernel: Its times, height and width.
-        strides: By which the maps shrink.
-        enlarged: By which the maps grow, exactly.
-        dtype: Of the computation.
+        inputs: The input channels.
+        outputs: The output channels.
+        kernel: The kernel's times, height and width.
+        strides: The factors by which the maps shrink.
+        enlarged: The factors by which the maps grow, exactly.
+        dtype: The dtype of the computation.
         rngs: Random keys.
     """
     padding = [(size // 2, size // 2 + factor - 1) for size, factor in zip(kernel, enlarged)]

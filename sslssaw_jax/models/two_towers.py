@@ -26,9 +26,9 @@ class TwoTowers(nnx.Module):
         mbart: The sizes.
         vocab_size: V.
         make_video: Makes the video embedding.
-        mbert: The text tower in place of mBART, and its vocabulary, if any.
+        mbert: The text tower in place of mBART, and its vocabulary size, if any.
         pooled: Whether a tower's feature is one vector; otherwise it is a sequence (Table 3).
-        dtype: Of the computation.
+        dtype: The dtype of the computation.
         rngs: Random keys.
     """
 
@@ -86,7 +86,7 @@ class TwoTowers(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Return the states of two texts of each clip, read together.
 
-        One pass over twice the rows has half the kernels of two passes.
+        One pass over twice the rows runs half as many kernels as two passes.
         """
         text_RxL, mask_RxL = (
             jnp.stack(pair, axis=1).reshape(-1, pair[0].shape[1]) for pair in zip(first, second)
@@ -98,10 +98,10 @@ class TwoTowers(nnx.Module):
     def text_features(self, states_BxLxD: jax.Array, mask_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return `I_s` (Eq. 1), the projected state at the end, and mask.
 
-        The end is `</s>`, or mBERT's `[SEP]`; the parent project's argmax picks the language code behind
+        The end is `</s>`, or mBERT's `[SEP]`; the parent project's argmax picks the language code after
         `</s>`. For aligned sequences (Table 3): the projected states of words and end, `[B, L - 1, D]`.
         """
-        # without mBERT's [CLS] in front or mBART's language code behind, the end comes last
+        # without mBERT's leading [CLS] or mBART's trailing language code, the end comes last
         kept = slice(1, None) if isinstance(self.text_encoder, MBert) else slice(None, -1)
         states_BxLxD, mask_BxL = states_BxLxD[:, kept], mask_BxL[:, 1:]
         if self.pooled:

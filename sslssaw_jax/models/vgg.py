@@ -17,7 +17,7 @@ from sslssaw_jax.config.checks import require
 from sslssaw_jax.models.cpu_gradients import convolve
 from sslssaw_jax.models.remat import Blocks
 
-MIN_SIDE = 32  # of a frame of which one pixel is left
+MIN_SIDE = 32  # of a frame that leaves one pixel
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class ConvBlock(nnx.Module):
 class Maps(NamedTuple):
     """Maps of frames at three depths."""
 
-    early: jax.Array  # [N, H/4, W/4, C], behind the fourth convolution
-    late: jax.Array  # [N, H/16, W/16, C], behind the seventh
-    last: jax.Array  # [N, H/32, W/32, C], behind the last pool
+    early: jax.Array  # [N, H/4, W/4, C], after the fourth convolution
+    late: jax.Array  # [N, H/16, W/16, C], after the seventh
+    last: jax.Array  # [N, H/32, W/32, C], after the last pool
 
 
 class VGG(Blocks):
@@ -79,7 +79,7 @@ class VGG(Blocks):
         )
         first, second, third, fourth, fifth = config.widths
         self.features, self.early_features = fifth, third
-        # the maps that others read end a block before its pool
+        # a block whose maps others read ends before its pool
         plan = [
             ((first,), True),
             ((second,), True),

@@ -1,8 +1,7 @@
-"""Video embedding (Sec. 4.2): CNN, twice Conv1D-BN-ReLU-MaxPool, Linear-BN-ReLU.
+"""Video embedding (Sec. 4.2): CNN, two Conv1D-BN-ReLU-MaxPool, Linear-BN-ReLU.
 
-Prepared features may take the place of frames and CNN. Positions stand about four frames of the film apart:
-frames and features that stand one frame apart are pooled twice, two or three frames apart once, others not at
-all.
+Prepared features may take the place of frames and CNN. Positions are about four frames of the film apart:
+frames and features one frame apart are pooled twice, two or three frames apart once, and others not at all.
 
 B clips, N packed frames, T positions in time, C features of a frame, D features of a position.
 """
@@ -72,8 +71,8 @@ def gather_frames(
 
     Args:
         features_NxC: The features of packed frames.
-        place_T: Places in the clip, without the frames that are left out of it; before the first and behind
-            the last frame, these are repeated.
+        place_T: Places in the clip, not counting frames left out of it; places before the first or after the
+            last frame repeat that frame.
         inside_BxT: Which of the places to fill.
         clips: Where the clips lie in the pack.
     """
@@ -92,7 +91,7 @@ def _width(cnn: CNN | None, features: FeatureSize | None) -> int:
 class FrameFeatures(nnx.Module):
     """The features of packed frames, a sequence per clip: `(features_BxTxC, mask_BxT)`.
 
-    They are the CNN's, or a prepared set's, each a position; arguments as for `VideoEmbedding`.
+    They come from the CNN or a prepared set, one per position; arguments as for `VideoEmbedding`.
     """
 
     def __init__(
@@ -130,14 +129,14 @@ class VideoEmbedding(nnx.Module):
     The features of edge frames are repeated, which equals repeating the frames, with less work.
 
     Args:
-        config: The CNN; with features none is made.
+        config: The CNN; with features, no CNN is made.
         d_model: D.
         image_size: The side of a frame in pixels.
         max_frames: The most frames of a clip.
         frame_stride: The frames of the film from one stored frame to the next.
-        features: Of the set that is read in place of frames, if any.
-        activation: The last function.
-        dtype: Of the computation.
+        features: The size of the feature set that is read in place of frames, if any.
+        activation: The last activation.
+        dtype: The dtype of the computation.
         rngs: Random keys.
     """
 
@@ -174,7 +173,7 @@ class VideoEmbedding(nnx.Module):
         features_NxC = video_N if self.cnn is None else self.cnn(video_N, frame_mask_N)
         length_B = padded_length(clips.count, self.pools)
         place_T = jnp.arange(padded_length(most_rows or self.max_rows, self.pools))
-        # zeros behind a clip: its last feature would collect hundreds of gradients at one address
+        # zeros after a clip: otherwise its last feature would collect hundreds of gradients at one address
         inside_BxT = place_T < length_B[:, None]
         x_BxTxC = gather_frames(features_NxC, place_T - EDGES[self.pools], inside_BxT, clips)
         x_BxTxC, length_B = self.conv1(x_BxTxC, length_B, clips.valid)

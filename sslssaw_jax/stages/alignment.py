@@ -2,7 +2,7 @@
 
 Pooled features are sequences of one position.
 
-B clips, C sentences (or the other way round), T positions of the one, L and M of the other, D features.
+B clips, C sentences (or the other way round), T positions of one, L and M of the other, D features.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-# a temperature magnifies the rounding of TensorFloat-32, the default of GPUs
+# a temperature magnifies the rounding of TensorFloat-32, the default on GPUs
 _einsum = partial(jnp.einsum, precision="highest")
 
 
@@ -20,11 +20,11 @@ def aligned_cosine(
     """Return the mean cosine of sequences aligned to one length, f32[B, C].
 
     The second sequence of each pair is stretched or shrunk to the length of the first: linearly, with
-    positions at the centers of their intervals, as torch's `interpolate(mode="linear",
-    align_corners=False)`. Padding stands behind the sequences.
+    positions at the centers of their intervals, like torch's `interpolate(mode="linear",
+    align_corners=False)`. Padding follows the sequences.
 
     The interpolated sequences, D / L times as large as all else, are never made: their products are
-    interpolated products, and their squared lengths are forms in the products of the positions.
+    interpolated products, and their squared lengths are quadratic forms in the products of the positions.
     """
     kept_BxTxD, stretched_CxLxD = kept_BxTxD.astype(jnp.float32), stretched_CxLxD.astype(jnp.float32)
     weights_BxCxTxL = _interpolation(kept_mask_BxT, stretched_mask_CxL)
@@ -34,7 +34,7 @@ def aligned_cosine(
     weighted_BxCxTxM = _einsum("BCTL,CLM->BCTM", weights_BxCxTxL, among_CxLxM)
     squares_BxCxT = jnp.maximum((weighted_BxCxTxM * weights_BxCxTxL).sum(axis=-1), 0)  # rounding
     own_squares_BxT = jnp.square(kept_BxTxD).sum(axis=-1)
-    # The summands keep the gradient finite where a row that is no clip is all zeros.
+    # The summands keep the gradient finite where a row without a clip is all zeros.
     lengths_BxCxT = jnp.sqrt(squares_BxCxT + 1e-12) * jnp.sqrt(own_squares_BxT + 1e-12)[:, None]
     kept_Bx1xT = kept_mask_BxT[:, None]
     total_BxC = jnp.where(kept_Bx1xT, products_BxCxT / lengths_BxCxT, 0).sum(axis=-1)
@@ -42,7 +42,7 @@ def aligned_cosine(
 
 
 def words_cosine(text_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
-    """Return the cosine of token counts of each two texts, f32[B,B].
+    """Return the cosine of token counts for each pair of texts, f32[B,B].
 
     Texts are `w_1 .. w_n </s> <language>`; the last two tokens do not count.
     """

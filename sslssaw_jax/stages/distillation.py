@@ -18,12 +18,12 @@ def distillation_loss(
 ) -> jax.Array:
     """Return `KL(ensemble || head)`, summed over heads and positions, per clip.
 
-    The ensemble teaches and learns nothing.
+    The ensemble only teaches; no gradient reaches it.
 
     Args:
-        logits: Of each head, [B, T, G].
+        logits: The logits of each head, [B, T, G].
         mask_BxT: The positions of a clip.
-        clips: The number of clips of all micro-batches; None: those of this batch.
+        clips: The number of clips in all micro-batches; None: in this batch.
     """
     teacher_BxTxG = jax.lax.stop_gradient(log_ensemble(logits))
     total = jnp.zeros(())

@@ -1,7 +1,7 @@
 """Gloss2Text of MMTLB (Chen et al. 2022): mBART learns to write a sentence from its glosses.
 
-A gloss is at first the mean of mBART's embeddings of its pieces, in lower case; `</s>` and the language are
-mBART's own.
+A gloss's embedding starts as the mean of mBART's embeddings of its lower-case pieces; `</s>` and the language
+are mBART's own.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -66,9 +66,9 @@ def gloss2text_stage(config: Config, inputs: StageInputs) -> Stage:
 
 
 def embed_glosses(glosses: Sequence[str], table_VxD: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Return the mean embedding of each gloss's pieces, behind special rows.
+    """Return the mean embedding of each gloss's pieces, after special rows.
 
-    Blank has zeros, and an unknown gloss the embedding of an unknown piece.
+    The blank has zeros, and an unknown gloss the embedding of an unknown piece.
     """
     special_SxD = np.zeros((len(SPECIALS), table_VxD.shape[1]), table_VxD.dtype)
     special_SxD[1] = table_VxD[tokenizer.unk_id]
@@ -92,5 +92,5 @@ def sentence_loss(
 
 
 def encoded(model: MBartWriter, states_BxTxD: jax.Array, mask_BxT: jax.Array) -> EncodedModel:
-    """Return what beam search needs of a batch that was read."""
+    """Return what beam search needs from an encoded batch."""
     return EncodedModel(model.decoder, model.embedding, model.embedding.logits, states_BxTxD, mask_BxT)

@@ -1,7 +1,7 @@
 """Masked losses in float32: pure functions of a global batch.
 
 `count` is the denominator of a mean: the number of places in all micro-batches of a step, whose losses then
-add up.
+add up to the step's.
 
 Dimensions: B clips, T positions in time, L tokens, G glosses, V vocabulary, D features.
 """
@@ -32,7 +32,7 @@ def cross_entropy(
     """Return the mean cross-entropy over the tokens in the mask, f32[].
 
     Labels outside the mask may be anything. Smoothing mixes the label with the uniform distribution over V,
-    as torch's `CrossEntropyLoss` does.
+    like torch's `CrossEntropyLoss`.
     """
     log_probs_BxLxV = jax.nn.log_softmax(logits_BxLxV.astype(jnp.float32))
     labels_BxL = jnp.where(mask_BxL, labels_BxL, 0)
@@ -49,8 +49,8 @@ def denominator(
     Args:
         normalize: `tokens` or `clips`, as in `SentenceConfig`.
         scored_BxL: The tokens in the sum.
-        tokens: The tokens of all micro-batches; None: those of this batch.
-        clips: The clips of all micro-batches; None: those of this batch.
+        tokens: The number of tokens in all micro-batches; None: in this batch.
+        clips: The number of clips in all micro-batches; None: in this batch.
     """
     if normalize == "tokens":
         return scored_BxL.sum() if tokens is None else tokens
@@ -122,20 +122,20 @@ def ctc_loss(
 ) -> jax.Array:
     """Return the mean over clips of `-log p(glosses)` by CTC, f32[].
 
-    As torch's with `zero_infinity`, id 0 is the blank, and a clip that is too short for its glosses costs
-    nothing. The mean is over the clips that have a length.
+    As in torch's `ctc_loss` with `zero_infinity`, id 0 is the blank, and a clip that is too short for its
+    glosses costs nothing. The mean is over the clips that have a length.
 
     Args:
         logits_BxTxV: Logits or log-probabilities at each position.
-        length_B: The clips' positions; with 0, a clip costs nothing.
+        length_B: The number of positions of each clip; a clip with 0 costs nothing.
         gloss_BxG: Ids of the glosses.
         gloss_mask_BxG: Whether there is a gloss; glosses come first.
-        count: The clips of all micro-batches of a step.
+        count: The number of clips in all micro-batches of a step.
         per_gloss: Whether a clip's loss is divided by the number of its glosses.
     """
     gloss_BxG = jnp.where(gloss_mask_BxG, gloss_BxG, 0)
     behind_BxT = jnp.arange(logits_BxTxV.shape[1]) >= length_B[:, None]
-    with jax.default_matmul_precision("highest"):  # optax picks log-probabilities by a product
+    with jax.default_matmul_precision("highest"):  # optax picks log-probabilities by a matrix product
         loss_B = optax.ctc_loss(
             logits_BxTxV.astype(jnp.float32),
             behind_BxT.astype(jnp.float32),

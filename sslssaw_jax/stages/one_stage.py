@@ -27,7 +27,7 @@ class Translating(Protocol):
         """Embed the decoder's words as [B, L, D]."""
 
     def decode(self, stream: Stream, states: Any, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None) -> jax.Array:
-        """Return logits [B, L, V] at each position, from the positions before."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
 
     def logits(self, hidden_BxLxD: jax.Array) -> jax.Array:
         """Return logits of the next token, f32[B, L, V]."""
@@ -59,10 +59,10 @@ def one_stage(
         make_model: Makes a `Translating` model from a random key.
         read: Lets the model read a batch.
         reads_question: Whether the model reads the question.
-        added_loss: A term of the loss besides the cross-entropy.
+        added_loss: A term of the loss in addition to the cross-entropy.
         sentence_weight: The factor of the cross-entropy.
-        recognition: Names glosses beside the translation, for a model that knows them.
-        early: The stages before; by default the warm start if any.
+        recognition: Names glosses in addition to the translation, for a model that knows them.
+        early: The stages before this one; by default the warm start if any.
     """
     if early is None:
         early = warm_start_stages(config, inputs)

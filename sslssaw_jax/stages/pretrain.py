@@ -35,12 +35,12 @@ def pretrain_stage(
     """Make stage 1, which runs may share.
 
     Args:
-        config: Of the run; its model has an `mbart`.
+        config: The run's configuration; its model has an `mbart`.
         inputs: The facts of the data.
         make_video: Makes the video embedding.
-        mbert: The text tower in place of mBART, and its vocabulary, if any.
+        mbert: The text tower in place of mBART, and its vocabulary size, if any.
         alignment: What the contrast compares.
-        modules: What the stage takes of the one before it.
+        modules: The modules that the stage takes from the one before it.
     """
 
     def make_model(key: jax.Array) -> TwoTowers:
@@ -78,15 +78,15 @@ def contrast(
 ) -> tuple[jax.Array, Metrics]:
     """Return the contrast of clips and sentences (Eq. 1), with its parts.
 
-    The metrics have the shares of clips and sentences whose counterpart is the nearest of the batch.
+    The metrics include the shares of clips and sentences whose counterpart is the nearest in the batch.
 
     Args:
         model: The towers.
         video: The embedded clips, `(video_BxTxD, mask_BxT)`.
         text_BxLxD: The text tower's states of the sentences.
-        batch: Of the clips.
-        counts: Of all micro-batches of a step.
-        rngs: Of the dropout, if any.
+        batch: The batch of the clips.
+        counts: The counts of all micro-batches of a step.
+        rngs: The random streams of the dropout, if any.
         alignment: What is compared.
     """
     video = model.video_features(*video, batch.valid, rngs=rngs)

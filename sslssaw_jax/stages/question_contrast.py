@@ -58,11 +58,11 @@ def contrast(cosine_XxX: jax.Array, wrong_XxX: jax.Array, key: jax.Array) -> tup
     twice; a row without any does not count.
 
     Args:
-        cosine_XxX: Its diagonal has the right ones.
-        wrong_XxX: Which columns may be drawn as wrong ones.
-        key: Draws them.
+        cosine_XxX: The cosines; the diagonal has the right columns.
+        wrong_XxX: Whether a column may be drawn as wrong for a row.
+        key: Draws the wrong columns.
     """
-    # row by row: what a row draws must not depend on the rows that fill the batch up
+    # row by row: what a row draws must not depend on the rows that fill up the batch
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(wrong_XxX)))
     uniform_XxX = jax.vmap(lambda key: jax.random.uniform(key, wrong_XxX.shape[1:]))(keys)
     draws_XxX = jnp.where(wrong_XxX, uniform_XxX, -1)

@@ -26,8 +26,8 @@ def check_rate_factors(factors: RateFactors, params: Any, modules: Collection[st
     """Raise ConfigError for an unknown path, or if nothing trains.
 
     Args:
-        factors: By path.
-        params: Of the model.
+        factors: The factors by path.
+        params: The model's parameters.
         modules: All modules of the model; one that reads features has no parameters, and any path in it is
             known.
     """
@@ -48,5 +48,5 @@ def check_rate_factors(factors: RateFactors, params: Any, modules: Collection[st
 
 
 def _names(path: Iterable[Any]) -> list[Any]:
-    """Return the names and numbers in a path of JAX."""
+    """Return the names and numbers in a JAX path."""
     return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]

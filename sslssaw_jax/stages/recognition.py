@@ -19,7 +19,7 @@ from sslssaw_jax.stages.video import VideoPart, embed_video, split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
 
-RECOGNIZER_MODULES = {"video": "video"}  # what a next stage takes; those with glosses also take `head`
+RECOGNIZER_MODULES = {"video": "video"}  # what a later stage takes; stages with glosses also take `head`
 
 
 class Recognizer(nnx.Module):
@@ -50,15 +50,15 @@ def recognize_stage(
 ) -> Stage:
     """Make the stage that trains a video part to name glosses.
 
-    A later stage takes `RECOGNIZER_MODULES` of its model.
+    A later stage takes `RECOGNIZER_MODULES` from its model.
 
     Args:
-        config: Of the run; its `recognize` has the recipe.
+        config: The run's configuration; its `recognize` has the recipe.
         inputs: The facts of the data.
         head: The kind and sizes of the head.
         make_video: Makes the video part.
         width: The features of a position of the video.
-        shared: Whether it is trained once for several runs, in the folder `config.init_from`.
+        shared: Whether the stage is trained once for several runs, in the folder `config.init_from`.
     """
     dtype = compute_dtype(config.compute.dtype)
 
@@ -90,7 +90,7 @@ def recognize_stage(
 def gloss_logits(
     model: Any, batch: Batch, data: DataConfig, augment_key: jax.Array | None = None, rngs: Any = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return logits of glosses `[B, T, G]`, and the positions' mask.
+    """Return gloss logits `[B, T, G]`, and the positions' mask.
 
     The model has a part `video` and a `head` on it.
     """
@@ -106,12 +106,12 @@ def early_stages(
     *,
     shared: bool,
 ) -> list[Stage]:
-    """Make warm start and recogniser of a video embedding, if any.
+    """Make a video embedding's warm start and recogniser, if any.
 
-    The stage behind them takes what `early_modules` says.
+    The next stage takes the modules that `early_modules` returns.
 
     Args:
-        config: Of the run; its model has a `cnn` and a `gloss_head`.
+        config: The run's configuration; its model has a `cnn` and a `gloss_head`.
         inputs: The facts of the data.
         make_video: Makes the video embedding.
         width: The features of a position of the video.
@@ -125,7 +125,7 @@ def early_stages(
 
 
 def early_modules(early: Sequence[Stage]) -> Mapping[str, str]:
-    """Return what the stage behind warm start or recogniser takes."""
+    """Return the modules that the stage after warm start or recogniser takes."""
     return RECOGNIZER_MODULES if "recognize" in [stage.name for stage in early] else CNN_MODULES
 
 
@@ -137,16 +137,16 @@ def gloss_loss(
     *,
     per_gloss: bool = False,
 ) -> tuple[jax.Array, Metrics]:
-    """Return CTC's loss of a batch's glosses as a mean over clips.
+    """Return the CTC loss of a batch's glosses, a mean over clips.
 
-    A clip without glosses costs nothing. The metrics tell the share of clips that have too few positions for
+    A clip without glosses costs nothing. The metrics give the share of clips that have too few positions for
     their glosses, and so cost nothing either.
 
     Args:
-        logits_BxTxG: At each position of a clip.
-        mask_BxT: The positions, with those of a clip first.
+        logits_BxTxG: The gloss logits at each position of a clip.
+        mask_BxT: The positions, with the clip's own positions first.
         batch: Has the glosses.
-        counts: Of all micro-batches of a step.
+        counts: The counts of all micro-batches of a step.
         per_gloss: Whether a clip's loss is divided by the number of its glosses.
     """
     clips = batch.valid.sum() if counts.clips is None else counts.clips
@@ -157,7 +157,7 @@ def gloss_loss(
 
 
 class Recognized(NamedTuple):
-    """What a model says of the glosses of a batch."""
+    """A model's gloss probabilities for a batch."""
 
     log_probs: jax.Array  # f32[B, T, G]
     mask: jax.Array  # bool[B, T]

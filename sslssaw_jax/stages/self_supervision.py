@@ -21,10 +21,10 @@ def translation_loss(
 
     Args:
         target: The sentence.
-        target_logits: Of the sentence's tokens, f32[B, L, V].
-        counts: Of all micro-batches of a step.
-        config: The smoothing, and what the mean is over.
-        question: The question with its logits, with self-supervision.
+        target_logits: The logits of the sentence's tokens, f32[B, L, V].
+        counts: The counts of all micro-batches of a step.
+        config: The label smoothing, and what the mean is taken over.
+        question: The question with its logits, if self-supervised.
         question_weight: The factor of `L_D`, 1 in the paper.
     """
     smoothing, tokens = config.label_smoothing, counts.target_tokens
@@ -34,7 +34,7 @@ def translation_loss(
     metrics = {"loss_sentence": l_s, "accuracy": accuracy}
     if question is not None:
         stream, logits = question
-        # every clip has a target, and not every clip a question
+        # every clip has a target, but not every clip has a question
         asked = counts.question_tokens if config.normalize == "tokens" else count
         l_d = cross_entropy(logits, stream.labels, stream.scored, count=asked)
         total, metrics["loss_question"] = total + question_weight * l_d, l_d

@@ -1,4 +1,4 @@
-"""Sign2Text, the end of MMTLB and TS-SLT: mBART writes from what a recogniser saw.
+"""Sign2Text, the end of MMTLB and TS-SLT: mBART writes from what a recogniser found.
 
 Three stages: the recogniser (Sign2Gloss), Gloss2Text, and a translation that starts from both.
 """
@@ -16,11 +16,11 @@ from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
 
 STAGES = ("recognize", "gloss2text", "translate")
-_OF_WRITER = ("embedding", "ending", "encoder", "decoder")  # of Gloss2Text
+_OF_WRITER = ("embedding", "ending", "encoder", "decoder")  # from Gloss2Text
 
 
 def starts_warm(config: Config) -> bool:
-    """Return whether a CNN of frames learns isolated signs first."""
+    """Return whether a CNN over frames first learns isolated signs."""
     return bool(config.warm_start.epochs and config.model.visual == "cnn" and not config.data.features)
 
 
@@ -33,16 +33,16 @@ def sign2text_stage(
     recognizer: Mapping[str, str],
     writers: Sequence[str] = ("",),
 ) -> Stage:
-    """Make the translation.
+    """Make the translation stage.
 
     Args:
-        config: Of the run.
+        config: The run's configuration.
         make_model: Makes a model with a mapper and a writer, or with several.
-        loss: Of the model.
-        encode: What the model's decoders read of a batch.
-        recognition: The logits of glosses.
-        recognizer: What the model takes of the recogniser.
-        writers: The place of each writer in the model, with a dot behind.
+        loss: The model's loss.
+        encode: Makes what the model's decoders read from a batch.
+        recognition: Makes the gloss logits.
+        recognizer: The modules that the model takes from the recogniser.
+        writers: The path of each writer in the model, with a dot at the end.
     """
     taken = {f"{writer}{part}": part for writer in writers for part in _OF_WRITER}
     if config.model.mapper == "embedding":
@@ -62,7 +62,7 @@ def sign2text_stage(
 
 
 def sign2text_chain(config: Config, inputs: StageInputs, recognize: Stage, translate: Stage) -> list[Stage]:
-    """Return the stages up to `config.stage`, behind a warm start if any."""
+    """Return the stages up to `config.stage`, after a warm start if any."""
     stages = [recognize, gloss2text_stage(config, inputs), translate]
     stages = stages[: STAGES.index(config.stage) + 1]
     return [*warm_start_stages(config, inputs), *stages] if starts_warm(config) else stages

@@ -33,7 +33,7 @@ def sign_transformer_stages(
         config: Its `model` is a `SignTransformerConfig`.
         inputs: The facts of the data.
         attention: The encoder's self-attention.
-        added_loss: A term of the loss besides the cross-entropy.
+        added_loss: A term of the loss in addition to the cross-entropy.
         sentence_weight: The factor of the cross-entropy.
         recognizes: Whether the encoder's states also name glosses, by the model's `gloss_head`.
     """

@@ -25,7 +25,7 @@ Loss = Callable[..., tuple[jax.Array, Metrics]]
 
 
 class LossCounts(NamedTuple):
-    """The denominators of the loss means over all micro-batches; None means those of the batch itself."""
+    """The denominators of the loss means over all micro-batches; None means the batch's own."""
 
     clips: jax.Array | None = None
     frames: jax.Array | None = None
@@ -35,16 +35,16 @@ class LossCounts(NamedTuple):
 
 OWN_COUNTS = LossCounts()
 
-# variables that are chosen on dev: the logit from which a word is taken, the weight of a score in a rank
+# variables chosen on dev: the logit from which on a word is taken, the weight of a score in a rank
 WORD_THRESHOLD, RANK_WEIGHT = "word_threshold", "rank_weight"
 
 
 class Translation(NamedTuple):
     """How a stage's model translates: two functions that beam search needs."""
 
-    # of a model and a batch; a model that holds several translators returns them all, as an ensemble
+    # (model, batch) -> encoded model; a model that holds several translators returns them all, as an ensemble
     encode: Callable[[Any, Batch], EncodedModel | list[EncodedModel]]
-    prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # tokens and mask, of a batch and a language
+    prompt: Callable[[Batch, int], tuple[jax.Array, jax.Array]]  # (batch, language) -> tokens, mask
 
 
 # (model, batch) -> logits f32[B, G] of the words of each clip's sentence
@@ -54,12 +54,12 @@ Recognition = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
 
 class BackTranslation(NamedTuple):
-    """How a stage trains on the recogniser's positions of train, and on clips spliced from these."""
+    """How a stage trains on the recogniser's positions of train, and on clips spliced from them."""
 
     recognizer: str  # the earlier stage whose model finds the positions
-    writer: str  # the one whose model writes a sentence's glosses
+    writer: str  # the earlier stage whose model writes a sentence's glosses
     step: int  # frames from one position to the next
-    ratio: float  # spliced clips for each real one; 0: real ones alone
+    ratio: float  # spliced clips per real clip; 0: only real clips
     sentences: str | None = None  # file of sentences to splice clips for; None: train's own
 
 
@@ -80,7 +80,7 @@ class Stage:
     modules: Mapping[str, str] = field(default_factory=dict)  # here <- in the stage before
     # name of an earlier stage -> modules that come from there: here <- there
     other_modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    # the first values of some variables, by path, from those of others (a lookup by path) and the tokenizer
+    # some variables' first values, by path, from other variables' values (a lookup by path) and the tokenizer
     derived: Callable[[Callable[[Any], np.ndarray], Tokenizer], Iterable[tuple[Any, Any]]] | None = None
     selection: SelectionMetric | None = BLEU_4  # on dev; None: the stage is not evaluated
     translation: Translation | None = None  # None: the stage does not translate
@@ -90,7 +90,7 @@ class Stage:
     # finds the words from which sentences are written; the model has `WORD_THRESHOLD` and `RANK_WEIGHT`
     existence: Existence | None = None
     ask: Callable[[ClipInfo, np.random.Generator], str] | None = None  # draws a training clip's question
-    # variables that count what a training has seen, and begin anew where one goes on from a finished model
+    # variables that count what a training has seen; they restart when a run continues from a finished model
     counters: tuple[str, ...] = ()
     remat: bool = False  # training recomputes the inside of each block instead of keeping it in memory
 
@@ -104,7 +104,7 @@ class Stage:
         self, optimizer: optax.GradientTransformation | None = None, averaged: bool = False
     ) -> TrainState:
         """Return shapes and dtypes of `init`'s state, or of one for evaluation."""
-        _, params, batch_stats = split_model(self._abstract_model)  # made once for all that ask
+        _, params, batch_stats = split_model(self._abstract_model)  # made once for all callers
         if optimizer is None:
             return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state=())
         first = partial(_first_state, optimizer=optimizer, averaged=averaged)
@@ -116,7 +116,7 @@ class Stage:
         return self.freezing_def({})
 
     def freezing_def(self, factors: RateFactors) -> nnx.GraphDef:
-        """Return `train_def` with modules of factor 0 as in evaluation."""
+        """Return `train_def` with modules of factor 0 in evaluation mode."""
         model = nnx.view(self._abstract_model, raise_if_not_found=False, remat=self.remat)
         return split_model(_for_evaluation(model, lambda path, _: factor_at(factors, path) == 0))[0]
 
@@ -143,7 +143,7 @@ def _first_state(
 
 
 def _for_evaluation(model: nnx.Module, only: Any) -> nnx.Module:
-    """Switch off dropout in chosen modules, and batch statistics for running ones."""
+    """Switch off dropout in chosen modules, and use running statistics."""
     modes = {"deterministic": True, "use_running_average": True}
     return nnx.view(model, only=only, raise_if_not_found=False, **modes)
 
@@ -155,12 +155,12 @@ def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a system needs to know of the data to make its stages."""
+    """What a system needs to know about the data to make its stages."""
 
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
-    features: Sequence[FeatureSize] = ()  # of the sets that `config.data.features` names
+    features: Sequence[FeatureSize] = ()  # the sets that `config.data.features` names
     keypoints: Sequence[str] = ()  # the points of the set that `config.data.keypoints` names, in order
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 
@@ -177,11 +177,11 @@ class System:
     config: type  # the dataclass of `config.model`
     make_stages: Callable[[Config, StageInputs], list[Stage]]
     check: Callable[[Config], None] = lambda config: None  # raises ConfigError for settings that do not fit
-    stages: tuple[str, ...] = ("translate",)  # that `config.stage` may name, in their order
-    # of `config.model`: the mBERT that reads texts in place of mBART, if any
+    stages: tuple[str, ...] = ("translate",)  # what `config.stage` may name, in order
+    # config.model -> the mBERT that reads texts in place of mBART, if any
     text_tower: Callable[[Any], MBertConfig | None] = lambda model: None
-    # of a clip; keypoints beside frames, features in place of both; empty: the question alone
+    # parts of a clip; keypoints with frames, features in place of both; empty: only the question
     reads: tuple[Literal["frames", "keypoints", "features"], ...] = ("frames",)
-    learns_keypoints: bool = False  # in training alone; a trained model reads none
+    learns_keypoints: bool = False  # only in training; a trained model reads no keypoints
     feature_sets: int = 1  # how many `config.data.features` may name
-    vocabulary: type[GlossVocabulary] = GlossVocabulary  # of the stages that read glosses, or words instead
+    vocabulary: type[GlossVocabulary] = GlossVocabulary  # for the stages that read glosses, or words instead

@@ -13,7 +13,7 @@ from sslssaw_jax.stages.rate_factors import RateFactors, factor_tree
 from sslssaw_jax.stages.stage import OWN_COUNTS, Loss, LossCounts, split_model
 from sslssaw_jax.types import Batch, Metrics, TrainState
 
-_Gradient = tuple[tuple[nnx.State, Metrics], nnx.State]  # gradient and metrics add up, statistics follow on
+_Gradient = tuple[tuple[nnx.State, Metrics], nnx.State]  # gradients and metrics add up, statistics carry over
 
 
 def train_step(
@@ -30,19 +30,19 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one batch, or one stack of micro-batches.
 
-    Randomness comes from the run's key and the step's number alone. A step on stacked micro-batches equals
+    Randomness comes only from the run's key and the step's number. A step on stacked micro-batches equals
     one step on all of their clips, except for what sees one batch at a time (BatchNorm, stage 1's contrast).
 
     Args:
         state: The state before.
         batch: The clips.
         run_key: The key of the run.
-        rate: A factor of the learning rate, which the schedule does not know.
+        rate: A factor of the learning rate, on top of the schedule.
         graphdef: The model's structure for training.
-        loss: The stage's.
-        optimizer: The stage's.
-        ema_decay: Of the moving average.
-        factors: Of the learning rate of modules; the gradient of a module with 0 is not computed.
+        loss: The stage's loss.
+        optimizer: The stage's optimizer.
+        ema_decay: The decay of the moving average.
+        factors: The modules' learning-rate factors; the gradient of a module with factor 0 is not computed.
     """
 
     def gradient(batch_stats: nnx.State, batch: Batch, key: jax.Array, counts: LossCounts) -> _Gradient:
@@ -85,7 +85,7 @@ def _accumulate(
             summand, batch_stats = gradient(batch_stats, *part, counts)
             return jax.tree.map(jnp.add, total, summand), batch_stats
 
-        # without a clip BatchNorm would divide by zero
+        # without a clip, BatchNorm would divide by zero
         return lax.cond(part[0].valid.any(), added, lambda carry: carry, carry), None
 
     first, first_key = jax.tree.map(lambda x: x[0], (batches, keys))
@@ -96,7 +96,7 @@ def _accumulate(
 
 def _count(batch: Batch) -> LossCounts:
     def scored(mask: jax.Array) -> jax.Array:
-        return mask.sum() - mask.any(axis=-1).sum()  # all of a text but its language code
+        return mask.sum() - mask.any(axis=-1).sum()  # all tokens of a text but its language code
 
     return LossCounts(
         clips=batch.valid.sum(),

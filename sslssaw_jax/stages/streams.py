@@ -1,4 +1,4 @@
-"""The way of a batch's frames and keypoints, or two feature sets, into a model of two streams."""
+"""How a batch's frames and keypoints, or two feature sets, enter a two-stream model."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ CHANNELS = COCO_WHOLEBODY[23:69:3] + COCO_WHOLEBODY[91:] + COCO_WHOLEBODY[71:90:
 def make_streams(
     config: Config, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs
 ) -> TwoStreamS3D | TwoCNNs | FeatureStreams:
-    """Make what turns frames and keypoints, or features, into positions."""
+    """Make the module that turns frames and keypoints, or features, into positions."""
     model, data = config.model, config.data
     if data.features:
         strides = [one.stride for one in inputs.features]
         require(
             len(set(strides)) == 1,
-            f"config.data.features is {data.features}, sets of the strides {strides}; the "
-            "system 'ts_slt' joins both row by row: name sets of one stride",
+            f"config.data.features is {data.features}, sets with the strides {strides}; the "
+            "system 'ts_slt' joins both row by row: name sets of the same stride",
         )
         return FeatureStreams(model.cnn, inputs.features, max_frames=data.max_frames, rngs=rngs)
     heat_maps = make_heat_maps(config, inputs)
@@ -44,14 +44,14 @@ def make_heat_maps(config: Config, inputs: StageInputs) -> HeatMaps:
     """Make heat maps of the set's points in `CHANNELS`.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: The set has none of these points.
     """
     points, data = list(inputs.keypoints), config.data
     columns = tuple(points.index(name) for name in CHANNELS if name in points)
     require(
         bool(columns),
-        f"config.data.keypoints is {data.keypoints!r}, a set without any point that the system 'ts_slt' "
-        f"reads: {', '.join(CHANNELS[-3:])}, ...",
+        f"config.data.keypoints is {data.keypoints!r}, a set without any of the points that the "
+        f"system 'ts_slt' reads: {', '.join(CHANNELS[-3:])}, ...",
     )
     sigma_y, sigma_x = (config.model.sigma / side / data.crop_fraction for side in config.model.raster)
     return HeatMaps(columns, data.image_size // 2, (sigma_y, sigma_x))

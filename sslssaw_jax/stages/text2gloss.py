@@ -33,7 +33,7 @@ def text2gloss_stage(config: Config, make_model: Callable[[jax.Array], Rewriter]
     def loss(
         model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
-        del counts  # of words; a step is one batch
+        del counts  # counts of words; a step is one batch
         rngs, glosses = split_key(key)[1], gloss_stream(batch)
         logits_BxLxG = model.write(glosses, *read(model, batch, rngs), rngs)
         return translation_loss(glosses, logits_BxLxG, OWN_COUNTS, config.text2gloss)
@@ -54,7 +54,7 @@ def text2gloss_stage(config: Config, make_model: Callable[[jax.Array], Rewriter]
 def gloss_stream(batch: Batch) -> Stream:
     """Return a batch's glosses as a decoder reads them, between two blanks.
 
-    Clips without glosses and glosses that train lacks are not scored.
+    Clips without glosses, and glosses that do not occur in train, are not scored.
     """
     count_Bx1 = batch.gloss_mask.sum(axis=1, keepdims=True)
     ids_BxL = jnp.pad(jnp.where(batch.gloss_mask, batch.gloss, BLANK), ((0, 0), (0, 2)))

@@ -18,10 +18,10 @@ from sslssaw_jax.types import Batch
 
 
 def ask_fewer_words(rate: float, ask: Ask | None = None) -> Ask | None:
-    """Return what leaves words out of training questions; see `drop_words`.
+    """Return an `Ask` that leaves words out of questions; see `drop_words`.
 
     Args:
-        rate: The probability of each word; 0 leaves the questions as they are.
+        rate: The probability that a word is left out; 0 leaves the questions as they are.
         ask: Draws the question; None takes the clip's own.
     """
     if not rate:
@@ -32,9 +32,9 @@ def ask_fewer_words(rate: float, ask: Ask | None = None) -> Ask | None:
 class Translated(NamedTuple):
     """The sentences that beam search found, and the fusion's gate for the heat map."""
 
-    tokens: jax.Array  # i32[B, beams, max_new_tokens], best first, padded behind </s>
-    score: jax.Array  # f32[B, beams], log-probability over the norm of the length
-    rank: jax.Array  # f32[B, beams], by which the sentences are in order: the score, or the model's own
+    tokens: jax.Array  # i32[B, beams, max_new_tokens], best first, padded after </s>
+    score: jax.Array  # f32[B, beams], log-probability divided by the length norm
+    rank: jax.Array  # f32[B, beams], what the sentences are sorted by: the score, or the model's own rank
     gate: jax.Array | None  # f32[B, T]: the question's tokens, then the video's positions; None without SSAW
     mask: jax.Array  # bool[B, T]
 
@@ -66,7 +66,7 @@ def translate_step(
 ) -> Translated:
     """Return the best sentences of each clip.
 
-    Tuples of parameters and statistics are those of an ensemble; its gate is the mean of the members' gates.
+    Tuples of parameters and statistics mean an ensemble; its gate is the mean of the members' gates.
     """
     members = _encode(params, batch_stats, batch, graphdef, translation)
     gates = [member.gate for member in members if member.gate is not None]
@@ -97,7 +97,7 @@ def translate_step(
 def _with_language(tokens_BxKxN: jax.Array, language_id: int, eos_id: int) -> tuple[jax.Array, jax.Array]:
     """Return sentences as `w_1 .. w_n </s> <language>`, with their mask."""
     ends_BxKxN = tokens_BxKxN == eos_id
-    # one beyond </s>, 0 for a beam that found nothing
+    # one past </s>, or 0 for a beam that found nothing
     length_BxKx1 = jnp.where(ends_BxKxN.any(-1), ends_BxKxN.argmax(axis=-1) + 1, 0)[..., None]
     place = jnp.arange(tokens_BxKxN.shape[-1] + 1)
     text_BxKxL = jnp.pad(tokens_BxKxN, ((0, 0), (0, 0), (0, 1)))
@@ -116,12 +116,12 @@ def sentence_step(
 ) -> jax.Array:
     """Return the log-probability of each clip's target, f32[B].
 
-    For a sentence that `translate_step` has found, it is the score times the norm of the length. Tuples
-    of parameters and statistics are those of an ensemble.
+    For a sentence that `translate_step` has found, it is the score times the length norm. Tuples of
+    parameters and statistics mean an ensemble.
     """
     prompt, prompt_mask = translation.prompt(batch, language_id)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
-    # the prompt ends with the token with which the target's stream begins
+    # the prompt ends with the token that the target's stream begins with
     tokens = jnp.concatenate([prompt, target.tokens[:, 1:]], axis=1)
     mask = jnp.concatenate([prompt_mask, target.mask[:, 1:]], axis=1)
     labels = jnp.where(target.scored, target.labels, 0)[..., None]

@@ -1,4 +1,4 @@
-"""The way of a batch's frames or features into a model."""
+"""How a batch's frames or features enter a model."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def embed_video(
 ) -> tuple[jax.Array, jax.Array]:
     """Embed a batch's clips as `(video_BxTxD, mask_BxT)`; a key augments frames.
 
-    Features are augmented by nothing.
+    Features are not augmented.
     """
     if batch.features:
         values, mask = batch.features[0].values, clip_of_frame(batch)[1]

@@ -1,4 +1,4 @@
-"""Warm start: the CNN learns isolated signs frame by frame, the small stand-in for ImageNet weights."""
+"""Warm start: the CNN learns isolated signs frame by frame, a small stand-in for ImageNet weights."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs
 from sslssaw_jax.types import Batch, Metrics
 
-CNN_MODULES = {"video.cnn": "cnn"}  # what a next stage takes
+CNN_MODULES = {"video.cnn": "cnn"}  # what a later stage takes
 
 
 class SignClassifier(nnx.Module):
@@ -72,15 +72,15 @@ def warm_start_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check_cnn_start(config: Config) -> None:
-    """Raise ConfigError if the CNN has two starts, or features one."""
+    """Raise ConfigError if the CNN has two starts, or features have one."""
     weights, features = config.model.cnn.weights, config.data.features
     require(
         not features or not (weights or config.warm_start.epochs),
-        f"config.data.features is {features}, with which no CNN is made: clear config.model.cnn.weights and "
+        f"config.data.features is {features}, so no CNN is made: clear config.model.cnn.weights and "
         "set config.warm_start.epochs to 0",
     )
     require(
         not weights or not config.warm_start.epochs,
         f"config.model.cnn.weights is {weights!r} and config.warm_start.epochs {config.warm_start.epochs}: a "
-        "CNN starts from one of both; clear the one or set the other to 0",
+        "CNN starts from only one of them; clear the former or set the latter to 0",
     )

@@ -65,8 +65,8 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     )
     require(
         len(features) in (0, system.feature_sets),
-        f"config.data.features is {features}; the system {config.system!r} reads {system.feature_sets}: name "
-        "as many sets",
+        f"config.data.features is {features}; the number of sets that the system "
+        f"{config.system!r} reads is {system.feature_sets}: name as many",
     )
     require(
         bool(features) or system.reads != ("features",),
@@ -79,8 +79,8 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     )
     require(
         bool(keypoints or features) or not reads_keypoints,
-        f"config.data.keypoints is None; the system {config.system!r} reads keypoints beside frames: name a "
-        "prepared set",
+        f"config.data.keypoints is None; the system {config.system!r} reads keypoints in addition to "
+        "frames: name a prepared set",
     )
     system.check(config)
     return config

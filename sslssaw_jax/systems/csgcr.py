@@ -1,17 +1,17 @@
 """CSGCR, sentence generation and cross-modal re-ranking (Zhao et al. 2021): words, sentences, a choice.
 
-It reads frames or features, and no question. Known from the paper's abstract are its three modules: word
-existence verification says for each word of the vocabulary whether the sentence has it; a pretrained language
-generator makes several sentences from these words; the sentence most alike to the video wins. No code is
-public, and all else here is a reconstruction: the sizes, the video embedding, the losses and the recipe.
+It reads frames or features, and no question. The paper's abstract describes its three modules: word existence
+verification says for each word of the vocabulary whether the sentence has it; a pretrained language generator
+makes several sentences from these words; the sentence most similar to the video wins. No code is public, and
+all else here is a reconstruction: the sizes, the video embedding, the losses and the recipe.
 
-Here the three are one model: the two towers of stage 1 with a head of words, which looks for each word at
-each position of the embedded video; the surest position decides. The text tower and the decoder, which
+Here the three are one model: the two towers of stage 1 with a word head, which looks for each word at each
+position of the embedded video; the most confident position decides. The text tower and the decoder, which
 restore masked words in stage 1, write the sentence from a bag of its words. In training, the bag holds the
-true words in random order, 5 to 20 % of them left out, and as many others added. In translation, it holds the
-words above a threshold. Beam search finds several sentences, and the rank of each is the cosine of its
-feature and the video's, plus a weight times its score. Threshold (by F1) and weight (by BLEU-4) are chosen on
-dev at each evaluation.
+true words in random order, with 5 to 20 % of them left out and as many others added. In translation, it holds
+the words above a threshold. Beam search finds several sentences, which are ranked by the cosine between their
+features and the video's, plus a weight times their scores. Threshold (by F1) and weight (by BLEU-4) are
+chosen on dev at each evaluation.
 
 B clips, T positions in time, K sentences of a clip, L tokens, G words of a bag, W words, D features.
 """
@@ -50,8 +50,8 @@ from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
 from sslssaw_jax.types import Batch, Metrics
 
-LEAST_NOISE, MOST_NOISE = 0.05, 0.2  # share of a bag's words that are left out, and that are added
-MOST_POSITIVE_WEIGHT = 20.0  # of a rare word
+LEAST_NOISE, MOST_NOISE = 0.05, 0.2  # share of a bag's words left out, and of words added
+MOST_POSITIVE_WEIGHT = 20.0  # for a rare word
 NO_WORD = -1e9  # logit
 TOWERS = (
     *("embedding", "video", "cls", "video_encoder", "text_encoder", "decoder"),
@@ -66,7 +66,7 @@ class CSGCRConfig:
     cnn: CNNConfig = group(CNNConfig)
     mbart: MBartConfig = group(MBartConfig)
     word_weight: float = setting(10.0, NON_NEGATIVE, stages=("translate",))
-    bag_size: int = positive(64)  # most words that are read, the surest
+    bag_size: int = positive(64)  # most words that are read, the most confident ones
 
 
 class CSGCR(TwoTowers):
@@ -103,7 +103,7 @@ class CSGCR(TwoTowers):
     def found_bag(
         self, video_BxTxD: jax.Array, mask_BxT: jax.Array, valid_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode the words that the video shows, the surest first."""
+        """Encode the words that the video shows, most confident first."""
         logits_BxW = self.words(video_BxTxD, mask_BxT)
         order_BxW = jnp.where(logits_BxW >= self.word_threshold[...], jax.nn.sigmoid(logits_BxW), 0)
         return self.read_bag(order_BxW, valid_B, None)
@@ -121,11 +121,11 @@ class CSGCR(TwoTowers):
 
 
 def noisy_order(present_BxW: jax.Array, key: jax.Array | None) -> jax.Array:
-    """Return an order of each clip's words, with noise.
+    """Return a noisy order of each clip's words.
 
     Args:
         present_BxW: The words of the clips' sentences.
-        key: Draws the order, and which words are left out and added; without one, none are.
+        key: Draws the order, and which words are left out and added; None: no noise.
     """
     if key is None:
         return present_BxW.astype(jnp.float32)
@@ -153,17 +153,17 @@ def existence_loss(
 
 
 def positive_weights(ids: Iterable[Iterable[int]], num_clips: int, num_words: int) -> np.ndarray:
-    """Return how many clips lack a word for one with it."""
+    """Return each word's ratio of clips without it to clips with it."""
     counts = np.bincount(np.array([word for each in ids for word in each], int), minlength=num_words)
     return np.minimum((num_clips - counts + 1) / (counts + 1), MOST_POSITIVE_WEIGHT).astype(np.float32)
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make translation, behind warm start and stage 1 if any."""
+    """Make the translation stage, after warm start and stage 1 if any."""
     model: CSGCRConfig = config.model
 
     @cache
-    def weight_W() -> np.ndarray:  # the train split is opened only by a training
+    def weight_W() -> np.ndarray:  # only training opens the train split
         words, clips = inputs.glosses(), inputs.clips(config.data.train_split)
         return positive_weights(map(words.encode, words.texts(clips)), len(clips), words.size)
 

@@ -1,6 +1,6 @@
 """GASLT, gloss attention (Yin et al. 2023): a sign transformer whose encoder looks at a few places.
 
-Its second loss keeps clips as alike as their sentences. The paper's QB-GASLT reads the question before the
+Its second loss keeps clips as similar as their sentences. The paper's QB-GASLT reads the question before the
 video; `reads_question=False` is the published system. The defaults are the sizes of the public code
 (YinAoXiong/GASLT); its recipe is in `configs/systems/gaslt.py`.
 """
@@ -42,7 +42,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     def similarity(
         net: SignTransformer, states_BxTxD: jax.Array, mask_BxT: jax.Array, batch: Batch, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
-        # the cosine of the sums is that of the means
+        # the sums have the same cosine as the means
         sum_Bx1xD = (states_BxTxD * mask_BxT[..., None]).sum(axis=1, keepdims=True)
         pooled = (sum_Bx1xD, mask_BxT.any(axis=1, keepdims=True))
         words_BxB = words_cosine(batch.decoder_texts.target, batch.decoder_texts.target_mask)

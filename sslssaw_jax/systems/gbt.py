@@ -3,32 +3,33 @@
 It reads the video and the question, and learns from glosses, too. A recogniser (the CNN and temporal
 convolutions of every row, then a bidirectional LSTM) names glosses by CTC. Its best path joins each gloss to
 the positions in time that show it, and each gloss chooses one word of the question. A graph encoder carries
-what is known along these links; three encoders read glosses, positions and words; a decoder attends to all
-three. Besides translation and CTC there are two contrasts: the video's mean state with its own question
-against two wrong ones, and the positions of each gloss with its word against two words of other glosses.
+information along these links; three encoders read glosses, positions and words; a decoder attends to all
+three. In addition to translation and CTC there are two contrasts: the video's mean state with its own
+question against two wrong ones, and the positions of each gloss with its word against two words of other
+glosses.
 
 The sizes are those of the public code (glq-1992/GBT-code), and so are the order of the graph's links, the
-decoder and the weights of CTC and contrasts. That code leaves out the training of the translation and its
-files of wrong questions; these parts are a reconstruction, and some others differ on purpose:
+decoder, and the weights of CTC and the contrasts. That code leaves out the training of the translation and
+its files of wrong questions; these parts are a reconstruction, and some others differ on purpose:
 
 - The graph's heads are trained, and their softmax runs over a node's neighbours. In the public code the
   heads are neither trained nor saved, and the softmax runs over the queries. The published score may come
   from that very net.
 - A step of the graph reads what the steps before it changed, and positions are added before the graph. In the
-  public code two of the steps read the states before the layer, and positions are added behind the graph.
+  public code two of the steps read the states from before the layer, and positions are added after the graph.
 - The decoder's words have no LayerNorm and no learned positions, which the public code adds to sinusoids.
-- The loss of a sentence, a sum over its tokens, is a mean over clips, not a sum. Both corpora have all
-  losses; the public settings leave both contrasts out for PHOENIX-2014T, and CTC for CSL-Daily.
-- Glosses are the recogniser's best path, not those of a beam; a repeated gloss keeps its own positions. At
-  evaluation a gloss takes its likeliest word, where the public code still draws one.
-- Wrong questions are drawn anew at each step from the other clips of the batch whose question is another one,
-  and all questions are encoded alike, without the graph. A clip with one such neighbour sees it twice, and
-  without any has no contrast. The draw depends on the run's key and the step alone. The local contrast counts
-  every gloss, not the last one.
-- Question words are the decoder's tokens, with an embedding like BERT's from scratch. With
-  `question_words="mbert"` they are BERT's, and `mbert.weights` brings its embedding layer.
+- A sentence's loss, a sum over its tokens, is averaged over clips, not summed. Both corpora use all losses;
+  the public settings leave out both contrasts for PHOENIX-2014T, and CTC for CSL-Daily.
+- Glosses come from the recogniser's best path, not from a beam; a repeated gloss keeps its own positions. At
+  evaluation a gloss takes its most likely word, while the public code still draws one.
+- Wrong questions are drawn at each step from the other clips of the batch that have a different question, and
+  all questions are encoded in the same way, without the graph. A clip with one such neighbour sees its
+  question twice, and a clip without any has no contrast. The draw depends only on the run's key and the step.
+  The local contrast counts every gloss, not only the last one.
+- Question words are the decoder's tokens, with an embedding like BERT's, from scratch. With
+  `question_words="mbert"` they are BERT's tokens, and `mbert.weights` provides its embedding layer.
 - Videos are not mirrored; there is no classifier on the convolutions' output, and no second CTC. The linear
-  layer behind the convolutions is the one of every row.
+  layer after the convolutions is the same as in every row.
 
 The recipe is in `configs/systems/gbt.py`.
 
@@ -90,7 +91,7 @@ LOWEST_TEMPERATURE = 1e-5  # the public code's at evaluation
 
 @dataclass(frozen=True)
 class GBTConfig(TransformerConfig):
-    """The published sizes; those of a transformer are the decoder's."""
+    """The published sizes; the inherited ones are the decoder's."""
 
     d_model: int = positive(768)  # of all states
     ffn_dim: int = positive(2048)
@@ -102,13 +103,13 @@ class GBTConfig(TransformerConfig):
     cnn: CNNConfig = group(CNNConfig)
     gloss_head: GlossHeadConfig = group(partial(GlossHeadConfig, kind="bilstm", d_model=768, dropout=0.3))
     graph_layers: int = setting(2, NON_NEGATIVE, stages=LAST)
-    encoder_layers: int = setting(2, NON_NEGATIVE, stages=LAST)  # of each of the three, which are BERT's
+    encoder_layers: int = setting(2, NON_NEGATIVE, stages=LAST)  # of each of the three (as in BERT)
     encoder_heads: int = setting(12, POSITIVE, stages=LAST)
     encoder_ffn_dim: int = setting(3072, POSITIVE, stages=LAST)
     # what embeds the question: a table of the decoder's tokens from scratch, or BERT's embedding layer
     question_words: Literal["tokens", "mbert"] = setting("tokens", stages=LAST)
-    mbert: MBertConfig = group(MBertConfig, stages=LAST)  # of which no layer is used
-    # of the choice of a word; in an epoch it is temperature * exp(-temperature_fall * epoch)
+    mbert: MBertConfig = group(MBertConfig, stages=LAST)  # only its embedding layer is used
+    # for choosing a word; in an epoch it is temperature * exp(-temperature_fall * epoch)
     temperature: float = setting(5.0, POSITIVE, stages=LAST)
     temperature_fall: float = setting(0.05, NON_NEGATIVE, stages=LAST)
     ctc_weight: float = setting(1.0, NON_NEGATIVE, stages=LAST)
@@ -126,7 +127,7 @@ class GBTConfig(TransformerConfig):
 
     @property
     def bert(self) -> MBertConfig:
-        """Return the sizes of what is built as BERT is."""
+        """Return the sizes of the parts that are built like BERT."""
         return MBertConfig(
             self.d_model,
             self.encoder_ffn_dim,
@@ -203,7 +204,7 @@ class GBT(nnx.Module):
 
 
 def _question_words(model: GBTConfig, inputs: StageInputs, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Dict:
-    """Make BERT's embedding layer, of its own or the decoder's tokens."""
+    """Make BERT's embedding layer, for its own or the decoder's tokens."""
     own = model.question_words == "mbert"
     size = inputs.text_tower_vocab_size if own else inputs.vocab_size
     bert = Bert(_embeddings(model.mbert if own else model.bert), size, dtype=dtype, rngs=rngs)
@@ -215,7 +216,7 @@ def _embeddings(bert: MBertConfig) -> MBertConfig:
 
 
 def temperature_of(model: GBTConfig, clips_seen: jax.Array, clips_of_an_epoch: int) -> jax.Array:
-    """Return the temperature of the choice of words in the epoch."""
+    """Return the epoch's temperature for choosing words."""
     epoch = clips_seen // clips_of_an_epoch
     return jnp.maximum(model.temperature * jnp.exp(-model.temperature_fall * epoch), LOWEST_TEMPERATURE)
 
@@ -223,7 +224,7 @@ def temperature_of(model: GBTConfig, clips_seen: jax.Array, clips_of_an_epoch: i
 def question_words(batch: Batch, kind: str) -> tuple[jax.Array, jax.Array]:
     """Return ids and mask of a question's words without the special tokens.
 
-    Those are `[CLS]` and `[SEP]` of BERT, `</s>` and the language of the decoder's tokens.
+    The special tokens are BERT's `[CLS]` and `[SEP]`, or the decoder's `</s>` and language.
     """
     texts = batch.text_tower_texts if kind == "mbert" else batch.decoder_texts
     ids_BxL = texts.question[:, 1:-1] if kind == "mbert" else texts.question[:, :-2]
@@ -231,7 +232,7 @@ def question_words(batch: Batch, kind: str) -> tuple[jax.Array, jax.Array]:
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make recogniser and translation, behind the CNN's warm start if any."""
+    """Make recogniser and translation, after the CNN's warm start if any."""
     model: GBTConfig = config.model
 
     @cache
@@ -239,7 +240,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         return config.data.num_whole(len(inputs.clips(config.data.train_split)))
 
     def next_temperature(net: GBT, batch: Batch) -> jax.Array:
-        """Return the epoch's temperature, and count the batch's clips, broken ones too."""
+        """Return the epoch's temperature, and count the batch's clips, including broken ones."""
         now = temperature_of(model, net.clips_seen[...], clips_of_an_epoch())
         net.clips_seen[...] += (batch.index >= 0).sum(dtype=jnp.int32)
         return now
@@ -257,7 +258,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     def loss(
         net: GBT, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
     ) -> tuple[jax.Array, Metrics]:
-        """Return the sum of all losses, with a key those that draw."""
+        """Return the sum of all losses; the contrasts need a key."""
         augment_key, rngs = split_key(key)
         temperature = 1.0 if rngs is None else next_temperature(net, batch)
         found = read(net, batch, augment_key, rngs, temperature)
@@ -327,7 +328,7 @@ def check(config: Config) -> None:
         require(
             needed <= allowed,
             f"config.model.{key} is {allowed}; config.data.{of} of {getattr(data, of)} needs {needed}: raise "
-            "the one, or lower the other",
+            "the former, or lower the latter",
         )
 
 

@@ -1,10 +1,11 @@
 """MMTLB, the baseline of multi-modality transfer learning (Chen et al. 2022), in three stages.
 
 Sign2Gloss learns to recognise glosses by CTC, Gloss2Text to write a sentence from true glosses, and Sign2Text
-joins both by a mapper. Training needs glosses; a question is never read. Sizes and recipe are those of the
-public code (FangyunWei/SLRT). That code also draws the length of a training clip, 0.5 to 1.5 of its own, and
-one change of colours for a batch; here a clip's length stays, and colours are drawn for each clip. Sign2Text
-reads frames through the frozen recogniser without augmentation, where that code reads features of them.
+joins the two by a mapper. Training needs glosses; a question is never read. Sizes and recipe are those of the
+public code (FangyunWei/SLRT). That code also changes a training clip's length by a random factor of
+0.5 to 1.5, and draws one colour change for a batch; here a clip keeps its length, and colours are drawn for
+each clip. Sign2Text reads frames through the frozen recogniser without augmentation, while that code reads
+the frames' features.
 
 B clips, T positions in time, C features of a position, G glosses with the blank.
 """
@@ -43,9 +44,9 @@ class MMTLBConfig:
     visual: Literal["s3d", "cnn"] = "s3d"
     s3d: S3DConfig = group(S3DConfig)
     cnn: CNNConfig = group(CNNConfig)
-    cnn_width: int = positive(512)  # features of a position behind the CNN
+    cnn_width: int = positive(512)  # features of a position, after the CNN
     gloss_head: GlossHeadConfig = group(GlossHeadConfig)
-    # what mBART gets of the recogniser: its features, or its probabilities of glosses
+    # what mBART gets from the recogniser: its features, or its gloss probabilities
     mapper: Literal["projection", "embedding"] = setting("projection", stages=("translate",))
     mbart: MBartWriterConfig = group(MBartWriterConfig, stages=("gloss2text", "translate"))
     ctc_weight: float = setting(1.0, NON_NEGATIVE, stages=("translate",))
@@ -75,12 +76,12 @@ class SignToText(MBartWriter):
 def make_video(
     config: Config, inputs: StageInputs, rngs: nnx.Rngs
 ) -> S3DEmbedding | FrameFeatures | VideoEmbedding:
-    """Make what turns frames, or features in place of frames, into positions."""
+    """Make the module that turns frames, or features instead, into positions."""
     model: MMTLBConfig = config.model
     reads, dtype = video_input(config, inputs), compute_dtype(config.compute.dtype)
     if model.visual == "cnn":
         return VideoEmbedding(model.cnn, model.cnn_width, **reads, dtype=dtype, rngs=rngs)
-    if config.data.features:  # of S3D: a row is a position
+    if config.data.features:  # S3D's features: a row is a position
         return FrameFeatures(model.cnn, **reads, dtype=dtype, rngs=rngs)
     return S3DEmbedding(model.s3d, max_frames=config.data.max_frames, dtype=dtype, rngs=rngs)
 
@@ -89,7 +90,7 @@ def video_width(config: Config, inputs: StageInputs) -> int:
     """Return the number of features of a position."""
     if config.model.visual == "cnn":
         return config.model.cnn_width
-    # without a dataset stages are planned, and no model is made
+    # without a dataset, stages are only planned, and no model is made
     return sum(inputs.feature_sizes) if config.data.features else config.model.s3d.features
 
 
@@ -111,7 +112,7 @@ def translate_loss(
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make Sign2Gloss, Gloss2Text and Sign2Text, behind the CNN's warm start if any."""
+    """Make Sign2Gloss, Gloss2Text and Sign2Text, after the CNN's warm start if any."""
     model: MMTLBConfig = config.model
     dtype = compute_dtype(config.compute.dtype)
 

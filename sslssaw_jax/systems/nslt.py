@@ -1,10 +1,10 @@
 """NSLT, neural sign language translation (Camgoz et al. 2018): recurrent, plain or with attention.
 
-The defaults are the sizes of the public code (neccam/nslt); its recipe is in `configs/systems/nslt.py`. It is
-a reconstruction in three points: the attention vector is that of TensorFlow 1's `AttentionWrapper`, which the
-code calls; the CNN is that of every row unless `model.cnn.kind` is `alexnet`; the words are the tokens of
-every row, not those between spaces. A clip longer than `data.max_frames` is thinned out, while the public
-code leaves it out.
+The defaults are the sizes of the public code (neccam/nslt); its recipe is in `configs/systems/nslt.py`. Three
+points are a reconstruction: the attention vector follows TensorFlow 1's `AttentionWrapper`, which that code
+calls; the CNN is the same as in every row unless `model.cnn.kind` is `alexnet`; the words are the same tokens
+as in every row, not strings between spaces. A clip longer than `data.max_frames` is thinned out, while the
+public code leaves it out.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class NSLT(nnx.Module):
     def decode(
         self, stream: Stream, encoded: Encoded, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position, from the positions before."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens)
         return self.logits(self.decoder(embedded, stream.mask, encoded, mask_BxT, rngs))
 

@@ -1,7 +1,7 @@
-"""A model that sees no frame: how far the questions alone lead.
+"""A model that sees no frame: how far the questions alone can go.
 
 It is not the paper's question-only row, which is SSL-SSAW with `inputs="question"`. A copy gate and denoising
-pairs make the most of the text; `docs/leakage.md` has what comes of it.
+pairs make the most of the text; `docs/leakage.md` has the results.
 """
 
 from collections import Counter
@@ -32,9 +32,9 @@ from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs,
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
 from sslssaw_jax.types import Batch, Metrics
 
-MIN_OPENINGS = 3  # rarer openings are chance
+MIN_OPENINGS = 3  # rarer openings are coincidence
 MIN_OPENING_RATE = 0.1  # of a word's occurrences in targets; verbs are far above, articles far below
-FRONTED = 0.6  # share of questions with a word in front; most of the others are shuffled
+FRONTED = 0.6  # share of questions with a word put in front; most of the others are shuffled
 DROPPED_SPAN = 0.5
 DROPPED_TAIL = 0.7  # share of the dropped spans that end the sentence
 SHUFFLED = 0.3
@@ -79,7 +79,7 @@ class QuestionModel(nnx.Module):
     def decode(
         self, stream: Stream, batch: Batch, states_BxLxD: jax.Array, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits `[B,L,V]` of each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded, mask = self.embedding(stream.tokens), batch.decoder_texts.question_mask
         return self.logits(self.decoder(embedded, stream.mask, states_BxLxD, mask, rngs), batch, states_BxLxD)
 
@@ -103,8 +103,8 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the sentence's cross-entropy, with SSL plus the question's (Eq. 5-7)."""
-    # the first half of a key is for augmentation, which only a video has
+    """Return the sentence's cross-entropy, plus the question's with SSL (Eq. 5-7)."""
+    # the first half of a key is for augmentation, which only applies to video
     rngs = None if key is None else nnx.Rngs(dropout=jax.random.split(key)[1])
     states, texts = model.encode(batch, rngs), batch.decoder_texts
     question = text_stream(texts.question, texts.question_mask)
@@ -120,10 +120,10 @@ def translate_loss(
 
 
 class TargetNoise:
-    """A maker of questions from targets, in the way of a train split's questions.
+    """A generator of questions from targets, in the style of a train split's questions.
 
     The questions of PHOENIX-2014T-QA are mostly their targets reworded: the verb in front, a part left out.
-    Restoring a target from such a copy teaches a model that starts from scratch what to keep of a question.
+    Restoring a target from such a copy teaches a model that starts from scratch what to keep from a question.
 
     Args:
         targets: The targets of the train split; spaces separate their words.
@@ -165,7 +165,7 @@ class TargetNoise:
 
 
 def ask_noisy_targets(clips: Sequence[ClipInfo], share: float) -> Ask:
-    """Return what asks a share of clips a noisy target."""
+    """Return an `Ask` that draws noisy targets for a share of clips."""
     noise = TargetNoise([clip.target for clip in clips], [clean_question(clip.question) for clip in clips])
 
     def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
@@ -199,7 +199,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         return ask_noisy_targets(known, model.denoise_targets)
 
     def ask(clip: ClipInfo, rng: np.random.Generator) -> str:
-        return ask_noisy()(clip, rng)  # the train split is opened only by a training
+        return ask_noisy()(clip, rng)  # only training opens the train split
 
     return [
         Stage(

@@ -1,15 +1,15 @@
 """BTT and SignBT (Zhou et al. 2021): translation of a recogniser's positions, with back-translated sentences.
 
 BTT: a CNN and a temporal inception net with BatchNorm learn to name glosses by CTC; a transformer with the
-losses of SLRT, CTC and cross-entropy, then translates the positions that the net finds, computed once.
-SignBT (`synthetic_ratio` above 0) adds clips that nobody has signed: a model learns to write the glosses of a
-sentence, the recogniser's alignment cuts train's clips into one piece a gloss, and for each sentence of a
-text file, or of train, random pieces of its glosses are spliced. A learned position in front marks such
-clips. Training needs glosses; a question is never read.
+losses of SLRT, CTC and cross-entropy, then translates the positions that the net finds, which are computed
+once. SignBT (`synthetic_ratio` above 0) adds clips that nobody has signed: a model learns to write the
+glosses of a sentence, the recogniser's alignment cuts train's clips into one piece per gloss, and for each
+sentence of a text file, or of train, random pieces showing its glosses are spliced. A learned position in
+front marks such clips. Training needs glosses; a question is never read.
 
-A reconstruction: there is no public code. The paper has the steps and their order. Decisions here are the
-sizes of the inception net, a ResNet in place of GoogLeNet, a linear layer that names the glosses (behind an
-LSTM, glosses are found beside where they are signed, and pieces show other signs), one synthetic clip for
+A reconstruction: there is no public code. The paper gives the steps and their order. Decisions here are the
+sizes of the inception net, a ResNet in place of GoogLeNet, a linear layer that names the glosses (after an
+LSTM, glosses are found next to where they are signed, and pieces show other signs), one synthetic clip for
 each real one, and blanks belonging to the nearer gloss. The paper trains the recogniser again, with the
 glosses that it found at each frame; here it is trained once. The paper's monolingual texts are not public.
 
@@ -54,25 +54,25 @@ class SignBTConfig(SignTransformerConfig):
     gloss_head: GlossHeadConfig = group(lambda: GlossHeadConfig("linear"), stages=("recognize",))
     recognition_weight: float = setting(
         1.0, NON_NEGATIVE, stages=("translate",)
-    )  # of CTC beside cross-entropy
+    )  # of CTC, added to cross-entropy
     text2gloss: TextToGlossConfig = group(TextToGlossConfig, stages=("text2gloss", "translate"))
-    # synthetic clips of an epoch for each real one, at most one for each sentence; 0: BTT
+    # synthetic clips per real one in an epoch, at most one for each sentence; 0: BTT
     synthetic_ratio: float = setting(1.0, NON_NEGATIVE, stages=("text2gloss", "translate"))
-    # a UTF-8 file, one sentence a line; None: the sentences of train, also those that are `data.text_only`
+    # a UTF-8 file, one sentence per line; None: the sentences of train, also of its `data.text_only` clips
     sentences: str | None = setting(None, stages=("translate",))
     tag: bool = setting(True, stages=("translate",))  # a learned position in front of synthetic clips
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(not self.reads_question, "reads_question is True; the systems BTT and SignBT read none")
+        require(not self.reads_question, "reads_question is True; BTT and SignBT read no question")
         require(
             self.width % len(KERNELS) == 0,
-            f"width is {self.width}; it must be a multiple of {len(KERNELS)}, one part a kernel",
+            f"width is {self.width}; it must be a multiple of {len(KERNELS)}, one part per kernel",
         )
 
 
 class SignBT(SignTransformer):
-    """A sign transformer of a recogniser's positions; `video` is the recogniser's."""
+    """A sign transformer over a recogniser's positions; `video` comes from the recogniser."""
 
     video: InceptionEmbedding
 
@@ -103,7 +103,7 @@ class SignBT(SignTransformer):
         synthetic_B: jax.Array | None,
         rngs: nnx.Rngs | None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Encode positions as states and mask, synthetic ones behind the tag."""
+        """Encode positions as states and mask, synthetic ones after the tag."""
         x_BxTxD = nnx.soft_sign(self.project_norm(self.project(positions_BxTxC), mask=mask_BxT[..., None]))
         if self.has_tag and synthetic_B is not None:
             tag_Bx1xD = jnp.broadcast_to(self.tag[...], (len(x_BxTxD), 1, x_BxTxD.shape[-1]))
@@ -166,7 +166,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     features = inputs.features[0] if inputs.features else None
     step = frames_of_position(features, config.data.frame_stride)
     bank = BackTranslation("recognize", "text2gloss", step, sizes.synthetic_ratio, sizes.sentences)
-    if sizes.synthetic_ratio:  # the video part is not from the stage before, but from the one before that
+    if sizes.synthetic_ratio:  # the video part is not from the stage before, but from two stages before
         translate = replace(translate, modules={}, other_modules={"recognize": RECOGNIZER_MODULES})
     return [*early, replace(translate, bank=bank)]
 
@@ -180,7 +180,10 @@ def check(config: Config) -> None:
         f"config.translate.optim.groups is {translate.optim.groups}; the translation trains on positions "
         "that are computed once, so the video part must stay as it is: add 'video=0'",
     )
-    require(accumulate == 1, f"config.text2gloss.accumulate is {accumulate}; a step of texts is one batch: 1")
+    require(
+        accumulate == 1,
+        f"config.text2gloss.accumulate is {accumulate}; a step on texts is one batch: set it to 1",
+    )
 
 
 STAGES = ("recognize", "text2gloss", "translate")

@@ -1,8 +1,8 @@
 """SSL-SSAW, the paper's system: shared feature space, SSAW fusion, question self-supervision.
 
 Stage 1 (Sec. 3.2), in `stages/pretrain.py`, brings a video tower and a text tower into one feature space and
-restores masked words. Stage 2 (Sec. 3.3) fuses question and video and translates. QB-GFSLT-VLP and GFSLT-VLP
-are the rows without SSAW and SSL, and without the question.
+restores masked words. Stage 2 (Sec. 3.3) fuses question and video and translates. QB-GFSLT-VLP
+is the row without SSAW and SSL; GFSLT-VLP also lacks the question.
 
 B clips, T positions in time, L tokens, D features, V vocabulary.
 """
@@ -37,9 +37,9 @@ from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import check_cnn_start
 from sslssaw_jax.types import Batch, Metrics
 
-PRETRAIN_MODULES = {  # of stage 2 <- of stage 1
+PRETRAIN_MODULES = {  # stage 2 <- stage 1
     "embedding": "embedding",
-    "text_encoder": "text_encoder",  # of mBERT; mBART's question embedding is the bare embedding
+    "text_encoder": "text_encoder",  # if mBERT; with mBART the question embedding is the bare embedding
     "video": "video",
     "encoder": "video_encoder",
     "decoder": "decoder",
@@ -124,7 +124,7 @@ class TranslationModel(nnx.Module):
         return Encoded(self.encoder(fused_BxTxD, mask_BxT, rngs), mask_BxT, gate_BxT)
 
     def decode(self, stream: Stream, encoded: Encoded, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Return logits `[B,L,V]` of each position from the positions before it."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embedding(stream.tokens)
         hidden = self.decoder(embedded, stream.mask, encoded.states, encoded.mask, rngs)
         return self.embedding.logits(hidden)
@@ -162,7 +162,7 @@ def translate_loss(
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
-    """Return `L = L_D + L_S` (Eq. 7), without SSL `L_S` alone."""
+    """Return `L = L_D + L_S` (Eq. 7), or `L_S` without SSL."""
     augment_key, rngs = split_key(key)
     encoded = encode_batch(model, batch, config, augment_key, rngs)
     texts = batch.decoder_texts
@@ -181,7 +181,7 @@ def translate_loss(
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make those of warm start, stage 1 and stage 2 that train."""
+    """Make warm start, stage 1 and stage 2, where they train."""
     model: SSLSSAWConfig = config.model
     from_file = config.init_from is not None and config.init_from.endswith(".pth")  # of GFSLT-VLP
     has_pretrain = bool(config.pretrain.epochs and config.init_from) and not from_file
@@ -222,7 +222,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for two CNN starts or too long sequences."""
+    """Raise ConfigError for two CNN starts or overlong sequences."""
     check_cnn_start(config)
     model: SSLSSAWConfig = config.model
     data, decode = config.data, config.decode
@@ -238,7 +238,7 @@ def check(config: Config) -> None:
         require(
             config.stage != "translate" or length <= model.mbart.max_positions,
             f"config.model.mbart.max_positions is {model.mbart.max_positions}; config.{key} with "
-            f"config.data.max_question_tokens={data.max_question_tokens} needs {length}: raise the one, or "
+            f"config.data.max_question_tokens={data.max_question_tokens} needs {length}: raise the first, or "
             "lower the others",
         )
     require(

@@ -1,19 +1,19 @@
 """STMC-T, the spatial-temporal multi-cue network (Zhou et al. 2020, 2021): hands, face, pose and the whole.
 
-Each frame goes through VGG-11. A branch finds seven points of the body in it, around which face and hands are
+Each frame goes through VGG-11. A branch finds seven body points in the frame, around which face and hands are
 cut out of an early map. Whole frame, hands, face and points are four parts; two blocks over time keep each
 part apart and join all of them. The recogniser learns glosses by CTC from the joint path and each part, and
-the points from a keypoint set. The translation goes on from the recogniser: its video part stays as it is if
-the recipe freezes it, its LSTMs train on, and a recurrent decoder attends to all five of them. Keypoints are
-read in the recogniser's training alone, a question never.
+the points from a keypoint set. The translation continues from the recogniser: its video part stays as it is
+if the recipe freezes it, its LSTMs train on, and a recurrent decoder attends to all five of them. Keypoints
+are read only in the recogniser's training, a question never.
 
-The sizes of the networks are those of the one public file of its authors, without its averaging of all five
-losses. A reconstruction in three points: the weights of the losses and the recipe are from memory of the
-paper; of the points 1 to 4 the joints are inferred (shoulders and elbows); no code of the translation is
-public, so that its decoder, NSLT's with an attention for each stream whose contexts are joined by a linear
-map, is ours, and so is its loss, which goes on with the glosses'. The first and the last frame of a clip are
-repeated as in every row, so that T frames have T/4 + 1 positions, not (T - 12)/4, and the shortest clip has
-some. The paper drops a fifth of a training clip's frames; here all are kept.
+The sizes of the networks come from the one public file of the paper's authors, without that file's averaging
+of all five losses. Three points are a reconstruction: the weights of the losses and the recipe are from
+memory of the paper; the joints of points 1 to 4 are inferred (shoulders and elbows); no code of the
+translation is public, so its decoder is ours (NSLT's with an attention for each stream, whose contexts are
+joined by a linear map), and so is its loss, which still includes the glosses'. The first and the last frame
+of a clip are repeated as in every row, so that T frames have T/4 + 1 positions, not (T - 12)/4, and even the
+shortest clip has some. The paper drops a fifth of a training clip's frames; here all are kept.
 """
 
 from collections.abc import Sequence
@@ -44,20 +44,20 @@ from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
 
-Features = Sequence[jax.Array]  # of the joint path and each part, [B, T, C]
+Features = Sequence[jax.Array]  # for the joint path and each part, [B, T, C]
 
 
 @dataclass(frozen=True)
 class STMCTConfig:
-    """The published sizes; those of the decoder are NSLT's."""
+    """The published sizes; the decoder's are NSLT's."""
 
     cnn: CNNConfig = group(partial(CNNConfig, kind="vgg"))
     cues: MultiCueConfig = group(MultiCueConfig)
     joint_head: GlossHeadConfig = group(partial(GlossHeadConfig, kind="bilstm", d_model=1024))
     part_head: GlossHeadConfig = group(partial(GlossHeadConfig, kind="bilstm", d_model=256))
-    part_weight: float = setting(0.6, NON_NEGATIVE)  # of the mean of the parts' losses of glosses
+    part_weight: float = setting(0.6, NON_NEGATIVE)  # of the mean of the parts' gloss losses
     pose_weight: float = setting(30.0, NON_NEGATIVE, stages=("recognize",))
-    ctc_weight: float = setting(1.0, NON_NEGATIVE, stages=("translate",))  # of the glosses in translation
+    ctc_weight: float = setting(1.0, NON_NEGATIVE, stages=("translate",))  # of CTC in translation
     embedding: int = setting(1000, POSITIVE, stages=("translate",))
     decoder_units: int = setting(1000, POSITIVE, stages=("translate",))
     decoder_layers: int = setting(1, POSITIVE, stages=("translate",))
@@ -65,7 +65,7 @@ class STMCTConfig:
 
 
 class CueRecognizer(nnx.Module):
-    """A multi-cue video part with a head of glosses for the joint path and each part."""
+    """A multi-cue video part with a gloss head for the joint path and each part."""
 
     def __init__(self, config: Config, inputs: StageInputs, *, rngs: nnx.Rngs):
         model, dtype = config.model, compute_dtype(config.compute.dtype)
@@ -92,12 +92,12 @@ class CueRecognizer(nnx.Module):
         return self.video(frames_NxHxWx3, batch.packed_clips, rngs=rngs)
 
     def features(self, cues: Cues, rngs: nnx.Rngs | None) -> tuple[jax.Array, ...]:
-        """Return the heads' features, of the joint path and each part."""
+        """Return the heads' features, for the joint path and each part."""
         pairs = zip(self.heads, cues.streams, strict=True)
         return tuple(head(stream_BxTxC, cues.mask, rngs)[1] for head, stream_BxTxC in pairs)
 
     def gloss_logits(self, features: Features) -> list[jax.Array]:
-        """Return logits f32[B, T, G] of the joint path and each part."""
+        """Return logits f32[B, T, G] for the joint path and each part."""
         return [head.output(x).astype(jnp.float32) for head, x in zip(self.heads, features, strict=True)]
 
 
@@ -121,7 +121,7 @@ class STMCT(CueRecognizer):
     def decode(
         self, stream: Stream, features: Features, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position, from the positions before."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens)
         return self.logits(self.decoder(embedded, stream.mask, features, mask_BxT, rngs))
 
@@ -144,7 +144,7 @@ def cue_loss(
     counts: LossCounts,
     part_weight: float,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the joint path's loss of glosses plus the parts' weighted mean."""
+    """Return the joint path's gloss loss plus the parts' weighted mean."""
     joint, *parts = model.gloss_logits(features)
     loss, metrics = gloss_loss(joint, mask_BxT, batch, counts)
     of_parts = jnp.stack([gloss_loss(part, mask_BxT, batch, counts)[0] for part in parts]).mean()
@@ -162,7 +162,7 @@ def pose_loss(
         points_NxKx2: The points found.
         wanted_NxKx3: Place and score, as `prepare_keypoints` returns them.
         mask_N: Whether a frame belongs to a clip.
-        frames: Of all micro-batches of a step.
+        frames: The number of frames in all micro-batches of a step.
     """
     places, score_NxK = wanted_NxKx3[..., :2], wanted_NxKx3[..., 2]
     counts_NxK = (score_NxK > 0) & ((places >= 0) & (places <= 1)).all(axis=-1)
@@ -182,10 +182,10 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
         bool(config.data.keypoints) or not model_config.pose_weight,
         f"config.data.keypoints is None and config.model.pose_weight {model_config.pose_weight}: the places "
         "of hands and face are learnt from a keypoint set; name a prepared one (`python -m "
-        "tfds_builders.features --format=keypoints` imports it), or set pose_weight to 0, and hands and face "
-        "are cut out anywhere",
+        "tfds_builders.features --format=keypoints` imports it), or set pose_weight to 0, but then hands "
+        "and face are cut out anywhere",
     )
-    # without a dataset stages are planned, and nothing is trained
+    # without a dataset, stages are only planned, and nothing is trained
     columns = columns_of(inputs.keypoints, POINTS) if inputs.keypoints else []
 
     def loss(
@@ -221,7 +221,7 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make recogniser and translation, behind VGG-11's warm start if any."""
+    """Make recogniser and translation, after VGG-11's warm start if any."""
     early = [*warm_start_stages(config, inputs), recognize_stage(config, inputs)]
     if config.stage == "recognize":
         return early
@@ -261,15 +261,15 @@ def check(config: Config) -> None:
     require(
         model.cnn.kind == "vgg",
         f"config.model.cnn.kind is {model.cnn.kind!r}; the system 'stmc_t' cuts hands and face out of the "
-        "maps of 'vgg': set it so",
+        "maps of a VGG: set it to 'vgg'",
     )
     side = config.data.image_size // 4
     for name in ("hand_side", "face_side"):
         value = getattr(model.cues, name)
         require(
             value <= side,
-            f"config.model.cues.{name} is {value}; the map of frames of {config.data.image_size} pixels has "
-            f"{side}: lower it, or raise config.data.image_size",
+            f"config.model.cues.{name} is {value}; the map of frames of {config.data.image_size} pixels is "
+            f"{side} wide: lower the former, or raise config.data.image_size",
         )
 
 

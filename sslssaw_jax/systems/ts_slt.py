@@ -1,18 +1,18 @@
-"""TS-SLT (Chen et al. 2022), a recogniser of two streams with three translators; it reads no question.
+"""TS-SLT (Chen et al. 2022), a two-stream recogniser with three translators; it reads no question.
 
 One stream reads frames, the other keypoints as heat maps. The recogniser has a head on each stream and one on
 both, which learn glosses by CTC and from each other: the mean of the three heads' probabilities teaches each
 of them. Gloss2Text learns to write a sentence from true glosses. Three translators then read the gloss
-features of one head each, and write together: in decoding their probabilities are averaged. Prepared features
-of both streams may take the place of frames and keypoints.
+features of one head each, and write together: in decoding, their probabilities are averaged. Prepared
+features of both streams may take the place of frames and keypoints.
 
-Sizes, losses and recipe are known from the public code (FangyunWei/SLRT). A reconstruction in these points:
-both streams are trained at once, from the Kinetics weights, where the public code trains each alone first;
-the three translators are one model on one recogniser, trained by one command, where the public code trains
-three; a heat map is drawn in the network's own pixels, where the public code draws it in those of the picture
-and resizes it. Padding is left out of the distillation. Augmentation is that of the other rows, and the
-translators read without it. The small sizes have a CNN of frames and one of heat maps in place of both S3D,
-without exchange and pyramid.
+Sizes, losses and recipe come from the public code (FangyunWei/SLRT). These points are a reconstruction: both
+streams are trained at once, from the Kinetics weights, while the public code trains each alone first; the
+three translators are one model on one recogniser, trained by one command, while the public code trains three;
+a heat map is drawn in the network's own pixels, while the public code draws it in the picture's pixels and
+resizes it. Padding is left out of the distillation. Augmentation is the same as in the other rows, and the
+translators read without it. The small sizes have a CNN for frames and one for heat maps in place of the two
+S3Ds, without exchange or pyramids.
 
 B clips, T positions in time, C features of a position, G glosses with the blank.
 """
@@ -58,17 +58,17 @@ HEADS = ("video", "keypoints", "joint")
 class TSSLTConfig:
     """The published sizes."""
 
-    # what turns frames and heat maps into positions: two S3D, or two CNNs and convolutions over time
+    # what turns frames and heat maps into positions: two S3Ds, or two CNNs and convolutions over time
     visual: Literal["s3d", "cnn"] = "s3d"
     s3d: S3DConfig = group(S3DConfig)
     cnn: CNNConfig = group(CNNConfig)
-    cnn_width: int = positive(512)  # features of a position behind a CNN
+    cnn_width: int = positive(512)  # features of a position, after a CNN
     sigma: float = positive(8.0)  # of a spot, in pixels of `raster`
     raster: tuple[int, ...] = (260, 210)  # height and width of the picture that `sigma` measures
     gloss_head: GlossHeadConfig = group(GlossHeadConfig)
     mapper: Literal["projection", "embedding"] = setting("projection", stages=("translate",))
     mbart: MBartWriterConfig = group(MBartWriterConfig, stages=("gloss2text", "translate"))
-    # of the heads on the pyramids, and of what the three heads learn from each other
+    # of the heads on the pyramids, and of the distillation among the three heads
     video_level_weight: float = setting(0.2, NON_NEGATIVE, stages=("recognize",))
     keypoint_level_weight: float = setting(0.5, NON_NEGATIVE, stages=("recognize",))
     distill_weight: float = setting(1.0, NON_NEGATIVE, stages=("recognize",))
@@ -104,7 +104,7 @@ class TwoStreams(nnx.Module):
 
 
 class TwoStreamRecognizer(TwoStreams):
-    """Two streams that learn glosses, with heads on the levels of their pyramids, too."""
+    """Two streams that learn glosses, also with heads on the levels of their pyramids."""
 
     def __init__(self, config: Config, inputs: StageInputs, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         super().__init__(config, inputs, dtype=dtype, rngs=rngs)
@@ -117,7 +117,7 @@ class TwoStreamRecognizer(TwoStreams):
 
 
 class StreamWriter(MBartWriter):
-    """An mBART that reads what a mapper makes of one head."""
+    """An mBART that reads one head's output through a mapper."""
 
     def __init__(self, config: Config, inputs: StageInputs, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         model: TSSLTConfig = config.model
@@ -211,14 +211,14 @@ def translate_loss(
 def _heads_loss(
     logits: dict[str, jax.Array], mask_BxT: jax.Array, batch: Batch, counts: LossCounts
 ) -> tuple[jax.Array, Metrics]:
-    """Return the heads' CTC as a sum, and metrics."""
+    """Return the sum of the heads' CTC losses, and metrics."""
     losses = {name: gloss_loss(x_BxTxG, mask_BxT, batch, counts) for name, x_BxTxG in logits.items()}
     total = jnp.stack([loss for loss, _ in losses.values()]).sum()
     return total, {"loss_gloss": total / len(losses), "too_short": losses["joint"][1]["too_short"]}
 
 
 def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
-    """Make recogniser, Gloss2Text and translators, behind the CNN's warm start if any."""
+    """Make recogniser, Gloss2Text and translators, after the CNN's warm start if any."""
     dtype = compute_dtype(config.compute.dtype)
 
     def make(cls: type[TwoStreams], key: jax.Array) -> TwoStreams:
@@ -263,7 +263,8 @@ def check(config: Config) -> None:
     check_sign2text(config)
     require(
         config.data.image_size % 2 == 0,
-        f"config.data.image_size is {config.data.image_size}; heat maps have half of it, so it must be even",
+        f"config.data.image_size is {config.data.image_size}; heat maps have half that size, so "
+        "it must be even",
     )
 
 

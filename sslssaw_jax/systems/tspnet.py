@@ -4,14 +4,14 @@ A transformer from video alone. Windows of 8, 12 and 16 frames, two frames apart
 attends to its level, to the windows inside it and to those around it; the decoder reads the first level. The
 defaults are the sizes of the public code (verashira/TSPNet); its recipe is in `configs/systems/tspnet.py`.
 
-With `data.features`, three prepared sets are the windows, as wide as the encoder. A reconstruction in two
-parts: from frames, a window's features are a convolution of its frames' features by our CNN, trained with the
-rest, where the paper has those of an I3D; and words are the dataset's pieces from scratch, where the public
-code has BPEmb's 25,000 with their vectors (`model.embedding_weights` loads such a file). The paper's learned
-weights of the levels are not used in the released net, nor here.
+With `data.features`, three prepared sets are the windows, as wide as the encoder. Two parts are a
+reconstruction: from frames, a window's features are a convolution over its frames' features from our CNN,
+trained with the rest, while the paper takes them from an I3D; and words are the dataset's pieces, from
+scratch, while the public code has BPEmb's 25,000 pieces with their vectors (`model.embedding_weights` loads
+such a file). The paper's learned weights of the levels are not used in the released net, nor here.
 
-The public code's oversights are not copied: its padding mask lets one padded window of a clip through, the
-padding that it means to put on the left is put on the right, and it selects the epoch on test.
+The public code's oversights are not copied: its padding mask lets through one padded window of a clip, the
+padding intended for the left is put on the right, and it selects the epoch on test.
 """
 
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class TSPNet(nnx.Module):
     def decode(
         self, stream: Stream, states_BxTxD: jax.Array, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits [B, L, V] at each position, from the positions before."""
+        """Return logits `[B,L,V]` at each position from the positions before it."""
         embedded = self.embed_target(stream.tokens)
         return self.logits(self.decoder(embedded, stream.mask, states_BxTxD, mask_BxT, rngs))
 
@@ -153,8 +153,9 @@ def _require_windows(config: Config, inputs: StageInputs) -> None:
         require(
             one == other,
             f"config.data.features names {name!r}, rows of width {one.width}, stride {one.stride} and span "
-            f"{one.span}; config.model has there d_model {other.width}, stride {other.stride} and the span "
-            f"{other.span} of {model.spans}: name the sets in the order of the spans, or change config.model",
+            f"{one.span}; in that place config.model has d_model {other.width}, stride {other.stride} and "
+            f"the span {other.span} of {model.spans}: name the sets in the order of the spans, or "
+            "change config.model",
         )
 
 
@@ -165,7 +166,7 @@ def check(config: Config) -> None:
     sets, spans = config.data.features, model.spans
     require(
         len(sets) in (0, len(spans)),
-        f"config.data.features is {sets} and config.model.spans {spans}: name one set for each span",
+        f"config.data.features is {sets} and config.model.spans is {spans}: name one set for each span",
     )
     windows = num_windows(max(config.data.max_frames, *model.spans), model.spans[0], model.stride)
     require(

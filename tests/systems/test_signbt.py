@@ -124,7 +124,7 @@ def test_the_tag_stands_before_synthetic_clips_alone():
     ("changes", "message"),
     [
         ({"model.width": 10}, "width is 10; it must be a multiple of 4"),
-        ({"model.reads_question": True}, "reads_question is True; the systems BTT and SignBT read none"),
+        ({"model.reads_question": True}, "reads_question is True; BTT and SignBT read no question"),
         ({"translate.epochs": 1}, "so the video part must stay as it is: add 'video=0'"),
         ({"text2gloss.accumulate": 2}, "config.text2gloss.accumulate is 2"),
     ],

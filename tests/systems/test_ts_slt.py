@@ -71,7 +71,7 @@ def test_the_ensemble_is_the_mean_of_probabilities_and_like_heads_learn_nothing(
 def test_feature_sets_of_two_strides_are_not_joined():
     config = toy_system("ts_slt", **{"data.features": ("s3d", "poses")})
     inputs = StageInputs(features=[FeatureSize(8, 4, 16), FeatureSize(6, 1, 1)])
-    with pytest.raises(ConfigError, match=r"sets of the strides \[4, 1\]; .* name sets of one stride"):
+    with pytest.raises(ConfigError, match=r"sets with the strides \[4, 1\]; .* name sets of the same stride"):
         make_streams(config, inputs, jnp.float32, nnx.Rngs(0))
 
 
@@ -84,7 +84,7 @@ def test_streams_read_the_published_points_in_order_or_those_that_a_set_has():
     drawn = make_heat_maps(config, StageInputs(keypoints=JOINTS))
     assert sorted(drawn.columns) == list(range(len(JOINTS))) and drawn.side == config.data.image_size // 2
     assert drawn.sigma == (8 / 260, 8 / 210)
-    with pytest.raises(ConfigError, match=r"a set without any point that .* reads: right_elbow"):
+    with pytest.raises(ConfigError, match=r"a set without any of the points that .* reads: right_elbow"):
         make_heat_maps(config, StageInputs(keypoints=("mesh_0",)))
 
 
@@ -145,10 +145,10 @@ def test_published_sizes_are_those_of_the_public_code():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.image_size": 49, "data.keypoints": "a"}, "image_size is 49; heat maps have half of it"),
+        ({"data.image_size": 49, "data.keypoints": "a"}, "image_size is 49; heat maps have half that size"),
         ({"model.raster": (1, 2, 3), "data.keypoints": "a"}, "it must be a height and a width"),
-        ({}, "keypoints is None; the system 'ts_slt' reads keypoints beside frames: name"),
-        ({"data.features": ("one",)}, "the system 'ts_slt' reads 2: name"),
+        ({}, "keypoints is None; the system 'ts_slt' reads keypoints in addition to frames: name"),
+        ({"data.features": ("one",)}, "the system 'ts_slt' reads is 2: name"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
