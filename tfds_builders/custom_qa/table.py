@@ -9,7 +9,7 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +112,27 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
                 f"no video of {split} is there: {table.parent / first} would be the first; paths start at "
                 f"{table.parent}"
             )
+    if needs_video and "train" in splits:
+        _note_videos_of_train(splits)
     return splits
+
+
+def _note_videos_of_train(splits: Mapping[str, Annotations]) -> None:
+    """Note clips of dev and test whose video train shows, too."""
+    shown: dict[Path, list[tuple[float, float]]] = {}
+    for clip in splits["train"].clips:
+        path, start, end = _place(clip.video)
+        shown.setdefault(path, []).append((start, end))
+    for split in ("dev", "test"):
+        for clip in splits[split].clips:
+            path, start, end = _place(clip.video)
+            if any(start < last and first < end for first, last in shown.get(path, ())):
+                splits[split].note("its video is in train, too", clip.name)
+
+
+def _place(video: Path | Segment) -> tuple[Path, float, float]:
+    """Return a video's file with the clip's start and end in seconds."""
+    return (video.path, video.start, video.end) if isinstance(video, Segment) else (video, 0.0, math.inf)
 
 
 def _parse_row(columns: dict[str, str], required: Sequence[str]) -> Row:

@@ -113,6 +113,17 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
         read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\n"))
 
 
+def test_a_video_of_train_is_noted_where_dev_and_test_show_it(tmp_path: Path) -> None:
+    rows = ["t,a.mp4,rain,train,0,2", "u,c.mp4,snow,train,,", "v,b,fog,test,,"]
+    rows += ["w,a.mp4,sun,dev,2,4", "x,./a.mp4,wind,dev,1.5,4", "y,a.mp4,hail,dev,,", "z,c.mp4,ice,test,7,8"]
+    splits = read_table(write(tmp_path, "\n".join([f"{HEADER},start,end", *rows])))
+    assert [splits[split].odd for split in ("train", "dev", "test")] == [
+        {},
+        {"its video is in train, too": ["x", "y"]},
+        {"its video is in train, too": ["z"]},
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
