@@ -295,6 +295,22 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
 
 
+@pytest.mark.parametrize(("target", "told"), [("rain in the", True), ("rain in the north", False)])
+def test_targets_that_bleu_4_cannot_score_are_reported(
+    target, told, data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data_dir, tmp_path / "data")
+    file = tmp_path / "data/avatar_qa/1.0.0/clips.dev.jsonl"
+    write_jsonl(file, [row | {"target": target} for row in read_jsonl(file)])
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
+    experiment(tmp_path / "data", tmp_path / "demo", **changes)._train(0)
+    line = "translate: no target of dev has four words, so that BLEU-4 is always 0"
+    assert (line in capsys.readouterr().out) == told
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
