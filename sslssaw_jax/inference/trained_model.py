@@ -27,6 +27,7 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.stage_folders import announce_unfinished
 from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.initial_state import dotted, replace_all_variables, variables
@@ -106,6 +107,11 @@ def load_workdir(workdir: Path) -> TrainedModel:
     model = _assemble(workdir, meta, arrays, scores)
     require_choices(model.stage, workdir)
     announce_unfinished(workdir)
+    if model.stage.reads_video and not scores and (workdir / FINISHED).exists():
+        announce(
+            f"{workdir} has not been evaluated: each of its sentences counts as understood, until "
+            "run.py --mode=eval finds the threshold"
+        )
     return model
 
 

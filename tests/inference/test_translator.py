@@ -30,7 +30,7 @@ from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_json, read_notes
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, read_json, read_notes, write_json
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
@@ -125,6 +125,19 @@ def test_a_run_that_has_not_finished_says_so(run: Path, tmp_path: Path, capsys: 
     (tmp_path / "run" / FINISHED).touch()
     Translator.from_pretrained(tmp_path / "run")
     assert "finished" not in capsys.readouterr().err
+
+
+def test_a_finished_run_that_was_never_evaluated_says_so(run: Path, tmp_path: Path, capsys: Any) -> None:
+    told = f"{tmp_path / 'run'} has not been evaluated"
+    shutil.copytree(run, tmp_path / "run")
+    Translator.from_pretrained(tmp_path / "run")
+    assert told not in capsys.readouterr().err, "one message, of the training"
+    (tmp_path / "run" / FINISHED).touch()
+    Translator.from_pretrained(tmp_path / "run")
+    assert told in capsys.readouterr().err
+    write_json(tmp_path / "run" / METRICS, {"dev": {}})
+    Translator.from_pretrained(tmp_path / "run")
+    assert told not in capsys.readouterr().err
 
 
 def test_the_best_checkpoint_translates(translator):
