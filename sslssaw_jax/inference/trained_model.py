@@ -207,8 +207,12 @@ def _assemble(
     )
     alone = dataclasses.replace(config, init_from=None)  # it has been through the earlier stages
     stage = SYSTEMS[config.system].make_stages(alone, inputs)[-1]
-    if stage.translation is None:
-        raise ModelError(f"the model in {folder} is from the stage {stage.name}, which does not translate")
+    trained = notes.get("stage", stage.name)  # a model folder is always of the last stage
+    if trained != stage.name or stage.translation is None:
+        raise ModelError(
+            f"{folder} is a run of the stage {trained}, which does not translate videos: name the run of the "
+            "stage translate"
+        )
     message = f"the weights in {folder} do not fit its configuration"
     state = replace_all_variables(stage.abstract_state(), arrays, message)
     return TrainedModel(config, facts, tokenizer, stage, state, scores, features, glosses)

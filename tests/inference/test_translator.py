@@ -30,7 +30,7 @@ from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, read_json, read_notes, write_json
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, TOKENIZER, read_json, read_notes, write_json
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
@@ -143,6 +143,15 @@ def test_a_finished_run_that_was_never_evaluated_says_so(run: Path, tmp_path: Pa
 def test_the_best_checkpoint_translates(translator):
     model = translator.model
     jax.tree.map(np.testing.assert_array_equal, model.state.params, toy_state(model.stage).params)
+
+
+def test_a_run_of_an_earlier_stage_is_refused_by_its_name(run: Path, translator, tmp_path: Path) -> None:
+    shutil.copytree(run / TOKENIZER, tmp_path / TOKENIZER)
+    with Checkpointer(tmp_path / CHECKPOINTS) as checkpoints:
+        notes = read_notes(run) | {"stage": "pretrain"}
+        checkpoints.save(toy_state(translator.model.stage), data={}, meta=notes)
+    with pytest.raises(ModelError, match=r"run of the stage pretrain, .*: name the run of the stage trans"):
+        Translator.from_pretrained(tmp_path)
 
 
 @pytest.mark.slow
