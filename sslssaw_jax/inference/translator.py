@@ -99,6 +99,10 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         folder = user_path(name)
         if folder.is_dir():
             return cls(load(folder))
+        if folder.parent != Path() and folder.parent.is_dir():
+            raise ModelError(
+                f"there is no model {name}: {folder.parent} is a folder here, and has no {folder.name}"
+            )
         try:
             return super().from_pretrained(name, **options)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
