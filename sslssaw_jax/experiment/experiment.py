@@ -10,7 +10,7 @@ import jax
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.batches import Batches, cut_targets
+from sslssaw_jax.data.batches import Batches, cut_questions, cut_targets
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.glosses import require_glosses
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
@@ -218,9 +218,13 @@ class Experiment:
 
     def _report_texts(self, stage: Stage, clips: Sequence[ClipInfo]) -> None:
         """Print which texts a stage cuts, or cannot score."""
-        if cut := cut_targets(clips, self._data.tokenizer, self.config.data.max_target_tokens):
-            print(f"{stage.name}: {cut}")
-        dev = self._data.clips(self.config.data.dev_split, video=False)
+        data, tokenizer = self.config.data, self._data.tokenizer
+        cut = [cut_targets(clips, tokenizer, data.max_target_tokens)]
+        if stage.reads_question:
+            cut.append(cut_questions(clips, tokenizer, data.max_question_tokens))
+        for line in filter(None, cut):
+            print(f"{stage.name}: {line}")
+        dev = self._data.clips(data.dev_split, video=False)
         if stage.selection is BLEU_4 and lacks_bleu4([clip.target for clip in dev.clips]):
             print(
                 f"{stage.name}: no target of {dev.split} has four words, so that BLEU-4 is always 0 and the "

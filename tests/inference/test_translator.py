@@ -238,6 +238,15 @@ def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
     assert "has 49 frames, but the model reads 24: cut it" in str(warning.message)
 
 
+def test_a_question_whose_end_is_ignored_is_a_warning(translator):
+    video = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    with pytest.warns(UserWarning, match=r"'What well .* tokens, but the model reads 16: its end is ign"):
+        translator.read(video, ["What comes today?", f"What {'well ' * 22}comes today?"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        translator.read(video, "What comes today?")
+
+
 def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
     video = np.random.default_rng(0).integers(0, 256, (3, 60, 90, 3), np.uint8)
     for number, frame in enumerate(video):
