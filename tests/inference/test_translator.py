@@ -256,6 +256,16 @@ def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator,
     assert cv2.imdecode(np.frombuffer(frames[0], np.uint8), cv2.IMREAD_COLOR).shape == (SIDE, SIDE, 3)
 
 
+def test_frames_that_cannot_be_read_are_counted_and_named(translator, folders, tmp_path):
+    shutil.copytree(folders[0], tmp_path / "clip")
+    files = sorted((tmp_path / "clip").iterdir())
+    for file in files[1:3]:
+        file.write_text("a letter")
+    told = rf"clip: frames unreadable, dropped: 2 of {len(files)}: {files[1].name}, {files[2].name}$"
+    with pytest.warns(UserWarning, match=told):
+        translator.read(tmp_path / "clip")
+
+
 @pytest.mark.parametrize(
     ("video", "message"),
     [
