@@ -76,7 +76,7 @@ def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collectio
             key.startswith("config.") and not any(k == key or k.startswith(f"{key}.") for k in keys)
         ):
             near = _nearest(key, keys)
-            hint = f"; did you mean --{' or --'.join(near)}?" if near else ""
+            hint = f"; did you mean --{' or --'.join(near)}?" if near else _members(key, keys)
             return f"--{key} is unknown{hint}"
     message = error.args[0] if isinstance(error, KeyError) else error
     return str(message).strip()
@@ -91,8 +91,36 @@ def _keys(values: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.{name}"
 
 
+def _members(key: str, keys: Sequence[str]) -> str:
+    """Return a hint that lists the group of an unknown key."""
+    group = f"{key.rpartition('.')[0]}."
+    names = dict.fromkeys(k.removeprefix(group).split(".")[0] for k in keys if k.startswith(group))
+    return f"; known in {group[:-1]}: {', '.join(names)}" if names else ""
+
+
 def _nearest(key: str, keys: Sequence[str]) -> list[str]:
     """Return the settings that an unknown key may mean."""
-    last = key.removeprefix("config.")
-    ending = [known for known in keys if known.endswith(f".{last}")]
-    return ending[-6:] or difflib.get_close_matches(f"config.{last}", keys, n=1, cutoff=0.8)
+    parts = key.removeprefix("config.").split(".")
+    endings = {
+        known: ".".join(known.split(".")[-len(parts) :])
+        for known in keys
+        if _resembles(parts, known.split("."))
+    }
+    best = difflib.get_close_matches(".".join(parts), endings.values(), n=1, cutoff=0)
+    return [known for known, ending in endings.items() if ending in best][-6:]
+
+
+def _resembles(parts: Sequence[str], known: Sequence[str]) -> bool:
+    """Return whether parts resemble those of a setting, in order.
+
+    The last must resemble the last. Each part alone must be close: in a whole name, groups in common outweigh
+    the part that is wrong.
+    """
+    rest = iter(known)
+    return _is_close(parts[-1], known[-1]) and all(
+        any(_is_close(part, other) for other in rest) for part in parts
+    )
+
+
+def _is_close(part: str, known: str) -> bool:
+    return difflib.SequenceMatcher(None, part, known).ratio() > 0.7

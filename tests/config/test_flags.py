@@ -39,8 +39,19 @@ FLAGS = [
         "--config.model.fusion.knid=ssaw",
         "--config.model.fusion.knid is unknown; did you mean --config.model.fusion.kind?",
     ),
+    ("--config.fusionn.kind=x", "--config.fusionn.kind is unknown; did you mean --config.model.fusion.kind?"),
+    (
+        "--config.translte.epochs=3",
+        "--config.translte.epochs is unknown; did you mean --config.translate.epochs?",
+    ),
+    (
+        "--config.model.layers=3",
+        "--config.model.layers is unknown; did you mean --config.model.mbert.num_layers?",
+    ),
+    ("--config.optim.lr=1", "--config.optim.lr is unknown"),
     ("--zzzzz=3", "--zzzzz is unknown"),
 ]
+FAR = ("data.batch_size", "translate.lr", "translate.optim.lr", "data.workers", "pretrain.lr")
 
 
 @pytest.mark.parametrize(("arguments", "words"), FILES)
@@ -66,6 +77,17 @@ def refusal(argument: str) -> str:
 @pytest.mark.parametrize(("argument", "message"), FLAGS)
 def test_an_unknown_flag_is_named_with_the_nearest_setting(argument, message) -> None:
     assert refusal(argument) == message
+
+
+def test_one_letter_too_few_is_every_setting_that_ends_so() -> None:
+    assert refusal("--epoch=3") == refusal("--epochs=3").replace("epochs is", "epoch is")
+
+
+@pytest.mark.parametrize("key", FAR)
+def test_a_flag_like_no_setting_is_answered_with_those_of_its_group(key) -> None:
+    """`data.cache` is not what `data.batch_size` means, though most of their letters agree."""
+    group = f"config.{key.rpartition('.')[0]}"
+    assert refusal(f"--config.{key}=3").startswith(f"--config.{key} is unknown; known in {group}: ")
 
 
 def test_a_value_of_the_wrong_type_is_named_with_closed_quotes() -> None:
