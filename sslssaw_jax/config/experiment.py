@@ -290,8 +290,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         allowed = typing.get_args(hint)
         require(value in allowed, f"{path} is {value!r}; allowed: {', '.join(map(str, allowed))}")
         return value
-    if isinstance(hint, types.UnionType):  # str | None; a flag without text clears the setting
-        return None if value in (None, "") else _convert(typing.get_args(hint)[0], value, path)
+    if isinstance(hint, types.UnionType):  # str | None; =None and a flag without text clear the setting
+        return None if value in (None, "None", "") else _convert(typing.get_args(hint)[0], value, path)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
         require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
         return tuple(_convert(typing.get_args(hint)[0], item, path) for item in value)

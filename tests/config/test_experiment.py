@@ -215,11 +215,12 @@ def test_a_stage_that_a_system_lacks_is_refused(system, stages):
         read_config(tree)
 
 
-def test_a_flag_without_text_clears_what_may_be_absent():
+@pytest.mark.parametrize("text", ["", "None"])
+def test_a_flag_without_text_or_with_none_clears_what_may_be_absent(text):
     tree = default_config()
     tree.init_from = tree.model.mbart.weights = "stage1"
     assert read_config(tree).model.mbart.weights == "stage1"
-    tree.init_from = tree.model.mbart.weights = ""
+    tree.init_from = tree.model.mbart.weights = text
     assert read_config(tree).init_from is None and read_config(tree).model.mbart.weights is None
 
 
