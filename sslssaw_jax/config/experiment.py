@@ -19,6 +19,7 @@ from ml_collections.config_dict import placeholder
 
 from sslssaw_jax.config.checks import (
     ConfigError,
+    Range,
     check_range,
     group,
     non_negative,
@@ -29,6 +30,8 @@ from sslssaw_jax.config.checks import (
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import PretrainConfig, SentenceConfig, StageConfig, TranslateConfig
 from sslssaw_jax.workdir import user_path
+
+SEED = Range(0, 2**32, True, False, "lie in [0, 2**32)")  # JAX reads no more bits
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Config:
     stage: Literal["recognize", "gloss2text", "text2gloss", "pretrain", "translate"] = setting(
         "translate", free=True
     )
-    seed: int = non_negative(0)
+    seed: int = setting(0, SEED)
     # workdir of stage 1 or the recogniser, relative to the parent of this workdir; or a checkpoint.pth of
     # GFSLT-VLP, of either stage; None: from pretrained weights or from scratch
     init_from: str | None = setting(None, stages=("translate",))

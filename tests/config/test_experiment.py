@@ -149,6 +149,11 @@ def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_key(key, value)
         read_config(with_value(key, value))
 
 
+def test_a_seed_beyond_those_that_jax_tells_apart_is_refused():
+    assert refused("seed", 10**20) == f"config.seed is {10**20}; it must lie in [0, 2**32)"
+    assert read_config(with_value("seed", 2**32 - 1)).seed == 2**32 - 1
+
+
 def test_an_unknown_key_is_refused_with_the_nearest_known_one():
     with pytest.raises(
         ConfigError,
