@@ -7,6 +7,7 @@ A config file starts from `systems.default_config()`, changes what it needs and 
 import dataclasses
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -48,7 +49,7 @@ class DecodeConfig:
 
     beams: int = positive(4)
     max_new_tokens: int = positive(150)
-    length_penalty: float = 1.0
+    length_penalty: float = setting(1.0, Range(-math.inf, math.inf, False, False, "be a finite number"))
     # a score is divided by length ** length_penalty; gnmt: by ((5 + length) / 6) ** length_penalty
     length_norm: Literal["power", "gnmt"] = "power"
 
@@ -94,9 +95,10 @@ class LoggingConfig:
     profile: str | None = setting(None)  # "START:STOP": a trace of those steps, for TensorBoard
 
     def __post_init__(self) -> None:
+        steps = re.fullmatch(r"(\d+):(\d+)", self.profile or "0:0")
         require(
-            self.profile is None or re.fullmatch(r"\d+:\d+", self.profile) is not None,
-            f"profile is {self.profile!r}; it must be START:STOP, two steps",
+            steps is not None and int(steps[1]) <= int(steps[2]),
+            f"profile is {self.profile!r}; it must be START:STOP, two steps in order",
         )
 
     @property
