@@ -39,6 +39,20 @@ def check_config_file(arguments: Sequence[str], root: Path) -> None:
         raise ConfigError(f"--config={value}: no such file; {hint}{known}; run from the folder {root}")
     if variant and re.search(r"def get_config\(\)", path.read_text(encoding="utf-8")):
         raise ConfigError(f"{name} has no variants: leave :{variant} out")
+    _check_system(arguments, root)
+
+
+def _check_system(arguments: Sequence[str], root: Path) -> None:
+    """Raise ConfigError if a flag names another system than the file's."""
+    named = [match[1] for argument in arguments if (match := re.match(r"--?config\.system=(.*)", argument))]
+    tree = read_config_file(arguments) if named else None
+    systems = [path.stem for path in (root / "sslssaw_jax" / "systems").glob("*.py")]
+    if tree and tree.system != named[-1] and named[-1] in systems:
+        own = "question_only.py" if named[-1] == "question_only" else f"ablations.py:BASE/{named[-1]}"
+        raise ConfigError(
+            f"--config.system={named[-1]}: a system has its own configuration, and this file is for "
+            f"{tree.system}: use --config=configs/{own}"
+        )
 
 
 def read_config_file(arguments: Sequence[str]) -> ml_collections.ConfigDict | None:

@@ -22,6 +22,14 @@ FILES = [  # arguments, what the error says
     (["--config=nothing.py"], rf"no such file; {LIST}.*; run from the folder {ROOT}"),
     (["configs/demo.py"], r"configs/demo\.py: put --config= before it: --config=configs/demo\.py"),
     ([f"--config={ROOT}/configs/demo.py:toy"], r"demo\.py has no variants: leave :toy out"),
+    (
+        [f"--config={ROOT}/configs/demo.py", "--config.system=slrt"],
+        r"its own configuration, .* for ssl_ssaw: use --config=configs/ablations\.py:BASE/slrt",
+    ),
+    (
+        [f"--config={ROOT}/configs/demo.py", "--config.system=question_only"],
+        r"use --config=configs/question_only\.py",
+    ),
 ]
 FLAGS = [
     (
@@ -62,6 +70,7 @@ def test_a_wrong_configuration_file_is_named_with_those_that_there_are(arguments
 
 def test_a_right_configuration_file_is_accepted() -> None:
     check_config_file([f"--config={ROOT}/configs/demo.py", "--config.seed=1"], ROOT)
+    check_config_file([f"--config={ROOT}/configs/demo.py", "--config.system=ssl_ssaw"], ROOT)
     check_config_file(["--config", f"{ROOT}/configs/phoenix_stage2.py:toy"], ROOT)
     check_config_file(["--help"], ROOT)
 
