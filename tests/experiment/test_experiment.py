@@ -257,6 +257,7 @@ def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_s
 def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(data_dir.parent))
     assert user_path("~/runs") == data_dir.parent / "runs"
+    assert user_path("~nobody.mp4") == Path("~nobody.mp4"), "a file, and nobody's home"
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
 
