@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -176,16 +177,18 @@ def _csv_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row with the number of its first line."""
     text = _read_text(table)
+    named = re.match("sep=(.)\r?\n", text)  # a line of Excel's before the header
+    above, text = (1, text[named.end() :]) if named else (0, text)
     first_line = text.partition("\n")[0]
-    separator = max(",;\t", key=first_line.count)
+    separator = named[1] if named else max(",;\t", key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
-    number = 1
+    number = above + 1
     try:
         header = [column.strip().casefold() for column in _cut(next(reader, []), 0)]
         if problem := _columns_problem(header, needed):
             hint = "; separate columns with commas" * (len(header) == 1)
-            raise AnnotationError(f"{table}, line 1: {problem}{hint}")
-        number = reader.line_num + 1
+            raise AnnotationError(f"{table}, line {number}: {problem}{hint}")
+        number = above + reader.line_num + 1
         for cells in reader:
             fields = _cut(cells, len(header))
             if any(map(str.strip, fields)) and len(fields) != len(header):
@@ -195,7 +198,7 @@ def _csv_rows(
                 )
             elif any(map(str.strip, fields)):
                 yield number, dict(zip(header, fields))
-            number = reader.line_num + 1
+            number = above + reader.line_num + 1
     except csv.Error as error:
         raise AnnotationError(
             f"{table}, line {number}: {error}; a text that begins with a quotation mark needs one at its "

@@ -66,6 +66,14 @@ def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) 
     }
 
 
+def test_a_line_of_excel_names_the_separator_above_the_header(tmp_path: Path) -> None:
+    text = "sep=;\r\nid;video;target;split\r\nx;a.mp4;rain, snow, fog, hail;test\r\n"
+    (clip,) = read_table(write(tmp_path, text))["test"].clips
+    assert clip.target == "rain, snow, fog, hail"
+    with pytest.raises(AnnotationError, match=r"line 4: the split is 'eval'"):
+        read_table(write(tmp_path, f"{text}y;a.mp4;;eval\r\n"))
+
+
 def test_empty_cells_behind_the_columns_and_blank_rows_are_passed_over(tmp_path: Path) -> None:
     """Spreadsheets leave empty cells where a column or row was cleared."""
     text = f"\ufeff{HEADER},,\r\nx,a.mp4,it rains,test,,\r\n , ,,\r\ny,c.mp4,it snows,test\r\n,,,,,\r\n"
