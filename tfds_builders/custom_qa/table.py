@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sslssaw_jax.data.text import normal
 from sslssaw_jax.data.video import Segment
 from tfds_builders.annotation import (
     SPLITS,
@@ -29,6 +30,7 @@ TABLES = ("clips.csv", "clips.tsv", "clips.jsonl")
 REQUIRED = ("id", "video", "target", "split")
 OPTIONAL = ("question", "gloss", "signer", "start", "end")
 _OTHER_NAMES = {"val": "dev", "valid": "dev", "validation": "dev"}
+_NO_TEXTS = {"#N/A", "#NAME?", "#REF!", "#VALUE!", "#NULL!", "NULL", "NAN"}  # of spreadsheets and pandas
 EXPECTED = (
     f"The folder holds {' or '.join(TABLES)} with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}: "
     "see docs/own_data.md"
@@ -100,6 +102,8 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
         raise AnnotationError(*problems or [f"{table} has no rows"])
     splits = {split: Annotations() for split in SPLITS if split in named}
     for row in rows:
+        if not _NO_TEXTS.isdisjoint((row.target.upper(), row.question.upper())):
+            splits[row.split].note("target or question is #N/A, NULL or the like, kept", row.id)
         found, path = splits[row.split], _find_video(table.parent, row.video)
         if path.exists() or not needs_video:
             video = Segment(path, float(row.start), float(row.end)) if row.end else path
@@ -137,8 +141,12 @@ def _place(video: Path | Segment) -> tuple[Path, float, float]:
 
 
 def _parse_row(columns: dict[str, str], required: Sequence[str]) -> Row:
-    """Parse a row, with single spaces between words."""
+    """Parse a row, with single spaces between words.
+
+    A text that shows nothing is empty.
+    """
     texts = {column: " ".join(columns.get(column, "").split()) for column in Row._fields}
+    texts = {column: text if normal(text) else "" for column, text in texts.items()}
     row = Row(**texts | {"video": columns.get("video", "").strip(), "split": _split(columns)})
     for column in required:
         if not texts[column]:
