@@ -33,7 +33,10 @@ PICTURES = (".png", ".pdf", ".svg", ".jpg")  # endings of the pictures that matp
 
 def user_path(name: str | Path) -> Path:
     """Return the path that a user names; `~` is the home folder."""
-    return Path(name).expanduser()
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # `~name` of no user, such as the file ~base.mp4, or a user without a home
+        return Path(name)
 
 
 def picture_path(name: str, ends: Sequence[str] = PICTURES) -> Path:

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import math
 import re
 import types
 import typing
@@ -20,6 +21,7 @@ from ml_collections.config_dict import placeholder
 
 from sslssaw_jax.config.checks import (
     ConfigError,
+    Range,
     check_range,
     group,
     non_negative,
@@ -30,6 +32,8 @@ from sslssaw_jax.config.checks import (
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import PretrainConfig, SentenceConfig, StageConfig, TranslateConfig
 from sslssaw_jax.workdir import user_path
+
+SEED = Range(0, 2**32, True, False, "lie in [0, 2**32)")  # JAX reads no more bits
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class DecodeConfig:
 
     beams: int = positive(4)
     max_new_tokens: int = positive(150)
-    length_penalty: float = 1.0
+    length_penalty: float = setting(1.0, Range(-math.inf, math.inf, False, False, "be a finite number"))
     # a score is divided by length ** length_penalty; gnmt: by ((5 + length) / 6) ** length_penalty
     length_norm: Literal["power", "gnmt"] = "power"
 
@@ -92,9 +96,10 @@ class LoggingConfig:
     profile: str | None = setting(None)  # "START:STOP": a trace of those steps, for TensorBoard
 
     def __post_init__(self) -> None:
+        steps = re.fullmatch(r"(\d+):(\d+)", self.profile or "0:0")
         require(
-            self.profile is None or re.fullmatch(r"\d+:\d+", self.profile) is not None,
-            f"profile is {self.profile!r}; it must be START:STOP, two steps",
+            steps is not None and int(steps[1]) <= int(steps[2]),
+            f"profile is {self.profile!r}; it must be START:STOP, two steps in order",
         )
 
     @property
@@ -121,7 +126,7 @@ class Config:
     stage: Literal["recognize", "gloss2text", "text2gloss", "pretrain", "translate"] = setting(
         "translate", free=True
     )
-    seed: int = non_negative(0)
+    seed: int = setting(0, SEED)
     # workdir of stage 1 or the recogniser, relative to the parent of this workdir; or a checkpoint.pth of
     # GFSLT-VLP, of either stage; None: from pretrained weights or from scratch
     init_from: str | None = setting(None, stages=("translate",))
@@ -291,8 +296,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         allowed = typing.get_args(hint)
         require(value in allowed, f"{path} is {value!r}; allowed: {', '.join(map(str, allowed))}")
         return value
-    if isinstance(hint, types.UnionType):  # str | None; a flag without text clears the setting
-        return None if value in (None, "") else _convert(typing.get_args(hint)[0], value, path)
+    if isinstance(hint, types.UnionType):  # str | None; =None and a flag without text clear the setting
+        return None if value in (None, "None", "") else _convert(typing.get_args(hint)[0], value, path)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
         require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
         # ml_collections leaves a flag's text without quotes whole: "" or "seed0,seed1"

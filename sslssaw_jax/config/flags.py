@@ -39,6 +39,20 @@ def check_config_file(arguments: Sequence[str], root: Path) -> None:
         raise ConfigError(f"--config={value}: no such file; {hint}{known}; run from the folder {root}")
     if variant and re.search(r"def get_config\(\)", path.read_text(encoding="utf-8")):
         raise ConfigError(f"{name} has no variants: leave :{variant} out")
+    _check_system(arguments, root)
+
+
+def _check_system(arguments: Sequence[str], root: Path) -> None:
+    """Raise ConfigError if a flag names another system than the file's."""
+    named = [match[1] for argument in arguments if (match := re.match(r"--?config\.system=(.*)", argument))]
+    tree = read_config_file(arguments) if named else None
+    systems = [path.stem for path in (root / "sslssaw_jax" / "systems").glob("*.py")]
+    if tree and tree.system != named[-1] and named[-1] in systems:
+        own = "question_only.py" if named[-1] == "question_only" else f"ablations.py:BASE/{named[-1]}"
+        raise ConfigError(
+            f"--config.system={named[-1]}: a system has its own configuration, and this file is for "
+            f"{tree.system}: use --config=configs/{own}"
+        )
 
 
 def read_config_file(arguments: Sequence[str]) -> ml_collections.ConfigDict | None:
@@ -76,7 +90,7 @@ def explain_flags(error: Exception, arguments: Sequence[str], tree: ml_collectio
             key.startswith("config.") and not any(k == key or k.startswith(f"{key}.") for k in keys)
         ):
             near = _nearest(key, keys)
-            hint = f"; did you mean --{' or --'.join(near)}?" if near else ""
+            hint = f"; did you mean --{' or --'.join(near)}?" if near else _members(key, keys)
             return f"--{key} is unknown{hint}"
     message = error.args[0] if isinstance(error, KeyError) else error
     return str(message).strip()
@@ -91,8 +105,36 @@ def _keys(values: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.{name}"
 
 
+def _members(key: str, keys: Sequence[str]) -> str:
+    """Return a hint that lists the group of an unknown key."""
+    group = f"{key.rpartition('.')[0]}."
+    names = dict.fromkeys(k.removeprefix(group).split(".")[0] for k in keys if k.startswith(group))
+    return f"; known in {group[:-1]}: {', '.join(names)}" if names else ""
+
+
 def _nearest(key: str, keys: Sequence[str]) -> list[str]:
     """Return the settings that an unknown key may mean."""
-    last = key.removeprefix("config.")
-    ending = [known for known in keys if known.endswith(f".{last}")]
-    return ending[-6:] or difflib.get_close_matches(f"config.{last}", keys, n=1, cutoff=0.8)
+    parts = key.removeprefix("config.").split(".")
+    endings = {
+        known: ".".join(known.split(".")[-len(parts) :])
+        for known in keys
+        if _resembles(parts, known.split("."))
+    }
+    best = difflib.get_close_matches(".".join(parts), endings.values(), n=1, cutoff=0)
+    return [known for known, ending in endings.items() if ending in best][-6:]
+
+
+def _resembles(parts: Sequence[str], known: Sequence[str]) -> bool:
+    """Return whether parts resemble those of a setting, in order.
+
+    The last must resemble the last. Each part alone must be close: in a whole name, groups in common outweigh
+    the part that is wrong.
+    """
+    rest = iter(known)
+    return _is_close(parts[-1], known[-1]) and all(
+        any(_is_close(part, other) for other in rest) for part in parts
+    )
+
+
+def _is_close(part: str, known: str) -> bool:
+    return difflib.SequenceMatcher(None, part, known).ratio() > 0.7

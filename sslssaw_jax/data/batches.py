@@ -1,7 +1,7 @@
 """Batches of a run, prepared by threads ahead of the loop."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import grain
@@ -333,14 +333,29 @@ def eval_batches(
 def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_tokens: int) -> str:
     """Return a line about targets too long for a batch, if any."""
     lengths = {clip.id: len(tokenizer.encode(clip.target, sys.maxsize)) for clip in clips}
-    longer = [name for name, length in lengths.items() if length > max_target_tokens]
+    return _cut_texts("target", lengths, max_target_tokens)
+
+
+def cut_questions(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_question_tokens: int) -> str:
+    """Return a line about questions too long for a batch, if any."""
+    lengths = {clip.id: question_length(clip.question, tokenizer) for clip in clips}
+    return _cut_texts("question", lengths, max_question_tokens)
+
+
+def question_length(question: str, tokenizer: Tokenizer) -> int:
+    """Return a question's tokens, for decoder or text tower, whichever needs more."""
+    text = clean_question(question)
+    return max(len(each.encode(text, sys.maxsize)) for each in (tokenizer, tokenizer.text_tower))
+
+
+def _cut_texts(kind: str, lengths: Mapping[str, int], most: int) -> str:
+    longer = [name for name, length in lengths.items() if length > most]
     if not longer:
         return ""
     names = ", ".join(longer[:3]) + ", ..." * (len(longer) > 3)
     return (
-        f"{len(longer):,} of {len(clips):,} targets are cut to "
-        f"config.data.max_target_tokens={max_target_tokens}: {names}; "
-        f"the longest has {max(lengths.values())} tokens"
+        f"{len(longer):,} of {len(lengths):,} {kind}s are cut to config.data.max_{kind}_tokens={most}: "
+        f"{names}; the longest has {max(lengths.values())} tokens"
     )
 
 

@@ -80,6 +80,9 @@ class Segment:
         return f"{self.path} from {self.start:g} to {self.end:g} s"
 
 
+UNREADABLE = "frames unreadable, dropped"
+
+
 @dataclass(frozen=True)
 class ClipFrames:
     """The JPEG frames of a clip, or none if unusable, and its oddities."""
@@ -228,7 +231,7 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
         return ClipFrames([], ["two files of one frame number"])
     frames = {file: to_jpeg(file.read_bytes(), resize) for file in files}
     unreadable = [file for file, frame in frames.items() if frame is None]
-    odd = ["frames unreadable, dropped"] * bool(unreadable)
+    odd = [UNREADABLE] * bool(unreadable)
     odd += ["frames absent between others"] * _has_gap(files)
     return ClipFrames([frame for frame in frames.values() if frame is not None], odd, unreadable)
 

@@ -10,7 +10,7 @@ from typing import Any
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
-from sslssaw_jax.data.text import is_chinese, lower_tokens, tokens
+from sslssaw_jax.data.text import counts_characters, is_chinese, lower_tokens, tokens
 
 LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L"}
 """Key of each score that the papers of the field report -> its name."""
@@ -56,6 +56,12 @@ def score(
     scores["sacrebleu_signature"] = str(sacrebleu.get_signature())
     scores["num_clips"] = len(targets)
     return scores
+
+
+def lacks_bleu4(targets: Sequence[str]) -> bool:
+    """Return whether BLEU-4 is 0 for every translation of these targets."""
+    characters = counts_characters(targets)
+    return all(len(tokens(target, characters)) < 4 for target in targets)
 
 
 def overlap(question: str, target: str, *, characters: bool = False) -> float:

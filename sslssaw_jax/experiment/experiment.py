@@ -10,11 +10,12 @@ import jax
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.batches import Batches, cut_targets
-from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.batches import Batches, cut_questions, cut_targets
+from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.glosses import require_glosses
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
+from sslssaw_jax.evaluation.metrics import lacks_bleu4
 from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
@@ -22,7 +23,7 @@ from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.experiment.run_notes import require_same_run, run_notes
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
-from sslssaw_jax.stages.stage import BackTranslation
+from sslssaw_jax.stages.stage import BackTranslation, Stage
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_out_of_memory
@@ -31,7 +32,7 @@ from sslssaw_jax.training.processes import wait_for_all
 from sslssaw_jax.training.sharding import device_names, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
-from sslssaw_jax.types import LOSS
+from sslssaw_jax.types import BLEU_4, LOSS
 from sslssaw_jax.weights.gfslt import gfslt_checkpoint
 from sslssaw_jax.weights.initial_state import (
     InitialWeights,
@@ -189,8 +190,7 @@ class Experiment:
         print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
         with locked(workdir), explain_out_of_memory(stage.name):
             batches = batches or self._train_batches(place)
-            if cut := cut_targets(batches.clips, self._data.tokenizer, self.config.data.max_target_tokens):
-                print(f"{stage.name}: {cut}")
+            self._report_texts(stage, batches.clips)
             if jax.process_index() == 0:
                 save_tokenizer(self._data.tokenizer, workdir)
                 if stage.reads_gloss:
@@ -215,6 +215,21 @@ class Experiment:
             }
             write_json(mark, facts | self._notes(place))
         wait_for_all(f"{stage.name} is finished")
+
+    def _report_texts(self, stage: Stage, clips: Sequence[ClipInfo]) -> None:
+        """Print which texts a stage cuts, or cannot score."""
+        data, tokenizer = self.config.data, self._data.tokenizer
+        cut = [cut_targets(clips, tokenizer, data.max_target_tokens)]
+        if stage.reads_question:
+            cut.append(cut_questions(clips, tokenizer, data.max_question_tokens))
+        for line in filter(None, cut):
+            print(f"{stage.name}: {line}")
+        dev = self._data.clips(data.dev_split, video=False)
+        if stage.selection is BLEU_4 and lacks_bleu4([clip.target for clip in dev.clips]):
+            print(
+                f"{stage.name}: no target of {dev.split} has four words, so that BLEU-4 is always 0 and the "
+                "last state counts as the best: give dev longer sentences, or go by ROUGE-L in the report"
+            )
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
         own = folder == self.workdir

@@ -27,6 +27,7 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS, read_config
 from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.progress import announce
 from sslssaw_jax.training.stage_folders import announce_unfinished
 from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.initial_state import dotted, replace_all_variables, variables
@@ -106,6 +107,11 @@ def load_workdir(workdir: Path) -> TrainedModel:
     model = _assemble(workdir, meta, arrays, scores)
     require_choices(model.stage, workdir)
     announce_unfinished(workdir)
+    if model.stage.reads_video and not scores and (workdir / FINISHED).exists():
+        announce(
+            f"{workdir} has not been evaluated: each of its sentences counts as understood, until "
+            "run.py --mode=eval finds the threshold"
+        )
     return model
 
 
@@ -202,8 +208,12 @@ def _assemble(
     )
     alone = dataclasses.replace(config, init_from=None)  # it has been through the earlier stages
     stage = SYSTEMS[config.system].make_stages(alone, inputs)[-1]
-    if stage.translation is None:
-        raise ModelError(f"the model in {folder} is from the stage {stage.name}, which does not translate")
+    trained = notes.get("stage", stage.name)  # a model folder is always of the last stage
+    if trained != stage.name or stage.translation is None:
+        raise ModelError(
+            f"{folder} is a run of the stage {trained}, which does not translate videos: name the run of the "
+            "stage translate"
+        )
     message = f"the weights in {folder} do not fit its configuration"
     state = replace_all_variables(stage.abstract_state(), arrays, message)
     return TrainedModel(config, facts, tokenizer, stage, state, scores, features, glosses)

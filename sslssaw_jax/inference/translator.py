@@ -11,6 +11,7 @@ import numpy as np
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from sslssaw_jax.data.batches import question_length
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
 from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.evaluation.occlusion import Explainer
@@ -99,6 +100,10 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         folder = user_path(name)
         if folder.is_dir():
             return cls(load(folder))
+        if folder.parent != Path() and folder.parent.is_dir():
+            raise ModelError(
+                f"there is no model {name}: {folder.parent} is a folder here, and has no {folder.name}"
+            )
         try:
             return super().from_pretrained(name, **options)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
@@ -154,7 +159,19 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             questions *= len(frames)
         if len(frames) != len(questions):
             raise ValueError(f"{len(videos)} videos and {len(questions)} questions: give as many of each")
-        return [make_clip(number, *pair) for number, pair in enumerate(zip(frames, questions))]
+        clips = [make_clip(number, *pair) for number, pair in enumerate(zip(frames, questions))]
+        self._warn_of_cut_questions(clips)
+        return clips
+
+    def _warn_of_cut_questions(self, clips: Sequence[Clip]) -> None:
+        most = self.model.config.data.max_question_tokens
+        for question in dict.fromkeys(clip.question for clip in clips if self.model.stage.reads_question):
+            if (length := question_length(question, self.model.tokenizer)) > most:
+                warnings.warn(
+                    f"the question that begins with {question[:40]!r} has {length} tokens, but the model "
+                    f"reads {most}: its end is ignored, shorten it",
+                    stacklevel=3,
+                )
 
     def answer(self, clips: Sequence[Clip], *, explain: bool = False) -> list[Answer]:
         """Translate clips that `read` returned."""

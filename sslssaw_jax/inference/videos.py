@@ -7,7 +7,7 @@ import numpy as np
 
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.dataset import DatasetFacts
-from sslssaw_jax.data.video import Resize, encode_frames, image_size, read_video
+from sslssaw_jax.data.video import UNREADABLE, Resize, encode_frames, image_size, read_video
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import user_path
 
@@ -50,8 +50,11 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
         read = read_video(path, resize, facts.fps)
         if not read.video:
             raise VideoError(f"{path} cannot be translated: {', '.join(read.odd) or 'no frames in it'}")
+        gone = read.unreadable
+        names = ", ".join(file.name for file in gone[:3]) + ", ..." * (len(gone) > 3)
+        which = f": {len(gone)} of {len(gone) + len(read.video)}: {names}"
         for oddity in read.odd:
-            warnings.warn(f"{path}: {oddity}", stacklevel=4)
+            warnings.warn(f"{path}: {oddity}" + which * (oddity == UNREADABLE), stacklevel=4)
         frames = read.video
     for frame in frames:
         if (size := image_size(frame)) != facts.frame_size:

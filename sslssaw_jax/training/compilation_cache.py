@@ -39,14 +39,14 @@ def cache_compilation(folder: str | None) -> None:
             "that all processes share"
         )
         return
-    private = user_path(_FOLDER if folder == AUTO else folder).absolute()
     try:
+        private = (Path(_FOLDER).expanduser() if folder == AUTO else user_path(folder)).absolute()
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a RuntimeError if there is no home
         if folder != AUTO:
             raise
         warnings.warn(
-            f"each start compiles again, since nothing can be kept in {private}: {error}", stacklevel=1
+            f"each start compiles again, since nothing can be kept in {_FOLDER}: {error}", stacklevel=1
         )
         return
     status = private.stat()

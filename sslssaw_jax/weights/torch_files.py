@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.state_dict import StateDict
-from sslssaw_jax.workdir import describe, read_json
+from sslssaw_jax.workdir import describe, read_json, user_path
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -154,7 +154,7 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
     Raises:
         WeightsError: There is no such file, folder or model.
     """
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.exists():
         return path
     if not _HUB_NAME.fullmatch(str(model)):

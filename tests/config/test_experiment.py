@@ -27,6 +27,8 @@ from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 BAD_COMBINATIONS = [
     ("data.skip_broken", 1, "a cache holds all clips"),
     ("logging.profile", "10-20", "START:STOP"),
+    ("logging.profile", "10:5", "two steps in order"),
+    ("decode.length_penalty", float("nan"), "be a finite number"),
     ("model.cnn.resnet.head_features", 8, "head='flatten'"),
     ("model.cnn.resnet.depths", (), "at least one"),
     ("model.cnn.shufflenet.depths", (), "at least one"),
@@ -117,7 +119,7 @@ def test_every_setting_refuses_what_its_field_does_not_allow_by_name(system):
                 assert refused(key, edge, system) == f"{path} is {edge}; it must {allowed.rule}"
         elif hint in (int, float):
             free.add(key)
-    known = {"decode.length_penalty", "mesh.data", "mesh.fsdp"}
+    known = {"mesh.data", "mesh.fsdp"}
     assert free == (known if first else set()), "numbers without a range"
 
 
@@ -149,6 +151,11 @@ def test_an_unknown_system_is_refused_with_those_that_there_are():
 def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"^config\.{re.escape(key)} is .*; it must be "):
         read_config(with_value(key, value))
+
+
+def test_a_seed_beyond_those_that_jax_tells_apart_is_refused():
+    assert refused("seed", 10**20) == f"config.seed is {10**20}; it must lie in [0, 2**32)"
+    assert read_config(with_value("seed", 2**32 - 1)).seed == 2**32 - 1
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one():
@@ -217,11 +224,12 @@ def test_a_stage_that_a_system_lacks_is_refused(system, stages):
         read_config(tree)
 
 
-def test_a_flag_without_text_clears_what_may_be_absent():
+@pytest.mark.parametrize("text", ["", "None"])
+def test_a_flag_without_text_or_with_none_clears_what_may_be_absent(text):
     tree = default_config()
     tree.init_from = tree.model.mbart.weights = "stage1"
     assert read_config(tree).model.mbart.weights == "stage1"
-    tree.init_from = tree.model.mbart.weights = ""
+    tree.init_from = tree.model.mbart.weights = text
     assert read_config(tree).init_from is None and read_config(tree).model.mbart.weights is None
 
 

@@ -22,6 +22,14 @@ FILES = [  # arguments, what the error says
     (["--config=nothing.py"], rf"no such file; {LIST}.*; run from the folder {ROOT}"),
     (["configs/demo.py"], r"configs/demo\.py: put --config= before it: --config=configs/demo\.py"),
     ([f"--config={ROOT}/configs/demo.py:toy"], r"demo\.py has no variants: leave :toy out"),
+    (
+        [f"--config={ROOT}/configs/demo.py", "--config.system=slrt"],
+        r"its own configuration, .* for ssl_ssaw: use --config=configs/ablations\.py:BASE/slrt",
+    ),
+    (
+        [f"--config={ROOT}/configs/demo.py", "--config.system=question_only"],
+        r"use --config=configs/question_only\.py",
+    ),
 ]
 FLAGS = [
     (
@@ -39,8 +47,19 @@ FLAGS = [
         "--config.model.fusion.knid=ssaw",
         "--config.model.fusion.knid is unknown; did you mean --config.model.fusion.kind?",
     ),
+    ("--config.fusionn.kind=x", "--config.fusionn.kind is unknown; did you mean --config.model.fusion.kind?"),
+    (
+        "--config.translte.epochs=3",
+        "--config.translte.epochs is unknown; did you mean --config.translate.epochs?",
+    ),
+    (
+        "--config.model.layers=3",
+        "--config.model.layers is unknown; did you mean --config.model.mbert.num_layers?",
+    ),
+    ("--config.optim.lr=1", "--config.optim.lr is unknown"),
     ("--zzzzz=3", "--zzzzz is unknown"),
 ]
+FAR = ("data.batch_size", "translate.lr", "translate.optim.lr", "data.workers", "pretrain.lr")
 
 
 @pytest.mark.parametrize(("arguments", "words"), FILES)
@@ -51,6 +70,7 @@ def test_a_wrong_configuration_file_is_named_with_those_that_there_are(arguments
 
 def test_a_right_configuration_file_is_accepted() -> None:
     check_config_file([f"--config={ROOT}/configs/demo.py", "--config.seed=1"], ROOT)
+    check_config_file([f"--config={ROOT}/configs/demo.py", "--config.system=ssl_ssaw"], ROOT)
     check_config_file(["--config", f"{ROOT}/configs/phoenix_stage2.py:toy"], ROOT)
     check_config_file(["--help"], ROOT)
 
@@ -66,6 +86,17 @@ def refusal(argument: str) -> str:
 @pytest.mark.parametrize(("argument", "message"), FLAGS)
 def test_an_unknown_flag_is_named_with_the_nearest_setting(argument, message) -> None:
     assert refusal(argument) == message
+
+
+def test_one_letter_too_few_is_every_setting_that_ends_so() -> None:
+    assert refusal("--epoch=3") == refusal("--epochs=3").replace("epochs is", "epoch is")
+
+
+@pytest.mark.parametrize("key", FAR)
+def test_a_flag_like_no_setting_is_answered_with_those_of_its_group(key) -> None:
+    """`data.cache` is not what `data.batch_size` means, though most of their letters agree."""
+    group = f"config.{key.rpartition('.')[0]}"
+    assert refusal(f"--config.{key}=3").startswith(f"--config.{key} is unknown; known in {group}: ")
 
 
 def test_a_value_of_the_wrong_type_is_named_with_closed_quotes() -> None:

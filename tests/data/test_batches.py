@@ -18,7 +18,7 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
-from sslssaw_jax.data.batches import cut_targets, eval_batches, train_batches
+from sslssaw_jax.data.batches import cut_questions, cut_targets, eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError, find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
@@ -273,6 +273,15 @@ def test_targets_that_are_cut_are_counted_and_named(source: ClipSource, tokenize
     number = sum(length > most for length in lengths)
     line = cut_targets(source.clips, tokenizer, most)
     assert line.startswith(f"{number} of 24 targets are cut to config.data.max_target_tokens={most}: {first}")
+
+
+def test_questions_that_are_cut_are_counted_as_they_are_read(
+    source: ClipSource, tokenizer: Tokenizer
+) -> None:
+    most = max(len(tokenizer.encode(clean_question(clip.question), 999)) for clip in source.clips)
+    assert not cut_questions(source.clips, tokenizer, most)
+    line = cut_questions([replace(source.clips[0], question="rain " * 99)], tokenizer, most)
+    assert line.startswith(f"1 of 1 questions are cut to config.data.max_question_tokens={most}: train-000")
 
 
 def test_other_questions_can_be_asked_in_training(source: ClipSource, tokenizer: Tokenizer) -> None:

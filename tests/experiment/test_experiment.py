@@ -257,6 +257,7 @@ def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_s
 def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(data_dir.parent))
     assert user_path("~/runs") == data_dir.parent / "runs"
+    assert user_path("~nobody.mp4") == Path("~nobody.mp4"), "a file, and nobody's home"
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
 
@@ -293,6 +294,22 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     run._train(0)
     assert waited == [True]
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
+
+
+@pytest.mark.parametrize(("target", "told"), [("rain in the", True), ("rain in the north", False)])
+def test_targets_that_bleu_4_cannot_score_are_reported(
+    target, told, data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data_dir, tmp_path / "data")
+    file = tmp_path / "data/avatar_qa/1.0.0/clips.dev.jsonl"
+    write_jsonl(file, [row | {"target": target} for row in read_jsonl(file)])
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
+    experiment(tmp_path / "data", tmp_path / "demo", **changes)._train(0)
+    line = "translate: no target of dev has four words, so that BLEU-4 is always 0"
+    assert (line in capsys.readouterr().out) == told
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
 from sslssaw_jax.weights.mbert import bert_tokenizer
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, read_json, read_notes
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, TOKENIZER, read_json, read_notes, write_json
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
@@ -127,9 +127,31 @@ def test_a_run_that_has_not_finished_says_so(run: Path, tmp_path: Path, capsys: 
     assert "finished" not in capsys.readouterr().err
 
 
+def test_a_finished_run_that_was_never_evaluated_says_so(run: Path, tmp_path: Path, capsys: Any) -> None:
+    told = f"{tmp_path / 'run'} has not been evaluated"
+    shutil.copytree(run, tmp_path / "run")
+    Translator.from_pretrained(tmp_path / "run")
+    assert told not in capsys.readouterr().err, "one message, of the training"
+    (tmp_path / "run" / FINISHED).touch()
+    Translator.from_pretrained(tmp_path / "run")
+    assert told in capsys.readouterr().err
+    write_json(tmp_path / "run" / METRICS, {"dev": {}})
+    Translator.from_pretrained(tmp_path / "run")
+    assert told not in capsys.readouterr().err
+
+
 def test_the_best_checkpoint_translates(translator):
     model = translator.model
     jax.tree.map(np.testing.assert_array_equal, model.state.params, toy_state(model.stage).params)
+
+
+def test_a_run_of_an_earlier_stage_is_refused_by_its_name(run: Path, translator, tmp_path: Path) -> None:
+    shutil.copytree(run / TOKENIZER, tmp_path / TOKENIZER)
+    with Checkpointer(tmp_path / CHECKPOINTS) as checkpoints:
+        notes = read_notes(run) | {"stage": "pretrain"}
+        checkpoints.save(toy_state(translator.model.stage), data={}, meta=notes)
+    with pytest.raises(ModelError, match=r"run of the stage pretrain, .*: name the run of the stage trans"):
+        Translator.from_pretrained(tmp_path)
 
 
 @pytest.mark.slow
@@ -216,6 +238,15 @@ def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
     assert "has 49 frames, but the model reads 24: cut it" in str(warning.message)
 
 
+def test_a_question_whose_end_is_ignored_is_a_warning(translator):
+    video = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    with pytest.warns(UserWarning, match=r"'What well .* tokens, but the model reads 16: its end is ign"):
+        translator.read(video, ["What comes today?", f"What {'well ' * 22}comes today?"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        translator.read(video, "What comes today?")
+
+
 def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
     video = np.random.default_rng(0).integers(0, 256, (3, 60, 90, 3), np.uint8)
     for number, frame in enumerate(video):
@@ -223,6 +254,16 @@ def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator,
     frames = read_frames(video, translator.model.facts)
     assert frames == read_frames(tmp_path, translator.model.facts)
     assert cv2.imdecode(np.frombuffer(frames[0], np.uint8), cv2.IMREAD_COLOR).shape == (SIDE, SIDE, 3)
+
+
+def test_frames_that_cannot_be_read_are_counted_and_named(translator, folders, tmp_path):
+    shutil.copytree(folders[0], tmp_path / "clip")
+    files = sorted((tmp_path / "clip").iterdir())
+    for file in files[1:3]:
+        file.write_text("a letter")
+    told = rf"clip: frames unreadable, dropped: 2 of {len(files)}: {files[1].name}, {files[2].name}$"
+    with pytest.warns(UserWarning, match=told):
+        translator.read(tmp_path / "clip")
 
 
 @pytest.mark.parametrize(
@@ -362,6 +403,7 @@ def test_a_spoilt_model_folder_is_refused(translator, tmp_path, how, error, mess
     ("name", "error", "message"),
     [
         ("empty", ModelError, "is not the folder of a model"),
+        ("empty/nothing", ModelError, "no model empty/nothing: empty is a folder here, and has no no"),
         ("nobody/nothing", ModelError, "there is no model nobody/nothing"),
         ("a/b/c", ModelError, "there is no model a/b/c"),
     ],

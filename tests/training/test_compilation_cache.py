@@ -1,4 +1,5 @@
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -49,6 +50,15 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeypat
     with pytest.raises(NotADirectoryError):
         cache_compilation(str(tmp_path / "file" / "chosen"))
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_user_without_a_home_has_no_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # containers run as users that have no entry
+    with pytest.warns(UserWarning, match="each start compiles again"):
+        cache_compilation("auto")
+    assert jax.config.jax_compilation_cache_dir is None and not list(tmp_path.iterdir())
 
 
 def test_a_processor_is_named_before_jax_reads_its_environment():

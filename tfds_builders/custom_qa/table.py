@@ -8,11 +8,13 @@ import functools
 import io
 import json
 import math
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sslssaw_jax.data.text import normal
 from sslssaw_jax.data.video import Segment
 from tfds_builders.annotation import (
     SPLITS,
@@ -28,6 +30,7 @@ TABLES = ("clips.csv", "clips.tsv", "clips.jsonl")
 REQUIRED = ("id", "video", "target", "split")
 OPTIONAL = ("question", "gloss", "signer", "start", "end")
 _OTHER_NAMES = {"val": "dev", "valid": "dev", "validation": "dev"}
+_NO_TEXTS = {"#N/A", "#NAME?", "#REF!", "#VALUE!", "#NULL!", "NULL", "NAN"}  # of spreadsheets and pandas
 EXPECTED = (
     f"The folder holds {' or '.join(TABLES)} with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}: "
     "see docs/own_data.md"
@@ -99,6 +102,8 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
         raise AnnotationError(*problems or [f"{table} has no rows"])
     splits = {split: Annotations() for split in SPLITS if split in named}
     for row in rows:
+        if not _NO_TEXTS.isdisjoint((row.target.upper(), row.question.upper())):
+            splits[row.split].note("target or question is #N/A, NULL or the like, kept", row.id)
         found, path = splits[row.split], _find_video(table.parent, row.video)
         if path.exists() or not needs_video:
             video = Segment(path, float(row.start), float(row.end)) if row.end else path
@@ -112,12 +117,36 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
                 f"no video of {split} is there: {table.parent / first} would be the first; paths start at "
                 f"{table.parent}"
             )
+    if needs_video and "train" in splits:
+        _note_videos_of_train(splits)
     return splits
 
 
+def _note_videos_of_train(splits: Mapping[str, Annotations]) -> None:
+    """Note clips of dev and test whose video train shows, too."""
+    shown: dict[Path, list[tuple[float, float]]] = {}
+    for clip in splits["train"].clips:
+        path, start, end = _place(clip.video)
+        shown.setdefault(path, []).append((start, end))
+    for split in ("dev", "test"):
+        for clip in splits[split].clips:
+            path, start, end = _place(clip.video)
+            if any(start < last and first < end for first, last in shown.get(path, ())):
+                splits[split].note("its video is in train, too", clip.name)
+
+
+def _place(video: Path | Segment) -> tuple[Path, float, float]:
+    """Return a video's file with the clip's start and end in seconds."""
+    return (video.path, video.start, video.end) if isinstance(video, Segment) else (video, 0.0, math.inf)
+
+
 def _parse_row(columns: dict[str, str], required: Sequence[str]) -> Row:
-    """Parse a row, with single spaces between words."""
+    """Parse a row, with single spaces between words.
+
+    A text that shows nothing is empty.
+    """
     texts = {column: " ".join(columns.get(column, "").split()) for column in Row._fields}
+    texts = {column: text if normal(text) else "" for column, text in texts.items()}
     row = Row(**texts | {"video": columns.get("video", "").strip(), "split": _split(columns)})
     for column in required:
         if not texts[column]:
@@ -156,16 +185,18 @@ def _csv_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row with the number of its first line."""
     text = _read_text(table)
+    named = re.match("sep=(.)\r?\n", text)  # a line of Excel's before the header
+    above, text = (1, text[named.end() :]) if named else (0, text)
     first_line = text.partition("\n")[0]
-    separator = max(",;\t", key=first_line.count)
+    separator = named[1] if named else max(",;\t", key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
-    number = 1
+    number = above + 1
     try:
         header = [column.strip().casefold() for column in _cut(next(reader, []), 0)]
         if problem := _columns_problem(header, needed):
             hint = "; separate columns with commas" * (len(header) == 1)
-            raise AnnotationError(f"{table}, line 1: {problem}{hint}")
-        number = reader.line_num + 1
+            raise AnnotationError(f"{table}, line {number}: {problem}{hint}")
+        number = above + reader.line_num + 1
         for cells in reader:
             fields = _cut(cells, len(header))
             if any(map(str.strip, fields)) and len(fields) != len(header):
@@ -175,7 +206,7 @@ def _csv_rows(
                 )
             elif any(map(str.strip, fields)):
                 yield number, dict(zip(header, fields))
-            number = reader.line_num + 1
+            number = above + reader.line_num + 1
     except csv.Error as error:
         raise AnnotationError(
             f"{table}, line {number}: {error}; a text that begins with a quotation mark needs one at its "

@@ -66,6 +66,14 @@ def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) 
     }
 
 
+def test_a_line_of_excel_names_the_separator_above_the_header(tmp_path: Path) -> None:
+    text = "sep=;\r\nid;video;target;split\r\nx;a.mp4;rain, snow, fog, hail;test\r\n"
+    (clip,) = read_table(write(tmp_path, text))["test"].clips
+    assert clip.target == "rain, snow, fog, hail"
+    with pytest.raises(AnnotationError, match=r"line 4: the split is 'eval'"):
+        read_table(write(tmp_path, f"{text}y;a.mp4;;eval\r\n"))
+
+
 def test_empty_cells_behind_the_columns_and_blank_rows_are_passed_over(tmp_path: Path) -> None:
     """Spreadsheets leave empty cells where a column or row was cleared."""
     text = f"\ufeff{HEADER},,\r\nx,a.mp4,it rains,test,,\r\n , ,,\r\ny,c.mp4,it snows,test\r\n,,,,,\r\n"
@@ -113,6 +121,28 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
         read_table(write(tmp_path, f"{HEADER}\nx,away.mp4,,test\n"))
 
 
+def test_what_spreadsheets_write_for_nothing_is_noted(tmp_path: Path) -> None:
+    rows = [
+        f"{HEADER},question",
+        "w,a.mp4,#N/A,test,",
+        "x,a.mp4,rain,test,null",
+        "y,a.mp4,null and void,test,",
+    ]
+    (found,) = read_table(write(tmp_path, "\n".join([*rows, "z,a.mp4,#NAME?,test,Why?"]))).values()
+    assert found.odd == {"target or question is #N/A, NULL or the like, kept": ["w", "x", "z"]}
+
+
+def test_a_video_of_train_is_noted_where_dev_and_test_show_it(tmp_path: Path) -> None:
+    rows = ["t,a.mp4,rain,train,0,2", "u,c.mp4,snow,train,,", "v,b,fog,test,,"]
+    rows += ["w,a.mp4,sun,dev,2,4", "x,./a.mp4,wind,dev,1.5,4", "y,a.mp4,hail,dev,,", "z,c.mp4,ice,test,7,8"]
+    splits = read_table(write(tmp_path, "\n".join([f"{HEADER},start,end", *rows])))
+    assert [splits[split].odd for split in ("train", "dev", "test")] == [
+        {},
+        {"its video is in train, too": ["x", "y"]},
+        {"its video is in train, too": ["z"]},
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -143,6 +173,7 @@ def test_a_video_that_is_not_there_is_left_out_and_a_split_without_any_is_an_err
         (f"{HEADER}\nx,a.mp4,it rains,train\n", r"has train clips, but none in dev and test: .*tenth"),
         (f"{HEADER}\nx,a.mp4,it rains,train\ny,a.mp4,it rains,val\n", r"none in test"),
         (csv_text(ROWS).replace("it snows", ""), r"line 4: no target"),
+        (csv_text(ROWS).replace("it snows", "\u200b"), r"line 4: no target"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
