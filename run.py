@@ -25,7 +25,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "A file in configs/. --config.GROUP.KEY=VALUE changes a setting; sslssaw_jax/config/ and "
-    "sslssaw_jax/systems/ explain them.",
+    "sslssaw_jax/systems/ explain the settings.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; runs/<config.name> by default.")
 _COORDINATOR = flags.DEFINE_string(

@@ -3,7 +3,7 @@
 Each section (`benchmarks/gpu_sections.py`) runs in a process of its own within a time limit and immediately
 appends its findings to `--out` as one JSON line; the most valuable come first, and sections that no longer
 fit into `--seconds` are left out. Everything together takes at most 9 minutes. `--toy` is the same on a CPU,
-in 5. `--report` prints the tables of `benchmarks/results/gpu.md` from such a file.
+in 5 minutes. `--report` prints the tables of `benchmarks/results/gpu.md` from such a file.
 """
 
 import argparse

@@ -17,7 +17,7 @@ VARIANTS = ("", "poor", "recognize", "recognize_poor")
 def get_config(variant: str = "") -> ConfigDict:
     """Return SSL-SSAW on a feature set, or the recogniser that makes one."""
     if variant not in VARIANTS:
-        raise ConfigError(f"the variant :{variant} is unknown; use {', '.join(VARIANTS[1:])}")
+        raise ConfigError(f"the variant :{variant} is unknown; use one of {', '.join(VARIANTS[1:])}")
     config = default_config()
     small_model(config)
     config.name = f"rehearsal_{variant}" if variant else "rehearsal"

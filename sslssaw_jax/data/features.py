@@ -165,7 +165,8 @@ class FeatureSource(ClipSource):
         Args:
             index: The clip's place.
             max_frames: The most frames of a clip.
-            rng: Draws what is kept of a longer clip, for training; None keeps the middle.
+            rng: Draws what is kept of a longer clip, for training; None keeps evenly spaced rows, or the
+                middle stretch.
         """
         # all sets draw the same
         seed = None if rng is None else int(rng.integers(2**32))

@@ -317,7 +317,7 @@ def _decode_from(capture: cv2.VideoCapture, start: float, step: float) -> Iterat
 
 
 def _decode(capture: cv2.VideoCapture, step: float, *, inside: bool) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield each frame with its time in seconds, without timestamps by `step`.
+    """Yield each frame with its time in seconds, counted if without timestamps.
 
     Args:
         capture: Of the file.

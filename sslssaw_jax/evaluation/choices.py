@@ -51,7 +51,7 @@ class Chooser:
         self._find = runner.compile(_find, existence=runner.stage.existence)
 
     def __call__(self, state: TrainState, dev: ClipSource) -> tuple[TrainState, dict[str, float]]:
-        """Return the state with its choices, and these with the F1."""
+        """Return the state with its choices, and these with the words' F1."""
         threshold, f1 = best_threshold(*self._existence(state, dev))
         state = _with(state, {WORD_THRESHOLD: threshold, RANK_WEIGHT: 0.0})  # ranks are now cosines
         found = self._translate.search(state, dev, progress=f"choosing the weight of scores on {dev.split}")

@@ -16,7 +16,7 @@ LABELS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLE
 """Key of each score that the papers of the field report -> its name."""
 
 FINAL_PERIOD = ("phoenix2014t_qa",)
-"""Datasets whose earlier results are scored with a final period, which the references here lack."""
+"""Datasets on which earlier work is scored with a final period, which the references here lack."""
 
 ROUGE_BETA = 1.2  # as in the COCO caption evaluation, which sign language translation adopted
 

@@ -1,9 +1,9 @@
 """Confidence intervals of scores and p-values of their differences, by paired bootstrap.
 
 1,000 resamples of the clips (Koehn, 2004) are scored as `metrics.score` does. The resamples and the intervals
-are sacrebleu's; the p-value is not, since that of its `PairedTest` is nearly one-sided, a third to two
-thirds of the two-sided one. The result is deterministic; the environment variable `SACREBLEU_SEED` chooses other resamples.
-The bootstrap covers the choice of the test clips, but not the spread between seeds of the training.
+are sacrebleu's; the p-value is not, since that of its `PairedTest` is nearly one-sided, a third to two thirds
+of the two-sided one. The result is deterministic; the environment variable `SACREBLEU_SEED` chooses other
+resamples. The bootstrap covers the choice of the test clips, but not the spread between training seeds.
 
 C clips, R resamples, K statistics whose sums make a score.
 """

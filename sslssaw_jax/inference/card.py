@@ -17,7 +17,7 @@ class Data(NamedTuple):
     """What the users of a model must know about its training data."""
 
     text: str
-    licence: str  # of a model trained on it, by the Hugging Face hub's name
+    licence: str  # of a model trained on it, named as on the Hugging Face hub
     limits: tuple[str, ...] = ()
 
 

@@ -55,7 +55,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         model: The model; `from_pretrained` loads one.
 
     Raises:
-        ModelError: The model needs more than a video and a question.
+        ModelError: The model reads anything but videos and questions, or knows no frame size.
     """
 
     def __init__(self, model: TrainedModel) -> None:
@@ -127,7 +127,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             question: The question that the signer answers, or a list of them. Lists have the same length, and
                 one question serves all clips as one clip serves all questions.
             explain: Whether to find what each text depends on: its loss without each word of the question,
-                and each stretch of the video.
+                and without each stretch of the video.
 
         Returns:
             An answer, or a list of them if a list was given.
@@ -149,8 +149,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         for one, found in zip(videos, frames):
             if len(found) > TOO_LONG * longest:
                 warnings.warn(
-                    f"{video_name(one)} has {len(found)} frames, but the model reads {longest}: cut it, "
-                    "one sentence per video",
+                    f"{video_name(one)} has {len(found)} frames, but the model reads at most {longest}: cut "
+                    "it, one sentence per video",
                     stacklevel=2,
                 )
         if len(frames) == 1:

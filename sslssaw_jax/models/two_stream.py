@@ -66,7 +66,7 @@ class Streams(NamedTuple):
 
 
 class Lateral(nnx.Module):
-    """Two convolutions that add each stream's maps to the other's; keypoint maps are half as wide."""
+    """Two convolutions that add each stream's maps to the other's; keypoint maps have half the side."""
 
     def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         conv = partial(_convolution, channels, channels, (7, 3, 3), dtype=dtype, rngs=rngs)

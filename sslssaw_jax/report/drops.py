@@ -1,4 +1,4 @@
-"""Bars for what a sentence depends on: its loss without each word and each stretch of the video."""
+"""Bars for what a sentence depends on: its loss without each word or stretch of video."""
 
 from collections.abc import Sequence
 

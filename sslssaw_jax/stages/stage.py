@@ -160,7 +160,7 @@ class StageInputs:
     vocab_size: int = 0
     text_tower_vocab_size: int = 0
     clips: Callable[[str], Sequence[ClipInfo]] = lambda split: ()  # of a split, opened when asked for
-    features: Sequence[FeatureSize] = ()  # the sets that `config.data.features` names
+    features: Sequence[FeatureSize] = ()  # sizes of the sets in `config.data.features`
     keypoints: Sequence[str] = ()  # the points of the set that `config.data.keypoints` names, in order
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 

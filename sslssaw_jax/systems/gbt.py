@@ -103,7 +103,7 @@ class GBTConfig(TransformerConfig):
     cnn: CNNConfig = group(CNNConfig)
     gloss_head: GlossHeadConfig = group(partial(GlossHeadConfig, kind="bilstm", d_model=768, dropout=0.3))
     graph_layers: int = setting(2, NON_NEGATIVE, stages=LAST)
-    encoder_layers: int = setting(2, NON_NEGATIVE, stages=LAST)  # of each of the three (as in BERT)
+    encoder_layers: int = setting(2, NON_NEGATIVE, stages=LAST)  # of each of the three encoders
     encoder_heads: int = setting(12, POSITIVE, stages=LAST)
     encoder_ffn_dim: int = setting(3072, POSITIVE, stages=LAST)
     # what embeds the question: a table of the decoder's tokens from scratch, or BERT's embedding layer

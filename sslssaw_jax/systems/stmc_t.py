@@ -269,7 +269,7 @@ def check(config: Config) -> None:
         require(
             value <= side,
             f"config.model.cues.{name} is {value}; the map of frames of {config.data.image_size} pixels is "
-            f"{side} wide: lower the former, or raise config.data.image_size",
+            f"{side} wide: lower {name}, or raise config.data.image_size",
         )
 
 

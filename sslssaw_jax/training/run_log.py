@@ -31,7 +31,7 @@ class RunLog:
         stage: Name that each line gets.
         epoch_ends: The last step of each epoch.
         start_step: Steps already taken. Later lines of this stage, from an interrupted run that got further
-        than its last checkpoint, are dropped, so that no step is logged twice.
+            than its last checkpoint, are dropped, so that no step is logged twice.
         peak_flops: Peak FLOP/s of all devices, for the MFU; 0 if unknown.
         tracker: Receives what TensorBoard gets, and is finished with the log.
         stream: Where progress goes: a progress bar in a terminal, otherwise one line at a time.

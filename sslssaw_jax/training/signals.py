@@ -14,7 +14,10 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEATED = 1.0
-"""Seconds after a first signal in which another counts as the same: a launcher's, passed on by the parent."""
+"""Seconds after a first signal in which another counts as the same.
+
+A launcher's signal comes directly and from the parent, which passes it on.
+"""
 
 
 class Stopped(BaseException):

@@ -57,6 +57,6 @@ def announce_unfinished(workdir: Path) -> None:
     """Print a message if the training of a workdir has not finished."""
     if saved_steps(workdir / CHECKPOINTS) and not (workdir / FINISHED).exists():
         announce(
-            f"{workdir} has not finished its training: its best state so far is used; the command that "
-            "trains it continues"
+            f"{workdir} has not finished its training: its best state so far is used; run its "
+            "training command again to continue"
         )

@@ -58,8 +58,8 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
     Args:
         config: Configuration of a model that reads the video.
         tokenizer: The tokenizer that the checkpoint was trained with.
-        whole: Whether to refuse a checkpoint that leaves a part of the model as initialized, which evaluation
-        must.
+        whole: Whether to refuse a checkpoint that leaves a part of the model as initialized, as
+            evaluation must.
 
     Raises:
         WeightsError: There is no such file; it is not a checkpoint of GFSLT-VLP; it has another vocabulary;

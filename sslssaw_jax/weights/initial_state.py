@@ -38,7 +38,7 @@ def variables(state: TrainState) -> dict[KeyPath, Any]:
 
 
 def whole_variable(state: TrainState, path: KeyPath) -> np.ndarray:
-    """Return an array that may be spread over processes."""
+    """Gather an array that may be spread over processes."""
     value = variables(state)[path]
     return np.array(value if value.is_fully_addressable else process_allgather(value, tiled=True))
 

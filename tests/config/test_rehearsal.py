@@ -21,5 +21,5 @@ def test_rows_read_the_features_of_their_recognizer_and_start_alike():
 
 
 def test_an_unknown_variant_is_refused_with_those_that_there_are():
-    with pytest.raises(ConfigError, match=r":good is unknown; use poor, recognize, recognize_poor"):
+    with pytest.raises(ConfigError, match=r":good is unknown; use one of poor, recognize, recognize_poor"):
         rehearsal.get_config("good")

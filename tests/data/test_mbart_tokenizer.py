@@ -44,7 +44,7 @@ def german() -> Tokenizer:
 
 
 def phoenix(column: str, every: int = 1) -> list[str]:
-    """Real targets or questions of all splits, or some of each."""
+    """Real targets or questions of all splits, or every `every`-th of them."""
     folder = ANNOTATIONS / "phoenix2014t_qa"
     rows = [
         row

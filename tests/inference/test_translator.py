@@ -235,7 +235,7 @@ def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
         for frames in (48, 49):
             translator.read(np.zeros((frames, SIDE, SIDE, 3), np.uint8))
     [warning] = [each for each in told if each.category is UserWarning]
-    assert "has 49 frames, but the model reads 24: cut it" in str(warning.message)
+    assert "has 49 frames, but the model reads at most 24: cut it" in str(warning.message)
 
 
 def test_a_question_whose_end_is_ignored_is_a_warning(translator):

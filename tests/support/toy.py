@@ -234,7 +234,7 @@ def batch_for(config: Config, batch: Batch) -> Batch:
 
 
 def training_batch(config: Config, batch: Batch) -> Batch:
-    """Return the batch as the last stage reads it: SignBT has positions in place of frames."""
+    """Return the batch as the last stage trains on it: SignBT has positions in place of frames."""
     return with_features(batch, config.model.width) if config.system == "signbt" else batch
 
 

@@ -279,7 +279,7 @@ def write_as(kind: str, folder: Path, to: Path) -> None:
             save_file({n: tensors[n].numpy() for n in tensors if shards[n] == shard}, to / shard)
         (to / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     else:
-        tensors["lm_head.weight"] = tensors[SHARED]  # saved as 99 keys, with 96 storages
+        tensors["lm_head.weight"] = tensors[SHARED]  # one storage under two names
         torch.save(tensors, to / "pytorch_model.bin", _use_new_zipfile_serialization=kind != "old pytorch")
 
 

@@ -81,7 +81,7 @@ def read_table(table: Path, *, needs_video: bool = True) -> dict[str, Annotation
         needs_video: Whether the videos are read; otherwise the column may be missing, too.
 
     Raises:
-        AnnotationError: Rows cannot be read, ids are repeated, or there is train without dev or test.
+        AnnotationError: Rows cannot be read, ids are repeated, or a table with train clips lacks dev or test.
         MissingInputError: No video of a split is there.
     """
     problems: list[str] = []
