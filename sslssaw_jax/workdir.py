@@ -32,11 +32,18 @@ PICTURES = (".png", ".pdf", ".svg", ".jpg")  # endings of the pictures that matp
 
 
 def user_path(name: str | Path) -> Path:
-    """Return the path that a user names; `~` is the home folder."""
+    """Return the path that a user names; `~` is the home folder.
+
+    Raises:
+        UserError: It is in the home of no user.
+    """
+    path = Path(name)
     try:
-        return Path(name).expanduser()
-    except RuntimeError:  # `~name` of no user, such as the file ~base.mp4, or a user without a home
-        return Path(name)
+        return path.expanduser()
+    except RuntimeError:
+        if len(path.parts) == 1 and path.name != "~":
+            return path  # a file such as ~base.mp4
+        raise UserError(f"{name}: {path.parts[0]} has no home folder here, give the whole path") from None
 
 
 def picture_path(name: str, ends: Sequence[str] = PICTURES) -> Path:

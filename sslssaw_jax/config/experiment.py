@@ -33,7 +33,7 @@ from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import PretrainConfig, SentenceConfig, StageConfig, TranslateConfig
 from sslssaw_jax.workdir import user_path
 
-SEED = Range(0, 2**32, True, False, "lie in [0, 2**32)")  # JAX reads no more bits
+SEED = Range(0, 2**63, True, False, "lie in [0, 2**63)")  # as in JAX
 
 
 @dataclass(frozen=True)
@@ -301,8 +301,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
         require(isinstance(value, (tuple, list)), f"{path} is {value!r}; it must be a tuple")
         # ml_collections leaves a flag's text without quotes whole: "" or "seed0,seed1"
-        parts = [item.split(",") if isinstance(item, str) else [item] for item in value]
-        items = [item for item in itertools.chain.from_iterable(parts) if item != ""]
+        parts = [re.split(r"\s*,\s*", item.strip()) if isinstance(item, str) else [item] for item in value]
+        items = [item for item in itertools.chain.from_iterable(parts) if item not in (None, "None", "")]
         return tuple(_convert(typing.get_args(hint)[0], item, path) for item in items)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

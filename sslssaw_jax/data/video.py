@@ -279,10 +279,16 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
 
 
 def _undecodable(capture: cv2.VideoCapture) -> str:
-    """Name the codec that cannot be decoded, and the remedy."""
+    """Return why no frame was decoded, from the place of a segment on."""
+    capture.set(cv2.CAP_PROP_POS_MSEC, 0.0)
+    if capture.read()[0]:
+        return "video breaks off before its end"
     codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
     command = "ffmpeg -i OLD.mp4 -c:v libx264 -pix_fmt yuv420p NEW.mp4"
-    return f"no frame of its codec {printable(codec)} can be decoded: convert it to H.264 (`{command}`)"
+    return (
+        f"no frame can be decoded: it is damaged, or its codec {printable(codec)} is not known here: convert "
+        f"it to H.264 (`{command}`)"
+    )
 
 
 def _ticks(seconds: float, fps: float) -> int:

@@ -49,7 +49,8 @@ class Resampled(NamedTuple):
 
 def draw(clips: int) -> np.ndarray:
     """Draw resamples; return how often each holds each clip, i[R, C]."""
-    rng = np.random.default_rng(int(os.environ.get("SACREBLEU_SEED", "12345")))
+    seed = os.environ.get("SACREBLEU_SEED", "12345")
+    rng = np.random.default_rng(None if seed.lower() == "none" else int(seed))
     drawn_RxC = rng.choice(clips, (RESAMPLES, clips))
     return np.stack([np.bincount(row, minlength=clips) for row in drawn_RxC])
 

@@ -237,8 +237,10 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             **options: `private`, `token`, `branch`, `create_pr`, `commit_message`.
         """
         options |= {"model_card_kwargs": {"repo_id": repo_id}}
-        # what is uploaded is kept: this deletes files that only the model before had
-        return super().push_to_hub(repo_id, delete_patterns=list(MODEL_FILES), **options)
+        if not {"allow_patterns", "ignore_patterns"} & options.keys():
+            # what is uploaded is kept: this deletes files that only the model before had
+            options.setdefault("delete_patterns", list(MODEL_FILES))
+        return super().push_to_hub(repo_id, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_folder(self.model, save_directory)

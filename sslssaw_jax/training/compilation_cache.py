@@ -56,7 +56,8 @@ def cache_compilation(folder: str | None) -> None:
         "choose a folder of your own, or clear the setting",
     )
     programs = private / processor() if alone else private
-    _prune(programs)
+    if alone:  # a process must not miss what another one found
+        _prune(programs)
     jax.config.update("jax_compilation_cache_dir", str(programs))
 
 
@@ -65,7 +66,7 @@ def _prune(programs: Path) -> None:
 
     JAX's own limit warns for each program of a folder that was filled without it.
     """
-    with suppress(FileNotFoundError):  # another process removes, too
+    with suppress(FileNotFoundError):  # another run removes, too
         found = sorted(
             ((path.stat(), path) for path in programs.glob("*-cache")), key=lambda one: one[0].st_atime
         )

@@ -254,7 +254,7 @@ def test_a_set_that_is_not_there_is_named(with_sets: Dataset) -> None:
     [
         ("question_only", {"data.features": ("a",)}, "'question_only' reads no video: clear data.features"),
         ("ssl_ssaw", {"data.features": ("a", "a")}, "config.data.features is .*: name each set once"),
-        ("ssl_ssaw", {"data.features": ("a", "b")}, "'ssl_ssaw' reads 1: name as many"),
+        ("ssl_ssaw", {"data.features": ("a", "b")}, "'ssl_ssaw' reads is 1: name as many"),
         ("slrt", {"data.features": ("a",), "warm_start.epochs": 1}, "no CNN is made: clear"),
     ],
 )

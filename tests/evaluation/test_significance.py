@@ -79,6 +79,14 @@ def test_no_difference_has_the_p_value_1(system):
     assert compare(system, baseline, TARGETS) == {"bleu4": 1.0, "rouge_l": 1.0}
 
 
+def test_the_environment_chooses_the_resamples(monkeypatch):
+    fixed = confidence_interval(GOOD, TARGETS)
+    monkeypatch.setenv("SACREBLEU_SEED", "7")
+    assert confidence_interval(GOOD, TARGETS) == confidence_interval(GOOD, TARGETS) != fixed
+    monkeypatch.setenv("SACREBLEU_SEED", "none")  # sacrebleu's word for another choice each time
+    assert confidence_interval(GOOD, TARGETS) != confidence_interval(GOOD, TARGETS)
+
+
 def test_a_single_clip_proves_nothing():
     assert compare(TARGETS[:1], BAD[:1], TARGETS[:1]) == {"bleu4": 1.0, "rouge_l": 1.0}
 

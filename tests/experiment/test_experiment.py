@@ -14,6 +14,7 @@ from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
+from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import Prediction
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.evaluation.understanding import find_understanding
@@ -258,6 +259,8 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(data_dir.parent))
     assert user_path("~/runs") == data_dir.parent / "runs"
     assert user_path("~nobody.mp4") == Path("~nobody.mp4"), "a file, and nobody's home"
+    with pytest.raises(UserError, match="~no.one/runs: ~no.one has no home folder here"):
+        user_path("~no.one/runs")
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
 
@@ -308,7 +311,7 @@ def test_targets_that_bleu_4_cannot_score_are_reported(
     )
     changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
     experiment(tmp_path / "data", tmp_path / "demo", **changes)._train(0)
-    line = "translate: no target of dev has four words, so that BLEU-4 is always 0"
+    line = "translate: no target of dev has four words (or characters), so BLEU-4 is always 0"
     assert (line in capsys.readouterr().out) == told
 
 

@@ -191,6 +191,8 @@ def test_broken_videos_are_left_out_in_order_and_reported(
         "none.avi": ["no readable video"],
         "text.mp4": ["no readable video"],
     }
+    lost = read_video(Segment(tmp_path / "cut.avi", 1.6, 1.9), KEEP, 25)
+    assert (len(lost.video), lost.odd) == (0, ["video breaks off before its end"])
     assert capfd.readouterr() == ("", "")
 
 
