@@ -227,8 +227,9 @@ class Experiment:
         dev = self._data.clips(data.dev_split, video=False)
         if stage.selection is BLEU_4 and lacks_bleu4([clip.target for clip in dev.clips]):
             print(
-                f"{stage.name}: no target of {dev.split} has four words (or characters), so BLEU-4 is always 0 "
-                "and the last state counts as the best: give dev longer sentences, or go by ROUGE-L in the report"
+                f"{stage.name}: no target of {dev.split} has four words (or characters), so BLEU-4 is always "
+                "0 and the last state counts as the best: give dev longer sentences, or go by ROUGE-L in the "
+                "report"
             )
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:

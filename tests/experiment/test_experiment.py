@@ -259,8 +259,8 @@ def test_the_home_is_no_folder_named_tilde(data_dir, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(data_dir.parent))
     assert user_path("~/runs") == data_dir.parent / "runs"
     assert user_path("~nobody.mp4") == Path("~nobody.mp4"), "a file, and nobody's home"
-    with pytest.raises(UserError, match="~no.one/runs: ~no.one has no home folder here"):
-        user_path("~no.one/runs")
+    with pytest.raises(UserError, match="~no-one/runs: ~no-one has no home folder here"):
+        user_path("~no-one/runs")
     run = experiment(data_dir, data_dir, data__data_dir=f"~/{data_dir.name}", data__cache_dir="~")
     assert run.config.data.data_dir == str(data_dir) and run.config.data.cache_dir == str(data_dir.parent)
 
