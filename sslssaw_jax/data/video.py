@@ -279,7 +279,7 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
 
 
 def _undecodable(capture: cv2.VideoCapture) -> str:
-    """Return why no frame was decoded, from the place of a segment on."""
+    """Return why no frame was decoded from a place on."""
     capture.set(cv2.CAP_PROP_POS_MSEC, 0.0)
     if capture.read()[0]:
         return "video breaks off before its end"
