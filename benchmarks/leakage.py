@@ -3,7 +3,7 @@
 `DIR` holds the question files in `phoenix2014t_qa/`, `csl_daily_qa/` and `qsl_qa/`; absent files are left
 out. No model is involved: the lower-cased questions are scored as translations, and for PHOENIX-2014T also
 after the rules of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 %
-bootstrap interval.
+bootstrap interval over clips, or, where few questions are asked again and again, over questions.
 """
 
 import argparse
@@ -36,14 +36,17 @@ CORPORA: dict[str, tuple[str, str, Callable[[Path, str, list[str]], dict[str, Qu
 HEADER = ["clips", "number", "overlap", "translation", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
 
 
-def rows_of(clips: str, rows: Sequence[Question], language: str) -> Iterator[list[str]]:
+def rows_of(
+    clips: str, rows: Sequence[Question], language: str, *, over_questions: bool = False
+) -> Iterator[list[str]]:
     """Yield a row for each way to translate some clips by questions."""
     targets, questions = [row.target for row in rows], [row.question for row in rows]
     characters = counts_characters(targets)
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
     for name, texts in question_baselines(questions, language).items():
         found = score(texts, targets, characters=characters)
-        intervals = confidence_interval(texts, targets, characters=characters)
+        groups = questions if over_questions else None
+        intervals = confidence_interval(texts, targets, characters=characters, groups=groups)
         cells = [f"{found[f'bleu{n}']:.2f}" for n in (1, 2, 3)]
         cells += [f"{found[key]:.2f} ± {(high - low) / 2:.1f}" for key, (low, high) in intervals.items()]
         yield [clips, f"{len(rows):,}", f"{100 * shared:.0f} %", name.replace("_", "-"), *cells]
@@ -78,6 +81,8 @@ def main() -> None:
                     raise SystemExit(f"error: {AnnotationError(*problems)}")
                 for name, some in parts(corpus, split, rows):
                     table += rows_of(name, some, language)
+                if (asked := len({row.question for row in rows})) < len(rows) / 10:
+                    table += rows_of(f"{split}, over {asked} questions", rows, language, over_questions=True)
             else:
                 print(f"{path} is absent")
         keep("leakage", f"What the questions of {corpus} give away", HEADER, table)

@@ -47,8 +47,16 @@ class Resampled(NamedTuple):
         return Significance(max(0.0, float(mean - half)), min(100.0, float(mean + half)), float(p_value))
 
 
-def draw(clips: int) -> np.ndarray:
-    """Draw resamples; return how often each holds each clip, i[R, C]."""
+def draw(clips: int, groups: Sequence[str] | None = None) -> np.ndarray:
+    """Draw resamples; return how often each holds each clip, i[R, C].
+
+    Args:
+        clips: C.
+        groups: One name a clip, if clips of one name are drawn together since they are not independent.
+    """
+    if groups:
+        names, place_C = np.unique(groups, return_inverse=True)
+        return draw(len(names))[:, place_C]
     seed = os.environ.get("SACREBLEU_SEED", "12345")
     rng = np.random.default_rng(None if seed.lower() == "none" else int(seed))
     drawn_RxC = rng.choice(clips, (RESAMPLES, clips))
@@ -78,6 +86,7 @@ def paired_bootstrap(
     targets: Sequence[str],
     *,
     characters: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> list[dict[str, Significance]]:
     """Compare the `bleu4` and `rouge_l` of systems with a baseline's.
 
@@ -86,6 +95,7 @@ def paired_bootstrap(
         systems: The translations of each system, for the same clips in the same order.
         targets: One reference per clip.
         characters: Whether to count characters instead of words, see `metrics.score`.
+        groups: What is resampled in place of the clips, see `draw`.
 
     Returns:
         One dictionary for the baseline, whose p-values are 1, then one for each system.
@@ -97,7 +107,7 @@ def paired_bootstrap(
     if not targets or any(len(translations) != len(targets) for translations in texts):
         lengths = ", ".join(str(len(translations)) for translations in texts)
         raise ValueError(f"{lengths} translations for {len(targets)} targets; one is needed for each")
-    drawn, references = draw(len(targets)), [tokens(target, characters) for target in targets]
+    drawn, references = draw(len(targets), groups), [tokens(target, characters) for target in targets]
     joined = [[" ".join(words) for words in references]]
     found: list[dict[str, Resampled]] = []
     for translations in texts:
@@ -113,10 +123,14 @@ def paired_bootstrap(
 
 
 def confidence_interval(
-    predictions: Sequence[str], targets: Sequence[str], *, characters: bool = False
+    predictions: Sequence[str],
+    targets: Sequence[str],
+    *,
+    characters: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Return the 95 % intervals of `bleu4` and `rouge_l`; see `paired_bootstrap`."""
-    (alone,) = paired_bootstrap(predictions, [], targets, characters=characters)
+    (alone,) = paired_bootstrap(predictions, [], targets, characters=characters, groups=groups)
     return {metric: (each.low, each.high) for metric, each in alone.items()}
 
 

@@ -79,6 +79,18 @@ def test_no_difference_has_the_p_value_1(system):
     assert compare(system, baseline, TARGETS) == {"bleu4": 1.0, "rouge_l": 1.0}
 
 
+def test_clips_that_are_drawn_together_are_no_more_than_one():
+    groups = [f"pair{place % 60}" for place in range(120)]  # the same 60 clips twice
+    twice = [*GOOD[:60], *GOOD[:60]], [*TARGETS[:60], *TARGETS[:60]]
+    once = confidence_interval(GOOD[:60], TARGETS[:60])
+    together = confidence_interval(*twice, groups=groups)
+    for metric, (low, high) in confidence_interval(*twice).items():
+        assert together[metric][1] - together[metric][0] > 1.2 * (high - low)
+        assert together[metric][1] - together[metric][0] == pytest.approx(
+            once[metric][1] - once[metric][0], rel=0.2
+        )
+
+
 def test_the_environment_chooses_the_resamples(monkeypatch):
     fixed = confidence_interval(GOOD, TARGETS)
     monkeypatch.setenv("SACREBLEU_SEED", "7")
