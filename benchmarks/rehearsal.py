@@ -23,6 +23,7 @@ from sslssaw_jax.data.text import tokens
 from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
 from sslssaw_jax.evaluation.metrics import raw_bleu
 from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
+from sslssaw_jax.evaluation.significance import RESAMPLES
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -67,7 +68,6 @@ VARIANTS = {
 }
 """What is changed of the full system -> the row with the change and the full system."""
 COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
-RESAMPLES = 1000
 OVERLAP_FREE = "overlap_free"
 
 

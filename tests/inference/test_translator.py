@@ -17,6 +17,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, write_tokenizer
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
+from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import read_predictions
 from sslssaw_jax.evaluation.programs import Programs
@@ -240,11 +241,14 @@ def test_a_video_of_which_most_is_left_out_is_a_warning(translator):
 
 def test_a_question_whose_end_is_ignored_is_a_warning(translator):
     video = np.zeros((1, SIDE, SIDE, 3), np.uint8)
-    with pytest.warns(UserWarning, match=r"'What well .* tokens, but the model reads 16: its end is ign"):
-        translator.read(video, ["What comes today?", f"What {'well ' * 22}comes today?"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        translator.read(video, "What comes today?")
+    short, long = "What comes today?", f"What {'well ' * 22}comes today?"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        clips = translator.read(video, [short, long, long])
+    assert [clip.question for clip in clips] == [short, long, long], "nothing of it is lost on the way"
+    [warning] = [each for each in told if each.category is UserWarning]
+    needed = len(translator.model.tokenizer.encode(clean_question(long), 10_000))
+    assert f"{long[:40]!r} has {needed} tokens, but the model reads 16: its end is" in str(warning.message)
 
 
 def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator, tmp_path):
@@ -261,9 +265,14 @@ def test_frames_that_cannot_be_read_are_counted_and_named(translator, folders, t
     files = sorted((tmp_path / "clip").iterdir())
     for file in files[1:3]:
         file.write_text("a letter")
-    told = rf"clip: frames unreadable, dropped: 2 of {len(files)}: {files[1].name}, {files[2].name}$"
-    with pytest.warns(UserWarning, match=told):
-        translator.read(tmp_path / "clip")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        [clip] = translator.read(tmp_path / "clip")
+    [warning] = [each for each in told if each.category is UserWarning]
+    dropped = f"2 of {len(files)}: {files[1].name}, {files[2].name}"
+    assert str(warning.message).endswith(f"clip: frames unreadable, dropped: {dropped}")
+    [whole] = translator.read(folders[0])
+    assert list(clip.video) == [whole.video[0], *whole.video[3:]], "the others, in order"
 
 
 @pytest.mark.parametrize(
