@@ -117,7 +117,7 @@ def locked_file(path: Path, timeout: float = -1) -> Iterator[None]:
     Raises:
         Timeout: Another process holds the lock.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a mark in place of a lock would outlive a killed process
     try:
         lock.acquire(timeout=timeout)
     except Timeout:

@@ -247,6 +247,7 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
         return ClipFrames([], ["its path is not UTF-8: rename it"])
     # FFmpeg would take `10:15.mp4` for a protocol, but not an absolute path
     capture = cv2.VideoCapture(str(segment.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # as a phone was held; OpenCV 4.11 does so only if asked
     height, width = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
     if capture.isOpened() and not _is_reasonable(height, width, resize):
         return ClipFrames([], ["frames of too many pixels"])

@@ -15,7 +15,7 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.faults import explain_device_errors
 from sslssaw_jax.training.progress import show_progress
 from sslssaw_jax.training.sharding import local_frames, replicated, shard_batch
 from sslssaw_jax.types import Batch, TrainState
@@ -78,5 +78,5 @@ class Runner:
         self, step: Callable[..., Any], state: TrainState, batch: Batch, place: Callable[[Batch], Batch]
     ) -> Any:
         """Return a compiled step's results; `place` puts the batch on devices."""
-        with explain_out_of_memory(self.stage.name):
+        with explain_device_errors(self.stage.name):
             return jax.device_get(step(state.eval_params, state.batch_stats, place(batch)))

@@ -26,7 +26,7 @@ from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import BackTranslation, Stage
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
-from sslssaw_jax.training.faults import explain_out_of_memory
+from sslssaw_jax.training.faults import explain_device_errors
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.processes import wait_for_all
 from sslssaw_jax.training.sharding import device_names, make_mesh
@@ -188,7 +188,7 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
         print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
-        with locked(workdir), explain_out_of_memory(stage.name):
+        with locked(workdir), explain_device_errors(stage.name):
             batches = batches or self._train_batches(place)
             self._report_texts(stage, batches.clips)
             if jax.process_index() == 0:

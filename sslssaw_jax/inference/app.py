@@ -71,6 +71,8 @@ def _file(name: str) -> str:
 
 
 def _serve(options: argparse.Namespace, folder: Path) -> None:
+    for name in ("no_proxy", "NO_PROXY"):  # gradio calls its own page at the start
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1"]))
     from sslssaw_jax.inference.examples import find_examples
     from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help should not wait
     from sslssaw_jax.inference.translator import Translator

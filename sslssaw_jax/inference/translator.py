@@ -26,6 +26,7 @@ from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import user_path
 
+HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2: also no connection
 _ALONE = 4  # up to this many clips are translated one by one; more fill the batches of the run's evaluation
 
 
@@ -106,10 +107,10 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             )
         try:
             return super().from_pretrained(name, **options)
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        except (HTTPError, HFValidationError, LocalEntryNotFoundError) as error:
             raise ModelError(
                 f"there is no model {name}: there is no such folder, and the Hugging Face hub gave none "
-                f"({str(error).splitlines()[0]})"
+                f"({next(iter(str(error).splitlines()), repr(error))})"
             ) from error
 
     def __call__(

@@ -198,8 +198,8 @@ class Checkpointer:
             whole = saved_steps(self.directory)
             left = f"the last whole one is of step {whole[-1]}" if whole else "there is no other one"
             raise CheckpointError(
-                f"a checkpoint could not be written to {self.directory} ({first_line(error)}); {left}: make "
-                "room on the disk and start again to continue"
+                f"a checkpoint could not be written to {self.directory} ({first_line(error)}); {left}: "
+                "remove the cause (make room on a full disk) and start again to continue"
             ) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sslssaw_jax.config.checks import require
+from sslssaw_jax.config.checks import ConfigError, require
 from sslssaw_jax.workdir import user_path
 
 AUTO = "auto"
@@ -19,12 +19,13 @@ def cache_compilation(folder: str | None) -> None:
     """Keep compiled programs, unless the environment names another folder.
 
     Args:
-        folder: `auto`, a path, or None for no cache. With `auto`, a home that cannot be written is a warning.
-            Several processes must share one folder, since only the first writes, and a process that compiles
-            waits for what others find on their GPUs: `auto` then keeps nothing, and a path is used as it is.
+        folder: `auto`, a path, or None for no cache. With `auto`, a home that cannot be written, or that
+            others can write, is a warning. Several processes must share one folder, since only the first
+            writes, and a process that compiles waits for what others find on their GPUs: `auto` then keeps
+            nothing, and a path is used as it is.
 
     Raises:
-        ConfigError: Somebody else can write into the folder.
+        ConfigError: Somebody else can write into the folder that a path names.
     """
     import jax  # here, since tests ask for `processor` before JAX reads its environment
 
@@ -42,23 +43,25 @@ def cache_compilation(folder: str | None) -> None:
     try:
         private = (Path(_FOLDER).expanduser() if folder == AUTO else user_path(folder)).absolute()
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # a RuntimeError if there is no home
+        status = private.stat()
+        require(
+            status.st_uid == os.getuid() and not status.st_mode & 0o022,
+            f"config.compilation_cache: somebody else can write into {private}, from where programs are run: "
+            "choose a folder of your own, or clear the setting",
+        )
+    except (OSError, RuntimeError, ConfigError) as error:  # a RuntimeError if there is no home
         if folder != AUTO:
             raise
         warnings.warn(
             f"each start compiles again, since nothing can be kept in {_FOLDER}: {error}", stacklevel=1
         )
         return
-    status = private.stat()
-    require(
-        status.st_uid == os.getuid() and not status.st_mode & 0o022,
-        f"config.compilation_cache: somebody else can write into {private}, from where programs are run: "
-        "choose a folder of your own, or clear the setting",
-    )
     programs = private / processor() if alone else private
     if alone:  # a process must not miss what another one found
         _prune(programs)
     jax.config.update("jax_compilation_cache_dir", str(programs))
+    # XLA's own folder of autotuning ends a program if several write to it at the same time
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def _prune(programs: Path) -> None:

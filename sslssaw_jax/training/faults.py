@@ -100,11 +100,18 @@ def contact_sheet(frames_NxHxWx3: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def explain_out_of_memory(stage: str) -> Iterator[None]:
-    """Turn a device's "out of memory" into an error that names remedies."""
+def explain_device_errors(stage: str) -> Iterator[None]:
+    """Turn a device's commonest errors into ones that name remedies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
+        if "DNN library initialization failed" in str(error):
+            raise TrainingError(
+                f"{stage}: cuDNN does not start on this GPU. Another program may hold its memory (see "
+                "`nvidia-smi`), or cuDNN is older than JAX asks for, or too new for a GPU older than Turing "
+                "(docs/training.md); with TF_CPP_MIN_LOG_LEVEL=0 in the environment, the lines before this "
+                "one say which"
+            ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise TrainingError(

@@ -39,7 +39,13 @@ def initialize_processes(
     }
     missing = [name for name, value in given.items() if value is None]
     if given["coordinator_address"] == AUTO or (len(missing) == 3 and _launched_with_others()):
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # nothing around tells of other processes
+            raise ConfigError(
+                f"--coordinator_address={AUTO} finds no launcher here ({error}): start with srun or mpirun, "
+                "or give --coordinator_address=HOST:PORT, --num_processes and --process_id"
+            ) from error
     elif len(missing) == 3 or given["num_processes"] == 1:
         return False
     elif missing:

@@ -4,6 +4,7 @@ Model code is written for the global batch and knows nothing of this; the compil
 """
 
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
+from sslssaw_jax.training.host_memory import has_accelerator
 from sslssaw_jax.types import Batch
 
 AXES = ("data", "fsdp")
@@ -29,6 +31,14 @@ def make_mesh(config: MeshConfig) -> Mesh:
         ConfigError: The sizes do not multiply to the number of devices.
     """
     num_devices = jax.device_count()
+    chosen = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if jax.default_backend() == "cpu" and has_accelerator() and not chosen:
+        warnings.warn(
+            "this machine has an accelerator, but JAX uses the CPU: install JAX for it (see the README) and "
+            "unset LD_LIBRARY_PATH, which can hide the libraries that JAX brings; JAX_PLATFORMS=cpu in the "
+            "environment chooses the CPU",
+            stacklevel=1,
+        )
     sizes = [config.data, config.fsdp]
     known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) == 1 and known > 0 and num_devices % known == 0:

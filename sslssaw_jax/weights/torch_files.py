@@ -167,13 +167,19 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
             folder = Path(
                 snapshot_download(str(model), allow_patterns=[CONFIG_FILE, tokenizer_file, weights])
             )
-        except (OSError, ValueError) as error:  # the hub's errors are of these kinds
+        except Exception as error:  # of the hub, of its HTTP library, or of its storage
             failure = error
             continue
         if _weight_file(folder):
             return folder
-    reason = str(failure).strip().splitlines()[0] if failure else "it has no weights there"
-    raise WeightsError(f"there is no folder {model}, nor is it available from the Hugging Face hub: {reason}")
+    reason = (
+        next(iter(str(failure).strip().splitlines()), repr(failure)) if failure else "it has no weights there"
+    )
+    raise WeightsError(
+        f"there is no folder {model}, nor is it available from the Hugging Face hub: {reason} (a download "
+        "that broke off continues if started again; behind a proxy, HF_HUB_DISABLE_XET=1 in the environment "
+        "may help)"
+    )
 
 
 @contextlib.contextmanager

@@ -67,3 +67,24 @@ def test_a_codec_that_cannot_be_decoded_is_named_with_the_remedy(tmp_path: Path)
     clip = video.read_video(tmp_path / "a.mkv", video.Resize(), fps=RATE)
     assert clip.video == [] and len(clip.odd) == 1
     assert "codec hevc" in clip.odd[0] and "ffmpeg -i OLD.mp4 -c:v libx264" in clip.odd[0]
+
+
+def test_a_video_that_a_phone_filmed_upright_is_upright(tmp_path: Path) -> None:
+    """A phone stores the sensor's wide picture and a matrix that turns it."""
+    writer = cv2.VideoWriter(str(tmp_path / "wide.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (96, 64))
+    for _ in range(5):
+        writer.write(
+            np.repeat(np.uint8([255, 0]), 48)[None, :, None].repeat(64, 0).repeat(3, 2)
+        )  # bright left
+    writer.release()
+    stored = (tmp_path / "wide.mp4").read_bytes()
+    matrix = stored.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2
+    turned = np.array([0, 1 << 16, 0, -1 << 16, 0, 0, 64 << 16, 0, 1 << 30], ">i4").tobytes()  # clockwise
+    (tmp_path / "upright.mp4").write_bytes(stored[:matrix] + turned + stored[matrix + len(turned) :])
+    clip = video.read_video(
+        video.Segment(tmp_path / "upright.mp4", 0.0, math.inf), video.Resize(side=0), fps=RATE
+    )
+    image = cv2.imdecode(np.frombuffer(clip.video[0], np.uint8), cv2.IMREAD_COLOR)
+    height, width, _ = image.shape
+    assert height > width
+    assert image[: height // 3].mean() > 200 and image[-height // 3 :].mean() < 50

@@ -9,6 +9,7 @@ from sslssaw_jax import Translator
 from sslssaw_jax.data.dataset import DATASETS
 from sslssaw_jax.inference.card import DATA, model_card
 from sslssaw_jax.inference.trained_model import ModelError
+from sslssaw_jax.inference.translator import HTTPError
 from sslssaw_jax.weights.initial_state import variables
 from tests.inference.test_translator import make_run
 from tests.support.hub import local_hub
@@ -73,6 +74,17 @@ def test_a_model_replaces_the_one_before_on_the_hub(translator, hub):
 
 def test_a_model_that_the_hub_does_not_have_is_one_clear_error(hub):
     with pytest.raises(ModelError, match="there is no model somebody/else"):
+        Translator.from_pretrained("somebody/else")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch):
+    def unreachable(**_):
+        raise HTTPError("")
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", unreachable)
+    with pytest.raises(
+        ModelError, match=r"no model somebody/else.*the Hugging Face hub gave none \(HTTPError"
+    ):
         Translator.from_pretrained("somebody/else")
 
 

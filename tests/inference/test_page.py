@@ -1,4 +1,5 @@
 import importlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -205,6 +206,15 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit, match=r"^error: the page needs gradio: pip install"):
         app.main([f"--model={tmp_path / 'absent'}"])
+
+
+def test_the_page_is_not_asked_for_through_a_proxy(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "inside.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(SystemExit):
+        app.main([f"--model={tmp_path / 'absent'}"])
+    assert os.environ["no_proxy"] == "inside.example,localhost,127.0.0.1"
+    assert os.environ["NO_PROXY"] == "localhost,127.0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from sslssaw_jax.training.compilation_cache import cache_compilation, processor,
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch, tmp_path):
     """Clear the folder that all tests share, and restore it."""
-    shared = jax.config.jax_compilation_cache_dir
+    shared, of_xla = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_enable_xla_caches
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("HOME", str(tmp_path))
     yield
     jax.config.update("jax_compilation_cache_dir", shared)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", of_xla)
 
 
 def test_compiled_programs_lie_in_a_folder_of_the_user_alone(tmp_path):
@@ -27,6 +28,9 @@ def test_compiled_programs_lie_in_a_folder_of_the_user_alone(tmp_path):
     folder = tmp_path / ".cache" / "sslssaw_jax" / "compiled"
     assert jax.config.jax_compilation_cache_dir == str(folder / processor())
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (
+        jax.config.jax_persistent_cache_enable_xla_caches == "none"
+    )  # which runs at the same time would share
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
@@ -39,6 +43,16 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
     with pytest.raises(ConfigError, match="somebody else"):
         cache_compilation(str(folder))
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_folder_of_the_home_that_others_can_write_costs_the_cache_alone(tmp_path):
+    """Kubernetes makes homes writable for a group at each start."""
+    folder = tmp_path / ".cache" / "sslssaw_jax" / "compiled"
+    folder.mkdir(parents=True)
+    folder.chmod(0o2770)
+    with pytest.warns(UserWarning, match="each start compiles again.*somebody else can write"):
+        cache_compilation("auto")
     assert jax.config.jax_compilation_cache_dir is None
 
 

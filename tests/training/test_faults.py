@@ -1,5 +1,6 @@
 """Faults in training end in one clear error and keep the last good state."""
 
+import errno
 import json
 import os
 import resource
@@ -30,7 +31,7 @@ from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training import loop
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
-from sslssaw_jax.training.faults import TrainingError, contact_sheet, explain_out_of_memory, write_batch
+from sslssaw_jax.training.faults import TrainingError, contact_sheet, explain_device_errors, write_batch
 from sslssaw_jax.training.loop import train
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.training.signals import Stopped, StopRequest
@@ -418,25 +419,31 @@ def test_a_workdir_is_one_processs_until_it_dies(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_locks_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def acquire(*_: Any, **__: Any) -> None:
-        raise OSError("no locks available")
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "no locks available")
 
-    monkeypatch.setattr("sslssaw_jax.workdir.FileLock.acquire", acquire)
+    monkeypatch.setattr("fcntl.flock", flock)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")  # as outside tests
         for _ in range(2):  # training and evaluation
             with locked(tmp_path / "run"):
                 assert (tmp_path / "run").is_dir()
     (warning,) = told
-    assert "run cannot be locked (no locks available): let no other run use it" in str(warning.message)
+    message = f"run cannot be locked ([Errno {errno.ENOSYS}] no locks available): let no other run use it"
+    assert message in str(warning.message)
 
 
 def test_a_device_without_memory_names_the_knobs() -> None:
     message = r"pretrain: .*compute\.remat.*mesh\.fsdp.*pretrain\.frame_budget"
-    with pytest.raises(TrainingError, match=message), explain_out_of_memory("pretrain"):
+    with pytest.raises(TrainingError, match=message), explain_device_errors("pretrain"):
         jnp.zeros((2**50,)).block_until_ready()
-    with pytest.raises(ValueError, match="else"), explain_out_of_memory("pretrain"):
+    with pytest.raises(ValueError, match="else"), explain_device_errors("pretrain"):
         raise ValueError("something else")
+    with (
+        pytest.raises(TrainingError, match=r"pretrain: cuDNN does not start.*nvidia-smi"),
+        explain_device_errors("pretrain"),
+    ):
+        raise jax.errors.JaxRuntimeError("FAILED_PRECONDITION: DNN library initialization failed.")
 
 
 def test_chosen_steps_are_traced(source: ClipSource, tmp_path: Path) -> None:

@@ -194,6 +194,15 @@ def test_settings_that_do_not_make_several_processes_are_an_error(
         initialize_processes(*arguments)
 
 
+def test_a_launcher_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def initialize() -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(ConfigError, match=r"auto finds no launcher here.*--num_processes and --process_id"):
+        initialize_processes("auto", None, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "asked"),
     [

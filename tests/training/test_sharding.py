@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
-from sslssaw_jax.training import sharding
+from sslssaw_jax.training import host_memory, sharding
 from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, state_sharding
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
@@ -153,6 +154,21 @@ def test_processes_together_read_every_frame_once(budget, monkeypatch):
 )
 def test_a_mesh_that_does_not_fit_is_an_error(config):
     assert "do not fit" in error_of(lambda: make_mesh(config))
+
+
+def test_a_machine_whose_accelerator_is_not_used_is_a_warning(monkeypatch, tmp_path):
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(host_memory, "ACCELERATORS", (str(tmp_path / "nvidiactl"),))
+    chosen = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", None)
+        with pytest.warns(UserWarning, match="JAX uses the CPU.*LD_LIBRARY_PATH"):
+            make_mesh(MeshConfig())
+        jax.config.update("jax_platforms", "cpu")
+        with warnings.catch_warnings(action="error"):
+            make_mesh(MeshConfig())
+    finally:
+        jax.config.update("jax_platforms", chosen)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import jax
@@ -350,6 +351,15 @@ def test_a_name_that_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"no folder nobody/nothing, nor .* Hugging Face hub: \w"):
+        find_model("nobody/nothing")
+
+
+def test_a_download_that_breaks_off_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(*_: Any, **__: Any) -> str:
+        raise huggingface_hub.errors.HfHubHTTPError.__bases__[0]("")  # without a message, as of a broken line
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(WeightsError, match=r"hub: HTTPError\(.*continues if started again"):
         find_model("nobody/nothing")
 
 
