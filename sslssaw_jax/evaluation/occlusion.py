@@ -126,8 +126,9 @@ def occlusion_batch(
         [(part.start, len(part)) for part in stretches], np.int32
     ).reshape(-1, 2)
     asked = [*questions, *[questions[0]] * len(stretches)]
-    written = len(tokenizer.encode(sentence, config.decode.max_new_tokens + 1))
-    target_length = -(-written // TOKENS) * TOKENS
+    longest = config.decode.max_new_tokens + 1
+    written = len(tokenizer.encode(sentence, longest))
+    target_length = min(-(-written // TOKENS) * TOKENS, longest)  # the model may have no more positions
 
     def encode(tower: TextTowerTokenizer) -> Texts:
         question = encode_texts(tower, asked, (rows, data.max_question_tokens), tokenizer.pad_id)

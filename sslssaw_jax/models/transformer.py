@@ -191,6 +191,7 @@ class LearnedPositions(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         # From scratch, the reference's 0.02 would be too small compared with tokens of unit variance.
         init = nnx.initializers.normal(0.1)
+        self.max_positions = config.max_positions
         rows = config.max_positions + POSITION_OFFSET
         self.embed_positions = nnx.Embed(rows, config.d_model, embedding_init=init, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
@@ -201,6 +202,7 @@ class LearnedPositions(nnx.Module):
         return self.dropout(self._add(embedded_RxLxD, positions_RxL), rngs=rngs)
 
     def _add(self, embedded_RxLxD: jax.Array, positions_RxL: jax.Array) -> jax.Array:
+        _check_length(embedded_RxLxD.shape[1], self.max_positions)  # a table returns NaN beyond its end
         # Padding before the first token has position -1, which is one of the unused rows.
         return embedded_RxLxD + self.embed_positions(positions_RxL + POSITION_OFFSET)
 

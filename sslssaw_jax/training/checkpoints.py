@@ -50,6 +50,16 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, from another model, or not writable."""
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which leaves it to the loop to ask JAX for signals.
+
+    JAX would take a step for the next number of `StopRequest.reached`, and stop there alone.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpointer:
     """A folder of checkpoints that keeps the latest and the best.
 
@@ -73,7 +83,7 @@ class Checkpointer:
         self.directory = _checked(directory)
         self.scores: Scores = read_scores(self.directory)
         self._keep_latest, self._keep_best, self._selection = keep_latest, keep_best, selection
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             item_handlers={
                 "state": _with_digests(ocp.StandardCheckpointHandler()),

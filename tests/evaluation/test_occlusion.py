@@ -150,6 +150,21 @@ def test_padding_changes_no_drop(tokenizer, monkeypatch: pytest.MonkeyPatch) -> 
         assert abs(one.drop - other.drop) < 1e-4 * abs(tight.log_prob)
 
 
+def test_a_sentence_has_no_more_tokens_than_decoding_writes(tokenizer) -> None:
+    """The settings are checked for as many positions, and not for more."""
+    setup, lengths = Setup(tokenizer, **{"decode.max_new_tokens": 6}), []
+    setup.state = TrainState(*[None] * 4)
+
+    def score(params: Any, batch_stats: Any, batch: Any) -> np.ndarray:
+        lengths.append(batch.decoder_texts.target.shape[1])
+        return np.zeros(len(batch.valid))
+
+    setup.explainer._score = score
+    setup.explain()
+    assert len(tokenizer.encode(SENTENCE, 100)) > 7
+    assert lengths == [6 + 1]
+
+
 def test_what_a_model_does_not_read_is_not_left_out(tokenizer) -> None:
     setup = Setup(tokenizer, **{"model.inputs": "video", "model.ssl": "off"})
     setup.state = TrainState(*[None] * 4)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
-from sslssaw_jax.models.transformer import Decoder, Encoder
+from sslssaw_jax.models.transformer import Decoder, Encoder, LearnedPositions
 from tests.support.mbart_reference import CONFIG, VOCAB_SIZE, random_pair, random_tokens, relative_error
 from tests.support.pytorch import torch
 
@@ -192,3 +192,5 @@ def test_a_sequence_beyond_the_positions_is_refused():
         Encoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask)
     with pytest.raises(ConfigError, match=r"5 exceeds the 4 .*max_positions in config\.model"):
         Decoder(1, 2, config, rngs=nnx.Rngs(0))(embedded, mask, embedded, mask)
+    with pytest.raises(ConfigError, match=r"5 exceeds the 4 .*max_positions in config\.model"):
+        LearnedPositions(config, rngs=nnx.Rngs(0))(embedded, jnp.arange(5)[None], None)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sslssaw_jax.training import checkpoints
@@ -340,3 +341,15 @@ def test_the_average_is_what_another_run_gets_if_there_is_one(tmp_path, averaged
     params, _, _ = restore_params(tmp_path)
     wanted = other if averaged else state
     np.testing.assert_array_equal(params["head"]["kernel"], wanted.params["head"]["kernel"][...])
+
+
+def test_the_loop_alone_asks_jax_for_signals(tmp_path, monkeypatch):
+    """JAX stops at the number after the last one asked: a step in between would move it out of reach."""
+
+    def ask(step: int) -> bool:
+        raise AssertionError(f"asked with the step {step}")
+
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", ask)
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 1)
+        save(checkpointer, 2)
