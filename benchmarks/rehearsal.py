@@ -2,9 +2,9 @@
 
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. It prints as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
-row `question`, what SSL and SSAW add, and what changes of the full system gain, as a mean over the seeds that
-both rows have, with 95 % intervals by a bootstrap over clips, and for each such seed; and BLEU-4 on dev while
-the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows' predictions.
+row `question`, what SSL, SSAW and other fusions add, and what changes of the full system gain, as a mean over
+the seeds that both rows have, with 95 % intervals by a bootstrap over clips, and for each such seed; and
+BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows' predictions.
 """
 
 import argparse
@@ -55,15 +55,15 @@ EFFECTS = {
     "SSAW, without SSL": ("qb_ssaw", "qb"),
     "SSAW, with SSL": ("ssl_ssaw", "qb_ssl"),
     "both": ("ssl_ssaw", "qb"),
+    "an LSTM in place of SSAW": ("lstm", "ssl_ssaw"),
+    "a TCN in place of SSAW": ("tcn", "ssl_ssaw"),
 }
-"""What is added -> the row with it and the row without it."""
+"""What is added, or put in place of another part -> the row with it and the row without it."""
 VARIANTS = {
     "no LayerNorm before the gate": ("no_gate_norm", "ssl_ssaw"),
     "the gate times two": ("full_gate", "ssl_ssaw"),
     "the question's loss times 0.2": ("light_ssl", "ssl_ssaw"),
     "the fusion's learning rate times five": ("fast_fusion", "ssl_ssaw"),
-    "an LSTM in place of SSAW": ("lstm", "ssl_ssaw"),
-    "a TCN in place of SSAW": ("tcn", "ssl_ssaw"),
     "the video alone": ("video", "ssl_ssaw"),
 }
 """What is changed of the full system -> the row with the change and the full system."""

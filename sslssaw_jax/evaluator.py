@@ -98,14 +98,14 @@ class Evaluator:
             write_json(self.output_dir / METRICS, scores)
             print(format_table(scores))
             print(format_gloss_table(scores), end="")
-            # the shipped question-only runs have other questions
-            own = self._dataset.name == "custom_qa"
-            if (run := self._question_only_run) and baselines[test] is None and not own:
-                print(
-                    f"question-only: none in {run}; this run's command with "
-                    f"--config.model.inputs=question --workdir={run} trains it, and --mode=eval then "
-                    "compares this run with it"
+            if (run := self._question_only_run) and baselines[test] is None:
+                how = (
+                    f"this run's command with --config.model.inputs=question --workdir={run} trains it, and "
                 )
+                how += "--mode=eval then compares this run with it"
+                if self._dataset.name == "custom_qa":  # configurations name the run of their own dataset
+                    how = "docs/own_data.md says how to train one"
+                print(f"question-only: none in {run}; {how}")
 
     def evaluate_glosses(self) -> None:
         """Recognise dev and test with the best checkpoint; write and print scores.
@@ -250,7 +250,8 @@ class Evaluator:
 
     def _find_understanding(self, state: TrainState, predictions: Sequence[Prediction]) -> dict[str, Any]:
         black, _ = self.programs.translate(state, self.programs.dev.without_video(), what=", without video")
-        return dataclasses.asdict(find_understanding(predictions, black))
+        shortest = int(self.programs.dev.num_frames.min())
+        return dataclasses.asdict(find_understanding(predictions, black)) | {"shortest": shortest}
 
     def _draw(
         self, state: TrainState, clips: ClipSource, index: int, row: Prediction, gate: Gate | None

@@ -74,7 +74,9 @@ def test_the_page_of_the_tables_names_their_rows():
     rows = dict(re.findall(r"^\| (\d) (?:and \d )?\| (.+) \|$", text, re.MULTILINE))
     for number, named in rows.items():
         experiments = [row["experiment"] for row in PAPER[number]["rows"]]
-        assert re.findall(r"`(\w+)`", named) == experiments, f"table {number}"
+        assert re.findall(r"`(\w+)`", named) == experiments, (
+            f"Table {number} in docs/tables.md and in paper.json"
+        )
     assert list(rows) == ["1", *"34567"]
 
 

@@ -1,18 +1,13 @@
 """Translate videos: `sslssaw translate clip.mp4 --question="Where did she go?" --model=runs/demo`."""
 
 import argparse
-import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from sslssaw_jax.errors import ends_in_one_line, printable, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.workdir import picture_path
-
-if TYPE_CHECKING:
-    from sslssaw_jax.inference.translator import Answer
 
 
 @ends_in_one_line()
@@ -56,7 +51,7 @@ def _translate(options: argparse.Namespace) -> None:
     answers = translator.answer(clips, explain=bool(options.explain))
     for answer in answers:
         if options.json:
-            found = {"video": options.video, **to_json(answer)}
+            found = {"video": options.video, **answer.to_json()}
             text = json.dumps(found, ensure_ascii=False)
             print(text if text == printable(text) else json.dumps(found))  # JSON has escapes of its own
         else:
@@ -65,14 +60,6 @@ def _translate(options: argparse.Namespace) -> None:
         translator.draw(clips[0], answers, options.explain)
         if not options.json:
             print(f"what the sentences depend on: {options.explain}")
-
-
-def to_json(answer: "Answer") -> dict[str, Any]:
-    """Return an answer as JSON keeps it."""
-    found = dataclasses.asdict(answer)
-    if answer.gate is not None:
-        found["gate"]["weights"] = answer.gate.weights.tolist()
-    return found
 
 
 if __name__ == "__main__":

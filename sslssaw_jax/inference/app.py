@@ -11,10 +11,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.workdir import user_path
+
+if TYPE_CHECKING:
+    from sslssaw_jax.inference.trained_model import TrainedModel
 
 
 @ends_in_one_line()
@@ -76,13 +82,16 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
     from sslssaw_jax.inference.examples import find_examples
     from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help should not wait
     from sslssaw_jax.inference.translator import Translator
+    from sslssaw_jax.training.compilation_cache import AUTO, cache_compilation
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # reports each attempt to reach the hub
+    cache_compilation(AUTO)
     print(f"loading {options.model}", flush=True)
     translator = Translator.from_pretrained(options.model)
     examples = find_examples(options.model, translator, folder)
-    for example in examples[:1]:  # compiles, so that the first visitor need not wait
-        translator(example.video, example.question, explain=True)
+    # compiles, so that the first visitor need not wait
+    video, question = examples[0][:2] if examples else (_black(translator.model), "")
+    translator(video, question, explain=True)
     launch(
         make_page(translator, examples),
         server_name=options.host,
@@ -91,6 +100,10 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
         ssl_keyfile=options.ssl_keyfile,
         ssl_verify=False,  # gradio calls its own page at the start, where the certificate names another host
     )
+
+
+def _black(model: "TrainedModel") -> np.ndarray:
+    return np.zeros((model.config.data.max_frames, *model.facts.frame_size, 3), np.uint8)
 
 
 if __name__ == "__main__":

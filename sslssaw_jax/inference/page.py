@@ -51,6 +51,8 @@ class PageError(UserError):
 
 def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.Blocks:
     """Return the page of a translator."""
+    model = translator.model
+    seconds = TOO_LONG * model.config.data.max_frames / model.facts.fps
 
     def ask(question: str, video: str | None, turns: list[Turn]) -> tuple[Any, ...]:
         try:
@@ -100,7 +102,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
                 )
                 gr.HTML(_html("step", number=2, name="Sign"))
                 video = gr.Video(
-                    label="Signed answer",
+                    label=f"Signed answer: one sentence of at most {seconds:.0f} seconds",
                     sources=["webcam", "upload"],
                     include_audio=False,
                     elem_id="video",
@@ -195,6 +197,8 @@ def _ask(translator: "Translator", question: str, video: str | None, *, explain:
         [clip] = translator.read(video, question.strip())
     except UserError as error:
         raise PageError(str(error).replace(video, Path(video).name)) from error
+    if translator.tokens_not_read(question):
+        raise PageError("The question is too long: the model would not read its end. Shorten it.")
     fps, longest = translator.model.facts.fps, translator.model.config.data.max_frames
     if clip.num_frames > TOO_LONG * longest:
         raise PageError(

@@ -15,6 +15,7 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.dataset import DatasetFacts
 from sslssaw_jax.data.features import FeatureSet, features_from_notes, features_notes
@@ -71,8 +72,16 @@ class TrainedModel(NamedTuple):
 
         Without an evaluation it is unknown, and everything counts as understood.
         """
-        found = self.scores.get(self.config.data.dev_split, {}).get(UNDERSTANDING)
-        return found["threshold"] if found else -math.inf
+        return self._understanding.get("threshold", -math.inf)
+
+    @property
+    def shortest(self) -> int:
+        """Return the frames of dev's shortest clip; no shorter one is understood."""
+        return self._understanding.get("shortest", 0)  # of earlier versions unknown
+
+    @property
+    def _understanding(self) -> dict[str, Any]:
+        return self.scores.get(self.config.data.dev_split, {}).get(UNDERSTANDING, {})
 
 
 def is_model(folder: Path) -> bool:
@@ -134,7 +143,10 @@ def load_folder(folder: Path) -> TrainedModel:
         ) from error
     if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer", "scores"} <= notes.keys():
         raise ModelError(f"{folder / MODEL_CONFIG} does not describe a model of sslssaw_jax")
-    return _assemble(folder, notes, arrays, notes["scores"])
+    model = _assemble(folder, notes, arrays, notes["scores"])
+    if model.stage.reads_video and not model.scores:
+        announce(f"{folder} was saved without an evaluation: each of its sentences counts as understood")
+    return model
 
 
 def save_folder(model: TrainedModel, folder: Path) -> None:
@@ -184,7 +196,10 @@ def _assemble(
         arrays: Parameters and batch statistics by dotted name.
         scores: Of dev and test.
     """
-    config = read_config(ml_collections.ConfigDict(notes["config"]))
+    try:
+        config = read_config(ml_collections.ConfigDict(notes["config"]))
+    except ConfigError as error:
+        raise ModelError(f"{folder} was trained by another version of sslssaw_jax: {error}") from error
     facts = DatasetFacts.from_json(notes["dataset"])
     tokenizer = load_saved_tokenizer(folder, facts.language)
     if tokenizer.fingerprints != notes["tokenizer"]:

@@ -39,8 +39,17 @@ class Answer:
     score: float  # log-probability over the norm of the length
     alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
     gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
-    understood: bool  # False if the score is below the model's threshold, which its evaluation found on dev
+    # False if the score is below the threshold that the model's evaluation found on dev, or the clip shorter
+    # than all of dev
+    understood: bool
     explanation: Explanation | None = None  # what the text depends on, if asked for
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold."""
+        found = dataclasses.asdict(self)
+        if self.gate is not None:
+            found["gate"]["weights"] = self.gate.weights.tolist()
+        return found
 
     def __str__(self) -> str:
         return self.text if self.understood else f"not understood, did you mean: {self.text}"
@@ -134,7 +143,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             An answer, or a list of them if a list was given.
 
         Raises:
-            VideoError: A video cannot be read.
+            VideoError: A video cannot be read, or a question is not a text.
             ValueError: The numbers of questions and videos differ.
         """
         answers = self.answer(self.read(video, question), explain=explain)
@@ -144,7 +153,7 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
     def read(self, video: Video | Sequence[Video], question: str | Sequence[str] = "") -> list[Clip]:
         """Return the clips to translate; arguments as for a call."""
         videos = [video] if isinstance(video, (str, Path, np.ndarray)) else list(video)
-        questions = [question] if isinstance(question, str) else list(question)
+        questions = [question] if question is None or isinstance(question, str) else list(question)
         frames = [read_frames(one, self.model.facts) for one in videos]
         longest = self.model.config.data.max_frames
         for one, found in zip(videos, frames):
@@ -164,13 +173,19 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         self._warn_of_cut_questions(clips)
         return clips
 
+    def tokens_not_read(self, question: str) -> int:
+        """Return how many tokens of a question's end the model ignores."""
+        most = self.model.config.data.max_question_tokens
+        length = question_length(question, self.model.tokenizer) if self.model.stage.reads_question else 0
+        return max(length - most, 0)
+
     def _warn_of_cut_questions(self, clips: Sequence[Clip]) -> None:
         most = self.model.config.data.max_question_tokens
-        for question in dict.fromkeys(clip.question for clip in clips if self.model.stage.reads_question):
-            if (length := question_length(question, self.model.tokenizer)) > most:
+        for question in dict.fromkeys(clip.question for clip in clips):
+            if more := self.tokens_not_read(question):
                 warnings.warn(
-                    f"the question that begins with {question[:40]!r} has {length} tokens, but the model "
-                    f"reads {most}: its end is ignored, shorten it",
+                    f"the question that begins with {question[:40]!r} has {most + more} tokens, but the "
+                    f"model reads {most}: its end is ignored, shorten it",
                     stacklevel=3,
                 )
 
@@ -183,7 +198,8 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             found = self._translator(source, group).search(self.model.state, source, group)
             for index, (sentences, gate, _) in found.items():
                 best, *others = sentences
-                understood = best.score >= self.model.threshold
+                whole = clips[index].num_frames >= self.model.shortest
+                understood = whole and best.score >= self.model.threshold
                 explanation = self._explain(self.model.state, source, index, best.text) if explain else None
                 question, alternatives = clips[index].question, tuple(others)
                 answers.append(

@@ -44,6 +44,11 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
             )
         frames = encode_frames(video, resize)
     else:
+        if not isinstance(video, (str, Path)):
+            raise VideoError(
+                f"a video is a path or an array, not {type(video).__name__}: write what was uploaded to a "
+                "file"
+            )
         path = user_path(video)
         if not path.exists():
             raise VideoError(f"there is no video {path}")
@@ -71,6 +76,8 @@ def make_clip(number: int, frames: list[bytes], question: str) -> Clip:
     Raises:
         VideoError: The question is not a text.
     """
+    if not isinstance(question, str):
+        raise VideoError(f"the question {question!r} is not a text")
     try:
         question.encode()
     except UnicodeEncodeError:  # an argument from a terminal with another encoding

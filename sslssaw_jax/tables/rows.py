@@ -155,6 +155,7 @@ def make_table(
 def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
     given = [*run_flags, f"--config.seed={seed}"]
     values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
+    dataset = tree.data.dataset
     try:
         config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=argv)
         _, *unknown = values(argv)
@@ -165,6 +166,11 @@ def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
             f"unknown argument {unknown[0]!r}: after -- only flags --config.KEY=VALUE may follow"
         )
     config = read_config(values.config)
+    if config.data.dataset != dataset:
+        raise ConfigError(
+            f"config.data.dataset is {config.data.dataset}, but this table is of {dataset}: choose a table's "
+            "dataset with --dataset, and train rows on another one by run.py"
+        )
     return _Job(
         [f"--config={ROOT}/configs/ablations.py:{row}", *given], config, folder / row.replace("/", "_")
     )

@@ -40,6 +40,7 @@ def make_schedule(config: OptimConfig, num_steps: int, epoch_ends: Sequence[int]
             decay_steps=max(num_steps, 1),
             end_value=config.final_learning_rate,
         )
+    assert config.schedule in ("constant", "steps", "plateau"), f"no schedule is made for {config.schedule}"
     falls = {int(epoch_ends[epoch - 1]) for epoch in config.milestones if epoch <= len(epoch_ends)}
     rate = optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(falls, config.factor))
     if not config.warmup_steps:

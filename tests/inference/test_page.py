@@ -19,6 +19,7 @@ from sslssaw_jax.inference.demo import EXAMPLES, Example
 from sslssaw_jax.inference.examples import find_examples
 from sslssaw_jax.inference.translator import Answer
 from sslssaw_jax.inference.videos import make_clip, read_frames
+from sslssaw_jax.training import compilation_cache
 from sslssaw_jax.workdir import write_jsonl
 from tests.support.tiny_dataset import FACTS
 from tests.support.toy import toy_config
@@ -46,6 +47,9 @@ class Counter:
         self.model = SimpleNamespace(facts=SimpleNamespace(**FACTS), config=config)
         self.explained: list[bool] = []
 
+    def tokens_not_read(self, question: str) -> int:
+        return max(len(question.split()) - 9, 0)
+
     def read(self, video: Any, question: str) -> list[Any]:
         return [make_clip(0, read_frames(video, self.model.facts), question)]
 
@@ -71,6 +75,7 @@ def write_video(path: Path, num_frames: int) -> Path:
     [
         (" ", "right.mp4", "The question is missing"),
         ("Why? " * 101, "right.mp4", "The question is too long: it may have 500 characters"),
+        ("Why? " * 10, "right.mp4", "The question is too long: the model would not read its end"),
         ("Why?", None, "The video is missing"),
         ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
         ("Why?", "long.mp4", "too long: 1 seconds, but the model reads at most 0"),
@@ -106,15 +111,29 @@ def test_a_sentence_that_is_chosen_after_the_dialogue_is_forgotten_shows_an_empt
 
 
 def test_the_command_compiles_what_the_first_visitor_needs(tmp_path, monkeypatch, page):
-    asked = []
-    load = SimpleNamespace(from_pretrained=lambda name: lambda *given, **more: asked.append((*given, more)))
+    asked, folders, counter = [], [], Counter()
+
+    class Translator:
+        model = counter.model
+
+        def __call__(self, *given, **more):
+            asked.append((*given, more))
+
+    load = SimpleNamespace(from_pretrained=lambda name: Translator())
     monkeypatch.setattr("sslssaw_jax.inference.translator.Translator", load)
+    monkeypatch.setattr(compilation_cache, "cache_compilation", folders.append)
     examples = [Example(tmp_path / "a.webm", question, "so") for question in ("Why?", "Where?")]
     monkeypatch.setattr("sslssaw_jax.inference.examples.find_examples", lambda *_: examples)
     monkeypatch.setattr(page, "make_page", lambda *_: None)
     monkeypatch.setattr(page, "launch", lambda *_, **__: None)
     app.main([])
     assert asked == [(examples[0].video, "Why?", {"explain": True})], "the page explains what it answers"
+    assert folders == ["auto"]
+    examples.clear()  # as of a saved model without its dataset
+    app.main([])
+    black, question, more = asked[1]
+    assert black.shape == (60, *counter.model.facts.frame_size, 3) and not black.any()
+    assert (question, more) == ("", {"explain": True})
 
 
 def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path, monkeypatch, page):

@@ -35,6 +35,7 @@ from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, TOKENIZER, read_
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
+FRAMES = np.zeros((5, SIDE, SIDE, 3), np.uint8)
 SIZES = {
     "translate.clips_per_batch": 4,
     "translate.frame_budget": 80,
@@ -223,6 +224,25 @@ def test_a_sentence_below_the_threshold_is_not_understood(translator, folders, m
         found = translator(folders[0], "What comes today?")
         assert found.understood == understood
     assert str(found) == f"not understood, did you mean: {answer.text}"
+    [clip] = translator.read(folders[0])
+    for shortest, understood in ((clip.num_frames, True), (clip.num_frames + 1, False)):
+        scores = {"dev": {UNDERSTANDING: {"threshold": -1e9, "shortest": shortest}}}
+        monkeypatch.setattr(translator, "model", translator.model._replace(scores=scores))
+        assert translator(folders[0], "What comes today?").understood == understood
+
+
+@pytest.mark.parametrize(
+    ("video", "question", "message"),
+    [
+        (FRAMES, None, "the question None is not a text"),
+        (FRAMES, [b"Why?"], "the question b'Why\\?' is not a text"),
+        (b"an upload", "Why?", "not int: write what was uploaded to a file"),
+        ([None], "Why?", "not NoneType: write"),
+    ],
+)
+def test_what_is_no_video_or_no_question_is_one_clear_error(translator, video, question, message):
+    with pytest.raises(VideoError, match=message):
+        translator.read(video, question)
 
 
 def test_videos_and_questions_of_other_numbers_are_refused(translator, folders):

@@ -425,3 +425,12 @@ def test_a_stage_is_shared_only_where_rows_name_its_folder(tmp_path: Path) -> No
     assert table_rows._job("demo/qb", tmp_path, 0, []).shared == ("pretrain", tmp_path / "demo_stage1")
     named = table_rows._job("demo/mmtlb", tmp_path, 0, ["--config.init_from=signs"])
     assert named.shared == ("recognize", tmp_path / "signs")
+
+
+def test_a_table_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    """Its title and the paper's figures would be those of the named one."""
+    given = ["--config.data.dataset=custom_qa"]
+    with pytest.raises(
+        ConfigError, match=r"data\.dataset is custom_qa, but this table is of phoenix2014t_qa"
+    ):
+        table_rows._job("phoenix_toy/qb", tmp_path, 0, given)
