@@ -80,9 +80,9 @@ def make_video(
     model: MMTLBConfig = config.model
     reads, dtype = video_input(config, inputs), compute_dtype(config.compute.dtype)
     if model.visual == "cnn":
-        return VideoEmbedding(model.cnn, model.cnn_width, **reads, dtype=dtype, rngs=rngs)
+        return VideoEmbedding(model.cnn, model.cnn_width, reads, dtype=dtype, rngs=rngs)
     if config.data.features:  # S3D's features: a row is a position
-        return FrameFeatures(model.cnn, **reads, dtype=dtype, rngs=rngs)
+        return FrameFeatures(model.cnn, reads, dtype=dtype, rngs=rngs)
     return S3DEmbedding(model.s3d, max_frames=config.data.max_frames, dtype=dtype, rngs=rngs)
 
 

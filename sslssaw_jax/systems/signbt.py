@@ -118,9 +118,8 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     dtype = compute_dtype(config.compute.dtype)
 
     def make_video(rngs: nnx.Rngs) -> InceptionEmbedding:
-        return InceptionEmbedding(
-            sizes.cnn, sizes.width, **video_input(config, inputs), dtype=dtype, rngs=rngs
-        )
+        reads = video_input(config, inputs)
+        return InceptionEmbedding(sizes.cnn, sizes.width, reads, dtype=dtype, rngs=rngs)
 
     def make_model(key: jax.Array) -> SignBT:
         rngs = Keys(key)
