@@ -91,7 +91,7 @@ def video_width(config: Config, inputs: StageInputs) -> int:
     if config.model.visual == "cnn":
         return config.model.cnn_width
     # without a dataset, stages are only planned, and no model is made
-    return sum(inputs.feature_sizes) if config.data.features else config.model.s3d.features
+    return sum(one.width for one in inputs.features) if config.data.features else config.model.s3d.features
 
 
 def translate_loss(
