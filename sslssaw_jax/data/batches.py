@@ -18,6 +18,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.errors import listed
 from sslssaw_jax.types import Batch, Features, Texts, most_rows
 
 Ask = Callable[[ClipInfo, np.random.Generator], str]
@@ -352,10 +353,9 @@ def _cut_texts(kind: str, lengths: Mapping[str, int], most: int) -> str:
     longer = [name for name, length in lengths.items() if length > most]
     if not longer:
         return ""
-    names = ", ".join(longer[:3]) + ", ..." * (len(longer) > 3)
     return (
         f"{len(longer):,} of {len(lengths):,} {kind}s are cut to config.data.max_{kind}_tokens={most}: "
-        f"{names}; the longest has {max(lengths.values())} tokens"
+        f"{listed(longer)}; the longest has {max(lengths.values())} tokens"
     )
 
 
