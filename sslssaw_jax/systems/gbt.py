@@ -151,10 +151,7 @@ class GBT(nnx.Module):
         self.positions = LearnedPositions(model, rngs=rngs)
         self.gloss_embedding = BertEmbeddings(model.bert, num_glosses, rngs=rngs)
         self.text_encoder = _question_words(model, inputs, dtype, rngs)
-
-        def graph_layer() -> GraphLayer:
-            return GraphLayer(d_model, model.heads, model.dropout, dtype=dtype, rngs=rngs)
-
+        graph_layer = partial(GraphLayer, d_model, model.heads, model.dropout, dtype=dtype, rngs=rngs)
         self.graph = nnx.List([graph_layer() for _ in range(model.graph_layers)])
         self.gloss_encoder, self.position_encoder, self.question_encoder = (
             BertLayers(model.bert, dtype=dtype, rngs=rngs) for _ in Nodes._fields
