@@ -312,15 +312,11 @@ def check(config: Config) -> None:
     check_cnn_start(config)
     model, data = config.model, config.data
     own = model.question_words == "mbert"
-    words = model.mbert.max_positions if own else model.max_positions
+    words = model.mbert if own else model
+    key_of_words = "mbert.max_positions" if own else "max_positions"
     for key, allowed, of, needed in (
         ("max_positions", model.max_positions, "max_frames", num_positions(data.max_frames)),
-        (
-            "mbert.max_positions" * own or "max_positions",
-            words,
-            "max_question_tokens",
-            data.max_question_tokens,
-        ),
+        (key_of_words, words.max_positions, "max_question_tokens", data.max_question_tokens),
     ):
         require(
             needed <= allowed,
