@@ -44,16 +44,11 @@ def encode_texts(
 class _BatchSource:
     """A source of batches by step, the same in any order.
 
+    Other arguments are as for `train_batches`.
+
     Args:
-        source: The clips.
-        tokenizer: The decoder's tokenizer, which holds the text tower's.
-        data: What a batch holds.
-        stage: The size of a batch.
         plan: The clips of each batch.
         seed: Draws new frames, masks and questions in each epoch; None draws the same ones on every pass.
-        local_frames: The packed frames to read; the others stay zero; None reads all.
-        ask: The text of a clip's question.
-        glosses: The vocabulary of the clips' glosses; None leaves these out.
     """
 
     def __init__(
