@@ -3,7 +3,7 @@
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,12 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """Return a text for the terminal, with control characters as escapes."""
     return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], text)
+
+
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """Return the first names of many."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + ", ..." * (len(texts) > most)
 
 
 @contextmanager

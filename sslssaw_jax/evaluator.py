@@ -92,7 +92,8 @@ class Evaluator:
                 if self._stage.recognition and not self._config.evaluation.ensemble:
                     scores[split] |= self._recognize_split(state, split)
             scores[test]["questions"] = {}
-            if self._config.evaluation.swap_questions and self._reads_both:
+            reads_both = self._stage.reads_video and self._stage.reads_question
+            if self._config.evaluation.swap_questions and reads_both:
                 clips = self.programs.clips(test)
                 scores[test]["questions"] = score_swapped_questions(self.programs.translate, state, clips)
             write_json(self.output_dir / METRICS, scores)
@@ -233,10 +234,6 @@ class Evaluator:
     def _draws(self) -> bool:
         """Return whether clips are drawn; features show nothing."""
         return self._stage.reads_video and not self._config.data.features
-
-    @property
-    def _reads_both(self) -> bool:
-        return self._stage.reads_video and self._stage.reads_question
 
     def _translate_split(self, state: TrainState, split: str) -> list[Prediction]:
         """Translate a split, write its predictions and draw chosen clips of test."""

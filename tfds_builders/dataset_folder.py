@@ -84,11 +84,12 @@ def _plain(value: Any) -> str | int | bool:
 
 def write_tokenizer(folder: Path, vocab_size: int, language: str) -> None:
     """Train the tokenizer on the texts of train; size 0 chooses one."""
-    from sslssaw_jax.data.mbart_tokenizer import languages_with, train_tokenizer
+    from sslssaw_jax.data.mbart_tokenizer import LANGUAGES, LANGUAGES_50, train_tokenizer
     from sslssaw_jax.data.text import clean_question
 
     clips = read_jsonl(folder / "clips.train.jsonl")
     texts = [text for clip in clips for text in (clip["target"], clean_question(clip["question"]))]
     num_characters = len(set().union(*texts))
     size = vocab_size or DEFAULT_VOCAB_SIZE + num_characters
-    train_tokenizer(texts, folder / "tokenizer", size, languages_with(language))
+    languages = LANGUAGES if language in LANGUAGES else LANGUAGES_50
+    train_tokenizer(texts, folder / "tokenizer", size, languages)

@@ -21,10 +21,9 @@ from tqdm import tqdm
 
 from sslssaw_jax.data.dataset import DatasetError, DatasetFacts, find_dataset
 from sslssaw_jax.data.feature_writer import FeatureWriter
-from sslssaw_jax.data.features import listed
 from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
 from sslssaw_jax.data.video import Resize
-from sslssaw_jax.errors import UserError, ends_in_one_line, set_up_output
+from sslssaw_jax.errors import UserError, ends_in_one_line, listed, set_up_output
 from sslssaw_jax.workdir import describe, user_path
 from tfds_builders.frame_size import frame_size
 from tfds_builders.pose_files import Keypoints, read_keypoints, read_named, read_pose

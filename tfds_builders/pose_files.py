@@ -81,17 +81,14 @@ def read_named(path: Path) -> Iterator[Keypoints]:
         yield Keypoints(name, COCO_WHOLEBODY, places + half, None)
 
 
-def write_pose(
-    path: Path, points: Sequence[str], places_TxKx2: np.ndarray, size: tuple[int, int], fps: float = 25
-) -> None:
-    """Write keypoints as a `.pose` file of version 0.2.
+def write_pose(path: Path, points: Sequence[str], places_TxKx2: np.ndarray, size: tuple[int, int]) -> None:
+    """Write keypoints as a `.pose` file of version 0.2, 25 frames/s.
 
     Args:
         path: The file.
         points: The names of the points.
         places_TxKx2: Shares of the picture from its left and upper edge.
         size: Height and width of the picture in pixels.
-        fps: Frames per second.
     """
 
     def text(words: str) -> bytes:
@@ -101,7 +98,7 @@ def write_pose(
     frames, count, _ = places_TxKx2.shape
     head = struct.pack("<fHHHH", _NEW, width, height, 0, 1) + text(_OWN) + text("XYC")
     head += struct.pack("<HHH", count, 0, 0) + b"".join(map(text, points))
-    head += struct.pack("<fIH", fps, frames, 1)
+    head += struct.pack("<fIH", 25, frames, 1)
     pixels = (places_TxKx2 * (width, height)).astype("<f4")
     write_bytes(path, head + pixels.tobytes() + np.ones((frames, count), "<f4").tobytes())
 

@@ -29,7 +29,7 @@ from sslssaw_jax.data.dataset import (
 )
 from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.data.video import JPEG_QUALITY
-from sslssaw_jax.errors import UserError, set_up_output
+from sslssaw_jax.errors import UserError, listed, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path
 from tfds_builders.annotation import AnnotationError
 from tfds_builders.dataset_folder import (
@@ -44,7 +44,6 @@ from tfds_builders.prepared_before import differences, options_of
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-_NAMES_SHOWN = 3
 _NAMES_CHECKED = 100  # that --check shows; some oddities affect half a corpus
 
 
@@ -187,7 +186,7 @@ def check(name: str, manual_dir: Path | None, **options: Any) -> None:
     _print_oddities({split: found.odd for split, found in splits.items()}, _NAMES_CHECKED)
     unreadable = [file for found in splits.values() for file in found.unreadable]
     if unreadable:
-        print(f"odd: {_count(unreadable, 'file')}: not an image: {_listed(unreadable, _NAMES_CHECKED)}")
+        print(f"odd: {_count(unreadable, 'file')}: not an image: {listed(unreadable, _NAMES_CHECKED)}")
     if problems := [problem for found in splits.values() for problem in found.problems]:
         _refuse(name, problems)
     print(f"{name} can be prepared")
@@ -231,17 +230,13 @@ def _print_summary(info: Any, folder: Path) -> None:
     for split in info.splits:
         num_frames = [clip["num_frames"] for clip in read_jsonl(folder / f"clips.{split}.jsonl")]
         print(f"{split:10}{len(num_frames):10,}{sum(num_frames):12,}")
-    _print_oddities(info.metadata["odd"], _NAMES_SHOWN)
+    _print_oddities(info.metadata["odd"], most=3)
 
 
 def _print_oddities(odd: Mapping[str, Mapping[str, Sequence[str]]], most: int) -> None:
     for split, oddities in odd.items():
         for what, names in oddities.items():
-            print(f"odd in {split}: {_count(names, 'clip')}: {what}: {_listed(names, most)}")
-
-
-def _listed(names: Sequence[object], most: int) -> str:
-    return ", ".join(map(str, names[:most])) + ", ..." * (len(names) > most)
+            print(f"odd in {split}: {_count(names, 'clip')}: {what}: {listed(names, most)}")
 
 
 def _count(things: Sequence[Any], noun: str) -> str:

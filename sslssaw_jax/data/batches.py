@@ -18,6 +18,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.masking import mask_words
 from sslssaw_jax.data.mbart_tokenizer import TextTowerTokenizer, Tokenizer
 from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.errors import listed
 from sslssaw_jax.types import Batch, Features, Texts, most_rows
 
 Ask = Callable[[ClipInfo, np.random.Generator], str]
@@ -43,16 +44,11 @@ def encode_texts(
 class _BatchSource:
     """A source of batches by step, the same in any order.
 
+    Other arguments are as for `train_batches`.
+
     Args:
-        source: The clips.
-        tokenizer: The decoder's tokenizer, which holds the text tower's.
-        data: What a batch holds.
-        stage: The size of a batch.
         plan: The clips of each batch.
         seed: Draws new frames, masks and questions in each epoch; None draws the same ones on every pass.
-        local_frames: The packed frames to read; the others stay zero; None reads all.
-        ask: The text of a clip's question.
-        glosses: The vocabulary of the clips' glosses; None leaves these out.
     """
 
     def __init__(
@@ -352,10 +348,9 @@ def _cut_texts(kind: str, lengths: Mapping[str, int], most: int) -> str:
     longer = [name for name, length in lengths.items() if length > most]
     if not longer:
         return ""
-    names = ", ".join(longer[:3]) + ", ..." * (len(longer) > 3)
     return (
         f"{len(longer):,} of {len(lengths):,} {kind}s are cut to config.data.max_{kind}_tokens={most}: "
-        f"{names}; the longest has {max(lengths.values())} tokens"
+        f"{listed(longer)}; the longest has {max(lengths.values())} tokens"
     )
 
 

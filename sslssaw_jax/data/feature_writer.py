@@ -14,7 +14,8 @@ from filelock import Timeout
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import DIGESTS, Dataset, DatasetError, file_digest
-from sslssaw_jax.data.features import FEATURES, FeatureSet, features_folder, find_features, listed
+from sslssaw_jax.data.features import FEATURES, FeatureSet, features_folder, find_features
+from sslssaw_jax.errors import listed
 from sslssaw_jax.workdir import locked_file, read_json, read_jsonl, write_json
 
 FACTS, LARGEST = "facts.json", float(np.finfo(np.float16).max)

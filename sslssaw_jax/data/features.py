@@ -5,7 +5,7 @@ A set is in `<dataset>/features/<set>/`: `<split>.npy`, float16 `[rows, C]`, and
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from sslssaw_jax.data.clips import ClipSource, check_name
 from sslssaw_jax.data.dataset import DIGESTS, Dataset, DatasetError
 from sslssaw_jax.data.frames import select_frames
+from sslssaw_jax.errors import listed
 from sslssaw_jax.types import FeatureSize, most_rows
 from sslssaw_jax.workdir import read_json
 
@@ -85,9 +86,9 @@ def _find(dataset: Dataset, name: str) -> FeatureSet:
     try:
         index, *_ = sorted(folder.glob("*.json"))
         digests = read_json(dataset.folder / DIGESTS)
-        listed = {path.name: digests[f"{FEATURES}/{name}/{path.name}"] for path in sorted(folder.iterdir())}
+        hashes = {path.name: digests[f"{FEATURES}/{name}/{path.name}"] for path in sorted(folder.iterdir())}
         facts, width = read_json(index), np.load(index.with_suffix(".npy"), mmap_mode="r").shape[1]
-        fingerprint = hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+        fingerprint = hashlib.sha256(repr(hashes).encode()).hexdigest()[:16]
         points = tuple(map(str, facts.get("points", ())))  # features have none
         return FeatureSet(width, int(facts["stride"]), int(facts["span"]), name, fingerprint, points)
     except _BROKEN as error:
@@ -95,13 +96,6 @@ def _find(dataset: Dataset, name: str) -> FeatureSet:
 
 
 _WRITE_AGAIN = "import or extract it again with --overwrite"
-_NAMED = 3  # clips in a message
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first names of many."""
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
 class FeatureSource(ClipSource):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import Dataset, DatasetError, prepare_command
 from sslssaw_jax.data.features import FeatureSet, find_features, set_names
+from sslssaw_jax.errors import listed
 
 AVATAR = "avatar"  # the set of a drawn signer's own joints
 _SIDES = ("left", "right")
@@ -62,6 +63,6 @@ def columns_of(points: Sequence[str], wanted: Sequence[str]) -> list[int]:
     if missing := [name for name in wanted if name not in points]:
         raise ConfigError(
             f"the set that config.data.keypoints names has no {', '.join(missing)}; it has "
-            f"{', '.join(points[:8])}{', ...' * (len(points) > 8)}: name a set with these points"
+            f"{listed(points, most=8)}: name a set with these points"
         )
     return [points.index(name) for name in wanted]

@@ -211,11 +211,6 @@ def read_languages(folder: Path, num_pieces: int) -> tuple[str, ...]:
     return LANGUAGES_50 if is_50 else LANGUAGES
 
 
-def languages_with(language: str) -> tuple[str, ...]:
-    """Return mBART's codes, or mBART-50's for its other languages."""
-    return LANGUAGES if language in LANGUAGES else LANGUAGES_50
-
-
 def write_tokenizer(folder: Path, model: bytes, languages: tuple[str, ...] = LANGUAGES) -> None:
     """Write the files of a tokenizer folder, for `load_tokenizer` and for transformers."""
     (folder / MODEL_FILE).write_bytes(model)

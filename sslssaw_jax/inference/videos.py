@@ -8,7 +8,7 @@ import numpy as np
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.dataset import DatasetFacts
 from sslssaw_jax.data.video import UNREADABLE, Resize, encode_frames, image_size, read_video
-from sslssaw_jax.errors import UserError
+from sslssaw_jax.errors import UserError, listed
 from sslssaw_jax.workdir import user_path
 
 Video = str | Path | np.ndarray  # a file, a folder of frames, or u8[T, H, W, 3] in RGB
@@ -56,8 +56,7 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
         if not read.video:
             raise VideoError(f"{path} cannot be translated: {', '.join(read.odd) or 'no frames in it'}")
         gone = read.unreadable
-        names = ", ".join(file.name for file in gone[:3]) + ", ..." * (len(gone) > 3)
-        which = f": {len(gone)} of {len(gone) + len(read.video)}: {names}"
+        which = f": {len(gone)} of {len(gone) + len(read.video)}: {listed(file.name for file in gone)}"
         for oddity in read.odd:
             warnings.warn(f"{path}: {oddity}" + which * (oddity == UNREADABLE), stacklevel=4)
         frames = read.video

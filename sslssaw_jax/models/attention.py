@@ -24,10 +24,7 @@ class KeysValues:
 
     def write(self, new: Self, slot: jax.Array) -> Self:
         """Return these keys and values with `new` ones from `slot` on."""
-
-        def update(old_BxHxSxK: jax.Array, new_BxHxLxK: jax.Array) -> jax.Array:
-            return lax.dynamic_update_slice_in_dim(old_BxHxSxK, new_BxHxLxK, slot, axis=2)
-
+        update = functools.partial(lax.dynamic_update_slice_in_dim, start_index=slot, axis=2)
         return jax.tree.map(update, self, new)
 
 

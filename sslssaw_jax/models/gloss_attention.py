@@ -71,7 +71,6 @@ class GlossAttention(Attention):
             share = near(place_BxHxQxN % last_Bx1x1x1 * length_Bx1x1x1 / last_Bx1x1x1 - 0.5) / 2
         else:
             place_BxHxQxN %= length_Bx1x1x1
-            share = near(place_BxHxQxN) + near(
-                place_BxHxQxN - length_Bx1x1x1
-            )  # the last is next to the first
+            # the last is next to the first
+            share = near(place_BxHxQxN) + near(place_BxHxQxN - length_Bx1x1x1)
         return jnp.where(mask_BxT[:, None, None, None], share, 0)

@@ -8,6 +8,7 @@ a head, X and Y nodes, M states of the longest memory.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -132,12 +133,8 @@ class GraphLayer(nnx.Module):
     """
 
     def __init__(self, d_model: int, heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        def fusion() -> GatedFusion:
-            return GatedFusion(d_model, dropout, dtype=dtype, rngs=rngs)
-
-        def attention() -> GraphAttention:
-            return GraphAttention(d_model, heads, dropout, dtype=dtype, rngs=rngs)
-
+        fusion = partial(GatedFusion, d_model, dropout, dtype=dtype, rngs=rngs)
+        attention = partial(GraphAttention, d_model, heads, dropout, dtype=dtype, rngs=rngs)
         self.position_fusion, self.shown_fusion = fusion(), fusion()
         self.word_fusion, self.asked_fusion = fusion(), fusion()
         self.shown, self.word, self.asked = attention(), attention(), attention()

@@ -17,7 +17,14 @@ from jax import lax
 from sslssaw_jax.config.checks import fraction, positive, require
 from sslssaw_jax.models.precision import FloatLinear
 from sslssaw_jax.models.vgg import VGG, ConvBlock, Maps, VGGConfig
-from sslssaw_jax.models.video_embedding import EDGES, gather_frames, num_pools, padded_length, prefix_mask
+from sslssaw_jax.models.video_embedding import (
+    EDGES,
+    VideoInput,
+    gather_frames,
+    num_pools,
+    padded_length,
+    prefix_mask,
+)
 from sslssaw_jax.types import PackedClips
 
 # the joints of the heat maps
@@ -194,15 +201,13 @@ class MultiCueEmbedding(nnx.Module):
         self,
         cnn: VGGConfig,
         config: MultiCueConfig,
+        reads: VideoInput,
         *,
-        image_size: int,
-        max_frames: int,
-        frame_stride: int = 1,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.max_frames, self.pools = max_frames, num_pools(frame_stride)
-        self.cnn = VGG(cnn, image_size, dtype=dtype, rngs=rngs)
+        self.max_frames, self.pools = reads.max_frames, num_pools(reads.frame_stride)
+        self.cnn = VGG(cnn, reads.image_size, dtype=dtype, rngs=rngs)
         self.spatial = SpatialCues(config, self.cnn.features, self.cnn.early_features, dtype=dtype, rngs=rngs)
         widths = self.spatial.widths
         inner = [config.width] * len(PARTS), config.joint_width

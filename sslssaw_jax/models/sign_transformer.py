@@ -6,10 +6,9 @@ comes before the video.
 B clips, T positions in time, L tokens, D features, V vocabulary.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +45,6 @@ class SignTransformerConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         require_divisor("heads", self.heads, self.d_model)
-
-
-def sign_embedding(
-    config: SignTransformerConfig, reads: Mapping[str, Any], *, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> VideoEmbedding:
-    """Return the video embedding, which ends with softsign."""
-    return VideoEmbedding(
-        config.cnn, config.d_model, **reads, activation=nnx.soft_sign, dtype=dtype, rngs=rngs
-    )
 
 
 class SignTransformer(nnx.Module):

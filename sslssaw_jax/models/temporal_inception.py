@@ -12,7 +12,7 @@ from flax import nnx
 
 from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig, make_cnn
-from sslssaw_jax.models.video_embedding import gather_frames, num_pools, prefix_mask
+from sslssaw_jax.models.video_embedding import VideoInput, gather_frames, num_pools, prefix_mask
 from sslssaw_jax.types import FeatureSize, PackedClips, most_rows
 
 KERNELS = (3, 5, 7, 9)
@@ -54,19 +54,16 @@ class InceptionEmbedding(nnx.Module):
         self,
         config: CNNConfig,
         width: int,
+        reads: VideoInput,
         *,
-        image_size: int,
-        max_frames: int,
-        frame_stride: int = 1,
-        features: FeatureSize | None = None,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
+        image_size, max_frames, frame_stride, features = reads
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         stride = features.stride if features else 1
-        self.step = (
-            frames_of_position(features, frame_stride) // stride
-        )  # frames, or rows of features, of a position
+        # frames, or rows of features, of a position
+        self.step = frames_of_position(features, frame_stride) // stride
         self.max_rows = most_rows(max_frames, stride)
         self.num_positions = -(-self.max_rows // self.step)
         inputs = self.cnn.features if self.cnn else features.width  # type: ignore[union-attr]

@@ -20,7 +20,13 @@ from sslssaw_jax.models.batch_norm import BatchNorm
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.resnet import ResNet
 from sslssaw_jax.models.s3d import S3D, STRIDE, Masks, S3DConfig, clip_places, to_pixels
-from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, prefix_mask
+from sslssaw_jax.models.video_embedding import (
+    FrameFeatures,
+    VideoEmbedding,
+    VideoInput,
+    gather_frames,
+    prefix_mask,
+)
 from sslssaw_jax.types import Features, FeatureSize, PackedClips
 
 _EXCHANGES = 3  # the number of blocks after which maps are exchanged
@@ -196,24 +202,17 @@ class TwoCNNs(VideoEmbedding):
         config: CNNConfig,
         width: int,
         heat_maps: HeatMaps,
+        reads: VideoInput,
         *,
-        image_size: int,
-        max_frames: int,
-        frame_stride: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.widths, self.heat_maps = (width, width), heat_maps
-        sizes: dict[str, Any] = {
-            "image_size": image_size,
-            "max_frames": max_frames,
-            "frame_stride": frame_stride,
-        }
-        super().__init__(config, width, **sizes, dtype=dtype, rngs=rngs)
+        super().__init__(config, width, reads, dtype=dtype, rngs=rngs)
         inputs, side = len(heat_maps.columns), heat_maps.side
         self.keypoint_cnn = ResNet(config.resnet, side, inputs=inputs, dtype=dtype, rngs=rngs)
-        size = FeatureSize(self.keypoint_cnn.features, stride=1, span=1)
-        self.keypoints = VideoEmbedding(config, width, **sizes, features=size, dtype=dtype, rngs=rngs)
+        reads = reads._replace(features=FeatureSize(self.keypoint_cnn.features, stride=1, span=1))
+        self.keypoints = VideoEmbedding(config, width, reads, dtype=dtype, rngs=rngs)
 
     def __call__(  # type: ignore[override]
         self,
@@ -233,9 +232,9 @@ class FeatureStreams(nnx.Module):
     level_widths = ()
 
     def __init__(self, config: CNNConfig, sizes: Sequence[FeatureSize], *, max_frames: int, rngs: nnx.Rngs):
-        options: dict[str, Any] = {"image_size": 1, "max_frames": max_frames, "dtype": jnp.float32}
         self.video, self.keypoints = (
-            FrameFeatures(config, features=size, rngs=rngs, **options) for size in sizes
+            FrameFeatures(config, VideoInput(1, max_frames, features=size), dtype=jnp.float32, rngs=rngs)
+            for size in sizes
         )
         self.widths = tuple(size.width for size in sizes)
 

@@ -7,6 +7,7 @@ B clips, N packed frames, T positions in time, C features of a frame, D features
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,15 @@ def gather_frames(
     return features_NxC.at[packed_BxT].get(mode="fill", fill_value=0)
 
 
+class VideoInput(NamedTuple):
+    """What a video part reads."""
+
+    image_size: int  # the side of a frame in pixels
+    max_frames: int  # of a clip
+    frame_stride: int = 1  # frames of the film from one stored frame to the next
+    features: FeatureSize | None = None  # of the set that is read in place of frames, if any
+
+
 def _width(cnn: CNN | None, features: FeatureSize | None) -> int:
     return features.width if features else cnn.features  # type: ignore[union-attr]
 
@@ -97,15 +107,12 @@ class FrameFeatures(nnx.Module):
     def __init__(
         self,
         config: CNNConfig,
+        reads: VideoInput,
         *,
-        image_size: int,
-        max_frames: int,
-        frame_stride: int = 1,
-        features: FeatureSize | None = None,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        del frame_stride
+        image_size, max_frames, _, features = reads
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         self.width = _width(self.cnn, features)
         self.max_rows = most_rows(max_frames, features.stride) if features else max_frames
@@ -131,10 +138,7 @@ class VideoEmbedding(nnx.Module):
     Args:
         config: The CNN; with features, no CNN is made.
         d_model: D.
-        image_size: The side of a frame in pixels.
-        max_frames: The most frames of a clip.
-        frame_stride: The frames of the film from one stored frame to the next.
-        features: The size of the feature set that is read in place of frames, if any.
+        reads: Frames, or features in their place.
         activation: The last activation.
         dtype: The dtype of the computation.
         rngs: Random keys.
@@ -144,15 +148,13 @@ class VideoEmbedding(nnx.Module):
         self,
         config: CNNConfig,
         d_model: int,
+        reads: VideoInput,
         *,
-        image_size: int,
-        max_frames: int,
-        frame_stride: int = 1,
-        features: FeatureSize | None = None,
         activation: Callable[[jax.Array], jax.Array] = nnx.relu,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
+        image_size, max_frames, frame_stride, features = reads
         self.cnn = None if features else make_cnn(config, image_size, dtype=dtype, rngs=rngs)
         stride = features.stride if features else 1
         self.max_rows, self.pools = most_rows(max_frames, stride), num_pools(stride * frame_stride)

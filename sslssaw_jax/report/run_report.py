@@ -76,7 +76,7 @@ def write_report(workdir: Path) -> Path:
 
 def render_report(workdir: Path) -> Markup:
     """Return the page of a workdir, given by its absolute path."""
-    config, log = _config(workdir), read_log(workdir / LOG)
+    config, log = read_notes(workdir).get("config", {}), read_log(workdir / LOG)
     metrics = dict(reversed(_metrics(workdir).items()))  # test first
     file = _predictions_file(workdir, [*metrics][:1])
     predictions = read_predictions(file) if file else []
@@ -127,11 +127,6 @@ def _metrics(workdir: Path) -> dict[str, Any]:
         if not rows or not all(isinstance(figure, int | float | None) for figure in figures):
             raise UserError(f"{workdir / METRICS} is damaged: {split} has no scores; run with --mode=eval")
     return found
-
-
-def _config(workdir: Path) -> dict[str, Any]:
-    """Return the configuration of the run or evaluation."""
-    return read_notes(workdir).get("config", {})
 
 
 def _predictions_file(workdir: Path, splits: Sequence[str]) -> Path | None:

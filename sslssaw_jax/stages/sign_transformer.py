@@ -7,7 +7,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.attention import Attention, MakeAttention
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
-from sslssaw_jax.models.sign_transformer import SignTransformer, sign_embedding
+from sslssaw_jax.models.sign_transformer import SignTransformer
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.one_stage import AddedLoss, one_stage
 from sslssaw_jax.stages.recognition import early_stages
@@ -52,7 +52,8 @@ def sign_transformer_stages(
         )
 
     def make_video(rngs: nnx.Rngs) -> VideoEmbedding:
-        return sign_embedding(config.model, video_input(config, inputs), dtype=dtype, rngs=rngs)
+        cnn, width, reads = config.model.cnn, config.model.d_model, video_input(config, inputs)
+        return VideoEmbedding(cnn, width, reads, activation=nnx.soft_sign, dtype=dtype, rngs=rngs)
 
     def recognition(model: SignTransformer, batch: Batch) -> tuple[jax.Array, jax.Array]:
         states, mask = read(model, batch, None, None)

@@ -164,11 +164,6 @@ class StageInputs:
     keypoints: Sequence[str] = ()  # the points of the set that `config.data.keypoints` names, in order
     glosses: Callable[[], GlossVocabulary] = GlossVocabulary  # of train or the run, opened when asked for
 
-    @property
-    def feature_sizes(self) -> tuple[int, ...]:
-        """Return the width C of each feature set."""
-        return tuple(one.width for one in self.features)
-
 
 @dataclass(frozen=True)
 class System:

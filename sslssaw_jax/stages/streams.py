@@ -10,6 +10,7 @@ from sslssaw_jax.data.augment import prepare_frames, prepare_keypoints
 from sslssaw_jax.data.keypoints import COCO_WHOLEBODY
 from sslssaw_jax.models.two_stream import FeatureStreams, HeatMaps, Streams, TwoCNNs, TwoStreamS3D
 from sslssaw_jax.stages.stage import StageInputs
+from sslssaw_jax.stages.video import video_input
 from sslssaw_jax.types import Batch
 
 # face, hands, mouth and body, in the order of the heat maps' channels
@@ -32,12 +33,8 @@ def make_streams(
     heat_maps = make_heat_maps(config, inputs)
     if model.visual == "s3d":
         return TwoStreamS3D(model.s3d, heat_maps, max_frames=data.max_frames, dtype=dtype, rngs=rngs)
-    sizes = {
-        "image_size": data.image_size,
-        "max_frames": data.max_frames,
-        "frame_stride": data.frame_stride,
-    }
-    return TwoCNNs(model.cnn, model.cnn_width, heat_maps, **sizes, dtype=dtype, rngs=rngs)
+    reads = video_input(config, inputs)
+    return TwoCNNs(model.cnn, model.cnn_width, heat_maps, reads, dtype=dtype, rngs=rngs)
 
 
 def make_heat_maps(config: Config, inputs: StageInputs) -> HeatMaps:

@@ -1,7 +1,5 @@
 """How a batch's frames or features enter a model."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,6 +13,7 @@ from sslssaw_jax.models.temporal_inception import InceptionEmbedding
 from sslssaw_jax.models.video_embedding import (
     FrameFeatures,
     VideoEmbedding,
+    VideoInput,
     gather_frames,
     prefix_mask,
 )
@@ -51,20 +50,17 @@ def gather_features(batch: Batch, size: int) -> tuple[jax.Array, jax.Array]:
     return gather_frames(rows.values, jnp.arange(size), mask_BxT, clips), mask_BxT
 
 
-def video_input(config: Config, inputs: StageInputs) -> dict[str, Any]:
-    """Return the arguments of a video part that say what it reads."""
-    return {
-        "image_size": config.data.image_size,
-        "max_frames": config.data.max_frames,
-        "frame_stride": config.data.frame_stride,
-        "features": inputs.features[0] if config.data.features else None,
-    }
+def video_input(config: Config, inputs: StageInputs) -> VideoInput:
+    """Return what a video part reads."""
+    data = config.data
+    features = inputs.features[0] if data.features else None
+    return VideoInput(data.image_size, data.max_frames, data.frame_stride, features)
 
 
 def video_embedding(config: Config, inputs: StageInputs, d_model: int, rngs: nnx.Rngs) -> VideoEmbedding:
     """Make the embedding of frames, or of features in their place."""
     dtype = compute_dtype(config.compute.dtype)
-    return VideoEmbedding(config.model.cnn, d_model, **video_input(config, inputs), dtype=dtype, rngs=rngs)
+    return VideoEmbedding(config.model.cnn, d_model, video_input(config, inputs), dtype=dtype, rngs=rngs)
 
 
 def split_key(key: jax.Array | None) -> tuple[jax.Array | None, nnx.Rngs | None]:

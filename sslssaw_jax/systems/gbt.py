@@ -151,10 +151,7 @@ class GBT(nnx.Module):
         self.positions = LearnedPositions(model, rngs=rngs)
         self.gloss_embedding = BertEmbeddings(model.bert, num_glosses, rngs=rngs)
         self.text_encoder = _question_words(model, inputs, dtype, rngs)
-
-        def graph_layer() -> GraphLayer:
-            return GraphLayer(d_model, model.heads, model.dropout, dtype=dtype, rngs=rngs)
-
+        graph_layer = partial(GraphLayer, d_model, model.heads, model.dropout, dtype=dtype, rngs=rngs)
         self.graph = nnx.List([graph_layer() for _ in range(model.graph_layers)])
         self.gloss_encoder, self.position_encoder, self.question_encoder = (
             BertLayers(model.bert, dtype=dtype, rngs=rngs) for _ in Nodes._fields
@@ -315,15 +312,11 @@ def check(config: Config) -> None:
     check_cnn_start(config)
     model, data = config.model, config.data
     own = model.question_words == "mbert"
-    words = model.mbert.max_positions if own else model.max_positions
+    words = model.mbert if own else model
+    key_of_words = "mbert.max_positions" if own else "max_positions"
     for key, allowed, of, needed in (
         ("max_positions", model.max_positions, "max_frames", num_positions(data.max_frames)),
-        (
-            "mbert.max_positions" * own or "max_positions",
-            words,
-            "max_question_tokens",
-            data.max_question_tokens,
-        ),
+        (key_of_words, words.max_positions, "max_question_tokens", data.max_question_tokens),
     ):
         require(
             needed <= allowed,

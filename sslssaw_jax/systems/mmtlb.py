@@ -80,9 +80,9 @@ def make_video(
     model: MMTLBConfig = config.model
     reads, dtype = video_input(config, inputs), compute_dtype(config.compute.dtype)
     if model.visual == "cnn":
-        return VideoEmbedding(model.cnn, model.cnn_width, **reads, dtype=dtype, rngs=rngs)
+        return VideoEmbedding(model.cnn, model.cnn_width, reads, dtype=dtype, rngs=rngs)
     if config.data.features:  # S3D's features: a row is a position
-        return FrameFeatures(model.cnn, **reads, dtype=dtype, rngs=rngs)
+        return FrameFeatures(model.cnn, reads, dtype=dtype, rngs=rngs)
     return S3DEmbedding(model.s3d, max_frames=config.data.max_frames, dtype=dtype, rngs=rngs)
 
 
@@ -91,7 +91,7 @@ def video_width(config: Config, inputs: StageInputs) -> int:
     if config.model.visual == "cnn":
         return config.model.cnn_width
     # without a dataset, stages are only planned, and no model is made
-    return sum(inputs.feature_sizes) if config.data.features else config.model.s3d.features
+    return sum(one.width for one in inputs.features) if config.data.features else config.model.s3d.features
 
 
 def translate_loss(

@@ -42,7 +42,7 @@ class NSLT(nnx.Module):
 
     def __init__(self, config: Config, inputs: StageInputs, *, rngs: nnx.Rngs):
         model, dtype = config.model, compute_dtype(config.compute.dtype)
-        self.video = FrameFeatures(model.cnn, **video_input(config, inputs), dtype=dtype, rngs=rngs)
+        self.video = FrameFeatures(model.cnn, video_input(config, inputs), dtype=dtype, rngs=rngs)
         self.encoder = RecurrentEncoder(
             self.video.width, model, reverse=model.reverse_source, dtype=dtype, rngs=rngs
         )

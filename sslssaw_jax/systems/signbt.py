@@ -52,9 +52,8 @@ class SignBTConfig(SignTransformerConfig):
     reads_question: bool = False
     width: int = setting(1024, POSITIVE)  # C, of the temporal inception net
     gloss_head: GlossHeadConfig = group(lambda: GlossHeadConfig("linear"), stages=("recognize",))
-    recognition_weight: float = setting(
-        1.0, NON_NEGATIVE, stages=("translate",)
-    )  # of CTC, added to cross-entropy
+    # of CTC, added to cross-entropy
+    recognition_weight: float = setting(1.0, NON_NEGATIVE, stages=("translate",))
     text2gloss: TextToGlossConfig = group(TextToGlossConfig, stages=("text2gloss", "translate"))
     # synthetic clips per real one in an epoch, at most one for each sentence; 0: BTT
     synthetic_ratio: float = setting(1.0, NON_NEGATIVE, stages=("text2gloss", "translate"))
@@ -118,9 +117,8 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     dtype = compute_dtype(config.compute.dtype)
 
     def make_video(rngs: nnx.Rngs) -> InceptionEmbedding:
-        return InceptionEmbedding(
-            sizes.cnn, sizes.width, **video_input(config, inputs), dtype=dtype, rngs=rngs
-        )
+        reads = video_input(config, inputs)
+        return InceptionEmbedding(sizes.cnn, sizes.width, reads, dtype=dtype, rngs=rngs)
 
     def make_model(key: jax.Array) -> SignBT:
         rngs = Keys(key)

@@ -40,7 +40,7 @@ from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.one_stage import one_stage
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss
 from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
-from sslssaw_jax.stages.video import split_key
+from sslssaw_jax.stages.video import split_key, video_input
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
 
@@ -72,9 +72,7 @@ class CueRecognizer(nnx.Module):
         self.video = MultiCueEmbedding(
             model.cnn.vgg,
             model.cues,
-            image_size=config.data.image_size,
-            max_frames=config.data.max_frames,
-            frame_stride=config.data.frame_stride,
+            video_input(config, inputs),
             dtype=dtype,
             rngs=rngs,
         )

@@ -18,7 +18,6 @@ from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.types import BLEU_4
 from sslssaw_jax.weights.initial_state import WeightsError, dotted
 from sslssaw_jax.weights.mbart import to_hugging_face
-from sslssaw_jax.weights.mbert import is_mbert
 from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder, find_model
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, TOKENIZER, read_json, write_json
 
@@ -60,7 +59,8 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         TokenizerError: There is no tokenizer.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
-    encoder = next((name for name in _READS if name in params and not is_mbert(params[name])), None)
+    # a text encoder is mBERT in place of mBART where it has "bert"
+    encoder = next((name for name in _READS if name in params and "bert" not in params[name]), None)
     config = read_config(ml_collections.ConfigDict(meta["config"]))
     if encoder is None or config.system != "ssl_ssaw":
         raise WeightsError(

@@ -4,9 +4,7 @@ Strict both ways, except for the pooler and the heads of BERT's own pretraining:
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.mbert_tokenizer import (
@@ -100,11 +98,6 @@ def pretrained_mbert(config: MBertConfig) -> InitialWeights:
         return load_tensors(state, names, checkpoint, tensors, "model.mbert") if names else state
 
     return load
-
-
-def is_mbert(module: Mapping[str, Any]) -> bool:
-    """Return whether the parameters of a text encoder are mBERT's."""
-    return "bert" in module
 
 
 def _plain_name(name: str) -> str:

@@ -109,11 +109,8 @@ class _SafetensorsFile:
         with self._open() as file:
             try:
                 return file.get_tensor(name)
-            except (
-                SafetensorError,
-                TypeError,
-                AttributeError,
-            ) as error:  # a type that NumPy lacks, such as float8
+            # also for a type that NumPy lacks, such as float8
+            except (SafetensorError, TypeError, AttributeError) as error:
                 raise WeightsError(
                     f"{name} of {self.path} cannot be read: {error}; save it as float32"
                 ) from error

@@ -244,9 +244,8 @@ def test_rows_of_several_tables_that_are_one_experiment_print_the_same_figures_b
     unlike = {key: figures for key, figures in printed.items() if len(set(map(tuple, figures.values()))) > 1}
     concat = ("phoenix2014t_qa", "qb_ssl")
     assert set(unlike) == {concat}
-    assert (
-        unlike[concat]["5"] == printed["phoenix2014t_qa", "qb"]["4"]
-    )  # the paper's slip, mentioned below Table 5
+    # the paper's slip, mentioned below Table 5
+    assert unlike[concat]["5"] == printed["phoenix2014t_qa", "qb"]["4"]
     assert all(f"{figure:.2f}" in PAPER["5"]["notes"][0] for figure in unlike[concat]["4"])
 
 

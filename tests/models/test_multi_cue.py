@@ -16,6 +16,7 @@ from sslssaw_jax.models.multi_cue import (
     expected_places,
 )
 from sslssaw_jax.models.vgg import VGGConfig
+from sslssaw_jax.models.video_embedding import VideoInput
 from sslssaw_jax.types import PackedClips
 from tests.support.toy import assert_close, jit, random_model
 
@@ -24,8 +25,9 @@ CONFIG = MultiCueConfig(width=4, joint_width=6, hand_side=6, face_side=4, dropou
 WIDTHS = VGGConfig((3, 3, 4, 5, 6))
 
 
-def embedding():
-    return MultiCueEmbedding(WIDTHS, CONFIG, image_size=SIDE, max_frames=9, dtype=jnp.float32, rngs=Keys(0))
+def embedding(stride=1):
+    reads = VideoInput(SIDE, max_frames=9, frame_stride=stride)
+    return MultiCueEmbedding(WIDTHS, CONFIG, reads, dtype=jnp.float32, rngs=Keys(0))
 
 
 def test_the_expected_place_of_a_map_with_one_bright_pixel_is_its_middle():
@@ -113,9 +115,7 @@ def test_a_block_over_time_and_its_gradient_equal_torch():
 @pytest.mark.parametrize(("stride", "positions"), [(1, [2, 4]), (2, [2, 5]), (4, [4, 9])])
 def test_frames_that_stand_far_apart_are_pooled_less(stride, positions):
     """Positions are four frames of the film apart, as in `VideoEmbedding`, where CTC needs them."""
-    video = MultiCueEmbedding(
-        WIDTHS, CONFIG, image_size=SIDE, max_frames=9, frame_stride=stride, dtype=jnp.float32, rngs=Keys(0)
-    )
+    video = embedding(stride)
     clips = PackedClips(jnp.array([0, 4]), jnp.array([4, 9]), jnp.array([True, True]))
     cues = video(jnp.ones((13, SIDE, SIDE, 3)), clips)
     assert cues.mask.sum(axis=1).tolist() == positions

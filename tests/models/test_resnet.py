@@ -1,6 +1,5 @@
 import copy
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from tests.support.resnet_reference import (
     to_ours,
     torch_frames,
 )
-from tests.support.toy import assert_close, jit
+from tests.support.toy import assert_close, jit, trained
 
 SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
 CONFIGS = {
@@ -48,20 +47,6 @@ def random_cotangent(model: ResNet) -> np.ndarray:
     return cotangent * MASK[:, None]
 
 
-@jit
-def trained(model, frames, cotangent):
-    """Features, new statistics and the gradient of `sum(features * cotangent)`."""
-    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
-
-    def objective(params):
-        model = nnx.merge(graphdef, params, stats, copy=True)
-        features = model(frames, MASK)
-        return (features * cotangent).sum(), (features, nnx.state(model, nnx.BatchStat))
-
-    gradients, (features, stats) = jax.grad(objective, has_aux=True)(params)
-    return features, stats, gradients
-
-
 def test_evaluation_equals_torch(pair):
     theirs, ours = pair
     frames = random_frames(0)
@@ -80,7 +65,7 @@ def test_training_on_the_real_frames_equals_torch_on_them_alone(pair):
     expected = theirs(torch_frames(frames[MASK]))
     (expected * torch.tensor(cotangent[MASK])).sum().backward()
 
-    features, stats, gradients = trained(ours, frames, cotangent)
+    features, stats, gradients = trained(ours, (frames, MASK), cotangent)
     assert_close(features[MASK], expected.detach().numpy())
     assert_close(stats, to_ours(variances.state_dict(), stats))
     their_gradients = {name: value.grad for name, value in theirs.named_parameters()}
@@ -90,9 +75,9 @@ def test_training_on_the_real_frames_equals_torch_on_them_alone(pair):
 def test_frames_of_no_clip_change_neither_features_nor_statistics(pair):
     _, ours = pair
     frames, cotangent = random_frames(3), random_cotangent(ours)
-    features, stats, gradients = trained(ours, frames, cotangent)
+    features, stats, gradients = trained(ours, (frames, MASK), cotangent)
     loud = np.where(MASK[:, None, None, None], frames, 1e3 * random_frames(4))
-    loud_features, loud_stats, loud_gradients = trained(ours, loud, cotangent)
+    loud_features, loud_stats, loud_gradients = trained(ours, (loud, MASK), cotangent)
     assert_close(loud_features[MASK], features[MASK])
     assert_close(loud_stats, stats)
     assert_close(loud_gradients, gradients)

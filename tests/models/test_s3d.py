@@ -18,7 +18,7 @@ from tests.support.pretrained import load_part, state_of
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import BiasedVariances, randomise_torch
 from tests.support.s3d_reference import TorchS3D, public_weights
-from tests.support.toy import assert_close, jit
+from tests.support.toy import assert_close, jit, trained
 
 CONFIG = S3DConfig(width=1 / 32, momentum=0.9)
 FRAMES, SIDE = 12, 32
@@ -66,20 +66,6 @@ def evaluated(model, clips, length):
     return nnx.view(model, use_running_average=True)(clips, length)
 
 
-@jit
-def trained(model, clips, length, cotangent):
-    """Features, new statistics and the gradient of `sum(features * cotangent)`."""
-    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
-
-    def objective(params):
-        model = nnx.merge(graphdef, params, stats, copy=True)
-        features = model(clips, length)
-        return (features * cotangent).sum(), (features, nnx.state(model, nnx.BatchStat))
-
-    gradients, (features, stats) = jax.grad(objective, has_aux=True)(params)
-    return features, stats, gradients
-
-
 def as_ours(values, like):
     """Convert PyTorch's weights or gradients by name to the state of our S3D."""
 
@@ -114,7 +100,7 @@ def test_training_equals_torch(short_pair):
     (expected * torch.tensor(cotangent[:2, :2])).sum().backward()
     # the third row holds no clip
     cotangent[:, 2:] = 0
-    features, stats, gradients = trained(ours, clips, np.array([8, 8, 0]), cotangent)
+    features, stats, gradients = trained(ours, (clips, np.array([8, 8, 0])), cotangent)
     assert_close(features[:2, :2], expected.detach().numpy())
     assert_close(stats, as_ours(variances.state_dict(), stats))
     their_gradients = {name: value.grad for name, value in theirs.named_parameters()}
@@ -124,9 +110,9 @@ def test_training_equals_torch(short_pair):
 def test_padding_changes_neither_features_nor_statistics_nor_gradients(short_pair):
     _, ours = short_pair
     clips, cotangent = random_clips(3), np.ones((3, FRAMES // 4, ours.features), np.float32)
-    quiet = trained(ours, clips, LENGTH, cotangent)
+    quiet = trained(ours, (clips, LENGTH), cotangent)
     inside = (np.arange(FRAMES) < LENGTH[:, None])[..., None, None, None]
-    loud = trained(ours, np.where(inside, clips, 1e3), LENGTH, cotangent)
+    loud = trained(ours, (np.where(inside, clips, 1e3), LENGTH), cotangent)
     jax.tree.map(np.testing.assert_array_equal, quiet, loud)
     assert np.asarray(quiet[0][:, :2]).any() and not np.asarray(quiet[0][:, 2:]).any()
 

@@ -6,6 +6,7 @@ from flax import nnx
 
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.temporal_inception import InceptionEmbedding, frames_of_position
+from sslssaw_jax.models.video_embedding import VideoInput
 from sslssaw_jax.types import FeatureSize, PackedClips
 from tests.support.toy import assert_close, jit, random_model
 
@@ -16,16 +17,9 @@ ROWS = np.random.default_rng(0).normal(size=(COUNTS.sum() + 2, C)).astype(np.flo
 
 
 def make(stride: int = 1) -> InceptionEmbedding:
+    reads = VideoInput(16, MOST, features=FeatureSize(C, stride, stride))
     return random_model(
-        lambda: InceptionEmbedding(
-            CNNConfig(),
-            D,
-            image_size=16,
-            max_frames=MOST,
-            features=FeatureSize(C, stride, stride),
-            dtype=jnp.float32,
-            rngs=nnx.Rngs(0),
-        )
+        lambda: InceptionEmbedding(CNNConfig(), D, reads, dtype=jnp.float32, rngs=nnx.Rngs(0))
     )
 
 

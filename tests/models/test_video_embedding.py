@@ -9,7 +9,13 @@ from flax import nnx
 
 from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.models.keys import Keys
-from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding, gather_frames, num_positions
+from sslssaw_jax.models.video_embedding import (
+    FrameFeatures,
+    VideoEmbedding,
+    VideoInput,
+    gather_frames,
+    num_positions,
+)
 from sslssaw_jax.types import FeatureSize, PackedClips
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
@@ -73,12 +79,8 @@ def repeat_edges(clip: torch.Tensor) -> torch.Tensor:
 
 def make_ours(max_frames: int) -> VideoEmbedding:
     """Without values, since they are copied."""
-    size = CONFIG.data.image_size
-    return nnx.eval_shape(
-        lambda: VideoEmbedding(
-            CONFIG.model.cnn, D, image_size=size, max_frames=max_frames, dtype=jnp.float32, rngs=Keys(0)
-        )
-    )
+    reads = VideoInput(CONFIG.data.image_size, max_frames)
+    return nnx.eval_shape(lambda: VideoEmbedding(CONFIG.model.cnn, D, reads, dtype=jnp.float32, rngs=Keys(0)))
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +193,10 @@ def test_gathered_frames_are_those_of_each_clip_without_those_left_out():
 
 def test_features_of_each_frame_give_what_their_frames_give(batch):
     def make(features=None):
-        sizes = {"image_size": CONFIG.data.image_size, "max_frames": CONFIG.data.max_frames}
-        more = {"features": features, "dtype": jnp.float32}
-        return random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, **more, rngs=Keys(0)))
+        reads = VideoInput(CONFIG.data.image_size, CONFIG.data.max_frames, features=features)
+        return random_model(
+            lambda: VideoEmbedding(CONFIG.model.cnn, D, reads, dtype=jnp.float32, rngs=Keys(0))
+        )
 
     frames = make()
     reader = make(FeatureSize(frames.cnn.features, 1, 1))
@@ -212,10 +215,10 @@ def test_features_of_each_frame_give_what_their_frames_give(batch):
     np.testing.assert_array_equal(our_mask, mask)
 
 
-@pytest.mark.parametrize("reads", [FrameFeatures, partial(VideoEmbedding, d_model=D)])
-def test_a_batch_of_short_clips_gives_the_same_features_in_fewer_positions(reads):
-    sizes = {"image_size": 16, "max_frames": 40, "features": FeatureSize(3, 1, 1), "dtype": jnp.float32}
-    model = random_model(lambda: reads(CONFIG.model.cnn, **sizes, rngs=Keys(0)))
+@pytest.mark.parametrize("part", [FrameFeatures, partial(VideoEmbedding, d_model=D)])
+def test_a_batch_of_short_clips_gives_the_same_features_in_fewer_positions(part):
+    reads = VideoInput(16, max_frames=40, features=FeatureSize(3, 1, 1))
+    model = random_model(lambda: part(CONFIG.model.cnn, reads=reads, dtype=jnp.float32, rngs=Keys(0)))
     clips = PackedClips(np.array([0, 9], np.int32), np.array([9, 4], np.int32), np.ones(2, bool))
     rows = jax.random.normal(jax.random.key(0), (13, 3))
     whole, short = (model(rows, np.ones(13, bool), clips, most_rows=most) for most in (None, 12))
@@ -231,9 +234,8 @@ def test_a_batch_of_short_clips_gives_the_same_features_in_fewer_positions(reads
 )
 def test_positions_stand_about_four_frames_of_the_film_apart(stride, frame_stride, positions):
     size, count = FeatureSize(3, stride, stride), 9
-    sizes = {"image_size": 16, "max_frames": 20 * stride, "features": size, "dtype": jnp.float32}
-    sizes["frame_stride"] = frame_stride
-    model = random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, **sizes, rngs=Keys(0)))
+    reads = VideoInput(16, 20 * stride, frame_stride, size)
+    model = random_model(lambda: VideoEmbedding(CONFIG.model.cnn, D, reads, dtype=jnp.float32, rngs=Keys(0)))
     clips = PackedClips(np.zeros(1, np.int32), np.full(1, count, np.int32), np.ones(1, bool))
     rows = jax.random.normal(jax.random.key(0), (count, 3), jnp.float16)
     video, mask = jit(lambda model: model(rows, np.ones(count, bool), clips))(model)

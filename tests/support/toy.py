@@ -44,6 +44,13 @@ TRANSFORMER = {
     **dict.fromkeys(DROPOUTS, 0.0),
 }
 SIGN_TRANSFORMER = {**TRANSFORMER, "embedding_dropout": 0.0}
+SIGN_TO_TEXT = {
+    "visual": "cnn",
+    "cnn_width": 8,
+    "s3d": {"width": 1 / 32},
+    "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
+    "mbart": TRANSFORMER,
+}
 TOWERS = ("text", "video", "decoder")
 TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
     "csgcr": {
@@ -54,13 +61,7 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         }
     },
     "nslt": {"units": 8, "layers": 2, "embedding": 6, "dropout": 0.0},
-    "mmtlb": {
-        "visual": "cnn",
-        "cnn_width": 8,
-        "s3d": {"width": 1 / 32},
-        "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
-        "mbart": TRANSFORMER,
-    },
+    "mmtlb": SIGN_TO_TEXT,
     "slrt": SIGN_TRANSFORMER,
     "gaslt": SIGN_TRANSFORMER,
     "signbt": {**SIGN_TRANSFORMER, "width": 8, "gloss_head": {"d_model": 8}, "text2gloss": TRANSFORMER},
@@ -74,13 +75,7 @@ TOY_SIZES: dict[str, dict[str, Any]] = {  # of other kinds
         "decoder_units": 8,
         "dropout": 0.0,
     },
-    "ts_slt": {
-        "visual": "cnn",
-        "cnn_width": 8,
-        "s3d": {"width": 1 / 32},
-        "gloss_head": {"d_model": 8, "ffn_dim": 12, "dropout": 0.0},
-        "mbart": TRANSFORMER,
-    },
+    "ts_slt": SIGN_TO_TEXT,
     "gbt": {
         **TRANSFORMER,
         "encoder_heads": 2,
@@ -367,6 +362,20 @@ def sgd_step(stage: Stage) -> Callable[[TrainState, Batch], tuple[TrainState, Me
         return train_step(state, batch, key, graphdef=graphdef, loss=stage.loss, optimizer=optax.sgd(1.0))
 
     return jit(step)
+
+
+@jit
+def trained(model: Any, inputs: tuple[Any, ...], cotangent: jax.Array) -> tuple[jax.Array, Any, Any]:
+    """Return features, new statistics and the gradient of `sum(features * cotangent)`."""
+    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
+
+    def objective(params: Any) -> Any:
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        features = model(*inputs)
+        return (features * cotangent).sum(), (features, nnx.state(model, nnx.BatchStat))
+
+    gradients, (features, stats) = jax.grad(objective, has_aux=True)(params)
+    return features, stats, gradients
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.workdir import LOCK, LOCK_HOLDER, WorkdirError, locked
-from tests.support.killed_preparations import MOMENTS, before_it_appears
+from tests.support.killed_preparations import MOMENTS, before_it_appears, kill
 from tests.support.phoenix_release import SIZE, clip_name, write_release
 from tfds_builders import prepare as prepare_module
 from tfds_builders.dataset_folder import write_clips
@@ -199,15 +198,10 @@ def test_a_dataset_in_a_read_only_folder_is_prepared_already(
     assert run(release, prepared.parents[1]) == prepared
 
 
-def die(item: int) -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
-
-
 @pytest.mark.slow
 def test_a_killed_worker_is_one_line() -> None:
     with pytest.raises(WorkerError, match=r"one of 1 processes was killed.*--num_workers"):
-        list(ordered_map(die, [0], 1))
+        list(ordered_map(kill, [0], 1))
 
 
 def test_a_dataset_says_how_it_was_prepared(release: Path, prepared: Path, tmp_path: Path) -> None:

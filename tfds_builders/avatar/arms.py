@@ -118,9 +118,8 @@ def _hand(pose: Pose, signer: Signer, side: int, wrist_Tx2: np.ndarray) -> list[
         layers.append(Layer(palm, colour, np.ones(len(palm), bool)))
         fingers_Tx5xPx2 = capsule(knuckle_Tx5x2, tip_Tx5x2, FINGER_RADIUS + extra, FINGER_RADIUS + extra)
         for i, stretch_T in enumerate(stretch_Tx5.T):
-            layers.append(
-                Layer(fingers_Tx5xPx2[:, i], colour, stretch_T > 0.15)
-            )  # a folded finger is within the palm
+            # a folded finger is within the palm
+            layers.append(Layer(fingers_Tx5xPx2[:, i], colour, stretch_T > 0.15))
     return layers
 
 

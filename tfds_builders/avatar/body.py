@@ -78,9 +78,8 @@ def _face(width: float, height: float) -> np.ndarray:
 def _fringe(signer: Signer, width: float, height: float) -> np.ndarray:
     """Return the hair between the top of the head and the hairline."""
     part = 0.3 * width if signer.hair_style in ("parted", "bob") else 0.0
-    ends = (
-        0.02 if signer.hair_style in ("short", "parted") else 0.18
-    )  # how far the hair comes down at the temples
+    # how far the hair comes down at the temples
+    ends = 0.02 if signer.hair_style in ("short", "parted") else 0.18
     top = arc((0.0, HEAD_Y), width * 1.08, height * 1.1, np.linspace(np.pi - ends, 2 * np.pi + ends, 20))
     hairline = arc((part, HEAD_Y + 0.01), width * 0.86, height * 0.62, np.linspace(2 * np.pi, np.pi, 16))
     hairline[:, 0] = hairline[:, 0].clip(-width * 0.9, width * 0.9)

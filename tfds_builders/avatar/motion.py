@@ -63,7 +63,7 @@ def poses(signs: Sequence[Sign], num_frames: int, signer: Signer, rng: np.random
         progress_T = ((time_T - start) / (end - start)).clip(0, 1)
         elements.append(_signed(sign, progress_T, signer, rest, rng.normal(0, 0.03, 2)))
     elements.append(rest)
-    mean = Pose(*(_weighted_sum(weight_KxT, arrays) for arrays in zip(*elements)))
+    mean = Pose(*(np.einsum("kt,kt...->t...", weight_KxT, np.stack(arrays)) for arrays in zip(*elements)))
     return mean._replace(hand=mean.hand + rng.normal(0, 0.008, mean.hand.shape))
 
 
@@ -114,10 +114,6 @@ def _rest(num_frames: int) -> Pose:
         spread=np.full((num_frames, 2), spread),
         mouth=np.tile(np.array(MOUTHS["closed"]), (num_frames, 1)),
     )
-
-
-def _weighted_sum(weight_KxT: np.ndarray, arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.einsum("kt,kt...->t...", weight_KxT, np.stack(arrays))
 
 
 def _ease(t: np.ndarray) -> np.ndarray:

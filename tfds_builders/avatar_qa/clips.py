@@ -39,9 +39,5 @@ def _take(draw: Callable[..., np.ndarray], row: Row) -> np.ndarray:
 
 def render_clip(row: Row) -> ClipFrames:
     """Return the clip of a row as JPEG frames."""
-    return ClipFrames([_to_jpeg(frame) for frame in render_row(row)])
-
-
-def _to_jpeg(frame: np.ndarray) -> bytes:
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
-    return encoded.tobytes()
+    frames = (cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in render_row(row))
+    return ClipFrames([cv2.imencode(".jpg", frame, JPEG_OPTIONS)[1].tobytes() for frame in frames])

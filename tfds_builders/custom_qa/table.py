@@ -180,9 +180,7 @@ def _find_video(folder: Path, name: str) -> Path:
     return first_existing(paths)
 
 
-def _csv_rows(
-    table: Path, needed: Sequence[str], problems: list[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_rows(table: Path, needed: Sequence[str], problems: list[str]) -> Rows:
     """Yield each row with the number of its first line."""
     text = _read_text(table)
     named = re.match("sep=(.)\r?\n", text)  # a line of Excel's before the header
@@ -221,13 +219,10 @@ def _cut(cells: list[str], length: int) -> list[str]:
     return cells
 
 
-def _json_rows(
-    table: Path, needed: Sequence[str], problems: list[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(table: Path, needed: Sequence[str], problems: list[str]) -> Rows:
     """Yield each object with the number of its line."""
-    for number, line in enumerate(
-        _read_text(table).split("\n"), start=1
-    ):  # splitlines() splits at U+2028 too
+    lines = _read_text(table).split("\n")  # splitlines() splits at U+2028 too
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -138,9 +138,8 @@ def test_the_labels_of_the_parent_project_stand_in_for_the_corpus_file(tmp_path:
     (tmp_path / "labels.train").write_bytes(gzip.compress(pickle.dumps(labels)))
     found = annotations.read_annotations(annotations.find_files(tmp_path))["train"]
     assert not found.problems and not found.odd
-    assert found.clips == [
-        replace(clip, signer="", num_frames=3) for clip in expected.clips
-    ]  # the labels name none
+    # the labels name no signer
+    assert found.clips == [replace(clip, signer="", num_frames=3) for clip in expected.clips]
 
 
 def test_frames_of_another_size_than_the_releases_are_found(tmp_path: Path) -> None:
