@@ -425,3 +425,8 @@ def test_a_stage_is_shared_only_where_rows_name_its_folder(tmp_path: Path) -> No
     assert table_rows._job("demo/qb", tmp_path, 0, []).shared == ("pretrain", tmp_path / "demo_stage1")
     named = table_rows._job("demo/mmtlb", tmp_path, 0, ["--config.init_from=signs"])
     assert named.shared == ("recognize", tmp_path / "signs")
+
+
+def test_each_seed_of_a_table_is_another_run_whatever_the_flags_say(tmp_path: Path) -> None:
+    seeds = [table_rows._job("demo/qb", tmp_path, seed, ["--config.seed=7"]).config.seed for seed in (0, 1)]
+    assert seeds == [0, 1]
