@@ -51,7 +51,7 @@ def draw(curves: Curves) -> Figure:
     high = math.ceil(len(tables) / COLUMNS)
     figure = Figure(figsize=(10, 3 * high), layout="constrained")
     panels = figure.subplots(high, COLUMNS, sharex=True, sharey=True, squeeze=False).flat
-    for panel, (names, numbers) in zip(panels, tables.items()):
+    for (names, numbers), panel in zip(tables.items(), panels):  # takes no panel after the last table
         panel.set_title(f"Table {', '.join(numbers)}", loc="left", fontsize=11)
         for name in names:
             _plot(panel, name, curves[name])

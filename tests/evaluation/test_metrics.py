@@ -1,3 +1,4 @@
+import math
 import random
 
 import pytest
@@ -26,6 +27,14 @@ def test_bleu_is_that_of_the_definition_with_its_brevity_penalty():
     assert scores["bleu1"] == pytest.approx(100 * 0.77880078 * 3 / 4)
     assert scores["bleu2"] == pytest.approx(100 * 0.77880078 * (3 / 4 * 1 / 3) ** 0.5)
     assert scores["bleu3"] == scores["bleu4"] == 0  # no smoothing
+
+
+def test_the_reference_is_the_reference_for_chrf_and_sacrebleu_too():
+    short, long = "am tag regen im norden", "am tag regen im norden und auf den bergen"
+    # sacreBLEU: all words are right, 5 instead of 9; chrF: what is missing counts more than what is too much
+    too_short, too_long = score([short], [long]), score([long], [short])
+    assert too_short["sacrebleu"] == pytest.approx(100 * math.exp(1 - 9 / 5))
+    assert too_short["chrf"] < too_long["chrf"] < 100
 
 
 def test_rouge_l_is_that_of_the_definition():

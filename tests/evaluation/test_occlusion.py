@@ -10,6 +10,7 @@ import pytest
 
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.frames import select_frames
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.evaluation import occlusion
 from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
@@ -172,6 +173,17 @@ def test_what_a_model_does_not_read_is_not_left_out(tokenizer) -> None:
     found = setup.explain()
     assert not found.words
     assert [part.drop for part in found.stretches] == [*range(-1, -9, -1)]
+
+
+def test_stretches_of_a_video_of_which_frames_are_left_out_are_in_its_own_seconds(tokenizer) -> None:
+    """Eleven frames at two a second are five and a half seconds, also for a model that reads six of them."""
+    setup, seen = Setup(tokenizer, **{"data.max_frames": 6}), []
+    setup.state = TrainState(*[None] * 4)
+    setup.explainer._score = lambda params, batch_stats, batch: seen.append(batch) or np.zeros(32)
+    stretches = setup.explain().stretches
+    assert [part.start for part in stretches] == pytest.approx(np.arange(6) * 5.5 / 6)
+    assert stretches[-1].stop == pytest.approx(5.5)
+    np.testing.assert_array_equal(seen[0].frames, FRAMES[select_frames(11, 6, None)])
 
 
 def test_the_first_word_is_the_one_with_the_highest_drop() -> None:

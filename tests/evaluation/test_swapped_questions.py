@@ -16,9 +16,10 @@ from sslssaw_jax.data.mbart_tokenizer import Tokenizer, load_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.evaluation.leakage import swapped_questions
 from sslssaw_jax.evaluation.metrics import score
-from sslssaw_jax.evaluation.predictions import Prediction, read_question_only, write_predictions
+from sslssaw_jax.evaluation.predictions import Prediction, Sentence, read_question_only, write_predictions
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluation.split_translator import SplitLoss, SplitTranslator, score_swapped_questions
+from sslssaw_jax.models.beam_search import IMPOSSIBLE
 from sslssaw_jax.stages.translation import Translated
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.types import Batch, TrainState
@@ -92,6 +93,24 @@ def test_other_questions_change_neither_clips_nor_targets(clips: Clips) -> None:
         same = {"question": texts.question, "question_mask": texts.question_mask}
         jax.tree.map(np.testing.assert_array_equal, with_texts(unasked, **same), asked)
     assert all(clip.question for clip in clips.source.clips)
+
+
+def test_a_sentence_counts_once_with_its_best_score_and_only_if_it_was_found(clips: Clips) -> None:
+    """Several token sequences may spell one sentence; here the first and the third do."""
+    translator = copies(clips, "target")
+    written = [clips.tokenizer.encode(text, 8) for text in ("rain", "snow", "rain", "wind")]
+    tokens = np.stack([np.pad(ids, (0, 8 - len(ids)), constant_values=1) for ids in written])
+    scores, ranks = np.array([-0.5, -0.7, -0.9, IMPOSSIBLE]), np.array([0.75, 0.5, 0.25, IMPOSSIBLE])
+
+    def translate(params: None, batch_stats: None, batch: Batch) -> Translated:
+        every = (np.repeat(one[None], len(batch.valid), 0) for one in (tokens, scores, ranks))
+        return Translated(*every, None, None)
+
+    translator._translate = translate  # type: ignore[assignment]
+    found = translator.search(STATE, clips.source, [3])
+    assert found.keys() == {3}
+    assert found[3].sentences == [Sentence("rain", -0.5), Sentence("snow", -0.7)]
+    assert found[3].ranks == [0.75, 0.5]
 
 
 def test_translations_and_losses_are_those_of_the_moving_average(clips: Clips) -> None:

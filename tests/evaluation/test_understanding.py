@@ -2,7 +2,8 @@
 
 import pytest
 
-from sslssaw_jax.evaluation.understanding import find_threshold
+from sslssaw_jax.evaluation.predictions import Prediction
+from sslssaw_jax.evaluation.understanding import find_threshold, find_understanding
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,15 @@ def test_a_score_that_says_nothing_gives_a_low_quantile_and_says_so() -> None:
     assert found.rule == "lowest of dev"
     assert found.threshold == pytest.approx(-2.99)
     assert (found.rouge_l, found.rouge_l_without_video) == (90.0, 10.0)
+
+
+def test_sentences_of_the_video_are_judged_against_those_of_black_frames() -> None:
+    def said(*sentences: tuple[str, float]) -> list[Prediction]:
+        return [Prediction("", "", "a b c d", text, score) for text, score in sentences]
+
+    found = find_understanding(
+        said(("a b c d", -0.1), ("a b c x", -0.4)), said(("x", -1.0), ("a x y z", -0.7))
+    )
+    assert (found.rouge_l, found.rouge_l_without_video) == (pytest.approx(87.5), pytest.approx(12.5))
+    assert found.threshold == pytest.approx(-0.55)
+    assert (found.rejected, found.rejected_without_video) == (0, 1)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import Prediction
+from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
@@ -23,6 +24,7 @@ from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.stage_folders import require_source
+from sslssaw_jax.types import BLEU_4, LOSS
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
@@ -35,7 +37,7 @@ from sslssaw_jax.workdir import (
     write_jsonl,
 )
 from tests.support.small_runs import shipped, shrink
-from tests.support.toy import assert_close, toy_state
+from tests.support.toy import assert_close, toy_state, toy_system
 
 # key, value, what the error says
 OTHER_RUNS = [
@@ -281,6 +283,102 @@ def test_the_best_state_of_a_stage_is_evaluated_and_goes_on(data_dir, tmp_path) 
     start = run._initial_weights(1)(toy_state(run._stages[1], 3)).params
     assert_close(start["video"], best[0]["video"], 0)
     assert_close(run._evaluator._load_best().params, best[1], 0)
+
+
+def test_stage_2_goes_on_from_the_last_state_of_stage_1_whatever_its_loss_on_dev(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = []
+    monkeypatch.setattr(Experiment, "_train", lambda self, place: None)
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.trained_modules",
+        lambda *_, best_by, **__: chosen.append(best_by),
+    )
+    run = experiment(data_dir, tmp_path / "demo", warm_start__epochs=0)
+    assert [stage.selection for stage in run._stages] == [LOSS, BLEU_4]
+    run._initial_weights(1)
+    assert chosen == [None]
+
+
+def test_each_stage_trains_on_clips_that_it_can_learn_from(data_dir, tmp_path) -> None:
+    """The warm start on isolated signs, a stage of glosses on clips that have some, others on train."""
+    run = experiment(data_dir, tmp_path / "demo")
+    assert [stage.name for stage in run._stages] == ["warm_start", "pretrain", "translate"]
+    assert [run._train_clips(place).split for place in range(3)] == ["isolated", "train", "train"]
+
+    shutil.copytree(data_dir, tmp_path / "data")
+    file = tmp_path / "data/avatar_qa/1.0.0/clips.train.jsonl"
+    rows = read_jsonl(file)
+    write_jsonl(file, [row | {"gloss": row["gloss"] * (place % 3 == 0)} for place, row in enumerate(rows)])
+    config = toy_system("mmtlb", **{"data.data_dir": str(tmp_path / "data")})
+    run = Experiment(replace(config, compilation_cache=None), tmp_path / "mmtlb")
+    indices = [run._train_clips(place).of_epoch(32, 0, 0)[0].tolist() for place in range(3)]
+    assert [stage.name for stage in run._stages] == ["recognize", "gloss2text", "translate"]
+    assert indices == [[*range(24)], [*range(0, 24, 3)], [*range(24)]]
+
+
+def test_a_run_of_other_glosses_is_refused(data_dir, tmp_path) -> None:
+    tree = shrink(shipped("recognize"), data_dir)
+    tree.compilation_cache = None
+    run = Experiment(read_config(tree), tmp_path)
+    notes = run._notes(len(run._stages) - 1)
+    write_json(tmp_path / FINISHED, notes | {"glosses": "of another train split"})
+    with pytest.raises(
+        ConfigError, match=rf"config\.glosses: 'of another .*' then, '{notes['glosses']}' now"
+    ):
+        run.run("eval")
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, int]]:
+    """Replace pictures of clips by their facts: clip, sentence, gate, and the place that is explained.
+
+    Each clip's sentence and gate are its id.
+    """
+    drawn: list[tuple[str, str, str, int]] = []
+
+    def translate(self: SplitTranslator, state: None, clips: Any, only: Any = None, what: str = "") -> Any:
+        chosen = [clips.clips[place] for place in (range(len(clips)) if only is None else only)]
+        rows = [
+            Prediction(clip.id, "", clip.target, f"{clip.target[: 20 - place]} {clip.id}", -1.0)
+            for place, clip in enumerate(chosen)
+        ]
+        return rows, [clip.id for clip in chosen]
+
+    def explain(state: None, clips: Any, index: int, sentence: str) -> tuple[int, str]:
+        return index, sentence
+
+    def draw(folder: Path, clip: Any, row: Prediction, gate: Any, explanation: Any, most: int) -> None:
+        index, sentence = explanation
+        assert sentence == row.prediction
+        drawn.append((clip.id, row.id, gate, index))
+
+    monkeypatch.setattr(Evaluator, "_load_best", lambda self: None)
+    monkeypatch.setattr(SplitTranslator, "__call__", translate)
+    monkeypatch.setattr(Programs, "explain", staticmethod(explain))
+    monkeypatch.setattr("sslssaw_jax.evaluator.draw_clip", draw)
+    return drawn
+
+
+def test_each_picture_shows_one_clip_with_its_own_sentence_gate_and_explanation(
+    finished, data_dir, pictures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = experiment(data_dir, finished, evaluation__num_heatmaps=3)
+    run.run("translate")
+    places = [index for *_, index in pictures]
+    assert len(set(places)) == 3 and places[0] != 0
+    assert pictures == [(f"test-{place:03d}",) * 3 + (place,) for place in places]
+    pictures.clear()
+    capsys.readouterr()
+    run.run("translate", clip_ids=["dev-002", "test-004", "dev-005"])
+    assert pictures == [
+        ("test-004", "test-004", "test-004", 4),
+        ("dev-002", "dev-002", "dev-002", 2),
+        ("dev-005", "dev-005", "dev-005", 5),
+    ]
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if not line.startswith(" ")][:3] == ["test-004", "dev-002", "dev-005"]
+    assert told[3].endswith(" test-004")
 
 
 def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(

@@ -85,6 +85,25 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_translation(
     assert told in capsys.readouterr().err and not repeater
 
 
+def test_a_picture_shows_the_answers_with_what_they_depend_on(monkeypatch, tmp_path, capsys):
+    drawn = []
+
+    class Painter(Repeater):
+        def answer(self, clips, explain):
+            return [(clip, explain) for clip in clips]
+
+        def draw(self, clip, answers, path):
+            drawn.append((clip, answers, path))
+
+    monkeypatch.setattr(translator.Translator, "from_pretrained", lambda name: Painter())
+    monkeypatch.setattr("sslssaw_jax.inference.__main__.to_json", lambda answer: {})
+    picture = tmp_path / "why.png"
+    main(["a.mp4", "--question=Why?", "--question=Where?", "--json", f"--explain={picture}"])
+    assert drawn == [("Why?", [("Why?", True), ("Where?", True)], picture)]
+    main(["a.mp4", "--question=Why?", "--json"])
+    assert len(drawn) == 1
+
+
 def test_a_question_of_another_encoding_is_named():
     with pytest.raises(VideoError, match="is not UTF-8"):  # as Python reads such an argument
         make_clip(0, [b""], "gr\udcfcn?")

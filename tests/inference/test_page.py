@@ -2,6 +2,7 @@ import importlib
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
+from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.video import Resize, encode_frames
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.explanation import Explanation, StretchDrop, WordDrop
 from sslssaw_jax.evaluation.predictions import Sentence
 from sslssaw_jax.inference import app
 from sslssaw_jax.inference.demo import EXAMPLES, Example
-from sslssaw_jax.inference.examples import find_examples
+from sslssaw_jax.inference.examples import find_examples, write_webm
 from sslssaw_jax.inference.translator import Answer
 from sslssaw_jax.inference.videos import make_clip, read_frames
 from sslssaw_jax.training import compilation_cache
@@ -110,6 +113,25 @@ def test_a_sentence_that_is_chosen_after_the_dialogue_is_forgotten_shows_an_empt
     assert choose("here", []) == page._shown([])
 
 
+def test_a_sentence_that_is_not_understood_is_offered_first(tmp_path, page):
+    class Unsure(Counter):
+        understands = True
+
+        def answer(self, clips, **options):
+            return [replace(one, understood=self.understands) for one in super().answer(clips, **options)]
+
+    translator, video = Unsure(), str(write_video(tmp_path / "right.mp4", 5))
+    ask = next(one.fn for one in page.make_page(translator).fns.values() if one.name == "ask")
+    for understood, label, meant in (
+        (True, "Or did you mean", ["four frames"]),
+        (False, "Did you mean", ["5 frames", "four frames"]),
+    ):
+        translator.understands = understood
+        *_, turns, choice, _ = ask("Why?", video, [])
+        assert [text for text, _ in choice.choices] == meant and choice.label == label
+        assert turns == [page.Turn("Why?", "5 frames", understood)]
+
+
 def test_the_command_compiles_what_the_first_visitor_needs(tmp_path, monkeypatch, page):
     asked, folders, counter = [], [], Counter()
 
@@ -182,6 +204,25 @@ def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_d
     assert all(one.text in row for one, row in zip((first, second, third), rows))
     capture = cv2.VideoCapture(str(third.video))
     assert capture.get(cv2.CAP_PROP_FPS) == 25 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 384
+
+
+def test_an_example_has_the_colours_of_its_clip(tmp_path):
+    red_on_the_left = np.zeros((5, 48, 48, 3), np.uint8)
+    red_on_the_left[:, :, :24, 0] = 255
+    clip = Clip(
+        id="a",
+        num_frames=5,
+        question="",
+        target="",
+        gloss="",
+        signer="",
+        video=encode_frames(red_on_the_left, Resize(0)),
+    )
+    write_webm(clip, tmp_path / "a.webm", 25.0)
+    _, shown = cv2.VideoCapture(str(tmp_path / "a.webm")).read()
+    blue, green, red = shown[:, : shown.shape[1] // 3].mean(axis=(0, 1))
+    assert red > 150 and max(blue, green) < 100
+    assert shown[:, 2 * shown.shape[1] // 3 :].mean() < 60
 
 
 def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tmp_path, monkeypatch):

@@ -280,6 +280,28 @@ def test_a_wide_array_is_cropped_as_preparation_crops_a_wide_picture(translator,
     assert cv2.imdecode(np.frombuffer(frames[0], np.uint8), cv2.IMREAD_COLOR).shape == (SIDE, SIDE, 3)
 
 
+def test_a_video_file_is_read_at_the_rate_of_the_models_training(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (SIDE, SIDE))
+    for shade in range(0, 250, 10):
+        writer.write(np.full((SIDE, SIDE, 3), shade, np.uint8))
+    writer.release()
+    facts = DatasetFacts(**FACTS | {"fps": 5.0, "fingerprint": ""})
+    frames = [
+        cv2.imdecode(np.frombuffer(frame, np.uint8), 0) for frame in read_frames(tmp_path / "a.avi", facts)
+    ]
+    assert np.diff([frame.mean() for frame in frames]) == pytest.approx([50] * 4, abs=3), "every fifth frame"
+
+
+def test_frames_of_a_size_that_the_model_does_not_know_are_refused():
+    """Nothing resizes the frames of a model that was trained on frames as they came."""
+    facts = DatasetFacts(**FACTS | {"resize": "none", "fingerprint": ""})
+    assert len(read_frames(np.zeros((2, SIDE, SIDE, 3), np.uint8), facts)) == 2
+    with pytest.raises(
+        VideoError, match=rf"frames of \(60, 40\) pixels .* on \({SIDE}, {SIDE}\), .*resize=none"
+    ):
+        read_frames(np.zeros((2, 60, 40, 3), np.uint8), facts)
+
+
 def test_frames_that_cannot_be_read_are_counted_and_named(translator, folders, tmp_path):
     shutil.copytree(folders[0], tmp_path / "clip")
     files = sorted((tmp_path / "clip").iterdir())

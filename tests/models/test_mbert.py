@@ -185,6 +185,23 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, tmp_path: Pat
     assert told in refusal(dataclasses.replace(DEEP, heads=2), folder)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("hidden_act", "relu"), ("position_embedding_type", "relative_key"), ("layer_norm_eps", 1e-5)],
+)
+def test_a_bert_of_another_function_is_refused(
+    setting: str, value: object, folder: Path, tmp_path: Path
+) -> None:
+    """The shapes of all tensors are the same."""
+    settings = json.loads((folder / "config.json").read_text()) | {setting: value}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    with pytest.raises(
+        WeightsError, match=f"{setting}={value!r}; here it is .*: such weights cannot be used"
+    ):
+        pretrained_mbert(dataclasses.replace(DEEP, weights=str(tmp_path)))
+
+
 TEXTS = [
     "today there is rain in the north",
     "today there is snow, and 3.5 degrees",

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.report.dataset_facts import format_table, split_facts
 from sslssaw_jax.report.dataset_pictures import ShownClip, choose_clips, draw_contact_sheet, draw_statistics
 from sslssaw_jax.report.dataset_report import main
@@ -106,6 +108,19 @@ def assert_apart(figure: Figure) -> None:
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
         for other, other_box in found[i + 1 :]:
             assert not box.overlaps(other_box), (text, other)
+
+
+def test_the_statistics_are_drawn_as_they_were_counted() -> None:
+    facts = {"train": split_facts(TRAIN * 9, TRAIN, None), "test": split_facts(TEST[:1], TRAIN, None)}
+    frames, question, target, overlap, copied, _ = draw_statistics("name", facts, "words").axes
+    for panel in (frames, question, target, overlap):
+        filled = [bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)]
+        assert sum(filled) == pytest.approx(100), "percent of the clips of the first split"
+    bars = [[bar.get_width() for bar in split] for split in copied.containers]
+    expected = [[split.copy_question[score] for score in LABELS] for split in facts.values()]
+    assert np.allclose(bars, expected) and expected[0] != expected[1]
+    names = [label.get_text().replace("\n", " ") for label in copied.get_yticklabels()]
+    assert names == list(LABELS.values())
 
 
 def test_no_text_of_the_statistics_lies_on_another() -> None:

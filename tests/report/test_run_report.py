@@ -171,6 +171,19 @@ def test_the_figures_are_those_of_metrics_json_with_intervals_and_p_values(workd
     assert page.rows[0] == ["", "BLEU-4", "ROUGE-L", "p", "BLEU-1", "BLEU-2", "BLEU-3", "chrF"]
 
 
+def test_the_tiles_show_the_scores_of_test_and_that_of_its_copied_questions(workdir: Path) -> None:
+    source = Page(write_report(workdir)).source
+    found = json.loads((workdir / "metrics.json").read_text())["test"]
+    copied = found["baselines"]["copy_question"]["bleu4"]
+    tiles = re.findall(r"<div><b>([\d.]+)(?:<small>.*?</small>)?</b>(.*?)</div>", source)
+    assert tiles == [
+        (f"{found['bleu4']:.2f}", "BLEU-4 on test"),
+        (f"{found['rouge_l']:.2f}", "ROUGE-L"),
+        (f"{copied:.2f}", "BLEU-4 of the question copied"),
+        ("8", "clips"),
+    ]
+
+
 def test_the_page_needs_nothing_beside_it(workdir: Path) -> None:
     page = Page(write_report(workdir))
     assert not page.tags("script", "link", "iframe", "object", "embed", "base")

@@ -6,7 +6,8 @@ from sslssaw_jax.evaluation.leakage import evaluate, question_baselines
 from sslssaw_jax.evaluation.metrics import score
 from sslssaw_jax.evaluation.predictions import Prediction, evaluate_predictions, score_predictions
 from sslssaw_jax.evaluation.understanding import UNDERSTANDING, find_threshold
-from sslssaw_jax.report.score_table import format_table
+from sslssaw_jax.evaluation.wer import GLOSS_SCORES, score_glosses
+from sslssaw_jax.report.score_table import format_gloss_table, format_table, gloss_notes
 
 TARGETS, QUESTIONS = ["regen im norden", "schnee im süden"], ["Im Norden", "wo"]
 BASELINES = question_baselines(QUESTIONS, "de_DE") | {"question_only": ["regen", ""]}
@@ -88,3 +89,20 @@ def test_the_metrics_of_an_older_run_are_shown_without_what_they_lack():
     assert f"{old['baselines']['copy_question']['rouge_l']:.2f}" in text
     assert "overlap free" not in text.split("without copies:")[0]
     assert not any(line.split()[0] in ("±", "questions") for line in text.splitlines()[1:-6])
+
+
+def test_recognised_glosses_are_shown_with_what_is_wrong_about_them():
+    """Of four glosses, two are left out and one is substituted."""
+    scores = score_glosses(["A X", "B C"], ["A B C D", ""], phoenix=False)
+    metrics = {"dev": {"bleu4": 1.0}, "test": {GLOSS_SCORES: scores}}
+    head, _, cells = (line.split() for line in format_gloss_table(metrics).splitlines())
+    assert " ".join(head) == "split WER substituted left out added glosses clips"
+    assert cells == ["test", "75.00", "25.00", "50.00", "0.00", "4", "1"]
+    assert gloss_notes(metrics) == [
+        "glosses of test: word error rate 75.00 %, of 4 glosses 25.00 % substituted, 50.00 % left out, "
+        "0.00 % added"
+    ]
+    assert format_gloss_table({"dev": {"bleu4": 1.0}}) == ""
+    cleaned = score_glosses(["REGEN REGEN"], ["REGEN"], phoenix=True)
+    _, _, cells = (line.split() for line in format_gloss_table({"dev": {GLOSS_SCORES: cleaned}}).splitlines())
+    assert cells[:3] == ["dev", "0.00", "100.00"], "the rate as written comes second"

@@ -434,3 +434,8 @@ def test_a_table_of_another_dataset_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"data\.dataset is custom_qa, but this table is of phoenix2014t_qa"
     ):
         table_rows._job("phoenix_toy/qb", tmp_path, 0, given)
+
+
+def test_each_seed_of_a_table_is_another_run_whatever_the_flags_say(tmp_path: Path) -> None:
+    seeds = [table_rows._job("demo/qb", tmp_path, seed, ["--config.seed=7"]).config.seed for seed in (0, 1)]
+    assert seeds == [0, 1]

@@ -16,10 +16,12 @@ from sslssaw_jax.data.dataset import Dataset, find_dataset
 from sslssaw_jax.data.features import FeatureSource, find_features
 from sslssaw_jax.data.keypoints import COCO_WHOLEBODY, find_keypoints
 from sslssaw_jax.data.pickled_arrays import read_pickle, read_torch
+from sslssaw_jax.data.video import Resize
+from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.annotations import ANNOTATIONS
 from tests.support.torch_pickles import dumps, in_pickle, new_file, old_file
-from tfds_builders.features import main
-from tfds_builders.pose_files import read_named, read_pose, write_pose
+from tfds_builders.features import _shares, main
+from tfds_builders.pose_files import Keypoints, read_named, read_pose, write_pose
 
 POSES = ANNOTATIONS / "poses"
 
@@ -83,6 +85,15 @@ def test_features_of_slrt_are_a_quarter_of_the_frames(dataset: Dataset, tmp_path
     assert_imported(dataset, "dev", dev)
     (found,) = find_features(dataset, ["set"])
     assert (found.stride, found.span, found.width) == (4, 4, 4)
+
+
+def test_slrt_s_features_of_a_long_clip_end_after_400_frames(dataset: Dataset, tmp_path: Path) -> None:
+    listed = dataset.clips_file("dev")
+    rows = read_jsonl(listed)
+    write_jsonl(listed, [rows[0] | {"num_frames": 475}, *rows[1:]])
+    dev = clips(dataset, "dev", lambda frames: min(frames, 400) // 4)
+    run(dataset, "slrt", pack(tmp_path / "dev.pkl", "dev", dev))
+    assert_imported(dataset, "dev", dev)
 
 
 @pytest.mark.parametrize("file", [old_file, new_file], ids=["before 1.6", "zip"])
@@ -171,6 +182,15 @@ def test_keypoints_of_the_release_become_shares_of_the_stored_frame(
     assert "6 clips of dev, 133 points: --config.data.keypoints=set" in capsys.readouterr().out
     found = find_keypoints(dataset, "set")
     assert found is not None and found.points == COCO_WHOLEBODY
+
+
+@pytest.mark.parametrize(
+    ("resize", "left"), [("48", 0.25), ("short:48", 0.25), ("none", 0.25), ("crop:48", 0.0)]
+)
+def test_only_a_crop_moves_keypoints(resize: str, left: float) -> None:
+    """A point at a quarter of the width and of the height of a picture of 200 x 100 pixels."""
+    found = Keypoints("a", ("nose",), np.array([[[50.0, 25.0, 0.5]]]), (100, 200))
+    np.testing.assert_allclose(_shares(found, None, Resize.parse(resize)), [[left, 0.25, 0.5]])
 
 
 def test_keypoints_in_pose_files_bring_names_and_size(dataset: Dataset, tmp_path: Path) -> None:

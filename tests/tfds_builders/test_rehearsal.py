@@ -22,7 +22,7 @@ from tfds_builders.phoenix2014t_qa.annotations import FRAMES, find_files
 from tfds_builders.prepare import prepare
 from tfds_builders.rehearsal import POSES, csl_daily
 from tfds_builders.rehearsal.__main__ import main, rehearse
-from tfds_builders.rehearsal.corpus import Clip, _render_clip
+from tfds_builders.rehearsal.corpus import Clip, Corpus, _render_clip
 
 NAME = "phoenix2014t_qa"
 SIZE = (40, 32)  # height, width
@@ -200,6 +200,30 @@ def test_csl_daily_s_map_counts_the_rendered_frames(tmp_path: Path, every: int, 
     assert {clip.num_rendered for clip in corpus.clips} == {count}
     _, *rows = corpus.texts[Path(csl.LABELS, csl.MAP_FILE)].splitlines()
     assert rows and all(row.split("|")[2] == f"{count}" for row in rows)
+
+
+def test_without_train_s_questions_its_clips_get_those_of_dev_under_their_own_names(tmp_path: Path) -> None:
+    write_release(tmp_path)
+    for file in (*(tmp_path / csl.QUESTIONS).iterdir(), tmp_path / csl.LABELS / csl.SPLIT_FILE):
+        file.rename(tmp_path / file.name)
+    (tmp_path / "train.txt").unlink()
+    corpus = csl_daily.plan(tmp_path, None, every=1)
+    (dev,) = corpus.texts[Path(csl.QUESTIONS, "dev.txt")].splitlines()
+    train = corpus.texts[Path(csl.QUESTIONS, "train.txt")].splitlines()
+    assert [row.split("|")[1] for row in train] == ["S000001_P0000_T00", "S000002_P0001_T00"]
+    assert {row.split("|")[6] for row in train} == {dev.split("|")[6]} == {"你儿子几岁？"}
+    assert [clip.signer for clip in corpus.clips[:2]] == ["P0000", "P0001"]
+    assert "scores on dev mean nothing" in corpus.notes[0]
+
+
+@pytest.mark.parametrize(("every", "told"), [(1, "--manual_dir=out\n"), (4, "--manual_dir=out --fps=7.5\n")])
+def test_the_command_to_prepare_has_the_rate_of_the_rendered_frames(
+    every: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Corpus([], "", {}, SIZE, fps=30.0)
+    monkeypatch.setattr("tfds_builders.rehearsal.__main__.rehearse", lambda *_, **__: corpus)
+    main(["csl_daily_qa", "--annotations=in", "--out=out", f"--every={every}"])
+    assert f"tfds_builders.prepare csl_daily_qa {told}" in capsys.readouterr().out
 
 
 def test_a_missing_question_file_is_named_with_its_source(tmp_path: Path) -> None:

@@ -454,6 +454,11 @@ def test_weights_of_another_tokenizer_or_function_are_refused(
     file.write_text(json.dumps(json.loads(file.read_text()) | {"activation_function": "swish"}))
     with pytest.raises(WeightsError, match=r"'swish'; here it is 'gelu': such weights cannot be used$"):
         pretrained(starting_from(tmp_path / "swish", tiny_data_dir), tokenizer)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"activation_function": "gelu"}))
+    pretrained(starting_from(tmp_path / "swish", tiny_data_dir), tokenizer)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scale_embedding": False}))
+    with pytest.raises(WeightsError, match=r"scale_embedding=False; here it is True: such weights cannot"):
+        pretrained(starting_from(tmp_path / "swish", tiny_data_dir), tokenizer)
 
 
 def test_absent_weights_are_told_with_the_download_and_the_way_without(

@@ -38,14 +38,19 @@ SEES = {"recognize": ["cnn"], "translate": ["cnn"]}
         (
             "ts_slt",
             S3D | MBART | {"model.visual": "s3d"},
-            {"recognize": ["s3d", "s3d"], "gloss2text": ["mbart"]},
+            {"recognize": ["s3d", "keypoint_s3d but for its first layer"], "gloss2text": ["mbart"]},
         ),
         ("tspnet", CNN | {"model.embedding_weights": "a file"}, {"translate": ["cnn", "vectors"]}),
     ],
 )
 def test_each_stage_begins_with_the_weights_of_its_parts(system, changes, expected, monkeypatch) -> None:
-    for name in ("mbart", "mbert", "cnn", "s3d"):
-        monkeypatch.setattr(pretrained, f"pretrained_{name}", lambda *_, name=name, **__: name)
+    for name in ("mbart", "mbert", "cnn"):
+        monkeypatch.setattr(pretrained, f"pretrained_{name}", lambda *_, name=name: name)
+
+    def pretrained_s3d(_, module: str = "s3d", *, first: bool = True) -> str:
+        return module if first else f"{module} but for its first layer"
+
+    monkeypatch.setattr(pretrained, "pretrained_s3d", pretrained_s3d)
     monkeypatch.setattr(pretrained, "word_vectors", lambda *_: "vectors")
     config = toy_system(system, **RESNET | changes)
     mbert, tokenizer = SYSTEMS[system].text_tower(config.model), _Tokenizer()

@@ -24,7 +24,7 @@ from sslssaw_jax.errors import UserError
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
-from sslssaw_jax.workdir import write_jsonl
+from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.annotations import ANNOTATIONS, requires_phoenix, requires_tokenizer
 from tests.support.mbart_reference import CONFIG, random_hugging_face, relative_error
 from tests.support.pytorch import torch
@@ -128,14 +128,18 @@ def test_unknown_tokens_are_counted(trimmed: Path) -> None:
 def test_the_command_keeps_the_train_split_and_reports_every_split(
     tmp_path: Path, tiny_data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared = tiny_data_dir / "avatar_qa" / "1.0.0"
+    ignored = shutil.ignore_patterns("*.array_record*")
+    prepared = shutil.copytree(tiny_data_dir, tmp_path / "data", ignore=ignored) / "avatar_qa" / "1.0.0"
+    of_test = read_jsonl(prepared / "clips.test.jsonl")
+    of_test[0]["target"] = "jazz"  # letters that train lacks
+    write_jsonl(prepared / "clips.test.jsonl", of_test)
     texts = read_texts(prepared / "clips.train.jsonl", glosses=True)
     model = tmp_path / "mbart"
-    everything = [text for kind in texts.values() for text in kind] + CORPUS
+    everything = [text for kind in texts.values() for text in kind] + [*CORPUS, "jazz"]
     train_tokenizer(everything, model, vocab_size=80)
     random_hugging_face(7, CONFIG, load_tokenizer(model, "en_XX").vocab_size).save_pretrained(model)
 
-    arguments = ["trim", f"--model={model}", f"--data_dir={tiny_data_dir}", "--dataset=avatar_qa"]
+    arguments = ["trim", f"--model={model}", f"--data_dir={tmp_path / 'data'}", "--dataset=avatar_qa"]
     main([*arguments, f"--out={tmp_path / 'plain'}"])
     report = capsys.readouterr().out
     for kind in ("train target", "train question"):
@@ -144,6 +148,7 @@ def test_the_command_keeps_the_train_split_and_reports_every_split(
             for line in report.splitlines()
         )
     assert all(split in report for split in ("dev target", "test question"))
+    assert "1 of 6" in next(line for line in report.splitlines() if line.startswith("test target"))
     main([*arguments, "--glosses", f"--out={tmp_path / 'glosses'}"])
     plain, glosses = (load_tokenizer(tmp_path / name, "en_XX") for name in ("plain", "glosses"))
     assert glosses.unk_id not in glosses.encode(texts["gloss"][0], 64)

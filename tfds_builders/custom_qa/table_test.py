@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sslssaw_jax.data.video import Segment
-from tfds_builders.annotation import AnnotationError, MissingInputError
+from tfds_builders.annotation import Annotation, AnnotationError, MissingInputError
 from tfds_builders.custom_qa.table import find_table, read_table
 
 ROWS = [
@@ -64,6 +64,14 @@ def test_what_spreadsheets_write_reads_the_same(tmp_path: Path, separator: str) 
         "dev": ["y"],
         "test": ["z"],
     }
+
+
+def test_each_text_of_a_row_is_taken_from_its_own_column(tmp_path: Path) -> None:
+    header = "signer,gloss,question,target,split,video,id,end,start"
+    table = write(tmp_path, f"{header}\nAnna,IX RAIN,Does it rain?,it rains,test,a.mp4,x,2.5,1\n")
+    (clip,) = read_table(table)["test"].clips
+    video = Segment(tmp_path / "a.mp4", 1.0, 2.5)
+    assert clip == Annotation("x", video, "Does it rain?", "it rains", gloss="IX RAIN", signer="Anna")
 
 
 def test_a_line_of_excel_names_the_separator_above_the_header(tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def test_a_rehearsal_is_prepared_with_the_rows_texts(rows_dir: Path, tmp_path: P
     assert same == read_jsonl(texts / "clips.train.jsonl")
 
 
+def test_a_clip_has_its_own_question_sentence_signer_and_folder(rows_dir: Path) -> None:
+    """The fourth field is a question that the sentence does not answer."""
+    files = {split: rows_dir / f"{split}_slt_2p.txt" for split in ROWS}
+    _, clip = annotations.read_annotations(files, Path("frames"))["train"].clips
+    assert (clip.question, clip.target) == ("有什么特色菜么？", "他家的菜是涮（火锅）")
+    assert (clip.gloss, clip.signer) == ("他家 菜 是 涮(火锅)", "P003")
+    assert clip.video == Path("frames/P003/R0864_P003_02")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
