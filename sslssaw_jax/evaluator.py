@@ -247,8 +247,12 @@ class Evaluator:
 
     def _find_understanding(self, state: TrainState, predictions: Sequence[Prediction]) -> dict[str, Any]:
         black, _ = self.programs.translate(state, self.programs.dev.without_video(), what=", without video")
-        shortest = int(self.programs.dev.num_frames.min())
-        return dataclasses.asdict(find_understanding(predictions, black)) | {"shortest": shortest}
+        data = self._config.data
+        known = {data.train_split, data.dev_split} & {*self._dataset.splits}
+        num_frames = [
+            clip.num_frames for split in known for clip in self.programs.clips(split, video=False).clips
+        ]
+        return dataclasses.asdict(find_understanding(predictions, black, num_frames))
 
     def _draw(
         self, state: TrainState, clips: ClipSource, index: int, row: Prediction, gate: Gate | None

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.evaluation.predictions import Prediction, worst_and_best
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.systems import read_config
@@ -63,7 +65,7 @@ def copy(compiled: Experiment) -> Experiment:
     return compiled
 
 
-def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
+def test_a_run_leaves_all_that_it_promises(finished: Path, tiny_data_dir: Path) -> None:
     for split in ("dev", "test"):
         predictions = rows(finished / f"predictions.{split}.jsonl")
         assert [row["id"] for row in predictions] == [f"{split}-{i:03d}" for i in range(6)]
@@ -74,6 +76,9 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
         assert metrics[split]["baselines"].keys() == {"copy_question"}
         assert metrics[split]["baselines"]["copy_question"].keys() == SCORES | {"intervals", "p_value"}
         assert metrics[split]["num_clips"] == 6
+    dataset = find_dataset(tiny_data_dir, "avatar_qa")
+    lengths = [clip.num_frames for split in ("train", "dev") for clip in ClipSource(dataset, split).clips]
+    assert metrics["dev"]["understanding"]["shortest"] == min(lengths)
     assert metrics["test"]["questions"].keys() == {"shuffled", "blanked"}
     assert all(scores.keys() == SCORES for scores in metrics["test"]["questions"].values())
     predictions = [Prediction(**row) for row in rows(finished / "predictions.test.jsonl")]

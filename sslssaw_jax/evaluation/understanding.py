@@ -23,22 +23,25 @@ class Understanding:
     rouge_l_without_video: float
     rejected: float  # share of dev's clips
     rejected_without_video: float
+    shortest: int  # frames; a shorter clip is not understood
 
 
 def find_understanding(
-    predictions: Sequence[Prediction], without_video: Sequence[Prediction]
+    predictions: Sequence[Prediction], without_video: Sequence[Prediction], num_frames: Sequence[int]
 ) -> Understanding:
     """Find a model's threshold by the clips of dev; see `find_threshold`.
 
     Args:
         predictions: The model's translations.
         without_video: Its translations of the same clips with black frames.
+        num_frames: Of the clips that the model knows; 0 without a video.
     """
     characters = counts_characters(row.target for row in predictions)
     both = (predictions, without_video)
     scores = [[row.score for row in rows] for rows in both]
     qualities = [[rouge_l(row, characters) for row in rows] for rows in both]
-    return find_threshold(scores[0], qualities[0], scores[1], qualities[1])
+    shortest = min(filter(None, num_frames), default=0)
+    return find_threshold(scores[0], qualities[0], scores[1], qualities[1], shortest)
 
 
 def find_threshold(
@@ -46,6 +49,7 @@ def find_threshold(
     rouge_l: Sequence[float],
     scores_without_video: Sequence[float],
     rouge_l_without_video: Sequence[float],
+    shortest: int = 0,
 ) -> Understanding:
     """Find the score below which sentences are no better than without video.
 
@@ -59,6 +63,7 @@ def find_threshold(
         rouge_l: Of the same sentences, in percent.
         scores_without_video: Of the model's sentences for the same clips with black frames.
         rouge_l_without_video: Of these sentences.
+        shortest: Frames of the shortest clip that the model knows.
     """
     with_video, without = np.array(scores), np.array(scores_without_video)
     level = float(np.mean(rouge_l_without_video))
@@ -82,4 +87,5 @@ def find_threshold(
         level,
         float((with_video < threshold).mean()),
         float((without < threshold).mean()),
+        shortest,
     )

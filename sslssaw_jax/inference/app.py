@@ -11,16 +11,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from sslssaw_jax.errors import ends_in_one_line, set_up_output
 from sslssaw_jax.inference.demo import DEMO
 from sslssaw_jax.workdir import user_path
-
-if TYPE_CHECKING:
-    from sslssaw_jax.inference.trained_model import TrainedModel
 
 
 @ends_in_one_line()
@@ -77,8 +71,10 @@ def _file(name: str) -> str:
 
 
 def _serve(options: argparse.Namespace, folder: Path) -> None:
-    for name in ("no_proxy", "NO_PROXY"):  # gradio calls its own page at the start
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1"]))
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    if direct != "*":  # gradio calls its own page at the start
+        own = ("localhost", "127.0.0.1", options.host)
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (direct, *own)))
     from sslssaw_jax.inference.examples import find_examples
     from sslssaw_jax.inference.page import launch, make_page  # these take seconds, and --help should not wait
     from sslssaw_jax.inference.translator import Translator
@@ -89,9 +85,7 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
     print(f"loading {options.model}", flush=True)
     translator = Translator.from_pretrained(options.model)
     examples = find_examples(options.model, translator, folder)
-    # compiles, so that the first visitor need not wait
-    video, question = examples[0][:2] if examples else (_black(translator.model), "")
-    translator(video, question, explain=True)
+    translator.compile()
     launch(
         make_page(translator, examples),
         server_name=options.host,
@@ -100,10 +94,6 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
         ssl_keyfile=options.ssl_keyfile,
         ssl_verify=False,  # gradio calls its own page at the start, where the certificate names another host
     )
-
-
-def _black(model: "TrainedModel") -> np.ndarray:
-    return np.zeros((model.config.data.max_frames, *model.facts.frame_size, 3), np.uint8)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
                 )
                 gr.HTML(_html("step", number=2, name="Sign"))
                 video = gr.Video(
-                    label=f"Signed answer: one sentence of at most {seconds:.0f} seconds",
+                    label=f"Signed answer: one sentence of at most {seconds:.1f} seconds",
                     sources=["webcam", "upload"],
                     include_audio=False,
                     elem_id="video",
@@ -189,6 +189,8 @@ def _ask(translator: "Translator", question: str, video: str | None, *, explain:
         raise PageError("The question is missing. Type what was asked, then press Translate.")
     if len(question) > MOST_CHARACTERS:
         raise PageError(f"The question is too long: it may have {MOST_CHARACTERS} characters. Shorten it.")
+    if translator.tokens_not_read(question):
+        raise PageError("The question is too long: the model would not read its end. Shorten it.")
     if not video:
         raise PageError(
             "The video is missing. Record the signed answer or choose a file, then press Translate."
@@ -197,13 +199,11 @@ def _ask(translator: "Translator", question: str, video: str | None, *, explain:
         [clip] = translator.read(video, question.strip())
     except UserError as error:
         raise PageError(str(error).replace(video, Path(video).name)) from error
-    if translator.tokens_not_read(question):
-        raise PageError("The question is too long: the model would not read its end. Shorten it.")
     fps, longest = translator.model.facts.fps, translator.model.config.data.max_frames
     if clip.num_frames > TOO_LONG * longest:
         raise PageError(
-            f"The video is too long: {clip.num_frames / fps:.0f} seconds, but the model reads at most "
-            f"{TOO_LONG * longest / fps:.0f}. Sign one sentence, or cut the video."
+            f"The video is too long: {clip.num_frames / fps:.1f} seconds, but the model reads at most "
+            f"{TOO_LONG * longest / fps:.1f}. Sign one sentence, or cut the video."
         )
     return translator.answer([clip], explain=explain)[0]
 

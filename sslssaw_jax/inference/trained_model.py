@@ -76,7 +76,7 @@ class TrainedModel(NamedTuple):
 
     @property
     def shortest(self) -> int:
-        """Return the frames of dev's shortest clip; no shorter one is understood."""
+        """Return the least frames of a clip that is understood."""
         return self._understanding.get("shortest", 0)  # of earlier versions unknown
 
     @property
@@ -199,7 +199,7 @@ def _assemble(
     try:
         config = read_config(ml_collections.ConfigDict(notes["config"]))
     except ConfigError as error:
-        raise ModelError(f"{folder} was trained by another version of sslssaw_jax: {error}") from error
+        raise ModelError(f"{folder} has settings that this version does not know: {error}") from error
     facts = DatasetFacts.from_json(notes["dataset"])
     tokenizer = load_saved_tokenizer(folder, facts.language)
     if tokenizer.fingerprints != notes["tokenizer"]:

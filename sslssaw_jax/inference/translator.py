@@ -207,6 +207,13 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
                 )
         return answers
 
+    def compile(self) -> None:
+        """Compile what answers need, so that no later call has to wait."""
+        longest, size = self.model.config.data.max_frames, self.model.facts.frame_size
+        for num_frames in self._lengths:
+            black = np.zeros((num_frames, *size, 3), np.uint8)
+            self(black, explain=num_frames == longest)
+
     def draw(self, clip: Clip, answers: Sequence[Answer], path: str | Path) -> None:
         """Draw what the answers about one clip depend on, as a picture.
 
@@ -225,18 +232,19 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         with fonts_for(*(answer.question + answer.text for answer in answers)):
             draw_explanations(explained, shown).savefig(path, dpi=DPI)
 
-    def _translator(self, clips: ClipSource, group: Sequence[int]) -> SplitTranslator:
-        """Return the translator for a batch's size, compiled on first use.
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        """Return the lengths to which a single clip is padded."""
+        longest = self._runner.config.data.max_frames
+        return -(-longest // 4), -(-longest // 2), longest
 
-        A single clip is padded to a quarter, half or all of `max_frames`.
-        """
+    def _translator(self, clips: ClipSource, group: Sequence[int]) -> SplitTranslator:
+        """Return the translator for a batch's size, compiled on first use."""
         config, batch = self._runner.config, self._runner.stage_config
         size = batch.clips_per_batch, batch.frame_budget
         if len(group) == 1:
-            longest = config.data.max_frames
-            buckets = (-(-longest // 4), -(-longest // 2), longest)
-            num_frames = min(clips.clips[group[0]].num_frames, longest)
-            size = 1, next(bucket for bucket in buckets if num_frames <= bucket)
+            num_frames = min(clips.clips[group[0]].num_frames, config.data.max_frames)
+            size = 1, next(length for length in self._lengths if num_frames <= length)
         if size not in self._compiled:
             batch = dataclasses.replace(batch, clips_per_batch=size[0], frame_budget=size[1])
             self._compiled[size] = SplitTranslator(self._runner.with_batches(batch))

@@ -85,8 +85,8 @@ def _accumulate(
             summand, batch_stats = gradient(batch_stats, *part, counts)
             return jax.tree.map(jnp.add, total, summand), batch_stats
 
-        # without a clip, BatchNorm would divide by zero
-        return lax.cond(part[0].valid.any(), added, lambda carry: carry, carry), None
+        # without a clip, nothing is computed; the first branch counts as the step's FLOPs
+        return lax.cond(~part[0].valid.any(), lambda carry: carry, added, carry), None
 
     first, first_key = jax.tree.map(lambda x: x[0], (batches, keys))
     summand, _ = jax.eval_shape(gradient, batch_stats, first, first_key, counts)

@@ -12,14 +12,9 @@ KEPT = 2**31 - 1  # bytes that may be free at the heap's end
 ACCELERATORS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0")  # NVIDIA, in WSL; AMD; TPU
 
 
-def has_accelerator() -> bool:
-    """Return whether the machine has an accelerator, used or not."""
-    return any(Path(name).exists() for name in ACCELERATORS)
-
-
 def keeps_memory() -> bool:
     """Return whether `keep_freed_memory` has an effect: with glibc, and without an accelerator."""
-    return platform.libc_ver()[0] == "glibc" and not has_accelerator()
+    return platform.libc_ver()[0] == "glibc" and not any(Path(name).exists() for name in ACCELERATORS)
 
 
 def keep_freed_memory() -> None:

@@ -41,10 +41,10 @@ def initialize_processes(
     if given["coordinator_address"] == AUTO or (len(missing) == 3 and _launched_with_others()):
         try:
             jax.distributed.initialize()
-        except ValueError as error:  # nothing around tells of other processes
+        except ValueError as error:
             raise ConfigError(
-                f"--coordinator_address={AUTO} finds no launcher here ({error}): start with srun or mpirun, "
-                "or give --coordinator_address=HOST:PORT, --num_processes and --process_id"
+                f"no launcher tells of the other processes ({error}): start with srun or mpirun, or give "
+                "--coordinator_address=HOST:PORT, --num_processes and --process_id"
             ) from error
     elif len(missing) == 3 or given["num_processes"] == 1:
         return False

@@ -42,7 +42,7 @@ def count_flops(jaxpr: Any) -> float:
     """Return the FLOPs of a traced program's matrix products and convolutions.
 
     The body of a loop of known length counts each time, that of any other loop once; of several branches, the
-    largest counts. A step along a dilated input counts only where the input has a number.
+    first counts. A step along a dilated input counts only where the input has a number.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -56,7 +56,7 @@ def count_flops(jaxpr: Any) -> float:
             taps = math.prod(shapes[1]) / outputs / math.prod(params["lhs_dilation"])
             total += 2 * equation.outvars[0].aval.size * taps
         elif name == "cond":
-            total += max(map(count_flops, params["branches"]))
+            total += count_flops(params["branches"][0])
         else:
             once = sum(count_flops(inner) for inner in params.values() if hasattr(inner, "eqns"))
             total += once * (params["length"] if name == "scan" else 1)

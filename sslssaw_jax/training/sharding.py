@@ -4,8 +4,10 @@ Model code is written for the global batch and knows nothing of this; the compil
 """
 
 import math
+import os
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
-from sslssaw_jax.training.host_memory import has_accelerator
 from sslssaw_jax.types import Batch
 
 AXES = ("data", "fsdp")
+NVIDIA = Path("/dev/nvidiactl")  # is there if the driver is
 MIN_FSDP_SIZE = 2**16  # elements; gathering a smaller leaf costs more than replicating it
 
 
@@ -31,11 +33,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
         ConfigError: The sizes do not multiply to the number of devices.
     """
     num_devices = jax.device_count()
-    chosen = jax.config.jax_platforms  # type: ignore[attr-defined]
-    if jax.default_backend() == "cpu" and has_accelerator() and not chosen:
+    chosen = jax.config.jax_platforms or os.environ.get("CUDA_VISIBLE_DEVICES") == ""  # type: ignore[attr-defined]
+    if jax.default_backend() == "cpu" and NVIDIA.exists() and not chosen and jax.process_index() == 0:
         warnings.warn(
-            "this machine has an accelerator, but JAX uses the CPU: install JAX for it (see the README) and "
-            "unset LD_LIBRARY_PATH, which can hide the libraries that JAX brings; JAX_PLATFORMS=cpu in the "
+            'this machine has an NVIDIA GPU, but JAX uses the CPU: run pip install "jax[cuda13]", and unset '
+            "LD_LIBRARY_PATH if it is set, since it can hide what this installs; JAX_PLATFORMS=cpu in the "
             "environment chooses the CPU",
             stacklevel=1,
         )

@@ -169,14 +169,10 @@ def find_model(model: str | Path, tokenizer_file: str = MODEL_FILE) -> Path:
             continue
         if _weight_file(folder):
             return folder
-    reason = (
-        next(iter(str(failure).strip().splitlines()), repr(failure)) if failure else "it has no weights there"
-    )
-    raise WeightsError(
-        f"there is no folder {model}, nor is it available from the Hugging Face hub: {reason} (a download "
-        "that broke off continues if started again; behind a proxy, HF_HUB_DISABLE_XET=1 in the environment "
-        "may help)"
-    )
+    reason = next(iter(str(failure).strip().splitlines()), repr(failure)) if failure else "no weights there"
+    if failure and not isinstance(failure, (OSError, ValueError)):  # not an answer of the hub
+        reason += ". Run again to continue; behind a proxy, HF_HUB_DISABLE_XET=1 in the environment may help"
+    raise WeightsError(f"there is no folder {model}, nor is it available from the Hugging Face hub: {reason}")
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def test_a_codec_that_cannot_be_decoded_is_named_with_the_remedy(tmp_path: Path)
 
 
 def test_a_video_that_a_phone_filmed_upright_is_upright(tmp_path: Path) -> None:
-    """A phone stores the sensor's wide picture and a matrix that turns it."""
+    """A phone stores the sensor's wide picture and a matrix; OpenCV 4.11 applies it only if asked to."""
     writer = cv2.VideoWriter(str(tmp_path / "wide.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (96, 64))
     for _ in range(5):
         writer.write(

@@ -41,9 +41,9 @@ def test_sentences_of_the_video_are_judged_against_those_of_black_frames() -> No
     def said(*sentences: tuple[str, float]) -> list[Prediction]:
         return [Prediction("", "", "a b c d", text, score) for text, score in sentences]
 
-    found = find_understanding(
-        said(("a b c d", -0.1), ("a b c x", -0.4)), said(("x", -1.0), ("a x y z", -0.7))
-    )
+    seen, black = said(("a b c d", -0.1), ("a b c x", -0.4)), said(("x", -1.0), ("a x y z", -0.7))
+    found = find_understanding(seen, black, [31, 0, 26, 28])
     assert (found.rouge_l, found.rouge_l_without_video) == (pytest.approx(87.5), pytest.approx(12.5))
     assert found.threshold == pytest.approx(-0.55)
     assert (found.rejected, found.rejected_without_video) == (0, 1)
+    assert found.shortest == 26, "a clip of text alone has no frames"

