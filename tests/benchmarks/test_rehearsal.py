@@ -60,7 +60,7 @@ def test_the_command_prints_every_row_draws_and_keeps_predictions(
         "rehearsal_qb": 0.3,
         "rehearsal_qb_ssl": 0.25,
         "rehearsal_ssl_ssaw": 0.1,
-        "rehearsal_lstm": 0.2,
+        "rehearsal_full_gate": 0.2,
         "rehearsal_poor_ssl_ssaw": 0.35,
     }
     for seed in (0, 1):
@@ -91,7 +91,7 @@ def test_the_command_prints_every_row_draws_and_keeps_predictions(
     assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
     assert figure.read_bytes().startswith(b"\x89PNG")
     kept = {path.name for path in tmp_path.glob("*.tsv")}
-    decisive = changes.keys() - {"rehearsal_lstm"}
+    decisive = changes.keys() - {"rehearsal_full_gate"}
     assert kept == {f"{name}{seed}.predictions.tsv" for name in decisive for seed in ("", "_seed1")}
     second = question_only.kept_predictions(tmp_path / "rehearsal_qb_seed1.predictions.tsv")
     assert second == {row.id: row.prediction for row in run(0.3, 1, 400).predictions}
