@@ -86,7 +86,7 @@ def test_the_command_prints_every_row_draws_and_keeps_predictions(
     added = [line for line in lines if line.startswith(("| both", "| sign"))]
     assert [line.count("|") for line in added] == [11, 11, 4, 4, 11, 4], "two of good seeing, one of poor"
     assert all("-" not in line.split("|")[3] for line in added), "all of test gains, in each seed, too"
-    changed = [line.split("|")[3].split()[0] for line in lines if line.startswith("| an LSTM")]
+    changed = [line.split("|")[3].split()[0] for line in lines if line.startswith("| the gate times two")]
     assert len(changed) == 2 and all(gain.startswith("-") for gain in changed), "worse than the full system"
     assert "| dev after epochs | 4 | 8 |" in lines and lines[-1] == "| rehearsal_ssl_ssaw | 1.00 | 3.50 |"
     assert figure.read_bytes().startswith(b"\x89PNG")
