@@ -100,10 +100,8 @@ class Evaluator:
             print(format_table(scores))
             print(format_gloss_table(scores), end="")
             if (run := self._question_only_run) and baselines[test] is None:
-                how = (
-                    f"this run's command with --config.model.inputs=question --workdir={run} trains it, and "
-                )
-                how += "--mode=eval then compares this run with it"
+                flags = f"--config.model.inputs=question --workdir={run}"
+                how = f"this run's command with {flags} trains it, and --mode=eval then compares the two"
                 if self._dataset.name == "custom_qa":  # configurations name the run of their own dataset
                     how = "docs/own_data.md says how to train one"
                 print(f"question-only: none in {run}; {how}")

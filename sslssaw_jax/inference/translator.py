@@ -40,7 +40,7 @@ class Answer:
     alternatives: tuple[Sentence, ...]  # the other sentences that beam search found, best first
     gate: Gate | None  # the fusion's weight of each word and video position; None without SSAW
     # False if the score is below the threshold that the model's evaluation found on dev, or the clip shorter
-    # than all of dev
+    # than all of train and dev
     understood: bool
     explanation: Explanation | None = None  # what the text depends on, if asked for
 
