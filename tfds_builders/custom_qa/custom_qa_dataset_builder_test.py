@@ -62,6 +62,7 @@ def test_each_tick_shows_the_frame_that_is_on_the_screen_then(
 
 def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phones film like this: ten frames per second in the dark, fifty in the sun."""
+    asked: list[tuple[int, float]] = []
 
     class Capture:
         times = (*(0.1 * t for t in range(5)), *(0.5 + 0.02 * t for t in range(10)))
@@ -71,6 +72,9 @@ def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.Monk
 
         def isOpened(self) -> bool:
             return True
+
+        def set(self, what: int, value: float) -> None:
+            asked.append((what, value))
 
         def grab(self) -> bool:
             self.now += 1
@@ -91,6 +95,7 @@ def test_a_file_whose_rate_changes_is_read_by_its_times(monkeypatch: pytest.Monk
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
     found = shown(read_video(Path(__file__), KEEP, 10).video)
     assert found == [0, 1, 2, 3, 4, 6, 11]
+    assert (cv2.CAP_PROP_ORIENTATION_AUTO, 1) in asked, "not every OpenCV turns pictures by itself"
 
 
 def test_a_folder_of_frames_keeps_its_rate(tmp_path: Path) -> None:
