@@ -248,6 +248,7 @@ def test_an_example_that_is_no_video_of_the_model_is_refused(tmp_path, row, mess
 
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
     with pytest.raises(SystemExit, match=r"^error: there is no model"):
         app.main([f"--model={tmp_path / 'absent'}"])
     monkeypatch.delitem(sys.modules, "sslssaw_jax.inference.page", raising=False)
