@@ -1,7 +1,7 @@
 """Whether a model has understood a clip: the lowest score of sentences worth reading."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ class Understanding:
     rouge_l_without_video: float
     rejected: float  # share of dev's clips
     rejected_without_video: float
-    shortest: int  # frames; a shorter clip is not understood
+    shortest: int = 0  # frames; a shorter clip is not understood
 
 
 def find_understanding(
@@ -41,7 +41,8 @@ def find_understanding(
     scores = [[row.score for row in rows] for rows in both]
     qualities = [[rouge_l(row, characters) for row in rows] for rows in both]
     shortest = min(filter(None, num_frames), default=0)
-    return find_threshold(scores[0], qualities[0], scores[1], qualities[1], shortest)
+    found = find_threshold(scores[0], qualities[0], scores[1], qualities[1])
+    return replace(found, shortest=shortest)
 
 
 def find_threshold(
@@ -49,7 +50,6 @@ def find_threshold(
     rouge_l: Sequence[float],
     scores_without_video: Sequence[float],
     rouge_l_without_video: Sequence[float],
-    shortest: int = 0,
 ) -> Understanding:
     """Find the score below which sentences are no better than without video.
 
@@ -63,7 +63,6 @@ def find_threshold(
         rouge_l: Of the same sentences, in percent.
         scores_without_video: Of the model's sentences for the same clips with black frames.
         rouge_l_without_video: Of these sentences.
-        shortest: Frames of the shortest clip that the model knows.
     """
     with_video, without = np.array(scores), np.array(scores_without_video)
     level = float(np.mean(rouge_l_without_video))
@@ -87,5 +86,4 @@ def find_threshold(
         level,
         float((with_video < threshold).mean()),
         float((without < threshold).mean()),
-        shortest,
     )

@@ -72,10 +72,9 @@ def test_a_codec_that_cannot_be_decoded_is_named_with_the_remedy(tmp_path: Path)
 def test_a_video_that_a_phone_filmed_upright_is_upright(tmp_path: Path) -> None:
     """A phone stores the sensor's wide picture and a matrix; OpenCV 4.11 applies it only if asked to."""
     writer = cv2.VideoWriter(str(tmp_path / "wide.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (96, 64))
+    bright_left = np.repeat(np.uint8([255, 0]), 48)[None, :, None].repeat(64, 0).repeat(3, 2)
     for _ in range(5):
-        writer.write(
-            np.repeat(np.uint8([255, 0]), 48)[None, :, None].repeat(64, 0).repeat(3, 2)
-        )  # bright left
+        writer.write(bright_left)
     writer.release()
     stored = (tmp_path / "wide.mp4").read_bytes()
     matrix = stored.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2

@@ -161,17 +161,27 @@ def test_a_machine_whose_accelerator_is_not_used_is_a_warning(monkeypatch, tmp_p
     monkeypatch.setattr(sharding, "NVIDIA", tmp_path / "nvidiactl")
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def told(platforms: str | None = None) -> list[str]:
+        jax.config.update("jax_platforms", platforms)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            make_mesh(MeshConfig())
+        return [str(warning.message) for warning in found]
+
     chosen = jax.config.jax_platforms
     try:
-        jax.config.update("jax_platforms", None)
-        with pytest.warns(UserWarning, match="JAX uses the CPU.*LD_LIBRARY_PATH"):
-            make_mesh(MeshConfig())
-        with warnings.catch_warnings(action="error"):
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-            make_mesh(MeshConfig())
-            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-            jax.config.update("jax_platforms", "cpu")
-            make_mesh(MeshConfig())
+        [message] = told()
+        assert "an NVIDIA GPU, but JAX uses the CPU" in message and "LD_LIBRARY_PATH" in message
+        assert told("cpu") == [], "the CPU was chosen"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert told() == [], "no GPU was chosen"
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        assert told() == [], "the first of several processes tells"
+        monkeypatch.setattr(jax, "process_index", lambda: 0)
+        (tmp_path / "nvidiactl").unlink()
+        assert told() == [], "there is no GPU"
     finally:
         jax.config.update("jax_platforms", chosen)
 
