@@ -55,6 +55,9 @@ WHY: dict[str, dict[str, Any]] = {
     "light_ssl": {"model.ssl_weight": 0.2},
     "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # starts random between pretrained parts
     "full_gate": {"model.fusion.gate_scale": 2.0},
+    "transformer": {"model.fusion.kind": "transformer"},  # SSAW without its sigmoid and product
+    "positions": {"model.fusion.positions": True},
+    "concat_positions": {**CONCAT, "model.fusion.positions": True},
     "question_no_ssl": {"model.inputs": "question", **NO_SSL},
 }
 """Rows in no table that examine why SSL or SSAW helps or does not."""

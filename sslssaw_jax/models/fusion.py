@@ -20,13 +20,14 @@ from sslssaw_jax.models.attention import Attention
 class FusionConfig:
     """Kind and sizes of the fusion of question and video (Table 5)."""
 
-    kind: Literal["ssaw", "concat", "lstm", "tcn"] = "ssaw"
+    kind: Literal["ssaw", "concat", "lstm", "tcn", "transformer"] = "ssaw"
     heads: int = positive(8)
     ffn_dim: int = positive(4096)
     dropout: float = fraction(0.1)
     attention_dropout: float = fraction(0.0)
-    gate_norm: bool = True  # SSAW's last LayerNorm, which makes the mean gates of all positions nearly equal
+    gate_norm: bool = True  # the last LayerNorm, which makes SSAW's mean gates of all positions nearly equal
     gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 compensates for a gate near 0.5
+    positions: bool = False  # add sinusoids to `f_c`: attention alone sees no order, an LSTM or a TCN does
 
 
 def concatenate_valid(
@@ -60,8 +61,8 @@ class Concat(nnx.Module):
         return joint_BxTxD, None
 
 
-class SSAW(nnx.Module):
-    """Sigmoid self-attention weighting (Eq. 3-4), a gate on `f_c`."""
+class Transformer(nnx.Module):
+    """A post-norm transformer layer over the joint sequence: SSAW without its sigmoid and product."""
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.attention = Attention(d_model, config.heads, config.attention_dropout, dtype=dtype, rngs=rngs)
@@ -72,6 +73,28 @@ class SSAW(nnx.Module):
             nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs) if config.gate_norm else None
         )
         self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        return self.layer(joint_BxTxD, mask_BxT, rngs) * mask_BxT[..., None], None
+
+    def layer(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Return the layer's output `f_f`, [B,T,D] (Eq. 3-4)."""
+        attended_BxTxD = self.attention(
+            joint_BxTxD, self.attention.keys_values(joint_BxTxD), mask_BxT[:, None], rngs
+        )
+        f_a_BxTxD = self.attention_norm(joint_BxTxD + self.dropout(attended_BxTxD, rngs=rngs))
+        hidden_BxTxF = self.dropout(nnx.relu(self.linear1(f_a_BxTxD)), rngs=rngs)
+        f_f_BxTxD = f_a_BxTxD + self.dropout(self.linear2(hidden_BxTxF), rngs=rngs)
+        return f_f_BxTxD if self.ffn_norm is None else self.ffn_norm(f_f_BxTxD)
+
+
+class SSAW(Transformer):
+    """Sigmoid self-attention weighting (Eq. 3-4), a gate on `f_c`."""
+
+    def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        super().__init__(d_model, config, dtype=dtype, rngs=rngs)
         self.scale = config.gate_scale
 
     def __call__(
@@ -84,15 +107,7 @@ class SSAW(nnx.Module):
 
     def gate(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Return each feature's weight in 0 to 1, f32[B,T,D] (Eq. 3-4)."""
-        attended_BxTxD = self.attention(
-            joint_BxTxD, self.attention.keys_values(joint_BxTxD), mask_BxT[:, None], rngs
-        )
-        f_a_BxTxD = self.attention_norm(joint_BxTxD + self.dropout(attended_BxTxD, rngs=rngs))
-        hidden_BxTxF = self.dropout(nnx.relu(self.linear1(f_a_BxTxD)), rngs=rngs)
-        f_f_BxTxD = f_a_BxTxD + self.dropout(self.linear2(hidden_BxTxF), rngs=rngs)
-        if self.ffn_norm is not None:
-            f_f_BxTxD = self.ffn_norm(f_f_BxTxD)
-        return jax.nn.sigmoid(f_f_BxTxD.astype(jnp.float32))
+        return jax.nn.sigmoid(self.layer(joint_BxTxD, mask_BxT, rngs).astype(jnp.float32))
 
 
 class LSTM(nnx.Module):
@@ -147,4 +162,4 @@ class TCN(nnx.Module):
         return x_BxTxD, None
 
 
-FUSIONS = {"ssaw": SSAW, "concat": Concat, "lstm": LSTM, "tcn": TCN}
+FUSIONS = {"ssaw": SSAW, "concat": Concat, "lstm": LSTM, "tcn": TCN, "transformer": Transformer}

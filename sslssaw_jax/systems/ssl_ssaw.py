@@ -26,7 +26,7 @@ from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
 from sslssaw_jax.models.mbert import MBert, MBertConfig
 from sslssaw_jax.models.precision import compute_dtype
-from sslssaw_jax.models.transformer import Decoder, Encoder
+from sslssaw_jax.models.transformer import Decoder, Encoder, SinusoidalPositions
 from sslssaw_jax.models.video_embedding import num_positions
 from sslssaw_jax.stages.pretrain import Alignment, pretrain_stage
 from sslssaw_jax.stages.recognition import early_modules, early_stages
@@ -95,6 +95,7 @@ class TranslationModel(nnx.Module):
             self.text_encoder = MBert(model.mbert, bert_size, d_model, dtype=dtype, rngs=rngs)
         if self.reads_video:
             self.video = video_embedding(config, inputs, d_model, rngs)
+        self.order = SinusoidalPositions(mbart, 0.0, rngs=rngs) if model.fusion.positions else None
         self.fusion = FUSIONS[model.fusion.kind](d_model, model.fusion, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
@@ -116,7 +117,11 @@ class TranslationModel(nnx.Module):
                 else self.embedding(question_BxL)
             )
             parts.insert(0, (embedded_BxLxD, question_mask_BxL))
-        return parts[0] if len(parts) == 1 else concatenate_valid(*parts[0], *parts[1])
+        joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else concatenate_valid(*parts[0], *parts[1])
+        if self.order is not None:
+            positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
+            joint_BxTxD = self.order(joint_BxTxD, positions_BxT, rngs) * mask_BxT[..., None]
+        return joint_BxTxD, mask_BxT
 
     def encode(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None) -> Encoded:
         """Encode the joint sequence through fusion and encoder."""

@@ -100,11 +100,13 @@ def test_weights_lie_between_zero_and_one_and_padding_has_none(fusion):
     assert (gate[mask] < 1).all() if weighted else (gate[mask] == 1).all()
 
 
-@pytest.mark.parametrize(("gate_norm", "scale"), [(True, 1.0), (False, 2.0)])
-def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(gate_norm, scale):
-    """Eq. 3 and 4 with PyTorch's own block, clip by clip."""
+@pytest.mark.parametrize(
+    ("kind", "gate_norm", "scale"), [("ssaw", True, 1.0), ("ssaw", False, 2.0), ("transformer", True, 1.0)]
+)
+def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(kind, gate_norm, scale):
+    """Eq. 3 and 4 with PyTorch's own block, clip by clip; `transformer` is the block itself."""
     torch = pytest.importorskip("torch")
-    ours = make_fusion("ssaw", gate_norm=gate_norm, gate_scale=scale)
+    ours = make_fusion(kind, gate_norm=gate_norm, gate_scale=scale)
     theirs = torch.nn.TransformerEncoderLayer(
         D,
         CONFIG.fusion.heads,
@@ -134,9 +136,11 @@ def test_ssaw_is_a_post_norm_transformer_block_whose_sigmoid_weights_its_input(g
     for row in range(3):
         f_c = torch.tensor(joint[row][mask[row]])
         with torch.no_grad():
-            expected_gate = torch.sigmoid(theirs.train()(f_c[None])[0])
-        assert_close(fused[row][mask[row]], (f_c * scale * expected_gate).numpy())
-        assert_close(gate[row][mask[row]], expected_gate.mean(-1).numpy())
+            f_f = theirs.train()(f_c[None])[0]
+        expected = f_f if kind == "transformer" else f_c * scale * torch.sigmoid(f_f)
+        assert_close(fused[row][mask[row]], expected.numpy())
+        if kind == "ssaw":
+            assert_close(gate[row][mask[row]], torch.sigmoid(f_f).mean(-1).numpy())
 
 
 def test_the_lstm_is_torch_s_in_both_directions():
