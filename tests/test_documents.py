@@ -80,13 +80,12 @@ def test_the_page_of_the_tables_names_their_rows():
     assert list(rows) == ["1", *"34567"]
 
 
-def test_the_page_of_the_systems_has_every_row_a_drawing_each_and_about_the_lines_of_each_file():
+def test_the_page_of_the_systems_has_every_row_its_file_and_a_drawing_each():
     text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
     summary = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]
-    for _, rows, _, _, file, said in summary:
+    for _, rows, _, _, file in summary:
         path = ROOT / "docs" / re.findall(r"\((.+)\)", file)[0]
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert abs(lines - int(said)) <= max(15, 0.1 * lines), f"{path.name} has {lines} lines, not {said}"
+        assert path.is_file()
         systems = {OTHER_SYSTEMS.get(row, "ssl_ssaw") for row in re.findall(r"`(\w+)`", rows)}
         assert systems == {path.stem}
     named = {row for _, rows, *_ in summary for row in re.findall(r"`(\w+)`", rows)}

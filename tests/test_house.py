@@ -34,9 +34,6 @@ BUILDERS_MAY_IMPORT = {"data", "errors", "workdir"}
 OURS = {"sslssaw_jax", "tfds_builders", "configs", "benchmarks", "tests", "run"}
 
 MAX_WORDS = 12
-MIN_SHARE_OF_VERBS = 0.9
-# Verbs with which docstrings begin; add a good new one to the file.
-VERBS = set((ROOT / "tests/support/imperatives.txt").read_text().split())
 
 
 def modules(*places: str) -> list[Path]:
@@ -104,14 +101,6 @@ def summaries() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}", text.splitlines()[0]
-
-
-def test_docstrings_begin_with_a_verb() -> None:
-    lines = list(summaries())
-    first_words = {where: line.split()[0].strip(".,:").lower() for where, line in lines}
-    wrong = [f"{where}: {line}" for where, line in lines if first_words[where] not in VERBS]
-    share = 1 - len(wrong) / len(lines)
-    assert share >= MIN_SHARE_OF_VERBS, f"{share:.0%} of {len(lines)} begin with a verb:\n" + "\n".join(wrong)
 
 
 def test_first_lines_of_docstrings_are_short() -> None:

@@ -8,6 +8,7 @@ _PUBLISHED = {
     "translate.optim.learning_rate": 5e-4,
     "translate.optim.factor": 0.5,
     "translate.optim.patience": 4,  # 9 evaluations of the public code
+    # the public code's evaluations during training; for test it searches beams to 10 and alphas to 5 on dev
     "decode.beams": 10,
     "decode.length_penalty": 0.0,
     "decode.max_new_tokens": 40,

@@ -38,7 +38,7 @@ def _steps(*milestones: int) -> dict[str, Any]:
 
 _PUBLISHED = {
     **{f"{stage}.{key}": value for stage in _STAGES for key, value in _OF_BOTH_STAGES.items()},
-    "recognize.epochs": 80,
+    "recognize.epochs": 80,  # ours: the public settings name a trained recogniser without its training
     "translate.epochs": 300,
     "translate.normalize": "clips",
     "translate.label_smoothing": 0.0,

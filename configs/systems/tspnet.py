@@ -14,12 +14,13 @@ _PUBLISHED = {
     "translate.epochs": 200,
     "translate.clips_per_batch": 24,
     "translate.frame_budget": 1872,
-    "translate.accumulate": 2,  # 4,096 positions in the public code
+    "translate.accumulate": 2,  # 32 clips; 4,096 rows in the public code: 30 clips of frames, 68 of windows
     "translate.label_smoothing": 0.1,
     "translate.optim.name": "adamw",  # fairseq's `adam` separates decay from the gradient
     "translate.optim.learning_rate": 1e-4,
     "translate.optim.b2": 0.999,
     "translate.optim.weight_decay": 1e-4,
+    "translate.optim.clip_norm": 25.0,  # fairseq's default
     "translate.optim.schedule": "plateau",
     "translate.optim.factor": 0.5,
     "translate.optim.patience": 8,

@@ -2,7 +2,8 @@
 
 The layers are those of the public weights `bvlc_alexnet.npy`, which expect blue first and levels from 0 to
 255 minus Caffe's mean pixel. The public code's dropout after both hidden layers is left out; the reader of
-the features applies dropout to them.
+the features applies dropout to them. That code subtracts the corpus's mean image in place of a mean pixel,
+and as released it draws all weights anew after loading these.
 
 N frames, H x W pixels, C channels.
 """

@@ -9,12 +9,13 @@ question against two wrong ones, and the positions of each gloss with its word a
 glosses.
 
 The sizes are those of the public code (glq-1992/GBT-code), and so are the order of the graph's links, the
-decoder, and the weights of CTC and the contrasts. That code leaves out the training of the translation and
-its files of wrong questions; these parts are a reconstruction, and some others differ on purpose:
+decoder, and the weights of CTC and the contrasts. That code has the training of the translation and files of
+wrong questions for QSL and SP-10, but neither for PHOENIX-2014T and CSL-Daily, where both are a
+reconstruction; some other parts differ on purpose:
 
-- The graph's heads are trained, and their softmax runs over a node's neighbours. In the public code the
-  heads are neither trained nor saved, and the softmax runs over the queries. The published score may come
-  from that very net.
+- The graph's heads are trained, and their softmax runs over a node's neighbours. In the public code the heads
+  are neither trained nor saved, and the softmax runs over the queries. The published score may come from that
+  very net.
 - A step of the graph reads what the steps before it changed, and positions are added before the graph. In the
   public code two of the steps read the states from before the layer, and positions are added after the graph.
 - The decoder's words have no LayerNorm and no learned positions, which the public code adds to sinusoids.
@@ -25,11 +26,13 @@ its files of wrong questions; these parts are a reconstruction, and some others 
 - Wrong questions are drawn at each step from the other clips of the batch that have a different question, and
   all questions are encoded in the same way, without the graph. A clip with one such neighbour sees its
   question twice, and a clip without any has no contrast. The draw depends only on the run's key and the step.
-  The local contrast counts every gloss, not only the last one.
+  The local contrast counts every gloss, not only the last one (there twice).
 - Question words are the decoder's tokens, with an embedding like BERT's, from scratch. With
   `question_words="mbert"` they are BERT's tokens, and `mbert.weights` provides its embedding layer.
-- Videos are not mirrored; there is no classifier on the convolutions' output, and no second CTC. The linear
-  layer after the convolutions is the same as in every row.
+- Videos are neither mirrored nor stretched in time; `[CLS]` and `[SEP]`, which the public code keeps in
+  CSL-Daily's questions, are no words; a clip's positions have dropout, too; there is no classifier on the
+  convolutions' output, and no second CTC. The linear layer after the convolutions is the same as in every
+  row.
 
 The recipe is in `configs/systems/gbt.py`.
 

@@ -8,12 +8,14 @@ if the recipe freezes it, its LSTMs train on, and a recurrent decoder attends to
 are read only in the recogniser's training, a question never.
 
 The sizes of the networks come from the one public file of the paper's authors, without that file's averaging
-of all five losses. Three points are a reconstruction: the weights of the losses and the recipe are from
-memory of the paper; the joints of points 1 to 4 are inferred (shoulders and elbows); no code of the
-translation is public, so its decoder is ours (NSLT's with an attention for each stream, whose contexts are
-joined by a linear map), and so is its loss, which still includes the glosses'. The first and the last frame
-of a clip are repeated as in every row, so that T frames have T/4 + 1 positions, not (T - 12)/4, and even the
-shortest clip has some. The paper drops a fifth of a training clip's frames; here all are kept.
+of all five losses. Four points are a reconstruction: the weights of the losses and the recipe are from memory
+of the paper; the joints of points 1 to 4 are inferred (shoulders and elbows); the width of the LSTMs is that
+of both directions together, since their class is not public; no code of the translation is public, so its
+decoder is ours (NSLT's with an attention for each stream, whose contexts are joined by a linear map), and so
+is its loss, which still includes the glosses'. The first and the last frame of a clip are repeated as in
+every row, so that T frames have T/4 + 1 positions, not (T - 12)/4, and even the shortest clip has some. Crops
+begin a pixel of the map further up and left than in the public file. The paper drops a fifth of a training
+clip's frames; here all are kept.
 """
 
 from collections.abc import Sequence
