@@ -1,15 +1,17 @@
 """Where a row of the rehearsal gains over the question alone: `python -m benchmarks.rehearsal --tables=DIR`.
 
 `DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. It prints as
-Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket; the gain over the
-row `question`, what SSL, SSAW and other fusions add, and what changes of the full system gain, as a mean over
-the seeds that both rows have, with 95 % intervals by a bootstrap over clips, and for each such seed; and
-BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the rows' predictions.
+Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket, and the length of
+its translations relative to the references; the gain over the row `question`, what SSL, SSAW and other
+fusions add, and what changes of the full system gain, as a mean over the seeds that both rows have, with 95 %
+intervals by a bootstrap over clips, for each such seed, and in *precision*, which is BLEU-4 without its
+brevity penalty; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the
+rows' predictions.
 """
 
 import argparse
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +67,11 @@ VARIANTS = {
     "the question's loss times 0.2": ("light_ssl", "ssl_ssaw"),
     "the fusion's learning rate times five": ("fast_fusion", "ssl_ssaw"),
     "the video alone": ("video", "ssl_ssaw"),
+    "SSAW's layer without its gate": ("transformer", "ssl_ssaw"),
+    "positions before SSAW": ("positions", "ssl_ssaw"),
+    "positions before concatenation": ("concat_positions", "qb_ssl"),
 }
-"""What is changed of the full system -> the row with the change and the full system."""
+"""What is changed -> the row with the change and the one without, in most cases the full system."""
 COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
 OVERLAP_FREE = "overlap_free"
 
@@ -116,17 +121,29 @@ Gains = Mapping[str, Gain]
 """Gains by the part of the data."""
 
 
-def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
-    """Return BLEU-4, without smoothing, from summed counts, f[R]."""
-    lengths, references = sums_Rx10[:, 0], sums_Rx10[:, 1]
+Measure = Callable[[np.ndarray], np.ndarray]
+"""From the counts of sets of clips, i[R, 10], to the scores of the sets, f[R]."""
+
+
+def precision(sums_Rx10: np.ndarray) -> np.ndarray:
+    """Return BLEU-4 without smoothing and without the brevity penalty, f[R]."""
     right, total = sums_Rx10[:, 2:6], sums_Rx10[:, 6:10]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(right > 0, np.log(right / np.maximum(total, 1)), -np.inf).mean(axis=1)
-        short = np.minimum(0, 1 - references / lengths)
-    return 100 * np.exp(np.where(lengths > 0, precision + short, -np.inf))
+    with np.errstate(divide="ignore"):
+        return 100 * np.exp(np.where(right > 0, np.log(right / np.maximum(total, 1)), -np.inf).mean(axis=1))
 
 
-def gain(row: Seeds, other: Seeds, clips: Sequence[int]) -> Gain | None:
+def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
+    """Return BLEU-4 without smoothing, f[R]."""
+    lengths, references = sums_Rx10[:, 0], sums_Rx10[:, 1]
+    return precision(sums_Rx10) * np.exp(np.minimum(0, 1 - references / np.maximum(lengths, 1)))
+
+
+def relative_length(sums_Rx10: np.ndarray) -> np.ndarray:
+    """Return the tokens of the translations for each token of the references, f[R]."""
+    return sums_Rx10[:, 0] / sums_Rx10[:, 1]
+
+
+def gain(row: Seeds, other: Seeds, clips: Sequence[int], measure: Measure = bleu4) -> Gain | None:
     """Return the gain on clips, if any seed has both rows."""
     seeds = [seed for seed in row if seed in other]
     if not seeds:
@@ -135,7 +152,7 @@ def gain(row: Seeds, other: Seeds, clips: Sequence[int]) -> Gain | None:
     weight_RxC = np.concatenate([np.ones((1, len(clips)), int), drawn])
     gain_SxR = np.array(
         [
-            bleu4(weight_RxC @ row[seed].counts[clips]) - bleu4(weight_RxC @ other[seed].counts[clips])
+            measure(weight_RxC @ row[seed].counts[clips]) - measure(weight_RxC @ other[seed].counts[clips])
             for seed in seeds
         ]
     )
@@ -182,40 +199,48 @@ def table(rows: Mapping[str, Mapping[str, Seeds]]) -> str:
     parts = parts_of(first(rows["test"][QUESTION]))
     every = range(len(first(rows["dev"][QUESTION]).predictions))
     lines = [
-        f"| row | seeds | dev | {' | '.join(parts)} |",
-        f"| --- | ---: | ---: |{' ---: |' * len(parts)}",
-        f"| clips | | {len(every)} | {' | '.join(str(len(clips)) for clips in parts.values())} |",
+        f"| row | seeds | dev | {' | '.join(parts)} | length on dev | on test |",
+        f"| --- | ---: | ---: |{' ---: |' * len(parts)} ---: | ---: |",
+        f"| clips | | {len(every)} | {' | '.join(str(len(clips)) for clips in parts.values())} | | |",
     ]
     for name, runs in rows["test"].items():
-        cells = [_spread(rows["dev"][name], every)] + [_spread(runs, clips) for clips in parts.values()]
+        dev = rows["dev"][name]
+        cells = [_spread(dev, every)] + [_spread(runs, clips) for clips in parts.values()]
+        cells += [_spread(dev, every, relative_length), _spread(runs, parts["test"], relative_length)]
         lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _spread(runs: Seeds, clips: Sequence[int]) -> str:
-    scores = [float(bleu4(run.counts[clips].sum(axis=0, keepdims=True))[0]) for run in runs.values()]
+def _spread(runs: Seeds, clips: Sequence[int], measure: Measure = bleu4) -> str:
+    scores = [float(measure(run.counts[clips].sum(axis=0, keepdims=True))[0]) for run in runs.values()]
     deviation = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
     return f"{np.mean(scores):.2f}{deviation}"
 
 
-def gains(rows: Mapping[str, Mapping[str, Seeds]], name: str, other: str) -> dict[str, Gain]:
+def gains(
+    rows: Mapping[str, Mapping[str, Seeds]], name: str, other: str, measure: Measure = bleu4
+) -> dict[str, Gain]:
     """Return what a row gains over another by part, if comparable."""
     dev, test = ([rows[split].get(row, {}) for row in (name, other)] for split in ("dev", "test"))
     parts = parts_of(first(rows["test"][QUESTION]))
     every = range(len(first(rows["dev"][QUESTION]).predictions))
-    found = {"dev": gain(*dev, every)} | {part: gain(*test, clips) for part, clips in parts.items()}
+    found = {"dev": gain(*dev, every, measure)}
+    found |= {part: gain(*test, clips, measure) for part, clips in parts.items()}
     return {part: one for part, one in found.items() if one is not None}
 
 
 def effects(
-    rows: Mapping[str, Mapping[str, Seeds]], base: str, pairs: Mapping[str, tuple[str, str]]
+    rows: Mapping[str, Mapping[str, Seeds]],
+    base: str,
+    pairs: Mapping[str, tuple[str, str]],
+    measure: Measure = bleu4,
 ) -> dict[str, Gains]:
     """Return what each change gains, of those whose rows are finished."""
     found = {}
     for label, pair in pairs.items():
         # a row without video is the same for both qualities of seeing
         name, other = (f"{'rehearsal' if 'question' in row else base}_{row}" for row in pair)
-        if name.startswith(f"{base}_") and (by_part := gains(rows, name, other)):
+        if name.startswith(f"{base}_") and (by_part := gains(rows, name, other, measure)):
             found[label] = by_part
     return found
 
@@ -225,16 +250,21 @@ def gains_table(found: Mapping[str, Gains]) -> str:
     parts = list(next(iter(found.values())))
     lines = [f"| gain of | {' | '.join(parts)} |", f"| --- |{' ---: |' * len(parts)}"]
     for name, by_part in found.items():
-        cells = [f"{one.mean:+.2f} ({one.low:+.1f} to {one.high:+.1f})" for one in by_part.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(map(_interval, by_part.values()))} |")
     return "\n".join(lines)
 
 
-def seeds_table(found: Mapping[str, Gains]) -> str:
-    """Return the gains of each seed on dev and test, as Markdown."""
-    lines = ["| gain of | dev, by seed | test, by seed |", "| --- | ---: | ---: |"]
+def _interval(one: Gain) -> str:
+    return f"{one.mean:+.2f} ({one.low:+.1f} to {one.high:+.1f})"
+
+
+def seeds_table(found: Mapping[str, Gains], precise: Mapping[str, Gains]) -> str:
+    """Return the gains of each seed, and those in precision, as Markdown."""
+    lines = ["| gain of | dev, by seed | test, by seed | precision on dev | on test |"]
+    lines += ["| --- |" + 4 * " ---: |"]
     for name, by_part in found.items():
         cells = [", ".join(f"{one:+.1f}" for one in by_part[part].by_seed) for part in ("dev", "test")]
+        cells += [_interval(precise[name][part]) for part in ("dev", "test")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -326,7 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{gains_table(found)}")
     for base, pairs in itertools.product(QUALITIES, (EFFECTS, VARIANTS)):
         if added := effects(rows, base, pairs):
-            print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}\n\n{seeds_table(added)}")
+            by_seed = seeds_table(added, effects(rows, base, pairs, precision))
+            print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}\n\n{by_seed}")
     print(f"\n{curves_table(options.tables, names)}")
     if options.figure and {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys():
         numbers = {part: len(clips) for part, clips in parts_of(first(rows["test"][QUESTION])).items()}

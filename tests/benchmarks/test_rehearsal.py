@@ -1,6 +1,7 @@
 """Gains over the question alone: BLEU-4 equals the scores', and gains appear where they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ def test_bleu_of_counts_is_the_score(clips):
     expected = score([row.prediction for row in rows], [row.target for row in rows])["bleu4"]
     found = rehearsal.bleu4(one.counts[clips].sum(axis=0, keepdims=True))
     assert found[0] == pytest.approx(expected)
+
+
+def test_precision_is_bleu_without_the_penalty_for_short_translations():
+    exact = run(0.0)
+    shorter = rehearsal.Run(
+        [replace(row, prediction=row.prediction.rsplit(" ", 3)[0]) for row in exact.predictions]
+    )
+    counts = [one.counts.sum(axis=0, keepdims=True) for one in (exact, shorter)]
+    assert [rehearsal.precision(count)[0] for count in counts] == [100, 100]
+    assert [rehearsal.relative_length(count)[0] for count in counts] == [1, 6 / 9]
+    assert rehearsal.bleu4(counts[1])[0] == pytest.approx(100 * np.exp(1 - 9 / 6))
 
 
 def test_a_gain_has_the_sign_of_the_difference_and_lies_in_its_interval():
@@ -78,13 +90,13 @@ def test_the_command_prints_every_row_draws_and_keeps_predictions(
     monkeypatch.setattr(question_only, "RESULTS", tmp_path)
     rehearsal.main([f"--tables={tmp_path}", f"--figure={figure}", "--write"])
     lines = capsys.readouterr().out.splitlines()
-    scores, found = ([line.split(" | ")[0][2:] for line in lines if line.count("|") == n] for n in (12, 11))
+    scores, found = ([line.split(" | ")[0][2:] for line in lines if line.count("|") == n] for n in (14, 11))
     assert [name for name in scores if name.startswith("rehearsal")] == sorted(changes)
     assert [name for name in found if name.startswith("rehearsal")] == sorted(
         {*changes} - {"rehearsal_question"}
     )
     added = [line for line in lines if line.startswith(("| both", "| sign"))]
-    assert [line.count("|") for line in added] == [11, 11, 4, 4, 11, 4], "two of good seeing, one of poor"
+    assert [line.count("|") for line in added] == [11, 11, 6, 6, 11, 6], "two of good seeing, one of poor"
     assert all("-" not in line.split("|")[3] for line in added), "all of test gains, in each seed, too"
     changed = [line.split("|")[3].split()[0] for line in lines if line.startswith("| the gate times two")]
     assert len(changed) == 2 and all(gain.startswith("-") for gain in changed), "worse than the full system"
