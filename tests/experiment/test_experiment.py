@@ -415,6 +415,19 @@ def test_targets_that_bleu_4_cannot_score_are_reported(
     assert (line in capsys.readouterr().out) == told
 
 
+def test_targets_that_no_translation_can_reach_are_reported(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
+    experiment(data_dir, tmp_path / "demo", **changes, decode__max_new_tokens=1)._train(0)
+    told = capsys.readouterr().out
+    for split in ("dev", "test"):
+        assert f"targets of {split} are longer than any translation can be, config.decode.max_new" in told
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
