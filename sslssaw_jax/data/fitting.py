@@ -1,7 +1,9 @@
 """Whether a dataset fits a model that was trained earlier, on it or on another dataset."""
 
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,11 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset, prepare_command
 from sslssaw_jax.data.features import FeatureSet, features_notes
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.errors import printable
+from sslssaw_jax.workdir import read_json, write_json
+
+TRIMMED_FOR = "trimmed_for.json"  # beside a trimmed mBART: the dataset whose tokens it keeps
 
 
 def require_fitting_data(
@@ -84,6 +91,43 @@ def require_written_targets(clips: ClipSource, tokenizer: Tokenizer) -> None:
             f"{len(targets):,} targets of {clips.split}. Name one of this dataset: config.data.tokenizer, or "
             "config.model.mbart.weights, trimmed for it by `python -m sslssaw_jax.weights trim`"
         )
+
+
+def write_trimmed_for(folder: Path, dataset: str, texts: Iterable[str]) -> None:
+    """Write whose texts a trimmed mBART keeps.
+
+    Args:
+        folder: Of the trimmed model.
+        dataset: Its name.
+        texts: The targets and cleaned questions of train.
+    """
+    write_json(folder / TRIMMED_FOR, {"dataset": dataset, "texts": _fingerprint(texts)})
+
+
+def trimmed_for_others(clips: ClipSource, tokenizer: Tokenizer) -> str:
+    """Return a line if a tokenizer was trimmed for other texts than train's.
+
+    Args:
+        clips: The train split.
+        tokenizer: Of the run.
+    """
+    file = tokenizer.folder / TRIMMED_FOR
+    notes = read_json(file) if file.is_file() else {}
+    texts = (text for clip in clips.clips for text in (clip.target, clean_question(clip.question)))
+    if not notes or notes.get("texts") == _fingerprint(texts):
+        return ""
+    dataset = clips.dataset
+    return printable(
+        f"{tokenizer.folder} was trimmed for other texts ({notes.get('dataset')}) than {dataset.folder} "
+        "holds, so words may be spelt letter by letter: trim the whole model for these by `python -m "
+        f"sslssaw_jax.weights trim --model=MODEL --dataset={dataset.name} "
+        f"--data_dir={dataset.folder.parents[1]} --out=FOLDER`"
+    )
+
+
+def _fingerprint(texts: Iterable[str]) -> str:
+    """Return the fingerprint of a set of texts, in any order."""
+    return hashlib.sha256(json.dumps(sorted(set(texts))).encode()).hexdigest()[:16]
 
 
 def require_known_characters(name: str, clips: ClipSource, tokenizer: Tokenizer) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.fitting import write_trimmed_for
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.errors import UserError
@@ -426,6 +427,20 @@ def test_targets_that_no_translation_can_reach_are_reported(
     told = capsys.readouterr().out
     for split in ("dev", "test"):
         assert f"targets of {split} are longer than any translation can be, config.decode.max_new" in told
+
+
+def test_a_tokenizer_trimmed_for_other_texts_is_reported(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    trimmed = shutil.copytree(data_dir / "avatar_qa/1.0.0/tokenizer", tmp_path / "trimmed")
+    write_trimmed_for(trimmed, "other_qa", [])
+    changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
+    experiment(data_dir, tmp_path / "demo", **changes, data__tokenizer=str(trimmed))._train(0)
+    told = capsys.readouterr().out
+    assert f"translate: {trimmed} was trimmed for other texts (other_qa) than {data_dir}" in told
 
 
 @pytest.mark.parametrize(
