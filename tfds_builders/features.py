@@ -43,6 +43,7 @@ class Format(NamedTuple):
     ends: tuple[str, ...] = ()  # of the files that are taken from a folder; empty: no folder is taken
     stride: int = 1
     most_frames: int | None = None  # longer clips were cut when the features were made
+    any_stride: bool = False  # files of all strides look alike
 
 
 def _read_pack(path: Path) -> Clips:
@@ -112,12 +113,16 @@ def _clip_name(path: Path) -> str:
 
 
 FORMATS = {
-    "signjoey": Format("packed files of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack),
+    "signjoey": Format(
+        "packed files of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack, any_stride=True
+    ),
     "slrt": Format("FangyunWei/SLRT's head_rgb_input/train.pkl", _read_pack, stride=4, most_frames=400),
     "tspnet": Format(
         "verashira/TSPNet's folder span=8_stride=2 of .pt files", _read_tspnet, (".pt",), stride=2
     ),
-    "npy": Format("a folder of CLIP.npy or SPLIT/CLIP.npy, each [rows, numbers]", _read_npy, (".npy",)),
+    "npy": Format(
+        "a folder of CLIP.npy or SPLIT/CLIP.npy, each [rows, numbers]", _read_npy, (".npy",), any_stride=True
+    ),
     "pose": Format(
         "a folder of CLIP.pose files, or pickled keypoints {clip: {'keypoints': [T, 133, 3]}}",
         _read_poses,
@@ -163,6 +168,7 @@ def import_features(
     form = FORMATS[kind]
     paths = list(_files(form, files))
     said = {key: int(number) for key, number in re.findall(r"(span|stride)=(\d+)", str(paths[0].parent))}
+    guessed = form.any_stride and not (stride or "stride" in said)
     stride = stride or said.get("stride", form.stride)
     span = span or said.get("span", stride)
     if min(stride, span) < 1:
@@ -185,6 +191,12 @@ def import_features(
         overwrite=overwrite,
         resume=False,  # files may have changed
     ) as writer:
+        counts = (clip.num_frames for clips in writer.clips.values() for clip in clips.values())
+        if guessed and not all(counts):
+            raise FeatureError(
+                f"{found_dataset.folder} has no frames whose number would show how many of them a row stands "
+                f"for, and --format={kind} does not say: add --stride, 1 if each frame has a row"
+            )
         for path in tqdm(paths, "importing", unit="file", leave=False, disable=None):
             try:
                 for clip_name, rows in read(path):

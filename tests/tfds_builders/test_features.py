@@ -240,6 +240,21 @@ def test_own_arrays_in_folders_of_splits(dataset: Dataset, tmp_path: Path) -> No
     assert_imported(dataset, "dev", clips(dataset, "dev"))
 
 
+def test_the_stride_is_not_guessed_where_no_frames_can_contradict_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    dev = clips(dataset, "dev", lambda frames: frames // 4)
+    listed = dataset.clips_file("dev")
+    write_jsonl(listed, [row | {"num_frames": 0} for row in read_jsonl(listed)])
+    path = pack(tmp_path / "pack", "dev", dev)
+    with pytest.raises(SystemExit, match=r"has no frames .* --format=signjoey does not say: add --stride"):
+        run(dataset, "signjoey", path)
+    assert not [each for each in (dataset.folder / "features").iterdir() if each.is_dir()]
+    run(dataset, "signjoey", path, stride=4)
+    (found,) = find_features(dataset, ["set"])
+    assert found.stride == 4
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
