@@ -21,7 +21,13 @@ TRIMMED_FOR = "trimmed_for.json"  # beside a trimmed mBART: the dataset whose to
 
 
 def require_fitting_data(
-    folder: Path, saved: dict[str, Any], dataset: Dataset, *, reads_video: bool, trains: bool
+    folder: Path,
+    saved: dict[str, Any],
+    dataset: Dataset,
+    *,
+    reads_video: bool,
+    reads_frames: bool,
+    trains: bool,
 ) -> None:
     """Raise ConfigError unless a dataset is the run's or fits its model.
 
@@ -30,6 +36,7 @@ def require_fitting_data(
         saved: The facts of the run's dataset.
         dataset: The dataset now.
         reads_video: Whether the model reads video.
+        reads_frames: Whether it reads video as frames, not as features.
         trains: Whether the run continues; otherwise its model translates, maybe another dataset.
     """
     now = dataset.facts.to_json()
@@ -41,16 +48,22 @@ def require_fitting_data(
             "the dataset as it was, or choose another --workdir:\n  "
             + "\n  ".join(differences(saved, now, "dataset"))
         )
-    decisive = ("language", "resize", "fps") if reads_video else ("language",)
+    decisive = ["language", "resize", "fps"] if reads_video else ["language"]
+    # `none` and `short` leave the shape to the videos; a dataset of texts has no shape
+    if reads_frames and saved["resize"] == now["resize"] and any(now["frame_size"]):
+        decisive.append("frame_size")
     was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
     if changed := differences(was, is_now, "dataset"):
         if dataset.name != "custom_qa":  # the others have one language
             del was["language"]
+        shape = was.pop("frame_size", None) != is_now.get("frame_size")
         command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
         raise ConfigError(
             f"{dataset.folder} does not fit the model in {folder}, which would translate it badly:\n  "
             + "\n  ".join(changed)
-            + f"\nprepare the clips as the model needs them: `{command} --overwrite`"
+            + "\n"
+            + "crop or resize the videos to the model's height and width; then " * shape
+            + f"prepare the clips as the model needs them: `{command} --overwrite`"
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import find_dataset
-from sslssaw_jax.data.fitting import write_trimmed_for
+from sslssaw_jax.data.fitting import require_fitting_data, write_trimmed_for
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.errors import UserError
@@ -248,6 +248,19 @@ def test_clips_that_were_prepared_otherwise_than_the_models_are_refused(fact, fi
     command = str(refused.value).splitlines()[-1]
     option = "" if key == "language" else f" --{key}={value} "
     assert option in command and f"prepare avatar_qa --data_dir={data_dir} " in command
+
+
+def test_frames_of_another_shape_than_the_models_are_refused(finished, data_dir) -> None:
+    with_dataset_of(finished, fingerprint="another dataset", frame_size=[48, 85])
+    told = r"does not fit .*\n  dataset\.frame_size: \[48, 85\] then, .*\ncrop or resize the videos to "
+    with pytest.raises(ConfigError, match=told):
+        experiment(data_dir, finished).run("translate")
+
+
+def test_a_model_on_features_does_not_mind_the_shape_of_frames(data_dir) -> None:
+    dataset = find_dataset(data_dir, "avatar_qa")
+    saved = dataset.facts.to_json() | {"fingerprint": "another dataset", "frame_size": [48, 85]}
+    require_fitting_data(Path("run"), saved, dataset, reads_video=True, reads_frames=False, trains=False)
 
 
 def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_stage_1(tmp_path) -> None:
