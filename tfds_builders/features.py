@@ -107,6 +107,14 @@ def _shares(found: Keypoints, size: tuple[int, int] | None, resize: Resize) -> n
     return rows.reshape(len(rows), -1)
 
 
+def _scores_far_outside(found: Keypoints, size: tuple[int, int]) -> np.ndarray:
+    """Return the scores of points more than a tenth outside the picture, and of all points, f[2]."""
+    x_TxK, y_TxK, score_TxK = np.moveaxis(found.places, -1, 0)
+    score_TxK = np.maximum(score_TxK, 0)  # estimators guess legs below the picture, with scores near 0
+    far_TxK = (abs(x_TxK / size[1] - 0.5) > 0.6) | (abs(y_TxK / size[0] - 0.5) > 0.6)
+    return np.array([score_TxK[far_TxK].sum(), score_TxK.sum()])
+
+
 def _clip_name(path: Path) -> str:
     """Return a clip's name, preceded by its folder."""
     return f"{path.parent.name}/{path.name.removesuffix(path.suffix)}"
@@ -220,7 +228,8 @@ def _named_reader(
     """Return a reader of keypoint files, and the first file's points.
 
     Raises:
-        FeatureError: A file is unreadable, or has other points than the first.
+        FeatureError: A file is unreadable, has other points than the first, or more than 5 % of its points
+            outside pictures of this size.
     """
     resize = Resize.parse(facts.resize)
     size = size or (facts.frame_size if not resize.side and any(facts.frame_size) else None)
@@ -230,10 +239,18 @@ def _named_reader(
         raise FeatureError(f"{first}: {_reason(first, error)}") from error
 
     def read(path: Path) -> Clips:
+        scores = np.zeros(2)
         for found in read_named(path):
+            if size:
+                scores += _scores_far_outside(found, size)
             if found.points != points:
                 raise FeatureError(f"it has {len(found.points)} points, {first} {len(points)} or others")
             yield found.name, _shares(found, size, resize)
+        if size and scores[0] > 0.05 * scores[1]:
+            raise FeatureError(
+                f"{scores[0] / scores[1]:.0%} of its points, weighted by score, lie outside pictures of "
+                f"{size[1]}x{size[0]}: name the size on which they were found, --size=WIDTHxHEIGHT"
+            )
 
     return read, points
 
