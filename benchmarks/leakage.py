@@ -1,9 +1,10 @@
 """Score the questions of the real corpora: `python -m benchmarks.leakage --annotations=DIR`.
 
 `DIR` holds the question files in `phoenix2014t_qa/`, `csl_daily_qa/` and `qsl_qa/`; absent files are left
-out. No model is involved: the lower-cased questions are scored as translations, and for PHOENIX-2014T also
-after the rules of `sslssaw_jax/evaluation/german_questions.py`. The number after ± is half of the 95 %
-bootstrap interval over clips, or, where few questions are asked again and again, over questions.
+out. No model is involved: the questions, in lower case unless a target has capitals, are scored as
+translations, and for PHOENIX-2014T also after the rules of `sslssaw_jax/evaluation/german_questions.py`. The
+number after ± is half of the 95 % bootstrap interval over clips, or, where few questions are asked again and
+again, over questions.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def rows_of(
     targets, questions = [row.target for row in rows], [row.question for row in rows]
     characters = counts_characters(targets)
     shared = np.mean([overlap(q, t, characters=characters) for q, t in zip(questions, targets)])
-    for name, texts in question_baselines(questions, language).items():
+    for name, texts in question_baselines(questions, targets, language).items():
         found = score(texts, targets, characters=characters)
         groups = questions if over_questions else None
         intervals = confidence_interval(texts, targets, characters=characters, groups=groups)

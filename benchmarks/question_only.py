@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
-from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.evaluation.leakage import copied_questions
 from sslssaw_jax.evaluation.metrics import LABELS, score
 from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
 from sslssaw_jax.evaluation.significance import compare
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     questions = read_questions(options.annotations / "test.txt", "test", problems)
     if problems:
         raise SystemExit(f"error: {AnnotationError(*problems)}")
-    systems = {COPIED: {name: clean_question(question.question) for name, question in questions.items()}}
+    asked, targets = ([getattr(row, of) for row in questions.values()] for of in ("question", "target"))
+    systems = {COPIED: dict(zip(questions, copied_questions(asked, targets)))}
     for path in sorted(RESULTS.glob(options.systems + SUFFIX)):
         systems[path.name.removesuffix(SUFFIX)] = kept_predictions(path)
     if options.against not in systems:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from benchmarks.harness import RESULTS
 from benchmarks.question_only import PARTS, keep_predictions
 from sslssaw_jax.data.text import tokens
-from sslssaw_jax.evaluation.leakage import BUCKETS, overlap_parts, question_baselines
+from sslssaw_jax.evaluation.leakage import BUCKETS, copied_questions, overlap_parts
 from sslssaw_jax.evaluation.metrics import raw_bleu
 from sslssaw_jax.evaluation.predictions import Prediction, read_predictions
 from sslssaw_jax.evaluation.significance import RESAMPLES
@@ -186,10 +186,10 @@ def parts_of(run: Run) -> dict[str, list[int]]:
 
 def copied(run: Run) -> Run:
     """Return the questions as translations."""
-    questions = question_baselines([row.question for row in run.predictions], "de_DE")["copy_question"]
+    questions, targets = ([getattr(row, of) for row in run.predictions] for of in ("question", "target"))
     rows = [
         Prediction(row.id, row.question, row.target, text, 0.0)
-        for row, text in zip(run.predictions, questions)
+        for row, text in zip(run.predictions, copied_questions(questions, targets))
     ]
     return Run(rows)
 

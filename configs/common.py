@@ -48,7 +48,7 @@ def toy_training(config: ConfigDict) -> None:
     config.data.max_frames = 64
     config.data.num_threads = 2
     config.decode.beams = 2
-    config.decode.max_new_tokens = 32
+    config.decode.max_new_tokens = 64
     for stage in (config.pretrain, config.translate):
         stage.epochs = 2
         stage.clips_per_batch = 8

@@ -43,6 +43,7 @@ class Format(NamedTuple):
     ends: tuple[str, ...] = ()  # of the files that are taken from a folder; empty: no folder is taken
     stride: int = 1
     most_frames: int | None = None  # longer clips were cut when the features were made
+    any_stride: bool = False  # files of all strides look alike
 
 
 def _read_pack(path: Path) -> Clips:
@@ -106,18 +107,30 @@ def _shares(found: Keypoints, size: tuple[int, int] | None, resize: Resize) -> n
     return rows.reshape(len(rows), -1)
 
 
+def _scores_far_outside(found: Keypoints, size: tuple[int, int]) -> np.ndarray:
+    """Return the scores of points more than a tenth outside the picture, and of all points, f[2]."""
+    x_TxK, y_TxK, score_TxK = np.moveaxis(found.places, -1, 0)
+    score_TxK = np.maximum(score_TxK, 0)  # estimators guess legs below the picture, with scores near 0
+    far_TxK = (abs(x_TxK / size[1] - 0.5) > 0.6) | (abs(y_TxK / size[0] - 0.5) > 0.6)
+    return np.array([score_TxK[far_TxK].sum(), score_TxK.sum()])
+
+
 def _clip_name(path: Path) -> str:
     """Return a clip's name, preceded by its folder."""
     return f"{path.parent.name}/{path.name.removesuffix(path.suffix)}"
 
 
 FORMATS = {
-    "signjoey": Format("packed files of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack),
+    "signjoey": Format(
+        "packed files of neccam/slt and GASLT, such as phoenix14t.pami0.train", _read_pack, any_stride=True
+    ),
     "slrt": Format("FangyunWei/SLRT's head_rgb_input/train.pkl", _read_pack, stride=4, most_frames=400),
     "tspnet": Format(
         "verashira/TSPNet's folder span=8_stride=2 of .pt files", _read_tspnet, (".pt",), stride=2
     ),
-    "npy": Format("a folder of CLIP.npy or SPLIT/CLIP.npy, each [rows, numbers]", _read_npy, (".npy",)),
+    "npy": Format(
+        "a folder of CLIP.npy or SPLIT/CLIP.npy, each [rows, numbers]", _read_npy, (".npy",), any_stride=True
+    ),
     "pose": Format(
         "a folder of CLIP.pose files, or pickled keypoints {clip: {'keypoints': [T, 133, 3]}}",
         _read_poses,
@@ -163,6 +176,7 @@ def import_features(
     form = FORMATS[kind]
     paths = list(_files(form, files))
     said = {key: int(number) for key, number in re.findall(r"(span|stride)=(\d+)", str(paths[0].parent))}
+    guessed = form.any_stride and not (stride or "stride" in said)
     stride = stride or said.get("stride", form.stride)
     span = span or said.get("span", stride)
     if min(stride, span) < 1:
@@ -185,6 +199,12 @@ def import_features(
         overwrite=overwrite,
         resume=False,  # files may have changed
     ) as writer:
+        counts = (clip.num_frames for clips in writer.clips.values() for clip in clips.values())
+        if guessed and not all(counts):
+            raise FeatureError(
+                f"{found_dataset.folder} has no frames whose number would show how many of them a row stands "
+                f"for, and --format={kind} does not say: add --stride, 1 if each frame has a row"
+            )
         for path in tqdm(paths, "importing", unit="file", leave=False, disable=None):
             try:
                 for clip_name, rows in read(path):
@@ -208,7 +228,8 @@ def _named_reader(
     """Return a reader of keypoint files, and the first file's points.
 
     Raises:
-        FeatureError: A file is unreadable, or has other points than the first.
+        FeatureError: A file is unreadable, has other points than the first, or more than 5 % of its points
+            outside pictures of this size.
     """
     resize = Resize.parse(facts.resize)
     size = size or (facts.frame_size if not resize.side and any(facts.frame_size) else None)
@@ -218,10 +239,18 @@ def _named_reader(
         raise FeatureError(f"{first}: {_reason(first, error)}") from error
 
     def read(path: Path) -> Clips:
+        scores = np.zeros(2)
         for found in read_named(path):
+            if size:
+                scores += _scores_far_outside(found, size)
             if found.points != points:
                 raise FeatureError(f"it has {len(found.points)} points, {first} {len(points)} or others")
             yield found.name, _shares(found, size, resize)
+        if size and scores[0] > 0.05 * scores[1]:
+            raise FeatureError(
+                f"{scores[0] / scores[1]:.0%} of its points, weighted by score, lie outside pictures of "
+                f"{size[1]}x{size[0]}: name the size on which they were found, --size=WIDTHxHEIGHT"
+            )
 
     return read, points
 

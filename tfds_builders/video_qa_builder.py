@@ -20,6 +20,7 @@ from sslssaw_jax.data import video as frames
 from sslssaw_jax.data.clips import record_features
 from sslssaw_jax.data.dataset import Source, file_digest
 from sslssaw_jax.data.text import is_unusual
+from sslssaw_jax.errors import listed
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
 from tfds_builders.parallel import ordered_map
 
@@ -121,11 +122,23 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
 
     def check(self, manual_dir: Path) -> dict[str, Annotations]:
         """Read everything that preparing reads; return all problems and oddities."""
-        splits = self.read_annotations(manual_dir)
+        splits = self._read_annotations(manual_dir)
         stream = self._stream(splits, "checking")
         for name, split in splits.items():
             for _ in self._read_frames(name, split, stream):
                 continue
+        return splits
+
+    def _read_annotations(self, manual_dir: Path) -> dict[str, Annotations]:
+        """Return the annotations; a clip in two splits is a problem."""
+        splits = self.read_annotations(manual_dir)
+        for (earlier, first), (later, second) in itertools.combinations(splits.items(), 2):
+            names = {clip.name for clip in first.clips}
+            if shared := [clip.name for clip in second.clips if clip.name in names]:
+                second.problems.append(
+                    f"{len(shared):,} of the {len(second.clips):,} clips of {later} are in {earlier}, too: "
+                    f"{listed(shared)}; keep each in one split"
+                )
         return splits
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -142,7 +155,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, Sequence[Callable[[], Iterator[KeyedExample]]]]:
         generated = not self.MANUAL_DOWNLOAD_INSTRUCTIONS
-        splits = self.read_annotations(Path() if generated else Path(dl_manager.manual_dir))
+        splits = self._read_annotations(Path() if generated else Path(dl_manager.manual_dir))
         problems = [problem for split in splits.values() for problem in split.problems]
         if not (generated or self.text_only):  # before hours of reading
             for name, split in splits.items():

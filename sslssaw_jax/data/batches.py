@@ -329,13 +329,21 @@ def eval_batches(
 def cut_targets(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_target_tokens: int) -> str:
     """Return a line about targets too long for a batch, if any."""
     lengths = {clip.id: len(tokenizer.encode(clip.target, sys.maxsize)) for clip in clips}
-    return _cut_texts("target", lengths, max_target_tokens)
+    return _long_texts("targets are cut to config.data.max_target_tokens", lengths, max_target_tokens)
+
+
+def unreachable_targets(split: str, clips: Sequence[ClipInfo], tokenizer: Tokenizer, most: int) -> str:
+    """Return a line about targets longer than `decode.max_new_tokens`, if any."""
+    # the language code is given, not written
+    lengths = {clip.id: len(tokenizer.encode(clip.target, sys.maxsize)) - 1 for clip in clips}
+    what = f"targets of {split} are longer than any translation can be, config.decode.max_new_tokens"
+    return _long_texts(what, lengths, most)
 
 
 def cut_questions(clips: Sequence[ClipInfo], tokenizer: Tokenizer, max_question_tokens: int) -> str:
     """Return a line about questions too long for a batch, if any."""
     lengths = {clip.id: question_length(clip.question, tokenizer) for clip in clips}
-    return _cut_texts("question", lengths, max_question_tokens)
+    return _long_texts("questions are cut to config.data.max_question_tokens", lengths, max_question_tokens)
 
 
 def question_length(question: str, tokenizer: Tokenizer) -> int:
@@ -344,13 +352,13 @@ def question_length(question: str, tokenizer: Tokenizer) -> int:
     return max(len(each.encode(text, sys.maxsize)) for each in (tokenizer, tokenizer.text_tower))
 
 
-def _cut_texts(kind: str, lengths: Mapping[str, int], most: int) -> str:
+def _long_texts(what: str, lengths: Mapping[str, int], most: int) -> str:
     longer = [name for name, length in lengths.items() if length > most]
     if not longer:
         return ""
     return (
-        f"{len(longer):,} of {len(lengths):,} {kind}s are cut to config.data.max_{kind}_tokens={most}: "
-        f"{listed(longer)}; the longest has {max(lengths.values())} tokens"
+        f"{len(longer):,} of {len(lengths):,} {what}={most}: {listed(longer)}; the longest has "
+        f"{max(lengths.values())} tokens"
     )
 
 

@@ -1,7 +1,9 @@
 """Whether a dataset fits a model that was trained earlier, on it or on another dataset."""
 
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,21 @@ from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import Dataset, prepare_command
 from sslssaw_jax.data.features import FeatureSet, features_notes
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
+from sslssaw_jax.data.text import clean_question
+from sslssaw_jax.errors import printable
+from sslssaw_jax.workdir import read_json, write_json
+
+TRIMMED_FOR = "trimmed_for.json"  # beside a trimmed mBART: the dataset whose tokens it keeps
 
 
 def require_fitting_data(
-    folder: Path, saved: dict[str, Any], dataset: Dataset, *, reads_video: bool, trains: bool
+    folder: Path,
+    saved: dict[str, Any],
+    dataset: Dataset,
+    *,
+    reads_video: bool,
+    reads_frames: bool,
+    trains: bool,
 ) -> None:
     """Raise ConfigError unless a dataset is the run's or fits its model.
 
@@ -23,6 +36,7 @@ def require_fitting_data(
         saved: The facts of the run's dataset.
         dataset: The dataset now.
         reads_video: Whether the model reads video.
+        reads_frames: Whether it reads video as frames, not as features.
         trains: Whether the run continues; otherwise its model translates, maybe another dataset.
     """
     now = dataset.facts.to_json()
@@ -34,16 +48,22 @@ def require_fitting_data(
             "the dataset as it was, or choose another --workdir:\n  "
             + "\n  ".join(differences(saved, now, "dataset"))
         )
-    decisive = ("language", "resize", "fps") if reads_video else ("language",)
+    decisive = ["language", "resize", "fps"] if reads_video else ["language"]
+    # `none` and `short` leave the shape to the videos; a dataset of texts has no shape
+    if reads_frames and saved["resize"] == now["resize"] and any(now["frame_size"]):
+        decisive.append("frame_size")
     was, is_now = ({key: facts[key] for key in decisive} for facts in (saved, now))
     if changed := differences(was, is_now, "dataset"):
         if dataset.name != "custom_qa":  # the others have one language
             del was["language"]
+        shape = was.pop("frame_size", None) != is_now.get("frame_size")
         command = prepare_command(dataset.name, dataset.folder.parents[1], **was)
         raise ConfigError(
             f"{dataset.folder} does not fit the model in {folder}, which would translate it badly:\n  "
             + "\n  ".join(changed)
-            + f"\nprepare the clips as the model needs them: `{command} --overwrite`"
+            + "\n"
+            + "crop or resize the videos to the model's height and width; then " * shape
+            + f"prepare the clips as the model needs them: `{command} --overwrite`"
         )
 
 
@@ -84,6 +104,43 @@ def require_written_targets(clips: ClipSource, tokenizer: Tokenizer) -> None:
             f"{len(targets):,} targets of {clips.split}. Name one of this dataset: config.data.tokenizer, or "
             "config.model.mbart.weights, trimmed for it by `python -m sslssaw_jax.weights trim`"
         )
+
+
+def write_trimmed_for(folder: Path, dataset: str, texts: Iterable[str]) -> None:
+    """Write whose texts a trimmed mBART keeps.
+
+    Args:
+        folder: Of the trimmed model.
+        dataset: Its name.
+        texts: The targets and cleaned questions of train.
+    """
+    write_json(folder / TRIMMED_FOR, {"dataset": dataset, "texts": _fingerprint(texts)})
+
+
+def trimmed_for_others(clips: ClipSource, tokenizer: Tokenizer) -> str:
+    """Return a line if a tokenizer was trimmed for other texts than train's.
+
+    Args:
+        clips: The train split.
+        tokenizer: Of the run.
+    """
+    file = tokenizer.folder / TRIMMED_FOR
+    notes = read_json(file) if file.is_file() else {}
+    texts = (text for clip in clips.clips for text in (clip.target, clean_question(clip.question)))
+    if not notes or notes.get("texts") == _fingerprint(texts):
+        return ""
+    dataset = clips.dataset
+    return printable(
+        f"{tokenizer.folder} was trimmed for other texts ({notes.get('dataset')}) than {dataset.folder} "
+        "holds, so words may be spelt letter by letter: trim the whole model for these by `python -m "
+        f"sslssaw_jax.weights trim --model=MODEL --dataset={dataset.name} "
+        f"--data_dir={dataset.folder.parents[1]} --out=FOLDER`"
+    )
+
+
+def _fingerprint(texts: Iterable[str]) -> str:
+    """Return the fingerprint of a set of texts, in any order."""
+    return hashlib.sha256(json.dumps(sorted(set(texts))).encode()).hexdigest()[:16]
 
 
 def require_known_characters(name: str, clips: ClipSource, tokenizer: Tokenizer) -> None:

@@ -233,6 +233,7 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
     unreadable = [file for file, frame in frames.items() if frame is None]
     odd = [UNREADABLE] * bool(unreadable)
     odd += ["frames absent between others"] * _has_gap(files)
+    odd += _odd_names(files)
     return ClipFrames([frame for frame in frames.values() if frame is not None], odd, unreadable)
 
 
@@ -360,3 +361,11 @@ def _has_gap(files: list[Path]) -> bool:
         return False
     first, last = min(1, numbers[0][0]), numbers[-1][0]
     return last - first + 1 > len(set(numbers))
+
+
+def _odd_names(files: list[Path]) -> list[str]:
+    """Return what is odd about the names of files, all of which are read as frames."""
+    several_kinds = len({len(_numbers(file)) for file in files}) > 1
+    times = any(re.search(r"\d[.,]\d", file.stem) for file in files)
+    odd = ["files of several kinds (copies, thumbnails?) read as frames"] * several_kinds
+    return odd + ["decimal numbers as file names (times?), so the order may be wrong"] * times

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sslssaw_jax.data.text import clean_question, lower_tokens
+from sslssaw_jax.data.text import clean_question, lower_tokens, normal
 from sslssaw_jax.evaluation.german_questions import edit_german_question
 from sslssaw_jax.evaluation.metrics import overlap, score
 from sslssaw_jax.evaluation.significance import confidence_interval, paired_bootstrap
@@ -109,17 +109,28 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
     return not set(pairwise(asked)) & set(pairwise(wanted))
 
 
-def question_baselines(questions: Sequence[str], language: str) -> dict[str, list[str]]:
-    """Translate the questions by rules; German ones are edited as well.
+def copied_questions(questions: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Return the questions as translations, in lower case unless a target has capitals."""
+    return list(map(normal if _have_capitals(targets) else clean_question, questions))
+
+
+def question_baselines(
+    questions: Sequence[str], targets: Sequence[str], language: str
+) -> dict[str, list[str]]:
+    """Translate the questions by rules; German ones are edited as well, unless a target has capitals.
 
     Clips without any question have no such translation.
     """
     if not any(questions):
         return {}
-    made = {"copy_question": list(map(clean_question, questions))}
-    if language == "de_DE":
+    made = {"copy_question": copied_questions(questions, targets)}
+    if language == "de_DE" and not _have_capitals(targets):  # the rules write lower case
         made["edited_question"] = [edit_german_question(clean_question(question)) for question in questions]
     return made
+
+
+def _have_capitals(targets: Sequence[str]) -> bool:
+    return any(target != target.lower() for target in targets)
 
 
 def swapped_questions(questions: Sequence[str]) -> dict[str, list[str]]:

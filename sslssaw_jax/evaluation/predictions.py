@@ -80,7 +80,7 @@ def evaluate_predictions(
         question_only: The translations of the same clips by a model without video, if any.
     """
     questions, targets = ([getattr(row, of) for row in predictions] for of in ("question", "target"))
-    baselines = leakage.question_baselines(questions, language)
+    baselines = leakage.question_baselines(questions, targets, language)
     if question_only is not None:
         baselines["question_only"] = list(question_only)
     scores = leakage.evaluate(

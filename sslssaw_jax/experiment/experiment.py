@@ -10,8 +10,9 @@ import jax
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.batches import Batches, cut_questions, cut_targets
+from sslssaw_jax.data.batches import Batches, cut_questions, cut_targets, unreachable_targets
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
+from sslssaw_jax.data.fitting import trimmed_for_others
 from sslssaw_jax.data.glosses import require_glosses
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
@@ -217,12 +218,20 @@ class Experiment:
         wait_for_all(f"{stage.name} is finished")
 
     def _report_texts(self, stage: Stage, clips: Sequence[ClipInfo]) -> None:
-        """Print which texts a stage cuts, or cannot score."""
+        """Print which texts a stage cuts, spells, cannot write or cannot score."""
         data, tokenizer = self.config.data, self._data.tokenizer
-        cut = [cut_targets(clips, tokenizer, data.max_target_tokens)]
+        train_clips = self._data.clips(data.train_split, video=False)
+        told = [
+            trimmed_for_others(train_clips, tokenizer),
+            cut_targets(clips, tokenizer, data.max_target_tokens),
+        ]
         if stage.reads_question:
-            cut.append(cut_questions(clips, tokenizer, data.max_question_tokens))
-        for line in filter(None, cut):
+            told.append(cut_questions(clips, tokenizer, data.max_question_tokens))
+        if stage.translation:
+            for split in (data.dev_split, data.test_split):
+                scored = self._data.clips(split, video=False).clips
+                told.append(unreachable_targets(split, scored, tokenizer, self.config.decode.max_new_tokens))
+        for line in filter(None, told):
             print(f"{stage.name}: {line}")
         dev = self._data.clips(data.dev_split, video=False)
         if stage.selection is BLEU_4 and lacks_bleu4([clip.target for clip in dev.clips]):

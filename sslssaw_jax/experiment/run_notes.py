@@ -64,6 +64,14 @@ def require_same_run(
         )
     if "dataset" in saved:  # runs of version 0.1 do not say
         reads_video = stage.reads_video
-        require_fitting_data(folder, saved["dataset"], data.dataset, reads_video=reads_video, trains=trains)
+        reads_frames = reads_video and not config.data.features
+        require_fitting_data(
+            folder,
+            saved["dataset"],
+            data.dataset,
+            reads_video=reads_video,
+            reads_frames=reads_frames,
+            trains=trains,
+        )
     if stage.reads_video and "features" in saved:  # earlier versions read only frames
         require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)

@@ -64,7 +64,14 @@ def require_fitting_base(
     if changed:
         raise ConfigError(f"{name}, a model with other settings; use its own:\n  " + "\n  ".join(changed))
     folder, reads_video = Path(str(config.init_from)), base.stage.reads_video
-    require_fitting_data(folder, base.facts.to_json(), dataset, reads_video=reads_video, trains=False)
+    require_fitting_data(
+        folder,
+        base.facts.to_json(),
+        dataset,
+        reads_video=reads_video,
+        reads_frames=reads_video and not data.features,
+        trains=False,
+    )
     require_fitting_features(folder, features_notes(base.features), dataset, features, trains=False)
     if train_clips:
         require_known_characters(name, train_clips, base.tokenizer)

@@ -13,6 +13,7 @@ from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.mbart_tokenizer import Tokenizer
 from sslssaw_jax.data.text import clean_question, normal, tokens
 from sslssaw_jax.evaluation import metrics
+from sslssaw_jax.evaluation.leakage import copied_questions
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def split_facts(
             shares[f"{label} of another train clip"] = _percent(
                 copies[text] > is_train for text in clip_texts
             )
+    copied = copied_questions([clip.question for clip in clips], texts["target"])
     raw = [(clip.question, clip.target) for clip in clips]
     return SplitFacts(
         clips=clips,
@@ -76,7 +78,7 @@ def split_facts(
         distinct=distinct,
         shares=shares,
         overlap=np.array([100 * metrics.overlap(q, t, characters=characters) for q, t in raw]),
-        copy_question=metrics.score(texts["question"], texts["target"], characters=characters),
+        copy_question=metrics.score(copied, texts["target"], characters=characters),
     )
 
 

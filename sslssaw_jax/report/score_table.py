@@ -11,7 +11,10 @@ from sslssaw_jax.evaluation.wer import GLOSS_SCORES
 
 COLUMNS = LABELS | {"chrf": "chrF"}
 BASELINE_LABELS = {
-    "copy_question": ("question copied", "the lower-cased question taken as the translation"),
+    "copy_question": (
+        "question copied",
+        "the question taken as the translation, in lower case if the targets are",
+    ),
     "edited_question": ("question edited", "the question rewritten by fixed rules, without learning"),
     "question_only": ("question only", "a model trained without any video"),
     "shuffled": ("questions shuffled", "this run, each clip with the question of another"),

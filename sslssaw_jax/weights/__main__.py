@@ -26,7 +26,7 @@ def _trim(options: argparse.Namespace) -> str:
 
     if options.texts:
         kept = reported = {str(file): read_texts(file, options.glosses) for file in options.texts}
-        language = ""
+        language = name = ""
     else:
         dataset = find_dataset(options.data_dir, options.dataset)
         if "train" not in dataset.splits:
@@ -35,7 +35,7 @@ def _trim(options: argparse.Namespace) -> str:
                 "would be kept: name files of sentences with --texts"
             )
         reported = {split: read_texts(dataset.clips_file(split), options.glosses) for split in dataset.splits}
-        kept, language = {"train": reported["train"]}, dataset.language
+        kept, language, name = {"train": reported["train"]}, dataset.language, dataset.name
     try:
         model = find_model(options.model)
     except WeightsError as error:
@@ -43,7 +43,7 @@ def _trim(options: argparse.Namespace) -> str:
             f"{error}\nDownload config.json, sentencepiece.bpe.model and pytorch_model.bin of {PRETRAINED} "
             f"from https://huggingface.co/{PRETRAINED} into a folder, and name it with --model"
         ) from error
-    return f"{trim(model, kept, reported, options.out, language)}\nwritten: {options.out}"
+    return f"{trim(model, kept, reported, options.out, language, name)}\nwritten: {options.out}"
 
 
 def _export(options: argparse.Namespace) -> str:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2
 from tabulate import tabulate
 
+from sslssaw_jax.data.fitting import write_trimmed_for
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, read_languages, read_model, write_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.weights.initial_state import WeightsError
@@ -65,7 +66,12 @@ def read_texts(file: Path, glosses: bool = False) -> Texts:
 
 
 def trim(
-    model: Path, kept: Mapping[str, Texts], reported: Mapping[str, Texts], out: Path, language: str = ""
+    model: Path,
+    kept: Mapping[str, Texts],
+    reported: Mapping[str, Texts],
+    out: Path,
+    language: str = "",
+    dataset: str = "",
 ) -> str:
     """Write the trimmed model as a Hugging Face folder; return a report.
 
@@ -75,6 +81,8 @@ def trim(
         reported: Texts whose share of unknown tokens is reported.
         out: The folder to write; nothing of it remains after an error.
         language: The code of the texts' language, which the model must know; empty if unknown.
+        dataset: The name of the dataset whose train split is `kept`; a run with other texts says so. Empty
+            if the texts are from elsewhere.
 
     Raises:
         WeightsError: `model` is incomplete or lacks the language, its vocabulary is not its tokenizer's, or
@@ -113,6 +121,8 @@ def trim(
             if name in (SHARED, HEAD, *INPUT_TABLES):
                 value = value[ids]
             tensors[name] = value[:, ids] if name == BIAS else value
+        if dataset:
+            write_trimmed_for(folder, dataset, kept["train"]["target"] + kept["train"]["question"])
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     return _report(vocab_size, len(ids), trimmed, reported)
 

@@ -42,6 +42,12 @@ def test_a_toy_has_no_setting_that_neither_its_full_size_nor_the_demo_trains_wit
     assert own == {"config.name", "config.init_from", "config.evaluation.question_only_run", *rates}
 
 
+@pytest.mark.parametrize("name", [("phoenix_stage2", "toy"), ("csl_daily_stage2", "toy"), ("demo",)])
+def test_a_small_model_can_write_the_longest_target_that_it_trains_on(name: tuple[str, ...]) -> None:
+    config = read_config(shipped(*name))
+    assert config.decode.max_new_tokens >= config.data.max_target_tokens - 1  # the language code is given
+
+
 @pytest.mark.parametrize("variant", ["", "toy"])
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_csl_daily_trains_as_phoenix_does(stage: str, variant: str) -> None:

@@ -18,7 +18,13 @@ import pytest
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.stages import StageConfig
-from sslssaw_jax.data.batches import cut_questions, cut_targets, eval_batches, train_batches
+from sslssaw_jax.data.batches import (
+    cut_questions,
+    cut_targets,
+    eval_batches,
+    train_batches,
+    unreachable_targets,
+)
 from sslssaw_jax.data.clips import ClipInfo, ClipSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError, find_dataset
 from sslssaw_jax.data.frame_cache import open_clips
@@ -273,6 +279,16 @@ def test_targets_that_are_cut_are_counted_and_named(source: ClipSource, tokenize
     number = sum(length > most for length in lengths)
     line = cut_targets(source.clips, tokenizer, most)
     assert line.startswith(f"{number} of 24 targets are cut to config.data.max_target_tokens={most}: {first}")
+
+
+def test_targets_longer_than_a_translation_can_be_are_counted_with_their_end_token(
+    source: ClipSource, tokenizer: Tokenizer
+) -> None:
+    written = max(len(tokenizer.encode(clip.target, 999)) - 1 for clip in source.clips)  # no language code
+    assert not unreachable_targets("dev", source.clips, tokenizer, written)
+    line = unreachable_targets("dev", source.clips, tokenizer, written - 1)
+    assert "of 24 targets of dev are longer than any translation" in line
+    assert f"config.decode.max_new_tokens={written - 1}: train-" in line
 
 
 def test_questions_that_are_cut_are_counted_as_they_are_read(

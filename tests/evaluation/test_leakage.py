@@ -27,7 +27,7 @@ from tests.support.annotations import csl_texts, phoenix_texts, requires_csl, re
 )
 def test_what_is_made_of_the_question_scores_what_is_known_of_phoenix(split, name, expected):
     targets, questions = phoenix_texts(split)
-    made = question_baselines(questions, "de_DE")[name]
+    made = question_baselines(questions, targets, "de_DE")[name]
     found = score(made, targets)
     assert found["num_clips"] == {"dev": 519, "test": 642}[split]
     for key, value in expected.items():
@@ -35,16 +35,24 @@ def test_what_is_made_of_the_question_scores_what_is_known_of_phoenix(split, nam
 
 
 def test_clips_without_questions_have_no_copied_question():
-    assert question_baselines(["", ""], "de_DE") == {}
-    assert question_baselines(["", "Wo?"], "zh_CN") == {"copy_question": ["", "wo?"]}
+    assert question_baselines(["", ""], ["a", "b"], "de_DE") == {}
+    assert question_baselines(["", "Wo?"], ["a", "b"], "zh_CN") == {"copy_question": ["", "wo?"]}
     scores = evaluate(["am tag", "im norden"], ["am tag", "im süden"], ["", ""], {})
     assert scores["baselines"] == {} and scores["num_clips"] == 2
+
+
+def test_a_literal_copy_scores_no_higher_than_copy_question_where_targets_have_capitals():
+    questions = ["Will Anna come to Bonn today?", "Does it rain?"]
+    targets = ["Anna will come to Bonn today?", "it rains"]
+    found = evaluate(questions, targets, questions, question_baselines(questions, targets, "de_DE"))
+    assert found["baselines"].keys() == {"copy_question"}  # the rules for German write lower case
+    assert found["bleu4"] == found["baselines"]["copy_question"]["bleu4"] > 0
 
 
 @requires_phoenix
 def test_copying_the_question_scores_higher_the_more_the_question_gives_away():
     targets, questions = phoenix_texts("test")
-    copied = question_baselines(questions, "de_DE")
+    copied = question_baselines(questions, targets, "de_DE")
     scores = evaluate(copied["copy_question"], targets, questions, copied)
     buckets = [bucket["bleu4"] for bucket in scores["overlap_buckets"].values()]
     assert [scores["overlap_free"]["bleu4"], *buckets] == sorted([0.0, *buckets])
@@ -61,7 +69,7 @@ def test_copying_the_question_scores_higher_the_more_the_question_gives_away():
 def test_copying_the_question_scores_what_is_known_of_csl_daily_in_characters():
     """All characters count, including punctuation; without it, the scores would be 37.8 and 57.4."""
     targets, questions = csl_texts("test")
-    copied = question_baselines(questions, "zh_CN")
+    copied = question_baselines(questions, targets, "zh_CN")
     assert copied.keys() == {"copy_question"}
     found = score(copied["copy_question"], targets, characters=True)
     assert found["bleu4"] == pytest.approx(34.8, abs=0.15)

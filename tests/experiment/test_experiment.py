@@ -12,6 +12,7 @@ import pytest
 
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.fitting import require_fitting_data, write_trimmed_for
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.data.mbart_tokenizer import train_tokenizer
 from sslssaw_jax.errors import UserError
@@ -249,6 +250,19 @@ def test_clips_that_were_prepared_otherwise_than_the_models_are_refused(fact, fi
     assert option in command and f"prepare avatar_qa --data_dir={data_dir} " in command
 
 
+def test_frames_of_another_shape_than_the_models_are_refused(finished, data_dir) -> None:
+    with_dataset_of(finished, fingerprint="another dataset", frame_size=[48, 85])
+    told = r"does not fit .*\n  dataset\.frame_size: \[48, 85\] then, .*\ncrop or resize the videos to "
+    with pytest.raises(ConfigError, match=told):
+        experiment(data_dir, finished).run("translate")
+
+
+def test_a_model_on_features_does_not_mind_the_shape_of_frames(data_dir) -> None:
+    dataset = find_dataset(data_dir, "avatar_qa")
+    saved = dataset.facts.to_json() | {"fingerprint": "another dataset", "frame_size": [48, 85]}
+    require_fitting_data(Path("run"), saved, dataset, reads_video=True, reads_frames=False, trains=False)
+
+
 def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_stage_1(tmp_path) -> None:
     write_json(tmp_path / "phoenix_stage1_toy" / FINISHED, {})
     for good in (None, "mine_stage1", "phoenix_stage1_toy", str(tmp_path)):
@@ -413,6 +427,33 @@ def test_targets_that_bleu_4_cannot_score_are_reported(
     experiment(tmp_path / "data", tmp_path / "demo", **changes)._train(0)
     line = "translate: no target of dev has four words (or characters), so BLEU-4 is always 0"
     assert (line in capsys.readouterr().out) == told
+
+
+def test_targets_that_no_translation_can_reach_are_reported(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
+    experiment(data_dir, tmp_path / "demo", **changes, decode__max_new_tokens=1)._train(0)
+    told = capsys.readouterr().out
+    for split in ("dev", "test"):
+        assert f"targets of {split} are longer than any translation can be, config.decode.max_new" in told
+
+
+def test_a_tokenizer_trimmed_for_other_texts_is_reported(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=1, params={})
+    )
+    trimmed = shutil.copytree(data_dir / "avatar_qa/1.0.0/tokenizer", tmp_path / "trimmed")
+    write_trimmed_for(trimmed, "other_qa", [])
+    changes = {"init_from": None, "warm_start__epochs": 0, "pretrain__epochs": 0}
+    experiment(data_dir, tmp_path / "demo", **changes, data__tokenizer=str(trimmed))._train(0)
+    told = capsys.readouterr().out
+    assert f"translate: {trimmed} was trimmed for other texts (other_qa) than {data_dir}" in told
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,12 @@ def test_chinese_is_counted_in_characters() -> None:
     assert not facts.shares
 
 
+def test_the_copied_question_has_capitals_if_a_target_has() -> None:
+    cased = split_facts(clips(("Does Anna come ?", "Does Anna come ?")), [], None)
+    lower = split_facts(clips(("Does Anna come ?", "does anna come ?")), [], None)
+    assert cased.copy_question["bleu4"] == lower.copy_question["bleu4"] == pytest.approx(100)
+
+
 def test_a_share_that_a_split_has_not_is_blank_in_its_column() -> None:
     table = format_table(
         "name", {"train": split_facts(TRAIN, TRAIN, None), "test": split_facts(TEST, TRAIN, None)}, "words"

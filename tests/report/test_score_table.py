@@ -10,7 +10,7 @@ from sslssaw_jax.evaluation.wer import GLOSS_SCORES, score_glosses
 from sslssaw_jax.report.score_table import format_gloss_table, format_table, gloss_notes
 
 TARGETS, QUESTIONS = ["regen im norden", "schnee im süden"], ["Im Norden", "wo"]
-BASELINES = question_baselines(QUESTIONS, "de_DE") | {"question_only": ["regen", ""]}
+BASELINES = question_baselines(QUESTIONS, TARGETS, "de_DE") | {"question_only": ["regen", ""]}
 
 
 def test_the_table_shows_every_score_of_every_split_and_no_row_of_an_empty_bucket():

@@ -20,7 +20,7 @@ from sslssaw_jax.data.video import Resize
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.annotations import ANNOTATIONS
 from tests.support.torch_pickles import dumps, in_pickle, new_file, old_file
-from tfds_builders.features import _shares, main
+from tfds_builders.features import FeatureError, _named_reader, _shares, main
 from tfds_builders.pose_files import Keypoints, read_named, read_pose, write_pose
 
 POSES = ANNOTATIONS / "poses"
@@ -184,6 +184,30 @@ def test_keypoints_of_the_release_become_shares_of_the_stored_frame(
     assert found is not None and found.points == COCO_WHOLEBODY
 
 
+def test_a_size_that_leaves_many_keypoints_outside_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    drawn, path = keypoints(dataset, "dev"), tmp_path / "keypoints.pkl"
+    for places in drawn.values():
+        places[..., 2] = 1
+        places[:, 13:23] = (50, 300, 0.01)  # legs that nobody sees
+    path.write_bytes(pickle.dumps({name: {"keypoints": each} for name, each in drawn.items()}))
+    with pytest.raises(
+        SystemExit, match=r"keypoints.pkl: \d+% of its points, .* outside .* 50x200: .*--size"
+    ):
+        run(dataset, "keypoints", path, size="50x200")
+    assert not [each for each in (dataset.folder / "features").iterdir() if each.is_dir()]
+    run(dataset, "keypoints", path, size="100x200")
+
+
+@pytest.mark.skipif(not POSES.exists(), reason="no real poses")
+def test_real_keypoints_lie_inside_the_pictures_of_their_size(dataset: Dataset) -> None:
+    for path in sorted(POSES.glob("*.pose")):
+        (found,) = read_named(path)
+        (own,) = _named_reader(path, found.size, dataset.facts)[0](path)
+        assert own[0] == found.name
+        with pytest.raises(FeatureError, match="outside pictures of 320x240"):
+            list(_named_reader(path, (240, 320), dataset.facts)[0](path))
+
+
 @pytest.mark.parametrize(
     ("resize", "left"), [("48", 0.25), ("short:48", 0.25), ("none", 0.25), ("crop:48", 0.0)]
 )
@@ -238,6 +262,21 @@ def test_own_arrays_in_folders_of_splits(dataset: Dataset, tmp_path: Path) -> No
             np.save(tmp_path / "own" / split / f"{name}.npy", rows)
     run(dataset, "npy", tmp_path / "own")
     assert_imported(dataset, "dev", clips(dataset, "dev"))
+
+
+def test_the_stride_is_not_guessed_where_no_frames_can_contradict_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    dev = clips(dataset, "dev", lambda frames: frames // 4)
+    listed = dataset.clips_file("dev")
+    write_jsonl(listed, [row | {"num_frames": 0} for row in read_jsonl(listed)])
+    path = pack(tmp_path / "pack", "dev", dev)
+    with pytest.raises(SystemExit, match=r"has no frames .* --format=signjoey does not say: add --stride"):
+        run(dataset, "signjoey", path)
+    assert not [each for each in (dataset.folder / "features").iterdir() if each.is_dir()]
+    run(dataset, "signjoey", path, stride=4)
+    (found,) = find_features(dataset, ["set"])
+    assert found.stride == 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import sentencepiece
 from safetensors.numpy import load_file, save_file
 from transformers import MBartForConditionalGeneration, MBartTokenizer
 
-from sslssaw_jax.data.dataset import write_dataset_facts
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset, write_dataset_facts
+from sslssaw_jax.data.fitting import trimmed_for_others
 from sslssaw_jax.data.mbart_tokenizer import (
     LANGUAGES,
     LANGUAGES_50,
@@ -158,6 +160,18 @@ def test_the_command_keeps_the_train_split_and_reports_every_split(
     (tmp_path / "a.txt").write_text("rain\n\nsnow\n")
     main(["trim", f"--model={model}", "--texts", str(tmp_path / "a.txt"), f"--out={tmp_path / 'texts'}"])
     assert "0 of 2" in capsys.readouterr().out
+
+    def told(folder: str) -> str:
+        clips = ClipSource(find_dataset(tmp_path / "data", "avatar_qa"), "train")
+        return trimmed_for_others(clips, load_tokenizer(tmp_path / folder, "en_XX"))
+
+    assert told("plain") == told("glosses") == ""
+    of_train = read_jsonl(prepared / "clips.train.jsonl")
+    write_jsonl(prepared / "clips.train.jsonl", [row | {"num_frames": 1} for row in of_train[::-1]])
+    assert not told("plain"), "the frames or the order of clips change no token"
+    write_jsonl(prepared / "clips.train.jsonl", [*of_train, of_train[0] | {"target": "jazz"}])
+    assert "plain was trimmed for other texts (avatar_qa) than " in told("plain")
+    assert not told("texts"), "which texts those were is unknown"
 
 
 @pytest.mark.parametrize(

@@ -226,25 +226,26 @@ def _json_rows(table: Path, needed: Sequence[str], problems: list[str]) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=lambda _: None)  # pandas writes NaN for an empty cell
+            # pandas writes NaN for an empty cell; a dictionary would hide that a key occurs twice
+            row = json.loads(line, parse_constant=lambda _: None, object_pairs_hook=tuple)
         except (ValueError, RecursionError):
             row = None
-        texts = _json_texts(row) if isinstance(row, dict) else None
+        texts = _json_texts(row) if isinstance(row, tuple) else None
         if texts is None:
             problem = f'expected {{"id": "...", ...}}, all values texts or numbers: {line.strip()[:80]!r}'
         else:
-            problem = _columns_problem(list(texts), needed)
+            problem = _columns_problem([key for key, _ in texts], needed)
         if texts is None or problem:
             problems.append(f"{table}, line {number}: {problem}")
         else:
-            yield number, texts
+            yield number, dict(texts)
 
 
-def _json_texts(row: dict[str, Any]) -> dict[str, str] | None:
+def _json_texts(pairs: tuple[tuple[str, Any], ...]) -> list[tuple[str, str]] | None:
     """Return the texts and numbers of an object as texts, or None."""
-    if not all(value is None or type(value) in (str, int, float) for value in row.values()):
+    if not all(value is None or type(value) in (str, int, float) for _, value in pairs):
         return None
-    return {key.strip().casefold(): "" if value is None else str(value) for key, value in row.items()}
+    return [(key.strip().casefold(), "" if value is None else str(value)) for key, value in pairs]
 
 
 def _columns_problem(columns: list[str], needed: Sequence[str]) -> str:

@@ -200,6 +200,14 @@ def test_a_table_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, text
             '{"id": ["x"], "video": "a.mp4", "target": "", "split": "test"}',
             "line 1: expected .*all values te",
         ),
+        (
+            '{"id": "x", "video": "a.mp4", "target": "it rains", "Target": "it snows", "split": "test"}',
+            "line 1: column 'target' is unknown or occurs twice",
+        ),
+        (
+            '{"id": "x", "id": "y", "video": "a.mp4", "target": "", "split": "test"}',
+            "line 1: column 'id' is unknown or occurs twice",
+        ),
         ('{"id": true, "video": "a.mp4", "target": "", "split": "test"}', "line 1: expected .*all values te"),
         ('{"id": "\\ud800", "video": "a.mp4", "target": "", "split": "test"}', "line 1: .*half a character"),
     ],

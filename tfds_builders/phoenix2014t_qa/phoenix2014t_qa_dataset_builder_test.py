@@ -94,6 +94,24 @@ def test_two_files_of_one_frame_number_leave_the_clip_out(tmp_path: Path) -> Non
     assert (found.video, found.odd) == ([], ["two files of one frame number"])
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["images0001.png", "images0002.png"], []),
+        (["take2_0001.png", "take2_0002.png"], []),
+        (["0001.png", "0001_64x64.png"], ["files of several kinds"]),
+        (["0001.png", "cover.png"], ["files of several kinds"]),
+        (["0.25.png", "0.5.png"], ["decimal numbers as file names"]),
+    ],
+)
+def test_files_that_may_be_no_frames_are_noted(tmp_path: Path, names: list[str], told: list[str]) -> None:
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), picture(0))
+    found = read_video(tmp_path, Resize(), 25)
+    assert len(found.video) == 2
+    assert [odd.partition(" (")[0] for odd in found.odd] == told
+
+
 def test_broken_clips_are_left_out_in_order_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

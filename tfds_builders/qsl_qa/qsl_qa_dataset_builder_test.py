@@ -7,9 +7,10 @@ import pytest
 
 from sslssaw_jax.workdir import read_jsonl
 from tests.support.annotations import ANNOTATIONS, requires_qsl
-from tfds_builders.annotation import MissingInputError
+from tfds_builders.annotation import AnnotationError, MissingInputError
 from tfds_builders.prepare import prepare
 from tfds_builders.qsl_qa import annotations
+from tfds_builders.qsl_qa.qsl_qa_dataset_builder import Builder
 from tfds_builders.rehearsal.__main__ import rehearse
 
 ROWS = {
@@ -57,6 +58,19 @@ def test_a_clip_has_its_own_question_sentence_signer_and_folder(rows_dir: Path) 
     assert (clip.question, clip.target) == ("有什么特色菜么？", "他家的菜是涮（火锅）")
     assert (clip.gloss, clip.signer) == ("他家 菜 是 涮(火锅)", "P003")
     assert clip.video == Path("frames/P003/R0864_P003_02")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_clip_in_two_splits_is_refused(tmp_path: Path, check: bool) -> None:
+    for split, rows in (ROWS | {"test": ROWS["test"] + ROWS["train"][1:]}).items():
+        (tmp_path / f"{split}_slt_2p.txt").write_text("\n".join(rows), encoding="utf-8")
+    told = "1 of the 2 clips of test are in train, too: R0864_P003_02; keep each in one split"
+    builder = Builder(data_dir=tmp_path / "data", text_only=True)
+    if check:
+        assert builder.check(tmp_path)["test"].problems == [told]
+    else:
+        with pytest.raises(AnnotationError, match=told):
+            prepare("qsl_qa", tmp_path / "data", manual_dir=tmp_path, text_only=True, vocab_size=60)
 
 
 @pytest.mark.parametrize(
