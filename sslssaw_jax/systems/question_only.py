@@ -28,7 +28,7 @@ from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, Encoder, TransformerConfig
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
 from sslssaw_jax.types import Batch, Metrics
 
@@ -99,7 +99,7 @@ def translate_loss(
     model: QuestionModel,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:

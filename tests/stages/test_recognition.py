@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -13,8 +12,8 @@ from configs import recognize
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, run_differences, to_dict
 from sslssaw_jax.stages.recognition import gloss_loss, recognize_step
-from sslssaw_jax.stages.stage import LossCounts, Stage
-from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.stages.step import count_batch, train_step
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.stage_folders import plan_stages, stage_folders
@@ -23,6 +22,7 @@ from tests.support.toy import (
     TOY_GLOSSES,
     evaluated,
     jit,
+    loss_of,
     make_stages,
     one_clip,
     padded,
@@ -45,11 +45,12 @@ def test_clips_without_glosses_or_too_short_for_them_cost_nothing() -> None:
     gloss = np.array([[2, 3, 0], [0, 0, 0], [2, 2, 2]])
     batch = batch.replace(gloss=gloss, gloss_mask=gloss > 0)
     mask = np.ones((3, 4), bool)
-    loss, metrics = gloss_loss(logits, mask, batch)
+    counts = count_batch(batch)
+    loss, metrics = gloss_loss(logits, mask, batch, counts)
     alone = batch.replace(gloss_mask=batch.gloss_mask & [[True], [False], [False]])
-    np.testing.assert_allclose(loss, gloss_loss(logits, mask, alone)[0])
+    np.testing.assert_allclose(loss, gloss_loss(logits, mask, alone, counts)[0])
     assert float(loss) > 0 and float(metrics["too_short"]) == pytest.approx(1 / 3)
-    halved = gloss_loss(logits, mask, batch, LossCounts(clips=jnp.asarray(6)))[0]
+    halved = gloss_loss(logits, mask, batch, counts._replace(clips=6))[0]
     np.testing.assert_allclose(halved, loss / 2, rtol=1e-6)
 
 
@@ -127,13 +128,13 @@ def test_slrt_with_ctc_weighs_both_losses_and_reads_no_question() -> None:
     stage = make_stages(toy_system("slrt", **changes))[-1]
     assert stage.reads_gloss and stage.recognition
     state, batch = toy_state(stage), toy_batch(0)
-    model = jax.jit(lambda batch: stage.loss(evaluated(stage, state), batch, None))
+    model = jax.jit(lambda batch: loss_of(stage, evaluated(stage, state), batch))
     total, metrics = model(batch)
     np.testing.assert_allclose(total, 5 * metrics["loss_gloss"] + 2 * metrics["loss_sentence"], rtol=1e-5)
     assert float(metrics["loss_gloss"]) > 0
     logits, mask = jax.jit(lambda batch: stage.recognition(evaluated(stage, state), batch))(batch)
     assert batch.gloss_mask.sum(axis=1).max() > 1
-    expected, _ = gloss_loss(logits, mask, batch, per_gloss=True)  # as neccam/slt
+    expected, _ = gloss_loss(logits, mask, batch, count_batch(batch), per_gloss=True)  # as neccam/slt
     np.testing.assert_allclose(metrics["loss_gloss"], expected, rtol=1e-5)
     without = dataclasses.replace(batch, gloss_mask=np.zeros_like(batch.gloss_mask))
     assert float(model(without)[1]["loss_gloss"]) == 0
