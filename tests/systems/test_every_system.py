@@ -113,6 +113,10 @@ TERMS = {  # of the loss, with their weights
         {"sentence": 1, "gloss": 0.5, "global": 3, "local": 2},
     ),
     "signbt": ({"model.recognition_weight": 3.0}, {"sentence": 1, "gloss": 3}),
+    "slrt": (
+        {"model.reads_question": False, "model.recognition_weight": 5.0, "model.translation_weight": 2.0},
+        {"sentence": 2, "gloss": 5},
+    ),
     "stmc_t": (
         {"model.ctc_weight": 0.5, "model.part_weight": 3.0},
         {"sentence": 1, "gloss": 0.5, "parts": 1.5},
@@ -329,7 +333,7 @@ def test_a_score_is_divided_by_the_norm_of_the_length_that_the_configuration_nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt"])
+@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt", "slrt ctc"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
     _, stage, *_ = setup(variant)
     optimizer = optax.adam(1e-2)
