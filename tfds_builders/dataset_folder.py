@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from tqdm import tqdm
 from sslssaw_jax.data.clips import opening_records
 from sslssaw_jax.data.dataset import Dataset, read_facts
 from sslssaw_jax.data.feature_writer import FeatureWriter
-from sslssaw_jax.data.features import FEATURES
 from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
@@ -61,12 +59,6 @@ def write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
                 folder / f"clips.{split}.jsonl",
                 ({key: _plain(clip[key]) for key in known} for clip in values),
             )
-
-
-def lacks_keypoints(builder: "VideoQaBuilder", folder: Path) -> bool:
-    """Return whether drawn signers lack a keypoint set that they can get."""
-    known = bool(builder.points) and not builder.text_only
-    return known and not (folder / FEATURES / AVATAR).exists() and os.access(folder, os.W_OK)
 
 
 def write_keypoints(builder: "VideoQaBuilder", folder: Path) -> None:

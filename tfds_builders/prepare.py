@@ -27,13 +27,11 @@ from sslssaw_jax.data.dataset import (
     read_facts,
     write_dataset_facts,
 )
-from sslssaw_jax.data.keypoints import AVATAR
 from sslssaw_jax.data.video import JPEG_QUALITY
 from sslssaw_jax.errors import UserError, listed, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path
 from tfds_builders.annotation import AnnotationError
 from tfds_builders.dataset_folder import (
-    lacks_keypoints,
     write_clips,
     write_keypoints,
     write_records,
@@ -114,9 +112,6 @@ def prepare(
     if final.exists() and not overwrite:  # before the lock: the folder may be read-only
         _require_same(final, builder, manual_dir, vocab_size)
         print(f"{final} is already prepared; --overwrite prepares it again")
-        if lacks_keypoints(builder, final):  # prepared by an earlier version
-            write_keypoints(builder, final)
-            print(f"added the keypoint set {AVATAR}")
         return final
     with locked(work, "--data_dir"):
         shutil.rmtree(incomplete, ignore_errors=True)  # left by a killed process
@@ -140,7 +135,7 @@ def prepare(
                 frame_size=builder.frame_size,
                 source=source,
             )
-            if lacks_keypoints(builder, folder):
+            if builder.points and not builder.text_only:
                 write_keypoints(builder, folder)
             final.parent.mkdir(exist_ok=True)
             if final.exists():

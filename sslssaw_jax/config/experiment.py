@@ -212,10 +212,8 @@ def run_differences(
     """
 
     def decisive(notes: dict[str, Any]) -> dict[str, Any]:
-        others: dict[str, Any] = {
-            key: notes[key] for key in ("stage", "tokenizer", "glosses") if key in saved and key in current
-        }
-        return {**_decisive(config, notes["config"], stages), **others}
+        others = {key: notes.get(key) for key in ("stage", "tokenizer", "glosses")}
+        return _decisive(config, notes["config"], stages) | others
 
     return differences(decisive(saved), decisive(current))
 

@@ -8,7 +8,7 @@ the signer's own; the others are named by their estimator. The JSON of a split l
 from collections.abc import Sequence
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.data.dataset import Dataset, DatasetError, prepare_command
+from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.data.features import FeatureSet, find_features, set_names
 from sslssaw_jax.errors import listed
 
@@ -32,12 +32,10 @@ def find_keypoints(dataset: Dataset, name: str | None) -> FeatureSet | None:
         return None
     if name not in set_names(dataset):
         known = ", ".join(each for each in set_names(dataset) if _points(dataset, each)) or "none"
-        remedy = (
-            f"`{prepare_command(dataset.name, dataset.folder.parents[1])}` adds it to the prepared clips"
-            if (dataset.name, name) == ("avatar_qa", AVATAR)
-            else "import one with `python -m tfds_builders.features --format=keypoints`"
+        raise DatasetError(
+            f"{dataset.folder} has no keypoint set {name}; it has {known}: import one with "
+            "`python -m tfds_builders.features --format=keypoints`"
         )
-        raise DatasetError(f"{dataset.folder} has no keypoint set {name}; it has {known}: {remedy}")
     (found,) = find_features(dataset, [name])
     if not found.points or found.stride != 1 or found.width != 3 * len(found.points):
         raise DatasetError(

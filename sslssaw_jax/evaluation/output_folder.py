@@ -28,9 +28,9 @@ def output_folder(workdir: Path, config: Config, dataset: Dataset, notes: dict[s
         folder = workdir / dataset.name / settings
         before = read_notes(folder) or notes
         moved = before["config"]["data"]["data_dir"] != config.data.data_dir
-        others = before.get("dataset", notes["dataset"])["fingerprint"] != fingerprint
+        others = before["dataset"]["fingerprint"] != fingerprint
         return anew if moved and others else folder
-    if "dataset" in saved and saved["dataset"]["fingerprint"] != fingerprint:
+    if saved["dataset"]["fingerprint"] != fingerprint:
         return anew
     return workdir / settings
 
@@ -44,8 +44,8 @@ def remove_other_results(folder: Path, notes: dict[str, Any]) -> None:
         folder: Of this evaluation.
         notes: Of this evaluation.
     """
-    fingerprint = notes["dataset"]["fingerprint"]
-    if read_notes(folder).get("dataset", notes["dataset"])["fingerprint"] == fingerprint:
+    before = read_notes(folder) or notes
+    if before["dataset"]["fingerprint"] == notes["dataset"]["fingerprint"]:
         return
     shutil.rmtree(folder / HEATMAPS, ignore_errors=True)
     for name in (METRICS, REPORT, predictions_file("*"), glosses_file("*")):

@@ -77,7 +77,7 @@ class TrainedModel(NamedTuple):
     @property
     def shortest(self) -> int:
         """Return the least frames of a clip that is understood."""
-        return self._understanding.get("shortest", 0)  # of earlier versions unknown
+        return self._understanding.get("shortest", 0)
 
     @property
     def _understanding(self) -> dict[str, Any]:
@@ -100,15 +100,10 @@ def load_workdir(workdir: Path) -> TrainedModel:
 
     Raises:
         CheckpointError: The workdir holds no checkpoint.
-        ModelError: The run's last stage does not translate, or its notes come from an earlier version.
+        ModelError: The run's last stage does not translate.
         UserError: The configuration or the tokenizer is unusable.
     """
     params, batch_stats, meta = restore_params(workdir / CHECKPOINTS, best_by=BLEU_4)
-    if "dataset" not in meta:
-        raise ModelError(
-            f"{workdir} was trained by an earlier version, which did not keep size, rate and language of the "
-            "videos with the model: train again"
-        )
     metrics = workdir / METRICS
     trees = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
     arrays = {dotted(path): array for path, array in trees.items()}
@@ -141,7 +136,8 @@ def load_folder(folder: Path) -> TrainedModel:
             f"one is saved; `Translator.save_pretrained` writes {MODEL_CONFIG}, {MODEL_WEIGHTS} and "
             f"{TOKENIZER}/"
         ) from error
-    if not isinstance(notes, dict) or not {"config", "dataset", "tokenizer", "scores"} <= notes.keys():
+    required = {"config", "dataset", "tokenizer", "scores", "features"}
+    if not isinstance(notes, dict) or not required <= notes.keys():
         raise ModelError(f"{folder / MODEL_CONFIG} does not describe a model of sslssaw_jax")
     model = _assemble(folder, notes, arrays, notes["scores"])
     if model.stage.reads_video and not model.scores:
@@ -207,7 +203,7 @@ def _assemble(
             f"{folder / TOKENIZER} is not the tokenizer of the model next to it ({tokenizer.fingerprints}, "
             f"trained with {notes['tokenizer']}): restore the model's own"
         )
-    features = features_from_notes(notes.get("features", {}))  # earlier versions read only frames
+    features = features_from_notes(notes["features"])
     vocabulary = SYSTEMS[config.system].vocabulary
     glosses = vocabulary.load(folder) if "glosses" in notes else None
     if glosses and glosses.fingerprint != notes["glosses"]:

@@ -13,9 +13,7 @@ def log_ensemble(logits: dict[str, jax.Array]) -> jax.Array:
     return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
 
 
-def distillation_loss(
-    logits: dict[str, jax.Array], mask_BxT: jax.Array, clips: jax.Array | None = None
-) -> jax.Array:
+def distillation_loss(logits: dict[str, jax.Array], mask_BxT: jax.Array, clips: jax.Array) -> jax.Array:
     """Return `KL(ensemble || head)`, summed over heads and positions, per clip.
 
     The ensemble only teaches; no gradient reaches it.
@@ -23,7 +21,7 @@ def distillation_loss(
     Args:
         logits: The logits of each head, [B, T, G].
         mask_BxT: The positions of a clip.
-        clips: The number of clips in all micro-batches; None: in this batch.
+        clips: The number of clips in all micro-batches of a step.
     """
     teacher_BxTxG = jax.lax.stop_gradient(log_ensemble(logits))
     total = jnp.zeros(())
@@ -31,4 +29,4 @@ def distillation_loss(
         difference_BxTxG = teacher_BxTxG - jax.nn.log_softmax(x_BxTxG)
         divergence_BxT = (jnp.exp(teacher_BxTxG) * difference_BxTxG).sum(axis=-1)
         total += jnp.where(mask_BxT, divergence_BxT, 0).sum()
-    return total / jnp.maximum(mask_BxT.any(axis=1).sum() if clips is None else clips, 1)
+    return total / jnp.maximum(clips, 1)

@@ -20,7 +20,7 @@ from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart_writer import MBartWriter, Rewriter
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.types import Batch, Metrics
@@ -41,7 +41,7 @@ def gloss2text_stage(config: Config, inputs: StageInputs) -> Stage:
         return model.read_ids(batch.gloss, batch.gloss_mask, batch.valid, rngs)
 
     def loss(
-        model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         rngs = split_key(key)[1]
         return sentence_loss(model, *read(model, batch, rngs), batch, counts, config.gloss2text, rngs)

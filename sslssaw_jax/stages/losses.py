@@ -17,17 +17,17 @@ from sslssaw_jax.types import Metrics
 MAX_LOGIT_SCALE = math.log(100.0)
 
 
-def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
-    """Return the mean of `values` under the mask; empty masks give 0."""
-    return jnp.where(mask, values, 0).sum() / jnp.maximum(mask.sum() if count is None else count, 1)
+def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
+    """Return the sum of `values` under the mask, divided by `count`."""
+    return jnp.where(mask, values, 0).sum() / jnp.maximum(count, 1)
 
 
 def cross_entropy(
     logits_BxLxV: jax.Array,
     labels_BxL: jax.Array,
     mask_BxL: jax.Array,
+    count: jax.Array,
     label_smoothing: float = 0.0,
-    count: jax.Array | None = None,
 ) -> jax.Array:
     """Return the mean cross-entropy over the tokens in the mask, f32[].
 
@@ -41,24 +41,8 @@ def cross_entropy(
     return masked_mean((1 - label_smoothing) * nll_BxL + label_smoothing * uniform_BxL, mask_BxL, count)
 
 
-def denominator(
-    normalize: str, scored_BxL: jax.Array, tokens: jax.Array | None, clips: jax.Array | None
-) -> jax.Array:
-    """Return the number by which a sum over sentences is divided.
-
-    Args:
-        normalize: `tokens` or `clips`, as in `SentenceConfig`.
-        scored_BxL: The tokens in the sum.
-        tokens: The number of tokens in all micro-batches; None: in this batch.
-        clips: The number of clips in all micro-batches; None: in this batch.
-    """
-    if normalize == "tokens":
-        return scored_BxL.sum() if tokens is None else tokens
-    return scored_BxL.any(axis=-1).sum() if clips is None else clips
-
-
 def contrastive_loss(
-    cosine_BxB: jax.Array, logit_scale: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
+    cosine_BxB: jax.Array, logit_scale: jax.Array, valid_B: jax.Array, count: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Return the symmetric contrast of clips and sentences (Eq. 1).
 
@@ -75,7 +59,7 @@ def contrastive_loss(
     def contrast(logits_BxB: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Not -inf: its softmax is NaN where no clip is valid.
         logits_BxB = jnp.where(valid_B, logits_BxB, -1e9)
-        loss = cross_entropy(logits_BxB, own_B, valid_B, count=count)
+        loss = cross_entropy(logits_BxB, own_B, valid_B, count)
         return loss, masked_mean(logits_BxB.argmax(axis=-1) == own_B, valid_B, count)
 
     text_loss, text_found = contrast(logits_BxB)
@@ -100,14 +84,15 @@ _capped.defvjp(_capped_forward, _capped_backward)
 
 
 def similarity_loss(
-    clips_BxB: jax.Array, sentences_BxB: jax.Array, valid_B: jax.Array, count: jax.Array | None = None
+    clips_BxB: jax.Array, sentences_BxB: jax.Array, valid_B: jax.Array, count: jax.Array
 ) -> jax.Array:
     """Return the mean squared difference of two cosines over pairs.
 
-    With `count`, a batch is weighted by its number of clips (Yin et al. 2023).
+    A micro-batch is weighted by its number of clips (Yin et al. 2023).
     """
     pair_BxB = valid_B[:, None] & valid_B & ~jnp.eye(len(valid_B), dtype=bool)
-    difference_B = jax.vmap(masked_mean)(jnp.square(clips_BxB - sentences_BxB), pair_BxB)
+    square_BxB = jnp.square(clips_BxB - sentences_BxB)
+    difference_B = jax.vmap(masked_mean)(square_BxB, pair_BxB, pair_BxB.sum(axis=1))
     return masked_mean(difference_B, valid_B, count)
 
 
@@ -116,14 +101,14 @@ def ctc_loss(
     length_B: jax.Array,
     gloss_BxG: jax.Array,
     gloss_mask_BxG: jax.Array,
-    count: jax.Array | None = None,
+    count: jax.Array,
     *,
     per_gloss: bool = False,
 ) -> jax.Array:
     """Return the mean over clips of `-log p(glosses)` by CTC, f32[].
 
     As in torch's `ctc_loss` with `zero_infinity`, id 0 is the blank, and a clip that is too short for its
-    glosses costs nothing. The mean is over the clips that have a length.
+    glosses costs nothing.
 
     Args:
         logits_BxTxV: Logits or log-probabilities at each position.
@@ -146,7 +131,7 @@ def ctc_loss(
     if per_gloss:
         loss_B /= jnp.maximum(glosses_B, 1)
     possible_B = (length_B > 0) & (length_B >= needed_positions(gloss_BxG, gloss_mask_BxG))
-    return masked_mean(loss_B, possible_B, (length_B > 0).sum() if count is None else count)
+    return masked_mean(loss_B, possible_B, count)
 
 
 def needed_positions(gloss_BxG: jax.Array, gloss_mask_BxG: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from sslssaw_jax.models.beam_search import CachedDecoder, EncodedModel
 from sslssaw_jax.models.decoder_inputs import Stream, text_stream
 from sslssaw_jax.stages.recognition import early_modules
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs, Translation
+from sslssaw_jax.stages.stage import LossCounts, Recognition, Stage, StageInputs, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.stages.warm_start import warm_start_stages
@@ -70,7 +70,7 @@ def one_stage(
         return list(early)
 
     def loss(
-        model: Translating, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: Translating, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         augment_key, rngs = split_key(key)
         states, mask = read(model, batch, augment_key, rngs)

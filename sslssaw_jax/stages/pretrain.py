@@ -15,8 +15,8 @@ from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.two_towers import TwoTowers
 from sslssaw_jax.models.video_embedding import VideoEmbedding
 from sslssaw_jax.stages.alignment import aligned_cosine
-from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy, denominator
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs
+from sslssaw_jax.stages.losses import contrastive_loss, cross_entropy
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs
 from sslssaw_jax.stages.video import embed_video, split_key
 from sslssaw_jax.types import LOSS, Batch, Metrics
 
@@ -102,7 +102,7 @@ def pretrain_loss(
     model: TwoTowers,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
     alignment: Alignment,
@@ -115,8 +115,7 @@ def pretrain_loss(
     l_sim, metrics = contrast(model, video, text_BxLxD, batch, counts, rngs, alignment)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     logits_BxLxV = model.restore_words(masked_BxLxD, batch.masked_target_mask, target, rngs=rngs)
-    smoothing, normalize = config.pretrain.label_smoothing, config.pretrain.normalize
-    count = denominator(normalize, target.scored, counts.target_tokens, counts.clips)
-    l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, smoothing, count)
+    count = counts.target_tokens if config.pretrain.normalize == "tokens" else counts.clips
+    l_r = cross_entropy(logits_BxLxV, target.labels, target.scored, count, config.pretrain.label_smoothing)
     total = l_sim + config.pretrain.mask_weight * l_r
     return total, {"loss_similarity": l_sim, "loss_restore": l_r, **metrics}

@@ -43,7 +43,7 @@ def local_contrast(read: Read, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     keys = jax.random.split(key, len(chosen_BxN))
     loss_BxN, counts_BxN = jax.vmap(contrast)(cosines(shown_BxNxD, words_BxNxD), wrong_BxNxN, keys)
     counts_BxN &= has_word_BxN
-    return jax.vmap(masked_mean)(loss_BxN, counts_BxN), counts_BxN.any(axis=1)
+    return jax.vmap(masked_mean)(loss_BxN, counts_BxN, counts_BxN.sum(axis=1)), counts_BxN.any(axis=1)
 
 
 def _mean(states_BxXxD: jax.Array, mask_BxX: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.stages.losses import ctc_loss, masked_mean, needed_positions
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Recognition, Stage, StageInputs
+from sslssaw_jax.stages.stage import LossCounts, Recognition, Stage, StageInputs
 from sslssaw_jax.stages.video import VideoPart, embed_video, split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
@@ -67,7 +67,7 @@ def recognize_stage(
         return Recognizer(make_video(rngs), width, head, num_glosses, dtype=dtype, rngs=rngs)
 
     def loss(
-        model: Recognizer, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: Recognizer, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         logits_BxTxG, mask_BxT = gloss_logits(model, batch, config.data, *split_key(key))
         return gloss_loss(logits_BxTxG, mask_BxT, batch, counts)
@@ -133,7 +133,7 @@ def gloss_loss(
     logits_BxTxG: jax.Array,
     mask_BxT: jax.Array,
     batch: Batch,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     per_gloss: bool = False,
 ) -> tuple[jax.Array, Metrics]:
@@ -149,11 +149,10 @@ def gloss_loss(
         counts: The counts of all micro-batches of a step.
         per_gloss: Whether a clip's loss is divided by the number of its glosses.
     """
-    clips = batch.valid.sum() if counts.clips is None else counts.clips
     length_B = jnp.where(batch.gloss_mask.any(axis=1), mask_BxT.sum(axis=1), 0)
-    loss = ctc_loss(logits_BxTxG, length_B, batch.gloss, batch.gloss_mask, clips, per_gloss=per_gloss)
+    loss = ctc_loss(logits_BxTxG, length_B, batch.gloss, batch.gloss_mask, counts.clips, per_gloss=per_gloss)
     short_B = length_B < needed_positions(batch.gloss, batch.gloss_mask)
-    return loss, {"loss_gloss": loss, "too_short": masked_mean(short_B, batch.valid, clips)}
+    return loss, {"loss_gloss": loss, "too_short": masked_mean(short_B, batch.valid, counts.clips)}
 
 
 class Recognized(NamedTuple):

@@ -4,7 +4,7 @@ import jax
 
 from sslssaw_jax.config.stages import SentenceConfig
 from sslssaw_jax.models.decoder_inputs import Stream
-from sslssaw_jax.stages.losses import cross_entropy, denominator, masked_mean
+from sslssaw_jax.stages.losses import cross_entropy, masked_mean
 from sslssaw_jax.stages.stage import LossCounts
 from sslssaw_jax.types import Metrics
 
@@ -27,15 +27,14 @@ def translation_loss(
         question: The question with its logits, if self-supervised.
         question_weight: The factor of `L_D`, 1 in the paper.
     """
-    smoothing, tokens = config.label_smoothing, counts.target_tokens
-    count = denominator(config.normalize, target.scored, tokens, counts.clips)
-    total = l_s = cross_entropy(target_logits, target.labels, target.scored, smoothing, count)
+    by_tokens, tokens = config.normalize == "tokens", counts.target_tokens
+    count = tokens if by_tokens else counts.clips
+    total = l_s = cross_entropy(target_logits, target.labels, target.scored, count, config.label_smoothing)
     accuracy = masked_mean(target_logits.argmax(axis=-1) == target.labels, target.scored, tokens)
     metrics = {"loss_sentence": l_s, "accuracy": accuracy}
     if question is not None:
         stream, logits = question
-        # every clip has a target, but not every clip has a question
-        asked = counts.question_tokens if config.normalize == "tokens" else count
-        l_d = cross_entropy(logits, stream.labels, stream.scored, count=asked)
+        asked = counts.question_tokens if by_tokens else counts.clips  # also of clips without a question
+        l_d = cross_entropy(logits, stream.labels, stream.scored, asked)
         total, metrics["loss_question"] = total + question_weight * l_d, l_d
     return total, metrics

@@ -25,15 +25,13 @@ Loss = Callable[..., tuple[jax.Array, Metrics]]
 
 
 class LossCounts(NamedTuple):
-    """The denominators of the loss means over all micro-batches; None means the batch's own."""
+    """The denominators of the loss means over all micro-batches of a step."""
 
-    clips: jax.Array | None = None
-    frames: jax.Array | None = None
-    question_tokens: jax.Array | None = None
-    target_tokens: jax.Array | None = None
+    clips: jax.Array
+    frames: jax.Array
+    question_tokens: jax.Array
+    target_tokens: jax.Array
 
-
-OWN_COUNTS = LossCounts()
 
 # variables chosen on dev: the logit from which on a word is taken, the weight of a score in a rank
 WORD_THRESHOLD, RANK_WEIGHT = "word_threshold", "rank_weight"

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from sslssaw_jax.stages.rate_factors import RateFactors, factor_tree
-from sslssaw_jax.stages.stage import OWN_COUNTS, Loss, LossCounts, split_model
+from sslssaw_jax.stages.stage import Loss, LossCounts, split_model
 from sslssaw_jax.types import Batch, Metrics, TrainState
 
 _Gradient = tuple[tuple[nnx.State, Metrics], nnx.State]  # gradients and metrics add up, statistics carry over
@@ -58,7 +58,7 @@ def train_step(
 
     key = jax.random.fold_in(run_key, state.step)
     if batch.valid.ndim == 1:
-        (grads, metrics), batch_stats = gradient(state.batch_stats, batch, key, OWN_COUNTS)
+        (grads, metrics), batch_stats = gradient(state.batch_stats, batch, key, count_batch(batch))
     else:
         (grads, metrics), batch_stats = _accumulate(gradient, state.batch_stats, batch, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -76,7 +76,7 @@ def _accumulate(
     key: jax.Array,
 ) -> _Gradient:
     """Sum gradients over stacked micro-batches that have a clip."""
-    counts = _count(batches)
+    counts = count_batch(batches)
     keys = jax.random.split(key, len(batches.valid))
 
     def add(carry: _Gradient, part: tuple[Batch, jax.Array]) -> tuple[_Gradient, None]:
@@ -94,7 +94,9 @@ def _accumulate(
     return lax.scan(add, (zeros, batch_stats), (batches, keys))[0]
 
 
-def _count(batch: Batch) -> LossCounts:
+def count_batch(batch: Batch) -> LossCounts:
+    """Count what a batch, or a stack of micro-batches, has."""
+
     def scored(mask: jax.Array) -> jax.Array:
         return mask.sum() - mask.any(axis=-1).sum()  # all tokens of a text but its language code
 
@@ -116,5 +118,5 @@ def eval_step(
     params: nnx.State, batch_stats: nnx.State, batch: Batch, *, graphdef: nnx.GraphDef, loss: Loss
 ) -> Metrics:
     """Return a batch's loss and its parts, without dropout or augmentation."""
-    value, metrics = loss(nnx.merge(graphdef, params, batch_stats), batch, None)
+    value, metrics = loss(nnx.merge(graphdef, params, batch_stats), batch, None, count_batch(batch))
     return {"loss": value, **metrics}

@@ -17,7 +17,7 @@ from sslssaw_jax.models.decoder_inputs import Stream, text_stream
 from sslssaw_jax.models.mbart_writer import Rewriter
 from sslssaw_jax.stages.gloss2text import encoded
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.types import LOSS, Batch, Metrics
@@ -31,12 +31,13 @@ def text2gloss_stage(config: Config, make_model: Callable[[jax.Array], Rewriter]
         return model.read_ids(texts.target, texts.target_mask, batch.valid, rngs)
 
     def loss(
-        model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: Rewriter, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
-        del counts  # counts of words; a step is one batch
         rngs, glosses = split_key(key)[1], gloss_stream(batch)
         logits_BxLxG = model.write(glosses, *read(model, batch, rngs), rngs)
-        return translation_loss(glosses, logits_BxLxG, OWN_COUNTS, config.text2gloss)
+        clips, tokens = glosses.scored.any(axis=1).sum(), glosses.scored.sum()  # a step is one batch
+        counts = counts._replace(clips=clips, target_tokens=tokens)
+        return translation_loss(glosses, logits_BxLxG, counts, config.text2gloss)
 
     return Stage(
         "text2gloss",

@@ -14,7 +14,7 @@ from sslssaw_jax.models.cnn import CNNConfig, make_cnn
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.precision import FloatLinear, compute_dtype
 from sslssaw_jax.stages.losses import cross_entropy, masked_mean
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs
 from sslssaw_jax.types import Batch, Metrics
 
 CNN_MODULES = {"video.cnn": "cnn"}  # what a later stage takes
@@ -51,13 +51,13 @@ def warm_start_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         return SignClassifier(config.model.cnn, size, len(signs()[0]), dtype=dtype, rngs=Keys(key))
 
     def loss(
-        model: SignClassifier, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: SignClassifier, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         frames_NxHxWx3, mask_N = prepare_frames(batch, config.data, key)
         logits_NxS = model(frames_NxHxWx3, mask_N)
         label_N = jnp.asarray(signs()[1])[batch.index][clip_of_frame(batch)[0]]
         accuracy = masked_mean(logits_NxS.argmax(axis=-1) == label_N, mask_N, counts.frames)
-        return cross_entropy(logits_NxS, label_N, mask_N, count=counts.frames), {"accuracy": accuracy}
+        return cross_entropy(logits_NxS, label_N, mask_N, counts.frames), {"accuracy": accuracy}
 
     warm_start = Stage(
         "warm_start",

@@ -44,7 +44,7 @@ from sslssaw_jax.stages.gloss2text import embed_glosses
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.pretrain import contrast, pretrain_stage
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
@@ -144,7 +144,7 @@ def existence_loss(
     present_BxW: jax.Array,
     weight_W: np.ndarray,
     valid_B: jax.Array,
-    count: jax.Array | None,
+    count: jax.Array,
 ) -> jax.Array:
     """Return the mean binary cross-entropy, with weights for words that exist."""
     yes_BxW, no_BxW = jax.nn.softplus(-logits_BxW), jax.nn.softplus(logits_BxW)
@@ -168,7 +168,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         return positive_weights(map(words.encode, words.texts(clips)), len(clips), words.size)
 
     def loss(
-        net: CSGCR, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        net: CSGCR, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         augment_key, rngs = split_key(key)
         video_BxTxD, mask_BxT = embed_video(net.video, batch, config.data, augment_key)

@@ -81,7 +81,7 @@ from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.question_contrast import global_contrast, local_contrast
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_logits, gloss_loss, recognize_stage
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import check_cnn_start, warm_start_stages
@@ -255,9 +255,7 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         video = embed_video(net.video, batch, config.data, augment_key)
         return net.read(video, question_words(batch, model.question_words), temperature, rngs)
 
-    def loss(
-        net: GBT, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
-    ) -> tuple[jax.Array, Metrics]:
+    def loss(net: GBT, batch: Batch, key: jax.Array | None, counts: LossCounts) -> tuple[jax.Array, Metrics]:
         """Return the sum of all losses; the contrasts need a key."""
         augment_key, rngs = split_key(key)
         temperature = 1.0 if rngs is None else next_temperature(net, batch)
@@ -270,12 +268,11 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
         glosses, parts = gloss_loss(found.logits, found.mask, batch, counts)
         total, metrics = total + model.ctc_weight * glosses, metrics | parts
         if rngs is not None:
-            clips = batch.valid.sum() if counts.clips is None else counts.clips
             asked_BxLxD = net.question_encoder(found.asked, found.word_mask, rngs)
             of_questions = global_contrast(found, asked_BxLxD, rngs.dropout())
             of_words = local_contrast(found, rngs.dropout())
-            metrics["loss_global"] = masked_mean(*of_questions, clips)
-            metrics["loss_local"] = masked_mean(*of_words, clips)
+            metrics["loss_global"] = masked_mean(*of_questions, counts.clips)
+            metrics["loss_local"] = masked_mean(*of_words, counts.clips)
             total += model.global_weight * metrics["loss_global"]
             total += model.local_weight * metrics["loss_local"]
         return total, metrics

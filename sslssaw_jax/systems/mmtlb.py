@@ -31,7 +31,7 @@ from sslssaw_jax.models.video_embedding import FrameFeatures, VideoEmbedding
 from sslssaw_jax.stages.gloss2text import encoded, sentence_loss
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_logits, gloss_loss, recognize_stage
 from sslssaw_jax.stages.sign2text import STAGES, check_sign2text, sign2text_chain, sign2text_stage
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import embed_video, split_key, video_input
 from sslssaw_jax.types import Batch, Metrics
 
@@ -98,7 +98,7 @@ def translate_loss(
     model: SignToText,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:

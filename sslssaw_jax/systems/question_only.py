@@ -28,8 +28,9 @@ from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.precision import compute_dtype
 from sslssaw_jax.models.transformer import Decoder, Encoder, TransformerConfig
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
+from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.types import Batch, Metrics
 
 MIN_OPENINGS = 3  # rarer openings are coincidence
@@ -99,13 +100,12 @@ def translate_loss(
     model: QuestionModel,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
     """Return the sentence's cross-entropy, plus the question's with SSL (Eq. 5-7)."""
-    # the first half of a key is for augmentation, which only applies to video
-    rngs = None if key is None else nnx.Rngs(dropout=jax.random.split(key)[1])
+    rngs = split_key(key)[1]
     states, texts = model.encode(batch, rngs), batch.decoder_texts
     question = text_stream(texts.question, texts.question_mask)
     target = text_stream(texts.target, texts.target_mask)

@@ -31,7 +31,7 @@ from sslssaw_jax.models.video_embedding import num_positions
 from sslssaw_jax.stages.pretrain import Alignment, pretrain_stage
 from sslssaw_jax.stages.recognition import early_modules, early_stages
 from sslssaw_jax.stages.self_supervision import translation_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import ask_fewer_words, language_prompt, question_prompt
 from sslssaw_jax.stages.video import embed_video, split_key, video_embedding
 from sslssaw_jax.stages.warm_start import check_cnn_start
@@ -163,7 +163,7 @@ def translate_loss(
     model: TranslationModel,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:

@@ -41,7 +41,7 @@ from sslssaw_jax.models.recurrent import RecurrentConfig, StreamsDecoder
 from sslssaw_jax.stages.losses import masked_mean
 from sslssaw_jax.stages.one_stage import one_stage
 from sslssaw_jax.stages.recognition import RECOGNIZER_MODULES, gloss_loss
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.video import split_key, video_input
 from sslssaw_jax.stages.warm_start import CNN_MODULES, check_cnn_start, warm_start_stages
 from sslssaw_jax.types import WER, Batch, Metrics
@@ -152,7 +152,7 @@ def cue_loss(
 
 
 def pose_loss(
-    points_NxKx2: jax.Array, wanted_NxKx3: jax.Array, mask_N: jax.Array, frames: jax.Array | None = None
+    points_NxKx2: jax.Array, wanted_NxKx3: jax.Array, mask_N: jax.Array, frames: jax.Array
 ) -> jax.Array:
     """Return the smooth L1 distance of points, a mean over frames.
 
@@ -189,7 +189,7 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
     columns = columns_of(inputs.keypoints, POINTS) if inputs.keypoints else []
 
     def loss(
-        model: CueRecognizer, batch: Batch, key: jax.Array | None, counts: LossCounts = OWN_COUNTS
+        model: CueRecognizer, batch: Batch, key: jax.Array | None, counts: LossCounts
     ) -> tuple[jax.Array, Metrics]:
         augment_key, rngs = split_key(key)
         cues = model.look(batch, config, augment_key, rngs)

@@ -45,7 +45,7 @@ from sslssaw_jax.stages.sign2text import (
     sign2text_stage,
     starts_warm,
 )
-from sslssaw_jax.stages.stage import OWN_COUNTS, LossCounts, Stage, StageInputs, System
+from sslssaw_jax.stages.stage import LossCounts, Stage, StageInputs, System
 from sslssaw_jax.stages.streams import make_streams, read_streams
 from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.stages.warm_start import CNN_MODULES
@@ -165,7 +165,7 @@ def recognize_loss(
     model: TwoStreamRecognizer,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:
@@ -190,7 +190,7 @@ def translate_loss(
     model: TwoStreamTranslator,
     batch: Batch,
     key: jax.Array | None,
-    counts: LossCounts = OWN_COUNTS,
+    counts: LossCounts,
     *,
     config: Config,
 ) -> tuple[jax.Array, Metrics]:

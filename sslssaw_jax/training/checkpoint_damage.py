@@ -28,8 +28,7 @@ def find_damage(folder: Path, check: Check = lambda folder, meta, saved: None) -
     state, meta = folder / "state", checkpoint_notes(folder)
     try:
         for part in (state, folder / "data", meta.parent):
-            digests = part / DIGESTS  # version 0.1 did not write them
-            for name, digest in read_json(digests).items() if digests.exists() else ():
+            for name, digest in read_json(part / DIGESTS).items():
                 if file_digest(part / name) != digest:
                     return f"{part.name}/{name} is not as it was written"
         for notes in (folder / "data" / "metadata", state / "_sharding"):

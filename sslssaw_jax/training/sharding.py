@@ -75,28 +75,18 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
 
 
-def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
-    """Return a sharding for each leaf of a state.
+def with_shardings(state: Any, mesh: Mesh) -> Any:
+    """Return the abstract state with the sharding of each leaf.
 
     Leaves of at least `MIN_FSDP_SIZE` elements are split over "fsdp" along their largest divisible axis.
     Other leaves are replicated, and so are all leaves if "fsdp" is 1.
-
-    Args:
-        mesh: The mesh from `make_mesh`.
-        abstract_state: A tree of arrays or `jax.ShapeDtypeStruct`s.
     """
-    return jax.tree.map(
-        lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract_state
-    )
 
+    def sharded(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"]))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-def with_shardings(abstract: Any, mesh: Mesh) -> Any:
-    """Return an abstract state with the sharding of each leaf."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        state_sharding(mesh, abstract),
-    )
+    return jax.tree.map(sharded, state)
 
 
 def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:

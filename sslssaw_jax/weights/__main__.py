@@ -49,7 +49,7 @@ def _trim(options: argparse.Namespace) -> str:
 def _export(options: argparse.Namespace) -> str:
     from sslssaw_jax.weights.export import export
 
-    export(options.workdir, options.out, options.tokenizer)
+    export(options.workdir, options.out)
     return f"written: {options.out}; its README.md lists the files and tensors"
 
 
@@ -82,9 +82,6 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     export = add("export", _EXPORT, _export)
     export.add_argument("--workdir", type=user_path, required=True, help="workdir of a run of stage 1 or 2")
-    export.add_argument(
-        "--tokenizer", type=user_path, help="folder of the tokenizer, if the workdir has none"
-    )
     return parser.parse_args(arguments)
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sslssaw_jax.config.experiment import Config
-from sslssaw_jax.data.dataset import Dataset, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import MODEL_FILE, Tokenizer, load_tokenizer, write_tokenizer
 from sslssaw_jax.models.mbart import MBartConfig
 from sslssaw_jax.systems import read_config
@@ -18,8 +16,8 @@ from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.types import BLEU_4
 from sslssaw_jax.weights.initial_state import WeightsError, dotted
 from sslssaw_jax.weights.mbart import to_hugging_face
-from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder, find_model
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, TOKENIZER, read_json, write_json
+from sslssaw_jax.weights.torch_files import CONFIG_FILE, WEIGHTS_FILE, atomic_folder
+from sslssaw_jax.workdir import CHECKPOINTS, TOKENIZER, write_json
 
 MBART_FOLDER = "mbart"
 RUN_CONFIG_FILE = "run_config.json"
@@ -45,13 +43,12 @@ _READS = {  # the exported encoder, in order of preference
 _MBERT = " mBERT, the text tower, is not in it; its keys below begin with `text_encoder.`"
 
 
-def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
+def export(workdir: Path, out: Path) -> None:
     """Write `OUT/mbart/`, `OUT/model.safetensors`, `OUT/run_config.json` and `OUT/README.md`.
 
     Args:
         workdir: The folder of a run of stage 1 or 2; its best checkpoint is exported.
         out: The folder to write; nothing of it remains after an error.
-        tokenizer: The folder of the tokenizer that the run was trained with; by default the run's own.
 
     Raises:
         CheckpointError: The workdir holds no checkpoint.
@@ -66,7 +63,7 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         raise WeightsError(
             f"the model in {workdir} has no mBART part: name the workdir of a stage 1 or 2 with mBART"
         )
-    loaded = _tokenizer(config, workdir, tokenizer, meta)
+    loaded = _tokenizer(workdir, meta)
     tensors = {
         dotted(path): np.ascontiguousarray(leaf)
         for tree in (params, batch_stats)
@@ -89,26 +86,14 @@ def export(workdir: Path, out: Path, tokenizer: Path | None = None) -> None:
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _tokenizer(config: Config, workdir: Path, folder: Path | None, meta: Mapping[str, Any]) -> Tokenizer:
-    """Load the tokenizer that the model was trained with, without a dataset."""
-    data, mark, fingerprint = config.data, workdir / FINISHED, meta["tokenizer"]
-
-    def dataset() -> Dataset:
-        return find_dataset(data.data_dir, data.dataset)
-
-    if folder is None and (workdir / TOKENIZER).is_dir():
-        folder = workdir / TOKENIZER
-    elif folder is None:  # from an earlier version, which left the tokenizer where it was
-        weights = config.model.mbart.weights
-        pretrained = find_model(weights) if weights and not data.tokenizer else None
-        folder = Path(data.tokenizer or pretrained or dataset().tokenizer_folder)
-    known = read_json(mark) if mark.exists() else meta.get("dataset", {})
-    language = known["language"] if known else dataset().language
-    tokenizer = load_tokenizer(folder, language)
+def _tokenizer(workdir: Path, meta: Mapping[str, Any]) -> Tokenizer:
+    """Load the tokenizer that is kept with the run, without mBERT's."""
+    folder, fingerprint = workdir / TOKENIZER, meta["tokenizer"]
+    tokenizer = load_tokenizer(folder, meta["dataset"]["language"])
     if tokenizer.fingerprint != fingerprint.split("+")[0]:  # the second part is mBERT's
         raise WeightsError(
             f"the model was trained with another tokenizer ({fingerprint}) than the one in {folder} "
-            f"({tokenizer.fingerprint}): name its folder with --tokenizer"
+            f"({tokenizer.fingerprint}): restore the run's own"
         )
     return tokenizer
 

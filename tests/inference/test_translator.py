@@ -66,6 +66,7 @@ def make_run(
         "config": to_dict(config) | {"init_from": base},
         "tokenizer": tokenizer.fingerprints,
         "dataset": dataset.facts.to_json(),
+        "features": {},
     }
     save_tokenizer(tokenizer, workdir)
     with Checkpointer(workdir / CHECKPOINTS) as checkpoints:

@@ -38,6 +38,7 @@ from tests.support.toy import (
     assert_close,
     evaluated,
     jit,
+    loss_of,
     padded,
     pretrain_stage,
     toy_batch,
@@ -341,7 +342,7 @@ def test_stage_1_reads_the_sentence_at_sep_and_restores_mbarts_words() -> None:
         tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
         states = model.text_projection(model.text_encoder(tokens, mask))
         feature = model.text_features(model.read(tokens, mask), mask)[0][:, 0]
-        return states, feature, stage.loss(model, batch, None)[1]
+        return states, feature, loss_of(stage, model, batch)[1]
 
     states, feature, metrics = outcome(model, batch)
     last = batch.text_tower_texts.target_mask.sum(axis=1) - 1
@@ -369,7 +370,7 @@ def test_stage_2_fuses_what_mbert_reads_and_the_decoder_still_writes_mbarts_ques
     @jit
     def outcome(model: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         encoded = encode(model, batch, config)
-        return encoded.states * encoded.mask[..., None], stage.loss(model, batch, None)[1]
+        return encoded.states * encoded.mask[..., None], loss_of(stage, model, batch)[1]
 
     states, metrics = outcome(model, batch)
     longer_states, longer_metrics = outcome(model, with_more_padding(batch))

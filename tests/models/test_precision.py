@@ -18,6 +18,7 @@ from tests.support.toy import (
     TOY_GLOSSES,
     VOCAB_SIZE,
     batch_for,
+    loss_of,
     make_stages,
     pretrain_stage,
     toy_batch,
@@ -56,7 +57,7 @@ def forward(stage, **changes) -> list:
     made, state = make(stage, **changes)
 
     def loss(params, batch_stats, batch):
-        return made.loss(nnx.merge(made.train_def, params, batch_stats, copy=True), batch, KEY)[0]
+        return loss_of(made, nnx.merge(made.train_def, params, batch_stats, copy=True), batch, KEY)[0]
 
     return list(equations(jax.make_jaxpr(loss)(state.params, state.batch_stats, toy_batch(0)).jaxpr))
 
@@ -105,7 +106,7 @@ def test_logits_gates_and_sums_of_every_system_are_float32(system, changes):
     state = jax.eval_shape(partial(made.init, optimizer=optax.sgd(1.0)), KEY)
 
     def loss(params, batch_stats, batch):
-        return made.loss(nnx.merge(made.train_def, params, batch_stats, copy=True), batch, KEY)[0]
+        return loss_of(made, nnx.merge(made.train_def, params, batch_stats, copy=True), batch, KEY)[0]
 
     batch = training_batch(config, batch_for(config, toy_batch(0)))
     found = list(equations(jax.make_jaxpr(loss)(state.params, state.batch_stats, batch).jaxpr))

@@ -10,12 +10,12 @@ from sslssaw_jax.models.resnet import ResNet, ResNetConfig
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
-    TorchResNet,
     copy_weights,
     randomise_torch,
     to_ours,
     torch_frames,
 )
+from tests.support.torchvision_reference import TorchvisionResNet
 from tests.support.toy import assert_close, jit, trained
 
 SIDE = 22  # odd maps on the way down: 22, 11, 6, 3
@@ -30,7 +30,7 @@ MASK = np.array([True, True, False, True, True, False, True])
 def pair(request):
     """Torch's and ours, with the same random weights and running statistics."""
     config = CONFIGS[request.param]
-    theirs = TorchResNet(config, SIDE)
+    theirs = TorchvisionResNet(config, SIDE)
     randomise_torch(theirs, seed=1)
     ours = nnx.eval_shape(lambda: ResNet(config, SIDE, dtype=jnp.float32, rngs=Keys(0)))
     copy_weights(ours, theirs)

@@ -20,12 +20,12 @@ from sslssaw_jax.types import FeatureSize, PackedClips
 from tests.support.pytorch import torch
 from tests.support.resnet_reference import (
     BiasedVariances,
-    TorchResNet,
     copy_weights,
     randomise_torch,
     to_ours,
     torch_frames,
 )
+from tests.support.torchvision_reference import TorchvisionResNet
 from tests.support.toy import assert_close, jit, one_clip, padded, random_model, toy_batch, toy_config
 
 F = torch.nn.functional
@@ -50,7 +50,7 @@ class RaggedVideoEmbedding(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.cnn = TorchResNet(CONFIG.model.cnn.resnet, CONFIG.data.image_size)
+        self.cnn = TorchvisionResNet(CONFIG.model.cnn.resnet, CONFIG.data.image_size)
         self.conv1 = TorchConv(CONFIG.model.cnn.resnet.width, D)
         self.conv2 = TorchConv(D, D)
         self.project = torch.nn.Linear(D, D)

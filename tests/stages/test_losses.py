@@ -15,7 +15,8 @@ jitted_cross_entropy = jax.jit(cross_entropy)
 def jitted_contrastive_loss(video, text, logit_scale, valid):
     """With a vector for each clip and each sentence."""
     one = valid[:, None]
-    return contrastive_loss(aligned_cosine(video[:, None], one, text[:, None], one), logit_scale, valid)
+    cosine = aligned_cosine(video[:, None], one, text[:, None], one)
+    return contrastive_loss(cosine, logit_scale, valid, valid.sum())
 
 
 RNG = np.random.default_rng(0)
@@ -31,14 +32,14 @@ def test_cross_entropy_equals_torch(label_smoothing):
     expected = torch.nn.CrossEntropyLoss(label_smoothing=label_smoothing, ignore_index=-100)(
         torch.tensor(logits).flatten(0, 1), torch.tensor(np.where(mask, labels, -100)).flatten()
     )
-    loss = jitted_cross_entropy(logits, np.where(mask, labels, -100), mask, label_smoothing)
+    loss = jitted_cross_entropy(logits, np.where(mask, labels, -100), mask, mask.sum(), label_smoothing)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_cross_entropy_of_an_empty_mask_is_zero_with_finite_gradient():
     logits = jnp.ones((2, 3, 4))
     labels, mask = jnp.zeros((2, 3), int), jnp.zeros((2, 3), bool)
-    loss, gradient = jax.jit(jax.value_and_grad(cross_entropy))(logits, labels, mask)
+    loss, gradient = jax.jit(jax.value_and_grad(cross_entropy))(logits, labels, mask, mask.sum())
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -83,7 +84,7 @@ def test_contrastive_scale_is_capped_as_in_clip():
     np.testing.assert_allclose(
         capped, jitted_contrastive_loss(video, text, jnp.log(100.0), valid)[0], rtol=1e-6
     )
-    gradient = jax.grad(lambda scale, right: contrastive_loss(right * jnp.eye(4), scale, valid)[0])
+    gradient = jax.grad(lambda scale, right: contrastive_loss(right * jnp.eye(4), scale, valid, 4)[0])
     assert gradient(4.0, 0.01) < 0 == gradient(9.0, 0.01)
     assert gradient(9.0, -0.01) > 0  # pairs are wrong: a scale beyond the cap finds its way back
 
@@ -93,10 +94,10 @@ def test_similarity_is_compared_over_the_pairs_of_valid_clips():
     valid = np.array([True, True, False, True])
     pairs = [(i, j) for i in (0, 1, 3) for j in (0, 1, 3) if i != j]
     expected = np.mean([(clips[pair] - sentences[pair]) ** 2 for pair in pairs])
-    np.testing.assert_allclose(similarity_loss(clips, sentences, valid), expected, rtol=1e-6)
-    half = similarity_loss(clips, sentences, valid, count=6)  # of two batches with three clips each
+    np.testing.assert_allclose(similarity_loss(clips, sentences, valid, 3), expected, rtol=1e-6)
+    half = similarity_loss(clips, sentences, valid, 6)  # of two batches with three clips each
     np.testing.assert_allclose(half, expected / 2, rtol=1e-6)
-    assert similarity_loss(clips, sentences, np.arange(4) < 1) == 0
+    assert similarity_loss(clips, sentences, np.arange(4) < 1, 1) == 0
 
 
 # of four clips, the third is one position too short for its repeated gloss; the fourth is not a clip
@@ -115,9 +116,9 @@ def test_ctc_is_the_sum_over_all_paths_and_an_impossible_clip_costs_nothing():
             if [one for one, _ in groupby(path) if one] == [one for one in gloss if one]:
                 total += np.exp(scores[np.arange(length), path].sum())
         losses.append(-np.log(total))
-    found = jitted_ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0)
+    found = jitted_ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0, 3)
     np.testing.assert_allclose(found, sum(losses) / 3, rtol=1e-6)
-    per_gloss = jitted_ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0, per_gloss=True)
+    per_gloss = jitted_ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0, 3, per_gloss=True)
     np.testing.assert_allclose(per_gloss, (losses[0] / 2 + losses[1]) / 3, rtol=1e-6)
     parts = [jitted_ctc_loss(CTC_LOGITS[i::2], LENGTH[i::2], GLOSS[i::2], GLOSS[i::2] > 0, 3) for i in (0, 1)]
     np.testing.assert_allclose(sum(parts), found, rtol=1e-6)
@@ -130,7 +131,7 @@ def test_ctc_and_its_gradient_equal_torch():
     lengths = torch.tensor(LENGTH[:3]), torch.tensor((GLOSS[:3] > 0).sum(axis=1))
     expected = ctc(logits.log_softmax(-1).transpose(0, 1), torch.tensor(GLOSS[:3]), *lengths) / 3
     expected.backward()
-    found, gradient = jax.jit(jax.value_and_grad(ctc_loss))(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0)
+    found, gradient = jax.jit(jax.value_and_grad(ctc_loss))(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0, 3)
     np.testing.assert_allclose(found, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(gradient[:3], logits.grad.numpy(), atol=1e-6)
     assert not gradient[2:].any()
@@ -142,5 +143,5 @@ def test_noise_behind_a_clip_and_its_glosses_changes_no_ctc_loss():
         noisy[row, length:] = 50
     mask = np.pad(GLOSS > 0, ((0, 0), (0, 1)))
     gloss = np.where(mask, gloss, 2)
-    expected = ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0)
-    np.testing.assert_allclose(jitted_ctc_loss(noisy, LENGTH, gloss, mask), expected, rtol=1e-6)
+    expected = ctc_loss(CTC_LOGITS, LENGTH, GLOSS, GLOSS > 0, 3)
+    np.testing.assert_allclose(jitted_ctc_loss(noisy, LENGTH, gloss, mask, 3), expected, rtol=1e-6)

@@ -7,7 +7,7 @@ from sslssaw_jax.data.augment import prepare_frames
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.stages.stage import StageInputs
 from sslssaw_jax.stages.warm_start import warm_start_stages
-from tests.support.toy import assert_close, evaluated, jit, padded, toy_batch, toy_config, toy_state
+from tests.support.toy import assert_close, evaluated, jit, loss_of, padded, toy_batch, toy_config, toy_state
 
 
 def test_each_frame_has_the_sign_of_its_clip() -> None:
@@ -20,7 +20,7 @@ def test_each_frame_has_the_sign_of_its_clip() -> None:
 
     @jit
     def loss_and_logits(model, batch):
-        return stage.loss(model, batch, None), model(*prepare_frames(batch, config.data, None))
+        return loss_of(stage, model, batch), model(*prepare_frames(batch, config.data, None))
 
     (loss, metrics), logits = loss_and_logits(model, padded(batch, rows=1, frames=4))
     ids = {sign: number for number, sign in enumerate(sorted(set(signs)))}

@@ -108,7 +108,7 @@ def step_on(mesh: Mesh, name: str, remat: bool, folder: Path) -> dict[str, np.nd
     stage = make_stage(config)
     optimizer, _ = make_optimizer(OptimConfig(learning_rate=1.0, clip_norm=1.0), 10)
     state = random_state(stage, optimizer)
-    shardings = sharding.state_sharding(mesh, state)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, sharding.with_shardings(state, mesh))
     step = jit(
         partial(train_step, graphdef=stage.train_def, loss=stage.loss, optimizer=optimizer, ema_decay=0.9),
         out_shardings=(shardings, sharding.replicated(mesh)),

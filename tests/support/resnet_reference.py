@@ -1,5 +1,6 @@
-"""A ResNet in PyTorch with torchvision's layout, and its weights as ours."""
+"""The weights, gradients and statistics of PyTorch's modules as ours."""
 
+import re
 from typing import Any
 
 import jax
@@ -7,10 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sslssaw_jax.models.resnet import ResNetConfig
 from tests.support.pytorch import torch
-
-F = torch.nn.functional
 
 LEAVES = {
     "kernel": "weight",
@@ -19,77 +17,14 @@ LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+TORCHVISION = {
+    "stem_norm": "bn1",
+    "stem": "conv1",
+    "shortcut.conv": "downsample.0",
+    "shortcut.norm": "downsample.1",
+}
 # torch's O, I, ... to ours, by number of axes
 TRANSPOSE = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0)}
-
-
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> torch.nn.Conv2d:
-    return torch.nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-
-
-class Block(torch.nn.Module):
-    def __init__(self, kind: str, inputs: int, width: int, stride: int):
-        super().__init__()
-        # (outputs, kernel, stride)
-        layers = [(width, 3, stride), (width, 3, 1)]
-        if kind == "bottleneck":
-            layers = [(width, 1, 1), (width, 3, stride), (4 * width, 1, 1)]
-        self.num_layers, self.outputs = len(layers), layers[-1][0]
-        before = inputs
-        for i, (outputs, kernel, step) in enumerate(layers, start=1):
-            self.add_module(f"conv{i}", conv(before, outputs, kernel, step))
-            self.add_module(f"norm{i}", torch.nn.BatchNorm2d(outputs))
-            before = outputs
-        self.shortcut: Any = None
-        if stride > 1 or inputs != self.outputs:
-            self.shortcut = torch.nn.Module()
-            self.shortcut.conv = conv(inputs, self.outputs, 1, stride)
-            self.shortcut.norm = torch.nn.BatchNorm2d(self.outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x
-        for i in range(1, self.num_layers + 1):
-            y = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(y))
-            y = F.relu(y) if i < self.num_layers else y
-        return F.relu(y + (x if self.shortcut is None else self.shortcut.norm(self.shortcut.conv(x))))
-
-
-class TorchResNet(torch.nn.Module):
-    """A ResNet from frames [N, 3, H, W] to features [N, C]."""
-
-    def __init__(self, config: ResNetConfig, image_size: int):
-        super().__init__()
-        self.pools = config.stem == "conv7_pool"
-        self.stem = conv(3, config.width, 7, 2 if self.pools else 4)
-        self.stem_norm = torch.nn.BatchNorm2d(config.width)
-        channels, blocks = config.width, []
-        for level, depth in enumerate(config.depths):
-            for i in range(depth):
-                stride = 2 if level and not i else 1
-                blocks.append(Block(config.block, channels, config.width * 2**level, stride))
-                channels = blocks[-1].outputs
-        self.blocks = torch.nn.ModuleList(blocks)
-        self.flattens = config.head == "flatten"
-        if self.flattens:
-            with torch.no_grad():
-                maps = self.eval().maps(torch.zeros(1, 3, image_size, image_size))
-            self.head = torch.nn.Linear(maps.numel(), config.head_features, bias=False)
-            self.head_norm = torch.nn.BatchNorm1d(config.head_features)
-
-    def maps(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.stem_norm(self.stem(x)))
-        if self.pools:
-            x = F.max_pool2d(x, 3, 2, padding=1)
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maps(x)
-        if not self.flattens:
-            return x.mean((2, 3))
-        # ours flattens rows, columns, channels
-        return F.relu(self.head_norm(self.head(x.permute(0, 2, 3, 1).flatten(1))))
 
 
 def randomise_torch(module: torch.nn.Module, seed: int) -> None:
@@ -110,12 +45,22 @@ def torch_frames(pixels: np.ndarray) -> torch.Tensor:
 
 
 def to_ours(values: dict[str, torch.Tensor], like: nnx.State) -> nnx.State:
-    """Convert PyTorch's weights or gradients by name to the state of our module."""
+    """Convert PyTorch's weights or gradients by name to the state of our module.
+
+    Their names are ours, or torchvision's for a ResNet.
+    """
+    blocks = list(dict.fromkeys(re.findall(r"layer\d+\.\d+", " ".join(values))))
+
+    def theirs(name: str) -> str:
+        for own, other in TORCHVISION.items():
+            name = name.replace(own, other)
+        name = re.sub(r"blocks\.(\d+)", lambda found: blocks[int(found[1])], name)
+        return re.sub(r"(layer\d+\.\d+)\.norm", r"\1.bn", name)
 
     def ours(path: Any, leaf: jax.Array) -> jax.Array:
         keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
         keys = [key for key in keys if key != "value"]
-        value = values[".".join([*keys[:-1], LEAVES[keys[-1]]])].detach().numpy()
+        value = values[theirs(".".join([*keys[:-1], LEAVES[keys[-1]]]))].detach().numpy()
         value = value.transpose(TRANSPOSE[value.ndim])
         assert value.shape == leaf.shape, keys
         return jnp.asarray(value)
@@ -126,7 +71,8 @@ def to_ours(values: dict[str, torch.Tensor], like: nnx.State) -> nnx.State:
 def copy_weights(ours: nnx.Module, theirs: torch.nn.Module) -> None:
     """Copy all weights and running statistics into our module of the same names."""
     state = nnx.state(ours)
-    used = {name for name in theirs.state_dict() if not name.endswith("num_batches_tracked")}
+    unused = re.compile(r"num_batches_tracked$|\bfc\.")  # torchvision's classifier is not ours
+    used = {name for name in theirs.state_dict() if not unused.search(name)}
     assert len(jax.tree.leaves(state)) == len(used)
     nnx.update(ours, to_ours(theirs.state_dict(), state))
 

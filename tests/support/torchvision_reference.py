@@ -50,11 +50,15 @@ class ResidualBlock(torch.nn.Module):
 
 
 class TorchvisionResNet(torch.nn.Module):
-    """A CNN from frames [N, 3, H, W] to features [N, C]; `fc` is there for its name."""
+    """A CNN from frames [N, 3, H, W] to features [N, C]; `fc` is there for its name.
 
-    def __init__(self, config: ResNetConfig):
+    Torchvision has neither the stem `conv7_stride4` nor the head `flatten`.
+    """
+
+    def __init__(self, config: ResNetConfig, image_size: int = 0):
         super().__init__()
-        self.conv1, self.bn1 = conv(3, config.width, 7, 2), BatchNorm2d(config.width)
+        self.pools, self.flattens = config.stem == "conv7_pool", config.head == "flatten"
+        self.conv1, self.bn1 = conv(3, config.width, 7, 2 if self.pools else 4), BatchNorm2d(config.width)
         channels, self.levels = config.width, len(config.depths)
         for level, depth in enumerate(config.depths):
             blocks = []
@@ -64,12 +68,26 @@ class TorchvisionResNet(torch.nn.Module):
                 channels = blocks[-1].outputs
             self.add_module(f"layer{level + 1}", Sequential(*blocks))
         self.fc = torch.nn.Linear(channels, 3)
+        if self.flattens:
+            with torch.no_grad():
+                maps = self.eval().maps(torch.zeros(1, 3, image_size, image_size))
+            self.head = torch.nn.Linear(maps.numel(), config.head_features, bias=False)
+            self.head_norm = torch.nn.BatchNorm1d(config.head_features)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, padding=1)
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        if self.pools:
+            x = F.max_pool2d(x, 3, 2, padding=1)
         for level in range(self.levels):
             x = getattr(self, f"layer{level + 1}")(x)
-        return x.mean((2, 3))
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maps(x)
+        if not self.flattens:
+            return x.mean((2, 3))
+        # ours flattens rows, columns, channels
+        return F.relu(self.head_norm(self.head(x.permute(0, 2, 3, 1).flatten(1))))
 
 
 class ShuffleUnit(torch.nn.Module):

@@ -17,7 +17,7 @@ from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.stages.stage import Stage, StageInputs
-from sslssaw_jax.stages.step import train_step
+from sslssaw_jax.stages.step import count_batch, train_step
 from sslssaw_jax.stages.translation import Translated, translate_step
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 from sslssaw_jax.types import Batch, Features, FeatureSize, Metrics, Texts, TrainState
@@ -328,6 +328,13 @@ def toy_state(stage: Stage, seed: int = 0) -> TrainState:
 def evaluated(stage: Stage, state: TrainState) -> Any:
     """Return the stage's model with the state's variables, for evaluation."""
     return nnx.merge(stage.eval_def, state.params, state.batch_stats)
+
+
+def loss_of(
+    stage: Stage, model: Any, batch: Batch, key: jax.Array | None = None
+) -> tuple[jax.Array, Metrics]:
+    """Return a stage's loss of one batch, and its parts."""
+    return stage.loss(model, batch, key, count_batch(batch))
 
 
 def teacher_forced(stage: Stage, model: Any, batch: Batch, stream: Stream) -> jax.Array:

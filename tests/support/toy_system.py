@@ -14,7 +14,7 @@ from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.models.mbart import TokenEmbedding
 from sslssaw_jax.models.transformer import Decoder, TransformerConfig
 from sslssaw_jax.stages.losses import cross_entropy
-from sslssaw_jax.stages.stage import OWN_COUNTS, Stage, StageInputs, System, Translation
+from sslssaw_jax.stages.stage import Stage, StageInputs, System, Translation
 from sslssaw_jax.stages.translation import language_prompt
 from sslssaw_jax.stages.video import split_key
 from sslssaw_jax.types import Batch
@@ -44,11 +44,11 @@ def make_stages(config: Config, inputs: StageInputs) -> list[Stage]:
     def make_model(key):
         return ToyModel(config.model, inputs.vocab_size, nnx.Rngs(key))
 
-    def loss(model, batch, key, counts=OWN_COUNTS):
+    def loss(model, batch, key, counts):
         target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
         read, rngs, scored = model.encode(batch), split_key(key)[1], (target.labels, target.scored)
         hidden = model.decoder(model.embedding(target.tokens), target.mask, *read, rngs)
-        return cross_entropy(model.embedding.logits(hidden), *scored, count=counts.target_tokens), {}
+        return cross_entropy(model.embedding.logits(hidden), *scored, counts.target_tokens), {}
 
     def encode(model, batch):
         return EncodedModel(model.decoder, model.embedding, model.embedding.logits, *model.encode(batch))

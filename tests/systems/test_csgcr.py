@@ -55,7 +55,7 @@ def test_a_rare_word_weighs_more_and_the_loss_is_that_of_the_words_alone():
     np.testing.assert_allclose(common, [20, 20, 51 / 50, 20], rtol=1e-6)
     logits, present = np.array([[0.0, 2.0], [1.0, 1.0]]), np.array([[True, False], [True, True]])
     loss = csgcr.existence_loss(
-        jnp.asarray(logits), jnp.asarray(present), np.array([3.0, 1.0]), jnp.array([True, False]), None
+        jnp.asarray(logits), jnp.asarray(present), np.array([3.0, 1.0]), jnp.array([True, False]), 1
     )
     np.testing.assert_allclose(loss, (3 * np.log(2) + np.log1p(np.exp(2))) / 2, rtol=1e-6)
 

@@ -30,6 +30,7 @@ from tests.support.toy import (
     batch_for,
     evaluated,
     jit,
+    loss_of,
     make_stages,
     one_clip,
     padded,
@@ -112,6 +113,10 @@ TERMS = {  # of the loss, with their weights
         {"sentence": 1, "gloss": 0.5, "global": 3, "local": 2},
     ),
     "signbt": ({"model.recognition_weight": 3.0}, {"sentence": 1, "gloss": 3}),
+    "slrt": (
+        {"model.reads_question": False, "model.recognition_weight": 5.0, "model.translation_weight": 2.0},
+        {"sentence": 2, "gloss": 5},
+    ),
     "stmc_t": (
         {"model.ctc_weight": 0.5, "model.part_weight": 3.0},
         {"sentence": 1, "gloss": 0.5, "parts": 1.5},
@@ -245,7 +250,7 @@ def test_a_training_augments_its_frames(batch, variant):
         for more in ({}, {"data.augment.contrast": 0.5})
     )
     model, batch = evaluated(plain, toy_state(plain)), batch_for(toy_system(system, **changes), batch)
-    loss = jit(lambda *given: [stage.loss(*given)[0] for stage in (plain, augmented)])
+    loss = jit(lambda *given: [loss_of(stage, *given)[0] for stage in (plain, augmented)])
     first, second = (loss(model, batch, jax.random.key(seed)) for seed in range(2))
     assert len({float(value) for value in (*first, second[1])}) == 3
 
@@ -257,7 +262,7 @@ def test_the_loss_of_a_translation_is_the_weighted_sum_of_its_terms(batch, syste
     config = toy_system(system, **changes)
     stage, batch = translate_stage(config), training_batch(config, batch_for(config, batch))
     state = toy_state(stage, seed=4)
-    total, parts = jit(stage.loss)(evaluated(stage, state), batch, jax.random.key(0))
+    total, parts = jit(partial(loss_of, stage))(evaluated(stage, state), batch, jax.random.key(0))
     assert all(parts[f"loss_{name}"] > 0.01 for name in weights)
     assert_close(total, sum(np.float32(weight) * parts[f"loss_{name}"] for name, weight in weights.items()))
 
@@ -284,7 +289,7 @@ def test_of_a_step_with_twice_as_much_a_batch_is_half(batch, case):
     @jit
     def losses(model, batch):
         key, twice = jax.random.key(0), LossCounts(*(2 * jnp.asarray(count) for count in counts))
-        return stage.loss(model, batch, key), stage.loss(model, batch, key, twice)
+        return loss_of(stage, model, batch, key), stage.loss(model, batch, key, twice)
 
     alone, half = jax.device_get(losses(evaluated(stage, toy_state(stage, seed=4)), batch))
     assert alone[0] > 0.01
@@ -328,7 +333,7 @@ def test_a_score_is_divided_by_the_norm_of_the_length_that_the_configuration_nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt"])
+@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt", "slrt ctc"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
     _, stage, *_ = setup(variant)
     optimizer = optax.adam(1e-2)
@@ -351,7 +356,7 @@ def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(b
 
     def losses(normalize):
         stage = translate_stage(toy_system(name, **changes, **{"translate.normalize": normalize}))
-        parts = jit(lambda model, batch: stage.loss(model, batch, None)[1])
+        parts = jit(lambda model, batch: loss_of(stage, model, batch)[1])
         found = [parts(model, each) for each in (batch, *map(partial(one_clip, batch), range(4)))]
         return [
             np.array([parts[key] for parts in found])

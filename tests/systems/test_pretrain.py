@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.support.toy import (
     assert_close,
     evaluated,
     jit,
+    loss_of,
     one_clip,
     padded,
     pretrain_stage,
@@ -116,7 +119,7 @@ def test_evaluating_a_batch_without_clips_is_finite(model, batch):
         masked_target_mask=np.zeros_like(none.masked_target_mask),
         valid=np.zeros_like(none.valid),
     )
-    loss, metrics = jit(lambda model, batch: STAGE.loss(model, batch, None))(model, none)
+    loss, metrics = jit(partial(loss_of, STAGE))(model, none)
     assert np.isfinite(loss)
     assert all(np.isfinite(value) for value in metrics.values())
 
@@ -126,7 +129,7 @@ def test_restoring_words_trains_text_encoder_and_decoder_and_nothing_of_the_vide
     graphdef = STAGE.train_def
 
     def restoring(params):
-        _, metrics = STAGE.loss(nnx.merge(graphdef, params, state.batch_stats, copy=True), batch, None)
+        _, metrics = loss_of(STAGE, nnx.merge(graphdef, params, state.batch_stats, copy=True), batch)
         return metrics["loss_restore"]
 
     gradients = jit(jax.grad(restoring))(state.params)
@@ -140,7 +143,7 @@ def test_restoring_words_trains_text_encoder_and_decoder_and_nothing_of_the_vide
 
 def test_restored_words_are_summed_over_a_sentence_if_normalized_by_clips(model, batch):
     by_clips = pretrain_stage(toy_config(**NO_DROPOUT, **{"pretrain.normalize": "clips"}), VOCAB_SIZE)
-    losses = jit(lambda model, batch: [stage.loss(model, batch, None) for stage in (STAGE, by_clips)])
+    losses = jit(lambda model, batch: [loss_of(stage, model, batch) for stage in (STAGE, by_clips)])
     (_, mean), (total, summed) = losses(model, batch)
     tokens = batch.decoder_texts.target_mask.sum() - 4  # the language codes are not scored
     assert_close(summed["loss_restore"], mean["loss_restore"] * np.float32(tokens / 4))
@@ -149,17 +152,17 @@ def test_restored_words_are_summed_over_a_sentence_if_normalized_by_clips(model,
 
 def test_the_loss_of_restored_words_is_that_of_the_masked_sentence_smoothed_as_configured(model, batch):
     stage = pretrain_stage(toy_config(**NO_DROPOUT, **{"pretrain.label_smoothing": 0.2}), VOCAB_SIZE)
-    total, parts = jit(lambda model, batch: stage.loss(model, batch, None))(model, batch)
+    total, parts = jit(partial(loss_of, stage))(model, batch)
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
-    restored = features(model, batch)[2]
-    assert_close(parts["loss_restore"], cross_entropy(restored, target.labels, target.scored, 0.2))
+    restored, count = features(model, batch)[2], target.scored.sum()
+    assert_close(parts["loss_restore"], cross_entropy(restored, target.labels, target.scored, count, 0.2))
     assert_close(total, parts["loss_similarity"] + parts["loss_restore"])
 
 
 def test_rows_without_a_clip_and_padding_change_no_loss_of_aligned_sequences(state, batch):
     stage = pretrain_stage(toy_config(**{"model.alignment": "video_to_text"}), VOCAB_SIZE)
     aligned = evaluated(stage, state)
-    loss = jit(lambda batch: stage.loss(aligned, batch, None))
+    loss = jit(partial(loss_of, stage, aligned))
     assert_close(loss(padded(batch, rows=3, frames=5, tokens=2)), loss(batch))
 
 
@@ -191,14 +194,14 @@ def test_the_loss_is_of_the_alignment_and_of_restored_words_by_their_weight(stat
     def features_and_loss(model, batch):
         video = model.video_features(*embed_video(model.video, batch, CONFIG.data, None), batch.valid)
         tokens, mask = batch.text_tower_texts.target, batch.text_tower_texts.target_mask
-        return video, model.text_features(model.read(tokens, mask), mask), stage.loss(model, batch, None)
+        return video, model.text_features(model.read(tokens, mask), mask), loss_of(stage, model, batch)
 
     aligned = evaluated(stage, state)
     video, text, (total, parts) = features_and_loss(aligned, batch)
     cosine = (
         aligned_cosine(*text, *video).T if alignment == "video_to_text" else aligned_cosine(*video, *text)
     )
-    similarity, shares = contrastive_loss(cosine, aligned.logit_scale[...], batch.valid)
+    similarity, shares = contrastive_loss(cosine, aligned.logit_scale[...], batch.valid, 4)
     assert_close(total, similarity + 0.5 * parts["loss_restore"])
     assert_close(parts, {"loss_similarity": similarity, "loss_restore": parts["loss_restore"], **shares})
 

@@ -1,6 +1,7 @@
 """SLRT and GASLT compared with a small PyTorch twin written from the papers' description."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -9,7 +10,16 @@ from flax import nnx
 
 from sslssaw_jax.models.decoder_inputs import text_stream
 from sslssaw_jax.systems import SYSTEMS
-from tests.support.toy import assert_close, evaluated, jit, toy_batch, toy_state, toy_system, translate_stage
+from tests.support.toy import (
+    assert_close,
+    evaluated,
+    jit,
+    loss_of,
+    toy_batch,
+    toy_state,
+    toy_system,
+    translate_stage,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -138,11 +148,11 @@ def test_slrt_s_loss_and_gradients_equal_those_of_a_torch_twin(batch):
         jit(lambda model, batch: _video(stage, config, model, batch))(model, batch)
     )
 
-    def loss_of(params):
+    def objective(params):
         model = nnx.merge(stage.train_def, params, state.batch_stats, copy=True)
-        return stage.loss(model, batch, None)[0]
+        return loss_of(stage, model, batch)[0]
 
-    loss, gradients = jax.device_get(jit(jax.value_and_grad(loss_of))(state.params))
+    loss, gradients = jax.device_get(jit(jax.value_and_grad(objective))(state.params))
 
     twin = Twin(jax.device_get(nnx.to_pure_dict(state.params))).train()
     stream = jax.device_get(text_stream(texts.target, texts.target_mask))
@@ -176,7 +186,7 @@ def test_gaslt_adds_ten_times_the_pairwise_error_of_two_cosines(batch):
     config = toy_system("gaslt")
     stage = translate_stage(config)
     model = evaluated(stage, toy_state(stage))
-    total, metrics = jax.device_get(jit(lambda model, batch: stage.loss(model, batch, None))(model, batch))
+    total, metrics = jax.device_get(jit(partial(loss_of, stage))(model, batch))
     encoded = jax.device_get(
         jit(lambda model, batch: stage.translation.encode(model, batch)[3:5])(model, batch)
     )

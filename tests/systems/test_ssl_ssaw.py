@@ -21,6 +21,7 @@ from tests.support.toy import (
     assert_close,
     evaluated,
     jit,
+    loss_of,
     padded,
     sgd_step,
     teacher_forced,
@@ -53,7 +54,7 @@ def setup(**changes: Any) -> Setup:
     model = evaluated(stage, state)
 
     def metrics(model: Any, batch: Batch) -> dict[str, jax.Array]:
-        value, parts = stage.loss(model, batch, None)
+        value, parts = loss_of(stage, model, batch)
         return {"loss": value, **parts}
 
     def logits(model: Any, batch: Batch) -> jax.Array:
@@ -119,7 +120,7 @@ def test_gradients_reach_the_question_loss_from_no_target_and_the_sentence_loss_
     batch, monkeypatch
 ):
     """With a change to the decoder's input; the encoder's question stays as it is."""
-    model, loss = setup(ssl="prefix").model, setup(ssl="prefix").stage.loss
+    model, stage = setup(ssl="prefix").model, setup(ssl="prefix").stage
     embed = TokenEmbedding.__call__
 
     def reach(delta):
@@ -127,7 +128,7 @@ def test_gradients_reach_the_question_loss_from_no_target_and_the_sentence_loss_
             return embed(self, ids) + (delta if ids.shape[1] == 2 * TEXT else 0)
 
         monkeypatch.setattr(TokenEmbedding, "__call__", changed)
-        _, metrics = loss(model, batch, None)
+        _, metrics = loss_of(stage, model, batch)
         return metrics["loss_question"], metrics["loss_sentence"]
 
     delta = jnp.zeros((len(batch.valid), 2 * TEXT, model.embedding.embed.features))
@@ -202,7 +203,7 @@ def test_without_any_question_the_loss_is_that_of_the_model_that_reads_none(batc
     target = text_stream(batch.decoder_texts.target, batch.decoder_texts.target_mask)
     logits = setup(inputs="video", ssl="off").logits(batch)
     assert metrics["loss_question"] == 0
-    assert_close(metrics["loss"], cross_entropy(logits, target.labels, target.scored))
+    assert_close(metrics["loss"], cross_entropy(logits, target.labels, target.scored, target.scored.sum()))
     assert np.isfinite(setup(inputs="question", ssl="off").logits(no_question)).all()
 
 

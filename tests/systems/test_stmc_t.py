@@ -21,6 +21,7 @@ from tests.support.toy import (
     VOCAB_SIZE,
     assert_close,
     jit,
+    loss_of,
     make_stages,
     padded,
     toy_batch,
@@ -53,7 +54,7 @@ def test_the_loss_of_points_is_a_mean_over_frames_of_clips_and_over_points_that_
     wanted[1, 2, :2] = 1.4, 0.5  # outside
     wanted[2] = 0  # a frame of no clip
     expected = (0.2**2 + 0.4**2) / 2 / (2 * len(POINTS)) / 2
-    assert_close(pose_loss(points, wanted, np.array([True, True, False])), expected)
+    assert_close(pose_loss(points, wanted, np.array([True, True, False]), 2), expected)
 
 
 @pytest.mark.slow
@@ -64,7 +65,7 @@ def test_the_recogniser_s_loss_has_three_parts_and_frames_of_no_clip_change_none
         frames=np.where(inside[:, None, None, None], batch.frames, 255 - batch.frames),
         keypoints=batch.keypoints.replace(values=np.where(inside[:, None], batch.keypoints.values, 0.9)),
     )
-    model, loss = stage.make_model(jax.random.key(0)), jit(lambda *given: stage.loss(*given, None))
+    model, loss = stage.make_model(jax.random.key(0)), jit(partial(loss_of, stage))
     found, same = (jax.device_get(loss(model, each)) for each in (batch, loud))
     assert_close(same, found)
     total, parts = found

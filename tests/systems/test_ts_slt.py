@@ -21,6 +21,7 @@ from sslssaw_jax.models.two_stream import Streams
 from sslssaw_jax.stages.distillation import distillation_loss, log_ensemble
 from sslssaw_jax.stages.recognition import gloss_loss
 from sslssaw_jax.stages.stage import StageInputs
+from sslssaw_jax.stages.step import count_batch
 from sslssaw_jax.stages.streams import CHANNELS, make_heat_maps, make_streams
 from sslssaw_jax.systems import default_config, read_config
 from sslssaw_jax.systems.ts_slt import HEADS, recognize_loss
@@ -29,6 +30,7 @@ from sslssaw_jax.workdir import METRICS
 from tests.support.toy import (
     assert_close,
     jit,
+    loss_of,
     make_stages,
     toy_batch,
     toy_state,
@@ -48,7 +50,7 @@ def test_distillation_equals_pytorch_and_leaves_padding_out():
     reference = pytest.importorskip("tests.support.two_stream_reference")
     torch, found, lengths = reference.torch, logits(0), (5, 3)
     mask = np.arange(5) < np.array(lengths)[:, None]
-    value, gradient = jax.value_and_grad(distillation_loss)(found, mask)
+    value, gradient = jax.value_and_grad(distillation_loss)(found, mask, 2)
     theirs = {name: torch.tensor(x, requires_grad=True) for name, x in found.items()}
     expected = sum(
         reference.distillation([x[row, :length] for x in theirs.values()])
@@ -65,7 +67,7 @@ def test_the_ensemble_is_the_mean_of_probabilities_and_like_heads_learn_nothing(
     mean = np.mean([jax.nn.softmax(x) for x in found.values()], axis=0)
     np.testing.assert_allclose(np.exp(log_ensemble(found)), mean, rtol=1e-5)
     alike = dict.fromkeys(HEADS, jnp.asarray(found["joint"]))
-    assert abs(float(distillation_loss(alike, np.ones((2, 5), bool)))) < 1e-5
+    assert abs(float(distillation_loss(alike, np.ones((2, 5), bool), 2))) < 1e-5
 
 
 def test_feature_sets_of_two_strides_are_not_joined():
@@ -97,7 +99,7 @@ def test_losses_are_sums_over_heads_and_writers_with_their_weights():
     }.items():
         state = toy_state(stages[name])
         model = nnx.merge(stages[name].eval_def, state.params, state.batch_stats)
-        total, parts = jit(partial(stages[name].loss, key=None))(model, batch)
+        total, parts = jit(partial(loss_of, stages[name]))(model, batch)
         assert all(parts[part] > 0.01 for part in weights)
         assert_close(total, sum(weight * parts[part] for part, weight in weights.items()))
 
@@ -107,6 +109,7 @@ def test_each_level_of_a_pyramid_has_the_weight_of_its_stream():
     weights = {"model.video_level_weight": 0.2, "model.keypoint_level_weight": 0.5}
     config, batch = toy_system("ts_slt", **weights), toy_batch(0)
     rng, levels = np.random.default_rng(0), np.ones((3, 6), bool)
+    counts = count_batch(batch)
     of_video, of_keypoints = rng.normal(size=(2, 2, 3, 6, 6)).astype(np.float32)
     heads = {name: rng.normal(size=(3, 4, 6)).astype(np.float32) for name in HEADS}
     streams = Streams(None, None, np.ones((3, 4), bool), of_video, of_keypoints, levels)
@@ -114,9 +117,10 @@ def test_each_level_of_a_pyramid_has_the_weight_of_its_stream():
         read=lambda *_: (heads, None, streams),
         level_heads=[lambda level, mask, rngs: (level, None)] * 4,
     )
-    total, parts = recognize_loss(model, batch, None, config=config)
+    total, parts = recognize_loss(model, batch, None, counts, config=config)
     video, keypoints = (
-        sum(gloss_loss(level, levels, batch)[0] for level in each) for each in (of_video, of_keypoints)
+        sum(gloss_loss(level, levels, batch, counts)[0] for level in each)
+        for each in (of_video, of_keypoints)
     )
     assert abs(video - keypoints) > 0.01
     rest = 3 * parts["loss_gloss"] + parts["loss_distill"]
@@ -131,7 +135,7 @@ def test_two_s3d_read_frames_and_keypoints_and_the_first_block_may_be_frozen():
     state, graphdef = stage.abstract_state(), stage.freezing_def({"video.s3d.stem": 0.0})
 
     def loss(params, batch_stats, batch):
-        return stage.loss(nnx.merge(graphdef, params, batch_stats), batch, jax.random.key(1))
+        return loss_of(stage, nnx.merge(graphdef, params, batch_stats), batch, jax.random.key(1))
 
     _, metrics = jax.eval_shape(loss, state.params, state.batch_stats, with_keypoints(toy_batch(0)))
     assert {"loss_gloss", "loss_distill"} <= set(metrics)

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import MeshConfig
 from sslssaw_jax.training import sharding
-from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, state_sharding
+from sslssaw_jax.training.sharding import AXES, local_frames, make_mesh, shard_batch, with_shardings
 from sslssaw_jax.types import Batch, Texts
 from tests.support.eight_devices import start
 
@@ -199,7 +199,7 @@ def test_a_machine_whose_accelerator_is_not_used_is_a_warning(monkeypatch, tmp_p
 )
 def test_the_largest_divisible_axis_of_a_large_array_is_split(shape, spec):
     mesh = AbstractMesh((1, 4), AXES, axis_types=(AxisType.Auto,) * 2)
-    assert state_sharding(mesh, jax.ShapeDtypeStruct(shape, np.float32)).spec == spec
+    assert with_shardings(jax.ShapeDtypeStruct(shape, np.float32), mesh).sharding.spec == spec
 
 
 def test_sharding_a_batch_changes_no_value():

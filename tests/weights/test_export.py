@@ -18,7 +18,7 @@ from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.types import BLEU_4, TrainState
 from sslssaw_jax.weights.__main__ import main
-from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, write_json
+from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.mbart_reference import random_tokens, relative_error
 from tests.support.pytorch import torch
 from tests.support.toy import (
@@ -46,13 +46,17 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
     loaded = load_tokenizer(tokenizer, "en_XX")
     stage = make_stage(config, loaded.vocab_size)
     best, last = (toy_state(stage, step).replace(step=jnp.asarray(step)) for step in (1, 2))
-    meta = {"config": to_dict(config), "tokenizer": loaded.fingerprint}
+    meta = {
+        "config": to_dict(config),
+        "tokenizer": loaded.fingerprint,
+        "dataset": {"language": "en_XX"},
+    }
+    save_tokenizer(loaded, workdir)
     with Checkpointer(workdir / CHECKPOINTS) as checkpointer:
         checkpointer.save(best, data={}, meta=meta)
         checkpointer.add_scores(int(best.step), {BLEU_4.name: 2.0})
         checkpointer.save(last, data={}, meta=meta)
         checkpointer.add_scores(int(last.step), {BLEU_4.name: 1.0})
-    write_json(workdir / FINISHED, {"language": "en_XX"})
     return stage, best
 
 
@@ -61,7 +65,7 @@ def finished(make_stage, config: Config, tokenizer: Path, workdir: Path) -> tupl
 def test_pytorch_computes_the_same_logits(
     which: str, tied_head: bool, tokenizer: Path, tmp_path: Path
 ) -> None:
-    config = toy_config(**{"data.tokenizer": str(tokenizer), "model.mbart.tied_head": tied_head})
+    config = toy_config(**{"model.mbart.tied_head": tied_head})
     stage, state = finished(MAKERS[which], config, tokenizer, tmp_path / "run")
     main(["export", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}"])
 
@@ -88,12 +92,9 @@ def test_pytorch_computes_the_same_logits(
     assert relative_error(actual, expected, target_mask) < 1e-5
 
 
-def test_the_whole_model_is_written_with_its_keys_and_configuration(
-    tokenizer: Path, tiny_data_dir: Path, tmp_path: Path
-) -> None:
-    config = toy_config(**{"data.tokenizer": str(tokenizer), "data.data_dir": str(tiny_data_dir)})
+def test_the_whole_model_is_written_with_its_keys_and_configuration(tokenizer: Path, tmp_path: Path) -> None:
+    config = toy_config()
     _, state = finished(translate_stage, config, tokenizer, tmp_path / "run")
-    (tmp_path / "run" / FINISHED).unlink()  # the dataset gives the language of a run that is not finished
     out = tmp_path / "out"
     main(["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"])
     written = load_file(out / "model.safetensors")
@@ -115,18 +116,10 @@ def test_the_whole_model_is_written_with_its_keys_and_configuration(
     assert theirs["decoder_start_token_id"] == loaded.language_id
 
 
-def test_a_run_brings_its_own_tokenizer_wherever_its_dataset_is(tokenizer: Path, tmp_path: Path) -> None:
-    finished(translate_stage, toy_config(), tokenizer, tmp_path / "run")
-    save_tokenizer(load_tokenizer(tokenizer, "en_XX"), tmp_path / "run")
-    main(["export", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}"])
-    found = load_tokenizer(tmp_path / "out" / "mbart", "en_XX")
-    assert found.fingerprint == load_tokenizer(tokenizer, "en_XX").fingerprint
-
-
 def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, tmp_path: Path) -> None:
     sizes = {"d_model": 8, "ffn_dim": 8, "num_layers": 1, "heads": 2}
     config = toy_config(
-        **{"data.tokenizer": str(tokenizer), "model.text_encoder": "mbert"},
+        **{"model.text_encoder": "mbert"},
         **{f"model.mbert.{key}": size for key, size in sizes.items()},
     )
     _, state = finished(partial(pretrain_stage, bert_vocab_size=9), config, tokenizer, tmp_path / "run")
@@ -140,22 +133,21 @@ def test_mbert_is_left_out_of_the_mbart_part_and_that_is_told(tokenizer: Path, t
 
 
 def test_mistakes_are_one_message_and_leave_nothing(tokenizer: Path, tmp_path: Path) -> None:
-    config = toy_config(**{"data.tokenizer": str(tokenizer)})
-    finished(translate_stage, config, tokenizer, tmp_path / "run")
+    finished(translate_stage, toy_config(), tokenizer, tmp_path / "run")
     finished(translate_stage, toy_system("slrt"), tokenizer, tmp_path / "slrt")
     other = tmp_path / "other"
     train_tokenizer(["quite other words than those"] * 3, other, vocab_size=30)
 
-    def answer(workdir: str, *arguments: str) -> str:
+    def answer(workdir: str) -> str:
         with pytest.raises(SystemExit) as ended:
-            main(["export", f"--workdir={tmp_path / workdir}", f"--out={tmp_path / 'out'}", *arguments])
+            main(["export", f"--workdir={tmp_path / workdir}", f"--out={tmp_path / 'out'}"])
         return str(ended.value.code)
 
     assert "no checkpoint" in answer("nowhere")
     assert "no mBART part" in answer("slrt")
-    assert "trained with another tokenizer" in answer("run", f"--tokenizer={other}")
-    assert "no tokenizer folder" in answer("run", f"--tokenizer={tmp_path / 'x'}")
     (tmp_path / "out").mkdir()
     assert "exists: delete it" in answer("run")
     (tmp_path / "out").rmdir()
+    save_tokenizer(load_tokenizer(other, "en_XX"), tmp_path / "run")
+    assert "trained with another tokenizer" in answer("run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run", "slrt"]
