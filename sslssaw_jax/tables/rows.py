@@ -111,7 +111,7 @@ def make_table(
 
     Raises:
         ConfigError: A flag is wrong.
-        TableError: A finished run has other settings, or other clips.
+        TableError: A finished run has other settings, clips or features.
         WorkdirError: Another process makes a table there.
         Stopped: A signal came.
     """
@@ -196,18 +196,24 @@ def _require_same_settings(job: _Job) -> None:
 
 
 def _require_one_dataset(jobs: Sequence[_Job]) -> None:
-    """Raise TableError if rows were trained on different preparations of the dataset."""
-    folders: dict[str, Path] = {}
+    """Raise TableError if rows were trained on different clips or features."""
+    found: dict[str, dict[str, Path]] = {}  # by what was read, a run for each fingerprint
     for job in jobs:
-        facts = read_json(job.workdir / FINISHED).get("dataset")
-        if facts:  # runs of version 0.1 have none
-            folders.setdefault(facts["fingerprint"], job.workdir)
-    if len(folders) > 1:
-        names = " and ".join(map(str, folders.values()))
-        raise TableError(
-            f"{names} were trained on different clips, since the dataset was prepared again between them: "
-            "choose another --workdir"
-        )
+        notes = read_json(job.workdir / FINISHED)
+        read = {
+            f"versions of the feature set {name}, since it was written": facts
+            for name, facts in notes.get("features", {}).items()
+        }
+        if "dataset" in notes:  # runs of version 0.1 do not say
+            read["clips, since the dataset was prepared"] = notes["dataset"]
+        for what, facts in read.items():
+            found.setdefault(what, {}).setdefault(facts["fingerprint"], job.workdir)
+    for what, folders in found.items():
+        if len(folders) > 1:
+            names = " and ".join(map(str, folders.values()))
+            raise TableError(
+                f"{names} were trained on different {what} again between them: choose another --workdir"
+            )
 
 
 def _scored(config: dict[str, Any]) -> dict[str, Any]:

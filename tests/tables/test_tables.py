@@ -238,6 +238,24 @@ def test_rows_of_different_preparations_of_a_dataset_are_refused(runs):
         make_table(7, "avatar_qa", runs.workdir, only=["video", "question"])
 
 
+def test_rows_and_seeds_on_different_features_of_one_name_are_refused(runs):
+    make_table(7, "avatar_qa", runs.workdir, seeds=2, only=["video", "question"])
+
+    def note(run: str, **fingerprints: str) -> None:
+        mark = runs.workdir / run / "finished.json"
+        sets = {name: {"fingerprint": one} for name, one in fingerprints.items()}
+        mark.write_text(json.dumps(json.loads(mark.read_text()) | {"features": sets}))
+
+    note("seed0/demo_video", s3d="a", points="p")
+    note("seed1/demo_video", s3d="a", cnn="b")
+    make_table(7, "avatar_qa", runs.workdir, seeds=2, only=["video", "question"])
+    for name in ("s3d", "points"):
+        note("seed1/demo_video", **{name: "z"})
+        told = rf"seed0/demo_video and .*seed1/demo_video were .* feature set {name}, .* another --workdir"
+        with pytest.raises(TableError, match=told):
+            make_table(7, "avatar_qa", runs.workdir, seeds=2, only=["video", "question"])
+
+
 def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
     make_table(7, "avatar_qa", runs.workdir, only=["video"])
     assert runs.called() == [SHARED[0], "seed0/demo_video"]
