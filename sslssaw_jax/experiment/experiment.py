@@ -20,7 +20,7 @@ from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment.run_data import RunData
-from sslssaw_jax.experiment.run_notes import require_same_run, run_notes
+from sslssaw_jax.experiment.run_notes import require_same_run, require_same_scoring, run_notes
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import BackTranslation, Stage
@@ -176,6 +176,7 @@ class Experiment:
         if mark.exists():
             print(f"{stage.name}: finished in {workdir}")
             return
+        require_same_scoring(workdir, self.config, stage)
         if stage.recognition:
             data = self.config.data
             for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.data.features import features_notes
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.workdir import read_notes
+from sslssaw_jax.types import LOSS
+from sslssaw_jax.workdir import CHECKPOINTS, read_notes, read_scores
 
 # the same for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
@@ -67,3 +68,25 @@ def require_same_run(
         require_fitting_data(folder, saved["dataset"], data.dataset, reads_video=reads_video, trains=trains)
     if stage.reads_video and "features" in saved:  # earlier versions read only frames
         require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)
+
+
+def require_same_scoring(folder: Path, config: Config, stage: Stage) -> None:
+    """Raise ConfigError if a training would score dev in another way.
+
+    Best state, patience and plateau follow from all scores of a run together.
+
+    Args:
+        folder: The workdir of the stage.
+        config: The configuration with which its training continues.
+        stage: The stage.
+    """
+    saved = read_notes(folder)
+    if not (saved and read_scores(folder / CHECKPOINTS)):
+        return
+    decides = ["config.data.dev_split:"] + ["config.decode."] * (stage.selection is not LOSS)
+    every = differences(saved["config"], to_dict(config))
+    if changed := [line for line in every if line.startswith(tuple(decides))]:
+        raise ConfigError(
+            f"{folder} has scores on dev that cannot be compared with those to come; continue with the same "
+            "settings (--mode=eval takes others), or choose another --workdir:\n  " + "\n  ".join(changed)
+        )

@@ -29,6 +29,8 @@ from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
     METRICS,
+    SCORES,
+    checkpoint_notes,
     read_json,
     read_jsonl,
     read_notes,
@@ -106,6 +108,32 @@ def test_a_checkpoint_counts_as_a_run_before_there_is_a_mark(finished, data_dir)
     (finished / FINISHED).rename(notes)
     with pytest.raises(ConfigError, match=r"config\.seed: 0 then, 2 now"):
         experiment(data_dir, finished, seed=2).run("train")
+
+
+def test_a_training_goes_on_only_where_its_scores_on_dev_can_be_compared(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=3, params={})
+    )
+    decoding = {"decode__beams": 7, "decode__length_penalty": 0.5}
+    lines = [
+        "  config.data.dev_split: 'dev' then, 'test' now",
+        "  config.decode.beams: 2 then, 7 now",
+        "  config.decode.length_penalty: 1.0 then, 0.5 now",
+    ]
+    for stage, refused in (("translate", lines), ("pretrain", lines[:1])):  # the loss needs no decoding
+        run = experiment(data_dir, tmp_path / stage, stage=stage)
+        place, checkpoints = len(run._stages) - 1, run.workdir / CHECKPOINTS
+        write_json(checkpoint_notes(checkpoints / "3"), run._notes(place))
+        write_json(checkpoints / SCORES, {"2": {"bleu4": 1.0}})
+        other = experiment(data_dir, run.workdir, stage=stage, data__dev_split="test", **decoding)
+        with pytest.raises(ConfigError, match=r"scores on dev that .* choose another --workdir") as told:
+            other._train(place)
+        assert str(told.value).splitlines()[1:] == refused
+        (checkpoints / SCORES).unlink()
+        other._train(place)
+        assert (run.workdir / FINISHED).exists()
 
 
 def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finished, data_dir) -> None:
