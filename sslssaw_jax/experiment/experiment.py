@@ -16,6 +16,7 @@ from sslssaw_jax.data.glosses import require_glosses
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
 from sslssaw_jax.evaluation.metrics import lacks_bleu4
+from sslssaw_jax.evaluation.output_folder import remove_results
 from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
@@ -214,6 +215,7 @@ class Experiment:
                 "reads_video": stage.reads_video,
                 "language": self._data.dataset.language,
             }
+            remove_results(workdir)  # of a state before the end, which would pass as those of the best
             write_json(mark, facts | self._notes(place))
         wait_for_all(f"{stage.name} is finished")
 

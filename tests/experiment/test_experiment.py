@@ -28,7 +28,9 @@ from sslssaw_jax.types import BLEU_4, LOSS
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
+    HEATMAPS,
     METRICS,
+    REPORT,
     SCORES,
     checkpoint_notes,
     read_json,
@@ -425,6 +427,28 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     run._train(0)
     assert waited == [True]
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
+
+
+def test_results_of_a_state_before_the_end_are_gone_when_the_training_is_finished(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = experiment(data_dir, tmp_path / "demo"), "sslssaw_jax.experiment.experiment"
+    folder = run._folders[0]
+    results = (METRICS, REPORT, "predictions.dev.jsonl", "glosses.test.jsonl", f"{HEATMAPS}/test-000.png")
+
+    def train(*_: Any, **__: Any) -> SimpleNamespace:
+        for name in results:
+            write_json(folder / name, {})
+        return SimpleNamespace(step=1, params={})
+
+    def killed(path: Path, obj: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{place}.train", train)
+    monkeypatch.setattr(f"{place}.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run._train(0)
+    assert not [name for name in results if (folder / name).exists()], "no mark can be next to old scores"
 
 
 @pytest.mark.parametrize(("target", "told"), [("rain in the", True), ("rain in the north", False)])
