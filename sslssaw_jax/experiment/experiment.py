@@ -21,7 +21,12 @@ from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment.run_data import RunData
-from sslssaw_jax.experiment.run_notes import require_same_run, require_same_scoring, run_notes
+from sslssaw_jax.experiment.run_notes import (
+    require_same_run,
+    require_same_scoring,
+    run_notes,
+    with_earlier_code,
+)
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import BackTranslation, Stage
@@ -190,6 +195,7 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
         print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
+        notes = with_earlier_code(self._notes(place), workdir)
         with locked(workdir), explain_device_errors(stage.name):
             batches = batches or self._train_batches(place)
             self._report_texts(stage, batches.clips)
@@ -204,7 +210,7 @@ class Experiment:
                 workdir=workdir,
                 mesh=self._mesh,
                 batches=batches,
-                meta=self._notes(place),
+                meta=notes,
                 stop=self._stop,
                 start=start,
                 evaluate=evaluator.programs.dev_scores if stage.selection else None,
@@ -216,7 +222,7 @@ class Experiment:
                 "language": self._data.dataset.language,
             }
             remove_results(workdir)  # of a state before the end, which would pass as those of the best
-            write_json(mark, facts | self._notes(place))
+            write_json(mark, facts | notes)
         wait_for_all(f"{stage.name} is finished")
 
     def _report_texts(self, stage: Stage, clips: Sequence[ClipInfo]) -> None:

@@ -1,6 +1,9 @@
 """What is kept with a run, so that no other run is mistaken for it."""
 
+import hashlib
+import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +14,39 @@ from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_featu
 from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.types import LOSS
-from sslssaw_jax.workdir import CHECKPOINTS, read_notes, read_scores
+from sslssaw_jax.workdir import CHECKPOINTS, UNKNOWN_CODE, read_notes, read_scores
 
 # the same for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
 
 
 def run_notes(config: Config, data: RunData, stage: Stage) -> dict[str, Any]:
-    """Return what is kept with a run: stage, configuration, texts and data."""
+    """Return what is kept with a run: stage, configuration, texts, data, code."""
     notes = {
         "stage": stage.name,
         "config": to_dict(config),
         "tokenizer": data.tokenizer.fingerprints,
         "dataset": data.dataset.facts.to_json(),
         "features": features_notes(data.feature_sets),
+        "code": [code()],
     }
     return notes | ({"glosses": data.glosses.fingerprint} if stage.reads_gloss else {})
+
+
+@cache  # files may change while a run trains by what it has imported
+def code() -> str:
+    """Return version and digest of the package: `0.1.0+1234567890ab`."""
+    folder, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
+    return f"{sys.modules['sslssaw_jax'].__version__}+{digest.hexdigest()[:12]}"
+
+
+def with_earlier_code(notes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return notes that name all code by which a run was trained."""
+    earlier = read_notes(folder)
+    before = earlier.get("code", [UNKNOWN_CODE]) if earlier else []
+    return notes | {"code": [*dict.fromkeys([*before, *notes["code"]])]}
 
 
 def require_same_run(

@@ -36,6 +36,7 @@ from sslssaw_jax.workdir import (
     FINISHED,
     LOG,
     METRICS,
+    UNKNOWN_CODE,
     inside,
     locked,
     predictions_file,
@@ -309,8 +310,15 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             scores[WITH_PERIOD] = score(predictions, targets, period=True)["bleu4"]
         intervals = confidence_interval(predictions, targets, characters=characters)
         parameters = read_json(job.workdir / FINISHED).get("parameters")  # older runs have none
-        runs.append(Run(scores, intervals, p_values, gains, parameters, _seconds(job)))
+        runs.append(Run(scores, intervals, p_values, gains, parameters, _seconds(job), _code(job)))
     return runs
+
+
+def _code(job: _Job) -> frozenset[str]:
+    """Return the code that trained a row's stages."""
+    marks = {folder / FINISHED for _, folder in job.stages}
+    notes = [read_json(mark) for mark in marks if mark.exists()]
+    return frozenset(one for each in notes for one in each.get("code", [UNKNOWN_CODE]))
 
 
 def _seconds(job: _Job) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sslssaw_jax
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.glosses import GlossVocabulary
@@ -20,7 +21,7 @@ from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.experiment import Experiment, run_notes
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.stage_folders import require_source
@@ -427,6 +428,39 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     run._train(0)
     assert waited == [True]
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
+
+
+@pytest.mark.parametrize(("earlier", "kept"), [(["a"], ["a", "b"]), (["b"], ["b"]), (None, ["unknown", "b"])])
+def test_a_run_names_all_code_that_trained_it(
+    earlier, kept, data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, meta = experiment(data_dir, tmp_path / "demo"), []
+
+    def train(*_: Any, **given: Any) -> SimpleNamespace:
+        meta.append(given["meta"])
+        return SimpleNamespace(step=1, params={})
+
+    monkeypatch.setattr("sslssaw_jax.experiment.run_notes.code", lambda: "b")
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", train)
+    folder = run._folders[0]
+    notes = {key: value for key, value in run._notes(0).items() if key != "code"}
+    begun = notes | ({"code": earlier} if earlier else {})
+    write_json(checkpoint_notes(folder / CHECKPOINTS / "1"), begun)
+    run._train(0)
+    assert [read_json(folder / FINISHED)["code"], meta[0]["code"]] == [kept, kept]
+
+
+def test_code_is_told_apart_by_the_text_of_its_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_notes, "__file__", str(tmp_path / "experiment" / "run_notes.py"))
+    file, digest, found = tmp_path / "models" / "fusion.py", run_notes.code.__wrapped__, []
+    file.parent.mkdir()
+    for text in ("gate = 1\n", "gate = 2\n", "gate = 1\n"):
+        file.write_text(text)
+        found.append(digest())
+    found.append((file.rename(file.with_name("fusions.py")), digest())[1])
+    first, changed, again, renamed = found
+    assert first == again and len({first, changed, renamed}) == 3
+    assert all(one.startswith(f"{sslssaw_jax.__version__}+") for one in found)
 
 
 def test_results_of_a_state_before_the_end_are_gone_when_the_training_is_finished(
