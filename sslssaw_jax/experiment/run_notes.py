@@ -13,6 +13,7 @@ from sslssaw_jax.data.features import features_notes
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.stages.stage import Stage
+from sslssaw_jax.training.stage_folders import announce_other_clips
 from sslssaw_jax.types import LOSS
 from sslssaw_jax.workdir import CHECKPOINTS, UNKNOWN_CODE, read_notes, read_scores
 
@@ -86,6 +87,8 @@ def require_same_run(
     if "dataset" in saved:  # runs of version 0.1 do not say
         reads_video = stage.reads_video
         require_fitting_data(folder, saved["dataset"], data.dataset, reads_video=reads_video, trains=trains)
+        name, fingerprint = saved["config"]["data"]["dataset"], saved["dataset"]["fingerprint"]
+        announce_other_clips(folder, name, fingerprint, data.dataset, config.data)
     if stage.reads_video and "features" in saved:  # earlier versions read only frames
         require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)
 

@@ -269,6 +269,26 @@ def test_a_run_does_not_go_on_when_its_dataset_was_prepared_anew(finished, data_
     assert run._evaluator.output_dir == finished / f"avatar_qa-{fingerprint}"
 
 
+@pytest.mark.parametrize("mode", ["eval", "translate"])
+def test_a_model_of_another_preparation_may_have_seen_the_test_clips(
+    mode, finished, data_dir, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**changes: Any) -> str:
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            experiment(data_dir, finished.parent / "demo", **changes).run(mode)
+        return capsys.readouterr().err
+
+    assert "preparation" not in told()
+    with_dataset_of(finished, fingerprint="older")
+    line = f"{finished} was trained on another preparation of avatar_qa than "
+    assert line in told() and "clips of test here may have been in its train" in told()
+    assert line in told(evaluation__ensemble=("demo",))
+    notes = read_notes(finished)
+    notes["config"]["data"]["dataset"] = "custom_qa"
+    write_json(finished / FINISHED, notes)
+    assert "preparation" not in told()
+
+
 @pytest.mark.parametrize("fact", [("resize", "crop:96"), ("fps", 30.0), ("language", "de_DE")])
 def test_clips_that_were_prepared_otherwise_than_the_models_are_refused(fact, finished, data_dir) -> None:
     key, value = fact
