@@ -34,7 +34,7 @@ from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_device_errors
 from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.processes import wait_for_all
+from sslssaw_jax.training.processes import require_alike, wait_for_all
 from sslssaw_jax.training.sharding import device_names, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
@@ -106,6 +106,7 @@ class Experiment:
             WorkdirError: Another run writes into the workdir.
         """
         self._require_mode(mode, clip_ids, features, overwrite)
+        self._require_alike()
         last = self._stages[-1]
         translates = last.translation is not None
         if mode != "train":
@@ -173,6 +174,14 @@ class Experiment:
             raise ConfigError(
                 f"--mode={mode} translates, but the stage {last.name} cannot: use a config of a later stage"
             )
+
+    def _require_alike(self) -> None:
+        """Raise ConfigError unless all processes have the same settings and data."""
+        notes = self._notes(-1)
+        own = dict.fromkeys(("data_dir", "cache_dir", "num_threads"))  # of a machine
+        config = notes["config"] | {"data": notes["config"]["data"] | own}
+        keys = ("config", "dataset", "features", "tokenizer", "glosses", "code")
+        require_alike(notes | {"config": config}, keys)
 
     def _train(self, place: int) -> None:
         """Train a stage and the stages before it, unless they are finished."""
