@@ -160,13 +160,17 @@ def gain(row: Seeds, other: Seeds, clips: Sequence[int], measure: Measure = bleu
     return Gain(gain_SxR[:, 0].tolist(), float(low), float(high))
 
 
+def finished_runs(tables: Path, name: str) -> list[Path]:
+    """Return the workdirs of a row's finished and evaluated seeds, in order."""
+    marks = tables.glob(f"seed*/{name}/{FINISHED}")
+    return sorted(mark.parent for mark in marks if (mark.parent / METRICS).exists())
+
+
 def read_runs(tables: Path, name: str, split: str) -> Seeds:
     """Return a row's finished seeds, in order."""
-    files = sorted(tables.glob(f"seed*/{name}/{predictions_file(split)}"))
     return {
-        file.parent.parent.name: Run(read_predictions(file))
-        for file in files
-        if (file.parent / METRICS).exists()
+        run.parent.name: Run(read_predictions(run / predictions_file(split)))
+        for run in finished_runs(tables, name)
     }
 
 
@@ -273,9 +277,8 @@ def curves_table(tables: Path, names: Sequence[str]) -> str:
     """Return dev BLEU-4 while rows train, as means over seeds, as Markdown."""
     curves: dict[str, dict[int, list[float]]] = {}
     for name in names:
-        for run in sorted(tables.glob(f"seed*/{name}")):
-            scores = read_scores(run / CHECKPOINTS)
-            if scores and (run / METRICS).exists():
+        for run in finished_runs(tables, name):
+            if scores := read_scores(run / CHECKPOINTS):
                 every = read_json(run / FINISHED)["config"]["translate"]["eval_every"]
                 for place, step in enumerate(sorted(scores), start=1):
                     curves.setdefault(name, {}).setdefault(place * every, []).append(scores[step]["bleu4"])
@@ -342,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help=f"keep the predictions of the decisive rows in {RESULTS.name}/, a file for each seed",
     )
     options = parser.parse_args(arguments)
-    names = sorted({path.parent.name for path in options.tables.glob(f"seed*/rehearsal*/{METRICS}")})
+    names = sorted({run.name for run in finished_runs(options.tables, "rehearsal*")})
     if QUESTION not in names:
         parser.error(f"{options.tables} has no finished {QUESTION}, with which all rows are compared")
     rows = {

@@ -27,6 +27,8 @@ HEATMAPS = "heatmaps"
 PROFILE = "profile"
 TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 
+UNKNOWN_CODE = "unknown"  # of a run of an earlier version, which did not keep it
+
 Scores = dict[int, dict[str, float]]  # by step
 PICTURES = (".png", ".pdf", ".svg", ".jpg")  # endings of the pictures that matplotlib writes
 
@@ -268,8 +270,8 @@ def read_notes(workdir: Path) -> dict[str, Any]:
     """Return the notes of the run or evaluation in a folder.
 
     The notes have its `stage`, its configuration as `config`, the fingerprint of its tokenizer as
-    `tokenizer`, the facts of its dataset as `dataset` and of its feature sets as `features`. A folder without
-    a run has none.
+    `tokenizer`, the facts of its dataset as `dataset` and of its feature sets as `features`, and the code by
+    which it was trained or evaluated as `code`. A folder without a run has none.
     """
     checkpoints = workdir / CHECKPOINTS
     latest = [checkpoint_notes(checkpoints / str(step)) for step in saved_steps(checkpoints)[-1:]]

@@ -69,7 +69,7 @@ class CheckpointConfig:
 
     every_steps: int = positive(1000)  # in addition to the end of each evaluated epoch
     keep_latest: int = positive(2)
-    keep_best: int = non_negative(1)
+    keep_best: int = positive(1)
 
 
 @dataclass(frozen=True)

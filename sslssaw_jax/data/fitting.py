@@ -17,7 +17,7 @@ from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.errors import printable
 from sslssaw_jax.workdir import read_json, write_json
 
-TRIMMED_FOR = "trimmed_for.json"  # beside a trimmed mBART: the dataset whose tokens it keeps
+TRIMMED_FOR = "trimmed_for.json"  # in the folder of a trimmed mBART: the texts whose tokens it keeps
 
 
 def require_fitting_data(

@@ -45,8 +45,12 @@ def remove_other_results(folder: Path, notes: dict[str, Any]) -> None:
         notes: Of this evaluation.
     """
     before = read_notes(folder) or notes
-    if before["dataset"]["fingerprint"] == notes["dataset"]["fingerprint"]:
-        return
+    if before["dataset"]["fingerprint"] != notes["dataset"]["fingerprint"]:
+        remove_results(folder)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove the scores, predictions, pictures and report of a folder."""
     shutil.rmtree(folder / HEATMAPS, ignore_errors=True)
     for name in (METRICS, REPORT, predictions_file("*"), glosses_file("*")):
         for file in folder.glob(name):

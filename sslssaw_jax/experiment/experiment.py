@@ -17,11 +17,17 @@ from sslssaw_jax.data.glosses import require_glosses
 from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.sign_bank import BankSource, keep_bank, keep_glosses, read_sentences
 from sslssaw_jax.evaluation.metrics import lacks_bleu4
+from sslssaw_jax.evaluation.output_folder import remove_results
 from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.experiment.run_data import RunData
-from sslssaw_jax.experiment.run_notes import require_same_run, run_notes
+from sslssaw_jax.experiment.run_notes import (
+    require_same_run,
+    require_same_scoring,
+    run_notes,
+    with_earlier_code,
+)
 from sslssaw_jax.inference.base_model import find_base, require_fitting_base
 from sslssaw_jax.report.run_report import write_report
 from sslssaw_jax.stages.stage import BackTranslation, Stage
@@ -29,7 +35,7 @@ from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.compilation_cache import cache_compilation
 from sslssaw_jax.training.faults import explain_device_errors
 from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.processes import wait_for_all
+from sslssaw_jax.training.processes import require_alike, wait_for_all
 from sslssaw_jax.training.sharding import device_names, make_mesh
 from sslssaw_jax.training.signals import StopRequest
 from sslssaw_jax.training.stage_folders import stage_folders
@@ -101,6 +107,7 @@ class Experiment:
             WorkdirError: Another run writes into the workdir.
         """
         self._require_mode(mode, clip_ids, features, overwrite)
+        self._require_alike()
         last = self._stages[-1]
         translates = last.translation is not None
         if mode != "train":
@@ -169,6 +176,14 @@ class Experiment:
                 f"--mode={mode} translates, but the stage {last.name} cannot: use a config of a later stage"
             )
 
+    def _require_alike(self) -> None:
+        """Raise ConfigError unless all processes have the same settings and data."""
+        notes = self._notes(-1)
+        own = dict.fromkeys(("data_dir", "cache_dir", "num_threads"))  # of a machine
+        config = notes["config"] | {"data": notes["config"]["data"] | own}
+        keys = ("config", "dataset", "features", "tokenizer", "glosses", "code")
+        require_alike(notes | {"config": config}, keys)
+
     def _train(self, place: int) -> None:
         """Train a stage and the stages before it, unless they are finished."""
         stage, workdir = self._stages[place], self._folders[place]
@@ -177,6 +192,7 @@ class Experiment:
         if mark.exists():
             print(f"{stage.name}: finished in {workdir}")
             return
+        require_same_scoring(workdir, self.config, stage)
         if stage.recognition:
             data = self.config.data
             for split in (data.dev_split, data.test_split)[: 2 if place == len(self._stages) - 1 else 1]:
@@ -189,6 +205,7 @@ class Experiment:
         evaluator = self._evaluator if stage is self._stages[-1] else self._make_evaluator(place)
         first = "" if workdir == self.workdir else f", before {self._stages[-1].name}"
         print(f"{stage.name}: training on {device_names(self._mesh)} in {workdir}{first}")
+        notes = with_earlier_code(self._notes(place), workdir)
         with locked(workdir), explain_device_errors(stage.name):
             batches = batches or self._train_batches(place)
             self._report_texts(stage, batches.clips)
@@ -203,7 +220,7 @@ class Experiment:
                 workdir=workdir,
                 mesh=self._mesh,
                 batches=batches,
-                meta=self._notes(place),
+                meta=notes,
                 stop=self._stop,
                 start=start,
                 evaluate=evaluator.programs.dev_scores if stage.selection else None,
@@ -214,7 +231,8 @@ class Experiment:
                 "reads_video": stage.reads_video,
                 "language": self._data.dataset.language,
             }
-            write_json(mark, facts | self._notes(place))
+            remove_results(workdir)  # of a state before the end, which would pass as those of the best
+            write_json(mark, facts | notes)
         wait_for_all(f"{stage.name} is finished")
 
     def _report_texts(self, stage: Stage, clips: Sequence[ClipInfo]) -> None:

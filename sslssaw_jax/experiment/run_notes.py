@@ -1,31 +1,53 @@
 """What is kept with a run, so that no other run is mistaken for it."""
 
+import hashlib
+import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.config.experiment import Config, run_differences, to_dict
+from sslssaw_jax.config.experiment import Config, differences, run_differences, to_dict
 from sslssaw_jax.data.features import features_notes
 from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_features
 from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.stages.stage import Stage
-from sslssaw_jax.workdir import read_notes
+from sslssaw_jax.training.stage_folders import announce_other_clips
+from sslssaw_jax.types import LOSS
+from sslssaw_jax.workdir import CHECKPOINTS, UNKNOWN_CODE, read_notes, read_scores
 
 # the same for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
 
 
 def run_notes(config: Config, data: RunData, stage: Stage) -> dict[str, Any]:
-    """Return what is kept with a run: stage, configuration, texts and data."""
+    """Return what is kept with a run: stage, configuration, texts, data, code."""
     notes = {
         "stage": stage.name,
         "config": to_dict(config),
         "tokenizer": data.tokenizer.fingerprints,
         "dataset": data.dataset.facts.to_json(),
         "features": features_notes(data.feature_sets),
+        "code": [code()],
     }
     return notes | ({"glosses": data.glosses.fingerprint} if stage.reads_gloss else {})
+
+
+@cache  # files may change while a run trains by what it has imported
+def code() -> str:
+    """Return version and digest of the package: `0.1.0+1234567890ab`."""
+    folder, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
+    return f"{sys.modules['sslssaw_jax'].__version__}+{digest.hexdigest()[:12]}"
+
+
+def with_earlier_code(notes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return notes that name all code by which a run was trained."""
+    earlier = read_notes(folder)
+    before = earlier.get("code", [UNKNOWN_CODE]) if earlier else []
+    return notes | {"code": [*dict.fromkeys([*before, *notes["code"]])]}
 
 
 def require_same_run(
@@ -73,5 +95,29 @@ def require_same_run(
             reads_frames=reads_frames,
             trains=trains,
         )
+        name, fingerprint = saved["config"]["data"]["dataset"], saved["dataset"]["fingerprint"]
+        announce_other_clips(folder, name, fingerprint, data.dataset, config.data)
     if stage.reads_video and "features" in saved:  # earlier versions read only frames
         require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)
+
+
+def require_same_scoring(folder: Path, config: Config, stage: Stage) -> None:
+    """Raise ConfigError if a training would score dev in another way.
+
+    Best state, patience and plateau follow from all scores of a run together.
+
+    Args:
+        folder: The workdir of the stage.
+        config: The configuration with which its training continues.
+        stage: The stage.
+    """
+    saved = read_notes(folder)
+    if not (saved and read_scores(folder / CHECKPOINTS)):
+        return
+    decides = ["config.data.dev_split:"] + ["config.decode."] * (stage.selection is not LOSS)
+    every = differences(saved["config"], to_dict(config))
+    if changed := [line for line in every if line.startswith(tuple(decides))]:
+        raise ConfigError(
+            f"{folder} has scores on dev that cannot be compared with those to come; continue with the same "
+            "settings (--mode=eval takes others), or choose another --workdir:\n  " + "\n  ".join(changed)
+        )

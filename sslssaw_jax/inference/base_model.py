@@ -16,6 +16,7 @@ from sslssaw_jax.data.fitting import (
     require_known_characters,
 )
 from sslssaw_jax.inference.trained_model import TrainedModel, is_model, load
+from sslssaw_jax.training.stage_folders import announce_other_clips
 from sslssaw_jax.workdir import read_notes, user_path
 
 
@@ -72,6 +73,7 @@ def require_fitting_base(
         reads_frames=reads_video and not data.features,
         trains=False,
     )
+    announce_other_clips(folder, base.config.data.dataset, base.facts.fingerprint, dataset, data)
     require_fitting_features(folder, features_notes(base.features), dataset, features, trains=False)
     if train_clips:
         require_known_characters(name, train_clips, base.tokenizer)

@@ -26,6 +26,7 @@ class Run:
     gains: dict[str, float]  # the differences that these p-values are for
     parameters: int | None = None  # of the last stage's model; runs of older versions do not say
     seconds: float | None = None  # of all training steps, with stage 1
+    code: frozenset[str] = frozenset()  # that trained its stages
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,10 @@ def _notes(number: int, rows: list[Row], seeds: int) -> list[str]:
         if len(row.runs) < seeds:
             failed = f", {row.failed} failed ({row.reason})" if row.failed else ""
             notes.append(f"{name} ({row.experiment}): {len(row.runs)} of {seeds} runs{failed}.")
+    if len({run.code for row in rows for run in row.runs}) > 1:
+        code = {name: {one for run in row.runs for one in run.code} for name, row in zip(names, rows)}
+        by_row = "; ".join(f"{name} by {', '.join(sorted(found))}" for name, found in code.items() if found)
+        notes.append(f"Trained by different code (version and digest): {by_row}.")
     if all(row.runs for row in rows):
         places = range(len(rows))
         ours = sorted(places, key=lambda place: rows[place].mean("bleu4"))

@@ -36,6 +36,7 @@ from sslssaw_jax.workdir import (
     FINISHED,
     LOG,
     METRICS,
+    UNKNOWN_CODE,
     inside,
     locked,
     predictions_file,
@@ -111,7 +112,7 @@ def make_table(
 
     Raises:
         ConfigError: A flag is wrong.
-        TableError: A finished run has other settings, or other clips.
+        TableError: A finished run has other settings, clips or features.
         WorkdirError: Another process makes a table there.
         Stopped: A signal came.
     """
@@ -196,18 +197,24 @@ def _require_same_settings(job: _Job) -> None:
 
 
 def _require_one_dataset(jobs: Sequence[_Job]) -> None:
-    """Raise TableError if rows were trained on different preparations of the dataset."""
-    folders: dict[str, Path] = {}
+    """Raise TableError if rows were trained on different clips or features."""
+    found: dict[str, dict[str, Path]] = {}  # by what was read, a run for each fingerprint
     for job in jobs:
-        facts = read_json(job.workdir / FINISHED).get("dataset")
-        if facts:  # runs of version 0.1 have none
-            folders.setdefault(facts["fingerprint"], job.workdir)
-    if len(folders) > 1:
-        names = " and ".join(map(str, folders.values()))
-        raise TableError(
-            f"{names} were trained on different clips, since the dataset was prepared again between them: "
-            "choose another --workdir"
-        )
+        notes = read_json(job.workdir / FINISHED)
+        read = {
+            f"versions of the feature set {name}, since it was written": facts
+            for name, facts in notes.get("features", {}).items()
+        }
+        if "dataset" in notes:  # runs of version 0.1 do not say
+            read["clips, since the dataset was prepared"] = notes["dataset"]
+        for what, facts in read.items():
+            found.setdefault(what, {}).setdefault(facts["fingerprint"], job.workdir)
+    for what, folders in found.items():
+        if len(folders) > 1:
+            names = " and ".join(map(str, folders.values()))
+            raise TableError(
+                f"{names} were trained on different {what} again between them: choose another --workdir"
+            )
 
 
 def _scored(config: dict[str, Any]) -> dict[str, Any]:
@@ -303,8 +310,15 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
             scores[WITH_PERIOD] = score(predictions, targets, period=True)["bleu4"]
         intervals = confidence_interval(predictions, targets, characters=characters)
         parameters = read_json(job.workdir / FINISHED).get("parameters")  # older runs have none
-        runs.append(Run(scores, intervals, p_values, gains, parameters, _seconds(job)))
+        runs.append(Run(scores, intervals, p_values, gains, parameters, _seconds(job), _code(job)))
     return runs
+
+
+def _code(job: _Job) -> frozenset[str]:
+    """Return the code that trained a row's stages."""
+    marks = {folder / FINISHED for _, folder in job.stages}
+    notes = [read_json(mark) for mark in marks if mark.exists()]
+    return frozenset(one for each in notes for one in each.get("code", [UNKNOWN_CODE]))
 
 
 def _seconds(job: _Job) -> float | None:

@@ -68,7 +68,7 @@ class Checkpointer:
     Args:
         directory: The folder of the checkpoints.
         keep_latest: Number of latest checkpoints to keep, at least 1.
-        keep_best: Number of best checkpoints to keep.
+        keep_best: Number of best checkpoints to keep, at least 1.
         selection: The score that ranks checkpoints; None if there are no scores.
     """
 

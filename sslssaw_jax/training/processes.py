@@ -1,10 +1,14 @@
 """Several processes as one run, each with its own devices."""
 
+import json
 import os
 import sys
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from sslssaw_jax.config.checks import ConfigError
@@ -59,6 +63,24 @@ def initialize_processes(
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only process 0 prints
     return True
+
+
+def require_alike(notes: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise ConfigError unless all processes have the same notes.
+
+    Args:
+        notes: Of the run, as JSON.
+        keys: The notes to compare, the same in all processes; a missing one is None.
+    """
+    texts = [json.dumps(notes.get(key), sort_keys=True) for key in keys]
+    digests = np.array([zlib.crc32(text.encode()) for text in texts], np.uint32)
+    by_process = multihost_utils.process_allgather(digests)
+    for process, equal in enumerate(by_process == by_process[0]):
+        if changed := [key for key, same in zip(keys, equal) if not same]:
+            raise ConfigError(
+                f"process {process} differs from process 0 in {', '.join(changed)}: start all with the same "
+                "settings and code, on the same prepared data"
+            )
 
 
 def wait_for_all(what: str) -> None:

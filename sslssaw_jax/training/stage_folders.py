@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sslssaw_jax.config.checks import ConfigError
+from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.config.experiment import Config
+from sslssaw_jax.data.dataset import Dataset
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.progress import announce
@@ -59,4 +61,21 @@ def announce_unfinished(workdir: Path) -> None:
         announce(
             f"{workdir} has not finished its training: its best state so far is used; run its "
             "training command again to continue"
+        )
+
+
+def announce_other_clips(folder: Path, name: str, fingerprint: str, now: Dataset, data: DataConfig) -> None:
+    """Print a message if a model may know the test clips.
+
+    Args:
+        folder: Of the trained model.
+        name: The name of the dataset that it was trained on.
+        fingerprint: Of that dataset.
+        now: The dataset that it translates; without a train split, it holds only clips to translate.
+        data: The settings that name the splits.
+    """
+    if name == now.name and fingerprint != now.facts.fingerprint and data.train_split in now.splits:
+        announce(
+            f"{folder} was trained on another preparation of {name} than {now.folder} holds: clips of "
+            f"{data.test_split} here may have been in its {data.train_split}, and their scores too high"
         )

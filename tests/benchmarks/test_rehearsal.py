@@ -64,6 +64,17 @@ def test_only_seeds_that_both_rows_have_are_compared():
     assert rehearsal.gain({"seed2": one["seed2"]}, other, range(40)) is None
 
 
+def test_a_run_that_was_evaluated_before_its_end_is_left_out(tmp_path: Path):
+    for seed in ("seed0", "seed1"):
+        folder = tmp_path / seed / "rehearsal_qb"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+        rows = [json.dumps(vars(row)) for row in run(0.1, 0, 5).predictions]
+        (folder / "predictions.test.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "seed1" / "rehearsal_qb" / "finished.json").write_text("{}")
+    assert list(rehearsal.read_runs(tmp_path, "rehearsal_qb", "test")) == ["seed1"]
+
+
 def test_the_command_prints_every_row_draws_and_keeps_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -153,6 +153,10 @@ def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_key(key, value)
         read_config(with_value(key, value))
 
 
+def test_a_run_keeps_the_best_state_which_it_evaluates():
+    assert refused("checkpoint.keep_best", 0) == "config.checkpoint.keep_best is 0; it must be positive"
+
+
 def test_a_seed_that_jax_cannot_take_is_refused():
     assert refused("seed", 10**20) == f"config.seed is {10**20}; it must lie in [0, 2**63)"
     assert read_config(with_value("seed", 2**63 - 1)).seed == 2**63 - 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sslssaw_jax
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.data.fitting import require_fitting_data, write_trimmed_for
@@ -21,7 +22,7 @@ from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.split_translator import SplitTranslator
 from sslssaw_jax.evaluation.understanding import find_understanding
 from sslssaw_jax.evaluator import Evaluator
-from sslssaw_jax.experiment import Experiment
+from sslssaw_jax.experiment import Experiment, run_notes
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError
 from sslssaw_jax.training.stage_folders import require_source
@@ -29,7 +30,11 @@ from sslssaw_jax.types import BLEU_4, LOSS
 from sslssaw_jax.workdir import (
     CHECKPOINTS,
     FINISHED,
+    HEATMAPS,
     METRICS,
+    REPORT,
+    SCORES,
+    checkpoint_notes,
     read_json,
     read_jsonl,
     read_notes,
@@ -107,6 +112,32 @@ def test_a_checkpoint_counts_as_a_run_before_there_is_a_mark(finished, data_dir)
     (finished / FINISHED).rename(notes)
     with pytest.raises(ConfigError, match=r"config\.seed: 0 then, 2 now"):
         experiment(data_dir, finished, seed=2).run("train")
+
+
+def test_a_training_goes_on_only_where_its_scores_on_dev_can_be_compared(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sslssaw_jax.experiment.experiment.train", lambda *_, **__: SimpleNamespace(step=3, params={})
+    )
+    decoding = {"decode__beams": 7, "decode__length_penalty": 0.5}
+    lines = [
+        "  config.data.dev_split: 'dev' then, 'test' now",
+        "  config.decode.beams: 2 then, 7 now",
+        "  config.decode.length_penalty: 1.0 then, 0.5 now",
+    ]
+    for stage, refused in (("translate", lines), ("pretrain", lines[:1])):  # the loss needs no decoding
+        run = experiment(data_dir, tmp_path / stage, stage=stage)
+        place, checkpoints = len(run._stages) - 1, run.workdir / CHECKPOINTS
+        write_json(checkpoint_notes(checkpoints / "3"), run._notes(place))
+        write_json(checkpoints / SCORES, {"2": {"bleu4": 1.0}})
+        other = experiment(data_dir, run.workdir, stage=stage, data__dev_split="test", **decoding)
+        with pytest.raises(ConfigError, match=r"scores on dev that .* choose another --workdir") as told:
+            other._train(place)
+        assert str(told.value).splitlines()[1:] == refused
+        (checkpoints / SCORES).unlink()
+        other._train(place)
+        assert (run.workdir / FINISHED).exists()
 
 
 def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finished, data_dir) -> None:
@@ -237,6 +268,26 @@ def test_a_run_does_not_go_on_when_its_dataset_was_prepared_anew(finished, data_
         run.run("train")
     fingerprint = find_dataset(data_dir, "avatar_qa").facts.fingerprint
     assert run._evaluator.output_dir == finished / f"avatar_qa-{fingerprint}"
+
+
+@pytest.mark.parametrize("mode", ["eval", "translate"])
+def test_a_model_of_another_preparation_may_have_seen_the_test_clips(
+    mode, finished, data_dir, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**changes: Any) -> str:
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            experiment(data_dir, finished.parent / "demo", **changes).run(mode)
+        return capsys.readouterr().err
+
+    assert "preparation" not in told()
+    with_dataset_of(finished, fingerprint="older")
+    line = f"{finished} was trained on another preparation of avatar_qa than "
+    assert line in told() and "clips of test here may have been in its train" in told()
+    assert line in told(evaluation__ensemble=("demo",))
+    notes = read_notes(finished)
+    notes["config"]["data"]["dataset"] = "custom_qa"
+    write_json(finished / FINISHED, notes)
+    assert "preparation" not in told()
 
 
 @pytest.mark.parametrize("fact", [("resize", "crop:96"), ("fps", 30.0), ("language", "de_DE")])
@@ -411,6 +462,61 @@ def test_no_process_goes_on_before_the_mark_of_a_finished_stage_is_there(
     run._train(0)
     assert waited == [True]
     assert capsys.readouterr().out.startswith("warm_start: training on cpu in ")
+
+
+@pytest.mark.parametrize(("earlier", "kept"), [(["a"], ["a", "b"]), (["b"], ["b"]), (None, ["unknown", "b"])])
+def test_a_run_names_all_code_that_trained_it(
+    earlier, kept, data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, meta = experiment(data_dir, tmp_path / "demo"), []
+
+    def train(*_: Any, **given: Any) -> SimpleNamespace:
+        meta.append(given["meta"])
+        return SimpleNamespace(step=1, params={})
+
+    monkeypatch.setattr("sslssaw_jax.experiment.run_notes.code", lambda: "b")
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", train)
+    folder = run._folders[0]
+    notes = {key: value for key, value in run._notes(0).items() if key != "code"}
+    begun = notes | ({"code": earlier} if earlier else {})
+    write_json(checkpoint_notes(folder / CHECKPOINTS / "1"), begun)
+    run._train(0)
+    assert [read_json(folder / FINISHED)["code"], meta[0]["code"]] == [kept, kept]
+
+
+def test_code_is_told_apart_by_the_text_of_its_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_notes, "__file__", str(tmp_path / "experiment" / "run_notes.py"))
+    file, digest, found = tmp_path / "models" / "fusion.py", run_notes.code.__wrapped__, []
+    file.parent.mkdir()
+    for text in ("gate = 1\n", "gate = 2\n", "gate = 1\n"):
+        file.write_text(text)
+        found.append(digest())
+    found.append((file.rename(file.with_name("fusions.py")), digest())[1])
+    first, changed, again, renamed = found
+    assert first == again and len({first, changed, renamed}) == 3
+    assert all(one.startswith(f"{sslssaw_jax.__version__}+") for one in found)
+
+
+def test_results_of_a_state_before_the_end_are_gone_when_the_training_is_finished(
+    data_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = experiment(data_dir, tmp_path / "demo"), "sslssaw_jax.experiment.experiment"
+    folder = run._folders[0]
+    results = (METRICS, REPORT, "predictions.dev.jsonl", "glosses.test.jsonl", f"{HEATMAPS}/test-000.png")
+
+    def train(*_: Any, **__: Any) -> SimpleNamespace:
+        for name in results:
+            write_json(folder / name, {})
+        return SimpleNamespace(step=1, params={})
+
+    def killed(path: Path, obj: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{place}.train", train)
+    monkeypatch.setattr(f"{place}.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run._train(0)
+    assert not [name for name in results if (folder / name).exists()], "no mark can be next to old scores"
 
 
 @pytest.mark.parametrize(("target", "told"), [("rain in the", True), ("rain in the north", False)])

@@ -112,6 +112,14 @@ def test_clips_that_were_prepared_otherwise_are_refused(runs, monkeypatch, fact,
         require_fitting_base(run._base._replace(facts=facts), run.config, run._data.dataset, [], None)
 
 
+def test_a_base_of_another_preparation_may_have_seen_the_test_clips(runs, capsys):
+    run = experiment(runs)
+    assert "preparation" not in capsys.readouterr().err
+    facts = replace(run._base.facts, fingerprint="other")
+    require_fitting_base(run._base._replace(facts=facts), run.config, run._data.dataset, [], None)
+    assert "trained was trained on another preparation of avatar_qa" in capsys.readouterr().err
+
+
 def test_characters_that_the_model_cannot_write_are_named(runs, tmp_path):
     run = experiment(runs)
     train_tokenizer(["today there is snow", "there is wind in the north"], tmp_path / "other", vocab_size=40)

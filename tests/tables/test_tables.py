@@ -238,6 +238,43 @@ def test_rows_of_different_preparations_of_a_dataset_are_refused(runs):
         make_table(7, "avatar_qa", runs.workdir, only=["video", "question"])
 
 
+def test_rows_and_seeds_on_different_features_of_one_name_are_refused(runs):
+    make_table(7, "avatar_qa", runs.workdir, seeds=2, only=["video", "question"])
+
+    def note(run: str, **fingerprints: str) -> None:
+        mark = runs.workdir / run / "finished.json"
+        sets = {name: {"fingerprint": one} for name, one in fingerprints.items()}
+        mark.write_text(json.dumps(json.loads(mark.read_text()) | {"features": sets}))
+
+    note("seed0/demo_video", s3d="a", points="p")
+    note("seed1/demo_video", s3d="a", cnn="b")
+    make_table(7, "avatar_qa", runs.workdir, seeds=2, only=["video", "question"])
+    for name in ("s3d", "points"):
+        note("seed1/demo_video", **{name: "z"})
+        told = rf"seed0/demo_video and .*seed1/demo_video were .* feature set {name}, .* another --workdir"
+        with pytest.raises(TableError, match=told):
+            make_table(7, "avatar_qa", runs.workdir, seeds=2, only=["video", "question"])
+
+
+def test_a_table_names_the_code_of_rows_that_different_code_trained(runs):
+    def note(**code: list[str]) -> str:
+        for run, found in code.items():
+            mark = runs.workdir / "seed0" / f"demo_{run}" / "finished.json"
+            mark.write_text(json.dumps(json.loads(mark.read_text()) | {"code": found}))
+        make_table(7, "avatar_qa", runs.workdir)
+        told = (runs.workdir / "table7.avatar_qa.md").read_text().splitlines()
+        return "".join(line for line in told if "different code" in line)
+
+    make_table(7, "avatar_qa", runs.workdir)
+    assert note() == "", "all unknown"
+    without_code = json.loads((runs.workdir / "seed0/demo_question/finished.json").read_text())
+    assert note(stage1=["a"], question=["b"], video=["b"], ssl_ssaw=["b"]) == "", "all alike"
+    assert note(video=["b", "c"]).endswith(": Question by a, b; Sign by a, b, c; Question + Sign by a, b.")
+    (runs.workdir / "seed0/demo_stage1/finished.json").unlink()
+    write_json(runs.workdir / "seed0/demo_question/finished.json", without_code)
+    assert note().endswith(": Question by unknown; Sign by b, c; Question + Sign by b.")
+
+
 def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(runs):
     make_table(7, "avatar_qa", runs.workdir, only=["video"])
     assert runs.called() == [SHARED[0], "seed0/demo_video"]

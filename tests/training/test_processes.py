@@ -45,8 +45,9 @@ run.main([])
 from sslssaw_jax.systems import read_config
 from sslssaw_jax.experiment import Experiment
 Experiment(read_config(configuration(Path(sys.argv[1]))), Path(sys.argv[2])).run("train")
-from tests.training.test_processes import check_whole_variable
+from tests.training.test_processes import check_others_are_refused, check_whole_variable
 check_whole_variable()
+check_others_are_refused(Path(sys.argv[1]), Path(sys.argv[2]).parent)
 """
 CONFIG_FILE = """
 from pathlib import Path
@@ -85,6 +86,20 @@ def check_whole_variable() -> None:
     params = nnx.State({"table": nnx.Param(table)})
     state = TrainState(jax.numpy.int32(0), params, nnx.State({}), {})
     np.testing.assert_array_equal(whole_variable(state, ("table",)), whole)
+
+
+def check_others_are_refused(data_dir: Path, folder: Path) -> None:
+    """Start runs of which this process has another seed, or data of other content, than the first."""
+    process = jax.process_index()
+    other = folder / f"data{process}"
+    shutil.copytree(data_dir, other)
+    facts = other / "avatar_qa" / "1.0.0" / "dataset.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"fingerprint": f"of process {process}"}))
+    for place, seed, refused in ((data_dir, process, "config"), (other, 0, "dataset")):
+        config = configuration(place)
+        config.seed, config.data.num_threads = seed, 1 + process
+        with pytest.raises(ConfigError, match=f"process 1 differs from process 0 in {refused}: start all"):
+            Experiment(read_config(config), folder / "refused").run("eval")
 
 
 def interrupted(finished: Path, workdir: Path) -> Path:
