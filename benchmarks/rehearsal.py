@@ -139,7 +139,7 @@ def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
 
 
 def relative_length(sums_Rx10: np.ndarray) -> np.ndarray:
-    """Return the tokens of the translations for each token of the references, f[R]."""
+    """Return the translations' tokens per token of the references, f[R]."""
     return sums_Rx10[:, 0] / sums_Rx10[:, 1]
 
 

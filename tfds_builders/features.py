@@ -108,7 +108,10 @@ def _shares(found: Keypoints, size: tuple[int, int] | None, resize: Resize) -> n
 
 
 def _scores_far_outside(found: Keypoints, size: tuple[int, int]) -> np.ndarray:
-    """Return the scores of points more than a tenth outside the picture, and of all points, f[2]."""
+    """Sum the scores of points far outside, and of all, f[2].
+
+    Far is more than a tenth of the picture beyond its edge.
+    """
     x_TxK, y_TxK, score_TxK = np.moveaxis(found.places, -1, 0)
     score_TxK = np.maximum(score_TxK, 0)  # estimators guess legs below the picture, with scores near 0
     far_TxK = (abs(x_TxK / size[1] - 0.5) > 0.6) | (abs(y_TxK / size[0] - 0.5) > 0.6)

@@ -118,7 +118,7 @@ def write_trimmed_for(folder: Path, dataset: str, texts: Iterable[str]) -> None:
 
 
 def trimmed_for_others(clips: ClipSource, tokenizer: Tokenizer) -> str:
-    """Return a line if a tokenizer was trimmed for other texts than train's.
+    """Return a line if a tokenizer was trimmed for other texts.
 
     Args:
         clips: The train split.

@@ -364,7 +364,7 @@ def _has_gap(files: list[Path]) -> bool:
 
 
 def _odd_names(files: list[Path]) -> list[str]:
-    """Return what is odd about the names of files, all of which are read as frames."""
+    """Return what is odd about the names of frames."""
     several_kinds = len({len(_numbers(file)) for file in files}) > 1
     times = any(re.search(r"\d[.,]\d", file.stem) for file in files)
     odd = ["files of several kinds (copies, thumbnails?) read as frames"] * several_kinds

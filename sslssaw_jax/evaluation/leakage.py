@@ -110,21 +110,22 @@ def is_overlap_free(question: str, target: str, *, characters: bool = False) -> 
 
 
 def copied_questions(questions: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """Return the questions as translations, in lower case unless a target has capitals."""
+    """Return the questions as translations, cased as targets are."""
     return list(map(normal if _have_capitals(targets) else clean_question, questions))
 
 
 def question_baselines(
     questions: Sequence[str], targets: Sequence[str], language: str
 ) -> dict[str, list[str]]:
-    """Translate the questions by rules; German ones are edited as well, unless a target has capitals.
+    """Translate the questions by rules; German ones are edited as well.
 
-    Clips without any question have no such translation.
+    The rules write lower case, so they are left out if a target has capitals. Clips without any question have
+    no such translation.
     """
     if not any(questions):
         return {}
     made = {"copy_question": copied_questions(questions, targets)}
-    if language == "de_DE" and not _have_capitals(targets):  # the rules write lower case
+    if language == "de_DE" and not _have_capitals(targets):
         made["edited_question"] = [edit_german_question(clean_question(question)) for question in questions]
     return made
 
