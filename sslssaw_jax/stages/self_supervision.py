@@ -34,7 +34,7 @@ def translation_loss(
     metrics = {"loss_sentence": l_s, "accuracy": accuracy}
     if question is not None:
         stream, logits = question
-        asked = counts.question_tokens if by_tokens else counts.clips  # also of clips without a question
+        asked = counts.question_tokens if by_tokens else counts.clips  # with those without a question
         l_d = cross_entropy(logits, stream.labels, stream.scored, asked)
         total, metrics["loss_question"] = total + question_weight * l_d, l_d
     return total, metrics
