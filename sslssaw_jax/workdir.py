@@ -27,7 +27,7 @@ HEATMAPS = "heatmaps"
 PROFILE = "profile"
 TOKENIZER, TEXT_TOWER = "tokenizer", "text_tower"  # of a trained model
 
-UNKNOWN_CODE = "unknown"  # of a run of an earlier version, which did not keep it
+UNKNOWN_CODE = "unknown"  # that trained a run before runs kept it
 
 Scores = dict[int, dict[str, float]]  # by step
 PICTURES = (".png", ".pdf", ".svg", ".jpg")  # endings of the pictures that matplotlib writes

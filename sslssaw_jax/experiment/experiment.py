@@ -179,10 +179,11 @@ class Experiment:
     def _require_alike(self) -> None:
         """Raise ConfigError unless all processes have the same settings and data."""
         notes = self._notes(-1)
+        config = notes["config"]
         own = dict.fromkeys(("data_dir", "cache_dir", "num_threads"))  # of a machine
-        config = notes["config"] | {"data": notes["config"]["data"] | own}
-        keys = ("config", "dataset", "features", "tokenizer", "glosses", "code")
-        require_alike(notes | {"config": config}, keys)
+        groups = {f"config.{key}": value for key, value in (config | {"data": config["data"] | own}).items()}
+        texts = {key: notes.get(key) for key in ("features", "tokenizer", "glosses", "code")}
+        require_alike(groups | texts | {"dataset": notes["dataset"]["fingerprint"]})
 
     def _train(self, place: int) -> None:
         """Train a stage and the stages before it, unless they are finished."""
@@ -238,11 +239,9 @@ class Experiment:
     def _report_texts(self, stage: Stage, clips: Sequence[ClipInfo]) -> None:
         """Print which texts a stage cuts, spells, cannot write or cannot score."""
         data, tokenizer = self.config.data, self._data.tokenizer
-        train_clips = self._data.clips(data.train_split, video=False)
-        told = [
-            trimmed_for_others(train_clips, tokenizer),
-            cut_targets(clips, tokenizer, data.max_target_tokens),
-        ]
+        told = [cut_targets(clips, tokenizer, data.max_target_tokens)]
+        if stage is self._stages[-1]:
+            told.append(trimmed_for_others(self._data.clips(data.train_split, video=False), tokenizer))
         if stage.reads_question:
             told.append(cut_questions(clips, tokenizer, data.max_question_tokens))
         if stage.translation:

@@ -14,9 +14,11 @@ from sslssaw_jax.data.fitting import require_fitting_data, require_fitting_featu
 from sslssaw_jax.experiment.run_data import RunData
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.stage_folders import announce_other_clips
-from sslssaw_jax.types import LOSS
+from sslssaw_jax.types import BLEU_4, LOSS, WER
 from sslssaw_jax.workdir import CHECKPOINTS, UNKNOWN_CODE, read_notes, read_scores
 
+# what decides a score on dev besides the split; words of a gloss have no length to choose
+_DECODING = {LOSS: (), WER: ("config.decode.beams:",), BLEU_4: ("config.decode.",), None: ()}
 # the same for all runs of an ensemble, which may be trained in different ways
 _OF_THE_MODEL = ("config.system:", "config.data.", "config.model.", "config.compute.", "config.glosses:")
 
@@ -84,20 +86,17 @@ def require_same_run(
             f"{folder} holds a run with another configuration; continue with that one, or choose another "
             f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
         )
-    if "dataset" in saved:  # runs of version 0.1 do not say
-        reads_video = stage.reads_video
-        reads_frames = reads_video and not config.data.features
-        require_fitting_data(
-            folder,
-            saved["dataset"],
-            data.dataset,
-            reads_video=reads_video,
-            reads_frames=reads_frames,
-            trains=trains,
-        )
-        name, fingerprint = saved["config"]["data"]["dataset"], saved["dataset"]["fingerprint"]
-        announce_other_clips(folder, name, fingerprint, data.dataset, config.data)
-    if stage.reads_video and "features" in saved:  # earlier versions read only frames
+    require_fitting_data(
+        folder,
+        saved["dataset"],
+        data.dataset,
+        reads_video=stage.reads_video,
+        reads_frames=stage.reads_video and not config.data.features,
+        trains=trains,
+    )
+    name, fingerprint = saved["config"]["data"]["dataset"], saved["dataset"]["fingerprint"]
+    announce_other_clips(folder, name, fingerprint, data.dataset, config.data)
+    if stage.reads_video:
         require_fitting_features(folder, saved["features"], data.dataset, data.feature_sets, trains=trains)
 
 
@@ -114,7 +113,7 @@ def require_same_scoring(folder: Path, config: Config, stage: Stage) -> None:
     saved = read_notes(folder)
     if not (saved and read_scores(folder / CHECKPOINTS)):
         return
-    decides = ["config.data.dev_split:"] + ["config.decode."] * (stage.selection is not LOSS)
+    decides = ["config.data.dev_split:", *_DECODING[stage.selection]]
     every = differences(saved["config"], to_dict(config))
     if changed := [line for line in every if line.startswith(tuple(decides))]:
         raise ConfigError(

@@ -120,7 +120,8 @@ class TranslationModel(nnx.Module):
         joint_BxTxD, mask_BxT = parts[0] if len(parts) == 1 else concatenate_valid(*parts[0], *parts[1])
         if self.order is not None:
             positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
-            joint_BxTxD = self.order(joint_BxTxD, positions_BxT, rngs) * mask_BxT[..., None]
+            ordered_BxTxD = self.order(joint_BxTxD, positions_BxT, rngs).astype(joint_BxTxD.dtype)
+            joint_BxTxD = ordered_BxTxD * mask_BxT[..., None]
         return joint_BxTxD, mask_BxT
 
     def encode(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None) -> Encoded:

@@ -24,7 +24,7 @@ class Run:
     intervals: dict[str, tuple[float, float]]  # of `TESTED`, as `significance.confidence_interval`
     p_values: dict[str, float]  # of `TESTED`, against the same seed of the last row; {} without that run
     gains: dict[str, float]  # the differences that these p-values are for
-    parameters: int | None = None  # of the last stage's model; runs of older versions do not say
+    parameters: int | None = None  # of the last stage's model
     seconds: float | None = None  # of all training steps, with stage 1
     code: frozenset[str] = frozenset()  # that trained its stages
 

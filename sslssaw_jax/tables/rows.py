@@ -127,6 +127,8 @@ def make_table(
         for jobs in by_seed:
             for job in jobs:
                 _require_same_settings(job)
+        every = [job for jobs in by_seed for job in jobs]
+        _require_one_dataset([job for job in every if job.done])
         failed = _train(
             [
                 job
@@ -136,7 +138,7 @@ def make_table(
             ],
             at_once,
         )
-        _require_one_dataset([job for jobs in by_seed for job in jobs if job.done])
+        _require_one_dataset([job for job in every if job.done])
         runs = zip(*map(_results, by_seed))
         table = []
         for row, jobs_of_row, runs_of_row in zip(rows, zip(*by_seed), runs):
@@ -203,10 +205,9 @@ def _require_one_dataset(jobs: Sequence[_Job]) -> None:
         notes = read_json(job.workdir / FINISHED)
         read = {
             f"versions of the feature set {name}, since it was written": facts
-            for name, facts in notes.get("features", {}).items()
+            for name, facts in notes["features"].items()
         }
-        if "dataset" in notes:  # runs of version 0.1 do not say
-            read["clips, since the dataset was prepared"] = notes["dataset"]
+        read["clips, since the dataset was prepared"] = notes["dataset"]
         for what, facts in read.items():
             found.setdefault(what, {}).setdefault(facts["fingerprint"], job.workdir)
     for what, folders in found.items():
@@ -309,7 +310,7 @@ def _results(jobs: Sequence[_Job]) -> list[Run | None]:
         if job.config.data.dataset in FINAL_PERIOD:
             scores[WITH_PERIOD] = score(predictions, targets, period=True)["bleu4"]
         intervals = confidence_interval(predictions, targets, characters=characters)
-        parameters = read_json(job.workdir / FINISHED).get("parameters")  # older runs have none
+        parameters = read_json(job.workdir / FINISHED)["parameters"]
         runs.append(Run(scores, intervals, p_values, gains, parameters, _seconds(job), _code(job)))
     return runs
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -65,18 +65,17 @@ def initialize_processes(
     return True
 
 
-def require_alike(notes: Mapping[str, Any], keys: Sequence[str]) -> None:
+def require_alike(notes: Mapping[str, Any]) -> None:
     """Raise ConfigError unless all processes have the same notes.
 
     Args:
-        notes: Of the run, as JSON.
-        keys: The notes to compare, the same in all processes; a missing one is None.
+        notes: Of the run, as JSON, with the same keys in all processes.
     """
-    texts = [json.dumps(notes.get(key), sort_keys=True) for key in keys]
+    texts = [json.dumps(note, sort_keys=True) for note in notes.values()]
     digests = np.array([zlib.crc32(text.encode()) for text in texts], np.uint32)
     by_process = multihost_utils.process_allgather(digests)
     for process, equal in enumerate(by_process == by_process[0]):
-        if changed := [key for key, same in zip(keys, equal) if not same]:
+        if changed := [key for key, same in zip(notes, equal) if not same]:
             raise ConfigError(
                 f"process {process} differs from process 0 in {', '.join(changed)}: start all with the same "
                 "settings and code, on the same prepared data"

@@ -76,6 +76,7 @@ def announce_other_clips(folder: Path, name: str, fingerprint: str, now: Dataset
     """
     if name == now.name and fingerprint != now.facts.fingerprint and data.train_split in now.splits:
         announce(
-            f"{folder} was trained on another preparation of {name} than {now.folder} holds: clips of "
-            f"{data.test_split} here may have been in its {data.train_split}, and their scores too high"
+            f"{folder} was trained on other clips of {name} than {now.folder} holds: if both are of "
+            f"one corpus, clips of {data.test_split} here may have been in its {data.train_split}, and "
+            "their scores too high"
         )

@@ -279,15 +279,15 @@ def test_a_model_of_another_preparation_may_have_seen_the_test_clips(
             experiment(data_dir, finished.parent / "demo", **changes).run(mode)
         return capsys.readouterr().err
 
-    assert "preparation" not in told()
+    assert "other clips of" not in told()
     with_dataset_of(finished, fingerprint="older")
-    line = f"{finished} was trained on another preparation of avatar_qa than "
+    line = f"{finished} was trained on other clips of avatar_qa than "
     assert line in told() and "clips of test here may have been in its train" in told()
     assert line in told(evaluation__ensemble=("demo",))
     notes = read_notes(finished)
     notes["config"]["data"]["dataset"] = "custom_qa"
     write_json(finished / FINISHED, notes)
-    assert "preparation" not in told()
+    assert "other clips of" not in told()
 
 
 @pytest.mark.parametrize("fact", [("resize", "crop:96"), ("fps", 30.0), ("language", "de_DE")])

@@ -117,7 +117,7 @@ def test_a_base_of_another_preparation_may_have_seen_the_test_clips(runs, capsys
     assert "preparation" not in capsys.readouterr().err
     facts = replace(run._base.facts, fingerprint="other")
     require_fitting_base(run._base._replace(facts=facts), run.config, run._data.dataset, [], None)
-    assert "trained was trained on another preparation of avatar_qa" in capsys.readouterr().err
+    assert "trained was trained on other clips of avatar_qa" in capsys.readouterr().err
 
 
 def test_characters_that_the_model_cannot_write_are_named(runs, tmp_path):

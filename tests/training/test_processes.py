@@ -25,7 +25,7 @@ from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.processes import initialize_processes
 from sslssaw_jax.types import TrainState
 from sslssaw_jax.weights.initial_state import whole_variable
-from sslssaw_jax.workdir import CHECKPOINTS
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, SCORES
 from tests.support.small_runs import ROOT, rows
 from tests.support.toy_system import SYSTEM
 
@@ -95,7 +95,7 @@ def check_others_are_refused(data_dir: Path, folder: Path) -> None:
     shutil.copytree(data_dir, other)
     facts = other / "avatar_qa" / "1.0.0" / "dataset.json"
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"fingerprint": f"of process {process}"}))
-    for place, seed, refused in ((data_dir, process, "config"), (other, 0, "dataset")):
+    for place, seed, refused in ((data_dir, process, "config.seed"), (other, 0, "dataset")):
         config = configuration(place)
         config.seed, config.data.num_threads = seed, 1 + process
         with pytest.raises(ConfigError, match=f"process 1 differs from process 0 in {refused}: start all"):
@@ -104,7 +104,8 @@ def check_others_are_refused(data_dir: Path, folder: Path) -> None:
 
 def interrupted(finished: Path, workdir: Path) -> Path:
     """Copy a finished run as it was after its first epoch."""
-    shutil.copytree(finished, workdir, ignore=shutil.ignore_patterns("*.json", "predictions*", "*.jpg"))
+    of_the_end = shutil.ignore_patterns(FINISHED, METRICS, SCORES, "predictions*", "*.jpg")
+    shutil.copytree(finished, workdir, ignore=of_the_end)
     last = max((workdir / CHECKPOINTS).iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(last)
     return workdir
