@@ -71,7 +71,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_installed_file(argument: str) -> str:
-    """Return `--config=configs/FILE` with the path of the installed file, unless FILE is here."""
+    """Replace a `--config=configs/FILE` that is not here by the installed one."""
     flag, _, value = argument.partition("=")
     file = Path(value.partition(":")[0])
     if flag == CONFIG and file.parts[:1] == ("configs",) and not file.is_file() and (ROOT / file).is_file():
