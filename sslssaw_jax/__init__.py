@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer as Answer
     from sslssaw_jax.inference.translator import Translator as Translator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def __getattr__(name: str) -> Any:

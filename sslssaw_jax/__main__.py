@@ -4,7 +4,6 @@ import argparse
 import runpy
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +29,7 @@ COMMANDS = {
     "report": Command("sslssaw_jax.report", "write the report of a run again"),
     "export": Command("sslssaw_jax.weights", "export a model for PyTorch", ("export",)),
 }
+ROOT = Path(__file__).parents[1]  # of this copy: its run.py and its configs/
 CONFIG, DATA_DIR = "--config", "--config.data.data_dir"
 
 
@@ -55,10 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key = f"{DATA_DIR}="
             folders = [f"--data_dir={word.removeprefix(key)}" for word in rest if word.startswith(key)]
             _run("tfds_builders.prepare", ["avatar_qa", *folders])
-        first = [f"--config={_configs() / 'demo.py'}"]
-    if not Path("configs").is_dir():  # outside a clone, use the installed ones
-        rest = [word.replace("--config=configs/", f"--config={_configs()}/") for word in rest]
-    _run(command.module, [*first, *rest])
+        first = [f"--config={ROOT / 'configs/demo.py'}"]
+    _run(command.module, [*first, *map(_with_installed_file, rest)])
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -72,17 +70,22 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+def _with_installed_file(argument: str) -> str:
+    """Replace a `--config=configs/FILE` that is not here by the installed one."""
+    flag, _, value = argument.partition("=")
+    file = Path(value.partition(":")[0])
+    if flag == CONFIG and file.parts[:1] == ("configs",) and not file.is_file() and (ROOT / file).is_file():
+        return f"{CONFIG}={ROOT / value}"
+    return argument
+
+
 def _run(module: str, arguments: Sequence[str]) -> None:
     """Run a module as `python -m MODULE ARGUMENTS`."""
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-def _configs() -> Path:
-    """Return the folder of the installed configurations."""
-    spec = find_spec("configs")
-    assert spec and spec.origin
-    return Path(spec.origin).parent
+    if module == "run":  # by its path, since the current folder may hold a run.py, too
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

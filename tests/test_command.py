@@ -1,10 +1,14 @@
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from sslssaw_jax import __main__ as command
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -50,18 +54,38 @@ def test_the_installed_configurations_are_found_outside_of_a_clone(calls, tmp_pa
     assert workdir == "--workdir=configs"
 
 
-def test_own_configurations_are_left_where_they_are(calls, tmp_path, monkeypatch):
+@pytest.mark.parametrize("value", ["configs_mine/demo.py", "configs/demo.py", "configs/mine.py:toy"])
+def test_own_configurations_are_left_where_they_are(calls, tmp_path, monkeypatch, value):
+    own = tmp_path / value.partition(":")[0]
+    own.parent.mkdir()
+    own.touch()
     monkeypatch.chdir(tmp_path)
-    command.main(["train", "--config=configs_mine/demo.py"])
-    assert calls == [("run", "--config=configs_mine/demo.py")]
+    command.main(["train", f"--config={value}"])
+    assert calls == [("run", f"--config={value}")]
+
+
+def test_a_folder_of_own_configurations_hides_no_installed_one(calls, tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    command.main(["train", "--config=configs/demo.py"])
+    command.main(["train", "--config=configs/dem.py"])  # run.py names the nearest
+    assert calls == [("run", f"--config={ROOT}/configs/demo.py"), ("run", "--config=configs/dem.py")]
+
+
+def test_a_run_py_in_the_current_folder_is_not_run(tmp_path):
+    (tmp_path / "run.py").write_text("print('not this one')")
+    train = [sys.executable, "-m", "sslssaw_jax", "train", "--config=nothing.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(train, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "" and done.stderr.startswith("error: --config=nothing.py: no such file; ")
 
 
 def test_every_command_is_a_module_that_runs():
     for name, one in command.COMMANDS.items():
-        spec = command.find_spec(one.module)
+        spec = find_spec(one.module)
         assert spec, name
         if spec.submodule_search_locations:
-            spec = command.find_spec(f"{one.module}.__main__")
+            spec = find_spec(f"{one.module}.__main__")
         assert spec and spec.origin, name
         assert 'if __name__ == "__main__":' in Path(spec.origin).read_text(), name
 

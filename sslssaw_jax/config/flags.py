@@ -36,7 +36,8 @@ def check_config_file(arguments: Sequence[str], root: Path) -> None:
     if not path.is_file():
         near = difflib.get_close_matches(path.stem, [file.stem for file in files], n=1)
         hint = f"did you mean --config=configs/{near[0]}.py? " if near else ""
-        raise ConfigError(f"--config={value}: no such file; {hint}{known}; run from the folder {root}")
+        place = f"; run from the folder {root}" if (root / "pyproject.toml").is_file() else ""  # in a clone
+        raise ConfigError(f"--config={value}: no such file; {hint}{known}{place}")
     if variant and re.search(r"def get_config\(\)", path.read_text(encoding="utf-8")):
         raise ConfigError(f"{name} has no variants: leave :{variant} out")
     _check_system(arguments, root)

@@ -38,7 +38,7 @@ def run_notes(config: Config, data: RunData, stage: Stage) -> dict[str, Any]:
 
 @cache  # files may change while a run trains by what it has imported
 def code() -> str:
-    """Return version and digest of the package: `0.1.0+1234567890ab`."""
+    """Return version and digest of the package: `0.2.0+1234567890ab`."""
     folder, digest = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())

@@ -68,6 +68,11 @@ def test_a_wrong_configuration_file_is_named_with_those_that_there_are(arguments
         check_config_file(arguments, ROOT)
 
 
+def test_installed_files_are_named_without_their_folder(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"no such file; there are configs/[\w.]*$"):
+        check_config_file(["--config=nothing.py"], tmp_path)
+
+
 def test_a_right_configuration_file_is_accepted() -> None:
     check_config_file([f"--config={ROOT}/configs/demo.py", "--config.seed=1"], ROOT)
     check_config_file([f"--config={ROOT}/configs/demo.py", "--config.system=ssl_ssaw"], ROOT)
