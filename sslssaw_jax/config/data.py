@@ -14,6 +14,7 @@ from sslssaw_jax.config.checks import (
 )
 
 TOKENS = Range(4, float("inf"), True, False, "be at least 4")
+MOST_FRAMES = Range(1, 4096, True, True, "lie in [1, 4096]")  # as many as a prepared clip may have
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DataConfig:
     isolated_split: str = "isolated"  # clips with one sign each, for the warm start
     image_size: int = positive(224)  # side in pixels of the square that the CNN sees
     crop_fraction: float = setting(0.875, SHARE)  # share of a stored frame's side that the square covers
-    max_frames: int = positive(300)
+    max_frames: int = setting(300, MOST_FRAMES)
     # from one stored frame to the next, in frames at 25 per second; 4 for a corpus at a quarter of that rate.
     # What S3D and TSPNet's windows see is counted in stored frames
     frame_stride: int = positive(1)

@@ -48,7 +48,7 @@ class ComputeConfig:
 class DecodeConfig:
     """Beam search; one beam is greedy."""
 
-    beams: int = positive(4)
+    beams: int = setting(4, Range(1, 1000, True, True, "lie in [1, 1000]"))
     max_new_tokens: int = positive(150)
     length_penalty: float = setting(1.0, Range(-math.inf, math.inf, False, False, "be a finite number"))
     # a score is divided by length ** length_penalty; gnmt: by ((5 + length) / 6) ** length_penalty

@@ -173,15 +173,20 @@ def damaged_files(dataset: Dataset) -> list[str]:
     try:
         digests = read_json(dataset.folder / DIGESTS)
         expected = _fingerprint(digests, dataset.language)
-        inside = all(Path(name).parts and not {"..", "/"} & set(Path(name).parts) for name in digests)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return [DIGESTS]
-    if not inside:
+    if not all(map(is_below, digests)):
         return [DIGESTS]
     if dataset.facts.fingerprint != expected:
         return [f"{FACTS} or {DIGESTS}"]
     files = {name: dataset.folder / name for name in digests}
     return [name for name, file in files.items() if not file.is_file() or file_digest(file) != digests[name]]
+
+
+def is_below(name: str) -> bool:
+    """Return whether a name, such as `a/b.json`, stays in its folder."""
+    parts = Path(name).parts
+    return bool(parts) and not {"..", "/"} & set(parts)
 
 
 def file_digest(path: Path) -> str:

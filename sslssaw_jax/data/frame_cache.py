@@ -137,8 +137,9 @@ class CachedClipSource(ClipSource):
 
     def _build(self, path: Path, shape: tuple[int, ...]) -> None:
         partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:  # "x" follows no link
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 # a mapped page that finds the disk full would kill the process
@@ -156,7 +157,8 @@ class CachedClipSource(ClipSource):
                 for _ in tqdm(decoded, f"decoding {self.split}", len(self), unit="clip", leave=False):
                     pass
             frames.flush()
-            with _sums_file(path).open("wb") as file:
+            _sums_file(path).unlink(missing_ok=True)
+            with _sums_file(path).open("xb") as file:
                 np.save(file, sums)
             partial.replace(path)
         finally:

@@ -4,6 +4,7 @@ Of all classes and functions that a pickle may name, only the few for tensors an
 """
 
 import collections
+import functools
 import gzip
 import io
 import math
@@ -18,6 +19,7 @@ import numpy as np
 from numpy._core import multiarray, numeric
 
 _MOST_NESTED = 100  # tuples: hashing deeper ones overflows the stack
+_COPIED = (str, bytes, bytearray, list, dict)  # what calls may copy
 _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
 STORAGE_DTYPES = {  # by PyTorch's names for storages
@@ -145,6 +147,24 @@ def _load_build(unpickler: Any) -> None:
     pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)  # type: ignore[attr-defined]
 
 
+def _counted(load: Callable[[Any], None], *, takes_all: bool) -> Callable[[Any], None]:
+    """Return an instruction that may copy what it is given, within limits.
+
+    A file can give the same bytes to many calls. An array's bytes are counted twice: old pickles hold them
+    as text.
+    """
+
+    def load_counted(unpickler: Any) -> None:
+        for given in unpickler.stack if takes_all else unpickler.stack[-2:]:
+            parts = given if isinstance(given, tuple) else (given,)
+            unpickler.copied += sum(len(part) for part in parts if isinstance(part, _COPIED))
+        if unpickler.copied > 2 * unpickler.file.tell():
+            raise pickle.UnpicklingError("it uses the same bytes again and again")
+        load(unpickler)
+
+    return load_counted
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler of data, arrays and tensors.
 
@@ -157,10 +177,14 @@ class _Unpickler(pickle._Unpickler):
     }
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
     dispatch[pickle.BUILD[0]] = _load_build
-    storages: Callable[[_Kind, str, int], np.ndarray] | None = None
+    for code in (pickle.BUILD, pickle.REDUCE, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.OBJ, pickle.INST):
+        takes_all = code in (pickle.OBJ, pickle.INST)
+        dispatch[code[0]] = _counted(dispatch[code[0]], takes_all=takes_all)
+    storages: Callable[[_Kind, str, int], np.ndarray] | None = None  # of PyTorch's files
 
     def __init__(self, file: Any, **options: Any) -> None:
         super().__init__(file, **options)
+        self.file, self.copied = file, 0
         self.nested: dict[int, tuple[int, tuple]] = {}  # how deep a tuple of tuples is, by the tuple's id
 
     def find_class(self, module: str, name: str) -> Any:
@@ -168,7 +192,7 @@ class _Unpickler(pickle._Unpickler):
         known = f"{module}.{name}"
         if module == "torch" and name in STORAGE_DTYPES:
             return _Kind(np.dtype(STORAGE_DTYPES[name]))
-        if known in _KNOWN:
+        if known in _KNOWN and not (self.storages and _KNOWN[known] is _load):  # no files in files in files
             return _KNOWN[known]
         raise _unknown(module, name)
 
@@ -202,9 +226,15 @@ def _load_zip(data: bytes) -> Any:
         names = {name.partition("/")[2]: name for name in archive.namelist()}
         if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
             raise ValueError("it is compressed, which PyTorch's files are not")
+        if sum(one.file_size for one in archive.infolist()) > len(data):
+            raise ValueError("its parts are longer than the file")
+
+        @functools.cache
+        def numbers(key: str) -> bytes:
+            return archive.read(names[f"data/{key}"])
 
         def storage(kind: _Kind, key: str, size: int) -> np.ndarray:
-            return np.frombuffer(archive.read(names[f"data/{key}"]), kind.dtype, size)
+            return np.frombuffer(numbers(key), kind.dtype, size)
 
         unpickler = _Unpickler(io.BytesIO(archive.read(names["data.pkl"])))
         unpickler.storages = storage
@@ -213,21 +243,25 @@ def _load_zip(data: bytes) -> Any:
 
 def _load_old(data: bytes) -> Any:
     """Return the object in a file from before PyTorch 1.6, numbers last."""
-    file, found = io.BytesIO(data), dict[str, np.ndarray]()
+    file, found, left = io.BytesIO(data), dict[str, np.ndarray](), len(data)
 
     def storage(kind: _Kind, key: str, size: int) -> np.ndarray:
-        if not 0 <= size * kind.dtype.itemsize <= len(data):
-            raise ValueError("it ends within its numbers")
-        return found.setdefault(key, np.zeros(size, kind.dtype))
+        nonlocal left
+        if key not in found:
+            left -= size * kind.dtype.itemsize
+            if size < 0 or left < 0:
+                raise ValueError("it ends within its numbers")
+            found[key] = np.zeros(size, kind.dtype)
+        return found[key]
 
-    if _Unpickler(file).load() != OLD_MAGIC:
+    if _PlainUnpickler(file).load() != OLD_MAGIC:
         raise ValueError("it is not PyTorch's")
     for _ in ("version", "system"):
-        _Unpickler(file).load()
+        _PlainUnpickler(file).load()
     unpickler = _Unpickler(file)
     unpickler.storages = storage
     whole = unpickler.load()
-    for key in _Unpickler(file).load():
+    for key in _PlainUnpickler(file).load():
         numbers = found[key]
         if int.from_bytes(file.read(8), "little") != len(numbers):
             raise ValueError("its storages do not have the sizes that it says")
@@ -239,12 +273,14 @@ def _tensor(
     storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> np.ndarray:
     """Return a view of a storage that is completely there."""
+    if storage.ndim != 1 or not storage.flags.c_contiguous or storage.dtype.hasobject:
+        raise ValueError("a tensor is made from something else than a storage")
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError("a tensor has a wrong shape")
     if not math.prod(shape):
         return np.zeros(shape, storage.dtype)
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides))
-    if last >= len(storage):
+    if last >= len(storage) or math.prod(shape) > len(storage):
         raise ValueError(f"a tensor of the shape {list(shape)} does not have as many numbers")
     in_bytes = [step * storage.itemsize for step in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, in_bytes, writeable=False)

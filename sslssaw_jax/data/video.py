@@ -3,6 +3,7 @@
 Preparation and the translation of new videos use the same function, `read_video`.
 """
 
+import codecs
 import math
 import os
 import re
@@ -23,6 +24,8 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
 MAX_PIXELS = 2**25  # four times as many as in 4K: a picture that claims or would have more is refused
 _MAX_SIDE = 4096  # of stored frames
+_FASTEST = 60  # decoded pictures per second of the longest clip, or twice the wanted rate
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg would open the files that they name
 _SEEK_MARGIN = 10.0  # seconds; a seek may land after the requested time
 
 cv2.setNumThreads(1)  # the processes already share the cores
@@ -92,17 +95,20 @@ class ClipFrames:
     unreadable: list[Path] = field(default_factory=list)  # frame files that are left out
 
 
-def read_video(video: Path | Segment, resize: Resize, fps: float) -> ClipFrames:
+def read_video(
+    video: Path | Segment, resize: Resize, fps: float, most_frames: int = MAX_FRAMES
+) -> ClipFrames:
     """Read a video as JPEG frames.
 
     Args:
         video: A folder of frames, which are all taken, a video file, or a part of one.
         resize: The size of the frames.
         fps: Frames per second taken from a video file, whatever its own rate.
+        most_frames: A video file with more is not read to its end, and gives none.
     """
     segment = video if isinstance(video, Segment) else Segment(video, 0.0, math.inf)
     if segment.path.is_file():
-        return _read_file(segment, resize, fps)
+        return _read_file(segment, resize, fps, most_frames)
     if segment is video:
         return ClipFrames([], ["start and end need a video file"])
     return _read_folder(segment.path, resize)
@@ -237,7 +243,7 @@ def _read_folder(folder: Path, resize: Resize) -> ClipFrames:
     return ClipFrames([frame for frame in frames.values() if frame is not None], odd, unreadable)
 
 
-def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
+def _read_file(segment: Segment, resize: Resize, fps: float, most_frames: int) -> ClipFrames:
     """Read the frame that is on screen at each tick of `fps`.
 
     Frames are repeated or left out, never blended. Only a few decoded frames are held at a time.
@@ -246,6 +252,8 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
         str(segment.path.absolute()).encode()
     except UnicodeEncodeError:  # OpenCV would end the process
         return ClipFrames([], ["its path is not UTF-8: rename it"])
+    if _is_playlist(segment.path):
+        return ClipFrames([], ["it is a playlist: name the video file itself"])
     # FFmpeg would take `10:15.mp4` for a protocol, but not an absolute path
     capture = cv2.VideoCapture(str(segment.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # as a phone was held; OpenCV 4.11 does so only if asked
@@ -259,11 +267,15 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
     video: list[bytes] = []
     last: np.ndarray | None = None
     end = 0.0
-    for seconds, image in _decode_from(capture, segment.start, step):
+    most_decoded = math.ceil(most_frames / fps * max(_FASTEST, 2 * fps))
+    for decoded, (seconds, image) in enumerate(_decode_from(capture, segment.start, step), 1):
         time = max(seconds - segment.start, 0.0)
         end = min(seconds + step, segment.end) - segment.start
-        if _ticks(end, fps) > MAX_FRAMES:
-            return ClipFrames([], [f"over {MAX_FRAMES} frames: cut it into sentences"])
+        if _ticks(end, fps) > most_frames:
+            seconds_read = f"{most_frames / fps:.1f} seconds"
+            return ClipFrames([], [f"over {most_frames} frames ({seconds_read}): cut it into sentences"])
+        if decoded > most_decoded:
+            return ClipFrames([], [f"over {most_decoded} pictures: convert it to {fps:g} per second"])
         if seconds >= segment.end:
             break
         due = _ticks(time, fps) - len(video)
@@ -278,6 +290,14 @@ def _read_file(segment: Segment, resize: Resize, fps: float) -> ClipFrames:
         return ClipFrames([], ["video breaks off before its end"])
     video += [_encode(_fit(last, resize))] * max(_ticks(end, fps) - len(video), not video)
     return ClipFrames(video)
+
+
+def _is_playlist(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16).removeprefix(codecs.BOM_UTF8).startswith(_PLAYLISTS)
+    except OSError:  # which OpenCV cannot open either
+        return False
 
 
 def _undecodable(capture: cv2.VideoCapture) -> str:

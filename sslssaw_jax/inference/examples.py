@@ -10,7 +10,7 @@ from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import decode_frame
 from sslssaw_jax.inference.demo import EXAMPLES, Example, read_examples
 from sslssaw_jax.inference.translator import Translator
-from sslssaw_jax.workdir import user_path
+from sslssaw_jax.workdir import CHECKPOINTS, saved_steps, user_path
 
 CLIPS = 3  # of a test split; the first is shown with two questions
 SHORT_SIDE = 384  # small frames are enlarged, so that they survive lossy video
@@ -21,13 +21,15 @@ def find_examples(model: str | Path, translator: Translator, folder: Path) -> li
 
     Args:
         model: The name under which the translator was loaded. A folder may hold `examples.jsonl`.
-        translator: Names the dataset whose test split is used otherwise.
+        translator: Names the dataset whose test split is used otherwise, if the model is a run's workdir.
         folder: Is created, and gets the videos in a form that browsers play.
     """
     folder.mkdir()
     if (user_path(model) / EXAMPLES).is_file():
         examples = read_examples(user_path(model))
         return [one._replace(video=Path(shutil.copy(one.video, folder))) for one in examples]
+    if not saved_steps(user_path(model) / CHECKPOINTS):
+        return []  # the model of another person would choose which of your datasets the page shows
     data = translator.model.config.data
     try:
         test = ClipSource(find_dataset(data.data_dir, data.dataset), data.test_split)

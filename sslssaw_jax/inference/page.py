@@ -45,6 +45,14 @@ class Turn(NamedTuple):
     chosen: bool = False  # by a person, from the alternatives
 
 
+async def _refuse_address(address: str, **_: Any) -> str:
+    raise gr.Error("Send the video as a file: addresses are not opened.")
+
+
+# gradio would download whatever address a visitor sends in place of any input
+gr.processing_utils.async_ssrf_protected_download = _refuse_address
+
+
 class PageError(UserError):
     """An error in what a visitor sent, shown on the page."""
 
@@ -196,16 +204,11 @@ def _ask(translator: "Translator", question: str, video: str | None, *, explain:
             "The video is missing. Record the signed answer or choose a file, then press Translate."
         )
     try:
-        [clip] = translator.read(video, question.strip())
+        longest = TOO_LONG * translator.model.config.data.max_frames
+        clips = translator.read(video, question.strip(), most_frames=longest)
     except UserError as error:
         raise PageError(str(error).replace(video, Path(video).name)) from error
-    fps, longest = translator.model.facts.fps, translator.model.config.data.max_frames
-    if clip.num_frames > TOO_LONG * longest:
-        raise PageError(
-            f"The video is too long: {clip.num_frames / fps:.1f} seconds, but the model reads at most "
-            f"{TOO_LONG * longest / fps:.1f}. Sign one sentence, or cut the video."
-        )
-    return translator.answer([clip], explain=explain)[0]
+    return translator.answer(clips, explain=explain)[0]
 
 
 def _shown(turns: list[Turn]) -> tuple[str, str, list[Turn]]:

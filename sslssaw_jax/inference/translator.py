@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from sslssaw_jax.data.batches import question_length
 from sslssaw_jax.data.clips import Clip, ClipsInMemory, ClipSource
+from sslssaw_jax.data.video import MAX_FRAMES
 from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.evaluation.occlusion import Explainer
 from sslssaw_jax.evaluation.predictions import Gate, Sentence
@@ -150,11 +151,23 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
         alone = isinstance(video, (str, Path, np.ndarray)) and isinstance(question, str)
         return answers[0] if alone else answers
 
-    def read(self, video: Video | Sequence[Video], question: str | Sequence[str] = "") -> list[Clip]:
-        """Return the clips to translate; arguments as for a call."""
+    def read(
+        self,
+        video: Video | Sequence[Video],
+        question: str | Sequence[str] = "",
+        *,
+        most_frames: int = MAX_FRAMES,
+    ) -> list[Clip]:
+        """Return the clips to translate.
+
+        Args:
+            video: As for a call.
+            question: As for a call.
+            most_frames: A video file with more is refused.
+        """
         videos = [video] if isinstance(video, (str, Path, np.ndarray)) else list(video)
         questions = [question] if question is None or isinstance(question, str) else list(question)
-        frames = [read_frames(one, self.model.facts) for one in videos]
+        frames = [read_frames(one, self.model.facts, most_frames) for one in videos]
         longest = self.model.config.data.max_frames
         for one, found in zip(videos, frames):
             if len(found) > TOO_LONG * longest:

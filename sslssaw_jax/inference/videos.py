@@ -7,7 +7,7 @@ import numpy as np
 
 from sslssaw_jax.data.clips import Clip
 from sslssaw_jax.data.dataset import DatasetFacts
-from sslssaw_jax.data.video import UNREADABLE, Resize, encode_frames, image_size, read_video
+from sslssaw_jax.data.video import MAX_FRAMES, UNREADABLE, Resize, encode_frames, image_size, read_video
 from sslssaw_jax.errors import UserError, listed
 from sslssaw_jax.workdir import user_path
 
@@ -24,16 +24,18 @@ def video_name(video: Video) -> str:
     return f"the array {list(video.shape)}" if isinstance(video, np.ndarray) else str(video)
 
 
-def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
+def read_frames(video: Video, facts: DatasetFacts, most_frames: int = MAX_FRAMES) -> list[bytes]:
     """Return the frames of a video as preparation would store them.
 
     Args:
         video: A file, from which `facts.fps` frames per second are taken; or a folder of frames or an array,
             from which all are taken.
         facts: About the dataset on which the model was trained.
+        most_frames: A file with more is refused.
 
     Raises:
-        VideoError: The video is absent, unreadable or empty, or of a size that the model does not know.
+        VideoError: The video is absent, unreadable, too long or empty, or of a size that the model does not
+            know.
     """
     name, resize = video_name(video), Resize.parse(facts.resize)
     if isinstance(video, np.ndarray):
@@ -52,7 +54,7 @@ def read_frames(video: Video, facts: DatasetFacts) -> list[bytes]:
         path = user_path(video)
         if not path.exists():
             raise VideoError(f"there is no video {path}")
-        read = read_video(path, resize, facts.fps)
+        read = read_video(path, resize, facts.fps, most_frames)
         if not read.video:
             raise VideoError(f"{path} cannot be translated: {', '.join(read.odd) or 'no frames in it'}")
         gone = read.unreadable

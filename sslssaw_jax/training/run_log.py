@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sslssaw_jax.training.progress import duration
 from sslssaw_jax.training.tracker import Tracker
-from sslssaw_jax.workdir import LOG, TENSORBOARD, is_first_process, read_log, write_jsonl
+from sslssaw_jax.workdir import LOG, TENSORBOARD, inside, is_first_process, read_log, write_jsonl
 
 
 class RunLog:
@@ -68,7 +68,7 @@ class RunLog:
         self._all_steps, self._all_seconds = 0, 0.0
         if not self._writes:
             return
-        path, folder = workdir / LOG, workdir / TENSORBOARD / stage
+        path, folder = workdir / LOG, inside(workdir, workdir / TENSORBOARD / stage)
         folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_log(path) if row["stage"] != stage or row["step"] <= start_step]
         write_jsonl(path, kept)

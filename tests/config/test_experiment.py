@@ -21,6 +21,7 @@ from configs import (
 )
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.config.experiment import Config, DecodeConfig, differences, run_differences, to_dict
+from sslssaw_jax.data.video import MAX_FRAMES
 from sslssaw_jax.systems import SYSTEMS, default_config, read_config
 
 # key, a value that no single field's rule refuses, words of the message
@@ -155,6 +156,11 @@ def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_key(key, value)
 
 def test_a_run_keeps_the_best_state_which_it_evaluates():
     assert refused("checkpoint.keep_best", 0) == "config.checkpoint.keep_best is 0; it must be positive"
+
+
+@pytest.mark.parametrize(("key", "most"), [("data.max_frames", MAX_FRAMES), ("decode.beams", 1000)])
+def test_lengths_and_beams_have_a_limit_since_models_come_from_others(key, most):
+    assert refused(key, most + 1) == f"config.{key} is {most + 1}; it must lie in [1, {most}]"
 
 
 def test_a_seed_that_jax_cannot_take_is_refused():

@@ -120,6 +120,19 @@ def test_a_full_disk_is_one_error_with_the_knobs_and_leaves_nothing(
     assert not files(data) and not files(data, "*.partial")
 
 
+def test_nothing_is_written_through_links_in_a_dataset(data: DataConfig, tmp_path: Path) -> None:
+    built = cached(data)
+    (file,) = files(data)
+    file.unlink()
+    other = tmp_path / "of the user"
+    other.write_text("kept")
+    for suffix in (".partial", ".crc32"):
+        file.with_suffix(suffix).unlink(missing_ok=True)
+        file.with_suffix(suffix).symlink_to(other)
+    np.testing.assert_array_equal(cached(data), built)
+    assert other.read_text() == "kept"
+
+
 def test_an_interrupted_build_leaves_no_cache(data: DataConfig, no_decoding: None) -> None:
     with pytest.raises(AssertionError, match="decoded"):
         cached(data)

@@ -55,6 +55,26 @@ def test_a_still_picture_of_an_hour_is_too_long(tmp_path: Path) -> None:
     assert clip.video == [] and "cut it into sentences" in clip.odd[0]
 
 
+def test_more_pictures_per_second_than_any_camera_takes_are_not_decoded(tmp_path: Path) -> None:
+    black = np.zeros((16, 16, 3), np.uint8)
+    write_matroska(tmp_path / "a.mkv", {number / 1000: black for number in range(15)})
+    assert video.read_video(tmp_path / "a.mkv", video.Resize(), fps=25, most_frames=10).odd == []
+    clip = video.read_video(tmp_path / "a.mkv", video.Resize(), fps=25, most_frames=5)
+    assert clip == video.ClipFrames([], ["over 12 pictures: convert it to 25 per second"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n", "ffconcat version 1.0\nfile a.mkv\n"],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_playlist_cannot_name_other_files(tmp_path: Path, text: str, mark: str) -> None:
+    write_matroska(tmp_path / "a.mkv", {0.0: np.zeros((16, 16, 3), np.uint8)})
+    (tmp_path / "list.mp4").write_text(mark + text, encoding="utf-8")
+    clip = video.read_video(tmp_path / "list.mp4", video.Resize(), fps=RATE)
+    assert clip == video.ClipFrames([], ["it is a playlist: name the video file itself"])
+
+
 def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.mkv"))
     write_matroska(path, {0.0: np.zeros((16, 16, 3), np.uint8)})

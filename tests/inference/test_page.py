@@ -53,8 +53,8 @@ class Counter:
     def tokens_not_read(self, question: str) -> int:
         return max(len(question.split()) - 9, 0)
 
-    def read(self, video: Any, question: str) -> list[Any]:
-        return [make_clip(0, read_frames(video, self.model.facts), question)]
+    def read(self, video: Any, question: str, *, most_frames: int) -> list[Any]:
+        return [make_clip(0, read_frames(video, self.model.facts, most_frames), question)]
 
     def answer(self, clips: list[Any], *, explain: bool) -> list[Answer]:
         self.explained.append(explain)
@@ -81,7 +81,7 @@ def write_video(path: Path, num_frames: int) -> Path:
         ("Why? " * 10, "right.mp4", "The question is too long: the model would not read its end"),
         ("Why?", None, "The video is missing"),
         ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
-        ("Why?", "long.mp4", r"too long: 1\.2 seconds, but the model reads at most 0\.4"),
+        ("Why?", "long.mp4", r"^long.mp4 cannot be translated: over 10 frames \(0\.4 seconds\): cut it"),
     ],
 )
 def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, message, tmp_path, page):
@@ -163,6 +163,13 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
             client.predict(
                 video=handle_file(str(tmp_path / "text.mp4")), question="Why?", api_name="/translate"
             )
+        away = {"path": f"{url}video.mp4", "meta": {"_type": "gradio.FileData"}}
+        for sent in (
+            {"video": away, "question": "Why?"},
+            {"video": handle_file(str(video)), "question": away},
+        ):
+            with pytest.raises(Exception, match="addresses are not opened"):
+                client.predict(**sent, api_name="/translate")
         assert len([file for file in (tmp_path / "sent").rglob("*") if file.is_file()]) >= 1
     finally:
         blocks.close()
@@ -185,13 +192,21 @@ def test_words_and_stretches_are_as_dark_as_the_sentence_hangs_on_them(page):
 
 def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_data_dir, tmp_path):
     translator = Counter(data_dir=str(tiny_data_dir))
-    first, again, second, third = find_examples("runs/none", translator, tmp_path / "examples")
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
+    first, again, second, third = find_examples(tmp_path / "run", translator, tmp_path / "examples")
     assert first.video == again.video != second.video
     rows = find_dataset(tiny_data_dir, "avatar_qa").clips_file("test").read_text().splitlines()
     assert all(f'"{one.video.stem}"' in row for one, row in zip((first, second, third), rows))
     assert all(one.text in row for one, row in zip((first, second, third), rows))
     capture = cv2.VideoCapture(str(third.video))
     assert capture.get(cv2.CAP_PROP_FPS) == 25 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 384
+
+
+def test_a_model_that_is_not_a_run_here_chooses_no_dataset(tiny_data_dir, tmp_path):
+    translator = Counter(data_dir=str(tiny_data_dir))
+    assert find_examples("user/model", translator, tmp_path / "hub") == []
+    (tmp_path / "saved").mkdir()
+    assert find_examples(tmp_path / "saved", translator, tmp_path / "examples") == []
 
 
 def test_an_example_has_the_colours_of_its_clip(tmp_path):
@@ -218,7 +233,8 @@ def test_examples_that_come_with_a_model_are_taken_and_none_without_a_dataset(tm
     write_jsonl(tmp_path / EXAMPLES, [{"video": "a.webm", "question": "Why?", "text": "so"}])
     [example] = find_examples(tmp_path, Counter(), tmp_path / "examples")
     assert example.video.read_bytes() == b"video" and example.video.parent == tmp_path / "examples"
-    assert find_examples("runs/none", Counter(), tmp_path / "others") == []
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
+    assert find_examples(tmp_path / "run", Counter(), tmp_path / "others") == []
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(find_examples("~", Counter(), tmp_path / "of the home")) == 1
 

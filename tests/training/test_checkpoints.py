@@ -1,3 +1,4 @@
+import hashlib
 import math
 import os
 import shutil
@@ -13,10 +14,11 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sslssaw_jax.data.dataset import file_digest
 from sslssaw_jax.training import checkpoints
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.types import BLEU_4, LOSS, WER, SelectionMetric, TrainState
-from sslssaw_jax.workdir import saved_steps
+from sslssaw_jax.workdir import saved_steps, write_json
 
 LOWEST = SelectionMetric("bleu4", higher_is_better=False)
 
@@ -141,6 +143,13 @@ DAMAGES = {
     ),
     "no notes": lambda step: shutil.rmtree(step / "meta"),
     "half a position": lambda step: os.truncate(step / "data" / "metadata", 1),
+    "a digest of a file elsewhere": lambda step: write_json(
+        step / "state" / "digests.json", {"../data/digests.json": file_digest(step / "data" / "digests.json")}
+    ),
+    "a digest of a device": lambda step: (
+        (step / "state" / "endless").symlink_to("/dev/null"),
+        write_json(step / "state" / "digests.json", {"endless": hashlib.sha256().hexdigest()}),
+    ),
     "empty folder": lambda step: (shutil.rmtree(step), step.mkdir()),
 }
 

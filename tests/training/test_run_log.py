@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sslssaw_jax.training import run_log as logs
 from sslssaw_jax.training.run_log import RunLog
-from sslssaw_jax.workdir import write_json, write_jsonl
+from sslssaw_jax.workdir import WorkdirError, write_json, write_jsonl
 
 
 @pytest.fixture
@@ -101,6 +101,15 @@ def test_tensorboard_shows_each_stage_apart_and_nothing_that_an_interrupted_run_
     for stage, losses in (("pretrain", [(10, 1.0)]), ("translate", [(10, 1.0), (20, 2.0)])):
         shown = EventAccumulator(str(tmp_path / "tensorboard" / stage)).Reload().Scalars("loss")
         assert [(event.step, event.value) for event in shown] == losses
+
+
+def test_tensorboard_writes_through_no_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WorkdirError, match="nothing is written there"):
+        run(tmp_path / "run", "translate", [10])
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):

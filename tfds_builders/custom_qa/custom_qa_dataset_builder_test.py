@@ -171,9 +171,8 @@ def test_crop_keeps_the_middle_square_undistorted(tmp_path: Path) -> None:
 
 
 def test_broken_videos_are_left_out_in_order_and_reported(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(frames, "MAX_FRAMES", 60)
     write_video(tmp_path / "long.avi", 61)
     data = write_video(tmp_path / "good.avi", 50).read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
@@ -183,7 +182,7 @@ def test_broken_videos_are_left_out_in_order_and_reported(
     (tmp_path / "cut.mp4").write_bytes(whole_mp4[: len(whole_mp4) // 2])  # its index was at the end
     write_video(tmp_path / "none.avi", 0)
     capfd.readouterr()
-    found = {path.name: read_video(path, KEEP, 25) for path in sorted(tmp_path.iterdir())}
+    found = {path.name: read_video(path, KEEP, 25, 60) for path in sorted(tmp_path.iterdir())}
     assert {name: len(clip.video) for name, clip in found.items() if clip.video} == {
         "good.avi": 50,
         "whole.mp4": 50,
@@ -192,7 +191,7 @@ def test_broken_videos_are_left_out_in_order_and_reported(
         "cut.avi": ["video breaks off before its end"],
         "cut.mp4": ["no readable video"],
         "empty.mp4": ["no readable video"],
-        "long.avi": ["over 60 frames: cut it into sentences"],
+        "long.avi": ["over 60 frames (2.4 seconds): cut it into sentences"],
         "none.avi": ["no readable video"],
         "text.mp4": ["no readable video"],
     }
