@@ -176,8 +176,6 @@ def test_a_video_of_train_is_noted_where_dev_and_test_show_it(tmp_path: Path) ->
         (f"{HEADER}\nx,a.mp4,it\0rains,test\n", r"line 2: a control character"),
         (f"{HEADER}\nx,a.mp4,,test\nx,c.mp4,,test\n", r"line 3: a second row for the clip x"),
         (f"{HEADER}\n../x,a.mp4,,test\n", r"line 2: '../x' cannot be the name of a clip"),
-        (f"{HEADER}\nx,/etc/a.mp4,,test\n", r"line 2: /etc/a.mp4 is not in the table's folder"),
-        (f"{HEADER}\nx,a/../../b.mp4,,test\n", r"line 2: a/../../b.mp4 is not in the table's folder"),
         (f"{HEADER}\n..,a.mp4,,test\n", r"line 2: '..' cannot be the name of a clip"),
         (f"{HEADER}\n{'ü' * 101},a.mp4,,test\n", r"line 2: 'ü+' cannot be the name of a clip"),
         (f"{HEADER}\nx,a.mp4,it rains,train\n", r"has train clips, but none in dev and test: .*tenth"),
