@@ -328,8 +328,8 @@ def test_a_manual_dir_that_is_not_given_empty_or_absent_is_asked_for(tmp_path: P
     ("option", "message"),
     [
         ("--resize=256s", r"'256s'.*short:256"),
-        ("--fps=0", "fps is 0"),
-        ("--fps=nan", "fps is nan"),
+        ("--fps=0", "--fps=0: give"),
+        ("--fps=nan", "--fps=nan: give"),
         ("--num_workers=-1", "--num_workers=-1: give"),
         ("--vocab_size=-5", "--vocab_size=-5: give"),
     ],
