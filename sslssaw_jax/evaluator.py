@@ -234,7 +234,11 @@ class Evaluator:
             file, flag = f"configs/ablations.py:{base}/question", f"--workdir={question_only}"
             how = f"`python run.py --config={file} {flag}` trains it"
         else:
-            of = "this run's command" if self._config.system == "ssl_ssaw" else "a command of SSL-SSAW"
+            of = (
+                "this run's command"
+                if self._config.system == "ssl_ssaw"
+                else "the command of a run of ssl_ssaw"
+            )
             how = f"{of} with --config.model.inputs=question --workdir={question_only} trains it"
         return f"{how}; then --mode=eval of this run compares the two"
 

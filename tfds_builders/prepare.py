@@ -27,24 +27,21 @@ from sslssaw_jax.data.dataset import (
     read_facts,
     write_dataset_facts,
 )
-from sslssaw_jax.data.video import JPEG_QUALITY
+from sslssaw_jax.data.video import JPEG_QUALITY, OptionError
 from sslssaw_jax.errors import UserError, listed, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path
-from tfds_builders.annotation import AnnotationError, MissingInputError
+from tfds_builders.annotation import AnnotationError
 from tfds_builders.dataset_folder import (
     write_clips,
     write_keypoints,
     write_records,
     write_tokenizer,
 )
-from tfds_builders.parallel import WorkerError
 from tfds_builders.prepared_before import differences, options_of
 
 if TYPE_CHECKING:  # each worker process of a builder imports this module, which therefore stays light
     from tfds_builders.video_qa_builder import VideoQaBuilder
 
-# errors that the same command no longer meets once files or the machine are mended
-_NOT_OF_THE_COMMAND = (MissingInputError, AnnotationError, WorkerError, OSError)
 _NAMES_CHECKED = 100  # that --check shows; some oddities affect half a corpus
 
 
@@ -308,8 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         again = f"\nOnce that is fixed, run again: python -m tfds_builders.prepare {shlex.join(given)}"
-        right = isinstance(error, _NOT_OF_THE_COMMAND)
-        raise SystemExit(f"error: {error}{again * right}") from error
+        if isinstance(error, (PrepareError, OptionError)):  # the command itself has to change
+            again = ""
+        raise SystemExit(f"error: {error}{again}") from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is left behind, run the same command again") from None
 

@@ -181,7 +181,8 @@ class Experiment:
             remedy = (
                 "use --mode=eval"
                 if last.recognition
-                else f"leave out --config.stage={last.name}, or train by the default mode"
+                else f"leave out --config.stage={last.name} or use a configuration of a later stage, or "
+                "train by the default mode"
             )
             raise ConfigError(f"--mode={mode} translates, but the stage {last.name} cannot: {remedy}")
 

@@ -149,6 +149,25 @@ def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finis
     ) as refused:
         other.run("train")
     assert str(refused.value).splitlines()[1:] == ["  config.pretrain.mask_weight: 1.0 then, 0.5 now"]
+    own = experiment(data_dir, workdir, init_from=None)  # whose first stage is inside the workdir
+    write_json(workdir / "warm_start" / FINISHED, own._notes(0))
+    with pytest.raises(ConfigError, match=r"new/warm_start holds .* another --workdir:\n"):
+        experiment(data_dir, workdir, init_from=None, seed=2)._train(0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "flags", "message"),
+    [
+        ("train", {}, {"overwrite": True}, "^--overwrite and --features are for --mode=extract"),
+        ("extract", {}, {}, "^--mode=extract needs --features=NAME"),
+        ("eval", {"stage": "pretrain"}, {}, "pretrain cannot: leave out --config.stage=pretrain"),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused_with_the_flag(
+    mode, changes, flags, message, data_dir, tmp_path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        experiment(data_dir, tmp_path / "demo", **changes).run(mode, **flags)
 
 
 @pytest.fixture

@@ -337,8 +337,9 @@ def test_a_manual_dir_that_is_not_given_empty_or_absent_is_asked_for(tmp_path: P
 def test_a_bad_size_or_number_is_refused_before_anything_is_written(
     release: Path, tmp_path: Path, option: str, message: str
 ) -> None:
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match=message) as error:
         main([NAME, f"--manual_dir={release}", f"--data_dir={tmp_path}", option])
+    assert "run again" not in str(error.value)
     assert not snapshot(tmp_path)
 
 
