@@ -36,7 +36,7 @@ def first_by_gate(gate: Gate) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a demo's workdir, or a model folder")
-    parser.add_argument("--data_dir", default="data")
+    parser.add_argument("--data_dir", default="data", help="folder of all prepared datasets")
     options = parser.parse_args()
     translator = Translator.from_pretrained(options.model)
     test = ClipSource(find_dataset(options.data_dir, "avatar_qa"), "test")

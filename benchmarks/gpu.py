@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="folder that profiles go to")
     parser.add_argument("--no-loader", dest="loader", action="store_false", help="leave out the real loader")
     parser.add_argument("--report", type=Path, help="print the tables for such a file, and measure nothing")
-    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="small models, for a CPU")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.section:

@@ -319,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", default="configs/phoenix_stage2.py", help="with its variant, if any")
     parser.add_argument("--set", action="append", default=[], help="change of the configuration: key=value")
-    parser.add_argument("--cards", nargs="+", choices=CARDS, default=["h100"])
+    parser.add_argument("--cards", nargs="+", choices=CARDS, default=["h100"], help="GPUs to compile for")
     parser.add_argument("--text", help="file that the optimised program is written to")
     parser.add_argument("--json", action="store_true", help="print one JSON line per card, and keep no table")
     options = parser.parse_args()

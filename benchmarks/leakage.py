@@ -68,8 +68,12 @@ def parts(corpus: str, split: str, rows: list[Question]) -> Iterator[tuple[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--annotations", type=Path, required=True)
-    parser.add_argument("--corpus", choices=CORPORA, nargs="*", default=[*CORPORA])
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="folder of the corpora' question files"
+    )
+    parser.add_argument(
+        "--corpus", choices=CORPORA, nargs="*", default=[*CORPORA], help="of these; by default all"
+    )
     options = parser.parse_args()
     for corpus in options.corpus:
         language, file_name, read = CORPORA[corpus]

@@ -176,8 +176,10 @@ def theirs(folder: Path, case: Case) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds that are measured, after one to warm up"
+    )
+    parser.add_argument("--core", type=int, default=0, help="the core that both sides run on")
     parser.add_argument("--worker", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=[*CASES], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -91,8 +91,8 @@ def table(translator: Translator, data_dir: str, real_clips: Path | None) -> Ite
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a demo's workdir, or a model folder")
-    parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--real_clips", type=Path)
+    parser.add_argument("--data_dir", default="data", help="folder of all prepared datasets")
+    parser.add_argument("--real_clips", type=Path, help="folder of videos of real signers, with clips.csv")
     options = parser.parse_args()
     translator = Translator.from_pretrained(options.model)
     title = f"What the demo has not understood, a score below {translator.model.threshold:.3f}"

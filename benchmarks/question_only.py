@@ -74,7 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--systems", default="question_only*", metavar="PATTERN", help="which kept predictions to score"
     )
-    parser.add_argument("--write", action="append", default=[], metavar="NAME=WORKDIR")
+    parser.add_argument(
+        "--write",
+        action="append",
+        default=[],
+        metavar="NAME=WORKDIR",
+        help="first keep a run's predictions of test",
+    )
     options = parser.parse_args(arguments)
     for pair in options.write:
         name, _, workdir = pair.partition("=")

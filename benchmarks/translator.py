@@ -34,8 +34,8 @@ def write_clip(row: Any, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--model", required=True, help="a run's workdir, or a model folder")
+    parser.add_argument("--clips", type=int, default=20, help="number of rendered clips")
     options = parser.parse_args()
     times = [time.perf_counter()]
     from sslssaw_jax import Translator

@@ -100,11 +100,7 @@ class Evaluator:
             print(format_table(scores))
             print(format_gloss_table(scores), end="")
             if (run := self._question_only_run) and baselines[test] is None:
-                flags = f"--config.model.inputs=question --workdir={run}"
-                how = f"this run's command with {flags} trains it, and --mode=eval then compares the two"
-                if self._dataset.name == "custom_qa":  # configurations name the run of their own dataset
-                    how = "docs/own_data.md says how to train one"
-                print(f"question-only: none in {run}; {how}")
+                print(f"question-only: none in {run}; {self._how_to_train(run)}")
 
     def evaluate_glosses(self) -> None:
         """Recognise dev and test with the best checkpoint; write and print scores.
@@ -116,7 +112,8 @@ class Evaluator:
         """
         if self._config.evaluation.ensemble:
             raise ConfigError(
-                "config.evaluation.ensemble is for translating together; recognisers are evaluated alone"
+                "config.evaluation.ensemble is for translating together; recognisers are evaluated alone: "
+                "clear it with --config.evaluation.ensemble="
             )
         splits = self._config.data.dev_split, self._config.data.test_split
         for split in splits:
@@ -227,6 +224,23 @@ class Evaluator:
     def _question_only_run(self) -> Path | None:
         run = self._config.evaluation.question_only_run
         return self._workdir.parent / run if run and self._stage.reads_video else None
+
+    def _how_to_train(self, question_only: Path) -> str:
+        """Return how to train the question-only run that is missing."""
+        name, base = self._config.name, question_only.name.removesuffix("_question")
+        if self._dataset.name == "custom_qa":  # configurations name the run of their own dataset
+            return "docs/own_data.md says how to train one"
+        if base != question_only.name and f"{name}_".startswith(f"{base}_"):  # names of configs/
+            file, flag = f"configs/ablations.py:{base}/question", f"--workdir={question_only}"
+            how = f"`python run.py --config={file} {flag}` trains it"
+        else:
+            of = (
+                "this run's command"
+                if self._config.system == "ssl_ssaw"
+                else "the command of a run of ssl_ssaw"
+            )
+            how = f"{of} with --config.model.inputs=question --workdir={question_only} trains it"
+        return f"{how}; then --mode=eval of this run compares the two"
 
     @property
     def _draws(self) -> bool:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from sslssaw_jax.data.video import OptionError
 from sslssaw_jax.errors import UserError
 
 Item = TypeVar("Item")
@@ -19,7 +20,7 @@ _WAITING_PER_WORKER = 4  # calls and results held at a time: they keep a worker 
 
 
 class WorkerError(UserError):
-    """An error of processes: one was killed from outside, or their number is negative."""
+    """An error of processes: one was killed from outside."""
 
 
 def available_cpus() -> int:
@@ -42,10 +43,11 @@ def ordered_map(
         num_workers: Number of processes; 0 is one per core.
 
     Raises:
-        WorkerError: A process was killed, or `num_workers` is negative.
+        OptionError: `num_workers` is negative.
+        WorkerError: A process was killed.
     """
     if num_workers < 0:
-        raise WorkerError(f"--num_workers={num_workers}: give a number of processes, or 0 for one per core")
+        raise OptionError(f"--num_workers={num_workers}: give a number of processes, or 0 for one per core")
     num_workers = num_workers or available_cpus()
     # forked copies of a process with threads (JAX, OpenCV) can deadlock
     context = multiprocessing.get_context("spawn")

@@ -27,7 +27,7 @@ from sslssaw_jax.data.dataset import (
     read_facts,
     write_dataset_facts,
 )
-from sslssaw_jax.data.video import JPEG_QUALITY
+from sslssaw_jax.data.video import JPEG_QUALITY, OptionError
 from sslssaw_jax.errors import UserError, listed, set_up_output
 from sslssaw_jax.workdir import locked, read_jsonl, user_path
 from tfds_builders.annotation import AnnotationError
@@ -304,8 +304,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prepare(**options)
     except (UserError, OSError) as error:
         given = sys.argv[1:] if arguments is None else arguments
-        command = f"python -m tfds_builders.prepare {shlex.join(given)}"
-        raise SystemExit(f"error: {error}\nOnce that is fixed, run again: {command}") from error
+        again = f"\nOnce that is fixed, run again: python -m tfds_builders.prepare {shlex.join(given)}"
+        if isinstance(error, (PrepareError, OptionError)):  # the command itself has to change
+            again = ""
+        raise SystemExit(f"error: {error}{again}") from error
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing is left behind, run the same command again") from None
 

@@ -83,9 +83,9 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
     ) -> None:
         fps = self.default_fps if fps is None else fps
         if not 1 <= fps <= 1000:
-            raise frames.OptionError(f"fps is {fps}; allowed: 1 to 1000")
+            raise frames.OptionError(f"--fps={fps:g}: give a number from 1 to 1000")
         if not 0 <= max_missing <= 1:
-            raise frames.OptionError(f"max_missing is {max_missing}; allowed: 0 to 1")
+            raise frames.OptionError(f"--max_missing={max_missing:g}: give a share from 0 to 1")
         self.resize, self.fps = resize or self.default_resize, fps
         self.frame_size = (0, 0)  # height and width, known after preparation
         self._num_workers, self.text_only, self._max_missing = num_workers, text_only, max_missing

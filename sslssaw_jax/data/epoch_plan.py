@@ -53,7 +53,8 @@ def plan_epoch(
     if longest > frame_budget:
         raise ConfigError(
             f"clip {int(num_frames.argmax())} has {longest} frames and a batch holds at most "
-            f"{frame_budget}: raise frame_budget or lower data.max_frames to at most {frame_budget}"
+            f"{frame_budget}: raise the stage's frame_budget, or set "
+            f"--config.data.max_frames={frame_budget}"
         )
     rng = None if epoch is None else np.random.default_rng([seed, epoch])
     order = np.arange(len(num_frames)) if rng is None else rng.permutation(len(num_frames))

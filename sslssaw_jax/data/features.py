@@ -75,13 +75,22 @@ def find_features(dataset: Dataset, names: Sequence[str]) -> list[FeatureSet]:
     return [_find(dataset, name) for name in names]
 
 
+def import_command(dataset: Dataset, name: str, kind: str) -> str:
+    """Return the command that imports a set in a format."""
+    return (
+        f"python -m tfds_builders.features --format={kind} --name={name} --dataset={dataset.name} "
+        f"--data_dir={dataset.folder.parents[1]} FILES"
+    )
+
+
 def _find(dataset: Dataset, name: str) -> FeatureSet:
     folder = features_folder(dataset, name)
     if not folder.is_dir():
         known = ", ".join(set_names(dataset)) or "none"
         raise DatasetError(
-            f"{dataset.folder} has no feature set {name}; it has {known}: import one with `python -m "
-            "tfds_builders.features`, or write one with `run.py --mode=extract`"
+            f"{dataset.folder} has no feature set {name}; it has {known}: import one with "
+            f"`{import_command(dataset, name, 'FORMAT')}`, or write one with run.py by a configuration that "
+            f"reads frames and `--mode=extract --features={name}`"
         )
     try:
         index, *_ = sorted(folder.glob("*.json"))

@@ -49,8 +49,8 @@ def open_clips(dataset: Dataset, data: DataConfig, split: str, *, video: bool = 
     if not clips.num_frames.all():
         raise DatasetError(
             f"{dataset.folder} was prepared with --text_only and has no videos: prepare the dataset without "
-            "--text_only, into another --data_dir, name feature sets as data.features, or train a model with "
-            "model.inputs='question'"
+            "--text_only, into another --data_dir, name feature sets with --config.data.features=NAME, or "
+            "train a model with --config.model.inputs=question"
         )
     if data.keypoints:
         clips.keypoints = FeatureSource(dataset, split, [data.keypoints])
@@ -131,7 +131,7 @@ class CachedClipSource(ClipSource):
         except OSError as error:
             raise CacheError(
                 f"cannot write {path} of {math.prod(shape) / 1e9:.1f} GB: {error}; choose another "
-                "data.cache_dir, or set data.cache to False"
+                "--config.data.cache_dir=FOLDER, or set --config.data.cache=False"
             ) from error
         return np.load(path, mmap_mode="r")
 

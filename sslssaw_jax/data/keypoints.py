@@ -8,8 +8,8 @@ the signer's own; the others are named by their estimator. The JSON of a split l
 from collections.abc import Sequence
 
 from sslssaw_jax.config.checks import ConfigError
-from sslssaw_jax.data.dataset import Dataset, DatasetError
-from sslssaw_jax.data.features import FeatureSet, find_features, set_names
+from sslssaw_jax.data.dataset import Dataset, DatasetError, prepare_command
+from sslssaw_jax.data.features import FeatureSet, find_features, import_command, set_names
 from sslssaw_jax.errors import listed
 
 AVATAR = "avatar"  # the set of a drawn signer's own joints
@@ -31,16 +31,17 @@ def find_keypoints(dataset: Dataset, name: str | None) -> FeatureSet | None:
     if name is None:
         return None
     if name not in set_names(dataset):
+        remedy = f"import one with `{import_command(dataset, name, 'keypoints')}`"
+        if (dataset.name, name) == ("avatar_qa", AVATAR):  # it comes with the frames
+            command = prepare_command(dataset.name, dataset.folder.parents[1])
+            remedy = f"prepare the dataset again with `{command} --overwrite`"
         known = ", ".join(each for each in set_names(dataset) if _points(dataset, each)) or "none"
-        raise DatasetError(
-            f"{dataset.folder} has no keypoint set {name}; it has {known}: import one with "
-            "`python -m tfds_builders.features --format=keypoints`"
-        )
+        raise DatasetError(f"{dataset.folder} has no keypoint set {name}; it has {known}: {remedy}")
     (found,) = find_features(dataset, [name])
     if not found.points or found.stride != 1 or found.width != 3 * len(found.points):
         raise DatasetError(
             f"the feature set {name} of {dataset.folder} has no named points: import them with "
-            "`python -m tfds_builders.features --format=keypoints`"
+            f"`{import_command(dataset, 'NAME', 'keypoints')}`, and set --config.data.keypoints=NAME"
         )
     return found
 

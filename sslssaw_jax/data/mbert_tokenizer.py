@@ -74,7 +74,10 @@ def load_bert_tokenizer(folder: Path) -> BertTokenizer:
     except Exception as error:  # the library raises plain Exceptions
         known = describe(file) or f"{error}; download it again"
         raise TokenizerError(f"{file} cannot be read: {known}") from error
-    return BertTokenizer(backend)
+    try:
+        return BertTokenizer(backend)
+    except TokenizerError as error:
+        raise TokenizerError(f"{file}: {error}") from None
 
 
 def make_bert_tokenizer(texts: Iterable[str]) -> BertTokenizer:

@@ -106,12 +106,18 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         DamagedFileError: A line is not a prediction.
     """
-    rows = read_jsonl(path)
+    again = "run with --mode=eval to write it again"
+    try:
+        rows = read_jsonl(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; {again}") from None
     fields: dict[str, Any] = {field.name: str for field in dataclasses.fields(Prediction)}
     fields["score"] = (int, float)
     for number, row in enumerate(rows, 1):
         if not all(isinstance(row.get(name), kind) for name, kind in fields.items()):
-            raise DamagedFileError(f"{path}, line {number} is damaged: a prediction has {', '.join(fields)}")
+            raise DamagedFileError(
+                f"{path}, line {number} is damaged: a prediction has {', '.join(fields)}; {again}"
+            )
     return [Prediction(*(row[name] for name in fields)) for row in rows]
 
 
@@ -129,15 +135,17 @@ def read_question_only(run: Path, split: str, clips: Sequence["ClipInfo"]) -> li
     mark, path = run / FINISHED, run / predictions_file(split)
     if not mark.exists() or not path.exists():
         return None
+    remedy = "name another run, or none by --config.evaluation.question_only_run="
     if read_json(mark)["reads_video"]:
-        raise ConfigError(f"config.evaluation.question_only_run names {run}, which was trained with video")
+        raise ConfigError(
+            f"config.evaluation.question_only_run names {run}, which was trained with video: {remedy}"
+        )
     predictions = read_predictions(path)
     theirs = [(row.id, row.question, row.target) for row in predictions]
     if theirs != [(clip.id, clip.question, clip.target) for clip in clips]:
         raise ConfigError(
             f"config.evaluation.question_only_run names {run}, whose {path.name} is not for the {len(clips)} "
-            f"clips that {split} has here: evaluate that run on the same data, name another run, or none by "
-            "--config.evaluation.question_only_run="
+            f"clips that {split} has here: evaluate that run on the same data, {remedy}"
         )
     return [row.prediction for row in predictions]
 

@@ -146,18 +146,21 @@ class Experiment:
         begins = self._base or any(stage.shared or stage.starts_from_file for stage in self._stages)
         if mode == "train" and self.config.init_from and translates and last.reads_video and not begins:
             raise ConfigError(
-                f"config.init_from is {self.config.init_from!r}, not a trained model, and no stage of this "
-                "configuration begins there: name a finished run or a saved model, clear init_from, or set "
-                "the epochs of the stage that it names"
+                f"config.init_from is {self.config.init_from!r}, but it is not a finished translation model, "
+                "and no stage of this configuration could start from it: name a finished run, or clear it "
+                "with --config.init_from="
             )
         if mode == "train" and self._base and last.bank:
             raise ConfigError(
                 f"config.init_from is {self.config.init_from!r}, a finished model, but {last.name} trains on "
-                "what a recogniser finds: name the workdir of a recogniser, or clear init_from"
+                "what a recogniser finds: name the workdir of a recogniser, or clear it with "
+                "--config.init_from="
             )
-        if (mode == "extract") != bool(features) or (overwrite and not features):
+        if mode == "extract" and not features:
+            raise ConfigError("--mode=extract needs --features=NAME, the name of the set to write")
+        if mode != "extract" and (features or overwrite):
             raise ConfigError(
-                "--mode=extract writes a feature set: name it with --features, and only with it"
+                "--overwrite and --features are for --mode=extract; to train again, choose another --workdir"
             )
         if mode in ("train", "eval") and self.config.data.train_split not in self._data.dataset.splits:
             raise ConfigError(
@@ -166,15 +169,22 @@ class Experiment:
             )
         idle = [stage.name for stage in self._stages if not getattr(self.config, stage.name).epochs]
         if mode == "train" and idle:
-            raise ConfigError(f"config.{idle[-1]}.epochs is 0: there is nothing to train")
+            raise ConfigError(
+                f"config.{idle[-1]}.epochs is 0: there is nothing to train: set it to 1 or more, or stop "
+                "before it with --config.stage"
+            )
         if clip_ids and mode != "translate":
             raise ConfigError(f"--mode={mode} is for all clips: use --clip with --mode=translate")
         if (mode == "translate" and not translates) or (
             mode == "eval" and not (translates or last.recognition)
         ):
-            raise ConfigError(
-                f"--mode={mode} translates, but the stage {last.name} cannot: use a config of a later stage"
+            remedy = (
+                "use --mode=eval"
+                if last.recognition
+                else f"leave out --config.stage={last.name} or use a configuration of a later stage, or "
+                "train by the default mode"
             )
+            raise ConfigError(f"--mode={mode} translates, but the stage {last.name} cannot: {remedy}")
 
     def _require_alike(self) -> None:
         """Raise ConfigError unless all processes have the same settings and data."""
@@ -259,7 +269,7 @@ class Experiment:
             )
 
     def _require_same_run(self, folder: Path, place: int, *, trains: bool = True) -> None:
-        own = folder == self.workdir
+        own = folder.is_relative_to(self.workdir)
         require_same_run(folder, self.config, self._data, self._stages[: place + 1], own=own, trains=trains)
 
     def _notes(self, place: int) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def require_same_run(
         config: The configuration that should have trained it.
         data: The data that it should have read.
         stages: The stages up to the one that it trains or has trained.
-        own: Whether the folder is the workdir of this run, and not of an earlier stage or another model.
+        own: Whether the folder is the workdir of this run, or inside it, and not of another run.
         trains: Whether the run continues, or is finished, as this one; otherwise its model translates,
             maybe another dataset or in an ensemble.
     """
@@ -81,10 +81,15 @@ def require_same_run(
     if not trains and config.evaluation.ensemble:
         changed = [line for line in changed if line.startswith(_OF_THE_MODEL)]
     if changed:
-        others = "init_from" if trains else "evaluation.ensemble"
+        if own:
+            other = "--workdir"
+        elif trains:
+            other = "--config.init_from (a new stage 1 must be named after the workdir: WORKDIR_stage1)"
+        else:
+            other = "--config.evaluation.ensemble"
         raise ConfigError(
             f"{folder} holds a run with another configuration; continue with that one, or choose another "
-            f"{'--workdir' if own else f'--config.{others}'}:\n  " + "\n  ".join(changed)
+            f"{other}:\n  " + "\n  ".join(changed)
         )
     require_fitting_data(
         folder,

@@ -30,7 +30,8 @@ def find_base(init_from: str | None, workdir: Path) -> TrainedModel | None:
             return load(folder)
         if read_notes(folder).get("stage") == "translate":
             raise ConfigError(
-                f"config.init_from is {init_from!r}, and {folder} is not finished: finish it first"
+                f"config.init_from is {init_from!r}, and {folder} is not finished: start its training "
+                "command again, then this one"
             )
     return None
 
@@ -53,9 +54,9 @@ def require_fitting_base(
     """
     name, data = f"config.init_from is {config.init_from!r}", config.data
     if config.stage != "translate":
-        raise ConfigError(f"{name}, a model that translates: it has been through {config.stage}")
+        raise ConfigError(f"{name}, a finished translation model: leave out --config.stage={config.stage}")
     if data.tokenizer:
-        raise ConfigError(f"{name}, which brings its own tokenizer: clear config.data.tokenizer")
+        raise ConfigError(f"{name}, which brings its own tokenizer: clear it with --config.data.tokenizer=")
     saved, now = to_dict(base.config), to_dict(config)
     changed = [
         line

@@ -28,6 +28,9 @@ from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.workdir import user_path
 
 HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2: also no connection
+_REMEDY = (
+    "train it with run.py, or name no model (leave out --model) for the demo that comes with the package"
+)
 _ALONE = 4  # up to this many clips are translated one by one; more fill the batches of the run's evaluation
 
 
@@ -113,14 +116,15 @@ class Translator(ModelHubMixin, library_name="sslssaw_jax"):
             return cls(load(folder))
         if folder.parent != Path() and folder.parent.is_dir():
             raise ModelError(
-                f"there is no model {name}: {folder.parent} is a folder here, and has no {folder.name}"
+                f"there is no model {name}: {folder.parent} is a folder here, and has no {folder.name}; "
+                f"{_REMEDY}"
             )
         try:
             return super().from_pretrained(name, **options)
         except (HTTPError, HFValidationError, LocalEntryNotFoundError) as error:
             raise ModelError(
                 f"there is no model {name}: there is no such folder, and the Hugging Face hub gave none "
-                f"({next(iter(str(error).splitlines()), repr(error))})"
+                f"({next(iter(str(error).splitlines()), repr(error))}); {_REMEDY}"
             ) from error
 
     def __call__(

@@ -69,7 +69,10 @@ def write_report(workdir: Path) -> Path:
     try:
         page = render_report(workdir.resolve())
     except KeyError as missing:  # the files are JSON, but not a run's
-        raise UserError(f"{workdir}: {FINISHED}, {LOG} or the configuration lacks {missing}") from missing
+        raise UserError(
+            f"the files of {workdir} are not those of a run ({FINISHED}, {LOG} or the configuration lacks "
+            f"{missing}): name another --workdir"
+        ) from missing
     write_text(path, page)
     return path
 

@@ -134,7 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Example: python -m sslssaw_jax.report.word_diff SSAW=runs/demo/predictions.test.jsonl "
         "concat=runs/demo_concat/predictions.test.jsonl --out=diff",
     )
-    parser.add_argument("systems", nargs="+", type=_system, metavar="NAME=PREDICTIONS.jsonl")
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        type=_system,
+        metavar="NAME=PREDICTIONS.jsonl",
+        help="a run's name in the comparison, and its file",
+    )
     parser.add_argument(
         "--out", type=user_path, required=True, help="path of the two files, without a suffix"
     )

@@ -61,7 +61,8 @@ def read_config(tree: ml_collections.ConfigDict) -> Config:
     require(
         not features or "features" in system.reads,
         f"config.data.features is {features}; the system {config.system!r} reads "
-        f"{' and '.join(system.reads) or 'no video'}: clear data.features, or choose another system",
+        f"{' and '.join(system.reads) or 'no video'}: clear it with --config.data.features=, or "
+        "choose another system",
     )
     require(
         len(features) in (0, system.feature_sets),

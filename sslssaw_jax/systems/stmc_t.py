@@ -30,7 +30,7 @@ from flax import nnx
 from sslssaw_jax.config.checks import NON_NEGATIVE, POSITIVE, fraction, group, require, setting
 from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.data.augment import clip_of_frame, prepare_frames, prepare_keypoints
-from sslssaw_jax.data.keypoints import columns_of
+from sslssaw_jax.data.keypoints import AVATAR, columns_of
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream
 from sslssaw_jax.models.gloss_head import GLOSS_HEADS, GlossHeadConfig
@@ -178,12 +178,16 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
         ConfigError: There is no keypoint set, or it lacks a point.
     """
     model_config: STMCTConfig = config.model
+    command = "python -m tfds_builders.features --format=keypoints --name=NAME"
+    name, how = "NAME", f" (`{command} --dataset={config.data.dataset} FILES` imports it)"
+    if config.data.dataset == "avatar_qa":
+        name, how = AVATAR, ""  # it comes with the frames
     require(
         bool(config.data.keypoints) or not model_config.pose_weight,
         f"config.data.keypoints is None and config.model.pose_weight {model_config.pose_weight}: the places "
-        "of hands and face are learnt from a keypoint set; name a prepared one (`python -m "
-        "tfds_builders.features --format=keypoints` imports it), or set pose_weight to 0, but then hands "
-        "and face are cut out anywhere",
+        "of hands and face are learnt from a keypoint set; name one with "
+        f"--config.data.keypoints={name}{how}, or set --config.model.pose_weight=0, but then hands and face "
+        "are cut out anywhere",
     )
     # without a dataset, stages are only planned, and nothing is trained
     columns = columns_of(inputs.keypoints, POINTS) if inputs.keypoints else []

@@ -18,11 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sslssaw_jax.tables",
         usage="%(prog)s --table N --dataset NAME --workdir DIR [--toy] [--seeds N] [--rows ROW,ROW] "
-        "[--jobs N] [-- RUN_FLAGS]",
+        "[--jobs N] [-- SETTINGS]",
         description="Train the missing runs of a table of the paper and write the table as Markdown, CSV and "
         "PNG. Finished runs stay, unfinished ones continue, and failed ones are tried again.",
-        epilog="RUN_FLAGS are flags of run.py for all rows. Example: python -m sslssaw_jax.tables --table=4 "
-        "--dataset=avatar_qa --workdir=runs/tables --seeds=3 -- --config.translate.epochs=2",
+        epilog="SETTINGS are flags --config.KEY=VALUE for all rows. Example: python -m sslssaw_jax.tables "
+        "--table=4 --dataset=avatar_qa --workdir=runs/tables --seeds=3 -- --config.translate.epochs=2",
     )
     parser.add_argument(
         "--table", type=int, required=True, choices=sorted(map(int, PAPER)), help=f"the table; {titles}"

@@ -156,6 +156,10 @@ def make_table(
 
 
 def _job(row: str, folder: Path, seed: int, run_flags: Sequence[str]) -> _Job:
+    for flag in run_flags:
+        if flag.startswith("-") and not flag.startswith(("--config.", "-config.")):
+            name = flag.partition("=")[0]
+            raise ConfigError(f"{name} is no setting: only --config.KEY=VALUE may follow --")
     given = [*run_flags, f"--config.seed={seed}"]
     values, argv, tree = flags.FlagValues(), ["run.py", *given], ablations.get_config(row)
     dataset = tree.data.dataset

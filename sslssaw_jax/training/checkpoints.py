@@ -236,7 +236,7 @@ def restore_params(
         raise CheckpointError(f"no checkpoint: {directory} does not exist: train first, or bring it back")
     steps = saved_steps(directory)
     if not steps:
-        raise CheckpointError(f"no checkpoint in {directory}")
+        raise CheckpointError(f"no checkpoint in {directory}: train first")
     best_first = _best_first(steps, read_scores(directory), best_by)
     in_order = list(dict.fromkeys(best_first + steps[::-1]))
     step, damaged = _first_whole(directory, in_order, check or (lambda folder, meta, saved: None))

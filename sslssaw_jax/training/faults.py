@@ -30,12 +30,24 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
+def steadier(stage: str) -> str:
+    """Return the remedy for a stage whose numbers are not finite."""
+    optim = f"--config.{stage}.optim"
+    return f"train in another --workdir with a lower {optim}.learning_rate or with {optim}.clip_norm=1"
+
+
 def require_finite(
-    step: int, values: Mapping[str, float], batch: Batch, clips: Sequence[ClipInfo], workdir: Path
+    stage: str,
+    step: int,
+    values: Mapping[str, float],
+    batch: Batch,
+    clips: Sequence[ClipInfo],
+    workdir: Path,
 ) -> None:
     """Write the batch and raise if a value is not finite.
 
     Args:
+        stage: Name of the stage.
         step: Number of the step.
         values: The loss and the norm of the gradient, by name.
         batch: The batch of the step.
@@ -52,8 +64,7 @@ def require_finite(
     ids = write_batch(folder, batch, clips)
     raise TrainingError(
         f"not finite at step {step:,}: {shown}; the latest checkpoint is from an earlier step, and the batch "
-        f"is in {folder}: {', '.join(ids)}. If these clips are sound, train in another --workdir with a "
-        "lower optim.learning_rate or with optim.clip_norm of the stage"
+        f"is in {folder}: {', '.join(ids)}. If these clips are sound, {steadier(stage)}"
     )
 
 

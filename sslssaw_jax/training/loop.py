@@ -24,7 +24,7 @@ from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.stages.step import train_step
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.compilation_cache import quick_compilation
-from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite
+from sslssaw_jax.training.faults import TrainingError, all_finite, require_finite, steadier
 from sslssaw_jax.training.optimizer import make_optimizer, plateau_factor
 from sslssaw_jax.training.profiling import CountedStep, Trace, peak_flops
 from sslssaw_jax.training.run_log import RunLog
@@ -112,7 +112,7 @@ def train(
         )
         # all in one call: on a GPU, each would wait for the step in progress
         rates = np.asarray(jax.vmap(schedule)(np.arange(batches.num_batches)))
-        log_steps = partial(_log_steps, log, config, rates, batches.clips, workdir)
+        log_steps = partial(_log_steps, stage.name, log, config, rates, batches.clips, workdir)
         pending: list[_Step] = []  # to log
         step_fn = partial(
             train_step,
@@ -158,7 +158,8 @@ def train(
                 factor = _plateau(checkpointer.scores, stage.selection, stage_config.optim)
                 optim = stage_config.optim
                 if factor < 1 and factor * optim.learning_rate < optim.final_learning_rate:
-                    log.info(f"{stage.name}: stopped, the learning rate is below optim.final_learning_rate")
+                    least = f"--config.{stage.name}.optim.final_learning_rate"
+                    log.info(f"{stage.name}: stopped, the learning rate is below {least}")
                     break
                 step += 1
                 (batch, on_devices), waited = data.next(log)
@@ -175,7 +176,10 @@ def train(
                 if not saving:
                     continue
                 if not all_finite(state):
-                    raise TrainingError(f"the state after step {step:,} is not finite, though its loss is")
+                    raise TrainingError(
+                        f"the state after step {step:,} is not finite, though its loss is: "
+                        f"{steadier(stage.name)}"
+                    )
                 with log.paused():
                     checkpointer.save(state, data=data.position, meta=meta)
                 if stopping:
@@ -290,6 +294,7 @@ class _TrainingData:
 
 
 def _log_steps(
+    stage: str,
     log: RunLog,
     config: Config,
     rates: np.ndarray,
@@ -303,7 +308,7 @@ def _log_steps(
         for step, batch, metrics, waited, flops, factor in steps:
             values = {key: float(value) for key, value in jax.device_get(metrics).items()}
             watched = {key: values[key] for key in ("loss", "grad_norm")}
-            require_finite(step, watched, batch, clips, workdir)
+            require_finite(stage, step, watched, batch, clips, workdir)
             num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
             if step % config.logging.every_steps == 0:

@@ -88,7 +88,8 @@ def gfslt_checkpoint(config: Config, tokenizer: Tokenizer, *, whole: bool = Fals
         if whole and rest:
             raise WeightsError(
                 f"{path} holds no {', '.join(rest)}: only a checkpoint of train_slt.py can be evaluated "
-                "untrained, with model.fusion.kind 'concat', model.ssl 'off' and model.inputs 'video'"
+                "untrained, with --config.model.fusion.kind=concat --config.model.ssl=off "
+                "--config.model.inputs=video"
             )
         loaded = load_tensors(state, names, checkpoint, tensors)
         print(_report(config, parts, rest, left_out))
@@ -122,7 +123,7 @@ def _require_same_vocabulary(
     if rows != tokenizer.vocab_size:
         raise WeightsError(
             f"{checkpoint.path} embeds {rows:,} tokens, but the tokenizer has {tokenizer.vocab_size:,}: set "
-            "data.tokenizer to the folder that it was trained with (pretrain_models/MBart_trimmed)"
+            "--config.data.tokenizer=FOLDER, the one that it was trained with (pretrain_models/MBart_trimmed)"
         )
     head = tensors.pop(f"mbart.{HEAD}", None) if config.mbart.tied_head else None
     if head and not np.array_equal(checkpoint.read(head), checkpoint.read(tensors[_TABLE])):

@@ -27,7 +27,7 @@ from sslssaw_jax.weights.torch_layout import (
 )
 
 PRETRAINED = "facebook/mbart-large-cc25"
-TRIMMED = "./pretrained/mbart_trimmed"  # where the shipped configurations expect it
+TRIMMED = "./pretrained/mbart_trimmed"  # followed by _DATASET in a remedy
 SHARED, HEAD, BIAS = "model.shared.weight", "lm_head.weight", BIAS_OF_LOGITS
 INPUT_TABLES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 _TABLES = {SHARED, HEAD, *INPUT_TABLES}
@@ -50,9 +50,10 @@ def pretrained_mbart(config: PretrainedMBartConfig, data: DataConfig, tokenizer:
         WeightsError: There are no such weights, or they have another vocabulary or activation.
     """
     checkpoint = Checkpoint(mbart_folder(config, data))
+    trimmed = f"{TRIMMED}_{data.dataset}"
     remedy = (
-        f"trim {PRETRAINED} to this dataset with `{_trim_command(data, TRIMMED)}`, and set "
-        f"config.model.mbart.weights to {TRIMMED}"
+        f"trim {PRETRAINED} to this dataset with `{_trim_command(data, trimmed)}`, and set "
+        f"--config.model.mbart.weights={trimmed}"
     )
     rows = checkpoint.shapes.get(SHARED, (tokenizer.vocab_size,))[0]
     if rows != tokenizer.vocab_size:
@@ -65,8 +66,8 @@ def pretrained_mbart(config: PretrainedMBartConfig, data: DataConfig, tokenizer:
         if own.fingerprint != tokenizer.fingerprint:
             raise WeightsError(
                 f"{checkpoint.path} holds embeddings for its own tokenizer ({own.fingerprint}), but "
-                f"data.tokenizer is another ({tokenizer.fingerprint}): set it to {checkpoint.path}, or "
-                f"{remedy}"
+                f"the run's is another ({tokenizer.fingerprint}): set "
+                f"--config.data.tokenizer={checkpoint.path}, or {remedy}"
             )
     known = checkpoint.config.get("activation_function") in ACTIVATIONS
     checkpoint.require_settings(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.mbart_tokenizer import TokenizerError
 from sslssaw_jax.data.mbert_tokenizer import (
     BERT_TOKENIZER_FILE,
     BertTokenizer,
@@ -50,7 +51,12 @@ def bert_tokenizer(config: MBertConfig, clips: ClipSource) -> BertTokenizer:
     """
     if config.weights:
         folder = _folder(config)
-        tokenizer = load_bert_tokenizer(folder)
+        try:
+            tokenizer = load_bert_tokenizer(folder)
+        except TokenizerError as error:
+            raise TokenizerError(
+                f"{error}; or name another model with --config.model.mbert.weights=FOLDER"
+            ) from error
         rows = {shape[0] for name, shape in Checkpoint(folder).shapes.items() if name.endswith(_TABLE)}
         if rows and rows != {tokenizer.vocab_size}:
             raise WeightsError(

@@ -195,7 +195,10 @@ def _require_same_segmentation(
         texts, full.encode(texts, out_type=str), trimmed.encode(texts, out_type=str)
     ):
         if before != after:
-            raise WeightsError(f"{text!r} would be segmented as {after}, but is {before} in the full model")
+            raise WeightsError(
+                f"trimming failed its own check for the text {text!r}, which became {after} in place of "
+                f"{before}; please report it, with the name of the model"
+            )
 
 
 def _without_tied_copies(checkpoint: Checkpoint) -> list[str]:

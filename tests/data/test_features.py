@@ -252,7 +252,11 @@ def test_a_set_that_is_not_there_is_named(with_sets: Dataset) -> None:
 @pytest.mark.parametrize(
     ("system", "changes", "message"),
     [
-        ("question_only", {"data.features": ("a",)}, "'question_only' reads no video: clear data.features"),
+        (
+            "question_only",
+            {"data.features": ("a",)},
+            "'question_only' reads no video: clear it with --config.data.features=, ",
+        ),
         ("ssl_ssaw", {"data.features": ("a", "a")}, "config.data.features is .*: name each set once"),
         ("ssl_ssaw", {"data.features": ("a", "b")}, "'ssl_ssaw' reads is 1: name as many"),
         ("slrt", {"data.features": ("a",), "warm_start.epochs": 1}, "no CNN is made: clear"),

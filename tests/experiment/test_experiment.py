@@ -145,10 +145,29 @@ def test_a_stage_1_of_other_settings_is_refused_unless_they_are_of_stage_2(finis
     write_json(stage_1 / FINISHED, experiment(data_dir, workdir)._notes(1))
     other = experiment(data_dir, workdir, pretrain__mask_weight=0.5, model__fusion__kind="concat")
     with pytest.raises(
-        ConfigError, match=r"demo_stage1 holds .* another --config\.init_from:\n.*"
+        ConfigError, match=r"demo_stage1 holds .* another --config\.init_from .*: WORKDIR_stage1\):\n.*"
     ) as refused:
         other.run("train")
     assert str(refused.value).splitlines()[1:] == ["  config.pretrain.mask_weight: 1.0 then, 0.5 now"]
+    own = experiment(data_dir, workdir, init_from=None)  # whose first stage is inside the workdir
+    write_json(workdir / "warm_start" / FINISHED, own._notes(0))
+    with pytest.raises(ConfigError, match=r"new/warm_start holds .* another --workdir:\n"):
+        experiment(data_dir, workdir, init_from=None, seed=2)._train(0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "flags", "message"),
+    [
+        ("train", {}, {"overwrite": True}, "^--overwrite and --features are for --mode=extract"),
+        ("extract", {}, {}, "^--mode=extract needs --features=NAME"),
+        ("eval", {"stage": "pretrain"}, {}, "pretrain cannot: leave out --config.stage=pretrain"),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused_with_the_flag(
+    mode, changes, flags, message, data_dir, tmp_path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        experiment(data_dir, tmp_path / "demo", **changes).run(mode, **flags)
 
 
 @pytest.fixture
@@ -565,7 +584,7 @@ def test_a_tokenizer_trimmed_for_other_texts_is_reported(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("translate__frame_budget", 8, r"translate: clip .* raise frame_budget or lower data\.max_frames"),
+        ("translate__frame_budget", 8, r"translate: clip .* raise .*frame_budget, or .*data\.max_frames=8"),
         ("translate__optim__warmup_steps", 10**6, r"config\.translate\.optim\.warmup_steps is 1000000"),
         ("translate__optim__groups", ("video.cn=0",), r"config\.translate\.optim\.groups"),
         ("model__inputs", "video", r"config\.translate\.drop_words is 0\.2, but .* reads no question"),
@@ -624,5 +643,5 @@ def test_glosses_of_a_run_that_never_began_are_read_anew(data_dir, tmp_path) -> 
 
 
 def test_a_source_that_no_stage_begins_with_is_refused(data_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"init_from is 'demo_stage1', not .* no stage .* begins there"):
+    with pytest.raises(ConfigError, match=r"init_from is 'demo_stage1', but .* no stage .* could start from"):
         experiment(data_dir, tmp_path / "demo", pretrain__epochs=0).run("train")

@@ -89,9 +89,9 @@ def test_the_tokenizer_is_the_models_own(runs):
         ({"model.mbart.d_model": 32}, r"other settings.*\n  config.model.mbart.d_model: 16 then, 32 now$"),
         ({"model.fusion.kind": "concat"}, "config.model.fusion.kind: 'ssaw' then, 'concat' now"),
         ({"data.image_size": 24}, "config.data.image_size: 16 then, 24 now"),
-        ({"data.tokenizer": "mine"}, "brings its own tokenizer: clear config.data.tokenizer"),
-        ({"stage": "pretrain"}, "it has been through pretrain"),
-        ({"init_from": "begun"}, "begun is not finished: finish it first"),
+        ({"data.tokenizer": "mine"}, "brings its own tokenizer: .* --config.data.tokenizer=$"),
+        ({"stage": "pretrain"}, "finished translation model: leave out --config.stage=pretrain"),
+        ({"init_from": "begun"}, "begun is not finished: start its training command again"),
     ],
 )
 def test_what_does_not_fit_is_said_at_once(runs, changes, message):

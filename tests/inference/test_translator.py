@@ -467,7 +467,7 @@ def test_a_spoilt_model_folder_is_refused(translator, tmp_path, how, error, mess
         ("empty", ModelError, "is not the folder of a model"),
         ("empty/nothing", ModelError, "no model empty/nothing: empty is a folder here, and has no no"),
         ("nobody/nothing", ModelError, "there is no model nobody/nothing"),
-        ("a/b/c", ModelError, "there is no model a/b/c"),
+        ("a/b/c", ModelError, "there is no model a/b/c.*leave out --model"),
     ],
 )
 def test_what_is_no_model_is_refused(tmp_path, monkeypatch, name, error, message):

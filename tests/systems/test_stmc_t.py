@@ -94,7 +94,10 @@ def test_the_translation_goes_on_from_video_and_heads_of_the_recogniser():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.pose_weight": 30.0}, r"keypoints is None and .*pose_weight 30\.0: .* set pose_weight to 0"),
+        (
+            {"model.pose_weight": 30.0},
+            r"keypoints is None and .*pose_weight 30\.0: .* --config\.model\.pose_weight=0",
+        ),
         ({"model.cnn.kind": "resnet"}, "maps of a VGG: set it to 'vgg'"),
         ({"model.cues.hand_side": 9}, "hand_side is 9; the map of frames of 32 pixels is 8 wide: lower"),
         ({"stage": "gloss2text"}, "has recognize, translate"),

@@ -297,7 +297,7 @@ def test_finished_runs_of_other_settings_are_refused_before_anything_is_trained(
     [
         ("--config.model.fusion.knid=lstm", r"knid is unknown; did you mean --config\.model\.fusion\.kind\?"),
         ("--config.seed=x", "seed"),
-        ("--mode=eval", "--mode is unknown"),
+        ("--mode=eval", "^--mode is no setting: only --config.KEY=VALUE may follow --$"),
         ("lstm", "unknown argument 'lstm'"),
     ],
 )
