@@ -231,8 +231,9 @@ class Evaluator:
         if self._dataset.name == "custom_qa":  # configurations name the run of their own dataset
             return "docs/own_data.md says how to train one"
         if base != question_only.name and f"{name}_".startswith(f"{base}_"):  # names of configs/
-            file, flag = f"configs/ablations.py:{base}/question", f"--workdir={question_only}"
-            how = f"`python run.py --config={file} {flag}` trains it"
+            own = f"--config.seed={self._config.seed} --config.data.data_dir={self._config.data.data_dir}"
+            file, flags = f"configs/ablations.py:{base}/question", f"--workdir={question_only} {own}"
+            how = f"`python run.py --config={file} {flags}` trains it"
         else:
             of = (
                 "this run's command"

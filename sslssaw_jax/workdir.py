@@ -145,7 +145,7 @@ def inside(folder: Path, path: Path) -> Path:
         WorkdirError: The path lies outside.
     """
     if not is_inside(folder, path):
-        raise WorkdirError(f"{path} leads out of {folder}: nothing is written there")
+        raise WorkdirError(f"{path} leads out of {folder}: replace the link by a folder")
     return path
 
 

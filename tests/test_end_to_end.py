@@ -161,7 +161,7 @@ def test_a_finished_run_is_not_trained_again(
     run(shrink(shipped("demo"), tiny_data_dir), finished)
     away.rename(stage_1)
     assert (finished / "metrics.json").read_text() == before
-    hint = f"ablations.py:demo/question --workdir={finished.parent / 'demo_question'}` trains it"
+    hint = f"ablations.py:demo/question --workdir={finished.parent / 'demo_question'} --config.seed="
     out, shown = capsys.readouterr()
     assert hint in out
     steps = [

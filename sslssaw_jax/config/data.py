@@ -14,7 +14,7 @@ from sslssaw_jax.config.checks import (
 )
 
 TOKENS = Range(4, float("inf"), True, False, "be at least 4")
-MOST_FRAMES = Range(1, 4096, True, True, "lie in [1, 4096]")  # as many as a prepared clip may have
+MOST_FRAMES = Range(1, 4096, True, True, "lie in [1, 4096]")  # as many as a clip from a video file may have
 
 
 @dataclass(frozen=True)

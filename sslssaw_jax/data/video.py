@@ -24,7 +24,7 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
 MAX_PIXELS = 2**25  # four times as many as in 4K: a picture that claims or would have more is refused
 _MAX_SIDE = 4096  # of stored frames
-_FASTEST = 60  # decoded pictures per second of the longest clip, or twice the wanted rate
+_FASTEST = 240  # decoded pictures per second of the longest clip, as phones film in slow motion
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg would open the files that they name
 _SEEK_MARGIN = 10.0  # seconds; a seek may land after the requested time
 
@@ -267,7 +267,7 @@ def _read_file(segment: Segment, resize: Resize, fps: float, most_frames: int) -
     video: list[bytes] = []
     last: np.ndarray | None = None
     end = 0.0
-    most_decoded = math.ceil(most_frames / fps * max(_FASTEST, 2 * fps))
+    most_decoded = math.ceil(most_frames / fps * _FASTEST)
     for decoded, (seconds, image) in enumerate(_decode_from(capture, segment.start, step), 1):
         time = max(seconds - segment.start, 0.0)
         end = min(seconds + step, segment.end) - segment.start
@@ -275,7 +275,7 @@ def _read_file(segment: Segment, resize: Resize, fps: float, most_frames: int) -
             seconds_read = f"{most_frames / fps:.1f} seconds"
             return ClipFrames([], [f"over {most_frames} frames ({seconds_read}): cut it into sentences"])
         if decoded > most_decoded:
-            return ClipFrames([], [f"over {most_decoded} pictures: convert it to {fps:g} per second"])
+            return ClipFrames([], [f"over {most_decoded} pictures: `ffmpeg -i OLD -r {fps:g} NEW.mp4`"])
         if seconds >= segment.end:
             break
         due = _ticks(time, fps) - len(video)

@@ -45,11 +45,12 @@ class Turn(NamedTuple):
     chosen: bool = False  # by a person, from the alternatives
 
 
-async def _refuse_address(address: str, **_: Any) -> str:
+async def _refuse_address(address: str, *_: Any, **__: Any) -> str:
     raise gr.Error("Send the video as a file: addresses are not opened.")
 
 
 # gradio would download whatever address a visitor sends in place of any input
+assert hasattr(gr.processing_utils, "async_ssrf_protected_download"), gr.__version__
 gr.processing_utils.async_ssrf_protected_download = _refuse_address
 
 

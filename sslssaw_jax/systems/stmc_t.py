@@ -178,9 +178,13 @@ def recognize_stage(config: Config, inputs: StageInputs) -> Stage:
         ConfigError: There is no keypoint set, or it lacks a point.
     """
     model_config: STMCTConfig = config.model
-    command = "python -m tfds_builders.features --format=keypoints --name=NAME"
-    name, how = "NAME", f" (`{command} --dataset={config.data.dataset} FILES` imports it)"
-    if config.data.dataset == "avatar_qa":
+    data = config.data
+    command = f"python -m tfds_builders.features --format=keypoints --name=NAME --data_dir={data.data_dir}"
+    name, how = (
+        "NAME",
+        f" (`{command} --dataset={data.dataset} FILES` imports it)",
+    )
+    if data.dataset == "avatar_qa":
         name, how = AVATAR, ""  # it comes with the frames
     require(
         bool(config.data.keypoints) or not model_config.pose_weight,

@@ -33,7 +33,7 @@ def all_finite(tree: Any) -> jax.Array:
 def steadier(stage: str) -> str:
     """Return the remedy for a stage whose numbers are not finite."""
     optim = f"--config.{stage}.optim"
-    return f"train in another --workdir with a lower {optim}.learning_rate or with {optim}.clip_norm=1"
+    return f"train in another --workdir with a lower {optim}.learning_rate, or {optim}.clip_norm of at most 1"
 
 
 def require_finite(

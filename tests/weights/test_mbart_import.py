@@ -443,7 +443,7 @@ def test_weights_of_another_tokenizer_or_function_are_refused(
         pretrained(starting_from(folder, tiny_data_dir), tokenizer)
     random_hugging_face(5, DEEP, other.vocab_size).save_pretrained(tmp_path)
     shutil.copy(with_tokenizer / "sentencepiece.bpe.model", tmp_path)
-    with pytest.raises(WeightsError, match=r"its own tokenizer .* data\.tokenizer is another"):
+    with pytest.raises(WeightsError, match=r"its own tokenizer .* the run's is another"):
         pretrained(starting_from(tmp_path, tiny_data_dir), other)
     relu = starting_from(with_tokenizer, tiny_data_dir, **{"model.mbart.activation": "relu"})
     told = r"activation_function='gelu'; here it is 'relu': add --config\.model\.mbart\.activation=gelu$"
