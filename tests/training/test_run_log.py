@@ -107,7 +107,7 @@ def test_tensorboard_writes_through_no_link(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(WorkdirError, match="nothing is written there"):
+    with pytest.raises(WorkdirError, match="replace the link by a folder"):
         run(tmp_path / "run", "translate", [10])
     assert not list((tmp_path / "elsewhere").iterdir())
 
