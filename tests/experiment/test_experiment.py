@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -327,10 +328,13 @@ def test_frames_of_another_shape_than_the_models_are_refused(finished, data_dir)
         experiment(data_dir, finished).run("translate")
 
 
-def test_a_model_on_features_does_not_mind_the_shape_of_frames(data_dir) -> None:
+def test_only_a_model_that_reads_frames_minds_their_shape(data_dir) -> None:
     dataset = find_dataset(data_dir, "avatar_qa")
     saved = dataset.facts.to_json() | {"fingerprint": "another dataset", "frame_size": [48, 85]}
-    require_fitting_data(Path("run"), saved, dataset, reads_video=True, reads_frames=False, trains=False)
+    check = partial(require_fitting_data, Path("run"), saved, dataset, reads_video=True, trains=False)
+    with pytest.raises(ConfigError, match=r"dataset\.frame_size: \[48, 85\] then"):
+        check(reads_frames=True)
+    assert check(reads_frames=False) is None
 
 
 def test_a_source_that_does_not_exist_is_refused_unless_it_is_the_workdirs_own_stage_1(tmp_path) -> None:
