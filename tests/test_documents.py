@@ -56,6 +56,12 @@ def test_modules_exist(document):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_no_table_became_a_paragraph(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if "| --- |" in line and set(line) - set("|-: ")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_lead_to_files_and_sections_that_exist(page):
     links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
     for file, section in ((file, section) for file, section in links if "://" not in file):
