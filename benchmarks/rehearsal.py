@@ -1,6 +1,7 @@
 """Where a row of the rehearsal gains over the question alone: `python -m benchmarks.rehearsal --tables=DIR`.
 
-`DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`. It prints as
+`DIR` is the workdir of the tables command, with `seed<n>/<row>/predictions.{dev,test}.jsonl`; a row that was
+evaluated with another decoding, too, is read from `seed<n>/<row>/decode.KEY=VALUE/` as well. It prints as
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket, and the length of
 its translations relative to the references; the gain over the row `question`, what SSL, SSAW and other
 fusions add, and what changes of the full system gain, as a mean over the seeds that both rows have, with 95 %
@@ -61,6 +62,7 @@ EFFECTS = {
     "a TCN in place of SSAW": ("tcn", "ssl_ssaw"),
 }
 """What is added, or put in place of another part -> the row with it and the row without it."""
+LONGER = "decode.length_penalty=1.2"  # by `--mode=eval`; SSAW then writes as much as the LSTM
 VARIANTS = {
     "no LayerNorm before the gate": ("no_gate_norm", "ssl_ssaw"),
     "the gate times two": ("full_gate", "ssl_ssaw"),
@@ -68,6 +70,8 @@ VARIANTS = {
     "the fusion's learning rate times five": ("fast_fusion", "ssl_ssaw"),
     "the video alone": ("video", "ssl_ssaw"),
     "SSAW's layer without its gate": ("transformer", "ssl_ssaw"),
+    "longer sentences by SSAW": (f"ssl_ssaw/{LONGER}", "ssl_ssaw"),
+    "an LSTM, if SSAW writes as much": ("lstm", f"ssl_ssaw/{LONGER}"),
     "positions before SSAW": ("positions", "ssl_ssaw"),
     "positions before concatenation": ("concat_positions", "qb_ssl"),
 }
@@ -160,17 +164,28 @@ def gain(row: Seeds, other: Seeds, clips: Sequence[int], measure: Measure = bleu
     return Gain(gain_SxR[:, 0].tolist(), float(low), float(high))
 
 
-def finished_runs(tables: Path, name: str) -> list[Path]:
-    """Return the workdirs of a row's finished and evaluated seeds, in order."""
-    marks = tables.glob(f"seed*/{name}/{FINISHED}")
-    return sorted(mark.parent for mark in marks if (mark.parent / METRICS).exists())
+def row_names(tables: Path) -> list[str]:
+    """Return the rows with a finished seed, also `ROW/decode.KEY=VALUE`, if evaluated so."""
+    scored = [
+        *tables.glob(f"seed*/rehearsal*/{METRICS}"),
+        *tables.glob(f"seed*/rehearsal*/decode.*/{METRICS}"),
+    ]
+    names = {str(Path(*path.relative_to(tables).parts[1:-1])) for path in scored}
+    return sorted(name for name in names if finished_runs(tables, name))
+
+
+def finished_runs(tables: Path, name: str) -> dict[str, Path]:
+    """Return the folder of each finished and evaluated seed of a row, in order."""
+    row = name.partition("/")[0]
+    seeds = sorted(mark.parents[1] for mark in tables.glob(f"seed*/{row}/{FINISHED}"))
+    return {seed.name: seed / name for seed in seeds if (seed / name / METRICS).exists()}
 
 
 def read_runs(tables: Path, name: str, split: str) -> Seeds:
     """Return a row's finished seeds, in order."""
     return {
-        run.parent.name: Run(read_predictions(run / predictions_file(split)))
-        for run in finished_runs(tables, name)
+        seed: Run(read_predictions(run / predictions_file(split)))
+        for seed, run in finished_runs(tables, name).items()
     }
 
 
@@ -277,7 +292,7 @@ def curves_table(tables: Path, names: Sequence[str]) -> str:
     """Return dev BLEU-4 while rows train, as means over seeds, as Markdown."""
     curves: dict[str, dict[int, list[float]]] = {}
     for name in names:
-        for run in finished_runs(tables, name):
+        for run in finished_runs(tables, name).values():
             if scores := read_scores(run / CHECKPOINTS):
                 every = read_json(run / FINISHED)["config"]["translate"]["eval_every"]
                 for place, step in enumerate(sorted(scores), start=1):
@@ -345,7 +360,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help=f"keep the predictions of the decisive rows in {RESULTS.name}/, a file for each seed",
     )
     options = parser.parse_args(arguments)
-    names = sorted({run.name for run in finished_runs(options.tables, "rehearsal*")})
+    names = row_names(options.tables)
     if QUESTION not in names:
         parser.error(f"{options.tables} has no finished {QUESTION}, with which all rows are compared")
     rows = {

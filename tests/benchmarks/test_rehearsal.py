@@ -75,6 +75,22 @@ def test_a_run_that_was_evaluated_before_its_end_is_left_out(tmp_path: Path):
     assert list(rehearsal.read_runs(tmp_path, "rehearsal_qb", "test")) == ["seed1"]
 
 
+def test_a_row_evaluated_with_another_decoding_is_a_row_of_its_own(tmp_path: Path):
+    longer = tmp_path / "seed1" / "rehearsal_ssl_ssaw" / rehearsal.LONGER
+    longer.mkdir(parents=True)
+    for folder, change in ((longer, 0.1), (longer.parent, 0.4)):
+        (folder / "metrics.json").write_text("{}")
+        rows = [json.dumps(vars(row)) for row in run(change, 0, 5).predictions]
+        (folder / "predictions.test.jsonl").write_text("\n".join(rows) + "\n")
+    assert rehearsal.row_names(tmp_path) == []  # its training has not ended
+    (longer.parent / "finished.json").write_text("{}")
+    names = ["rehearsal_ssl_ssaw", f"rehearsal_ssl_ssaw/{rehearsal.LONGER}"]
+    assert rehearsal.row_names(tmp_path) == names
+    of_row, of_longer = (rehearsal.read_runs(tmp_path, name, "test") for name in names)
+    assert of_row.keys() == of_longer.keys() == {"seed1"}
+    assert of_row["seed1"].predictions != of_longer["seed1"].predictions
+
+
 def test_the_command_prints_every_row_draws_and_keeps_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
