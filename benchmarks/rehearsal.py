@@ -5,8 +5,8 @@ evaluated with another decoding, too, is read from `seed<n>/<row>/decode.KEY=VAL
 Markdown: BLEU-4 of each row on dev and test, on both halves of test and by overlap bucket, and the length of
 its translations relative to the references; the gain over the row `question`, what SSL, SSAW and other
 fusions add, and what changes of the full system gain, as a mean over the seeds that both rows have, with 95 %
-intervals by a bootstrap over clips, for each such seed, and in *precision*, which is BLEU-4 without its
-brevity penalty; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the
+intervals by a bootstrap over clips, for each such seed, and *unpenalised*, in BLEU-4 without its brevity
+penalty; and BLEU-4 on dev while the rows train. `--figure=FILE` draws the gains, `--write` keeps the
 rows' predictions.
 """
 
@@ -50,8 +50,8 @@ SHOWN = {
     "ssl_ssaw": "+ both (SSL-SSAW)",
 }
 EFFECTS = {
-    "sign": ("ssl_ssaw", "question"),  # the question alone has SSL and the gate, too
-    "sign, without SSL": ("qb_ssaw", "question_no_ssl"),
+    "video": ("ssl_ssaw", "question"),  # the question alone has SSL and the gate, too
+    "video, without SSL": ("qb_ssaw", "question_no_ssl"),
     "SSL, question alone": ("question", "question_no_ssl"),
     "SSL, with concatenation": ("qb_ssl", "qb"),
     "SSL, with SSAW": ("ssl_ssaw", "qb_ssaw"),
@@ -129,7 +129,7 @@ Measure = Callable[[np.ndarray], np.ndarray]
 """From the counts of sets of clips, i[R, 10], to the scores of the sets, f[R]."""
 
 
-def precision(sums_Rx10: np.ndarray) -> np.ndarray:
+def unpenalised(sums_Rx10: np.ndarray) -> np.ndarray:
     """Return BLEU-4 without smoothing and without the brevity penalty, f[R]."""
     right, total = sums_Rx10[:, 2:6], sums_Rx10[:, 6:10]
     with np.errstate(divide="ignore"):
@@ -139,7 +139,7 @@ def precision(sums_Rx10: np.ndarray) -> np.ndarray:
 def bleu4(sums_Rx10: np.ndarray) -> np.ndarray:
     """Return BLEU-4 without smoothing, f[R]."""
     lengths, references = sums_Rx10[:, 0], sums_Rx10[:, 1]
-    return precision(sums_Rx10) * np.exp(np.minimum(0, 1 - references / np.maximum(lengths, 1)))
+    return unpenalised(sums_Rx10) * np.exp(np.minimum(0, 1 - references / np.maximum(lengths, 1)))
 
 
 def relative_length(sums_Rx10: np.ndarray) -> np.ndarray:
@@ -277,13 +277,13 @@ def _interval(one: Gain) -> str:
     return f"{one.mean:+.2f} ({one.low:+.1f} to {one.high:+.1f})"
 
 
-def seeds_table(found: Mapping[str, Gains], precise: Mapping[str, Gains]) -> str:
-    """Return the gains of each seed, and those in precision, as Markdown."""
-    lines = ["| gain of | dev, by seed | test, by seed | precision on dev | on test |"]
+def seeds_table(found: Mapping[str, Gains], without: Mapping[str, Gains]) -> str:
+    """Return the gains of each seed, and those unpenalised, as Markdown."""
+    lines = ["| gain of | dev, by seed | test, by seed | unpenalised on dev | on test |"]
     lines += ["| --- |" + 4 * " ---: |"]
     for name, by_part in found.items():
         cells = [", ".join(f"{one:+.1f}" for one in by_part[part].by_seed) for part in ("dev", "test")]
-        cells += [_interval(precise[name][part]) for part in ("dev", "test")]
+        cells += [_interval(without[name][part]) for part in ("dev", "test")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -374,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{gains_table(found)}")
     for base, pairs in itertools.product(QUALITIES, (EFFECTS, VARIANTS)):
         if added := effects(rows, base, pairs):
-            by_seed = seeds_table(added, effects(rows, base, pairs, precision))
+            by_seed = seeds_table(added, effects(rows, base, pairs, unpenalised))
             print(f"\n{QUALITIES[base]}:\n\n{gains_table(added)}\n\n{by_seed}")
     print(f"\n{curves_table(options.tables, names)}")
     if options.figure and {f"{base}_{row}" for base in QUALITIES for row in SHOWN} & found.keys():

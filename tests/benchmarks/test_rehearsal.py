@@ -35,13 +35,13 @@ def test_bleu_of_counts_is_the_score(clips):
     assert found[0] == pytest.approx(expected)
 
 
-def test_precision_is_bleu_without_the_penalty_for_short_translations():
+def test_unpenalised_is_bleu_without_the_penalty_for_short_translations():
     exact = run(0.0)
     shorter = rehearsal.Run(
         [replace(row, prediction=row.prediction.rsplit(" ", 3)[0]) for row in exact.predictions]
     )
     counts = [one.counts.sum(axis=0, keepdims=True) for one in (exact, shorter)]
-    assert [rehearsal.precision(count)[0] for count in counts] == [100, 100]
+    assert [rehearsal.unpenalised(count)[0] for count in counts] == [100, 100]
     assert [rehearsal.relative_length(count)[0] for count in counts] == [1, 6 / 9]
     assert rehearsal.bleu4(counts[1])[0] == pytest.approx(100 * np.exp(1 - 9 / 6))
 
@@ -122,7 +122,7 @@ def test_the_command_prints_every_row_draws_and_keeps_predictions(
     assert [name for name in found if name.startswith("rehearsal")] == sorted(
         {*changes} - {"rehearsal_question"}
     )
-    added = [line for line in lines if line.startswith(("| both", "| sign"))]
+    added = [line for line in lines if line.startswith(("| both", "| video"))]
     assert [line.count("|") for line in added] == [11, 11, 6, 6, 11, 6], "two of good seeing, one of poor"
     assert all("-" not in line.split("|")[3] for line in added), "all of test gains, in each seed, too"
     changed = [line.split("|")[3].split()[0] for line in lines if line.startswith("| the gate times two")]
