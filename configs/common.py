@@ -20,7 +20,7 @@ def small_cnn(config: ConfigDict) -> None:
 
 
 def small_model(config: ConfigDict) -> None:
-    """Shrink SSL-SSAW to 1.5 million parameters."""
+    """Shrink SSL-SSAW to 1.6 million parameters."""
     small_cnn(config)
     config.model.mbart.d_model = 128
     config.model.mbart.ffn_dim = 512

@@ -5,8 +5,8 @@ from words between spaces: Chinese has none.
 
 It is not the paper's row, which is `configs/ablations.py:phoenix/question`: a copy gate and denoising pairs
 show how far the questions alone can go. 99 % of the texts fit the lengths. The number of epochs was fixed
-before the first run (for QSL-QA, to take the same number of steps); dev is scored at the end, and chooses
-nothing.
+before the first run (for QSL-QA, to take the same number of steps); dev is scored at the end, and chose
+only the five beams.
 """
 
 from ml_collections import ConfigDict
