@@ -277,7 +277,7 @@ def main() -> None:
             ]
         )
     columns = (
-        "case | ours, s | theirs, s | ratio | goal | compile, s (25) | ours, GB | theirs, GB | ratio (1.5)"
+        "case | ours, s | theirs, s | ratio | goal | compile, s (goal 25) | ours, GB | theirs, GB | ratio (goal 1.5)"
     )
     header = columns.split(" | ")
     keep("model", "Model and decoding against PyTorch, processor time on one core", header, rows)
