@@ -93,6 +93,7 @@ class ClipFrames:
     video: list[bytes]
     odd: list[str] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)  # frame files that are left out
+    too_long: bool = False
 
 
 def read_video(
@@ -273,7 +274,8 @@ def _read_file(segment: Segment, resize: Resize, fps: float, most_frames: int) -
         end = min(seconds + step, segment.end) - segment.start
         if _ticks(end, fps) > most_frames:
             seconds_read = f"{most_frames / fps:.1f} seconds"
-            return ClipFrames([], [f"over {most_frames} frames ({seconds_read}): cut it into sentences"])
+            odd = f"over {most_frames} frames ({seconds_read}): cut it into sentences"
+            return ClipFrames([], [odd], too_long=True)
         if decoded > most_decoded:
             return ClipFrames([], [f"over {most_decoded} pictures: `ffmpeg -i OLD -r {fps:g} NEW.mp4`"])
         if seconds >= segment.end:

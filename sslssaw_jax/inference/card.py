@@ -19,6 +19,7 @@ class Data(NamedTuple):
     text: str
     licence: str  # of a model trained on it, named as on the Hugging Face hub
     limits: tuple[str, ...] = ()
+    sign_language: str = ""
 
 
 DATA = {
@@ -33,17 +34,20 @@ DATA = {
         "non-commercial use (CC BY-NC-SA 3.0), with the questions of PHOENIX-2014T-QA.",
         "cc-by-nc-sa-3.0",
         ("It knows only weather forecasts, signed by nine interpreters in front of a dark background.",),
+        "German Sign Language (DGS)",
     ),
     "csl_daily_qa": Data(
         "CSL-Daily (Chinese Sign Language of daily life), which its authors give for research under a signed "
         "agreement, with the questions of CSL-Daily-QA. Ask them before you pass the model on.",
         "other",
+        sign_language="Chinese Sign Language (CSL)",
     ),
     "qsl_qa": Data(
         "QSL (Chinese Sign Language about hotels, restaurants and sights), whose frames its authors give on "
         "request, with the questions of QSL-QA. Ask them before you pass the model on.",
         "other",
         ("Every sentence of dev and test occurs in train: the scores say nothing about other sentences.",),
+        "Chinese Sign Language (CSL)",
     ),
 }
 TASKS = {  # by whether the model reads the video and the question

@@ -1,5 +1,6 @@
 """The page to ask, sign and read, and its API, which gradio makes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,31 +10,46 @@ import gradio as gr
 import jinja2
 
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.inference.card import DATA
 from sslssaw_jax.inference.demo import Example
-from sslssaw_jax.inference.videos import TOO_LONG
+from sslssaw_jax.inference.videos import TOO_LONG, TooLongError
 
 if TYPE_CHECKING:
     from sslssaw_jax.inference.translator import Answer, Translator
 
 KEPT_SECONDS = 600  # what visitors send is deleted after that
+_SPARE_SECONDS = 0.3  # by which a recording stops before its limit
 MOST_CHARACTERS = 500  # of a question; the cost of explaining an answer grows with their square
 TEMPLATES = Path(__file__).parent / "templates"
 _HTML = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-# what a screen reader needs and gradio has no parameter for
-_LIVE = """() => {
+# what a screen reader and a signer need and gradio has no parameter for
+_START = """(seconds, language) => {
   for (const id of ["answer", "dialogue"]) {
-    const place = document.getElementById(id);
-    place.setAttribute("role", "region");
-    place.setAttribute("aria-label", id);
-    place.setAttribute("aria-live", "polite");
+    document.getElementById(id).setAttribute("role", "region");
+    document.getElementById(id).setAttribute("aria-label", id);
   }
-  // gradio's button is called "start recording" while it stops
-  const name = () => document.querySelectorAll("#video .capture-button")
-    .forEach((button) => button.setAttribute("aria-label", button.innerText.trim()));
-  new MutationObserver(name).observe(document.getElementById("video"), {childList: true, subtree: true});
+  document.getElementById("answer").setAttribute("aria-live", "polite");
+  document.querySelector("#question :is(textarea, input)").lang = language;
+  const video = document.getElementById("video");
+  video.style.setProperty("--seconds", `${seconds}s`);
+  let stop = 0;
+  new MutationObserver(() => {
+    const button = video.querySelector(".capture-button");
+    // gradio's button is called "start recording" while it stops
+    button?.setAttribute("aria-label", button.innerText.trim());
+    const recording = !!button?.querySelector('[title="stop recording"]');
+    video.classList.toggle("recording", recording);
+    if (recording) stop ||= setTimeout(() => button.click(), seconds * 1000);
+    else stop = clearTimeout(stop);
+  }).observe(video, {childList: true, subtree: true});
 }"""
-
-_SHOW = "() => document.getElementById('answer').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
+_SHOW = """() => document.getElementById("answer").scrollIntoView({
+  behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "nearest"
+})"""
+_CAMERA = """() => {
+  document.querySelector("#video [title='grant webcam access'] button")?.click();
+  document.getElementById("video").scrollIntoView({block: "nearest"});
+}"""
 
 
 class Turn(NamedTuple):
@@ -62,6 +78,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
     """Return the page of a translator."""
     model = translator.model
     seconds = TOO_LONG * model.config.data.max_frames / model.facts.fps
+    language = model.facts.language.split("_")[0]
 
     def ask(question: str, video: str | None, turns: list[Turn]) -> tuple[Any, ...]:
         try:
@@ -74,12 +91,13 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
             meant.insert(0, found.text)
         label = "Or did you mean" if found.understood else "Did you mean"
         choice = gr.Radio(meant, value=None, label=label, visible=bool(meant))
-        return *_shown(turns), choice, _html("why", of=found)
+        return *_shown(turns, language), choice, _html("why", of=found, language=language)
 
     def choose(sentence: str, turns: list[Turn]) -> tuple[Any, ...]:
         if not turns:  # forgotten, see time_to_live
-            return _shown([])
-        return _shown([*turns[:-1], turns[-1]._replace(sentence=sentence, understood=True, chosen=True)])
+            return _shown([], language)
+        last = turns[-1]._replace(sentence=sentence, understood=True, chosen=True)
+        return _shown([*turns[:-1], last], language)
 
     def translate(video: str | None, question: str) -> dict[str, Any]:
         """Translate a video as the answer to a question."""
@@ -99,7 +117,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
     clips = {video: number for number, video in enumerate(videos, 1)}
     with gr.Blocks(title="Ask, sign, read", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
         turns = gr.State([], time_to_live=3600)
-        gr.HTML(_html("top"))
+        gr.HTML(_html("top", data=DATA.get(model.config.data.dataset)))
         with gr.Row():
             with gr.Column():
                 gr.HTML(_html("step", number=1, name="Ask"))
@@ -109,17 +127,21 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
                     max_length=MOST_CHARACTERS,
                     elem_id="question",
                 )
-                gr.HTML(_html("step", number=2, name="Sign"))
+                gr.HTML(_html("step", number=2, name="Sign", seconds=seconds))
                 video = gr.Video(
-                    label=f"Signed answer: one sentence of at most {seconds:.1f} seconds",
+                    label="Signed answer",
+                    show_label=False,  # it would hide the signer's head
                     sources=["webcam", "upload"],
                     include_audio=False,
+                    webcam_options=gr.WebcamOptions(mirror=False),  # page.css mirrors the live picture only
                     elem_id="video",
                 )
                 # gradio would call ffmpeg to leave out the sound
                 video.preprocess = lambda sent: sent and sent.path  # type: ignore[method-assign]
                 gr.HTML(_html("consent", minutes=KEPT_SECONDS // 60))
-                button = gr.Button("Translate", variant="primary")
+                with gr.Row():
+                    button = gr.Button("Translate", variant="primary", min_width=120)
+                    repeat = gr.Button("Sign again", min_width=120)
                 shelf = gr.Dataset(
                     label="Or try an example",
                     components=[question, video],
@@ -150,13 +172,14 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
             api_visibility="private",
         )
         for event in (
-            gr.on([button.click, question.submit, video.stop_recording], **asked),
+            gr.on([button.click, video.stop_recording], **asked),
             taken.then(**asked),
         ):
             event.then(None, js=_SHOW)
+        repeat.click(None, None, video, js="() => null").then(None, js=_CAMERA)
         choice.input(choose, [choice, turns], spoken, api_visibility="private")
         again.click(
-            lambda: (*_shown([]), gr.Radio(visible=False), "", "", None),
+            lambda: (*_shown([], language), gr.Radio(visible=False), "", "", None),
             None,
             [*spoken, choice, why, question, video],
             api_visibility="private",
@@ -164,7 +187,7 @@ def make_page(translator: "Translator", examples: Sequence[Example] = ()) -> gr.
         gr.Button(visible=False).click(
             translate, [video, question], gr.JSON(visible=False), api_name="translate"
         )
-        page.load(None, js=_LIVE)
+        page.load(None, js=f"() => ({_START})({seconds - _SPARE_SECONDS}, {json.dumps(language)})")
     return page
 
 
@@ -204,17 +227,23 @@ def _ask(translator: "Translator", question: str, video: str | None, *, explain:
         raise PageError(
             "The video is missing. Record the signed answer or choose a file, then press Translate."
         )
+    longest = TOO_LONG * translator.model.config.data.max_frames
     try:
-        longest = TOO_LONG * translator.model.config.data.max_frames
         clips = translator.read(video, question.strip(), most_frames=longest)
+    except TooLongError as error:
+        seconds = longest / translator.model.facts.fps
+        raise PageError(
+            f"The video is longer than {seconds:.1f} seconds. Cut it, or record again: one sentence only."
+        ) from error
     except UserError as error:
         raise PageError(str(error).replace(video, Path(video).name)) from error
     return translator.answer(clips, explain=explain)[0]
 
 
-def _shown(turns: list[Turn]) -> tuple[str, str, list[Turn]]:
+def _shown(turns: list[Turn], language: str) -> tuple[str, str, list[Turn]]:
     """Return the last answer and the dialogue, as the page shows both."""
-    return _html("answer", turn=turns[-1] if turns else None), _html("dialogue", turns=turns), turns
+    answer = _html("answer", turn=turns[-1] if turns else None, language=language)
+    return answer, _html("dialogue", turns=turns, language=language), turns
 
 
 def _html(template: str, **values: Any) -> str:

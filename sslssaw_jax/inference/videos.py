@@ -19,6 +19,10 @@ class VideoError(UserError):
     """An error about a video or a question that cannot be translated."""
 
 
+class TooLongError(VideoError):
+    """An error about a video of more seconds than allowed."""
+
+
 def video_name(video: Video) -> str:
     """Return a video's name for messages."""
     return f"the array {list(video.shape)}" if isinstance(video, np.ndarray) else str(video)
@@ -56,7 +60,8 @@ def read_frames(video: Video, facts: DatasetFacts, most_frames: int = MAX_FRAMES
             raise VideoError(f"there is no video {path}")
         read = read_video(path, resize, facts.fps, most_frames)
         if not read.video:
-            raise VideoError(f"{path} cannot be translated: {', '.join(read.odd) or 'no frames in it'}")
+            error = TooLongError if read.too_long else VideoError
+            raise error(f"{path} cannot be translated: {', '.join(read.odd) or 'no frames in it'}")
         gone = read.unreadable
         which = f": {len(gone)} of {len(gone) + len(read.video)}: {listed(file.name for file in gone)}"
         for oddity in read.odd:

@@ -52,7 +52,7 @@ def test_a_still_picture_of_an_hour_is_too_long(tmp_path: Path) -> None:
     black = np.zeros((16, 16, 3), np.uint8)
     write_matroska(tmp_path / "a.mkv", {0.0: black, 5000.0: black})
     clip = video.read_video(video.Segment(tmp_path / "a.mkv", 0.0, 4900.0), video.Resize(), fps=RATE)
-    assert clip.video == [] and "cut it into sentences" in clip.odd[0]
+    assert clip.video == [] and "cut it into sentences" in clip.odd[0] and clip.too_long
 
 
 def test_more_pictures_per_second_than_any_camera_takes_are_not_decoded(tmp_path: Path) -> None:

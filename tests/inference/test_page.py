@@ -81,7 +81,7 @@ def write_video(path: Path, num_frames: int) -> Path:
         ("Why? " * 10, "right.mp4", "The question is too long: the model would not read its end"),
         ("Why?", None, "The video is missing"),
         ("Why?", "text.mp4", "^text.mp4 cannot be translated: no readable video$"),
-        ("Why?", "long.mp4", r"^long.mp4 cannot be translated: over 10 frames \(0\.4 seconds\): cut it"),
+        ("Why?", "long.mp4", r"^The video is longer than 0\.4 seconds\. Cut it, or record again"),
     ],
 )
 def test_what_cannot_be_translated_is_a_message_for_the_page(question, file, message, tmp_path, page):
@@ -100,17 +100,39 @@ def test_a_video_is_translated_as_the_translator_would(tmp_path, page):
 
 def test_what_visitors_type_is_text_and_no_html(page):
     turns = [page.Turn("<script>", "a < b", True), page.Turn("Where?", "gone", False)]
-    answer, dialogue, _ = page._shown(turns)
+    answer, dialogue, _ = page._shown(turns, "en")
     assert "&lt;script&gt;" in dialogue and "a &lt; b" in dialogue and "<script>" not in dialogue
     assert "Not understood" in answer and "gone" not in answer
+
+
+def test_question_and_sentence_are_marked_as_the_models_language(page):
+    """The page around them is English."""
+    shown = page._shown([page.Turn("Warum?", "so", True)], "de")[:2]
+    why = page._html("why", of=Answer("Warum?", "so", -0.5, (), None, True, WHY), language="de")
+    marked = [re.findall(r'lang="de">([^<]*)<', text) for text in (*shown, why)]
+    assert marked == [["Warum?", "so"], ["Warum?", "so"], ["&lt;Why&gt;", ""]]
+    assert '<p class="parts" lang="de"><span class="small" lang="en">Question' in why
+
+
+def test_enter_in_the_question_does_not_translate_the_last_video(page):
+    asked = [one for one in page.make_page(Counter()).fns.values() if one.name == "ask"]
+    assert {event for one in asked for _, event in one.targets} == {"click", "stop_recording", "then"}
+
+
+def test_the_page_says_what_its_model_cannot_do(page):
+    names = "avatar_qa", "csl_daily_qa", "own"
+    demo, csl, own = (page._html("top", data=page.DATA.get(name)) for name in names)
+    assert "it cannot translate people" in demo
+    assert "answered in Chinese Sign Language (CSL)" in csl
+    assert "answered in sign language" in own and "<strong>" not in own
 
 
 def test_a_sentence_that_is_chosen_after_the_dialogue_is_forgotten_shows_an_empty_page(page):
     functions = page.make_page(Counter()).fns.values()
     [choose] = [one.fn for one in functions if one.name == "choose"]
     turn = page.Turn("Why?", "gone", False)
-    assert choose("here", [turn]) == page._shown([page.Turn("Why?", "here", True, chosen=True)])
-    assert choose("here", []) == page._shown([])
+    assert choose("here", [turn]) == page._shown([page.Turn("Why?", "here", True, chosen=True)], "en")
+    assert choose("here", []) == page._shown([], "en")
 
 
 def test_a_sentence_that_is_not_understood_is_offered_first(tmp_path, page):
@@ -185,9 +207,16 @@ def test_programs_translate_by_the_documented_call_and_nothing_is_kept(tmp_path,
 
 def test_words_and_stretches_are_as_dark_as_the_sentence_hangs_on_them(page):
     answer = Answer("<Why> not?", "7 frames", -0.5, (), None, True, WHY)
-    found = re.findall(r"--share: ([\d.]+)\">([^<]*)<", page._html("why", of=answer))
+    shown = page._html("why", of=answer, language="en")
+    found = re.findall(r"--share: ([\d.]+)\">([^<]*)<", shown)
     shades = [(float(share), text) for share, text in found]
     assert shades == [(1, "&lt;Why&gt;"), (0.5, "not"), (0, "?"), (0, "0.0"), (0, "0.5")]
+    assert re.findall(r'class="most"[^>]*>([^<]*)<', shown) == ["&lt;Why&gt;"], "no stretch of video matters"
+    assert "In the video" not in shown
+    late = replace(WHY, stretches=[StretchDrop(0.0, 0.5, 0.1), StretchDrop(0.5, 1.0, 3.0)])
+    shown = page._html("why", of=replace(answer, explanation=late), language="en")
+    assert re.findall(r'class="most"[^>]*>([^<]*)<', shown) == ["&lt;Why&gt;", "0.5"]
+    assert "In the video, most on second 0.5 to 1.0." in " ".join(shown.split())
 
 
 def test_examples_of_a_run_are_test_clips_and_the_first_has_two_questions(tiny_data_dir, tmp_path):

@@ -142,6 +142,21 @@ def test_a_clip_before_the_camera_becomes_its_sentence(page):
     dialogue(page).filter(has_text=example.text).wait_for()
 
 
+def test_a_recording_stops_by_itself_and_sign_again_shows_the_camera(page):
+    page.get_by_label("Question").fill("Why?")
+    page.get_by_role("button", name="Click to Access Webcam").click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.locator("#video.recording").wait_for()
+    page.locator("#video:not(.recording)").wait_for()
+    asked = page.locator("#answer .asked, #answer .problem")
+    asked.wait_for()
+    assert "Asked: Why?" in asked.inner_text(), "the recording was too long"
+    page.get_by_role("button", name="Sign again").click()
+    page.get_by_role("button", name="Record", exact=True).wait_for()
+    live = page.locator("#video video")
+    assert live.evaluate("(video) => getComputedStyle(video).transform") == "matrix(-1, 0, 0, 1, 0, 0)"
+
+
 def test_one_clip_and_two_questions_by_keyboard_alone(page, answers):
     from playwright.sync_api import expect
 
@@ -162,6 +177,11 @@ def test_one_clip_and_two_questions_by_keyboard_alone(page, answers):
     for example in (first, second):
         press("Enter", example.question)
         sentence(page, example.text).wait_for()
+    flips = "(video) => [video, video.parentElement].map((one) => getComputedStyle(one).transform)"
+    assert page.locator("#video video").evaluate(flips) == ["none", "none"], "an example is no mirror"
+    assert sentence(page, second.text).get_attribute("lang") == "en"
+    answered = len(answers)
+    page.get_by_label("Question").press("Enter")
     expect(dialogue(page)).to_contain_text([first.text, second.text], timeout=PATIENCE)
     other = answers[-1].alternatives[0].text  # the page shows those of the second question a moment later
     page.get_by_role("radio", name=other, exact=True).press("Space")
@@ -169,6 +189,7 @@ def test_one_clip_and_two_questions_by_keyboard_alone(page, answers):
     dialogue(page).get_by_text("Answer, chosen").wait_for()
     press("Enter", "Start over")
     page.get_by_text("Nothing was asked yet.").wait_for()
+    assert len(answers) == answered, "Enter in the question asks nothing of the old video"
 
 
 def test_a_file_that_is_no_video_gets_a_message_in_the_page(page, tmp_path):
