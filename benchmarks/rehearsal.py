@@ -44,7 +44,7 @@ QUALITIES = {
     "rehearsal_poor": "poor seeing (the same CNN after one epoch)",
 }
 SHOWN = {
-    "qb": "question + sign (QB)",
+    "qb": "question + video (QB)",
     "qb_ssl": "+ SSL",
     "qb_ssaw": "+ SSAW",
     "ssl_ssaw": "+ both (SSL-SSAW)",
@@ -76,7 +76,7 @@ VARIANTS = {
     "positions before concatenation": ("concat_positions", "qb_ssl"),
 }
 """What is changed -> the row with the change and the one without, in most cases the full system."""
-COLORS = ("#8d99a6", "#4c8dc4", "#e0a030", "#b5304b")
+COLORS = ("#7f8a96", "#2f6fa8", "#c77f16", "#b5304b")
 OVERLAP_FREE = "overlap_free"
 
 
@@ -339,9 +339,9 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[0].set_ylabel("BLEU-4 gained over the question alone\n(row `question`, with SSL and SSAW)")
+    panels[0].set_ylabel('BLEU-4 gained over the question alone\n(row "question", with SSL and SSAW)')
     panels[0].legend(loc="lower left", frameon=False, fontsize=9)
-    figure.suptitle("What the sign adds to the question, by how much of the sentence the question holds")
+    figure.suptitle("What the video adds to the question, by how much of the sentence the question holds")
     figure.supxlabel(
         "share of the sentence's words that the question holds (test; "
         "bars: mean over seeds, points: each seed if there are several, lines: 95 % over clips)",

@@ -187,7 +187,7 @@ def test_a_question_only_run_stands_beside_the_scores(
     for split in ("dev", "test"):
         assert metrics[split]["baselines"]["question_only"]["bleu4"] == pytest.approx(100)
     out = capsys.readouterr().out
-    assert "question-only  " in out and "trains it" not in out
+    assert "question only  " in out and "trains it" not in out
 
     (beside / "predictions.test.jsonl").write_text("")
     with pytest.raises(ConfigError, match="not for the 6 clips that test has"):

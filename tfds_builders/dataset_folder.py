@@ -5,12 +5,11 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from sslssaw_jax.data.clips import opening_records
 from sslssaw_jax.data.dataset import Dataset, read_facts
 from sslssaw_jax.data.feature_writer import FeatureWriter
 from sslssaw_jax.data.keypoints import AVATAR
+from sslssaw_jax.data.progress import progress_bar
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
 
@@ -52,7 +51,7 @@ def write_clips(builder: "VideoQaBuilder", folder: Path) -> None:
     raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
     for split in builder.info.splits:
         records = builder.as_data_source(split, deserialize_method=raw_bytes)
-        bar = tqdm(records, f"listing {split}", unit="clip", leave=False)
+        bar = progress_bar(records, f"listing {split}", leave=False)
         values = map(features.deserialize_example_np, bar)
         with opening_records(folder):
             write_jsonl(

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
-from tqdm import tqdm
 
 from sslssaw_jax.data import video as frames
 from sslssaw_jax.data.clips import record_features
 from sslssaw_jax.data.dataset import Source, file_digest
+from sslssaw_jax.data.progress import progress_bar
 from sslssaw_jax.data.text import is_unusual
 from sslssaw_jax.errors import listed
 from tfds_builders.annotation import Annotation, AnnotationError, Annotations
@@ -183,7 +183,7 @@ class VideoQaBuilder(tfds.core.ShardBasedBuilder):
             stream = itertools.repeat(frames.ClipFrames([]), len(videos))
         else:
             stream = ordered_map(self.clip_reader(), videos, self._num_workers)
-        with tqdm(desc=what, total=len(videos), unit="clip") as progress:
+        with progress_bar(None, what, total=len(videos)) as progress:
             for clip_frames in stream:
                 progress.update()
                 yield clip_frames

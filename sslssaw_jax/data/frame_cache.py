@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from sslssaw_jax.config.data import DataConfig
 from sslssaw_jax.data.clips import ClipSource, TextSource
 from sslssaw_jax.data.dataset import Dataset, DatasetError
 from sslssaw_jax.data.features import FeatureSource
+from sslssaw_jax.data.progress import progress_bar
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import locked_file
 
@@ -154,7 +154,7 @@ class CachedClipSource(ClipSource):
 
             with ThreadPoolExecutor(self._num_threads) as pool:
                 decoded = pool.map(decode, range(len(self)))
-                for _ in tqdm(decoded, f"decoding {self.split}", len(self), unit="clip", leave=False):
+                for _ in progress_bar(decoded, f"decoding {self.split}", total=len(self), leave=False):
                     pass
             frames.flush()
             _sums_file(path).unlink(missing_ok=True)

@@ -80,6 +80,7 @@ def draw_curves(title: str, curves: Sequence[Curve]) -> Markup:
         right=WIDTH - RIGHT,
         x_ticks=[(x(tick), f"{tick:,.0f}") for tick in x_ticks if x_low <= tick <= x_high],
         y_ticks=[(y(tick), f"{tick:,g}") for tick in y_ticks],
+        ends="; ".join(f"{name} from {ends[0][1]:.3g} to {ends[-1][1]:.3g}" for name, ends, _ in curves),
         curves=[(curve, [(x(a), y(b)) for a, b in _thinned(curve.points)]) for curve in curves],
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,7 +15,7 @@ from sslssaw_jax.evaluation.metrics import LABELS
 from sslssaw_jax.report.dataset_facts import SplitFacts
 from sslssaw_jax.report.text_layout import labelled_lines, wrap
 
-COLOURS = ("#3d6f9e", "#e9a03b", "#b5443c", "#6b9a5b", "#7d6b9c")
+COLOURS = ("#3d6f9e", "#c77f16", "#b5443c", "#6b9a5b", "#7d6b9c")
 GREY = "0.35"
 DPI = 110
 BINS = 16
@@ -95,8 +96,16 @@ def _histogram(
         step = max(1, round(np.ptp(every) / BINS))
         edges = [edge - 0.5 for edge in range(every.min(), every.max() + step + 1, step)]
     for place, (of_split, colour) in enumerate(zip(values.values(), COLOURS)):
-        look = {"alpha": 0.35} if place == 0 else {"histtype": "step", "linewidth": 2.2}
-        axes.hist(of_split, edges, weights=np.full(len(of_split), 100 / len(of_split)), color=colour, **look)
+        is_first = place == 0
+        axes.hist(
+            of_split,
+            edges,
+            weights=np.full(len(of_split), 100 / len(of_split)),
+            histtype="bar" if is_first else "step",
+            color=to_rgba(colour, 0.35 if is_first else 1),
+            edgecolor=colour,
+            linewidth=1 if is_first else 2.2,
+        )
 
 
 def _bars(axes: Axes, title: str, labels: list[str], values: Mapping[str, list[float | None]]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sslssaw_jax.evaluation.explanation import Explanation
 from sslssaw_jax.report.text_layout import labelled_lines
 
-HIGHLIGHT, PLAIN, QUIET = "#e8112d", "#a9b4c6", "0.35"
+HIGHLIGHT, PLAIN, QUIET = "#e8112d", "#7f8ca3", "0.35"
 HEADROOM = 1.25  # of the highest bar, for its number
 
 # inches
@@ -22,9 +22,9 @@ GAP = 0.2  # between words and video
 BETWEEN = 0.25  # answers
 UNIT = 0.9  # the width of the text next to the bars
 LINE, NAME, CHARACTER = 0.23, 0.95, 0.087  # of the texts: height, width of a name, width of a character
-WIDTH = 11.0
+WIDTH = 9.1
 
-WORDS_SHARE = 0.42  # of the width, if nothing else says where the video begins
+WORDS_SHARE = 0.5  # of the width, if nothing else says where the video begins
 POINTS = 72  # an inch
 LETTER = 0.68  # average width of a wide letter, in font sizes
 LONGEST = 30  # letters of a label
@@ -112,7 +112,7 @@ def draw_drops(
     figure.text(
         (MARGIN + width + 0.15) / figure_width,
         (bottom + BARS / 2) / figure_height,
-        "loss in\nlog-prob-\nability",
+        "loss in\nlog-\nprobability",
         fontsize=8,
         color=QUIET,
         va="center",

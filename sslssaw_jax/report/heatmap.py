@@ -41,7 +41,7 @@ COLUMNS = 40  # without a gate
 STRIP = 0.6
 HEADING = 0.35
 MIN_CELL, MAX_WIDTH, MIN_WIDTH = 0.17, 24.0, 9.0
-MIN_FRAME = 0.75
+MIN_FRAME = 0.42
 
 _WORD_MARK = "▁"
 _MARKER = re.compile(r"</?s>|\[(CLS|SEP)\]|[a-z]{2}_[A-Z]{2}")
@@ -212,7 +212,8 @@ def _divide(strip: Axes, num_tokens: int, num_positions: int) -> None:
     headings = {"video positions": edge + num_positions / 2}
     if num_tokens:
         headings["question words"] = (num_tokens - 1) / 2
-        (line,) = strip.plot([edge, edge], [-0.75, 0.5], color="black", linestyle="--", clip_on=False)
+        ends = [-0.75, 0.5]
+        (line,) = strip.plot([edge, edge], ends, color="black", linestyle="--", clip_on=False, zorder=4)
         line.set_path_effects([patheffects.Stroke(linewidth=3, foreground="white"), patheffects.Normal()])
     for heading, centre in headings.items():
         strip.annotate(

@@ -79,7 +79,8 @@ def write_report(workdir: Path) -> Path:
 
 def render_report(workdir: Path) -> Markup:
     """Return the page of a workdir, given by its absolute path."""
-    config, log = read_notes(workdir).get("config", {}), read_log(workdir / LOG)
+    notes, log = read_notes(workdir), read_log(workdir / LOG)
+    config = notes.get("config", {})
     metrics = dict(reversed(_metrics(workdir).items()))  # test first
     file = _predictions_file(workdir, [*metrics][:1])
     predictions = read_predictions(file) if file else []
@@ -96,6 +97,7 @@ def render_report(workdir: Path) -> Markup:
         **_scores({split: score_rows(scores) for split, scores in translated.items()}),
         understanding=[*understanding_notes(metrics), *gloss_notes(translated)],
         clips=_clip_entries(workdir, predictions),
+        language=notes.get("dataset", {}).get("language", "").split("_")[0],
         is_ranked=is_ranked(predictions),
         predictions_file=file and file.name,
         num_predictions=len(predictions),
@@ -176,7 +178,7 @@ def _scores(splits: Mapping[str, Sequence[ScoreRow]]) -> dict[str, Any]:
             tiles = [(f"BLEU-4 on {split}", run, "bleu4"), ("ROUGE-L", run, "rouge_l")]
             tiles += [("BLEU-4 of the question copied", row, "bleu4") for row in copied]
             tiles += [("clips", run, "num_clips")]
-            verdict = _verdict(run, copied)
+            verdict = _verdict(run, copied) + _higher_baselines(run, others)
         compared = [row for kind in ("baseline", "questions") for row in others if row.kind == kind]
         comparisons.append((f"{split}, {run.text('num_clips')} clips", [run, *compared]))
         parts.append((split, [run._replace(key="all clips"), *(row for row in others if row.kind == "part")]))
@@ -206,6 +208,13 @@ def _verdict(run: ScoreRow, copied: Sequence[ScoreRow]) -> str:
         pair += f", a difference that may be chance (p = {p_value})"
         return f"Not surely better than repeating the question: {pair}."
     return f"Better than repeating the question: {pair}" + (f" (p = {p_value})." if p_value else ".")
+
+
+def _higher_baselines(run: ScoreRow, others: Sequence[ScoreRow]) -> str:
+    """Name each other baseline that scores at least as high."""
+    baselines = [row for row in others if row.kind == "baseline" and row.key != "copy_question"]
+    higher = [row for row in baselines if row.scores["bleu4"] >= run.scores["bleu4"]]
+    return "".join(f" Not better than {row.label}: {row.text('bleu4')}." for row in higher)
 
 
 def _clip_entries(workdir: Path, predictions: Sequence[Prediction]) -> list[ClipEntry]:

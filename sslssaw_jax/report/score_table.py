@@ -1,6 +1,7 @@
 """The scores in `metrics.json` as rows, and the text of these rows, which ends a run."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
@@ -22,7 +23,9 @@ BASELINE_LABELS = {
 }
 """Key of each baseline and each swap of questions -> its name and what it is."""
 
-_TERMINAL_COLUMNS = COLUMNS | {"sacrebleu": "sacreBLEU", "num_clips": "clips", "p": "p"}
+_FIRST = ("bleu4", "rouge_l", "p", "num_clips")
+_TERMINAL_COLUMNS = {key: COLUMNS.get(key, key.removeprefix("num_")) for key in (*_FIRST, *COLUMNS)}
+_WIDTH = 80  # of the notes
 _GLOSS_COLUMNS = {
     "wer": "WER",
     "wer_as_written": "as written",  # without the clean-up of PHOENIX
@@ -34,12 +37,14 @@ _GLOSS_COLUMNS = {
 }
 _FORMATS = {"num_glosses": "d", "num_clips": "d", "p": ".3f"}
 _NOTES = """\
-± 95 %: half the bootstrap interval over the clips; p: of this run's difference in BLEU-4, paired bootstrap
+± 95 %: half the bootstrap interval over the clips
+p: of this run's difference in BLEU-4, paired bootstrap
 overlap: share of the target's distinct tokens that the question holds
 with final period: " ." after translations and targets, as in the references of some earlier work
 without copies: the clips whose question is not the target itself
 overlap free: the clips whose question holds no two tokens of the target in a row
-shuffled, blanked: this run, where each clip is asked another clip's question, or none"""
+shuffled, blanked: this run, where each clip is asked another clip's question, or none
+sacreBLEU with its signature: in metrics.json"""
 
 
 class ScoreRow(NamedTuple):
@@ -91,8 +96,9 @@ def score_rows(scores: Mapping[str, Any]) -> list[ScoreRow]:
 def understanding_notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence about the threshold of each split that has one."""
     return [
-        f"not understood: scores below {found['threshold']:.2f} ({found['rule']}), "
-        f"{found['rejected']:.0%} of {split}, {found['rejected_without_video']:.0%} of it with black frames"
+        f"not understood: scores below {found['threshold']:.2f} ({found['rule']}); so low are "
+        f"{found['rejected']:.0%} of the sentences of {split}, and {found['rejected_without_video']:.0%} if "
+        "its frames are black"
         for split, scores in metrics.items()
         if (found := scores.get(UNDERSTANDING))
     ]
@@ -114,7 +120,7 @@ def format_gloss_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the text table of recognised glosses; "" without any."""
     rows = {
         split: ScoreRow("glosses", split, scores[GLOSS_SCORES])
-        for split, scores in metrics.items()
+        for split, scores in reversed([*metrics.items()])
         if GLOSS_SCORES in scores
     }
     shown = [key for key in _GLOSS_COLUMNS if any(row.text(key) for row in rows.values())]
@@ -124,23 +130,25 @@ def format_gloss_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the text table of a `metrics.json`, `{split: scores}`."""
-    table = []
-    for split, scores in metrics.items():
+    """Return the text table of a `metrics.json`, `{split: scores}`, for 80 columns."""
+    # as a row: tabulate makes columns wider than their headings by two letters
+    table = [["system", *_TERMINAL_COLUMNS.values()]]
+    for split, scores in reversed([*metrics.items()]):  # test first, as in the report
         for row in score_rows(scores):
-            name = row.key.replace("_", "-") if row.kind == "baseline" else row.label
-            indent = "" if row.kind in ("run", "baseline") else "  "
+            name = f" {row.label}" if row.kind == "part" else row.label
             cells = map(row.text, _TERMINAL_COLUMNS)
-            table.append([split if row.kind == "run" else "", indent + name, *cells])
+            table.append([f"this run on {split}" if row.kind == "run" else name, *cells])
             if row.kind != "baseline" and "intervals" in row.scores:
                 halves = {key: (high - low) / 2 for key, (low, high) in row.scores["intervals"].items()}
                 cells = map(ScoreRow("interval", "", halves).text, _TERMINAL_COLUMNS)
-                table.append(["", "    ± 95 %", *cells])
+                table.append(["  ± 95 %", *cells])
+        table.append([])
     text = tabulate(
         table,
-        headers=["split", "system", *_TERMINAL_COLUMNS.values()],
+        tablefmt="plain",
         disable_numparse=True,
         preserve_whitespace=True,
-        colalign=("left", "left", *["right"] * len(_TERMINAL_COLUMNS)),
+        colalign=("left", *["right"] * len(_TERMINAL_COLUMNS)),
     )
-    return "\n".join([text, _NOTES, *understanding_notes(metrics)])
+    notes = [*_NOTES.splitlines(), *understanding_notes(metrics)]
+    return "\n".join([text, *(fill(note, _WIDTH) for note in notes)])

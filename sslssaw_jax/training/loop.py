@@ -130,8 +130,8 @@ def train(
         )
 
         @contextmanager
-        def compiling() -> Iterator[None]:
-            with log.compiling(), stop.at_once(checkpointer.wait):
+        def compiling(batch: Batch, *_: Any) -> Iterator[None]:
+            with log.compiling(_shape(batch)), stop.at_once(checkpointer.wait):
                 yield
 
         counted_step = CountedStep(jitted, compiling=compiling)
@@ -221,6 +221,13 @@ class _Step(NamedTuple):
     waited: float  # seconds for data
     flops: float
     factor: float  # of the schedule's learning rate
+
+
+def _shape(batch: Batch) -> str:
+    """Say what distinguishes batches for which a step is compiled separately."""
+    texts, rows = batch.decoder_texts, batch.most_rows
+    tokens = f"questions of {texts.question.shape[-1]} and targets of {texts.target.shape[-1]} tokens"
+    return tokens + (f", clips of {rows} frames or rows" if rows else "")
 
 
 class _Sent(NamedTuple):

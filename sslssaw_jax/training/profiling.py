@@ -68,11 +68,11 @@ class CountedStep:
 
     Args:
         jitted: What `jax.jit` returns.
-        compiling: Makes the context in which the function is compiled.
+        compiling: Makes the context in which the function is compiled, from all arguments but the state.
     """
 
     def __init__(
-        self, jitted: Any, compiling: Callable[[], AbstractContextManager[None]] = nullcontext
+        self, jitted: Any, compiling: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext()
     ) -> None:
         self._jitted, self._compiling = jitted, compiling
         self._compiled: dict[Any, tuple[Callable[..., Any], float]] = {}
@@ -84,7 +84,7 @@ class CountedStep:
         arrays, structure = jax.tree.flatten(others)
         key = structure, *(array.shape for array in arrays)
         if key not in self._compiled:
-            with self._compiling():
+            with self._compiling(*others):
                 traced = self._jitted.trace(*args)
                 self._compiled[key] = traced.lower().compile(), count_flops(traced.jaxpr)
         compiled, self.flops = self._compiled[key]

@@ -7,10 +7,9 @@ from datetime import timedelta
 
 from tqdm import tqdm
 
+from sslssaw_jax.data.progress import SECONDS_A_LINE
 from sslssaw_jax.types import Batch
 from sslssaw_jax.workdir import is_first_process
-
-SECONDS_A_LINE = 30  # of progress if no terminal shows a bar
 
 
 def announce(message: str) -> None:

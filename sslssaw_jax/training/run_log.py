@@ -15,6 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from sslssaw_jax.data.progress import SECONDS_A_LINE
 from sslssaw_jax.training.progress import duration
 from sslssaw_jax.training.tracker import Tracker
 from sslssaw_jax.workdir import LOG, TENSORBOARD, inside, is_first_process, read_log, write_jsonl
@@ -34,7 +35,8 @@ class RunLog:
             than its last checkpoint, are dropped, so that no step is logged twice.
         peak_flops: Peak FLOP/s of all devices, for the MFU; 0 if unknown.
         tracker: Receives what TensorBoard gets, and is finished with the log.
-        stream: Where progress goes: a progress bar in a terminal, otherwise one line at a time.
+        stream: Where progress goes: a progress bar in a terminal, otherwise a line every
+            `SECONDS_A_LINE` and at the last step.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RunLog:
         )
         self._restart_clock()
         self._all_steps, self._all_seconds = 0, 0.0
+        self._told = -math.inf  # when the last line of progress was printed
         if not self._writes:
             return
         path, folder = workdir / LOG, inside(workdir, workdir / TENSORBOARD / stage)
@@ -121,10 +124,10 @@ class RunLog:
         self._restart_clock()
 
     @contextmanager
-    def compiling(self) -> Iterator[None]:
+    def compiling(self, shape: str) -> Iterator[None]:
         """Report a compilation and its time, which is excluded from all rates."""
         began = time.perf_counter()
-        self.info(f"{self._stage}: compiling the training step ...")
+        self.info(f"{self._stage}: compiling the training step for {shape} ...")
         with self.paused():
             yield
         self.info(f"{self._stage}: compiled in {time.perf_counter() - began:.0f} s")
@@ -157,13 +160,14 @@ class RunLog:
         facts = [
             f"loss {scalars['loss']:.4g}",
             f"{scalars['clips_per_s']:,.1f} clips/s",
-            f"{scalars['frames_per_s']:,.0f} frames/s",
+            *([f"{frames:,.0f} frames/s"] if (frames := scalars["frames_per_s"]) else []),
             *([f"MFU {scalars['mfu']:.0%}"] if "mfu" in scalars else []),
             f"input wait {scalars['input_wait']:.0%}",
             f"{scalars['step_time']:.3g} s/step",
         ]
-        if self._bar.disable:
-            last = self._epoch_ends[-1]
+        last, now = self._epoch_ends[-1], time.perf_counter()
+        if self._bar.disable and (step == last or now - self._told >= SECONDS_A_LINE):
+            self._told = now
             left = duration((last - step) * self._all_seconds / max(self._all_steps, 1))
             self.info(f"{self._stage} {step:,}/{last:,}  {epoch}  ETA {left}  " + "  ".join(facts))
         self._bar.set_description(f"{self._stage} {epoch}", refresh=False)

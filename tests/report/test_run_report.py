@@ -304,6 +304,31 @@ def test_a_sentence_says_whether_the_score_is_good(
     assert all(part in text for part in told.split(" .* "))
 
 
+def test_the_sentence_names_each_baseline_that_scores_as_high(workdir: Path) -> None:
+    found = split_scores(1) | {"bleu4": 20.0}
+    baselines = {"copy_question": 10.0, "edited_question": 20.0, "question_only": 19.0}
+    found["baselines"] = {name: found["overlap_free"] | {"bleu4": bleu} for name, bleu in baselines.items()}
+    (workdir / "metrics.json").write_text(json.dumps({"test": found}))
+    page = Page(write_report(workdir))
+    assert "the copied question 10.00. Not better than question edited: 20.00." in page.text
+    assert "Not better than question only" not in page.text
+
+
+def test_a_screen_reader_learns_languages_headings_and_what_the_curves_show(workdir: Path) -> None:
+    page = Page(write_report(workdir))
+    assert not page.tags("td")[0] and all("scope" in heading for heading in page.tags("th"))
+    assert not any("lang" in cell for cell in page.tags("td"))  # this run's notes lack the language
+    mark = json.loads((workdir / "finished.json").read_text())
+    (workdir / "finished.json").write_text(json.dumps(mark | {"dataset": {"language": "de_DE"}}))
+    page = Page(write_report(workdir))
+    assert [cell["lang"] for cell in page.tags("td") if "lang" in cell] == ["de"] * 18
+    scrolled = [part for part in page.tags("div") if "tabindex" in part]
+    assert len(scrolled) == 5 and all(part["aria-label"] for part in scrolled)
+    assert scrolled[0]["aria-label"] == "Scores of test, 8 clips and dev, 8 clips"
+    curves = [drawn["aria-label"] for drawn in page.tags("svg") if drawn.get("role") == "img"]
+    assert "Stage 2: loss over training steps: loss from 9 to 0.231; loss sentence from 0.5 to 0.5" in curves
+
+
 def test_own_clips_without_references_are_not_ranked(workdir: Path) -> None:
     for name in ("metrics.json", "predictions.dev.jsonl"):
         (workdir / name).unlink()

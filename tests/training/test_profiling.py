@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import jax
@@ -33,13 +34,17 @@ def test_known_devices_have_their_peak_and_others_none(kind, tflops, monkeypatch
 
 
 def test_a_step_is_traced_once_and_its_products_are_counted():
-    traces = []
+    traces, told = [], []
 
     def step(state, x):
         traces.append(x)
         return state + x @ x.T, None
 
-    counted = CountedStep(jax.jit(step, donate_argnums=0))
+    def compiling(x):
+        told.append(x.shape)
+        return nullcontext()
+
+    counted = CountedStep(jax.jit(step, donate_argnums=0), compiling)
     x = jnp.arange(12.0).reshape(3, 4)
     state = jnp.zeros((3, 3))
     for _ in range(2):
@@ -50,6 +55,7 @@ def test_a_step_is_traced_once_and_its_products_are_counted():
     counted(state, jnp.ones((3, 5)))  # a batch of another length
     assert len(traces) == 2
     assert counted.flops == 2 * 3 * 3 * 5
+    assert told == [(3, 4), (3, 5)]
 
 
 def flops_of(function, *arrays):

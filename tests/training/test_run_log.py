@@ -128,15 +128,28 @@ def test_progress_elsewhere_than_a_terminal_is_plain_lines(tmp_path, clock):
 def test_the_time_left_follows_from_all_steps_and_no_compilation(tmp_path, clock):
     stream = io.StringIO()
     with RunLog(tmp_path, "translate", epoch_ends=[2, 4], stream=stream) as log:
-        with log.compiling():
+        with log.compiling("questions of 9 tokens"):
             clock[0] += 100.0
-        for step, seconds in ((1, 1.0), (2, 3.0), (3, 5.0)):
+        for step, seconds in ((1, 30.0), (2, 90.0), (3, 150.0)):
             clock[0] += seconds
             log.count(clips=1, frames=10, waited=0.0)
             log.write({step: {"loss": 1.0}})
-    shown = re.findall(r"translate (\d)/4  (epoch ./2)  ETA 0:00:(\d\d)", stream.getvalue())
-    assert shown == [("1", "epoch 1/2", "03"), ("2", "epoch 1/2", "04"), ("3", "epoch 2/2", "03")]
-    assert "compiling the training step ...\ntranslate: compiled in 100 s\n" in stream.getvalue()
+    shown = re.findall(r"translate (\d)/4  (epoch ./2)  ETA 0:(\d\d:\d\d)", stream.getvalue())
+    assert shown == [("1", "epoch 1/2", "01:30"), ("2", "epoch 1/2", "02:00"), ("3", "epoch 2/2", "01:30")]
+    told = "compiling the training step for questions of 9 tokens ...\ntranslate: compiled in 100 s\n"
+    assert told in stream.getvalue()
+
+
+def test_lines_of_progress_are_half_a_minute_apart_but_for_the_last(tmp_path, clock):
+    stream = io.StringIO()
+    with RunLog(tmp_path, "translate", epoch_ends=[6], stream=stream) as log:
+        for step in range(1, 7):
+            clock[0] += 16.0
+            log.count(clips=1, frames=0, waited=0.0)
+            log.write({step: {"loss": 1.0}})
+    assert re.findall(r"translate (\d)/6", stream.getvalue()) == ["1", "3", "5", "6"]
+    assert "frames/s" not in stream.getvalue(), "a run without video counts no frames"
+    assert [row["step"] for row in read(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_steps_that_are_logged_at_once_share_their_rates(tmp_path, clock):

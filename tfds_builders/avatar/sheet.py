@@ -7,6 +7,7 @@ The top row shows eight signers; each row below shows a sign of the demo by two 
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,12 @@ def contact_sheet(side: int = 112) -> np.ndarray:
         clip = render([gloss], NUM_FRAMES, signer=person, size=(side, side), seed=0, lexicon=LEXICON)
         frames = list(clip[list(shown)])
         for frame in frames:
-            place, font = (4, side - 5), cv2.FONT_HERSHEY_SIMPLEX
-            cv2.putText(frame, gloss, place, font, 0.32, (30,) * 3, 1, cv2.LINE_AA)
+            (x, y), font = (4, side - 5), cv2.FONT_HERSHEY_SIMPLEX
+            # a white outline for dark clothes; bold letters would be wider in OpenCV 5
+            for right, down in itertools.product((-1, 0, 1), repeat=2):
+                place = x + right, y + down
+                cv2.putText(frame, gloss, place, font, 0.32, (255,) * 3, 1, cv2.LINE_AA)
+            cv2.putText(frame, gloss, (x, y), font, 0.32, (30,) * 3, 1, cv2.LINE_AA)
         return frames
 
     top = [draw(gloss, person, SHOWN[2:3])[0] for gloss, person in zip(LEXICON, people)]

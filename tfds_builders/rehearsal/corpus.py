@@ -9,8 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from sslssaw_jax.data.progress import progress_bar
 from sslssaw_jax.data.video import list_frames
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.workdir import write_text
@@ -73,7 +73,8 @@ def write_corpus(corpus: Corpus, out: Path, size: tuple[int, int], num_workers: 
     for parent in {out / clip.folder.parent for clip in corpus.clips}:
         parent.mkdir(parents=True, exist_ok=True)
     draw = functools.partial(_render_clip, out=out, frame_name=corpus.frame_name, size=size)
-    for _ in tqdm(ordered_map(draw, corpus.clips, num_workers), "rendering", len(corpus.clips), unit="clip"):
+    drawn = ordered_map(draw, corpus.clips, num_workers)
+    for _ in progress_bar(drawn, "rendering", total=len(corpus.clips)):
         continue
     for path, text in corpus.texts.items():
         write_text(out / path, text)
