@@ -207,7 +207,7 @@ def _load_build(unpickler: Any) -> None:
     made = unpickler.stack[-1]
     if isinstance(made, _Array | np.dtype):
         unpickler.count_copies(state)
-        made.__setstate__(state)
+        made.__setstate__(state)  # type: ignore[union-attr]
     elif isinstance(made, np.ndarray):
         raise pickle.UnpicklingError("it changes an array that is whole")
 
@@ -281,7 +281,7 @@ class _Unpickler(pickle._Unpickler):
         """Call a class or function; Python's own methods for OBJ and INST end here."""
         if not isinstance(function, Unknown):
             self.count_copies(arguments)
-        self.append(function(*arguments))
+        self.append(function(*arguments))  # type: ignore[attr-defined]
 
 
 _Places = dict[str, tuple[int, int]]  # first byte and number of bytes of each storage
@@ -341,7 +341,7 @@ def _parts_of_old(file: Any) -> tuple[bytes, _Places]:
     """Return the same of a file from before PyTorch 1.6, numbers last."""
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
-    begin = io.BytesIO(file.read(_LONGEST_PICKLE))
+    begin = io.BytesIO(file.read(min(length, _LONGEST_PICKLE)))
     if _Unpickler(begin, {}).load() != _OLD_MAGIC:
         raise ValueError("it is not PyTorch's")
     for _ in ("version", "system"):
