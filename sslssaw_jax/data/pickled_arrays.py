@@ -97,8 +97,9 @@ def _explained() -> Iterator[None]:
     except MemoryError as error:
         raise ValueError("it cannot be read: it asks for more memory than there is") from error
     except Exception as error:
-        told = isinstance(error, ValueError | OSError | pickle.UnpicklingError)
-        raise ValueError(f"it cannot be read: {error if told else f'it is damaged, {error!r}'}") from error
+        told = isinstance(error, ValueError | OSError | pickle.UnpicklingError | zipfile.BadZipFile)
+        reason = error if told else f"it is damaged ({type(error).__name__})"
+        raise ValueError(f"it cannot be read: {reason}") from error
 
 
 @_explained()

@@ -165,6 +165,12 @@ def test_the_attackers_writer_writes_what_torch_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(StateDict(path).read("x"), [[0, 1], [2, 3]])
 
 
+def test_the_dictionaries_of_python_2_are_read(tmp_path: Path) -> None:
+    pair = tensor((4,), (1,))[4:-2]
+    described = b"\x80\x02ccollections\nOrderedDict\n](](" + pair + b"ee\x85R."
+    assert StateDict(archive(tmp_path / "x.pth", described)).shapes == {"x": (4,)}
+
+
 @pytest.mark.parametrize(
     "described",
     [
@@ -298,4 +304,9 @@ def test_an_old_file_that_lies_about_its_numbers_is_refused(tmp_path: Path) -> N
         StateDict(path)
     torch.save({"x": BASE.to(torch.complex64)}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(WeightsError, match=r"it holds a tensor of torch\.ComplexFloatStorage.*as float32"):
+        StateDict(path)
+    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}, {})]
+    parts.append(b"\x80\x04]" + b"(" * 100_000 + b"N" + b"\x91" * 100_000 + b"a.")  # no message can show it
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(WeightsError, match=r"it is damaged \(KeyError\)"):
         StateDict(path)
