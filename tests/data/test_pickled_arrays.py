@@ -41,7 +41,8 @@ def test_a_tensor_is_made_from_whole_storages_only(tmp_path: Path, storage: Any)
 
 
 def test_a_tensor_has_no_more_numbers_than_its_storage(tmp_path: Path) -> None:
-    path = pickled(tmp_path / "x.pkl", view(in_pickle(ARRAY, old_file), 0, (1 << 20, 1 << 10), (0, 0)))
+    storage = in_pickle(ARRAY, old_file).arguments[0]
+    path = pickled(tmp_path / "x.pkl", view(storage, 0, (1 << 20, 1 << 10), (0, 0)))
     with pytest.raises(ValueError, match="does not have as many numbers"):
         read_pickle(path)
 
@@ -59,7 +60,12 @@ def _same(call: bytes, first: bytes) -> bytes:
 
 
 TEXT = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
-ENTRIES = b"}(" + b"".join(b"Vk%d\nN" % number for number in range(50_000)) + b"u"
+PAIRS = b"](" + b"NN\x86" * 50_000 + b"e"
+BYTES = b"B" + TEXT[1:]
+ARRAY_OF = (  # an array whose state is these bytes
+    b"cnumpy.core.multiarray\n_reconstruct\n)R"
+    b"(K\x01J\0\0\x10\0\x85cnumpy\ndtype\nX\x02\0\0\0u1\x85R\x89h\x00t"
+)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +74,25 @@ ENTRIES = b"}(" + b"".join(b"Vk%d\nN" % number for number in range(50_000)) + b"
         _same(b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R", TEXT),
         _same(b"(c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1o", TEXT),
         _same(b"(h\x00X\x06\x00\x00\x00latin1i_codecs\nencode\n", TEXT),
-        _same(b"ccollections\nOrderedDict\n)Rh\x00b", ENTRIES),
+        _same(b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86\x81", TEXT),
+        _same(b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86}\x92", TEXT),
+        _same(b"ccollections\nOrderedDict\nh\x00\x85R", PAIRS),
+        _same(ARRAY_OF + b"b", BYTES),
     ],
-    ids=["reduce", "obj", "inst", "build"],
+    ids=["reduce", "obj", "inst", "newobj", "newobj_ex", "dictionary", "build"],
 )
 def test_calls_on_the_same_bytes_are_limited(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.pkl").write_bytes(data)
     with pytest.raises(ValueError, match="the same bytes again and again"):
         read_pickle(tmp_path / "x.pkl")
+
+
+def test_a_dictionary_is_not_made_from_the_numbers_of_an_array(tmp_path: Path) -> None:
+    """Else a few bytes would make a thousand times as many."""
+    rows = in_pickle(ARRAY.reshape(6, 2), new_file)
+    again = [Call(Name("collections", "OrderedDict"), rows) for _ in range(3)]
+    with pytest.raises(ValueError, match="something else than pairs"):
+        read_pickle(pickled(tmp_path / "x.pkl", again))
 
 
 def test_files_in_files_are_read_once_and_one_level_deep(tmp_path: Path) -> None:
@@ -104,7 +121,7 @@ def test_storages_are_not_longer_than_their_file(tmp_path: Path) -> None:
     storages = [Storage(str(key), np.zeros(1 << 10, "<f4")) for key in range(8)]
     parts = [dumps(part) for part in (0x1950A86A20F9469CFC6C, 1001, {}, storages, [])]
     (tmp_path / "old.pth").write_bytes(b"".join(parts) + bytes(5000))
-    with pytest.raises(ValueError, match="it ends within its numbers"):
+    with pytest.raises(ValueError, match="does not hold as many numbers as it says"):
         read_torch(tmp_path / "old.pth")
     data = new_file(lambda tensor: tensor(ARRAY))
     entry = data.rindex(b"PK\x01\x02")

@@ -42,7 +42,7 @@ def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path: Path, new: boo
     assert ours.shapes == {name: tuple(value.shape) for name, value in theirs.items()}
     for name, value in theirs.items():
         found = ours.read(name)
-        assert found.dtype.itemsize == value.element_size()
+        assert found.dtype.itemsize == value.element_size() and found.shape == ours.shapes[name]
         np.testing.assert_array_equal(found.astype(np.float64), value.detach().double().numpy(), name)
 
 
@@ -68,6 +68,7 @@ def test_a_training_checkpoint_gives_its_entries_and_runs_no_code(tmp_path: Path
         "args": argparse.Namespace(lr=1e-3, data={"a": [1, (2, 3)], 4: {5}}),
         "logger": Logger(tmp_path / "run"),
         "best": np.float64(3.0),
+        "spread": torch.ones(1).expand(9),
     }
     torch.save(saved, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
     (tmp_path / "run").unlink(missing_ok=True)
@@ -76,7 +77,7 @@ def test_a_training_checkpoint_gives_its_entries_and_runs_no_code(tmp_path: Path
     np.testing.assert_array_equal(found.read("model.bias"), model.bias.detach().numpy())
     assert not (tmp_path / "run").exists()
     with pytest.raises(
-        WeightsError, match="not a plain state dict: model, optimizer, args, logger, best hold no"
+        WeightsError, match="not a plain state dict: model, optimizer, args, logger, best, spread hold no"
     ):
         StateDict(tmp_path / "x.pth")
 
@@ -89,7 +90,10 @@ def test_a_training_checkpoint_gives_its_entries_and_runs_no_code(tmp_path: Path
             lambda: torch.quantize_per_tensor(BASE, 0.1, 0, torch.qint8),
             "_rebuild_qtensor; save it dense, as float32",
         ),
-        (lambda: torch.ones(2, dtype=torch.complex64), "x of .* is a tensor of ComplexFloatStorage"),
+        (
+            lambda: torch.ones(2, dtype=torch.complex64),
+            "x hold no tensor but torch.ComplexFloatStorage",
+        ),
         (lambda: torch.nn.Linear(1, 1), r"x hold no tensor but torch.nn.modules.linear.Linear"),
     ],
 )
@@ -161,6 +165,12 @@ def test_the_attackers_writer_writes_what_torch_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(StateDict(path).read("x"), [[0, 1], [2, 3]])
 
 
+def test_the_dictionaries_of_python_2_are_read(tmp_path: Path) -> None:
+    pair = tensor((4,), (1,))[4:-2]
+    described = b"\x80\x02ccollections\nOrderedDict\n](](" + pair + b"ee\x85R."
+    assert StateDict(archive(tmp_path / "x.pth", described)).shapes == {"x": (4,)}
+
+
 @pytest.mark.parametrize(
     "described",
     [
@@ -206,10 +216,32 @@ def test_depth_and_doubling_end_nothing(tmp_path: Path) -> None:
     doubled = b"\x80\x02}" + dump("x") + b")" + b"2\x86" * 100_000 + b"s."
     as_key = b"\x80\x02})" + b"2\x86" * 100_000 + dump("x") + b"s."
     in_lists = b"\x80\x02}" + dump("x") + b"]" * 300_000 + b"a" * 299_999 + b"s."
-    for described in (deep, doubled, in_lists):
-        with pytest.raises(WeightsError, match="not a plain state dict: x hold no tensor"):
+    for described in (deep, doubled, as_key):
+        with pytest.raises(WeightsError, match="tuples in tuples, 100 deep"):
             StateDict(archive(tmp_path / "x.pth", described))
-    assert StateDict(archive(tmp_path / "x.pth", as_key)).shapes == {}
+    with pytest.raises(WeightsError, match="not a plain state dict: x hold no tensor"):
+        StateDict(archive(tmp_path / "x.pth", in_lists))
+
+
+def test_attributes_of_a_dictionary_change_nothing(tmp_path: Path) -> None:
+    """An instance's own `items` would come before that of its class."""
+    made = dump([Global("collections", "OrderedDict")])
+    described = b"\x80\x02" + made + dump({"items": Global("os", "system")}) + b"b."
+    assert StateDict(archive(tmp_path / "x.pth", described)).shapes == {}
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before 1.6"])
+def test_tensors_are_read_one_by_one(tmp_path: Path, new: bool) -> None:
+    saved = {str(number): torch.full((1 << 18,), float(number)) for number in range(16)}
+    torch.save(saved, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    tracemalloc.start()
+    found = StateDict(tmp_path / "x.pth")
+    in_use = tracemalloc.get_traced_memory()[0]
+    assert all((found.read(name) == float(name)).all() for name in found.shapes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.shapes) == 16 and in_use < 1 << 17
+    assert peak < (4 if new else 20) << 20  # the first 16 MiB may hold an old file's pickle
 
 
 def test_archives_that_unpack_to_more_than_their_size_are_refused(tmp_path: Path) -> None:
@@ -247,15 +279,34 @@ def test_what_is_something_else_is_said(tmp_path: Path, content: bytes, told: st
         Checkpoint(tmp_path / name)
 
 
-def test_an_old_file_that_ends_early_or_lies_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before 1.6"])
+def test_a_file_that_ends_early_is_refused(tmp_path: Path, new: bool) -> None:
     buffer = io.BytesIO()
-    torch.save({"x": BASE.clone()}, buffer, _use_new_zipfile_serialization=False)
+    torch.save({"x": BASE.clone()}, buffer, _use_new_zipfile_serialization=new)
     whole = buffer.getvalue()
     path = tmp_path / "x.pth"
     for end in (3, 20, 60, len(whole) // 2, len(whole) - 4):
         path.write_bytes(whole[:end])
-        with pytest.raises(WeightsError, match=r"x\.pth cannot be read"):
+        with pytest.raises(WeightsError, match=r"x\.pth cannot be read: .*; download it again"):
             StateDict(path)
-    path.write_bytes(whole.replace(struct.pack("<q", 24), struct.pack("<q", 1 << 50)))
+    path.write_bytes(whole)
+    found = StateDict(path)
+    path.write_bytes(whole[:60])
+    with pytest.raises(WeightsError, match=r"x\.pth ends within x; download it again"):
+        found.read("x")
+
+
+def test_an_old_file_that_lies_about_its_numbers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"x": BASE.clone()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<q", 24), struct.pack("<q", 1 << 50)))
     with pytest.raises(WeightsError, match=r"x\.pth cannot be read"):
+        StateDict(path)
+    torch.save({"x": BASE.to(torch.complex64)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"it holds a tensor of torch\.ComplexFloatStorage.*as float32"):
+        StateDict(path)
+    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}, {})]
+    parts.append(b"\x80\x04]" + b"(" * 100_000 + b"N" + b"\x91" * 100_000 + b"a.")  # no message can show it
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(WeightsError, match=r"it is damaged \(KeyError\)"):
         StateDict(path)
