@@ -22,6 +22,7 @@ from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import CHECKPOINTS
 from tests.support.small_runs import rows, run, shipped, shrink
+from tests.support.toy import toy_state
 from tfds_builders.prepare import PrepareError, prepare
 
 pytestmark = pytest.mark.slow
@@ -129,6 +130,27 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     jax.tree.map(np.testing.assert_array_equal, *ends)
     for file in ("predictions.dev.jsonl", "predictions.test.jsonl"):
         assert (finished / file).read_bytes() == (workdir / file).read_bytes()
+
+
+def test_a_stage_1_of_its_own_is_the_one_that_stage_2_trains_first(
+    finished: Path, tiny_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration differs from that of stage 2 as `configs/phoenix_stage1.py` does."""
+    config, alone = (shrink(shipped("demo"), tiny_data_dir) for _ in range(2))
+    inside, stage_1 = (folder / "demo_stage1" for folder in (finished.parent, tmp_path))
+    alone.update({"name": config.init_from, "stage": "pretrain"})
+    shutil.copytree(inside / "warm_start", stage_1 / "warm_start")
+    run(alone, stage_1)
+    ends = [restore_params(folder / CHECKPOINTS)[0] for folder in (inside, stage_1)]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    assert (stage_1 / "report.html").exists()
+
+    monkeypatch.setattr("sslssaw_jax.experiment.experiment.train", None)  # nothing is trained again
+    runs = [Experiment(read_config(config), workdir) for workdir in (finished, tmp_path / "demo")]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(run._initial_weights(2)(toy_state(run._stages[2])).params for run in runs),
+    )
 
 
 def test_the_log_names_each_step_with_its_losses_and_rates(finished: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.common import use_system
 from sslssaw_jax.config.checks import ConfigError
 from sslssaw_jax.data.dataset import DatasetError
 from sslssaw_jax.experiment import Experiment
@@ -14,8 +13,6 @@ from sslssaw_jax.systems import read_config
 from sslssaw_jax.weights.pretrained import pretrained_parts
 from sslssaw_jax.workdir import read_jsonl, write_jsonl
 from tests.support.small_runs import rows, run, shipped, shrink
-
-pytestmark = pytest.mark.slow
 
 
 def small(data_dir: Path):
@@ -31,6 +28,7 @@ def finished(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return workdir
 
 
+@pytest.mark.slow
 def test_a_recognizer_leaves_scores_glosses_and_a_report(finished: Path, tiny_data_dir: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     glosses = metrics["test"]["glosses"]
@@ -50,6 +48,7 @@ def test_a_recognizer_leaves_scores_glosses_and_a_report(finished: Path, tiny_da
     assert len(json.loads((finished / "glosses.json").read_text())["glosses"]) == 13
 
 
+@pytest.mark.slow
 def test_the_run_s_glosses_stay_those_of_its_model(
     finished: Path, tiny_data_dir: Path, tmp_path: Path
 ) -> None:
@@ -79,18 +78,6 @@ def test_a_split_without_glosses_is_named_before_anything_is_trained(
     with pytest.raises(DatasetError, match=rf"the split {split} of \S+ has no glosses"):
         run(small(tmp_path / "data"), tmp_path / "signs")
     assert not (tmp_path / "signs/checkpoints").exists()
-
-
-@pytest.mark.parametrize(("name", "system"), [("question_only", "question_only"), ("demo", "nslt")])
-def test_a_stage_that_a_system_lacks_is_an_error(
-    name: str, system: str, tiny_data_dir: Path, tmp_path: Path
-) -> None:
-    config = shipped(name)
-    if system == "nslt":
-        use_system(config, system)
-    config.data.data_dir, config.data.dataset, config.stage = str(tiny_data_dir), "avatar_qa", "recognize"
-    with pytest.raises(ConfigError, match=f"'recognize'; the system '{system}' has translate"):
-        Experiment(read_config(config), tmp_path)
 
 
 def test_a_recognizer_needs_no_weights_of_texts(tiny_data_dir: Path, tmp_path: Path) -> None:

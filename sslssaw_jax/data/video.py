@@ -165,11 +165,18 @@ def to_jpeg(data: bytes, resize: Resize) -> bytes | None:
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width in the header of a picture, if any."""
+    """Return height and width in the header of a picture, if any.
+
+    A PNG with a chunk that is longer than the file has none.
+    """
     try:
         if data.startswith(_PNG_MAGIC):
+            kind, position = b"", 8
+            while kind != b"IEND":  # OpenCV reserves what a chunk claims, up to 4 GB, and then misses it
+                length, kind = struct.unpack_from(">I4s", data, position)
+                position += 12 + length
             width, height = struct.unpack_from(">II", data, 16)
-            return height, width
+            return (height, width) if position <= len(data) else None
         if data.startswith(b"BM"):
             width, height = struct.unpack_from("<ii", data, 18)
             return abs(height), abs(width)  # a negative height means that rows go down

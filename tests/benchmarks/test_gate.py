@@ -9,7 +9,7 @@ from benchmarks.gate import gates_of, row_of
 from sslssaw_jax import Translator
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import find_dataset
-from tests.inference.test_translator import make_run
+from tests.support.small_runs import make_run
 
 
 @pytest.mark.parametrize("changes", [{}, {"model.fusion.gate_norm": False, "model.fusion.gate_scale": 2.0}])

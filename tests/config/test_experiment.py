@@ -226,7 +226,10 @@ def test_pretrained_weights_and_a_warm_start_are_refused_together():
         read_config(tree)
 
 
-@pytest.mark.parametrize(("system", "stages"), [("slrt", "recognize, translate"), ("nslt", "translate")])
+@pytest.mark.parametrize(
+    ("system", "stages"),
+    [("slrt", "recognize, translate"), ("gbt", "recognize, translate"), ("nslt", "translate")],
+)
 def test_a_stage_that_a_system_lacks_is_refused(system, stages):
     tree = default_config(system)
     tree.stage = "pretrain"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -21,14 +20,16 @@ from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.evaluation.programs import Programs
 from sslssaw_jax.evaluation.runner import Runner
 from sslssaw_jax.evaluator import Evaluator
+from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.models import s3d
-from sslssaw_jax.models.s3d import S3DConfig
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.training.sharding import one_device
 from sslssaw_jax.types import TrainState
+from tests.support.small_runs import make_run
 from tests.support.toy import (
     TOY_GLOSSES,
+    QuickS3D,
     assert_close,
     evaluated,
     jit,
@@ -139,18 +140,15 @@ def test_a_model_of_extracted_features_equals_the_model_of_frames(
         assert_close(ours[index], expected, 2e-3)  # float16
 
 
-class QuickS3D(nnx.Module):
-    """A stand-in for S3D that compiles at once; `tests/models/test_s3d.py` compares S3D with PyTorch's."""
-
-    def __init__(self, config: S3DConfig, **options: Any):
-        self.features = config.features
-        self.project = nnx.Linear(4 * 3, self.features, **options)
-
-    def __call__(self, clips_BxTxHxWx3: jax.Array, length_B: jax.Array) -> jax.Array:
-        clips, times = clips_BxTxHxWx3.shape[:2]
-        x = clips_BxTxHxWx3.mean(axis=(2, 3)).reshape(clips, times // 4, 12)
-        inside = jnp.arange(times // 4) < length_B[:, None] // 4
-        return jnp.where(inside[..., None], self.project(x), 0)
+@pytest.mark.slow
+def test_a_finished_run_extracts_by_its_mode(dataset: Dataset, tmp_path: Path, capsys: Any) -> None:
+    data_dir = dataset.folder.parents[1]
+    config = make_run(tmp_path / "run", data_dir, **SIZES, compilation_cache=None)
+    before = sorted(tmp_path.rglob("*"))
+    Experiment(config, tmp_path / "run").run("extract", features="own")
+    assert capsys.readouterr().out.endswith(": --config.data.features=own\n")
+    assert sorted(tmp_path.rglob("*")) == before, "neither scores nor a report"
+    assert len(FeatureSource(find_dataset(data_dir, "avatar_qa"), "dev", ["own"])) == 6
 
 
 def test_a_recognizer_of_extracted_s3d_features_equals_that_of_frames(

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from sslssaw_jax.data.mbart_tokenizer import load_tokenizer, train_tokenizer
 from sslssaw_jax.experiment import Experiment
 from sslssaw_jax.inference.base_model import require_fitting_base
 from sslssaw_jax.systems import read_config
+from sslssaw_jax.training.checkpoints import restore_params
+from sslssaw_jax.training.signals import Stopped
 from sslssaw_jax.weights.initial_state import variables
-from sslssaw_jax.workdir import FINISHED, read_notes, write_json
-from tests.inference.test_translator import make_run
+from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, read_json, read_notes, write_json
+from tests.support.small_runs import make_run
 from tests.support.toy import toy_state, toy_system
 
 
@@ -34,11 +37,11 @@ def runs(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def experiment(runs: Path, base: str = "trained", **changes: Any) -> Experiment:
+def experiment(runs: Path, base: str = "trained", folder: str = "mine", **changes: Any) -> Experiment:
     tree = ConfigDict(read_notes(runs / base)["config"])
     with tree.unlocked(), tree.ignore_type():
         tree.update_from_flattened_dict({"init_from": base, "compilation_cache": None} | changes)
-    return Experiment(read_config(tree), runs / "mine")
+    return Experiment(read_config(tree), runs / folder)
 
 
 @pytest.mark.parametrize("base", ["trained", "saved", "PATH"])
@@ -57,6 +60,25 @@ def test_a_system_of_one_stage_goes_on_from_a_trained_model(runs):
     run = experiment(runs, "slrt")
     found = variables(run._initial_weights(0)(toy_state(run._stages[0], seed=1)))
     jax.tree.map(np.testing.assert_array_equal, found, variables(run._base.state))
+
+
+@pytest.mark.slow
+def test_a_training_from_a_trained_model_is_stopped_goes_on_and_is_evaluated(runs):
+    """With a rate of nearly 0, all states are those of the trained model."""
+    one_batch = {"translate.clips_per_batch": 24, "translate.frame_budget": 576, "translate.epochs": 2}
+    one_batch |= {"translate.optim.learning_rate": 1e-9, "evaluation.num_heatmaps": 0}
+    run = experiment(runs, "slrt", "more", **one_batch)
+    run._stop.reached = iter([True]).__next__
+    with pytest.raises(Stopped):
+        run.run("train")
+    again = experiment(runs, "slrt", "more", **one_batch)
+    again._initial_weights = None  # a run that has begun needs none
+    again.run("train")
+    weights = [restore_params(runs / name / CHECKPOINTS)[0] for name in ("more", "slrt")]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), *weights)
+    assert read_json(runs / "more" / METRICS)["test"]["num_clips"] == 6
+    assert read_notes(runs / "more")["config"]["init_from"] == "slrt"
+    assert Translator.from_pretrained(runs / "more").model.stage.name == "translate"
 
 
 @pytest.mark.parametrize("system", ["ssl_ssaw", "slrt"])

@@ -11,8 +11,8 @@ from sslssaw_jax.inference.card import DATA, model_card
 from sslssaw_jax.inference.trained_model import ModelError
 from sslssaw_jax.inference.translator import HTTPError
 from sslssaw_jax.weights.initial_state import variables
-from tests.inference.test_translator import make_run
 from tests.support.hub import local_hub
+from tests.support.small_runs import make_run
 
 SCORES = {
     "test": {

@@ -12,11 +12,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from sslssaw_jax import Answer, Translator
-from sslssaw_jax.config.experiment import Config, to_dict
 from sslssaw_jax.data.clips import ClipSource
 from sslssaw_jax.data.dataset import DatasetFacts, find_dataset
 from sslssaw_jax.data.mbart_tokenizer import TokenizerError, load_tokenizer, write_tokenizer
-from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.errors import UserError
 from sslssaw_jax.evaluation.predictions import read_predictions
@@ -26,52 +24,21 @@ from sslssaw_jax.evaluation.understanding import UNDERSTANDING
 from sslssaw_jax.evaluator import Evaluator
 from sslssaw_jax.inference.trained_model import ModelError, save_folder
 from sslssaw_jax.inference.videos import VideoError, read_frames
-from sslssaw_jax.systems import SYSTEMS, read_config
+from sslssaw_jax.systems import read_config
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.weights.initial_state import WeightsError, variables
-from sslssaw_jax.weights.mbert import bert_tokenizer
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, TOKENIZER, read_json, read_notes, write_json
+from tests.support.small_runs import make_run
 from tests.support.tiny_dataset import FACTS, SIDE
 from tests.support.toy import toy_state, toy_system, translate_stage
 
 FRAMES = np.zeros((5, SIDE, SIDE, 3), np.uint8)
-SIZES = {
-    "translate.clips_per_batch": 4,
-    "translate.frame_budget": 80,
-    "data.max_frames": 24,
-    "data.max_question_tokens": 16,
-    "data.max_target_tokens": 16,
-}
-
 MBERT = {
     "model.text_encoder": "mbert",
     **{"model.mbert.d_model": 16, "model.mbert.ffn_dim": 24, "model.mbert.heads": 2},
     "model.mbert.num_layers": 1,
 }
-
-
-def make_run(
-    workdir: Path, data_dir: Path, system: str = "ssl_ssaw", base: str | None = None, **changes: Any
-) -> Config:
-    """Leave the files of a finished run of a random model, maybe one that continued from a base."""
-    config = toy_system(system, **SIZES | {"data.data_dir": str(data_dir)} | changes)
-    dataset = find_dataset(data_dir, "avatar_qa")
-    mbert = SYSTEMS[system].text_tower(config.model)
-    tower = bert_tokenizer(mbert, ClipSource(dataset, "train")) if mbert else None
-    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language, tower)
-    stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
-    meta = {
-        "stage": stage.name,
-        "config": to_dict(config) | {"init_from": base},
-        "tokenizer": tokenizer.fingerprints,
-        "dataset": dataset.facts.to_json(),
-        "features": {},
-    }
-    save_tokenizer(tokenizer, workdir)
-    with Checkpointer(workdir / CHECKPOINTS) as checkpoints:
-        checkpoints.save(toy_state(stage), data={}, meta=meta)
-    return config
 
 
 @pytest.fixture(scope="module")

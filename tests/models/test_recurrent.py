@@ -1,13 +1,9 @@
-import itertools
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from sslssaw_jax.models.beam_search import IMPOSSIBLE, EncodedModel, beam_search
 from sslssaw_jax.models.recurrent import RecurrentConfig, RecurrentDecoder, RecurrentEncoder
 from tests.support import recurrent_reference as twin
 from tests.support.pytorch import torch
@@ -111,69 +107,6 @@ def test_token_by_token_equals_teacher_forcing(batch, attention):
         return jnp.stack(found, axis=1)
 
     assert_close(step_by_step(model, frames, words)[word_mask], expected[word_mask])
-
-
-def test_beam_search_with_enough_beams_finds_all_sentences_in_order(batch):
-    """For an ensemble of two kinds; every sentence is scored by the twin."""
-    pad, start, eos, vocabulary, longest = 1, 0, 2, 6, 3
-    frames, frame_mask, *_ = batch
-    rng = np.random.default_rng(2)
-    table, head = rng.normal(size=(vocabulary, E)).astype("f4"), rng.normal(size=(U, vocabulary)).astype("f4")
-    configs = [config_of("gru", "bahdanau"), config_of("lstm", "luong")]
-    models = [random_model(partial(Pair, config), seed) for seed, config in enumerate(configs)]
-
-    @jit
-    def search(models, frames):
-        members = [
-            EncodedModel(
-                model.decoder,
-                lambda ids: jnp.asarray(table)[ids],
-                lambda hidden: hidden @ head,
-                model.encoder(frames, frame_mask),
-                frame_mask,
-            )
-            for model in models
-        ]
-        prompt = jnp.full((3, 1), start)
-        return beam_search(
-            members,
-            prompt,
-            prompt == start,
-            beams=24,
-            max_new_tokens=longest,
-            length_penalty=1.0,
-            eos_id=eos,
-            pad_id=pad,
-        )
-
-    tokens, scores = jax.device_get(search(models, frames))
-    words = [word for word in range(vocabulary) if word not in (pad, eos)]
-    sentences = [
-        (*sentence, eos) for length in range(longest) for sentence in itertools.product(words, repeat=length)
-    ]
-    parts = [jax.tree.map(torch.tensor, jax.device_get(nnx.to_pure_dict(nnx.state(m)))) for m in models]
-    for row in range(3):
-        clip = torch.tensor(frames[row][frame_mask[row]])
-        encoded = [
-            twin.encode(config, False, part["encoder"]["cells"], clip) for config, part in zip(configs, parts)
-        ]
-
-        def score(sentence, encoded=encoded):
-            read = torch.tensor(table)[[start, *sentence[:-1]]]
-            probs = [
-                (twin.decode(config, part["decoder"], read, *one) @ torch.tensor(head)).softmax(-1)
-                for config, part, one in zip(configs, parts, encoded)
-            ]
-            place = torch.arange(len(sentence)), torch.tensor(sentence)
-            # the last of the longest is given
-            chosen = (sum(probs) / len(probs)).log()[place][: longest - 1]
-            return float(chosen.sum()) / len(sentence)
-
-        expected = sorted(((score(sentence), sentence) for sentence in sentences), reverse=True)
-        found = [tuple(beam[beam != pad]) for beam in tokens[row]][: len(sentences)]
-        assert found == [sentence for _, sentence in expected]
-        np.testing.assert_allclose(scores[row][: len(sentences)], [score for score, _ in expected], atol=1e-5)
-        assert (scores[row][len(sentences) :] == IMPOSSIBLE).all()
 
 
 def test_dropout_draws_anew_for_each_layer_and_each_step(batch):

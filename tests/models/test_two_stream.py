@@ -17,7 +17,6 @@ LENGTH = np.array([8, 4])  # of 8 frames
 CHANNELS = (0, 2, 3, 4)
 
 
-@pytest.mark.slow
 def test_a_heat_map_is_a_spot_at_its_point_and_empty_without_one():
     side, sigma = 6, (0.1, 0.2)
     points = np.array([[(0.3, 0.8, 0.9), (0.5, 0.5, 0.0), (0.9, 0.1, 0.2)]], np.float32)
@@ -33,7 +32,6 @@ def test_a_heat_map_is_a_spot_at_its_point_and_empty_without_one():
     assert (heat[..., 2] == -1).all()
 
 
-@pytest.mark.slow
 def test_each_feature_set_of_a_clip_is_read_at_its_own_place():
     """Give the first of two clips more rows in one set than in the other."""
     sizes = [FeatureSize(1, 4, 4), FeatureSize(1, 4, 4)]

@@ -48,8 +48,6 @@ def test_clips_without_glosses_or_too_short_for_them_cost_nothing() -> None:
     alone = batch.replace(gloss_mask=batch.gloss_mask & [[True], [False], [False]])
     np.testing.assert_allclose(loss, gloss_loss(logits, mask, alone, counts)[0])
     assert float(loss) > 0 and float(metrics["too_short"]) == pytest.approx(1 / 3)
-    halved = gloss_loss(logits, mask, batch, counts._replace(clips=6))[0]
-    np.testing.assert_allclose(halved, loss / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])
@@ -67,7 +65,7 @@ def test_recognised_glosses_depend_on_no_other_clip_and_on_no_padding(kind: str)
         np.testing.assert_allclose(alone.log_probs[0][mask], packed.log_probs[row][mask], atol=2e-5)
 
 
-@pytest.mark.parametrize("system", ["ssl_ssaw", "slrt", "gaslt"])
+@pytest.mark.parametrize("system", ["ssl_ssaw", "slrt"])
 def test_the_next_stage_takes_the_trained_video_part(system: str, tmp_path: Path) -> None:
     changes = {"recognize.epochs": 1, "init_from": "signs", **SMALL_HEAD}
     stages = make_stages(toy_system(system, **changes))

@@ -42,6 +42,7 @@ FEATURES = {"data.features": ("a set",)}  # a CNN takes long to compile, and one
 ALIGNED = {"stage": "pretrain", "model.alignment": "text_to_video"}
 STAGES = {
     "aligned": (pretrain_stage, "ssl_ssaw", ALIGNED | FEATURES),
+    "pretrain": (pretrain_stage, "ssl_ssaw", {"stage": "pretrain"} | FEATURES),
     "translate": (translate_stage, "ssl_ssaw", {}),
     "gaslt": (translate_stage, "gaslt", FEATURES),
 }

@@ -1,16 +1,33 @@
-"""Runs of small versions of the shipped configurations on the miniature dataset."""
+"""Runs of small versions of the shipped configurations, and of toys, on the miniature dataset."""
 
 import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
+from sslssaw_jax.config.experiment import Config, to_dict
+from sslssaw_jax.data.clips import ClipSource
+from sslssaw_jax.data.dataset import find_dataset
+from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
+from sslssaw_jax.data.saved_tokenizer import save_tokenizer
 from sslssaw_jax.experiment import Experiment
-from sslssaw_jax.systems import read_config
+from sslssaw_jax.systems import SYSTEMS, read_config
+from sslssaw_jax.training.checkpoints import Checkpointer
+from sslssaw_jax.weights.mbert import bert_tokenizer
+from sslssaw_jax.workdir import CHECKPOINTS
+from tests.support.toy import toy_state, toy_system, translate_stage
 
 ROOT = Path(__file__).parents[2]
+SIZES = {
+    "translate.clips_per_batch": 4,
+    "translate.frame_budget": 80,
+    "data.max_frames": 24,
+    "data.max_question_tokens": 16,
+    "data.max_target_tokens": 16,
+}
 
 
 def shipped(name: str, *variant: str) -> ml_collections.ConfigDict:
@@ -61,3 +78,26 @@ def run(
 
 def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def make_run(
+    workdir: Path, data_dir: Path, system: str = "ssl_ssaw", base: str | None = None, **changes: Any
+) -> Config:
+    """Leave the files of a finished run of a random model, maybe one that continued from a base."""
+    config = toy_system(system, **SIZES | {"data.data_dir": str(data_dir)} | changes)
+    dataset = find_dataset(data_dir, "avatar_qa")
+    mbert = SYSTEMS[system].text_tower(config.model)
+    tower = bert_tokenizer(mbert, ClipSource(dataset, "train")) if mbert else None
+    tokenizer = load_tokenizer(dataset.tokenizer_folder, dataset.language, tower)
+    stage = translate_stage(config, tokenizer.vocab_size, tokenizer.text_tower.vocab_size)
+    meta = {
+        "stage": stage.name,
+        "config": to_dict(config) | {"init_from": base},
+        "tokenizer": tokenizer.fingerprints,
+        "dataset": dataset.facts.to_json(),
+        "features": {},
+    }
+    save_tokenizer(tokenizer, workdir)
+    with Checkpointer(workdir / CHECKPOINTS) as checkpoints:
+        checkpoints.save(toy_state(stage), data={}, meta=meta)
+    return config

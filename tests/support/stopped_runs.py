@@ -20,7 +20,7 @@ from sslssaw_jax.data.dataset import find_dataset
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training.checkpoints import Checkpointer
 from sslssaw_jax.training.signals import Stopped
-from tests.training.test_faults import STAGE, Brightness, Run, brightness_loss
+from tests.support.one_weight import STAGE, Brightness, Run, brightness_loss
 
 
 def stops(output: str) -> list[str]:

@@ -16,6 +16,7 @@ from sslssaw_jax.config.experiment import Config, to_config_dict
 from sslssaw_jax.data.clips import ClipInfo
 from sslssaw_jax.data.glosses import GlossVocabulary
 from sslssaw_jax.models.decoder_inputs import Stream
+from sslssaw_jax.models.s3d import S3DConfig
 from sslssaw_jax.stages.stage import Stage, StageInputs
 from sslssaw_jax.stages.step import count_batch, train_step
 from sslssaw_jax.stages.translation import Translated, translate_step
@@ -383,6 +384,20 @@ def trained(model: Any, inputs: tuple[Any, ...], cotangent: jax.Array) -> tuple[
 
     gradients, (features, stats) = jax.grad(objective, has_aux=True)(params)
     return features, stats, gradients
+
+
+class QuickS3D(nnx.Module):
+    """A stand-in for S3D that compiles at once; `tests/models/test_s3d.py` compares S3D with PyTorch's."""
+
+    def __init__(self, config: S3DConfig, *, inputs: int = 3, **options: Any):
+        self.features = config.features
+        self.project = nnx.Linear(4 * inputs, self.features, **options)
+
+    def __call__(self, clips_BxTxHxWx3: jax.Array, length_B: jax.Array) -> jax.Array:
+        clips, times = clips_BxTxHxWx3.shape[:2]
+        x = clips_BxTxHxWx3.mean(axis=(2, 3)).reshape(clips, times // 4, 12)
+        inside = jnp.arange(times // 4) < length_B[:, None] // 4
+        return jnp.where(inside[..., None], self.project(x), 0)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:

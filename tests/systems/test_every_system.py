@@ -100,27 +100,28 @@ AUGMENTING = [  # MMTLB's and TS-SLT's translations read frames as they are, and
 ]
 
 
-TERMS = {  # of the loss, with their weights
-    "csgcr": (
-        {"data.features": ("a set",), "model.word_weight": 3.0},
-        {"sentence": 1, "similarity": 1, "words": 3},
-    ),
-    "gbt": (
-        {
-            **{"data.features": ("a set",), "model.ctc_weight": 0.5},
-            **{"model.global_weight": 3.0, "model.local_weight": 2.0},
-        },
+TERMS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {  # of the loss, with their weights
+    "ssl_ssaw translate": ({"model.ssl_weight": 0.2}, {"sentence": 1, "question": 0.2}),
+    "csgcr translate": ({"model.word_weight": 3.0}, {"sentence": 1, "similarity": 1, "words": 3}),
+    "gbt translate": (
+        {"model.ctc_weight": 0.5, "model.global_weight": 3.0, "model.local_weight": 2.0},
         {"sentence": 1, "gloss": 0.5, "global": 3, "local": 2},
     ),
-    "signbt": ({"model.recognition_weight": 3.0}, {"sentence": 1, "gloss": 3}),
-    "slrt": (
-        {"model.reads_question": False, "model.recognition_weight": 5.0, "model.translation_weight": 2.0},
+    "mmtlb translate": ({"model.ctc_weight": 0.5}, {"sentence": 1, "gloss": 0.5}),
+    "signbt translate": ({"model.recognition_weight": 3.0}, {"sentence": 1, "gloss": 3}),
+    "slrt translate": (
+        {
+            **{"model.reads_question": False, "model.recognition_weight": 5.0},
+            **{"model.translation_weight": 2.0, "translate.normalize": "clips"},
+        },
         {"sentence": 2, "gloss": 5},
     ),
-    "stmc_t": (
+    "stmc_t translate": (
         {"model.ctc_weight": 0.5, "model.part_weight": 3.0},
         {"sentence": 1, "gloss": 0.5, "parts": 1.5},
     ),
+    "ts_slt recognize": ({"model.distill_weight": 3.0}, {"gloss": 3, "distill": 3}),
+    "ts_slt translate": ({"model.ctc_weight": 0.5}, {"sentence": 3, "gloss": 1.5}),
 }
 CHAINS = {  # stages before the last; SSL-SSAW's recogniser is that of the other systems
     "ssl_ssaw": ("warm_start", "recognize", "pretrain"),
@@ -208,7 +209,9 @@ def test_a_translation_depends_on_no_other_clip_and_on_no_padding(batch, variant
     )
 
 
-@pytest.mark.parametrize("variant", ours_first(DECODING))
+@pytest.mark.parametrize(
+    "variant", ours_first(name for name in DECODING if name not in ("gaslt", "signbt", "nslt none"))
+)
 def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
     config, stage, state, model = setup(variant)
     batch = batch_for(config, batch)
@@ -241,45 +244,36 @@ def test_one_beam_equals_greedy_decoding_without_a_cache(batch, variant):
 
 @pytest.mark.parametrize("variant", ours_first(AUGMENTING))
 def test_a_training_augments_its_frames(batch, variant):
-    """Compare losses under one key, from which some systems draw more than the augmentation."""
+    """Count what is drawn, without compiling; `tests/data/test_augment.py` says what it does to frames."""
     system, name = variant.split()
     changes = {"stage": "pretrain"} if name == "pretrain" else {"warm_start.epochs": 1}
     clips = [ClipInfo("a", 1, "", "", gloss, "") for gloss in ("RAIN", "SNOW", "RAIN", "HERE")]
     plain, augmented = (
         {stage.name: stage for stage in make_stages(toy_system(system, **changes, **more), clips=clips)}[name]
-        for more in ({}, {"data.augment.contrast": 0.5})
+        for more in ({}, {"data.augment.rotation": 5.0})
     )
     model, batch = evaluated(plain, toy_state(plain)), batch_for(toy_system(system, **changes), batch)
-    loss = jit(lambda *given: [loss_of(stage, *given)[0] for stage in (plain, augmented)])
-    first, second = (loss(model, batch, jax.random.key(seed)) for seed in range(2))
-    assert len({float(value) for value in (*first, second[1])}) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("system", TERMS)
-def test_the_loss_of_a_translation_is_the_weighted_sum_of_its_terms(batch, system):
-    changes, weights = TERMS[system]
-    config = toy_system(system, **changes)
-    stage, batch = translate_stage(config), training_batch(config, batch_for(config, batch))
-    state = toy_state(stage, seed=4)
-    total, parts = jit(partial(loss_of, stage))(evaluated(stage, state), batch, jax.random.key(0))
-    assert all(parts[f"loss_{name}"] > 0.01 for name in weights)
-    assert_close(total, sum(np.float32(weight) * parts[f"loss_{name}"] for name, weight in weights.items()))
+    draws = [
+        str(jax.make_jaxpr(partial(loss_of, stage))(model, batch, jax.random.key(0))).count("random_bits")
+        for stage in (plain, augmented)
+    ]
+    assert draws[0] < draws[1]
 
 
 @pytest.mark.parametrize(
     "case",
     ours_first([f"{system} {name}" for system in SYSTEMS for name in (*CHAINS.get(system, ()), "translate")]),
 )
-def test_of_a_step_with_twice_as_much_a_batch_is_half(batch, case):
+def test_a_loss_is_the_weighted_sum_of_its_terms_and_half_in_a_step_with_twice_as_much(batch, case):
     """Give every loss the counts of all micro-batches, as accumulation does."""
     system, name = case.split()
+    own_changes, weights = TERMS.get(case, ({}, {}))
     sees_features = "features" in SYSTEMS[system].reads and name != "warm_start"
     changes: dict[str, Any] = {"data.features": tuple("abc"[: SYSTEMS[system].feature_sets * sees_features])}
     changes |= {f"{stage}.epochs": 1 for stage in CHAINS.get(system, ()) if stage != "warm_start"}
     changes |= {"init_from": "before", "warm_start.epochs": int(name == "warm_start")}
     clips = [ClipInfo("a", 1, "", "", gloss, "") for gloss in ("RAIN", "SNOW", "RAIN", "HERE")]
-    config = toy_system(system, **changes)
+    config = toy_system(system, **changes | own_changes)
     stage = {stage.name: stage for stage in make_stages(config, clips=clips)}[name]
     batch = training_batch(config, batch_for(config, batch))
     texts = batch.decoder_texts
@@ -294,19 +288,27 @@ def test_of_a_step_with_twice_as_much_a_batch_is_half(batch, case):
     alone, half = jax.device_get(losses(evaluated(stage, toy_state(stage, seed=4)), batch))
     assert alone[0] > 0.01
     assert_close(half, jax.tree.map(lambda value: value / 2, alone))
+    total, parts = alone
+    assert all(parts[f"loss_{term}"] > 0.01 for term in weights)
+    if weights:
+        expected = sum(np.float32(weight) * parts[f"loss_{term}"] for term, weight in weights.items())
+        assert_close(total, expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("system", "module"), [("ts_slt", streams), ("stmc_t", stmc_t)])
 def test_points_are_moved_with_the_pixels_of_their_frames(batch, system, module, monkeypatch):
     """Trace without compiling; `tests/data/test_keypoints.py` says what one key does to both."""
-    weight = {"model.pose_weight": 1.0} if system == "stmc_t" else {}
-    stage = make_stages(toy_system(system, **weight, **{"data.keypoints": "a set"}))[0]
+    own = {"model.pose_weight": 1.0} if system == "stmc_t" else {"model.visual": "s3d"}
+    stage = make_stages(toy_system(system, **own, **{"data.keypoints": "a set"}))[0]
     keys = []
     for name in ("prepare_frames", "prepare_keypoints"):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, own=original: keys.append(given[2]) or own(*given))
-    jax.eval_shape(sgd_step(stage), toy_state(stage), with_keypoints(batch))
+    state = toy_state(stage)
+    after, metrics = jax.eval_shape(sgd_step(stage), state, with_keypoints(batch))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert metrics[{"ts_slt": "loss_distill", "stmc_t": "loss_pose"}[system]].shape == ()
     of_pixels, of_points = keys
     assert of_pixels is of_points is not None
 
@@ -333,7 +335,7 @@ def test_a_score_is_divided_by_the_norm_of_the_length_that_the_configuration_nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt", "slrt ctc"])
+@pytest.mark.parametrize("variant", ["gaslt", "question_only prefix", "nslt"])
 def test_a_system_learns_a_batch_by_heart(batch, variant):
     _, stage, *_ = setup(variant)
     optimizer = optax.adam(1e-2)
@@ -378,12 +380,9 @@ def test_a_loss_is_a_mean_over_tokens_or_a_sum_over_them_and_a_mean_over_clips(b
         assert_close(mean[0], (mean[1:] * length).sum() / length.sum())
 
 
-@pytest.mark.parametrize("normalize", ["tokens", pytest.param("clips", marks=pytest.mark.slow)])
-def test_micro_batches_are_one_batch_with_all_their_clips(normalize):
+def test_micro_batches_are_one_batch_with_all_their_clips():
     """The batches' texts differ in length, and one batch is empty."""
-    stage = translate_stage(
-        toy_system("question_only", **{"model.ssl": "prefix", "translate.normalize": normalize})
-    )
+    stage = translate_stage(toy_system("question_only", **{"model.ssl": "prefix"}))
     batch = toy_batch(seed=1, clips=5)
     parts = [jax.tree.map(lambda x, rows=rows: x[rows], batch) for rows in (slice(0, 3), slice(3, 5))]
     parts = [part.replace(frames=batch.frames) for part in (parts[0], padded(parts[1], rows=1))]

@@ -151,7 +151,6 @@ def test_the_translation_goes_on_from_the_recogniser_with_its_head(tmp_path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage": "pretrain"}, r"stage is 'pretrain'; the system 'gbt' has recognize, translate"),
         ({"model.gloss_head.d_model": 8}, r"model\.gloss_head\.d_model is 8; it must be d_model, 16"),
         ({"model.max_positions": 3}, r"max_positions is 3; config\.data\.max_frames of 12 needs 4"),
         ({"data.max_question_tokens": 65}, r"max_positions is 64; config\.data\.max_question_tokens of 65"),

@@ -21,13 +21,8 @@ from sslssaw_jax.training.checkpoints import restore_params
 from sslssaw_jax.training.stage_folders import plan_stages
 from sslssaw_jax.workdir import CHECKPOINTS, FINISHED
 from tests.support.toy import (
-    assert_close,
-    evaluated,
-    jit,
-    loss_of,
     make_stages,
     toy_batch,
-    toy_state,
     toy_system,
 )
 
@@ -91,14 +86,6 @@ def test_a_stage_without_epochs_is_refused_before_anything_is_trained(tiny_data_
     config = replace(config, gloss2text=replace(config.gloss2text, epochs=0))
     with pytest.raises(ConfigError, match=r"config\.gloss2text\.epochs is 0: there is nothing to train"):
         Experiment(config, tmp_path / "run").run("train")
-
-
-def test_the_translation_s_loss_has_the_weighted_loss_of_glosses():
-    stage = make_stages(toy_system("mmtlb", **{"model.ctc_weight": 0.5}))[-1]
-    model = evaluated(stage, toy_state(stage))
-    total, parts = jit(partial(loss_of, stage))(model, toy_batch(0))
-    assert min(parts["loss_sentence"], parts["loss_gloss"]) > 0.01
-    assert_close(total, parts["loss_sentence"] + 0.5 * parts["loss_gloss"])
 
 
 @pytest.mark.slow

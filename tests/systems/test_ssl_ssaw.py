@@ -154,11 +154,6 @@ def test_the_three_self_supervisions_share_their_parts(batch):
         assert_close(metrics["loss"], metrics["loss_sentence"] + metrics.get("loss_question", 0))
 
 
-def test_the_question_s_loss_has_the_weight_that_the_configuration_names(batch):
-    metrics = setup(ssl="prefix", ssl_weight=0.2).metrics(batch)
-    assert_close(metrics["loss"], metrics["loss_sentence"] + np.float32(0.2) * metrics["loss_question"])
-
-
 @pytest.mark.parametrize("inputs", ["question", "video", "both"])
 def test_the_model_reads_its_inputs_and_no_other(batch, other, inputs):
     logits = setup(inputs=inputs, ssl="off").logits

@@ -219,6 +219,18 @@ def test_a_mutated_frame_is_decoded_or_left_out_and_reported(suffix: str, tmp_pa
     assert {frames.image_size(frame) for frame in clip.video} == {(16, 16)}
 
 
+@pytest.mark.parametrize("kind", [b"IDAT", b"IEND"])
+def test_a_png_that_claims_a_chunk_longer_than_itself_is_not_decoded(
+    kind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(cv2.imencode(".png", phoenix_release.picture(0))[1])
+    assert frames.image_size(bytes(data))
+    place = data.index(kind)
+    data[place - 4] = 0x8C
+    monkeypatch.delattr(cv2, "imdecode")  # it would reserve 2 GB
+    assert frames.to_jpeg(bytes(data), frames.Resize(side=16)) is None
+
+
 def _break(rng: np.random.Generator, folder: Path) -> None:
     """Removes, empties or cuts a file or folder of a release, or replaces it with a folder."""
     paths = sorted(path for path in folder.rglob("*"))

@@ -164,9 +164,17 @@ def save_large(directory: Path, *steps: int) -> TrainState:
     return state
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Return a folder of three whole checkpoints, and their state."""
+    folder = tmp_path_factory.mktemp("large")
+    return folder, save_large(folder, 1, 2, 3)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_moved_aside_for_the_one_before(tmp_path, damage, capfd):
-    state = save_large(tmp_path, 1, 2, 3)
+def test_a_damaged_checkpoint_is_moved_aside_for_the_one_before(tmp_path, damage, large, capfd):
+    folder, state = large
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     DAMAGES[damage](tmp_path / "3")
     with pytest.warns(UserWarning, match=r"3 is damaged.*using step 2 instead"):
         assert restore_params(tmp_path)[2] == {"step": 2}

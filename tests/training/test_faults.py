@@ -17,92 +17,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from sslssaw_jax.config.data import DataConfig
-from sslssaw_jax.config.experiment import CheckpointConfig, Config, LoggingConfig, to_dict
-from sslssaw_jax.config.stages import OptimConfig, StageConfig
+from sslssaw_jax.config.stages import OptimConfig
 from sslssaw_jax.data import clips as clips_module
-from sslssaw_jax.data.batches import Batches, eval_batches, train_batches
 from sslssaw_jax.data.clips import ClipSource, RecordError
 from sslssaw_jax.data.dataset import DatasetError, find_dataset
 from sslssaw_jax.data.frames import FrameError
-from sslssaw_jax.data.mbart_tokenizer import load_tokenizer
 from sslssaw_jax.stages.stage import Stage
 from sslssaw_jax.training import loop
 from sslssaw_jax.training.checkpoints import Checkpointer, CheckpointError, restore_params
 from sslssaw_jax.training.faults import TrainingError, contact_sheet, explain_device_errors, write_batch
-from sslssaw_jax.training.loop import train
-from sslssaw_jax.training.sharding import make_mesh
 from sslssaw_jax.training.signals import Stopped, StopRequest
 from sslssaw_jax.types import Batch, TrainState
 from sslssaw_jax.workdir import CHECKPOINTS, WorkdirError, locked, saved_steps
+from tests.support.one_weight import LOGGING, STEPS_AN_EPOCH, Brightness, Run
 from tests.support.toy import padded, toy_batch
-
-STEPS_AN_EPOCH = 6  # 24 clips, 4 per batch
 
 
 @pytest.fixture(scope="module")
 def source(tiny_data_dir: Path) -> ClipSource:
     return ClipSource(find_dataset(tiny_data_dir, "avatar_qa"), "train")
-
-
-LOGGING = LoggingConfig(every_steps=1)
-
-
-class Brightness(nnx.Module):
-    """A model of one weight, which compiles in no time."""
-
-    def __init__(self, key: jax.Array) -> None:
-        self.weight = nnx.Param(jnp.ones(()))
-
-
-def brightness_loss(model: Any, batch: Any, key: Any, counts: Any) -> Any:
-    return model.weight[...] * batch.frames.astype(jnp.float32).mean(), {}
-
-
-STAGE = Stage("translate", Brightness, brightness_loss)
-
-
-class Run:
-    """A training run of `STAGE` in a folder; `changes` change its stage's configuration."""
-
-    def __init__(self, source: ClipSource, workdir: Path, skip_broken: int = 0, **changes: Any) -> None:
-        defaults = {"epochs": 2, "clips_per_batch": 4, "frame_budget": 128}
-        self.stage_config = StageConfig(**defaults | changes)
-        data = DataConfig(num_threads=1, skip_broken=skip_broken)
-        self.config = Config(data=data, checkpoint=CheckpointConfig(every_steps=4), logging=LOGGING)
-        self.source, self.workdir = source, workdir
-        self.tokenizer = load_tokenizer(source.dataset.tokenizer_folder, "en_XX")
-        self.stop = StopRequest()
-        self.evaluations = 0
-        self.scores = iter(range(100))
-
-    def evaluate(self, state: TrainState) -> dict[str, float]:
-        self.evaluations += 1
-        return {"bleu4": float(next(self.scores))}
-
-    def batches(self, evaluation: bool = False) -> Batches:
-        if evaluation:
-            return eval_batches(self.source, self.tokenizer, self.config.data, self.stage_config)
-        return train_batches(self.source, self.tokenizer, self.config.data, self.stage_config, seed=0)
-
-    def __call__(self, stage: Stage = STAGE) -> TrainState:
-        return train(
-            stage,
-            self.stage_config,
-            self.config,
-            workdir=self.workdir,
-            mesh=make_mesh(self.config.mesh),
-            batches=self.batches(),
-            meta={"config": to_dict(self.config), "tokenizer": ""},
-            stop=self.stop,
-            evaluate=self.evaluate,
-        )
-
-    @property
-    def logged(self) -> list[dict]:
-        return [json.loads(line) for line in (self.workdir / "log.jsonl").read_text().splitlines()]
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
@@ -195,6 +129,34 @@ def test_a_stopped_run_is_saved_and_evaluates_where_it_was_to(source: ClipSource
     assert int(run().step) == 12
     assert run.evaluations == 2
     assert [row["step"] for row in run.logged] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(("accumulate", "length_steps"), [(4, 1), (1, 8)])
+def test_a_stopped_run_of_stacked_batches_or_of_several_lengths_ends_as_the_whole_one(
+    accumulate: int, length_steps: int, source: ClipSource, tmp_path: Path
+) -> None:
+    """The last of an epoch's two steps has two micro-batches without a clip."""
+    whole, cut = (Run(source, tmp_path / name, accumulate=accumulate) for name in ("whole", "cut"))
+    sizes = {"max_frames": 32, "max_question_tokens": 16, "max_target_tokens": 16}
+    for run in (whole, cut):
+        data = replace(run.config.data, length_steps=length_steps, **sizes)
+        run.config = replace(run.config, data=data)
+    batches = list(whole.batches())
+    lengths = {batch.decoder_texts.target_mask.shape[-1] for batch in batches}
+    assert len(lengths) > 1 if length_steps > 1 else batches[1].valid.any(axis=1).sum() == 2
+    states = [whole()]
+    cut.stop.reached = iter([False, False, True]).__next__  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="after step 3 of translate"):
+        cut()
+    cut.stop = StopRequest()
+    states.append(cut())
+    first, other = ([(row["step"], row["loss"], row["lr"]) for row in run.logged] for run in (whole, cut))
+    assert first == other and len(first) == len({loss for _, loss, _ in first}) == len(batches)
+    weights = [float(state.params["weight"][...]) for state in states]
+    assert weights[0] == weights[1] < 0
+    # the weight begins at 1; two batches without a clip add nothing
+    means = batches[0].frames.reshape(accumulate, -1).mean(axis=1)
+    assert first[0][1] == pytest.approx(means.sum(), rel=1e-4)
 
 
 @pytest.mark.slow

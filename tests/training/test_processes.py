@@ -29,7 +29,6 @@ from sslssaw_jax.workdir import CHECKPOINTS, FINISHED, METRICS, SCORES
 from tests.support.small_runs import ROOT, rows
 from tests.support.toy_system import SYSTEM
 
-pytestmark = pytest.mark.slow
 # As run.py is called, and once more in a folder with a checkpoint from one process.
 TWO_RUNS = """
 import sys
@@ -155,6 +154,7 @@ def together(alone: Path, tiny_data_dir: Path, tmp_path_factory: pytest.TempPath
     return {"whole": folder / "whole", "goes_on": goes_on}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "goes_on"])
 def test_two_processes_train_as_one_does(name: str, alone: Path, together: dict[str, Path]) -> None:
     one, two = rows(alone / "log.jsonl"), rows(together[name] / "log.jsonl")
@@ -165,6 +165,7 @@ def test_two_processes_train_as_one_does(name: str, alone: Path, together: dict[
     jax.tree.map(lambda x, y: np.testing.assert_allclose(y, x, atol=2e-5), ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "goes_on"])
 def test_two_processes_translate_each_clip_once_as_one_does(
     name: str, alone: Path, together: dict[str, Path]
@@ -181,6 +182,7 @@ def test_two_processes_translate_each_clip_once_as_one_does(
     assert pictures[0] == pictures[1] and len(pictures[0]) == 2
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_were(
     alone: Path, together: dict[str, Path], tiny_data_dir: Path, tmp_path: Path
 ) -> None:

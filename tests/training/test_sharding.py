@@ -43,6 +43,7 @@ def error_of(call) -> str:
 RUNS = {
     ("translate", "float64"): ("1x1", "4x2"),
     ("aligned", "float32"): ("1x1", "4x2"),
+    ("pretrain", "float64"): ("1x1", "4x2"),
     ("gaslt", "float64"): ("1x1", "4x2"),
 }
 

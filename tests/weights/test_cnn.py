@@ -199,18 +199,6 @@ def test_a_stage_starts_from_the_weights_of_its_cnn(tiny_data_dir, tmp_path, mon
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_frames_of_no_clip_change_nothing_in_a_shufflenet(tmp_path):
-    theirs = torchvision_model(TOY_SHUFFLENET)
-    randomise_torch(theirs, seed=3)
-    ours = imported(dataclasses.replace(TOY_SHUFFLENET, weights=save(theirs, tmp_path)), SIDE)
-    frames = random_frames(4)
-    loud = np.where(MASK[:, None, None, None], frames, 1e3 * random_frames(5))
-    features, stats = trained(ours, frames)
-    loud_features, loud_stats = trained(ours, loud)
-    assert_close(loud_features[MASK], features[MASK])
-    assert_close(loud_stats, stats)
-
-
 def toy_weights(config: CNNConfig) -> dict[str, torch.Tensor]:
     return dict(torchvision_model(config).state_dict())
 

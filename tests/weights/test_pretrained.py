@@ -2,9 +2,10 @@
 
 import pytest
 
+from sslssaw_jax.models import s3d, two_stream
 from sslssaw_jax.systems import SYSTEMS
 from sslssaw_jax.weights import pretrained
-from tests.support.toy import make_stages, toy_system
+from tests.support.toy import QuickS3D, make_stages, toy_system
 
 CNN, MBART, S3D = ({f"model.{part}.weights": "a file"} for part in ("cnn", "mbart", "s3d"))
 MBERT = {"model.mbert.weights": "a file"}
@@ -51,6 +52,8 @@ def test_each_stage_begins_with_the_weights_of_its_parts(system, changes, expect
         return module if first else f"{module} but for its first layer"
 
     monkeypatch.setattr(pretrained, "pretrained_s3d", pretrained_s3d)
+    for module in (s3d, two_stream):
+        monkeypatch.setattr(module, "S3D", QuickS3D)
     monkeypatch.setattr(pretrained, "word_vectors", lambda *_: "vectors")
     config = toy_system(system, **RESNET | changes)
     mbert, tokenizer = SYSTEMS[system].text_tower(config.model), _Tokenizer()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from sslssaw_jax.data.mbart_tokenizer import (
 )
 from sslssaw_jax.data.text import clean_question
 from sslssaw_jax.errors import UserError
+from sslssaw_jax.weights import trim as module
 from sslssaw_jax.weights.__main__ import main
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.weights.trim import count_unknowns, read_texts, trim
@@ -190,6 +192,25 @@ def test_a_model_that_is_not_whole_is_refused_and_nothing_is_written(
     with pytest.raises(WeightsError, match=told):
         trim(model, {"train": {"target": KEPT}}, {}, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [model]
+
+
+def test_a_text_that_would_be_segmented_otherwise_is_refused_and_nothing_is_written(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_pieces = module._kept_pieces
+
+    def without_the_longest(full: sentencepiece.SentencePieceProcessor, *others: Any) -> list[int]:
+        kept = kept_pieces(full, *others)
+        return [
+            piece
+            for piece in kept
+            if piece != max(full.encode(KEPT[1]), key=lambda p: len(full.id_to_piece(p)))
+        ]
+
+    monkeypatch.setattr(module, "_kept_pieces", without_the_longest)
+    with pytest.raises(WeightsError, match=f"failed its own check for the text '{KEPT[1]}'"):
+        trim(full, {"train": {"target": KEPT[1:]}}, {}, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_mbart_50_keeps_its_52_codes(full: Path, tmp_path: Path) -> None:
