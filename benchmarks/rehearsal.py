@@ -73,6 +73,8 @@ VARIANTS = {
     "longer sentences by SSAW": (f"ssl_ssaw/{LONGER}", "ssl_ssaw"),
     "an LSTM, if SSAW writes as much": ("lstm", f"ssl_ssaw/{LONGER}"),
     "positions before SSAW": ("positions", "ssl_ssaw"),
+    "a convolution before SSAW": ("convolution", "ssl_ssaw"),
+    "an LSTM in place of both": ("lstm", "convolution"),
     "positions before concatenation": ("concat_positions", "qb_ssl"),
 }
 """What is changed -> the row with the change and the one without, in most cases the full system."""

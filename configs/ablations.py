@@ -56,6 +56,7 @@ WHY: dict[str, dict[str, Any]] = {
     "fast_fusion": {"translate.optim.groups": ("fusion=5",)},  # starts random between pretrained parts
     "full_gate": {"model.fusion.gate_scale": 2.0},
     "transformer": {"model.fusion.kind": "transformer"},  # SSAW without its sigmoid and product
+    "convolution": {"model.fusion.convolution": True},
     "positions": {"model.fusion.positions": True},
     "concat_positions": {**CONCAT, "model.fusion.positions": True},
     "question_no_ssl": {"model.inputs": "question", **NO_SSL},

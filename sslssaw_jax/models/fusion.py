@@ -27,6 +27,7 @@ class FusionConfig:
     attention_dropout: float = fraction(0.0)
     gate_norm: bool = True  # the last LayerNorm, which makes SSAW's mean gates of all positions nearly equal
     gate_scale: float = positive(1.0)  # factor of SSAW's gate; 2 compensates for a gate near 0.5
+    convolution: bool = False  # the first layer of a TCN before the fusion, in which neighbours mix
     positions: bool = False  # add sinusoids to `f_c`: attention alone sees no order, an LSTM or a TCN does
 
 
@@ -139,7 +140,7 @@ class LSTM(nnx.Module):
 class TCN(nnx.Module):
     """Residual dilated convolutions (Bai et al. 2018), centered instead of causal."""
 
-    DILATIONS = (1, 2, 4, 8)
+    DILATIONS: tuple[int, ...] = (1, 2, 4, 8)
 
     def __init__(self, d_model: int, config: FusionConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
 
@@ -160,6 +161,12 @@ class TCN(nnx.Module):
             y_BxTxD = self.dropout(nnx.relu(norm(conv(x_BxTxD))), rngs=rngs)
             x_BxTxD = (x_BxTxD + y_BxTxD) * mask_BxT[..., None]
         return x_BxTxD, None
+
+
+class Convolution(TCN):
+    """The first layer of a TCN alone: each position mixes with its two neighbours."""
+
+    DILATIONS = (1,)
 
 
 FUSIONS = {"ssaw": SSAW, "concat": Concat, "lstm": LSTM, "tcn": TCN, "transformer": Transformer}

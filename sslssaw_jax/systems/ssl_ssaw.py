@@ -20,7 +20,7 @@ from sslssaw_jax.config.experiment import Config
 from sslssaw_jax.models.beam_search import EncodedModel
 from sslssaw_jax.models.cnn import CNNConfig
 from sslssaw_jax.models.decoder_inputs import Stream, joint_stream, text_stream
-from sslssaw_jax.models.fusion import FUSIONS, FusionConfig, concatenate_valid
+from sslssaw_jax.models.fusion import FUSIONS, Convolution, FusionConfig, concatenate_valid
 from sslssaw_jax.models.gloss_head import GlossHeadConfig
 from sslssaw_jax.models.keys import Keys
 from sslssaw_jax.models.mbart import MBartConfig, TokenEmbedding
@@ -96,6 +96,8 @@ class TranslationModel(nnx.Module):
         if self.reads_video:
             self.video = video_embedding(config, inputs, d_model, rngs)
         self.order = SinusoidalPositions(mbart, 0.0, rngs=rngs) if model.fusion.positions else None
+        mixes = model.fusion.convolution
+        self.mixing = Convolution(d_model, model.fusion, dtype=dtype, rngs=rngs) if mixes else None
         self.fusion = FUSIONS[model.fusion.kind](d_model, model.fusion, dtype=dtype, rngs=rngs)
         self.encoder = Encoder(mbart.video_layers, mbart.video_heads, mbart, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(mbart.decoder_layers, mbart.decoder_heads, mbart, dtype=dtype, rngs=rngs)
@@ -122,6 +124,8 @@ class TranslationModel(nnx.Module):
             positions_BxT = jnp.cumsum(mask_BxT, axis=1) - 1
             ordered_BxTxD = self.order(joint_BxTxD, positions_BxT, rngs).astype(joint_BxTxD.dtype)
             joint_BxTxD = ordered_BxTxD * mask_BxT[..., None]
+        if self.mixing is not None:
+            joint_BxTxD, _ = self.mixing(joint_BxTxD, mask_BxT, rngs)
         return joint_BxTxD, mask_BxT
 
     def encode(self, joint_BxTxD: jax.Array, mask_BxT: jax.Array, *, rngs: nnx.Rngs | None = None) -> Encoded:

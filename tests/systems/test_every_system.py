@@ -49,6 +49,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in SYSTEMS},
     **{f"ssl_ssaw {kind}": ("ssl_ssaw", {"model.fusion.kind": kind}) for kind in FUSIONS if kind != "ssaw"},
     "ssl_ssaw positions": ("ssl_ssaw", {"model.fusion.positions": True}),
+    "ssl_ssaw convolution": ("ssl_ssaw", {"model.fusion.convolution": True}),
     "question_only prefix": ("question_only", {"model.ssl": "prefix"}),
     "slrt alone": ("slrt", {"model.reads_question": False}),
     "slrt ctc": ("slrt", {"model.reads_question": False, "model.recognition_weight": 5.0}),

@@ -169,15 +169,15 @@ def test_the_model_reads_its_inputs_and_no_other(batch, other, inputs):
         assert difference > 0.01 if inputs in (part, "both") else difference == 0
 
 
-@pytest.mark.parametrize("positions", [False, True])
-def test_ssaw_sees_the_order_of_words_only_with_positions(batch, positions):
-    translate = setup(**{"fusion.positions": positions}).translate
+@pytest.mark.parametrize("change", [{}, {"fusion.positions": True}, {"fusion.convolution": True}])
+def test_ssaw_alone_does_not_see_the_order_of_words(batch, change):
+    translate = setup(**change).translate
     question, swapped = batch.decoder_texts.question, [1, 0]
     assert (question[:, 0] != question[:, 1]).any()
     moved = with_texts(batch, question=np.concatenate([question[:, swapped], question[:, 2:]], axis=1))
     gate, moved_gate = translate(batch).gate[:, :2], translate(moved).gate[:, swapped]
     difference = np.abs(moved_gate - gate).max()
-    assert difference > 1e-3 if positions else difference < 1e-6
+    assert difference > 1e-3 if change else difference < 1e-6
 
 
 def test_a_clip_without_a_question_is_translated_as_by_the_model_that_reads_none(batch):
