@@ -177,7 +177,7 @@ def row_names(tables: Path) -> list[str]:
 
 
 def finished_runs(tables: Path, name: str) -> dict[str, Path]:
-    """Return the folder of each finished and evaluated seed of a row, in order."""
+    """Return the folder of each finished seed of a row, in order."""
     row = name.partition("/")[0]
     seeds = sorted(mark.parents[1] for mark in tables.glob(f"seed*/{row}/{FINISHED}"))
     return {seed.name: seed / name for seed in seeds if (seed / name / METRICS).exists()}

@@ -100,7 +100,7 @@ class Evaluator:
             print(format_table(scores))
             print(format_gloss_table(scores), end="")
             if (run := self._question_only_run) and baselines[test] is None:
-                print(f"question-only: none in {run}; {self._how_to_train(run)}")
+                print(f"question only: none in {run}; {self._how_to_train(run)}")
 
     def evaluate_glosses(self) -> None:
         """Recognise dev and test with the best checkpoint; write and print scores.

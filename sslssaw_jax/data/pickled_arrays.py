@@ -23,6 +23,7 @@ import numpy as np
 from numpy._core import multiarray, numeric
 
 _MOST_NESTED = 100  # tuples: hashing deeper ones overflows the stack
+_LONGEST_DTYPE = 16  # characters, such as "<U1000000"
 _MOST_AXES = 32
 _LONGEST_PICKLE = 1 << 24  # bytes, in PyTorch's files; 10,000 tensors with their optimizer need half as many
 _COPIED = (str, bytes, bytearray, list, dict)  # what calls may copy
@@ -70,7 +71,7 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def read(self) -> np.ndarray:
-        """Return the numbers: read from a file, or a view of its bytes.
+        """Return the numbers from the file, or a view of its bytes.
 
         Raises:
             ValueError: The file ends within them.
@@ -91,7 +92,10 @@ class Tensor(NamedTuple):
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn any failure into a ValueError: damaged bytes can make any instruction fail in any way."""
+    """Turn any failure into a ValueError.
+
+    Damaged bytes can make any instruction fail in any way.
+    """
     try:
         yield
     except MemoryError as error:
@@ -139,7 +143,7 @@ def read_torch(path: Path) -> Any:
 
 @_explained()
 def open_torch(path: Path) -> Any:
-    """Read what `torch.save` wrote, but leave the numbers of each `Tensor` in the file.
+    """Read what `torch.save` wrote, with each `Tensor` left in the file.
 
     Objects that are neither data nor tensors become `Unknown`.
 
@@ -179,18 +183,42 @@ def _unpacked(path: Path) -> Any:
 
 
 def _limited(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return an instruction that makes a tuple, refused if nested too deep."""
+    """Return an instruction that makes a tuple, unless hashing it takes long."""
 
     def load_limited(unpickler: Any) -> None:
         load(unpickler)
         made = unpickler.stack[-1]
-        inside = [unpickler.nested.get(id(each), (1, made))[0] for each in made if isinstance(each, tuple)]
-        if inside:
-            unpickler.nested[id(made)] = 1 + max(inside), made
-        if max(inside, default=0) >= _MOST_NESTED:
+        inside = [unpickler.nested.get(id(each), (1, 1, each)) for each in made if isinstance(each, tuple)]
+        if not inside:
+            return
+        depths, sizes, _ = zip(*inside)
+        unpickler.nested[id(made)] = depth, size, _ = 1 + max(depths), 1 + sum(sizes), made
+        if depth > _MOST_NESTED:
             raise pickle.UnpicklingError(f"it holds tuples in tuples, {_MOST_NESTED} deep")
+        if size > unpickler.file.tell():  # a tuple that others share is hashed for each of them
+            raise pickle.UnpicklingError("it uses the same tuples again and again")
 
     return load_limited
+
+
+def _load_setitem(unpickler: Any) -> None:
+    """Set an item of a dictionary.
+
+    An array would expand what lists hold many times.
+    """
+    _require_no_array(unpickler.stack[-3])
+    pickle._Unpickler.load_setitem(unpickler)  # type: ignore[attr-defined]
+
+
+def _load_setitems(unpickler: Any) -> None:
+    """Set items of a dictionary."""
+    _require_no_array(unpickler.metastack[-1][-1])
+    pickle._Unpickler.load_setitems(unpickler)  # type: ignore[attr-defined]
+
+
+def _require_no_array(made: Any) -> None:
+    if isinstance(made, np.ndarray):
+        raise pickle.UnpicklingError("it changes an array that is whole")
 
 
 def _load_bytearray(unpickler: Any) -> None:
@@ -203,14 +231,19 @@ def _load_bytearray(unpickler: Any) -> None:
 
 
 def _load_build(unpickler: Any) -> None:
-    """Give a dtype or an empty array its state; attributes of other objects are left out."""
+    """Give a dtype or an empty array its state.
+
+    Attributes of other objects are left out.
+    """
     state = unpickler.stack.pop()
     made = unpickler.stack[-1]
     if isinstance(made, _Array | np.dtype):
+        if not isinstance(state, tuple):
+            raise pickle.UnpicklingError("it gives an array a state that is none")
         unpickler.count_copies(state)
         made.__setstate__(state)  # type: ignore[union-attr]
-    elif isinstance(made, np.ndarray):
-        raise pickle.UnpicklingError("it changes an array that is whole")
+    else:
+        _require_no_array(made)
 
 
 def _load_call(unpickler: Any) -> None:
@@ -237,6 +270,7 @@ class _Unpickler(pickle._Unpickler):
     }
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
     dispatch[pickle.BUILD[0]] = _load_build
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _load_setitem, _load_setitems
     dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = _load_call
     dispatch[pickle.NEWOBJ_EX[0]] = _load_call_with_names
     for code in (pickle.EXT1, pickle.EXT2, pickle.EXT4):  # classes by number, which other code registers
@@ -247,7 +281,8 @@ class _Unpickler(pickle._Unpickler):
         super().__init__(file, **options)
         self.file, self.known, self.copied = file, known, 0
         self.storage = storage  # returns a storage of PyTorch's by kind, key and size
-        self.nested: dict[int, tuple[int, tuple]] = {}  # how deep a tuple of tuples is, by the tuple's id
+        # of a tuple of tuples by its id: how deep it is, how many tuples it holds, and itself
+        self.nested: dict[int, tuple[int, int, tuple]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the substitute for a class or function."""
@@ -268,9 +303,10 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError("it refers to an object outside")
 
     def count_copies(self, given: Any) -> None:
-        """Limit what calls may copy: a file can give the same bytes to many.
+        """Limit what calls may copy.
 
-        An array's bytes are counted twice, since old pickles hold them as text.
+        A file can give the same bytes to many. An array's bytes are counted twice, since old pickles hold
+        them as text.
         """
         if not isinstance(given, tuple | list):
             raise pickle.UnpicklingError("it calls something without arguments")
@@ -279,7 +315,7 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("it uses the same bytes again and again")
 
     def _instantiate(self, function: Any, arguments: Any) -> None:
-        """Call a class or function; Python's own methods for OBJ and INST end here."""
+        """Call a class or function, as Python does for OBJ and INST."""
         if not isinstance(function, Unknown):
             self.count_copies(arguments)
         self.append(function(*arguments))  # type: ignore[attr-defined]
@@ -289,7 +325,7 @@ _Places = dict[str, tuple[int, int]]  # first byte and number of bytes of each s
 
 
 def _load(data: Any) -> Any:
-    """Return the object in a PyTorch file that a pickle holds as bytes."""
+    """Return the object in PyTorch's bytes in a pickle."""
     if not isinstance(data, bytes):
         raise ValueError("a tensor is made from something else than bytes")
     return _load_torch(data, _ARRAYS)
@@ -303,16 +339,16 @@ def _load_torch(source: Path | bytes, known: dict[str, Any], *, lenient: bool = 
     def storage(kind: _Kind | Unknown, key: str, size: int) -> Any:
         if isinstance(kind, Unknown):
             return kind
-        start, num_bytes = places.get(key, (0, -1))
-        if size != num_bytes // kind.dtype.itemsize:
+        if key not in places or size != places[key][1] // kind.dtype.itemsize:
             raise ValueError("it does not hold as many numbers as it says")
+        start, _ = places[key]
         return _Storage(source, kind.dtype, start, size)
 
     return _Unpickler(io.BytesIO(described), known, storage, lenient=lenient, encoding="latin1").load()
 
 
 def _parts_of_zip(file: Any) -> tuple[bytes, _Places]:
-    """Return the pickle of a file of PyTorch 1.6 or later, and where its numbers are."""
+    """Return the pickle in a zipped file, and where its numbers are."""
     with zipfile.ZipFile(file) as archive:
         listed = archive.infolist()
         members = {member.filename.partition("/")[2]: member for member in listed}
@@ -339,7 +375,7 @@ def _parts_of_zip(file: Any) -> tuple[bytes, _Places]:
 
 
 def _parts_of_old(file: Any) -> tuple[bytes, _Places]:
-    """Return the same of a file from before PyTorch 1.6, numbers last."""
+    """Return the same of a file from before PyTorch 1.6."""
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     begin = io.BytesIO(file.read(min(length, _LONGEST_PICKLE)))
@@ -376,7 +412,7 @@ def _last(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 
 
 def _tensor(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Any:
-    """Return a tensor, an array at once if the file is in memory."""
+    """Return a tensor, or its array if the file is in memory."""
     if isinstance(storage, Unknown):
         return storage
     if not isinstance(storage, _Storage):
@@ -424,9 +460,19 @@ class _Array(np.ndarray):
 
 def _require_numbers(dtype: np.dtype) -> np.dtype:
     """Return a kind of numbers or texts, since objects would be addresses."""
-    if dtype.kind not in "biufcSU" or dtype.fields or dtype.subdtype:
+    if dtype.kind not in "biufcSU" or not dtype.itemsize or dtype.fields or dtype.subdtype:
         raise ValueError(f"it holds an array of {dtype}")
     return np.dtype(dtype.str)  # a file may have changed the flags of its own
+
+
+def _dtype(kind: Any, *_: Any) -> np.dtype:
+    """Return a kind of numbers by its name.
+
+    A list would describe any number of fields.
+    """
+    if not isinstance(kind, str) or len(kind) > _LONGEST_DTYPE:
+        raise ValueError("it describes an array by something else than a name")
+    return np.dtype(kind)
 
 
 def _scalar(dtype: np.dtype, data: bytes = b"") -> Any:
@@ -462,7 +508,7 @@ _TENSORS = _STORAGES | {
 _ARRAYS = _TENSORS | {
     "_codecs.encode": _encode,
     "numpy.ndarray": None,  # `_reconstruct` is given it; called, it would take addresses from the file
-    "numpy.dtype": np.dtype,
+    "numpy.dtype": _dtype,
     "numpy.core.multiarray._reconstruct": lambda *_: np.empty(0, np.uint8).view(_Array),
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _from_buffer,

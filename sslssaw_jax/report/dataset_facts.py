@@ -124,7 +124,7 @@ def _column(split: SplitFacts, shares: Sequence[str], unit: str) -> dict[str, st
         "percent": "",
         **{f"  {share}": f"{split.shares[share]:.1f}" if share in split.shares else "" for share in shares},
         "  target words in the question": f"{split.overlap.mean():.1f}",
-        "copy-question": "",
+        "question copied": "",
         "  BLEU-4": f"{split.copy_question['bleu4']:.1f}",
         "  ROUGE-L": f"{split.copy_question['rouge_l']:.1f}",
     }

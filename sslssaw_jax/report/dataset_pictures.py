@@ -57,7 +57,7 @@ def choose_clips(sources: Mapping[str, ClipSource], seed: int) -> list[ShownClip
 
 
 def draw_statistics(title: str, facts: Mapping[str, SplitFacts], unit: str) -> Figure:
-    """Draw lengths, overlap, copy-question scores, unknown words and duplicates."""
+    """Draw lengths, overlap, scores of the copied question, unknown words and duplicates."""
     figure = Figure(figsize=(15, 8.4))
     counts = ", ".join(f"{len(split.clips):,} {name}" for name, split in facts.items())
     figure.suptitle(

@@ -213,7 +213,7 @@ def _verdict(run: ScoreRow, copied: Sequence[ScoreRow]) -> str:
 def _higher_baselines(run: ScoreRow, others: Sequence[ScoreRow]) -> str:
     """Name each other baseline that scores at least as high."""
     baselines = [row for row in others if row.kind == "baseline" and row.key != "copy_question"]
-    higher = [row for row in baselines if row.scores["bleu4"] >= run.scores["bleu4"]]
+    higher = [row for row in baselines if (row.scores["bleu4"] or 0) >= run.scores["bleu4"]]
     return "".join(f" Not better than {row.label}: {row.text('bleu4')}." for row in higher)
 
 

@@ -227,7 +227,8 @@ def _shape(batch: Batch) -> str:
     """Say what distinguishes batches for which a step is compiled separately."""
     texts, rows = batch.decoder_texts, batch.most_rows
     tokens = f"questions of {texts.question.shape[-1]} and targets of {texts.target.shape[-1]} tokens"
-    return tokens + (f", clips of {rows} frames or rows" if rows else "")
+    reads_video = batch.features or batch.frames.shape[-3] > 1
+    return tokens + (f", clips of {rows} frames or rows" if rows and reads_video else "")
 
 
 class _Sent(NamedTuple):
@@ -318,7 +319,7 @@ def _log_steps(
             require_finite(stage, step, watched, batch, clips, workdir)
             num_clips, num_frames = int(batch.valid.sum()), int(batch.frame_count.sum())
             log.count(clips=num_clips, frames=num_frames, waited=waited, flops=flops)
-            if step % config.logging.every_steps == 0:
+            if step % config.logging.every_steps == 0 or step == len(rates):
                 rows[step] = values | {"lr": factor * float(rates[step - 1])}
     finally:
         if rows:

@@ -87,6 +87,40 @@ def test_calls_on_the_same_bytes_are_limited(tmp_path: Path, data: bytes) -> Non
         read_pickle(tmp_path / "x.pkl")
 
 
+def _doubled(leaf: bytes, depth: int) -> bytes:
+    """Return instructions for a list of two of the same list, and so on."""
+    made = leaf + b"\x94"
+    for level in range(depth):
+        get = b"h" + bytes([level])
+        made += b"0](" + get + get + b"e\x94"
+    return made + b"0h" + bytes([depth])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"})" + b"2\x86" * 60 + b"Ns.", "the same tuples again and again"),
+        (b"cnumpy\ndtype\n" + _doubled(b"]", 30) + b"\x85R.", "something else than a name"),
+        (ARRAY_OF[: ARRAY_OF.index(b"(")] + b")" + _doubled(b"]", 30) + b"s.", "changes an array"),
+        (ARRAY_OF[: ARRAY_OF.index(b"(")] + b"()" + _doubled(b"]", 30) + b"u.", "changes an array"),
+    ],
+    ids=["tuple", "dtype", "item", "items"],
+)
+def test_a_few_bytes_do_not_become_many(tmp_path: Path, data: bytes, message: str) -> None:
+    """The same part inside another, twice, and so on: 2 ** 30 parts."""
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04" + data)
+    with pytest.raises(ValueError, match=message):
+        read_pickle(tmp_path / "x.pkl")
+
+
+def test_an_array_of_empty_texts_is_refused(tmp_path: Path) -> None:
+    path = pickled(tmp_path / "x.pkl", np.zeros(3, "S1"))
+    assert path.read_bytes().count(b"S1") == 1
+    path.write_bytes(path.read_bytes().replace(b"S1", b"S0"))
+    with pytest.raises(ValueError, match="it holds an array of"):
+        read_pickle(path)
+
+
 def test_a_dictionary_is_not_made_from_the_numbers_of_an_array(tmp_path: Path) -> None:
     """Else a few bytes would make a thousand times as many."""
     rows = in_pickle(ARRAY.reshape(6, 2), new_file)
