@@ -341,9 +341,9 @@ def draw(found: Mapping[str, Gains], numbers: Mapping[str, int]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[0].set_ylabel('BLEU-4 gained over the question alone\n(row "question", with SSL and SSAW)')
+    panels[0].set_ylabel('BLEU-4 gained over the row "question",\nwhich has SSL and SSAW')
     panels[0].legend(loc="lower left", frameon=False, fontsize=9)
-    figure.suptitle("What the video adds to the question, by how much of the sentence the question holds")
+    figure.suptitle("BLEU-4 gained over the question alone, by how much of the sentence the question holds")
     figure.supxlabel(
         "share of the sentence's words that the question holds (test; "
         "bars: mean over seeds, points: each seed if there are several, lines: 95 % over clips)",
