@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sslssaw_jax.data.pickled_arrays import Tensor, Unknown, is_zip, open_torch
+from sslssaw_jax.data.pickled_arrays import Tensor, is_zip, open_torch
+from sslssaw_jax.data.unpickler import Unknown
 from sslssaw_jax.weights.initial_state import WeightsError
 from sslssaw_jax.workdir import describe
 
