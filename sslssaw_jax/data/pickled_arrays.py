@@ -22,7 +22,6 @@ from sslssaw_jax.data.unpickler import ARRAYS, DICTIONARIES, StorageKind, Unknow
 
 _MOST_AXES = 32
 _LONGEST_PICKLE = 1 << 24  # bytes, in PyTorch's files; 10,000 tensors with their optimizer need half as many
-
 _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
 _LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
